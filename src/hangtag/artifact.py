@@ -1,0 +1,194 @@
+"""model.onnx: what its metadata must say, and opening one without trusting it.
+
+The file holds the whole way from pixels to probabilities: uint8 (N, H, W[, 3]) in, any height and width; resize,
+scaling, network, temperature and softmax inside; float32 (N, K) out. Building it is `export.py`'s task. This module
+reaches neither torch nor training code.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.errors import ArtifactError, RunError
+from hangtag.images import Images, ImageSpec
+
+__all__ = ["FORMAT", "INPUT", "METADATA_KEY", "MODEL_FILE", "OUTPUT", "Artifact", "Metadata", "open_artifact"]
+
+FORMAT = 1
+MODEL_FILE = "model.onnx"
+METADATA_KEY = "hangtag"
+INPUT, OUTPUT = "images", "probabilities"
+
+_RETRAIN = "train again, or take the file from its source again"
+_PIXELS_PER_CALL = 4_000_000  # bounds the memory of a call on many images
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything a model file says about itself, besides its graph."""
+
+    class_names: tuple[str, ...]
+    image: ImageSpec
+    network: str
+    parameters: int
+    recipe: dict[str, Any]
+    seed: int
+    data: dict[str, Any]  # name, fingerprint, images
+    versions: dict[str, str]
+    created: str  # ISO 8601, UTC
+    temperature: float = 1.0
+    format: int = FORMAT
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: object) -> "Metadata":
+        """The metadata of a file, each field checked; `ArtifactError` names the first that is wrong."""
+        if not isinstance(value, dict):
+            raise ArtifactError("its metadata is not a table of names and values", _RETRAIN)
+        if isinstance(value.get("format"), int) and value["format"] > FORMAT:
+            raise ArtifactError(
+                f"it has format {value['format']}, this hangtag knows up to {FORMAT}", "install a newer hangtag"
+            )
+        for name, kind in _SCHEMA.items():
+            if not isinstance(value.get(name), kind) or isinstance(value.get(name), bool):
+                raise ArtifactError(f"its metadata has no valid '{name}'", _RETRAIN)
+        names, image = value["class_names"], value["image"]
+        if len(names) < 2 or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise ArtifactError("its class names are not two or more different names", _RETRAIN)
+        sizes = [image.get(side) for side in ("height", "width", "channels", "background")]
+        if not all(type(size) is int for size in sizes) or min(sizes[:2]) < 1 or image["channels"] not in (1, 3):
+            raise ArtifactError(f"its image size makes no sense: {image}", _RETRAIN)
+        if not value["temperature"] > 0:
+            raise ArtifactError(f"its temperature is {value['temperature']}", _RETRAIN)
+        known = {key: value[key] for key in _SCHEMA}
+        spec = ImageSpec(*sizes)
+        return cls(**{**known, "class_names": tuple(names), "image": spec, "notes": tuple(value["notes"])})
+
+
+_SCHEMA: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "class_names": list,
+    "image": dict,
+    "network": str,
+    "parameters": int,
+    "recipe": dict,
+    "seed": int,
+    "data": dict,
+    "versions": dict,
+    "created": str,
+    "temperature": (int, float),
+    "notes": list,
+}
+
+
+class Artifact:
+    """An opened, checked model file."""
+
+    def __init__(self, session: Any, metadata: Metadata, fingerprint: str) -> None:
+        self._session = session
+        self.metadata = metadata
+        self.fingerprint = fingerprint
+        """First 12 hex digits of the file's SHA-256."""
+
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
+        """(N, K) float32 for checked uint8 images (N, H, W[, 3]) of any one size."""
+        per_call = max(1, _PIXELS_PER_CALL // int(np.prod(images.shape[1:])))
+        rows = [
+            self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images[start : start + per_call])})[0]
+            for start in range(0, len(images), per_call)
+        ]
+        if not rows:
+            return np.zeros((0, len(self.metadata.class_names)), np.float32)
+        probabilities: NDArray[np.float32] = np.concatenate(rows)
+        return probabilities
+
+
+def open_artifact(source: str | Path | bytes) -> Artifact:
+    """Open a `model.onnx`, its bytes, or the run folder that holds one.
+
+    Raises:
+        RunError: a run folder without a model.
+        ArtifactError: no such file, not ONNX, not made by hangtag, or its metadata contradicts its graph.
+    """
+    content, name = _read(source)
+    session = _session(content, name)
+    try:
+        metadata = _metadata(session)
+        artifact = Artifact(session, metadata, hashlib.sha256(content).hexdigest()[:12])
+        _check_graph(session, artifact)
+    except ArtifactError as error:
+        raise ArtifactError(f"{name}: {error.message}", error.hint) from None
+    return artifact
+
+
+def _read(source: str | Path | bytes) -> tuple[bytes, str]:
+    if isinstance(source, bytes):
+        return source, "model"
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / MODEL_FILE).is_file():
+            raise RunError(f"{path}: there is no {MODEL_FILE} in this folder", "its training did not finish; run it again")
+        path = path / MODEL_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file", "name a run folder or a model.onnx") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}", "check the file's permissions") from error
+    if not content:
+        raise ArtifactError(f"{path}: the file is empty", _RETRAIN)
+    return content, str(path)
+
+
+def _session(content: bytes, name: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised; its log lines would only repeat it
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise ArtifactError(f"{name}: not a model that ONNX Runtime can open", _RETRAIN) from error
+
+
+def _metadata(session: Any) -> Metadata:
+    entries = session.get_modelmeta().custom_metadata_map
+    if METADATA_KEY not in entries:
+        raise ArtifactError("an ONNX model, but not one made by hangtag", "use a model.onnx that hangtag wrote")
+    try:
+        value = json.loads(entries[METADATA_KEY])
+    except ValueError:
+        raise ArtifactError("its metadata is not valid JSON", _RETRAIN) from None
+    return Metadata.from_json(value)
+
+
+def _check_graph(session: Any, artifact: Artifact) -> None:
+    """What the metadata promises, the graph must do: run it once on a blank picture."""
+    metadata = artifact.metadata
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    rank = 1 + len(metadata.image.shape)
+    if [node.name for node in inputs] != [INPUT] or OUTPUT not in [node.name for node in outputs]:
+        raise ArtifactError(f"its graph does not go from '{INPUT}' to '{OUTPUT}'", _RETRAIN)
+    if inputs[0].type != "tensor(uint8)" or len(inputs[0].shape) != rank:
+        raise ArtifactError(
+            f"its metadata says {metadata.image} but its graph takes {inputs[0].type} {inputs[0].shape}", _RETRAIN
+        )
+    try:
+        probabilities = artifact.probabilities(np.zeros((1, *metadata.image.shape), np.uint8))
+    except Exception as error:  # as above: no common base class
+        raise ArtifactError("its graph fails on a blank picture", _RETRAIN) from error
+    if probabilities.shape != (1, len(metadata.class_names)):
+        raise ArtifactError(
+            f"its metadata names {len(metadata.class_names)} classes but its graph answers {probabilities.shape[1:]}",
+            _RETRAIN,
+        )
+    if not np.isclose(probabilities.sum(), 1, atol=1e-3):
+        raise ArtifactError("its graph's answers are not probabilities", _RETRAIN)

@@ -1,0 +1,111 @@
+"""Files that are either whole or not there: temporary name, fsync, rename.
+
+The one place where a full disk or a forbidden folder becomes a `SaveError`. It does not know what the files mean.
+"""
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hangtag.errors import SaveError
+
+__all__ = ["append_line", "new_folder", "new_folder_whole", "write_bytes", "write_json", "write_text"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put `content` at `path` as a whole, or raise `SaveError` and leave what was there."""
+    with _saving(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Add one JSON line to a log. A reader skips a last line without its newline."""
+    with _saving(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def new_folder(path: Path) -> None:
+    """Make a folder that must not exist yet, and its parents."""
+    with _saving(path):
+        path.mkdir(parents=True)
+
+
+@contextmanager
+def new_folder_whole(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder inside the block; it takes the name `path` only when the block succeeds.
+
+    If another process was first, its folder stays and ours is dropped.
+    """
+    with _saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            try:
+                temporary.replace(path)
+            except OSError:
+                if not path.exists():
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError as error:
+        raise SaveError(f"{path}: already exists", "choose another name; hangtag does not overwrite runs") from error
+    except OSError as error:
+        if error.errno in _FULL:
+            hint = "the disk is full (or a size limit is reached): free some space and run the command again"
+        elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            hint = "you may not write there: choose another place"
+        else:
+            hint = "check that the folder exists and is writable"
+        raise SaveError(f"{path}: cannot be written: {error.strerror or error}", hint) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where the system allows it."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,250 @@
+"""Any picture -> one uint8 array, by one path; `ImageSpec` says what a model wants.
+
+The only module that touches Pillow. It decodes and converts colour; it never resizes: the model file does that
+itself, so that a picture is resized by the same code wherever the model runs.
+"""
+
+import io
+import threading
+import warnings
+from dataclasses import asdict, dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from hangtag.errors import PictureError
+
+__all__ = ["MAX_PIXELS", "ImageSpec", "Images", "Picture", "check_images", "decode", "encode_png"]
+
+Images: TypeAlias = NDArray[np.uint8]
+"""(N, H, W) grey or (N, H, W, 3) colour."""
+
+Picture: TypeAlias = "str | PathLike[str] | bytes | Image.Image | NDArray[Any]"
+"""One picture: a path, the bytes of a file, a PIL image, or a uint8 array of (H, W), (H, W, C) or (1, H, W[, C])."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+"""Decoders we let near a stranger's file; Pillow has many more, some of them old and rarely tested."""
+
+MAX_PIXELS = 80_000_000
+"""Larger pictures are refused before a pixel is decoded: 80 megapixels is 240 MB in colour."""
+
+_LARGEST_16_BIT = 65_535
+_GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
+_opening = threading.Lock()  # warning filters are process-wide
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a model takes: size in pixels, 1 (grey) or 3 (RGB) channels, the grey level put behind transparency."""
+
+    height: int
+    width: int
+    channels: int = _GREY_CHANNELS
+    background: int = 255
+
+    @classmethod
+    def of(cls, images: Images) -> "ImageSpec":
+        """The spec of a set whose pictures share one size; background: the median of their border pixels."""
+        height, width = images.shape[1:3]
+        few = images[:: max(1, len(images) // 500)]
+        border = np.concatenate([few[:, 0].ravel(), few[:, -1].ravel(), few[:, :, 0].ravel(), few[:, :, -1].ravel()])
+        return cls(height, width, 1 if images.ndim == 3 else images.shape[3], int(np.median(border)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W) for grey, (H, W, 3) for colour."""
+        return (self.height, self.width) if self.channels == _GREY_CHANNELS else (self.height, self.width, 3)
+
+    @property
+    def mode(self) -> str:
+        return "grey" if self.channels == _GREY_CHANNELS else "colour"
+
+    def to_json(self) -> dict[str, int]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} {self.mode}"
+
+
+def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """One picture as uint8 (H, W) or (H, W, 3), its own size kept, plus notes on what had to be changed.
+
+    Raises:
+        PictureError: it cannot be read, is too large, or is an array that is not a picture.
+    """
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture, spec)
+    name = _name(picture)
+    if isinstance(picture, Image.Image):
+        return _from_pil(picture, spec, name)
+    with _open(_content(picture, name), name) as opened:
+        return _from_pil(opened, spec, name)
+
+
+def check_images(images: object, name: str = "images") -> Images:
+    """`images` as (N, H, W) or (N, H, W, 3) uint8, or a `PictureError` that says what they are instead."""
+    array = np.asarray(images)
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != _COLOUR_CHANNELS):
+        raise PictureError(
+            f"{name}: expected shape (N, H, W) or (N, H, W, 3), got {array.shape}",
+            "reshape the array; a flat row of pixels needs its height and width: images.reshape(-1, 28, 28)",
+        )
+    if 0 in array.shape[1:3]:
+        raise PictureError(f"{name}: pictures of shape {array.shape[1:]} have no pixels", "leave empty pictures out")
+    return _check_dtype(array, name)
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """A uint8 (H, W) or (H, W, 3) array as the bytes of a PNG file; lossless."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _check_dtype(array: NDArray[Any], name: str) -> Images:
+    if array.dtype == np.uint8:
+        return array
+    hint = "pixels are whole numbers from 0 to 255: images.astype(numpy.uint8)"
+    if np.issubdtype(array.dtype, np.floating):
+        if np.isnan(array).any():
+            raise PictureError(f"{name}: contains NaN", "replace or drop the pictures that hold NaN")
+        if array.size and float(array.max()) <= 1.0:
+            hint = "hangtag scales pixels itself: give 0-255, (images * 255).round().astype(numpy.uint8)"
+    raise PictureError(f"{name}: expected uint8 pixels, got {array.dtype}", hint)
+
+
+def _from_array(array: NDArray[Any], spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    shape = array.shape
+    if array.ndim == 4 and shape[0] == 1:
+        array = array[0]
+    elif array.ndim == 3 and shape[0] == 1 and shape[2] not in (3, 4):
+        array = array[0]
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise PictureError(
+            f"array of shape {shape} is not one picture",
+            "give (H, W), (H, W, 3) or (1, H, W) uint8; for many pictures use .many() or .probabilities()",
+        )
+    pixels = _check_dtype(array, "picture")
+    if pixels.ndim == (2 if spec.channels == _GREY_CHANNELS else 3) and pixels.shape[-1] != 4:
+        return np.ascontiguousarray(pixels), ()
+    return _from_pil(Image.fromarray(np.ascontiguousarray(pixels)), spec, "picture")
+
+
+def _name(picture: object) -> str:
+    if isinstance(picture, bytes):
+        return f"picture of {len(picture):,} bytes"
+    if isinstance(picture, Image.Image):
+        return "picture"
+    if isinstance(picture, (str, PathLike)):
+        return fspath(picture)
+    raise PictureError(
+        f"cannot make a picture of {type(picture).__name__}",
+        "give a path, bytes, a PIL image or a uint8 array",
+    )
+
+
+def _content(picture: object, name: str) -> bytes:
+    if isinstance(picture, bytes):
+        content = picture
+    else:
+        path = Path(name)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise PictureError(f"{name}: no such file", "check the spelling and the folder you are in") from None
+        except IsADirectoryError:
+            raise PictureError(f"{name}: is a folder, not a picture", f"name files: {name.rstrip('/')}/*.png") from None
+        except PermissionError:
+            raise PictureError(f"{name}: may not be read", "check the file's permissions") from None
+        except (OSError, ValueError) as error:
+            raise PictureError(f"{name}: cannot be read: {error}", "check the path") from error
+    if not content:
+        raise PictureError(f"{name}: the file is empty", "replace it with a real picture")
+    return content
+
+
+def _open(content: bytes, name: str) -> Image.Image:
+    try:
+        with _opening, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(content), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(name, "far more") from None
+    except UnidentifiedImageError:
+        raise PictureError(
+            f"{name}: not a picture hangtag can read",
+            f"known formats: {', '.join(FORMATS)}; the name's ending does not matter, the content does",
+        ) from None
+    except Exception as error:  # Pillow's decoders raise many types on broken headers
+        raise PictureError(f"{name}: damaged picture: {error}", "save it again from its source") from error
+    if opened.width * opened.height > MAX_PIXELS:
+        raise _too_large(name, f"{opened.width}x{opened.height}")
+    return opened
+
+
+def _too_large(name: str, size: str) -> PictureError:
+    return PictureError(f"{name}: declares {size} pixels, over the limit of {MAX_PIXELS:,}", "scale it down first")
+
+
+def _from_pil(opened: Image.Image, spec: ImageSpec, name: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    notes = []
+    frames = getattr(opened, "n_frames", 1)
+    if frames > 1:
+        notes.append(f"animated: the first of {frames} frames was used")
+    if 0 in opened.size:
+        raise PictureError(f"{name}: a picture of {opened.width}x{opened.height} has no pixels", "leave it out")
+    try:
+        if getattr(opened, "filename", None) is not None or frames > 1:
+            opened.seek(0)
+        opened.load()
+        upright = ImageOps.exif_transpose(opened)
+        assert upright is not None
+        flat, colour_notes = _flatten(upright, spec)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error.message}", error.hint) from None
+    except Exception as error:  # as above: a truncated body surfaces here
+        reason = "truncated or damaged" if "truncated" in str(error) else f"damaged ({error})"
+        raise PictureError(f"{name}: {reason} picture", "save or download it again") from error
+    return np.asarray(flat, dtype=np.uint8), (*notes, *colour_notes)
+
+
+def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[Image.Image, list[str]]:
+    """To 8-bit L or RGB: deep pixels scaled, transparency over the background, colour by ITU-R 601-2 luma."""
+    target = "L" if spec.channels == _GREY_CHANNELS else "RGB"
+    notes = []
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bit(image)
+        notes.append("deep pixels were scaled to 8 bits")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        image = Image.new("RGBA", layered.size, (spec.background,) * 3 + (255,))
+        image.alpha_composite(layered)
+        notes.append(f"transparency was filled with grey level {spec.background}")
+    if target == "L" and image.mode not in ("1", "L", "LA"):
+        notes.append("colour was turned to grey")
+    return image.convert(target), notes
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image).astype(np.float64)
+    low, high = float(pixels.min()), float(pixels.max())
+    if image.mode == "F" and 0 <= low and high <= 1:
+        scale = 255.0
+    elif 0 <= low and high <= 255 and image.mode == "F":
+        scale = 1.0
+    elif image.mode != "F" and 0 <= low and high <= _LARGEST_16_BIT:
+        scale = 255 / _LARGEST_16_BIT
+    else:
+        raise PictureError(
+            f"pixel values from {low:g} to {high:g} have no agreed meaning",
+            "save it with 8 or 16 bits, or floats in 0-1",
+        )
+    return Image.fromarray(np.rint(pixels * scale).astype(np.uint8))

@@ -1,0 +1,149 @@
+"""The networks, smallest first, and `build(name, spec, classes)`.
+
+Every network takes float32 (N, C, H, W) from 0 to 1 and returns logits (N, K). Scaling, softmax and training are
+not theirs.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hangtag.errors import ModelError, UnknownName
+from hangtag.images import Images, ImageSpec
+
+__all__ = ["NETWORKS", "Layer", "build", "layers", "logits_of", "parameter_count", "to_pixels"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the layer table; the batch dimension of `shape` is left out."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+
+
+def mlp(spec: ImageSpec, classes: int) -> nn.Module:
+    """The lesson's network: Flatten > Dense 128 ReLU > Dense 10; for 28x28 grey, 101,770 parameters."""
+    inputs = spec.channels * spec.height * spec.width
+    return nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            hidden=_dense(inputs, 128),
+            relu=nn.ReLU(),
+            logits=_dense(128, classes),
+        )
+    )
+
+
+def cnn(spec: ImageSpec, classes: int) -> nn.Module:
+    """A small convolutional network."""
+    widths = (32, 64, 128)
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    before = spec.channels
+    for number, width in enumerate(widths, 1):
+        stages[f"conv{number}"] = nn.Conv2d(before, width, 3, stride=2 if number > 1 else 1, padding=1, bias=False)
+        stages[f"norm{number}"] = nn.BatchNorm2d(width)
+        stages[f"relu{number}"] = nn.ReLU()
+        before = width
+    stages["pool"] = nn.AdaptiveAvgPool2d(1)
+    stages["flatten"] = nn.Flatten()
+    stages["logits"] = nn.Linear(before, classes)
+    return nn.Sequential(stages)
+
+
+NETWORKS: dict[str, Callable[[ImageSpec, int], nn.Module]] = {"mlp": mlp, "cnn": cnn}
+
+
+def build(name: str, spec: ImageSpec, classes: int, seed: int) -> nn.Module:
+    """A named network with weights drawn from `seed`, leaving PyTorch's own random state as it was.
+
+    >>> parameter_count(build("mlp", ImageSpec(28, 28), 10, seed=0))
+    101770
+    """
+    if name not in NETWORKS:
+        raise UnknownName.among("network", name, NETWORKS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NETWORKS[name](spec, classes)
+
+
+def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
+    """The layer table, in the order in which the layers run.
+
+    Raises:
+        ModelError: the network does not take images of this spec.
+    """
+    rows: list[Layer] = []
+    hooks = []
+    for name, module in network.named_modules():
+        if not list(module.children()):
+            hooks.append(module.register_forward_hook(_recorder(name or type(network).__name__, rows)))
+    try:
+        logits_of(network, np.zeros((1, *spec.shape), np.uint8))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return rows
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@torch.inference_mode()
+def logits_of(network: nn.Module, images: Images, batch: int = 1000) -> Tensor:
+    """(N, K) float32 on the CPU, the network in evaluation mode; N uint8 images (N, H, W[, C]).
+
+    Raises:
+        ModelError: the network does not take such images, or does not answer one row of logits per image.
+    """
+    was_training = network.training
+    network.eval()
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    rows = []
+    try:
+        for start in range(0, len(images), batch):
+            pixels = to_pixels(torch.from_numpy(np.array(images[start : start + batch]))).to(device)
+            try:
+                answer = network(pixels)
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                raise ModelError(
+                    f"the network does not take pixels of shape {tuple(pixels.shape)}: {error}",
+                    "it must take float (N, C, H, W) and return logits (N, K)",
+                ) from error
+            if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != len(pixels):
+                shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+                raise ModelError(
+                    f"the network answered {shape} for {len(pixels)} images", "it must return logits (N, K)"
+                )
+            rows.append(answer.float().cpu())
+    finally:
+        network.train(was_training)
+    return torch.cat(rows)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """uint8 (N, H, W) or (N, H, W, 3) -> float32 (N, C, H, W) from 0 to 1."""
+    first = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return first.float().div_(255)
+
+
+def _dense(inputs: int, outputs: int) -> nn.Linear:
+    """Glorot-uniform weights, zero biases (Glorot & Bengio, 2010), as the lesson's framework starts them."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _recorder(name: str, rows: list[Layer]) -> Callable[[nn.Module, object, Tensor], None]:
+    def record(module: nn.Module, _: object, output: Tensor) -> None:
+        rows.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), parameter_count(module)))
+
+    return record

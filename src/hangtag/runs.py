@@ -1,0 +1,161 @@
+"""A run folder: what is in it, and how it is made, found and described.
+
+    model.onnx            ship this
+    weights.safetensors   go on training from this
+    report.html           read this
+    metrics.json          the evaluation
+    history.jsonl         one line per epoch
+    figures/*.png         pictures
+    config.json           recipe, seed, data fingerprint, versions, machine, how it ended
+
+Each file is whole or not there (`files.py`). It does not train, evaluate or draw.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hangtag.artifact import MODEL_FILE
+from hangtag.errors import RunError
+from hangtag.files import append_line, new_folder, write_bytes, write_json
+
+__all__ = ["Run", "find_run", "machine", "new_run", "now", "versions"]
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one training."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        return self.path / MODEL_FILE
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    def config(self) -> dict[str, Any]:
+        return self._read_table("config.json")
+
+    def metrics(self) -> dict[str, Any]:
+        return self._read_table("metrics.json")
+
+    def history(self) -> list[dict[str, Any]]:
+        """One table per finished epoch; a last line without its end was never finished and is skipped."""
+        text = self._text("history.jsonl")
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        write_json(self.path / "config.json", config)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        write_json(self.path / "metrics.json", metrics)
+
+    def write_model(self, content: bytes) -> None:
+        write_bytes(self.model, content)
+
+    def write_weights(self, content: bytes) -> None:
+        write_bytes(self.weights, content)
+
+    def add_epoch(self, epoch: dict[str, Any]) -> None:
+        append_line(self.path / "history.jsonl", epoch)
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise RunError(f"{self.path}: there is no {name} in this folder", "train again; the run is incomplete") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{self.path / name}: cannot be read: {error}", "check the file") from error
+
+    def _read_table(self, name: str) -> dict[str, Any]:
+        try:
+            table = json.loads(self._text(name))
+        except ValueError as error:
+            raise RunError(f"{self.path / name}: damaged: {error}", "train again") from None
+        if not isinstance(table, dict):
+            raise RunError(f"{self.path / name}: damaged: not a table", "train again")
+        return table
+
+
+def new_run(wanted: Path | None, default_name: str) -> Run:
+    """A new folder: `wanted`, which must not exist, or the first free of runs/NAME, runs/NAME-2, ..."""
+    if wanted is None:
+        names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 1_000_000))
+        wanted = next(RUNS / name for name in names if not (RUNS / name).exists())
+    elif wanted.exists():
+        raise RunError(f"{wanted}: already exists", "choose another name with --out; earlier runs are never overwritten")
+    new_folder(wanted)
+    return Run(wanted)
+
+
+def find_run(name: str | Path) -> Run:
+    """The run at this path, or of this name under runs/; `last` is the newest finished one."""
+    given = Path(name).expanduser()
+    if str(name) == "last" and not given.exists():
+        return _newest()
+    for path in (given, RUNS / given):
+        if path.is_dir():
+            return Run(path)
+    if given.is_file():
+        raise RunError(f"{given}: is a file, not a run folder", "name the folder that `hangtag train` made")
+    known = ", ".join(sorted(path.name for path in RUNS.glob("*/") if not path.name.startswith("."))) or "none yet"
+    raise RunError(f"{name}: no such run", f"runs here: {known}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of hangtag, Python and what decides a result."""
+    found = {"python": platform.python_version()}
+    for name in ("hangtag", "torch", "onnx", "onnxruntime", "numpy", "pillow"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The hardware in words: system, processor, cores this process may use, memory in bytes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found: dict[str, Any] = {"system": platform.platform(terse=True), "processor": _processor(), "cores": cores}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return found
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _newest() -> Run:
+    finished = sorted(RUNS.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
+    if not finished:
+        raise RunError("there is no finished run here", "make one: hangtag train fashion-mnist")
+    return Run(finished[-1].parent)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,240 @@
+"""One visible training loop; yields an `Epoch` now and then, and one at the end of every epoch.
+
+It knows nothing of screens, files or what the images show. The caller owns the network: whenever the caller stops
+asking, the network holds the weights of the last step.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from hangtag.batches import Batches
+from hangtag.errors import ModelError, UsageError
+from hangtag.images import Images
+from hangtag.models import logits_of
+from hangtag.recipes import Recipe
+
+__all__ = ["Epoch", "choose_device", "learning_rate", "train"]
+
+_REPORT_SECONDS = 0.1  # between two unfinished Epochs
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Where a training stands.
+
+    Attributes:
+        number: from 1 to `epochs`.
+        step: steps taken in this epoch, of `steps`.
+        loss: mean over this epoch's images so far, each judged just before its step.
+        accuracy: likewise.
+        val_loss, val_accuracy: on the held-out images; only when finished and if there are any.
+        learning_rate: of the last step.
+        seconds: since this epoch began, validation included.
+        finished: whether no more steps of this epoch follow.
+    """
+
+    number: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    seconds: float
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    finished: bool = False
+
+    @property
+    def cut_short(self) -> bool:
+        """Stopped on request before its last step."""
+        return self.finished and self.step < self.steps
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def train(
+    network: nn.Module,
+    images: Images,
+    labels: NDArray[np.int64],
+    recipe: Recipe,
+    seed: int,
+    validation: tuple[Images, NDArray[np.int64]] | None = None,
+    device: torch.device | str = "cpu",
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Epoch]:
+    """Train `network` in place.
+
+    Args:
+        network: takes float32 (N, C, H, W) from 0 to 1, returns logits (N, K).
+        images: (N, H, W) or (N, H, W, 3) uint8.
+        labels: (N,) indices of classes.
+        recipe: how.
+        seed: decides order and augmentation; the same seed, machine and versions give the same weights.
+        validation: images and labels to judge after each epoch, never trained on.
+        device: "cpu", "cuda", ...
+        stop: asked some times a second; True ends the training after the current step's chunk.
+
+    Raises:
+        ModelError: the loss is no longer a number.
+    """
+    device = torch.device(device)
+    network.to(device)
+    batches = Batches(images, labels, recipe, seed, device)
+    optimizer = _optimizer(network, recipe)
+    total = recipe.epochs * batches.steps
+    taken = 0
+    for number in range(1, recipe.epochs + 1):
+        began = reported = time.perf_counter()
+        sums = _Sums()
+        step = 0
+        stopped = False
+        for chunk, (pixels, targets) in enumerate(batches.epoch(number)):
+            with _own_randomness(seed, number, chunk):
+                for x, y in zip(pixels.split(batches.batch_size), targets.split(batches.batch_size), strict=True):
+                    rate = learning_rate(recipe, taken / total)
+                    sums.add(*_step(network, optimizer, x, y, rate, recipe), y)
+                    step, taken = step + 1, taken + 1
+            loss, accuracy = sums.means()
+            if not np.isfinite(loss):
+                raise ModelError(
+                    f"the loss is no longer a number (epoch {number}, step {step})",
+                    f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one",
+                )
+            stopped = stop()
+            if stopped:
+                break
+            if time.perf_counter() - reported > _REPORT_SECONDS:
+                reported = time.perf_counter()
+                seconds = reported - began
+                yield Epoch(number, recipe.epochs, step, batches.steps, loss, accuracy, rate, seconds)
+        val_loss, val_accuracy = _judge(network, validation)
+        seconds = time.perf_counter() - began
+        yield Epoch(
+            number, recipe.epochs, step, batches.steps, loss, accuracy, rate, seconds, val_loss, val_accuracy, True
+        )
+        if stopped:
+            return
+
+
+def learning_rate(recipe: Recipe, done: float) -> float:
+    """The rate of a step, from the share of all steps already taken.
+
+    >>> from hangtag.recipes import RECIPES
+    >>> [round(learning_rate(RECIPES["tutorial"], done), 4) for done in (0.0, 0.5, 1.0)]
+    [0.001, 0.001, 0.001]
+    """
+    if recipe.schedule == "constant":
+        return recipe.lr_peak
+    if done < recipe.warm_up:
+        return recipe.lr_peak * done / recipe.warm_up
+    return recipe.lr_peak * (1 - done) / (1 - recipe.warm_up)
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """`auto` takes a CUDA GPU when PyTorch sees one, else the CPU.
+
+    Raises:
+        UsageError: a device that is not there.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device '{wanted}' cannot be used: {reason}", "use --device cpu") from None
+    return device
+
+
+def _step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, rate: float, recipe: Recipe
+) -> tuple[Tensor, Tensor]:
+    """One step of gradient descent; loss () and logits (B, K) before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.bfloat16 and _has_bfloat16(x.device.type)):
+        logits = network(x)
+    loss = cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach(), logits.detach()
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=recipe.lr_peak, eps=recipe.adam_epsilon, fused=True)
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=recipe.lr_peak, momentum=recipe.momentum, nesterov=True, fused=True)
+
+
+class _Sums:
+    """Loss and hits of an epoch so far, added up a chunk at a time to leave the steps alone."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.loss = self.hits = 0.0
+        self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.waiting.append((loss, logits, labels))
+
+    def means(self) -> tuple[float, float]:
+        losses, logits, labels = zip(*self.waiting, strict=True)
+        self.waiting = []
+        counts = torch.tensor([len(part) for part in labels], device=labels[0].device)
+        self.loss += float((torch.stack(losses) * counts).sum())
+        self.hits += float((torch.cat(logits).argmax(1) == torch.cat(labels)).sum())
+        self.images += int(counts.sum())
+        return self.loss / self.images, self.hits / self.images
+
+
+class _own_randomness:  # noqa: N801
+    """Dropout and the like draw from (seed, epoch, chunk); PyTorch's own random state is left as it was."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+    def __enter__(self) -> None:
+        self.fork = torch.random.fork_rng(devices=[])
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *error: object) -> None:
+        self.fork.__exit__(None, None, None)
+
+
+def _judge(
+    network: nn.Module, validation: tuple[Images, NDArray[np.int64]] | None
+) -> tuple[float | None, float | None]:
+    if validation is None or not len(validation[1]):
+        return None, None
+    logits, labels = logits_of(network, validation[0]), torch.from_numpy(validation[1])
+    return float(cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())
+
+
+def _has_bfloat16(device_type: str) -> bool:
+    """Whether bfloat16 products run in hardware; emulated ones are slower than float32."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type != "cpu":
+        return False
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check() for check in checks if check is not None)
