@@ -1,11 +1,22 @@
 """Small, honest stand-ins shared by the tests: images that can be learned, networks that train in a blink."""
 
+import hashlib
+import os
+import struct
+import subprocess
+import sys
+import threading
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+import hangtag
 from hangtag.artifact import Metadata
+from hangtag.datasets import IdxFile, NamedSet, fingerprint
 from hangtag.images import Images, ImageSpec
 from hangtag.recipes import Recipe, find_recipe
 
@@ -51,3 +62,112 @@ def toy_model(channels: int = 1) -> bytes:
 
     spec = ImageSpec(SIDE, SIDE, channels, background=0)
     return build(build_network("mlp", spec, len(CLASSES), seed=0), metadata(spec))
+
+
+def in_a_process(program: str, folder: Path) -> str:
+    """What a Python program prints that starts in `folder` as a process of its own."""
+    source = str(Path(hangtag.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- a public set of thirty pictures -----------------------------------------------------------------------------
+
+
+def tiny_arrays() -> tuple[Images, NDArray[np.int64]]:
+    """(30, 4, 4) uint8 and labels 0-2: twenty to train on, ten to test on."""
+    random = np.random.default_rng(7)
+    return random.integers(0, 256, (30, 4, 4), dtype=np.uint8), np.arange(30, dtype=np.int64) % 3
+
+
+def idx(array: NDArray[np.uint8]) -> bytes:
+    """An array as the content of an IDX file (http://yann.lecun.com/exdb/mnist: magic, sizes, bytes)."""
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def idx_files(images: Images, labels: NDArray[np.int64], train: int) -> dict[str, bytes]:
+    """The four files of a set, by name."""
+    small = labels.astype(np.uint8)
+    return {
+        "train-images-idx3-ubyte": idx(images[:train]),
+        "t10k-images-idx3-ubyte": idx(images[train:]),
+        "train-labels-idx1-ubyte": idx(small[:train]),
+        "t10k-labels-idx1-ubyte": idx(small[train:]),
+    }
+
+
+def tiny_files() -> dict[str, bytes]:
+    return idx_files(*tiny_arrays(), train=20)
+
+
+def tiny_set(mirrors: tuple[str, ...] = (), debian_folder: Path = Path("/nowhere/tiny")) -> NamedSet:
+    images, labels = tiny_arrays()
+    files = [IdxFile(name, 20 if "train" in name else 10, sha256(content)) for name, content in tiny_files().items()]
+    return NamedSet(
+        name="tiny",
+        title="Tiny",
+        class_names=CLASSES,
+        side=4,
+        images=(files[0], files[1]),
+        labels=(files[2], files[3]),
+        fingerprint=fingerprint(images, labels),
+        mirrors=mirrors,
+        debian_package="dataset-tiny",
+        debian_folder=debian_folder,
+    )
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+class Mirror(ThreadingHTTPServer):
+    """A real web server on this machine; `trouble` goes wrong in its stead for that many of the first requests."""
+
+    daemon_threads = True
+
+    def __init__(self, files: dict[str, bytes], trouble: str = "", times: int = 1_000_000) -> None:
+        super().__init__(("127.0.0.1", 0), _MirrorRequest)
+        self.files, self.trouble, self.times = files, trouble, times
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _MirrorRequest(BaseHTTPRequestHandler):
+    server: Mirror
+
+    def do_GET(self) -> None:
+        name = self.path.lstrip("/")
+        self.server.asked.append(name)
+        content = self.server.files.get(name)
+        trouble = self.server.trouble if len(self.server.asked) <= self.server.times else ""
+        if content is None or trouble == "not found":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if trouble == "cut" else content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass

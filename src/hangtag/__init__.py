@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hangtag import figures as figures
+    from hangtag import figures
     from hangtag.classifier import ImageClassifier as ImageClassifier
     from hangtag.errors import HangtagError as HangtagError
     from hangtag.evaluate import Evaluation as Evaluation
@@ -51,9 +51,14 @@ __all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'hangtag' has no attribute '{name}'")
-    if not _HOME[name]:
-        return import_module(f"hangtag.{name}")
-    return getattr(import_module(f"hangtag.{_HOME[name]}"), name)
+    try:
+        if not _HOME[name]:
+            return import_module(f"hangtag.{name}")
+        return getattr(import_module(f"hangtag.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        from hangtag.errors import MissingExtra
+
+        raise MissingExtra.for_module(error.name) or error from error
 
 
 def __dir__() -> list[str]:

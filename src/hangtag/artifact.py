@@ -135,7 +135,7 @@ def _read(source: str | Path | bytes) -> tuple[bytes, str]:
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / MODEL_FILE).is_file():
-            raise RunError(f"{path}: there is no {MODEL_FILE} in this folder", "its training did not finish; run it again")
+            raise RunError(f"{path}: there is no {MODEL_FILE} in this folder", "its training did not end; train again")
         path = path / MODEL_FILE
     try:
         content = path.read_bytes()

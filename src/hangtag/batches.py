@@ -35,6 +35,8 @@ class Batches:
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
         self.recipe = recipe
         self.seed = seed
+        first = torch.Generator().manual_seed(_mixed(seed, 0))
+        self.turns = torch.randint(0, 2, (len(labels),), generator=first).to(device)  # who is mirrored in even epochs
         self.batch_size = min(recipe.batch_size, len(labels))
         whole, rest = divmod(len(labels), self.batch_size)
         self.steps = whole + (1 if rest and recipe.last_partial_batch else 0)
@@ -46,21 +48,20 @@ class Batches:
         order = torch.randperm(len(self.labels), generator=random)[: self.steps * self.batch_size]
         per_image = self.images[0].numel()
         batches_per_chunk = max(1, _CHUNK_PIXELS // (per_image * self.batch_size))
-        for positions in order.to(self.images.device).split(batches_per_chunk * self.batch_size):
+        for positions in torch.split(order.to(self.images.device), batches_per_chunk * self.batch_size):
             pixels = to_pixels(self.images[positions])
-            yield self._augmented(pixels, random), self.labels[positions]
+            yield self._augmented(pixels, positions, number, random), self.labels[positions]
 
-    def _augmented(self, pixels: Tensor, random: torch.Generator) -> Tensor:
+    def _augmented(self, pixels: Tensor, positions: Tensor, epoch: int, random: torch.Generator) -> Tensor:
         if self.recipe.flip:
-            pixels = flipped(pixels, random)
+            pixels = flipped(pixels, (self.turns[positions] + epoch) % 2 == 0)
         if self.recipe.shift:
             pixels = shifted(pixels, self.recipe.shift, random)
         return pixels
 
 
-def flipped(pixels: Tensor, random: torch.Generator) -> Tensor:
-    """(M, C, H, W), each mirrored left to right with probability one half."""
-    mirror = torch.rand(len(pixels), generator=random).to(pixels.device) < 0.5
+def flipped(pixels: Tensor, mirror: Tensor) -> Tensor:
+    """(M, C, H, W), those chosen by `mirror` (M,) mirrored left to right."""
     return torch.where(mirror[:, None, None, None], pixels.flip(3), pixels)
 
 

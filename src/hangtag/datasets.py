@@ -199,9 +199,9 @@ def _read_folder(wanted: NamedSet, folder: Path, progress: Progress) -> tuple[Im
         done += len(contents[file.name])
         progress(f"reading {wanted.title}", min(done, total), total)
     shape = (-1, wanted.side, wanted.side)
-    images = [np.frombuffer(contents[file.name], np.uint8, offset=_IMAGE_HEADER).reshape(shape) for file in wanted.images]
+    images = [np.frombuffer(contents[file.name], np.uint8, offset=_IMAGE_HEADER) for file in wanted.images]
     labels = [np.frombuffer(contents[file.name], np.uint8, offset=_LABEL_HEADER) for file in wanted.labels]
-    return np.concatenate(images), np.concatenate(labels).astype(np.int64)
+    return np.concatenate(images).reshape(shape), np.concatenate(labels).astype(np.int64)
 
 
 def _content(wanted: NamedSet, folder: Path, file: IdxFile) -> bytes:
@@ -338,12 +338,16 @@ def _download(wanted: NamedSet, mirror: str, temporary: Path, progress: Progress
         try:
             files.fetch(name, downloader=download)
         except requests.HTTPError as error:
-            raise DownloadError(f"the server answered {error.response.status_code}", "try later") from error
+            raise DownloadError(f"the server answered {_status(error)}", "try later") from error
         except (requests.RequestException, ValueError) as error:
             raise DownloadError("no answer", "check the network") from error
         except OSError as error:
             raise DownloadError(f"cannot keep the download: {error.strerror}", "free some space") from error
     return folder
+
+
+def _status(error: Any) -> str:
+    return "nothing" if error.response is None else str(error.response.status_code)
 
 
 def _from_package_tool(wanted: NamedSet, temporary: Path, progress: Progress) -> Path:

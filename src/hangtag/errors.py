@@ -32,6 +32,8 @@ __all__ = [
     "UsageError",
 ]
 
+_TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib"}
+
 
 class HangtagError(Exception):
     """What is wrong and where, plus `hint`: what to do next."""
@@ -101,6 +103,12 @@ class SaveError(HangtagError):
 
 class MissingExtra(HangtagError):
     """An optional part of hangtag that is not installed."""
+
+    @classmethod
+    def for_module(cls, module: str | None) -> "MissingExtra | None":
+        """The error for a package that could not be imported, or None if it belongs to no extra of ours."""
+        top = (module or "").partition(".")[0]
+        return cls.named("train", top) if top in _TRAIN_PACKAGES else None
 
     @classmethod
     def named(cls, extra: str, module: str) -> "MissingExtra":

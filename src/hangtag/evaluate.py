@@ -62,7 +62,7 @@ class Evaluation:
                 f"{seen}: {gap:.1f} points fewer on pictures it had never seen. That gap is overfitting: "
                 "part of what it learned holds only for the pictures it learned from."
             )
-        return f"{seen}: no sign of overfitting, the difference of {abs(gap):.1f} points is within what chance allows or in its favour."
+        return f"{seen}: no sign of overfitting, it does as well on pictures it had never seen as chance lets one tell."
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "gap_in_words": self.gap_in_words}

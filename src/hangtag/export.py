@@ -149,4 +149,3 @@ def _after(classes: int, temperature: float, opset: int) -> str:
             calibrated = Div (logits, temperature)
             {OUTPUT} = Softmax <axis = -1> (calibrated)
         }}"""
-

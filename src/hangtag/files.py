@@ -15,13 +15,17 @@ from typing import Any
 
 from hangtag.errors import SaveError
 
-__all__ = ["append_line", "new_folder", "new_folder_whole", "write_bytes", "write_json", "write_text"]
+__all__ = ["append_line", "make_folder", "new_folder", "new_folder_whole", "write_bytes", "write_json", "write_text"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Put `content` at `path` as a whole, or raise `SaveError` and leave what was there."""
+def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
+    """Put `content` at `path` as a whole, or raise `SaveError` and leave what was there.
+
+    Args:
+        sync: wait until it would survive a power cut; not worth it for files that are easily made again.
+    """
     with _saving(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         temporary = Path(name)
@@ -29,13 +33,15 @@ def write_bytes(path: Path, content: bytes) -> None:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,9 +53,25 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Add one JSON line to a log. A reader skips a last line without its newline."""
-    with _saving(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    """Add one JSON line to a log, or raise `SaveError` and leave the log as it was.
+
+    A power cut can still leave a last line without its newline; a reader skips it.
+    """
+    line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    with _saving(path), path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, if they are not there yet."""
+    with _saving(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def new_folder(path: Path) -> None:
@@ -73,7 +95,7 @@ def new_folder_whole(path: Path) -> Iterator[Path]:
             try:
                 temporary.replace(path)
             except OSError:
-                if not path.exists():
+                if not path.is_dir():
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -34,6 +34,7 @@ MAX_PIXELS = 80_000_000
 
 _LARGEST_16_BIT = 65_535
 _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
+_VIA = {"LAB": "RGB", "La": "LA"}  # modes that Pillow converts one step at a time only
 _opening = threading.Lock()  # warning filters are process-wide
 
 
@@ -87,7 +88,10 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
 
 def check_images(images: object, name: str = "images") -> Images:
     """`images` as (N, H, W) or (N, H, W, 3) uint8, or a `PictureError` that says what they are instead."""
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except ValueError:
+        raise PictureError(f"{name}: pictures of different sizes make no array", "give them one size") from None
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != _COLOUR_CHANNELS):
@@ -121,9 +125,7 @@ def _check_dtype(array: NDArray[Any], name: str) -> Images:
 
 def _from_array(array: NDArray[Any], spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     shape = array.shape
-    if array.ndim == 4 and shape[0] == 1:
-        array = array[0]
-    elif array.ndim == 3 and shape[0] == 1 and shape[2] not in (3, 4):
+    if (array.ndim == 4 and shape[0] == 1) or (array.ndim == 3 and shape[0] == 1 and shape[2] not in (3, 4)):
         array = array[0]
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
@@ -196,12 +198,12 @@ def _too_large(name: str, size: str) -> PictureError:
 
 def _from_pil(opened: Image.Image, spec: ImageSpec, name: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     notes = []
-    frames = getattr(opened, "n_frames", 1)
-    if frames > 1:
-        notes.append(f"animated: the first of {frames} frames was used")
     if 0 in opened.size:
         raise PictureError(f"{name}: a picture of {opened.width}x{opened.height} has no pixels", "leave it out")
     try:
+        frames = getattr(opened, "n_frames", 1)  # looks through the whole file, so it can fail as decoding can
+        if frames > 1:
+            notes.append(f"animated: the first of {frames} frames was used")
         if getattr(opened, "filename", None) is not None or frames > 1:
             opened.seek(0)
         opened.load()
@@ -223,12 +225,15 @@ def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[Image.Image, list[str
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bit(image)
         notes.append("deep pixels were scaled to 8 bits")
+    grey = image.mode in ("1", "L", "LA", "La")
+    image = image.convert(_VIA.get(image.mode, image.mode))
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         image = Image.new("RGBA", layered.size, (spec.background,) * 3 + (255,))
         image.alpha_composite(layered)
-        notes.append(f"transparency was filled with grey level {spec.background}")
-    if target == "L" and image.mode not in ("1", "L", "LA"):
+        if layered.getchannel("A").getextrema() != (255, 255):
+            notes.append(f"transparency was filled with grey level {spec.background}")
+    if target == "L" and not grey:
         notes.append("colour was turned to grey")
     return image.convert(target), notes
 
@@ -236,11 +241,11 @@ def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[Image.Image, list[str
 def _to_8_bit(image: Image.Image) -> Image.Image:
     pixels = np.asarray(image).astype(np.float64)
     low, high = float(pixels.min()), float(pixels.max())
-    if image.mode == "F" and 0 <= low and high <= 1:
+    if image.mode == "F" and low >= 0 and high <= 1:
         scale = 255.0
-    elif 0 <= low and high <= 255 and image.mode == "F":
+    elif low >= 0 and high <= 255 and image.mode == "F":
         scale = 1.0
-    elif image.mode != "F" and 0 <= low and high <= _LARGEST_16_BIT:
+    elif image.mode != "F" and low >= 0 and high <= _LARGEST_16_BIT:
         scale = 255 / _LARGEST_16_BIT
     else:
         raise PictureError(

@@ -81,7 +81,7 @@ class Run:
         try:
             return (self.path / name).read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise RunError(f"{self.path}: there is no {name} in this folder", "train again; the run is incomplete") from None
+            raise RunError(f"{self.path}: there is no {name} in this folder", "it is incomplete: train again") from None
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(f"{self.path / name}: cannot be read: {error}", "check the file") from error
 
@@ -101,7 +101,7 @@ def new_run(wanted: Path | None, default_name: str) -> Run:
         names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 1_000_000))
         wanted = next(RUNS / name for name in names if not (RUNS / name).exists())
     elif wanted.exists():
-        raise RunError(f"{wanted}: already exists", "choose another name with --out; earlier runs are never overwritten")
+        raise RunError(f"{wanted}: already exists", "choose another name; earlier runs are never overwritten")
     new_folder(wanted)
     return Run(wanted)
 

@@ -4,6 +4,7 @@ So far: the named public sets, by name or from a folder that holds their files, 
 itself and never edits what it reads.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from hangtag import datasets
 from hangtag.datasets import Progress
 from hangtag.errors import DataError, UnknownName
-from hangtag.images import Images, ImageSpec, check_images
+from hangtag.files import make_folder, write_bytes
+from hangtag.images import Images, ImageSpec, check_images, encode_png
 
-__all__ = ["LabelledImages", "from_arrays", "read"]
+__all__ = ["LabelledImages", "export_folder", "from_arrays", "read"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +141,23 @@ def read(what: str | Path, path: str | Path | None = None, progress: Progress | 
     )
 
 
+def export_folder(data: LabelledImages, folder: Path, progress: Progress | None = None) -> list[Path]:
+    """Write the images as lossless PNG files, folder/class/00000.png, numbered by position; returns their paths.
+
+    A character that cannot be in a file name becomes a hyphen: `T-shirt/top` is in `T-shirt-top`.
+    """
+    paths = []
+    for name in data.class_names:
+        make_folder(folder / _file_name(name))
+    for position, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
+        path = folder / _file_name(data.class_names[label]) / f"{position:05d}.png"
+        write_bytes(path, encode_png(image), sync=False)
+        paths.append(path)
+        if progress and (position % 100 == 0 or position + 1 == len(data)):
+            progress("writing pictures", position + 1, len(data))
+    return paths
+
+
 def from_arrays(images: object, labels: Sequence[Any] | NDArray[Any], name: str = "arrays") -> LabelledImages:
     """Arrays as labelled images; the sorted distinct labels become the classes.
 
@@ -171,3 +190,7 @@ def from_arrays(images: object, labels: Sequence[Any] | NDArray[Any], name: str 
             f"there is only one class: {classes[0]!s}", "a classifier needs pictures of at least two classes"
         )
     return LabelledImages(checked, positions.astype(np.int64), tuple(str(value) for value in classes), name)
+
+
+def _file_name(class_name: str) -> str:
+    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "-", class_name).strip(" .") or "-"

@@ -6,6 +6,7 @@ asking, the network holds the weights of the last step.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,9 +89,12 @@ def train(
         ModelError: the loss is no longer a number.
     """
     device = torch.device(device)
-    network.to(device)
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
+    network.train()
     batches = Batches(images, labels, recipe, seed, device)
+    size = batches.batch_size
     optimizer = _optimizer(network, recipe)
+    bfloat16 = _bfloat16(recipe, device)
     total = recipe.epochs * batches.steps
     taken = 0
     for number in range(1, recipe.epochs + 1):
@@ -99,10 +103,13 @@ def train(
         step = 0
         stopped = False
         for chunk, (pixels, targets) in enumerate(batches.epoch(number)):
-            with _own_randomness(seed, number, chunk):
-                for x, y in zip(pixels.split(batches.batch_size), targets.split(batches.batch_size), strict=True):
+            with _own_randomness(seed, number, chunk), _cores(recipe.cores):
+                for x, y in zip(torch.split(pixels, size), torch.split(targets, size), strict=True):
                     rate = learning_rate(recipe, taken / total)
-                    sums.add(*_step(network, optimizer, x, y, rate, recipe), y)
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate
+                    with bfloat16:
+                        sums.add(*_step(network, optimizer, x, y, recipe), y)
                     step, taken = step + 1, taken + 1
             loss, accuracy = sums.means()
             if not np.isfinite(loss):
@@ -133,11 +140,11 @@ def learning_rate(recipe: Recipe, done: float) -> float:
     >>> [round(learning_rate(RECIPES["tutorial"], done), 4) for done in (0.0, 0.5, 1.0)]
     [0.001, 0.001, 0.001]
     """
-    if recipe.schedule == "constant":
+    if not recipe.warm_up:
         return recipe.lr_peak
     if done < recipe.warm_up:
-        return recipe.lr_peak * done / recipe.warm_up
-    return recipe.lr_peak * (1 - done) / (1 - recipe.warm_up)
+        return recipe.lr_peak * (recipe.lr_start + (1 - recipe.lr_start) * done / recipe.warm_up)
+    return recipe.lr_peak * (1 - (1 - recipe.lr_end) * (done - recipe.warm_up) / (1 - recipe.warm_up))
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -158,31 +165,30 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
 
 def _step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, rate: float, recipe: Recipe
+    network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, recipe: Recipe
 ) -> tuple[Tensor, Tensor]:
     """One step of gradient descent; loss () and logits (B, K) before it."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.bfloat16 and _has_bfloat16(x.device.type)):
-        logits = network(x)
+    logits = network(x)
     loss = cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves some methods untyped
     optimizer.step()
     return loss.detach(), logits.detach()
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=recipe.lr_peak, eps=recipe.adam_epsilon, fused=True)
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=recipe.lr_peak, momentum=recipe.momentum, nesterov=True, fused=True)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=recipe.lr_peak,
+        betas=(0.9, recipe.beta2),
+        eps=recipe.adam_epsilon,
+        fused=True,
+    )
 
 
 class _Sums:
@@ -206,19 +212,23 @@ class _Sums:
         return self.loss / self.images, self.hits / self.images
 
 
-class _own_randomness:  # noqa: N801
-    """Dropout and the like draw from (seed, epoch, chunk); PyTorch's own random state is left as it was."""
+@contextmanager
+def _own_randomness(*numbers: int) -> Iterator[None]:
+    """Dropout and the like draw from these numbers; PyTorch's own random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+        yield
 
-    def __init__(self, *numbers: int) -> None:
-        self.seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
-    def __enter__(self) -> None:
-        self.fork = torch.random.fork_rng(devices=[])
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error: object) -> None:
-        self.fork.__exit__(None, None, None)
+@contextmanager
+def _cores(count: int | None) -> Iterator[None]:
+    """PyTorch on so many cores inside the block, as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _judge(
@@ -230,10 +240,17 @@ def _judge(
     return float(cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())
 
 
+def _bfloat16(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """Products in bfloat16, sums and weights in float32, where recipe and hardware agree."""
+    if recipe.bfloat16 and _has_bfloat16(device.type):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
 def _has_bfloat16(device_type: str) -> bool:
     """Whether bfloat16 products run in hardware; emulated ones are slower than float32."""
     if device_type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device_type != "cpu":
         return False
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))

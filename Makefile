@@ -1,0 +1,51 @@
+# Everything a newcomer or a machine needs, each target in one line of `make help`.
+# The environment is made once in .venv and again when pyproject.toml or constraints.txt change.
+
+SHELL := /bin/bash
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.made
+TORCH ?= torch==2.13.0
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test data lint types format docs docs-check bench bench-peers clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: $(STAMP)  ## environment, data, train, evaluate, predict, pictures, report
+	@$(PYTHON) scripts/demo.py
+
+test: $(STAMP) data  ## environment, data, whole test suite
+	$(PYTHON) -m pytest
+
+data: $(STAMP)  ## fetch Fashion-MNIST
+	@$(VENV)/bin/hangtag data fashion-mnist
+
+lint: $(STAMP)  ## style
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: $(STAMP)  ## strict types
+	$(PYTHON) -m mypy
+
+format: $(STAMP)  ## mend the style
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+docs: $(STAMP) data  ## run the tutorials' code, put its real output and pictures into docs/
+	$(PYTHON) scripts/build_docs.py
+
+bench: $(STAMP) data  ## measure everything the README claims (about 15 minutes)
+	$(PYTHON) benchmarks/run_all.py
+
+bench-peers: $(STAMP)  ## make the environment in which the lesson's own framework is measured
+	scripts/peers.sh
+
+clean:  ## remove the environment and caches; runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(STAMP): pyproject.toml constraints.txt scripts/environment.sh
+	@scripts/environment.sh $(VENV) "$(TORCH)"
+	@touch $(STAMP)

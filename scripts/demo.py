@@ -1,0 +1,62 @@
+"""What hangtag does, in one go: data, training, evaluation, three predictions, pictures and a report.
+
+It only runs the commands a user would type, and shows each before it runs.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HANGTAG = Path(sys.executable).with_name("hangtag")
+
+
+def main() -> None:
+    began = time.perf_counter()
+    show("data", "fashion-mnist")
+    show("train", "fashion-mnist")
+    run = newest_run()
+    show("evaluate", run)
+    with tempfile.TemporaryDirectory(prefix="hangtag-demo-") as folder:
+        show("data", "fashion-mnist", "--export", folder, "--first", "3", quiet=True)
+        show("predict", run, *sorted(str(path) for path in Path(folder).glob("*/*.png")))
+    conclude(Path("runs") / run, time.perf_counter() - began)
+
+
+def show(*arguments: str, quiet: bool = False) -> None:
+    """Run one hangtag command as a user would, or end the demo with its exit code."""
+    if not quiet:
+        print(f"\n$ hangtag {' '.join(arguments)}", flush=True)
+    output = subprocess.DEVNULL if quiet else None
+    outcome = subprocess.run([HANGTAG, *arguments], check=False, stdout=output, stderr=output)
+    if outcome.returncode:
+        sys.exit(outcome.returncode)
+
+
+def newest_run() -> str:
+    runs = sorted(Path("runs").glob("*/model.onnx"), key=lambda path: path.stat().st_mtime)
+    return runs[-1].parent.name
+
+
+def conclude(run: Path, seconds: float) -> None:
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    low, high = metrics["accuracy_interval"]
+    size = (run / "model.onnx").stat().st_size / 1e6
+    print(
+        f"""
+Done in {seconds:.0f} s: a classifier trained on 60,000 pictures of clothes and judged on 10,000 it had never seen.
+  how good       {metrics["accuracy"]:.1%} right (95 % interval {low:.1%} to {high:.1%})
+  read           {run / "report.html"}
+  look           {run / "figures"}/*.png
+  ship           {run / "model.onnx"} ({size:.1f} MB, everything inside, no PyTorch needed)
+Try next (first: source .venv/bin/activate)
+  hangtag predict {run.name} your-photo.jpg      what is on your own picture?
+  hangtag tutorial                          the lesson this grew out of, step by step
+  hangtag --help                            everything else"""
+    )
+
+
+if __name__ == "__main__":
+    main()

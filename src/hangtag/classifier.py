@@ -1,0 +1,248 @@
+"""`ImageClassifier`: scikit-learn's contract over the training engine. The only file that knows both halves.
+
+Training happens in PyTorch; every prediction comes from the exported file through ONNX Runtime, so what is judged
+here is what ships. It draws and writes nothing by itself, except in `save`.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
+from torch import nn
+
+from hangtag.artifact import Metadata
+from hangtag.errors import DataError, ModelError, RunError
+from hangtag.evaluate import Evaluation, evaluate
+from hangtag.export import build as build_artifact
+from hangtag.export import verify
+from hangtag.files import write_bytes
+from hangtag.images import Images, ImageSpec, check_images
+from hangtag.models import build as build_network
+from hangtag.models import logits_of, parameter_count
+from hangtag.predictor import Predictor, load
+from hangtag.recipes import Recipe, find_recipe
+from hangtag.runs import now, versions
+from hangtag.sources import LabelledImages, from_arrays
+from hangtag.splits import stratified
+from hangtag.train import Epoch, choose_device, train
+
+__all__ = ["ImageClassifier"]
+
+_VERIFIED_IMAGES = 1000  # training images on which every exported file is compared with its network
+
+
+class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+    """An image classifier with scikit-learn's interface.
+
+    Args:
+        recipe: how to train: "fast" (default), "tutorial", or a `Recipe`.
+        model: a network's name, a `torch.nn.Module` (copied, never changed), or a function of (ImageSpec, number of
+            classes) that makes one; None takes the recipe's. It takes float32 (N, C, H, W) from 0 to 1 and returns
+            logits (N, K).
+        epochs: passes over the training images; None takes the recipe's.
+        seed: decides weights, order, augmentation and split; the same seed, machine and versions give the same model.
+        device: "auto", "cpu" or "cuda".
+
+    Attributes:
+        classes_: (K,) sorted labels, as given to `fit`; 0..K-1 after fitting a `LabelledImages`.
+        class_names_: their K names.
+        history_: one `Epoch` per epoch.
+        network_: the trained `torch.nn.Module`.
+        split_: which images trained and which validated.
+
+    >>> from sklearn.datasets import load_digits
+    >>> digits = load_digits()
+    >>> images = (digits.images * 15.9375).astype(np.uint8)                          # (1797, 8, 8)
+    >>> clf = ImageClassifier(recipe="tutorial").fit(images[:1500], digits.target[:1500])
+    >>> bool(clf.score(images[1500:], digits.target[1500:]) > 0.8)
+    True
+    """
+
+    def __init__(
+        self,
+        recipe: str | Recipe = "fast",
+        model: str | nn.Module | Callable[[ImageSpec, int], nn.Module] | None = None,
+        epochs: int | None = None,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.recipe = recipe
+        self.model = model
+        self.epochs = epochs
+        self.seed = seed
+        self.device = device
+
+    def fit(self, X: LabelledImages | Images, y: Any = None) -> "ImageClassifier":
+        """Train on a `LabelledImages`, or on images (N, H, W[, 3]) uint8 and labels (N,).
+
+        Raises:
+            DataError, PictureError: the images or labels cannot be used.
+            ModelError: the network does not fit the images, or training diverged.
+        """
+        for _ in self.fit_epochs(X, y):
+            pass
+        return self
+
+    def fit_epochs(
+        self, X: LabelledImages | Images, y: Any = None, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[Epoch]:
+        """`fit` as an iterator over its progress; whenever you leave it, what was learned so far is kept.
+
+        Args:
+            stop: asked some times a second; True ends the training.
+        """
+        data = self._prepare(X, y)
+        recipe = self.recipe_ = self._recipe()
+        device = choose_device(self.device)
+        self.split_ = stratified(data.labels, recipe.validation, self.seed)
+        self.network_ = self._network(data, recipe)
+        self.history_: list[Epoch] = []
+        chosen, held_out = _part(data, self.split_.train), _part(data, self.split_.validation)
+        self._content: bytes | None = None  # the model file, made when first asked for
+        self._opened: Predictor | None = None
+        self._sample = np.array(data.images[:_VERIFIED_IMAGES])
+        for epoch in train(
+            self.network_, chosen.images, chosen.labels, recipe, self.seed,
+            (held_out.images, held_out.labels), device, stop,
+        ):  # fmt: skip
+            self._content = self._opened = None
+            if epoch.finished:
+                self.history_.append(epoch)
+            yield epoch
+        self.network_.cpu().to(memory_format=torch.contiguous_format)
+
+    def predict_proba(self, X: LabelledImages | Images) -> NDArray[np.float32]:
+        """(N, K) probabilities, columns in the order of `classes_`, from the exported file."""
+        return self.predictor_.probabilities(X.images if isinstance(X, LabelledImages) else X)
+
+    def predict(self, X: LabelledImages | Images) -> NDArray[Any]:
+        """(N,) labels, of the kind that was given to `fit`."""
+        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return labels
+
+    def evaluate(self, X: LabelledImages | Images, y: Any = None) -> Evaluation:
+        """How good the classifier is on images it was not trained on.
+
+        Raises:
+            DataError: labels the classifier does not know, or of another length.
+        """
+        if isinstance(X, LabelledImages):
+            if X.class_names != self.class_names_:
+                raise DataError(
+                    f"{X.name} has classes {', '.join(X.class_names)}, the model {', '.join(self.class_names_)}",
+                    "evaluate on data with the same classes in the same order",
+                )
+            images, positions = X.images, X.labels
+        else:
+            images, positions = check_images(X), self._positions(y)
+        accuracy = self.history_[-1].accuracy if self.history_ else None
+        return evaluate(self.predict_proba(images), positions, self.class_names_, accuracy)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file; `hangtag.load` opens it, without PyTorch."""
+        write_bytes(Path(path).expanduser(), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The model file, proved on some training images to answer as the network does."""
+        if not self.__sklearn_is_fitted__():
+            raise RunError("this classifier is not fitted", "call fit first")
+        if self._content is None:
+            content = build_artifact(self.network_, self.metadata())
+            verify(content, self.network_, self._sample)
+            self._content = content
+        return self._content
+
+    def metadata(self) -> Metadata:
+        """What the model file says about itself."""
+        return Metadata(
+            class_names=self.class_names_,
+            image=self.spec_,
+            network=self._network_name(),
+            parameters=parameter_count(self.network_),
+            recipe=self.recipe_.to_json(),
+            seed=self.seed,
+            data=self._data_summary,
+            versions=versions(),
+            created=now(),
+        )
+
+    @property
+    def predictor_(self) -> Predictor:
+        """The model file, opened."""
+        content = self.to_bytes()
+        if self._opened is None:
+            self._opened = load(content)
+        return self._opened
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "history_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())
+        state["_opened"] = None  # an ONNX Runtime session cannot move between processes; it is opened again
+        return state
+
+    def _prepare(self, X: LabelledImages | Images, y: Any) -> LabelledImages:
+        if isinstance(X, LabelledImages):
+            data = X.train
+            self.classes_: NDArray[Any] = np.arange(len(data.class_names))
+        else:
+            if y is None:
+                raise DataError("labels are missing", "call fit(images, labels), or fit(data) with a LabelledImages")
+            data = from_arrays(X, y)
+            self.classes_ = np.unique(np.asarray(y))
+        self.class_names_ = data.class_names
+        self.spec_ = data.spec
+        self._data_summary = {"name": data.name, "fingerprint": data.fingerprint, "images": len(data)}
+        return data
+
+    def _recipe(self) -> Recipe:
+        return find_recipe(self.recipe, self.model if isinstance(self.model, str) else None, self.epochs)
+
+    def _network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
+        classes = len(data.class_names)
+        if isinstance(self.model, nn.Module):
+            network = copy.deepcopy(self.model)
+        elif self.model is None or isinstance(self.model, str):
+            return build_network(recipe.network, data.spec, classes, self.seed)
+        else:
+            network = self.model(data.spec, classes)
+        answered = logits_of(network, data.images[:2]).shape[1]
+        if answered != classes:
+            raise ModelError(
+                f"the network answers {answered} logits but the data has {classes} classes",
+                f"its last layer must have {classes} outputs",
+            )
+        return network
+
+    def _network_name(self) -> str:
+        if self.model is None or isinstance(self.model, str):
+            return self.recipe_.network
+        return type(self.network_).__name__
+
+    def _positions(self, y: Any) -> NDArray[np.int64]:
+        given = np.asarray(y)
+        positions = np.searchsorted(self.classes_, given)
+        clipped = np.minimum(positions, len(self.classes_) - 1)
+        unknown = self.classes_[clipped] != given
+        if unknown.any():
+            raise DataError(
+                f"label {given[unknown][0]!s} is not one the model knows", f"it knows {', '.join(self.class_names_)}"
+            )
+        return clipped.astype(np.int64)
+
+
+def _part(data: LabelledImages, positions: NDArray[np.int64]) -> LabelledImages:
+    return data if len(positions) == len(data) else data.take(positions)

@@ -1,0 +1,381 @@
+"""The command line: one small command per public verb, each of which parses, calls one function and prints.
+
+Errors become one line on stderr and an exit code in `main` alone: 2 for a request that cannot be right, 1 for a
+failure, 130 for Ctrl-C. Heavy packages are imported inside the commands, so that `--help` stays quick.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+import hangtag
+from hangtag.errors import HangtagError, MissingExtra, UsageError
+from hangtag.files import make_folder
+
+if TYPE_CHECKING:
+    from hangtag.classifier import ImageClassifier
+    from hangtag.lesson import Section
+    from hangtag.lifecycle import Judged
+    from hangtag.predictor import Predictor
+    from hangtag.runs import Run
+    from hangtag.sources import LabelledImages
+    from hangtag.train import Epoch
+
+app = typer.Typer(
+    name="hangtag",
+    help="From labelled images to a classifier you can trust, in one command, on your own machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Data = Annotated[str, typer.Argument(help="A public set's name (fashion-mnist), or a folder that holds its files.")]
+DataPath = Annotated[Path | None, typer.Option("--path", help="Take the set's files from this folder.")]
+RunName = Annotated[str, typer.Argument(help="A run folder, its name under runs/, or 'last'.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="How to train: fast, tutorial.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images; the recipe's when not given.")]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same model.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+@app.callback(invoke_without_command=True)
+def hangtag_itself(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error came from.")] = False,
+) -> None:
+    if version:
+        print(f"hangtag {hangtag.__version__}")
+        raise typer.Exit
+
+
+@app.command(name="data", epilog="Example: hangtag data fashion-mnist --export shoes --part test --first 20")
+def data_command(
+    what: Data = "fashion-mnist",
+    path: DataPath = None,
+    export: Annotated[Path | None, typer.Option(help="Also write the images as PNG files, a folder per class.")] = None,
+    part: Annotated[str, typer.Option(help="The part to export: train or test.")] = "test",
+    first: Annotated[int | None, typer.Option(help="Export only the first so many.", min=1)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a data set, and say where it came from, how big it is, and its fingerprint."""
+    data = _read(what, path)
+    if export:
+        _export(data.part(part).take(slice(first)), export)
+    if as_json:
+        return _print_json(data.to_json())
+    parts = ", ".join(f"{name} {len(data.part(name)):,}" for name in data.parts)
+    print(f"{data.name}: {len(data):,} images of {data.spec}, {len(data.class_names)} classes ({parts})")
+    print(f"from         {data.origin}")
+    print(f"size         {data.images.nbytes / 1e6:,.1f} MB of pixels")
+    print(f"fingerprint  {data.fingerprint}")
+    return None
+
+
+@app.command(epilog="Example: hangtag look fashion-mnist --out pictures")
+def look(what: Data = "fashion-mnist", path: DataPath = None, out: Out = None, as_json: AsJson = False) -> None:
+    """Look at the images: two pictures, a table of the classes, and a contact sheet in the terminal."""
+    from hangtag import figures, screen
+
+    data = _read(what, path)
+    folder = out or Path("pictures")
+    make_folder(folder)
+    train = data.train
+    pictures = {
+        "1-one-image.png": figures.one_image(train.images[0], data.class_names[train.labels[0]]),
+        "2-grid.png": figures.image_grid(train.images[:25], train.labels[:25], data.class_names),
+    }
+    for name, figure in pictures.items():
+        figures.save(figure, folder / name)
+    table = {name: data.part(name).counts().tolist() for name in data.parts} or {"all": data.counts().tolist()}
+    if as_json:
+        return _print_json({"classes": list(data.class_names), "counts": table, "pictures": [*pictures]})
+    console = screen.console()
+    screen.print_class_table(console, data.class_names, table)
+    screen.print_contact_sheet(console, data)
+    for name in pictures:
+        print(f"wrote {folder / name}")
+    return None
+
+
+@app.command(epilog="Example: hangtag model tutorial")
+def model(
+    recipe: Annotated[str, typer.Argument(help="A recipe: fast, tutorial.")] = "fast", as_json: AsJson = False
+) -> None:
+    """Show the network of a recipe, layer by layer, for 28x28 grey images and ten classes."""
+    from hangtag import screen
+    from hangtag.images import ImageSpec
+    from hangtag.models import build, layers, parameter_count
+    from hangtag.recipes import find_recipe
+
+    found = find_recipe(recipe)
+    spec = ImageSpec(28, 28)
+    network = build(found.network, spec, 10, seed=0)
+    rows, total = layers(network, spec), parameter_count(network)
+    if as_json:
+        return _print_json({"network": found.network, "layers": [vars(row) for row in rows], "parameters": total})
+    table = screen.table_of("layer", "kind", ">output shape", ">parameters")
+    for row in rows:
+        table.add_row(row.name, row.kind, f"(N, {', '.join(map(str, row.shape))})", f"{row.parameters:,}")
+    table.add_section()
+    table.add_row("in all", "", "", f"{total:,}")
+    print(f"{found.network}: the network of recipe '{found.name}' ({found.says})")
+    screen.console().print(table)
+    return None
+
+
+@app.command(epilog="Example: hangtag train fashion-mnist --recipe tutorial --out runs/lesson")
+def train(
+    what: Data = "fashion-mnist",
+    path: DataPath = None,
+    recipe: RecipeName = "fast",
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder to make; must not exist.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train, export, verify and judge a classifier; everything lands in one run folder. Ctrl-C keeps what there is."""
+    from hangtag import screen
+    from hangtag.lifecycle import Training
+
+    classifier = _classifier(recipe, epochs, seed, device)
+    data = _read(what, path)
+    training = Training(classifier, data, {"what": what, "path": str(path) if path else None}, out)
+    console = screen.console(stderr=as_json)
+    console.print(f"training recipe '{recipe}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
+    with _stop_on_interrupt() as stop:
+        screen.show_epochs(console, training.epochs(stop))
+        stopped = stop()
+        if stopped:
+            console.print("stopped; keeping what was learned so far")
+        console.print("exporting, verifying and judging the model file ...")
+        judged = training.finish()
+        report = _write_report(training.run, data, judged)
+    if as_json:
+        _print_json({"run": str(training.run.path), "seconds": training.seconds, **judged.to_json()})
+    else:
+        screen.print_summary(console, training, judged, report)
+    if stopped:
+        raise typer.Exit(130)
+
+
+@app.command(epilog="Example: hangtag evaluate last")
+def evaluate(
+    run: RunName = "last",
+    what: Annotated[str | None, typer.Argument(help="Other data to judge on; the run's own when not given.")] = None,
+    path: DataPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a run's model file: loss, accuracy with its interval, per-class numbers, confusion matrix."""
+    from hangtag import screen
+    from hangtag.lifecycle import judge
+    from hangtag.runs import find_run
+
+    judged = judge(find_run(run), _read(what, path) if what or path else None)
+    if as_json:
+        return _print_json(judged.to_json())
+    screen.print_evaluation(screen.console(), judged.evaluation, judged.part)
+    return None
+
+
+@app.command(epilog="Example: hangtag predict last shoe.png bag.jpg --top 3")
+def predict(
+    run: Annotated[str, typer.Argument(help="A run folder, its name under runs/, 'last', or a model.onnx.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    top: Annotated[int, typer.Option("--top", help="How many classes to name.", min=1)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is on pictures. A picture that cannot be read is reported; the others are still answered."""
+    from hangtag import screen
+
+    predictor = _predictor(run)
+    failed = 0
+    answers = []
+    for picture in pictures:
+        try:
+            answer = predictor(picture, top)
+        except HangtagError as error:
+            failed += 1
+            answers.append({"file": str(picture), **error.to_json()})
+            _print_error(error)
+            continue
+        answers.append({"file": str(picture), **answer.to_json()})
+        if not as_json:
+            screen.print_answer(picture, answer)
+    if as_json:
+        _print_json(answers)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: hangtag report last")
+def report(run: RunName = "last") -> None:
+    """Write a run's report and pictures again."""
+    from hangtag.lifecycle import judge, read_again
+    from hangtag.runs import find_run
+
+    found = find_run(run)
+    print(f"wrote {_write_report(found, read_again(found), judge(found))}")
+
+
+@app.command(epilog="Example: hangtag tutorial --out lesson")
+def tutorial(
+    path: DataPath = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the six pictures.")] = Path("tutorial-pictures"),
+    seed: Seed = 0,
+) -> None:
+    """Walk through the lesson "Basic image classification" on the real images, in about a minute."""
+    from hangtag import screen
+    from hangtag.lesson import Section, walk
+
+    classifier = _classifier("tutorial", None, seed, "cpu")
+    data = _read("fashion-mnist", path)
+    make_folder(out)
+    console = screen.console()
+    for step in _in_groups(walk(data, classifier, out)):
+        if isinstance(step, Section):
+            screen.print_section(console, step)
+        else:
+            screen.show_epochs(console, step)
+    print(
+        "What the lesson leaves open, and where hangtag goes on:\n"
+        "  your own pictures    hangtag predict RUN photo.jpg takes any size and colour, prepared as in training\n"
+        "  a better model       hangtag train fashion-mnist      (recipe 'fast', about 93 % instead of 88 %)\n"
+        "  a file that ships    every run holds model.onnx, verified to answer exactly as the trained network\n"
+        "  an honest number     accuracy comes with its 95 % interval, and with the gap to training explained"
+    )
+
+
+def main() -> None:
+    """Run the command line; the one place where exceptions become messages and exit codes."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: a busy machine slows us 2x, not 100x
+    try:
+        app(prog_name="hangtag")
+    except HangtagError as error:
+        _fail(error)
+    except ModuleNotFoundError as error:
+        extra = MissingExtra.for_module(error.name)
+        if extra is None or "--debug" in sys.argv:
+            raise
+        _fail(extra)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(error: HangtagError) -> NoReturn:
+    if "--debug" in sys.argv:
+        raise error
+    _print_error(error)
+    sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _print_error(error: HangtagError) -> None:
+    print(f"hangtag: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _classifier(recipe: str, epochs: int | None, seed: int, device: str) -> "ImageClassifier":
+    from hangtag.recipes import find_recipe
+
+    find_recipe(recipe, epochs=epochs)  # a wrong name is said before anything heavy starts
+    from hangtag.classifier import ImageClassifier
+
+    return ImageClassifier(recipe=recipe, epochs=epochs, seed=seed, device=device)
+
+
+def _read(what: str | None, path: Path | None) -> "LabelledImages":
+    from hangtag import screen
+    from hangtag.sources import read
+
+    with screen.byte_progress() as progress:
+        return read(what or "fashion-mnist", path, progress)
+
+
+def _export(data: "LabelledImages", folder: Path) -> None:
+    from hangtag import screen
+    from hangtag.sources import export_folder
+
+    with screen.byte_progress() as progress:
+        paths = export_folder(data, folder, progress)
+    print(f"wrote {len(paths):,} pictures under {folder}", file=sys.stderr)
+
+
+def _predictor(run: str) -> "Predictor":
+    from hangtag.predictor import load
+    from hangtag.runs import find_run
+
+    return load(run) if run.endswith(".onnx") else load(find_run(run).path)
+
+
+def _write_report(run: "Run", data: "LabelledImages", judged: "Judged") -> Path:
+    from hangtag import figures
+    from hangtag.report import write_report
+
+    images, labels, rows = judged.data.images, judged.data.labels, judged.probabilities
+    make_folder(run.figures)
+    train = data.train
+    for name, figure in figures.lesson(train.images, train.labels, images, labels, rows, data.class_names).items():
+        figures.save(figure, run.figures / f"{name}.png")
+    return write_report(run, images, labels, rows)
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C asks for a clean end, a second one is an ordinary KeyboardInterrupt."""
+    asked = False
+
+    def ask(signum: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nstopping after this moment's steps; press Ctrl-C again to abandon the run", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _in_groups(steps: Iterator["Section | Epoch"]) -> Iterator["Section | Iterator[Epoch]"]:
+    """Sections one by one; each stretch of epochs as one iterator, so that it can have one live bar."""
+    from itertools import chain
+
+    from hangtag.train import Epoch
+
+    waiting: list[Section] = []
+
+    def stretch(first: Epoch) -> Iterator[Epoch]:
+        yield first
+        for step in steps:
+            if isinstance(step, Epoch):
+                yield step
+            else:
+                waiting.append(step)
+                return
+
+    for step in steps:
+        if isinstance(step, Epoch):
+            yield stretch(step)
+            yield from chain(waiting)
+            waiting.clear()
+        else:
+            yield step

@@ -1,0 +1,189 @@
+"""What the command line puts on a screen: live bars, tables, a contact sheet. No parsing and no decisions.
+
+rich draws. Without a terminal there are no bars and no pictures, only the lines that a log file wants.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.color import Color
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.rule import Rule
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from hangtag.evaluate import Evaluation
+    from hangtag.lesson import Section
+    from hangtag.lifecycle import Judged, Training
+    from hangtag.predictor import Answer
+    from hangtag.sources import LabelledImages
+    from hangtag.train import Epoch
+
+
+def console(stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr that appears only once there is something to wait for."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, visible=True)
+
+
+def show_epochs(console: Console, epochs: Iterator["Epoch"]) -> list["Epoch"]:
+    """A live bar for the epoch that runs, one kept line for each that is done."""
+    finished = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[numbers]}"),
+        TextColumn("ETA"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, numbers="")
+        for epoch in epochs:
+            if epoch.finished:
+                finished.append(epoch)
+                bar.console.print(_epoch_line(epoch))
+                bar.reset(task, total=epoch.steps, numbers="")
+            else:
+                numbers = f"{epoch.step}/{epoch.steps}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
+                numbers += f"  {_per_step(epoch)}"
+                description = f"epoch {epoch.number}/{epoch.epochs}"
+                bar.update(task, description=description, completed=epoch.step, total=epoch.steps, numbers=numbers)
+    return finished
+
+
+def _epoch_line(epoch: "Epoch") -> str:
+    width = len(str(epoch.epochs))
+    line = (
+        f"epoch {epoch.number:>{width}}/{epoch.epochs}  {epoch.step}/{epoch.steps}  "
+        f"loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
+    )
+    if epoch.val_accuracy is not None:
+        line += f"  val loss {epoch.val_loss:.4f}  val accuracy {epoch.val_accuracy:.4f}"
+    return f"{line}  {epoch.seconds:.1f} s  {_per_step(epoch)}"
+
+
+def _per_step(epoch: "Epoch") -> str:
+    milliseconds = 1000 * epoch.seconds / max(1, epoch.step)
+    return f"{milliseconds:.2f} ms/step" if milliseconds < 10 else f"{milliseconds:.0f} ms/step"
+
+
+def table_of(*columns: str) -> Table:
+    """A plain table; a column whose title begins with > is aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in columns:
+        table.add_column(title.lstrip(">"), justify="right" if title.startswith(">") else "left", no_wrap=True)
+    return table
+
+
+def print_class_table(console: Console, names: tuple[str, ...], counts: dict[str, list[int]]) -> None:
+    table = table_of(">class", "name", *(f">{part}" for part in counts))
+    for index, name in enumerate(names):
+        table.add_row(str(index), name, *(f"{column[index]:,}" for column in counts.values()))
+    table.add_section()
+    table.add_row("", "in all", *(f"{sum(column):,}" for column in counts.values()))
+    console.print(table)
+
+
+def print_contact_sheet(console: Console, data: "LabelledImages") -> None:
+    """The first picture of each of the first ten classes, where the terminal has colours and block characters."""
+    if not console.is_terminal or console.color_system not in ("256", "truecolor") or "utf" not in console.encoding:
+        return
+    train = data.train
+    firsts = [int((train.labels == index).argmax()) for index in range(min(10, len(data.class_names)))]
+    for start in range(0, len(firsts), 5):
+        row = firsts[start : start + 5]
+        console.print("".join(f"{data.class_names[train.labels[first]]:<15.14}" for first in row))
+        for cells in zip(*(_half_blocks(train.images[first]) for first in row), strict=True):
+            console.print(Text(" ").join(cells))
+        console.print()
+
+
+def _half_blocks(image: NDArray[np.uint8], side: int = 14) -> list[Text]:
+    """One picture as side/2 lines of side characters, each showing two pixels, one above the other."""
+    rows = np.linspace(0, image.shape[0] - 1, side).round().astype(int)
+    columns = np.linspace(0, image.shape[1] - 1, side).round().astype(int)
+    small = image[np.ix_(rows, columns)]
+    colour = np.stack([small] * 3, axis=-1) if small.ndim == 2 else small
+    lines = []
+    for upper, lower in zip(colour[::2], colour[1::2], strict=True):
+        line = Text()
+        for above, below in zip(upper, lower, strict=True):
+            line.append("\u2580", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
+        lines.append(line)
+    return lines
+
+
+def print_summary(console: Console, training: "Training", judged: "Judged", report: Path) -> None:
+    run = training.run
+    print()
+    print(f"{judged.part} {judged.evaluation}")
+    print(judged.evaluation.gap_in_words)
+    print(f"training took {training.seconds['train']:.1f} s")
+    print(f"  ship this    {run.model}")
+    print(f"  read this    {report}")
+    print(f"  try this     hangtag predict {run.path} photo.png")
+
+
+def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> None:
+    print(f"{part} {evaluation}")
+    print(evaluation.gap_in_words)
+    table = table_of("class", ">images", ">precision", ">recall", "95 %", ">F1")
+    for row in evaluation.classes:
+        interval = f"{row.recall_interval[0]:.3f}-{row.recall_interval[1]:.3f}" if row.recall_interval else ""
+        table.add_row(row.name, f"{row.images:,}", *map(_share, (row.precision, row.recall)), interval, _share(row.f1))
+    console.print(table)
+    confusion = table_of("true \\ predicted", *(f">{index}" for index in range(len(evaluation.classes))))
+    for index, (row, counts) in enumerate(zip(evaluation.classes, evaluation.confusion, strict=True)):
+        confusion.add_row(f"{index} {row.name}", *(str(count) if count else "." for count in counts))
+    console.print(confusion)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def print_answer(picture: Path, answer: "Answer") -> None:
+    ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
+    print(f"{picture}: {ranked}")
+    for warning in answer.warnings:
+        print(f"{picture}: note: {warning}", file=sys.stderr)
+
+
+def print_section(console: Console, section: "Section") -> None:
+    console.print(Rule(section.title, align="left"))
+    print(section.says)
+    print("\n".join(f">>> {line}" for line in section.code.splitlines()))
+    if section.prints:
+        print(section.prints)
+    if section.picture:
+        print(f"wrote {section.picture}")
+    print()

@@ -1,0 +1,90 @@
+"""Every error says what is wrong and what to do, and survives the way from one process to another."""
+
+import pickle
+import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from hangtag import errors
+from hangtag.errors import HangtagError, MissingExtra, PictureError, UnknownName
+from hangtag.images import ImageSpec, decode
+
+CLASSES = sorted(errors.__all__)
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_code() -> None:
+    drawn = re.findall(r"^ {4}([| `-]*)([A-Z]\w+) ", errors.__doc__ or "", flags=re.MULTILINE)
+    above: dict[int, str] = {}
+    parents = {}
+    for branch, name in drawn:
+        depth = len(branch) // 4
+        above[depth] = name
+        parents[name] = above.get(depth - 1, "Exception")
+
+    real = {name: getattr(errors, name).__base__.__name__ for name in CLASSES}
+
+    assert parents == real
+
+
+def test_every_class_of_the_module_is_public() -> None:
+    classes = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, Exception)]
+
+    assert sorted(item.__name__ for item in classes) == CLASSES
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_an_error_cannot_be_made_without_a_hint(name: str) -> None:
+    with pytest.raises(TypeError, match="hint"):
+        getattr(errors, name)("something is wrong")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_an_error_shows_its_message_and_its_hint(name: str) -> None:
+    error = getattr(errors, name)("a.png: empty", "replace it")
+
+    assert isinstance(error, HangtagError)
+    assert str(error) == "a.png: empty (replace it)"
+    assert error.to_json() == {"error": "a.png: empty", "hint": "replace it"}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_an_error_survives_pickling(name: str) -> None:
+    error = getattr(errors, name)("a.png: empty", "replace it")
+
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert (type(copy), copy.message, copy.hint) == (type(error), "a.png: empty", "replace it")
+
+
+def test_an_error_crosses_to_another_process_and_back() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other, pytest.raises(PictureError) as caught:
+        other.submit(decode, "no such.png", ImageSpec(8, 8)).result()
+
+    assert str(caught.value) == "no such.png: no such file (check the spelling and the folder you are in)"
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("tutoral", "did you mean 'tutorial'? known: fast, tutorial"),
+        ("TUTORIAL", "did you mean 'tutorial'? known: fast, tutorial"),
+        ("zzz", "known: fast, tutorial"),
+        ("", "known: fast, tutorial"),
+    ],
+)
+def test_an_unknown_name_offers_the_nearest_one(given: str, hint: str) -> None:
+    error = UnknownName.among("recipe", given, ["tutorial", "fast"])
+
+    assert (error.message, error.hint) == (f"unknown recipe '{given}'", hint)
+
+
+def test_an_unknown_name_can_say_what_else_would_do() -> None:
+    assert UnknownName.among("data set", "x", ["a"], ", or a folder").hint == "known: a, or a folder"
+
+
+def test_a_missing_extra_says_how_to_install_it() -> None:
+    error = MissingExtra.named("train", "torch")
+
+    assert str(error) == "this needs 'torch', which is not installed (pip install 'hangtag[train]')"
