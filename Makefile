@@ -6,7 +6,6 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.made
 TORCH ?= torch==2.13.0
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test data lint types format docs docs-check bench bench-peers clean

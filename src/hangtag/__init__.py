@@ -11,13 +11,13 @@
 Names are looked up when first used, so that `import hangtag` stays instant and predicting never imports torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hangtag import figures
     from hangtag.classifier import ImageClassifier as ImageClassifier
     from hangtag.errors import HangtagError as HangtagError
     from hangtag.evaluate import Evaluation as Evaluation
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from hangtag.sources import LabelledImages as LabelledImages
     from hangtag.sources import read as read
     from hangtag.train import Epoch as Epoch
+
+# PyTorch's threads wait for each other by spinning. Beside another busy program that made training a hundred times
+# slower; after a shorter spin they sleep. It must be said before PyTorch is imported, hence here. See docs/log.md.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _HOME = {
     "Answer": "predictor",

@@ -49,7 +49,7 @@ class Batches:
         per_image = self.images[0].numel()
         batches_per_chunk = max(1, _CHUNK_PIXELS // (per_image * self.batch_size))
         for positions in torch.split(order.to(self.images.device), batches_per_chunk * self.batch_size):
-            pixels = to_pixels(self.images[positions])
+            pixels = to_pixels(self.images.index_select(0, positions))
             yield self._augmented(pixels, positions, number, random), self.labels[positions]
 
     def _augmented(self, pixels: Tensor, positions: Tensor, epoch: int, random: torch.Generator) -> Tensor:

@@ -115,7 +115,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             if epoch.finished:
                 self.history_.append(epoch)
             yield epoch
-        self.network_.cpu().to(memory_format=torch.contiguous_format)
+        self.network_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def predict_proba(self, X: LabelledImages | Images) -> NDArray[np.float32]:
         """(N, K) probabilities, columns in the order of `classes_`, from the exported file."""

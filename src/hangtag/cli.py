@@ -259,7 +259,6 @@ def tutorial(
 
 def main() -> None:
     """Run the command line; the one place where exceptions become messages and exit codes."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: a busy machine slows us 2x, not 100x
     try:
         app(prog_name="hangtag")
     except HangtagError as error:

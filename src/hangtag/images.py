@@ -176,6 +176,7 @@ def _content(picture: object, name: str) -> bytes:
 def _open(content: bytes, name: str) -> Image.Image:
     try:
         with _opening, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with a file is raised; remarks about it help nobody
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -4,9 +4,10 @@ It knows nothing of screens, files or what the images show. The caller owns the 
 asking, the network holds the weights of the last step.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from hangtag.errors import ModelError, UsageError
 from hangtag.images import Images
 from hangtag.models import logits_of
 from hangtag.recipes import Recipe
+from hangtag.steps import steps_for
 
 __all__ = ["Epoch", "choose_device", "learning_rate", "train"]
 
@@ -92,25 +94,20 @@ def train(
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
     network.train()
     batches = Batches(images, labels, recipe, seed, device)
-    size = batches.batch_size
-    optimizer = _optimizer(network, recipe)
-    bfloat16 = _bfloat16(recipe, device)
+    steps = steps_for(network, recipe, batches.batch_size, device)
     total = recipe.epochs * batches.steps
     taken = 0
     for number in range(1, recipe.epochs + 1):
         began = reported = time.perf_counter()
-        sums = _Sums()
+        sums = _Sums(recipe.label_smoothing)
         step = 0
         stopped = False
-        for chunk, (pixels, targets) in enumerate(batches.epoch(number)):
-            with _own_randomness(seed, number, chunk), _cores(recipe.cores):
-                for x, y in zip(torch.split(pixels, size), torch.split(targets, size), strict=True):
-                    rate = learning_rate(recipe, taken / total)
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate
-                    with bfloat16:
-                        sums.add(*_step(network, optimizer, x, y, recipe), y)
-                    step, taken = step + 1, taken + 1
+        for chunk, (pixels, labels_) in enumerate(batches.epoch(number)):
+            count = math.ceil(len(labels_) / batches.batch_size)
+            rates = [learning_rate(recipe, (taken + ahead) / total) for ahead in range(count)]
+            with _own_randomness(seed, number, chunk), _settings(recipe):
+                sums.add(steps.take(pixels, labels_, rates), labels_)
+            step, taken, rate = step + count, taken + count, rates[-1]
             loss, accuracy = sums.means()
             if not np.isfinite(loss):
                 raise ModelError(
@@ -164,51 +161,20 @@ def choose_device(wanted: str = "auto") -> torch.device:
     return device
 
 
-def _step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, recipe: Recipe
-) -> tuple[Tensor, Tensor]:
-    """One step of gradient descent; loss () and logits (B, K) before it."""
-    logits = network(x)
-    loss = cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves some methods untyped
-    optimizer.step()
-    return loss.detach(), logits.detach()
-
-
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=recipe.lr_peak,
-        betas=(0.9, recipe.beta2),
-        eps=recipe.adam_epsilon,
-        fused=True,
-    )
-
-
 class _Sums:
-    """Loss and hits of an epoch so far, added up a chunk at a time to leave the steps alone."""
+    """Loss and hits of an epoch so far."""
 
-    def __init__(self) -> None:
-        self.images = 0
-        self.loss = self.hits = 0.0
-        self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+    def __init__(self, label_smoothing: float) -> None:
+        self.label_smoothing = label_smoothing
+        self.images = self.hits = 0
+        self.loss = 0.0
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.waiting.append((loss, logits, labels))
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        self.images += len(labels)
+        self.loss += float(cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing))
+        self.hits += int((logits.argmax(1) == labels).sum())
 
     def means(self) -> tuple[float, float]:
-        losses, logits, labels = zip(*self.waiting, strict=True)
-        self.waiting = []
-        counts = torch.tensor([len(part) for part in labels], device=labels[0].device)
-        self.loss += float((torch.stack(losses) * counts).sum())
-        self.hits += float((torch.cat(logits).argmax(1) == torch.cat(labels)).sum())
-        self.images += int(counts.sum())
         return self.loss / self.images, self.hits / self.images
 
 
@@ -221,14 +187,20 @@ def _own_randomness(*numbers: int) -> Iterator[None]:
 
 
 @contextmanager
-def _cores(count: int | None) -> Iterator[None]:
-    """PyTorch on so many cores inside the block, as before after it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+def _settings(recipe: Recipe) -> Iterator[None]:
+    """PyTorch as a training wants it inside the block, as before after it.
+
+    Numbers below 1e-38 count as zero: Adam's averages for pixels that are always black fade into them, and
+    processors are slow with them.
+    """
+    cores = torch.get_num_threads()
+    torch.set_num_threads(min(recipe.cores or cores, cores))
+    torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(cores)
 
 
 def _judge(
@@ -238,20 +210,3 @@ def _judge(
         return None, None
     logits, labels = logits_of(network, validation[0]), torch.from_numpy(validation[1])
     return float(cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())
-
-
-def _bfloat16(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """Products in bfloat16, sums and weights in float32, where recipe and hardware agree."""
-    if recipe.bfloat16 and _has_bfloat16(device.type):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
-
-
-def _has_bfloat16(device_type: str) -> bool:
-    """Whether bfloat16 products run in hardware; emulated ones are slower than float32."""
-    if device_type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device_type != "cpu":
-        return False
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(check() for check in checks if check is not None)

@@ -1,0 +1,229 @@
+"""The pages that show what hangtag prints: the tutorial's real output and pictures, and the help of every command.
+
+    python scripts/build_docs.py            run everything and write docs/ anew (about a minute)
+    python scripts/build_docs.py --check    train nothing; list what is stale, exit with 1 if anything is
+
+How the tutorial is written, in every language alike; this script runs the code and writes what is marked (*):
+
+    ```python           one namespace, from the first block to the last
+    ```console          lines of `$ hangtag ...`, run in the same folder
+    ```text             (*) directly below one of these: what it printed. Commands without it are run, not shown
+    ![...](pictures/NAME.png)   (*) directly below: the figure that the last line of the python block makes
+    ```sh               shown, never run
+"""
+
+import argparse
+import ast
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from contextlib import chdir, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from hangtag import cli, figures
+from hangtag.files import make_folder, write_text
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = (DOCS / "tutorial.md", DOCS / "tutorial.ko.md")
+HELP = DOCS / "help.md"
+
+_STEP = re.compile(
+    r"^```(?P<language>python|console)\n(?P<code>.*?)^```\n"
+    r"(?:\n```text\n(?P<text>.*?)^```\n)?"
+    r"(?:\n!\[[^\]]+\]\((?P<picture>pictures/[\w-]+\.png)\)\n)?",
+    re.MULTILINE | re.DOTALL,
+)
+_ANY_PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
+_PROGRAM = (sys.executable, "-c", "from hangtag.cli import main; main()")
+_PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"}
+
+
+class DocsError(Exception):
+    """A page that cannot be built as it is written."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A block that is run, and what stands directly below it."""
+
+    language: str  # python or console
+    code: str
+    text: str | None
+    picture: str | None  # relative to docs/
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write docs/ anew from what hangtag prints.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 with a list of what is stale")
+    try:
+        if parser.parse_args().check:
+            stale = problems()
+            print("\n".join(stale) if stale else "docs/ is current")
+            sys.exit(1 if stale else 0)
+        build()
+    except DocsError as error:
+        sys.exit(f"build_docs: {error}")
+
+
+def build() -> None:
+    """Run the tutorial once, and write its output and pictures into every language, then the help page."""
+    steps = common_steps()
+    make_folder(DOCS / "pictures")
+    with tempfile.TemporaryDirectory(prefix="hangtag-docs-") as folder, chdir(folder):
+        outputs = run(steps, DOCS)
+    for page in PAGES:
+        write_text(page, with_outputs(page.read_text(encoding="utf-8"), outputs))
+        print(f"wrote {page.relative_to(DOCS.parent)}")
+    write_text(HELP, help_page())
+    print(f"wrote {HELP.relative_to(DOCS.parent)}")
+
+
+def problems() -> list[str]:
+    """What is stale or broken, in words; nothing is trained for it."""
+    found = []
+    try:
+        steps = common_steps()
+    except DocsError as error:
+        return [str(error)]
+    texts = [[step.text for step in steps_of(page.read_text(encoding="utf-8"))] for page in PAGES]
+    if any(text != texts[0] for text in texts):
+        found.append("the tutorials show different outputs: run `make docs`")
+    found += [f"no picture docs/{step.picture}" for step in steps if step.picture and not _exists(step.picture)]
+    shown = {name for page in (*PAGES, DOCS.parent / "README.md") for name in pictures_of(page)}
+    kept = sorted((DOCS / "pictures").glob("*.png"))
+    found += [f"docs/pictures/{path.name} is on no page" for path in kept if path.name not in shown]
+    if not HELP.is_file() or HELP.read_text(encoding="utf-8") != help_page():
+        found.append("docs/help.md is not what the commands say: run `make docs`")
+    return found
+
+
+# --- the tutorial ------------------------------------------------------------------------------------------------
+
+
+def common_steps() -> list[Step]:
+    """The steps of the tutorial, proved to be the same code and pictures in every language."""
+    first, *others = ([(page, step) for step in steps_of(page.read_text(encoding="utf-8"))] for page in PAGES)
+    for other in others:
+        if len(first) != len(other):
+            raise DocsError(f"{first[0][0].name} has {len(first)} code blocks, {other[0][0].name} has {len(other)}")
+        for (page, here), (other_page, there) in zip(first, other, strict=True):
+            if (here.language, here.code, here.picture) != (there.language, there.code, there.picture):
+                raise DocsError(f"{page.name} and {other_page.name} differ:\n{here.code}---\n{there.code}")
+    return [step for _, step in first]
+
+
+def steps_of(page: str) -> list[Step]:
+    return [Step(**found.groupdict()) for found in _STEP.finditer(page)]
+
+
+def pictures_of(page: Path) -> list[str]:
+    """The file names of the pictures that a page shows."""
+    if not page.is_file():
+        return []
+    return [Path(place).name for place in _ANY_PICTURE.findall(page.read_text(encoding="utf-8"))]
+
+
+def run(steps: list[Step], out: Path) -> list[str]:
+    """Run every step in the current folder; pictures are saved below `out`. Returns what each step printed."""
+    namespace: dict[str, Any] = {"__name__": "tutorial"}
+    outputs = []
+    for step in steps:
+        if step.language == "console":
+            outputs.append("".join(_run_command(line) for line in step.code.splitlines()))
+            continue
+        printed, figure = _run_python(step.code, namespace)
+        if (figure is None) != (step.picture is None):
+            raise DocsError(f"a figure needs a picture line below its block, and the reverse:\n{step.code}")
+        if (step.text is None) != (not printed):
+            raise DocsError(f"output needs a text block below its block, and the reverse:\n{step.code}{printed}")
+        if figure is not None and step.picture:
+            figures.save(figure, out / step.picture)
+        outputs.append(printed)
+    return outputs
+
+
+def with_outputs(page: str, outputs: list[str]) -> str:
+    """The page with each text block replaced by what its step printed."""
+    parts, end = [], 0
+    for found, output in zip(_STEP.finditer(page), outputs, strict=True):
+        if found["text"] is not None:
+            parts += [page[end : found.start("text")], _tidy(output)]
+            end = found.end("text")
+    return "".join([*parts, page[end:]])
+
+
+def _run_python(code: str, namespace: dict[str, Any]) -> tuple[str, Figure | None]:
+    """What the block prints, and the figure that its last line makes."""
+    tree = ast.parse(code)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    value = None
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(compile(tree, "tutorial", "exec"), namespace)
+        if isinstance(last, ast.Expr):
+            value = eval(compile(ast.Expression(last.value), "tutorial", "eval"), namespace)
+    if value is not None and not isinstance(value, Figure):
+        raise DocsError(f"the last line has a value that nobody sees; print it:\n{code}")
+    return printed.getvalue(), value
+
+
+def _run_command(line: str) -> str:
+    """What `$ hangtag ...` prints on stdout."""
+    prompt, program, *arguments = shlex.split(line)
+    if (prompt, program) != ("$", "hangtag"):
+        raise DocsError(f"a console block holds lines of `$ hangtag ...`, not: {line}")
+    return _hangtag(*arguments)
+
+
+def _hangtag(*arguments: str) -> str:
+    done = subprocess.run(
+        [*_PROGRAM, *arguments], env=os.environ | _PLAIN, capture_output=True, encoding="utf-8", check=False
+    )
+    if done.returncode:
+        raise DocsError(f"hangtag {shlex.join(arguments)}: exit code {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+def _tidy(output: str) -> str:
+    lines = [line.rstrip() for line in output.rstrip().splitlines()]
+    while lines and not lines[0]:
+        lines.pop(0)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _exists(picture: str) -> bool:
+    return (DOCS / picture).is_file()
+
+
+# --- the help page -----------------------------------------------------------------------------------------------
+
+
+def help_page() -> str:
+    """docs/help.md: what every command says with --help."""
+    parts = [
+        "# The command line\n\nEvery command's own `--help`. `make docs` writes this page; "
+        "to change it, change `src/hangtag/cli.py`.\n",
+        _section("hangtag", _hangtag("--help")),
+        *(_section(f"hangtag {name}", _hangtag(name, "--help")) for name in command_names()),
+    ]
+    return "\n".join(parts)
+
+
+def command_names() -> list[str]:
+    """In the order of `hangtag --help`."""
+    return [command.name or str(getattr(command.callback, "__name__", "")) for command in cli.app.registered_commands]
+
+
+def _section(title: str, output: str) -> str:
+    return f"## {title}\n\n```text\n{_tidy(output)}```\n"
+
+
+if __name__ == "__main__":
+    main()
