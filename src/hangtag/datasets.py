@@ -368,7 +368,8 @@ def _from_package_tool(wanted: NamedSet, temporary: Path, progress: Progress) ->
         archives = sorted(temporary.glob(f"{wanted.debian_package}_*.deb"))
         if archives:
             unpacked = temporary / "unpacked"
-            subprocess.run(["dpkg-deb", "-x", str(archives[0]), str(unpacked)], check=True, capture_output=True)
+            if subprocess.run(["dpkg-deb", "-x", archives[0], unpacked], capture_output=True, check=False).returncode:
+                raise DownloadError(f"dpkg-deb cannot unpack {archives[0].name}", "is the disk full?")
             return unpacked / wanted.debian_folder.relative_to("/")
     lines = outcome.stderr.strip().splitlines() or ["no package came"]
     raise DownloadError(f"apt-get: {lines[-1]}", f"install {wanted.debian_package} by hand")

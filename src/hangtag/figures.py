@@ -92,8 +92,15 @@ class Picture(Figure):
         with _style():
             super().draw(renderer)
 
+    def png(self, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
+        """The bytes of a PNG file."""
+        buffer = io.BytesIO()
+        with _style():
+            self.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
+        return buffer.getvalue()
+
     def _repr_png_(self) -> bytes:
-        return _png(self)
+        return self.png()
 
 
 @contextmanager
@@ -334,13 +341,13 @@ def lesson(
     return pictures
 
 
-def save(figure: Figure, path: str | Path) -> None:
+def save(figure: Picture, path: str | Path) -> None:
     """Write a figure as a PNG file, whole or not at all.
 
     Raises:
         SaveError: it cannot be written.
     """
-    write_bytes(Path(path), _png(figure))
+    write_bytes(Path(path), figure.png())
 
 
 class _Sheet:
@@ -357,13 +364,6 @@ class _Sheet:
 
     def text(self, left: float, top: float, text: str, **settings: Any) -> None:
         self.figure.text(left / self.width, 1 - top / self.height, text, va="top", **settings)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with _style():
-        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _check(

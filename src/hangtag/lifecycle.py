@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import DataError
@@ -90,7 +92,7 @@ class Training:
             SaveError: the disk is full.
         """
         classifier, began = self.classifier, time.perf_counter()
-        self.run.write_weights(safetensors.torch.save(classifier.network_.state_dict()))
+        self.run.write_weights(_weights(classifier.network_))
         content = classifier.to_bytes()
         self.seconds["export"] = time.perf_counter() - began
         began = time.perf_counter()
@@ -180,6 +182,14 @@ def judged_part(run: Run, data: LabelledImages) -> tuple[str, LabelledImages]:
     config = run.config()
     split = stratified(data.train.labels, config["recipe"]["validation"], config["seed"])
     return "validation", data.train.take(split.validation)
+
+
+def _weights(network: nn.Module) -> bytes:
+    """The network's state as safetensors; in training its arrays may be views of one vector, so each is copied."""
+    state = network.state_dict()
+    return safetensors.torch.save(
+        {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    )
 
 
 def _describe(data: LabelledImages) -> dict[str, Any]:

@@ -121,11 +121,15 @@ def read(what: str | Path, path: str | Path | None = None, progress: Progress | 
     name = str(what)
     if path is None and name not in datasets.NAMED:
         folder = Path(what).expanduser()
-        if not folder.exists():
-            raise UnknownName.among("data set", name, datasets.NAMED, ", or a folder that holds its files")
-        if not folder.is_dir():
-            raise DataError(f"{folder}: is a file, not a folder", "name the folder that holds the IDX files")
-        if not any(folder.iterdir()):
+        try:
+            empty = not any(folder.iterdir())
+        except NotADirectoryError:
+            raise DataError(f"{folder}: is a file, not a folder", "name the folder that holds the IDX files") from None
+        except PermissionError:
+            raise DataError(f"{folder}: may not be read", "check the folder's permissions") from None
+        except (OSError, ValueError):
+            raise UnknownName.among("data set", name, datasets.NAMED, ", or a folder that holds its files") from None
+        if empty:
             raise DataError(f"{folder}: the folder is empty", "name the folder that holds the IDX files")
         name, path = datasets.FASHION_MNIST.name, folder
     found = datasets.fetch(name, Path(path).expanduser() if path is not None else None, progress)
@@ -166,15 +170,14 @@ def from_arrays(images: object, labels: Sequence[Any] | NDArray[Any], name: str 
         labels: (N,) of strings or whole numbers, gaps allowed.
 
     Raises:
-        DataError: lengths differ, there are no images, or there is only one class.
+        PictureError: the images have the wrong shape or type.
+        DataError: lengths differ, a label is missing, there are no images, or there is only one class.
 
     >>> from_arrays(np.zeros((4, 8, 8), np.uint8), ["cat", "dog", "cat", "dog"]).class_names
     ('cat', 'dog')
     """
     checked = check_images(images)
-    given = np.asarray(labels)
-    if given.ndim != 1:
-        raise DataError(f"labels: expected shape (N,), got {given.shape}", "give one label per image, not one-hot rows")
+    given = _label_array(labels)
     if len(given) != len(checked):
         raise DataError(
             f"{len(checked):,} images but {len(given):,} labels",
@@ -182,7 +185,7 @@ def from_arrays(images: object, labels: Sequence[Any] | NDArray[Any], name: str 
         )
     if not len(given):
         raise DataError("there are no images", "give at least two images of two classes")
-    if given.dtype.kind == "f" and (np.isnan(given).any() or (given != np.rint(given)).any()):
+    if given.dtype.kind == "f" and (not np.isfinite(given).all() or (given != np.rint(given)).any()):
         raise DataError("labels hold fractions or NaN", "labels are names or whole numbers")
     classes, positions = np.unique(given, return_inverse=True)
     if len(classes) < 2:
@@ -190,6 +193,21 @@ def from_arrays(images: object, labels: Sequence[Any] | NDArray[Any], name: str 
             f"there is only one class: {classes[0]!s}", "a classifier needs pictures of at least two classes"
         )
     return LabelledImages(checked, positions.astype(np.int64), tuple(str(value) for value in classes), name)
+
+
+def _label_array(labels: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+    """(N,) names or numbers; NumPy alone would turn a missing label among names into the name 'nan' or 'None'."""
+    try:
+        given = np.asarray(labels)
+        given = np.asarray(given.tolist()) if given.dtype == object else given
+    except ValueError:
+        raise DataError("labels: rows of different lengths", "give one label per image, not one-hot rows") from None
+    if given.ndim != 1:
+        raise DataError(f"labels: expected shape (N,), got {given.shape}", "give one label per image, not one-hot rows")
+    if given.dtype.kind in "OSU" and not all(isinstance(label, str) for label in labels):
+        kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
+        raise DataError(f"labels mix or are {kinds}", "labels are all names or all whole numbers, and none is missing")
+    return given
 
 
 def _file_name(class_name: str) -> str:

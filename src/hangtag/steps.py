@@ -116,7 +116,7 @@ class DenseSteps:
         logits, waiting = [], iter(rates)
         for start, end, size in sizes:
             if start < end:
-                x, y = pixels[start:end].view(-1, size, self.sizes[0]), labels[start:end].view(-1, size)
+                x, y = pixels[start:end].reshape(-1, size, self.sizes[0]), labels[start:end].view(-1, size)
                 logits.append(self._take_equal(x, y, [next(waiting) for _ in range(len(y))]))
         return torch.cat(logits)
 

@@ -1,0 +1,110 @@
+"""What the benchmarks share: a turn at the machine, a fresh process, a summary of numbers, and a `Result` to write.
+
+A `Result` carries its table in words and its numbers raw, with hardware, versions and date. It measures nothing.
+On a machine that others use too, name a file in `HANGTAG_BENCH_LOCK`: each timed stretch then waits for its lock
+(flock), so that those who agree on the file do not disturb each other.
+"""
+
+import argparse
+import fcntl
+import json
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from hangtag.runs import machine, now, versions
+
+__all__ = ["Result", "alone", "in_fresh_process", "options", "ordinary_environment", "publish", "summary"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one benchmark found.
+
+    Attributes:
+        name: of the script.
+        title: a heading.
+        columns, rows: the table, in words.
+        says: the conclusions, one sentence each.
+        numbers: everything measured, for machines.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    says: list[str]
+    numbers: dict[str, Any]
+    date: str = field(default_factory=now)
+    machine: dict[str, Any] = field(default_factory=machine)
+    versions: dict[str, str] = field(default_factory=versions)
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """A parser that knows `--json FILE`."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers")
+    return parser
+
+
+def publish(result: Result, file: Path | None) -> None:
+    """Print a result, and write it to `file` if one is given."""
+    table = [result.columns, *result.rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(result.columns))]
+    print(f"\n{result.title}")
+    for row in table:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for sentence in result.says:
+        print(f"  {sentence}")
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, sd, median, extremes and n of some measurements, and the measurements."""
+    return {
+        "mean": statistics.fmean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "median": statistics.median(values),
+        "least": min(values),
+        "most": max(values),
+        "n": len(values),
+        "values": list(values),
+    }
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Time inside this block: nobody else who respects `HANGTAG_BENCH_LOCK` is measuring meanwhile."""
+    name = os.environ.get("HANGTAG_BENCH_LOCK")
+    if not name:
+        yield
+        return
+    with Path(name).open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of `function`, a module's own, called in a new Python that inherits no memory from this one.
+
+    Keep the caller small: on Linux a process's peak memory starts from that of the process that started it.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it for itself
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args, **kwargs).result()
+
+
+def ordinary_environment() -> dict[str, str]:
+    """This process's environment with Python's bytecode cache switched on, as on an ordinary machine."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

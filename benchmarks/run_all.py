@@ -1,0 +1,77 @@
+"""Run every benchmark and write benchmarks/RESULTS.md from the numbers.
+
+    python benchmarks/run_all.py [NAME ...] [--write-only]
+
+With names, only those run; the page is always written from all numbers in benchmarks/results/, each with the hardware,
+versions and date it was measured with. A benchmark that cannot run here says why and leaves its old numbers.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+NAMES = ("start_up", "epoch_speed", "tutorial_parity", "fast_recipe")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run every benchmark and write RESULTS.md.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all when none is given")
+    parser.add_argument("--write-only", action="store_true", help="measure nothing, write the page anew")
+    settings = parser.parse_args()
+    unknown = sorted({*settings.names} - {*NAMES})
+    if unknown:
+        parser.error(f"no benchmark named {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    failed = [] if settings.write_only else [name for name in settings.names or NAMES if not ran(name)]
+    (HERE / "RESULTS.md").write_text(page(), encoding="utf-8")
+    print(f"wrote {HERE / 'RESULTS.md'}")
+    if failed:
+        sys.exit(f"did not run: {', '.join(failed)}")
+
+
+def ran(name: str) -> bool:
+    """Whether the benchmark left new numbers."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(RESULTS / f"{name}.json")]
+    return subprocess.run(command, check=False, cwd=HERE.parent).returncode == 0
+
+
+def page() -> str:
+    """RESULTS.md: one section per benchmark that has numbers."""
+    parts = ["# Results", "Written by `benchmarks/run_all.py` from `benchmarks/results/*.json`; do not edit by hand."]
+    for name in NAMES:
+        file = RESULTS / f"{name}.json"
+        if file.is_file():
+            parts += section(json.loads(file.read_text(encoding="utf-8")))
+        else:
+            parts += [f"## {name}", "Not yet measured."]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(result: dict[str, Any]) -> list[str]:
+    """Heading, table, conclusions, and what it was measured with."""
+    return [
+        f"## {result['title']}",
+        "\n".join(line(row) for row in (result["columns"], ["---"] * len(result["columns"]), *result["rows"])),
+        *result["says"],
+        f"{circumstances(result)}. `python -m benchmarks.{result['name']}`",
+    ]
+
+
+def line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def circumstances(result: dict[str, Any]) -> str:
+    machine, versions = result["machine"], result["versions"]
+    memory = f", {machine['memory_bytes'] / 1e9:.0f} GB" if "memory_bytes" in machine else ""
+    hardware = f"{machine['processor']}, {machine['cores']} cores{memory}, {machine['system']}"
+    with_what = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"Measured {result['date'][:10]} on {hardware}; {with_what}"
+
+
+if __name__ == "__main__":
+    main()

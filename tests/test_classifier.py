@@ -1,0 +1,182 @@
+"""classifier.py: scikit-learn's contract, proved by use."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from torch import nn
+
+import hangtag
+from hangtag.classifier import ImageClassifier
+from hangtag.errors import DataError, HangtagError, ModelError, RunError, UnknownName
+from hangtag.images import ImageSpec
+from hangtag.sources import LabelledImages
+from toys import CLASSES, SIDE, quick_recipe, shapes
+
+TEN_EPOCHS = quick_recipe(epochs=10)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> ImageClassifier:
+    return ImageClassifier(recipe=TEN_EPOCHS).fit(*shapes(120))
+
+
+def test_fit_predict_and_score(fitted: ImageClassifier) -> None:
+    images, labels = shapes(30, seed=5)
+
+    rows = fitted.predict_proba(images)
+
+    assert fitted.classes_.tolist() == [0, 1, 2]
+    assert (rows.shape, rows.dtype) == ((30, 3), np.float32)
+    np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-6)
+    assert (fitted.predict(images) == fitted.classes_[rows.argmax(1)]).all()
+    assert fitted.score(images, labels) > 0.9
+    assert [epoch.number for epoch in fitted.history_] == list(range(1, 11))
+
+
+def test_the_answers_come_from_the_exported_file(fitted: ImageClassifier, tmp_path: Path) -> None:
+    images, _ = shapes(30, seed=5)
+
+    fitted.save(tmp_path / "toys.onnx")
+
+    tag = hangtag.load(tmp_path / "toys.onnx")
+    np.testing.assert_array_equal(tag.probabilities(images), fitted.predict_proba(images))
+    assert tag(images[0]).label == str(fitted.predict(images[:1])[0])
+
+
+def test_a_batch_of_one_and_a_batch_of_none(fitted: ImageClassifier) -> None:
+    images, _ = shapes(3)
+
+    assert fitted.predict_proba(images[:1]).shape == (1, 3)
+    assert fitted.predict(images[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "names", [np.array(["tie", "belt", "sock"]), np.array([7, -2, 100]), np.array(["sock", "7", ""])]
+)
+def test_labels_may_be_strings_or_have_gaps(names: np.ndarray) -> None:
+    images, labels = shapes(90)
+
+    classifier = ImageClassifier(recipe=TEN_EPOCHS).fit(images, names[labels])
+
+    assert classifier.classes_.tolist() == sorted(names.tolist())
+    assert classifier.score(images, names[labels]) > 0.9
+    assert classifier.class_names_ == tuple(str(name) for name in sorted(names.tolist()))
+    assert classifier.evaluate(images, names[labels]).accuracy > 0.9
+
+
+def test_labelled_images_bring_their_names() -> None:
+    images, labels = shapes(90)
+    data = LabelledImages(images, labels, CLASSES, parts={"train": slice(0, 60), "test": slice(60, 90)})
+
+    classifier = ImageClassifier(recipe=TEN_EPOCHS).fit(data)
+
+    assert classifier.class_names_ == CLASSES
+    assert classifier.evaluate(data.test).images == 30
+    assert classifier.metadata().data["images"] == 60
+
+
+def test_clone_grid_search_cross_validation_and_calibration_work() -> None:
+    images, labels = shapes(90)
+    classifier = ImageClassifier(recipe=quick_recipe(4))
+
+    assert clone(classifier).get_params() == classifier.get_params()
+    assert len(cross_val_score(classifier, images, labels, cv=3)) == 3
+    search = GridSearchCV(classifier, {"epochs": [1, 6], "seed": [0]}, cv=2).fit(images, labels)
+    assert search.best_params_["epochs"] == 6
+    calibrated = CalibratedClassifierCV(classifier, cv=2).fit(images, labels)
+    np.testing.assert_allclose(calibrated.predict_proba(images).sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_fitted_classifier_moves_between_processes(fitted: ImageClassifier) -> None:
+    images, _ = shapes(9)
+
+    moved = pickle.loads(pickle.dumps(fitted))  # noqa: S301  # as joblib does it, inside scikit-learn
+
+    np.testing.assert_array_equal(moved.predict_proba(images), fitted.predict_proba(images))
+
+
+def test_a_users_own_network_is_copied_trained_and_exported() -> None:
+    images, labels = shapes(90)
+    torch.manual_seed(0)
+    own = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
+    before = own[0].weight.clone()
+
+    classifier = ImageClassifier(recipe=TEN_EPOCHS, model=own).fit(images, labels)
+
+    assert classifier.score(images, labels) > 0.9
+    assert torch.equal(own[0].weight, before)
+    assert clone(classifier).fit(images, labels).score(images, labels) > 0.9
+
+
+def test_a_function_may_make_the_network() -> None:
+    def make(spec: ImageSpec, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(spec.height * spec.width, classes))
+
+    assert ImageClassifier(recipe=TEN_EPOCHS, model=make).fit(*shapes(90)).score(*shapes(30, 2)) > 0.9
+
+
+def test_the_default_recipe_holds_out_validation_images_and_shows_them() -> None:
+    classifier = ImageClassifier(epochs=1).fit(*shapes(300))
+
+    assert len(classifier.split_.validation) == 30
+    assert classifier.history_[0].val_accuracy is not None
+
+
+def test_colour_pictures_work() -> None:
+    grey, labels = shapes(60)
+    images = np.stack([grey, grey // 2, 255 - grey], axis=-1)
+
+    classifier = ImageClassifier(recipe=TEN_EPOCHS).fit(images, labels)
+
+    assert classifier.spec_ == ImageSpec(SIDE, SIDE, 3, classifier.spec_.background)
+    assert classifier.score(images, labels) > 0.9
+
+
+def test_leaving_the_training_early_keeps_what_was_learned() -> None:
+    images, labels = shapes(90)
+    classifier = ImageClassifier(recipe=TEN_EPOCHS)
+
+    for epoch in classifier.fit_epochs(images, labels):
+        if epoch.number == 2 and epoch.finished:
+            break
+
+    assert len(classifier.history_) == 2
+    assert classifier.predict(images).shape == (90,)
+
+
+MISTAKES = [
+    (lambda: ImageClassifier().fit(shapes(9)[0]), DataError, "labels are missing"),
+    (lambda: ImageClassifier().fit(shapes(9)[0], [0, 1]), DataError, "9 images but 2 labels"),
+    (lambda: ImageClassifier().fit(shapes(9)[0], [1] * 9), DataError, "only one class"),
+    (lambda: ImageClassifier().fit(shapes(9)[0] / 255, shapes(9)[1]), DataError, "0-255"),
+    (lambda: ImageClassifier().fit(shapes(9)[0].reshape(9, -1), shapes(9)[1]), DataError, "reshape"),
+    (lambda: ImageClassifier(recipe="fats").fit(*shapes(9)), UnknownName, "did you mean 'fast'"),
+    (lambda: ImageClassifier(model="cmm").fit(*shapes(9)), UnknownName, "did you mean 'cnn'"),
+    (lambda: ImageClassifier(model=nn.Flatten()).fit(*shapes(9)), ModelError, "64 logits .* 3 classes"),
+    (lambda: ImageClassifier(model=nn.Linear(5, 3)).fit(*shapes(9)), ModelError, "does not take pixels"),
+    (lambda: ImageClassifier(epochs=0).fit(*shapes(9)), HangtagError, "at least 1"),
+    (lambda: ImageClassifier().predict(shapes(9)[0]), RunError, "call fit"),
+]
+
+
+@pytest.mark.parametrize(("do", "kind", "says"), MISTAKES)
+def test_mistakes_are_answered_in_one_clear_sentence(do, kind: type, says: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(kind, match=says) as caught:
+        do()
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_evaluating_on_other_classes_is_refused(fitted: ImageClassifier) -> None:
+    images, labels = shapes(9)
+
+    with pytest.raises(DataError, match="label 9 is not one the model knows"):
+        fitted.evaluate(images, labels + 9)
+    with pytest.raises(DataError, match="has classes bar, dot, edge, the model 0, 1, 2"):
+        fitted.evaluate(LabelledImages(images, labels, CLASSES))
