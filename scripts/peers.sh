@@ -17,5 +17,6 @@ echo "making the peers' environment in $venv (TensorFlow: some 300 MB to downloa
 rm -rf "$venv"
 "$python" -m venv "$venv"
 "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --constraint "$pins" keras tensorflow-cpu
+echo "*" > "$venv/.gitignore"
 touch "$venv/.made"
 echo "made $venv; now: make bench"

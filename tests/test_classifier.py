@@ -157,7 +157,7 @@ MISTAKES = [
     (lambda: ImageClassifier().fit(shapes(9)[0] / 255, shapes(9)[1]), DataError, "0-255"),
     (lambda: ImageClassifier().fit(shapes(9)[0].reshape(9, -1), shapes(9)[1]), DataError, "reshape"),
     (lambda: ImageClassifier(recipe="fats").fit(*shapes(9)), UnknownName, "did you mean 'fast'"),
-    (lambda: ImageClassifier(model="cmm").fit(*shapes(9)), UnknownName, "did you mean 'cnn'"),
+    (lambda: ImageClassifier(model="cnnn").fit(*shapes(9)), UnknownName, "did you mean 'cnn'"),
     (lambda: ImageClassifier(model=nn.Flatten()).fit(*shapes(9)), ModelError, "64 logits .* 3 classes"),
     (lambda: ImageClassifier(model=nn.Linear(5, 3)).fit(*shapes(9)), ModelError, "does not take pixels"),
     (lambda: ImageClassifier(epochs=0).fit(*shapes(9)), HangtagError, "at least 1"),

@@ -123,7 +123,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def predict(self, X: LabelledImages | Images) -> NDArray[Any]:
         """(N,) labels, of the kind that was given to `fit`."""
-        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        positions = self.predict_proba(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[positions]
         return labels
 
     def evaluate(self, X: LabelledImages | Images, y: Any = None) -> Evaluation:

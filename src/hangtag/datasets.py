@@ -277,10 +277,11 @@ def _read_cache(wanted: NamedSet) -> Found | None:
     try:
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False)
-        if fingerprint(images, labels) == wanted.fingerprint:
-            return _found(images, labels, str(folder))
-    except (OSError, ValueError, EOFError):
-        pass
+        intact = fingerprint(images, labels) == wanted.fingerprint
+    except Exception:  # a damaged header makes NumPy raise many types, tokenize.TokenError among them
+        intact = False
+    if intact:
+        return _found(images, labels, str(folder))
     warnings.warn(f"{folder}: the kept copy of {wanted.title} is damaged; fetching it again", stacklevel=3)
     shutil.rmtree(folder, ignore_errors=True)
     return None

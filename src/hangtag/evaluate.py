@@ -98,7 +98,7 @@ def evaluate(
         training_accuracy: of the last training epoch, for the gap.
 
     Raises:
-        DataError: shapes disagree, there are no images, or probabilities are not numbers from 0 to 1.
+        DataError: shapes disagree, there are no images, a label is no class, or probabilities are not from 0 to 1.
     """
     _check(probabilities, labels, class_names)
     predicted = probabilities.argmax(axis=1)
@@ -125,7 +125,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     share, z2 = successes / trials, _Z_95**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z_95 / (1 + z2 / trials) * (share * (1 - share) / trials + z2 / (4 * trials**2)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
 
 
 def _check(probabilities: NDArray[Any], labels: NDArray[Any], class_names: tuple[str, ...]) -> None:
@@ -137,6 +137,11 @@ def _check(probabilities: NDArray[Any], labels: NDArray[Any], class_names: tuple
         )
     if not len(labels):
         raise DataError("there are no images to evaluate on", "give at least one")
+    if not (labels.min() >= 0 and labels.max() < len(class_names)):
+        raise DataError(
+            f"labels from {labels.min()} to {labels.max()} do not fit {len(class_names)} classes",
+            "labels are positions in the class names, from 0",
+        )
     if not (np.isfinite(probabilities).all() and probabilities.min() >= 0 and probabilities.max() <= 1 + 1e-4):
         raise DataError("probabilities hold values outside 0-1 or NaN", "the model did not train; lower the rate")
 

@@ -132,8 +132,10 @@ def _before(spec: ImageSpec, opset: int) -> str:
         <int64[1] one = {{1}}, int64[2] size = {{{spec.height}, {spec.width}}}, float white = {{255.0}}>
         {{
             {channels_first}
-            sized = Resize <axes = [2, 3], mode = "linear", antialias = 1, exclude_outside = 1,
-                            coordinate_transformation_mode = "half_pixel"> (first, , , size)
+            count = Shape <start = 0, end = 2> (first)
+            shape = Concat <axis = 0> (count, size)
+            sized = Resize <mode = "linear", antialias = 1, exclude_outside = 1,
+                            coordinate_transformation_mode = "half_pixel"> (first, , , shape)
             grey_levels = Cast <to = 1> (sized)
             pixels = Div (grey_levels, white)
         }}"""

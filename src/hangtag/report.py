@@ -30,6 +30,7 @@ _CELLS, _ROWS, _BARS = 20, 40, 40  # most classes for a matrix in HTML, for a ta
 _THUMB = 96  # pixels a side
 _DARK_GROUND = 16  # as in figures.py: light things on black are shown black on white
 _SURE = 0.9
+_SIGNS = {"training": "●", "validation": "■"}
 _FEW = 0.2  # a recall interval wider than this says little
 
 
@@ -299,8 +300,8 @@ def _per_class(facts: _Facts) -> str:
     head = ("class", "found of 100 (recall)", "95 % interval", "right when said (precision)", "F1", "pictures")
     rows = [_class_row(number, row) for number, row in enumerate(facts.evaluation.classes)]
     note = (
-        "Recall: how many of 100 pictures of the class it finds. Precision: how often it is right of 100 times it names "
-        "the class. F1 joins the two."
+        "Recall: how many of 100 pictures of the class it finds. Precision: of 100 times it names the class, how often it "
+        "is right. F1 joins the two."
     )
     return _section("Class by class", _table(head, rows), note)
 
@@ -376,8 +377,8 @@ def _mistakes(facts: _Facts) -> str:
             f'<span class="note">no. {index:,}</span></figcaption></figure>\n'
         )
     note = (
-        f"The {len(surest)} of {len(wrong):,} mistakes it was most sure of. Look here first for wrong labels. The number "
-        "is the picture's place among those judged, counted from 0."
+        f"The {len(surest)} of {len(wrong):,} mistakes it was most sure of. Look here first for wrong labels. The "
+        "number is the picture's place among those judged, counted from 0."
     )
     return _section("Its surest mistakes", f'<div class="cards small">{cards}</div>', note)
 
@@ -443,7 +444,7 @@ def _chart(history: Sequence[Mapping[str, Any]], key: str, title: str, scale: in
         inside += f'<polyline class="{kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>'
         inside += "".join(_marker(kind, x, y) for x, y in (places if len(places) <= 30 else places[-1:]))
         if points:
-            keys += f'<span class="key {kind}">{_marker_text(kind)} {kind}, last {points[-1][1]:.{1 if unit else 3}f}{unit}</span>'
+            keys += f'<span class="key {kind}">{_SIGNS[kind]} {kind}, last {points[-1][1]:.3g}{unit}</span>'
     return (
         f'<figure class="chart"><figcaption><b>{title}</b><br>{keys}</figcaption><svg viewBox="0 0 360 216" role="img" '
         f'aria-label="{title}">{inside}<text x="200" y="215" text-anchor="middle">epoch</text></svg></figure>'
@@ -458,10 +459,6 @@ def _marker(kind: str, x: float, y: float) -> str:
     if kind == "training":
         return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>'
     return f'<rect class="{kind}" x="{x - 2.4:.1f}" y="{y - 2.4:.1f}" width="4.8" height="4.8"/>'
-
-
-def _marker_text(kind: str) -> str:
-    return "●" if kind == "training" else "■"
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -508,8 +505,8 @@ def _use(facts: _Facts) -> str:
         f"<p>On the command line, for one picture or many:</p>{_code(f'hangtag predict {shlex.quote(name)} photo.png')}"
         "<p>In Python, without PyTorch:</p>"
         + _code(f'import hangtag\n\ntag = hangtag.load({str(path)!r})\nprint(tag("photo.png"))')
-        + "<p>Elsewhere: <code>model.onnx</code> in the run's folder is all that is needed. Pixels of any size go in as "
-        "uint8, probabilities come out; resizing and scaling are inside.</p>",
+        + "<p>Elsewhere: <code>model.onnx</code> in the run's folder is all that is needed. Pixels of any size go in "
+        "as uint8, probabilities come out; resizing and scaling are inside.</p>",
     )
 
 
@@ -544,7 +541,8 @@ def _table(head: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     tall = " tall" if len(rows) > _ROWS else ""
-    return f'<div class="scroll{tall}"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    body = f"<thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="scroll{tall}"><table>{body}</table></div>'
 
 
 _FIRST = ' class="name stick"'
@@ -566,7 +564,8 @@ def _picture(facts: _Facts, index: int) -> str:
         image = _shrunk(image, step)
     image = 255 - image if facts.invert else image
     pixels = " pixels" if max(image.shape[:2]) < _THUMB // 2 else ""
-    return f'<img class="picture{pixels}" alt="{_e(facts.names[facts.labels[index]])}" src="{_data_uri(encode_png(image))}">'
+    alt = _e(facts.names[facts.labels[index]])
+    return f'<img class="picture{pixels}" alt="{alt}" src="{_data_uri(encode_png(image))}">'
 
 
 def _shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
@@ -574,7 +573,9 @@ def _shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     rows, columns = np.arange(0, image.shape[0], step), np.arange(0, image.shape[1], step)
     sums = np.add.reduceat(np.add.reduceat(image.astype(np.float64), rows, axis=0), columns, axis=1)
     sizes = np.outer(np.diff([*rows, image.shape[0]]), np.diff([*columns, image.shape[1]]))
-    return np.rint(sums / sizes.reshape(sizes.shape + (1,) * (image.ndim - 2))).astype(np.uint8)
+    means = sums / sizes.reshape(sizes.shape + (1,) * (image.ndim - 2))
+    small: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
+    return small
 
 
 def _data_uri(png: bytes) -> str:

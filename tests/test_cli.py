@@ -1,0 +1,227 @@
+"""cli.py: what a user types, what comes back, and the exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hangtag import cli, datasets
+from hangtag.images import encode_png
+from hangtag.sources import LabelledImages
+from toys import tiny_files, tiny_set, toy_model
+
+COMMANDS = ("data", "look", "model", "train", "evaluate", "predict", "report", "tutorial")
+
+
+class Typed:
+    """The outcome of one command line."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def hangtag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Type a command in an empty folder, beside a public set of thirty pictures called `tiny` in `files/`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(datasets.NAMED, "tiny", tiny_set())
+    (tmp_path / "files").mkdir()
+    for name, content in tiny_files().items():
+        (tmp_path / "files" / name).write_bytes(content)
+
+    def run(*arguments: str) -> Typed:
+        monkeypatch.setattr(sys, "argv", ["hangtag", *arguments])
+        try:
+            cli.main()
+            code: Any = 0
+        except SystemExit as end:
+            code = end.code
+        captured = capsys.readouterr()
+        return Typed(int(code or 0), captured.out, captured.err)
+
+    return run
+
+
+def train_tiny(hangtag: Any, *more: str) -> Typed:
+    answer: Typed = hangtag("train", "tiny", "--path", "files", "--recipe", "tutorial", "--epochs", "2", *more)
+    return answer
+
+
+def test_every_command_has_help_with_an_example(hangtag: Any) -> None:
+    for command in COMMANDS:
+        shown = hangtag(command, "--help")
+        assert shown.code == 0
+        assert f"Example: hangtag {command}" in shown.out
+
+
+def test_data_says_where_from_how_big_and_the_fingerprint(hangtag: Any) -> None:
+    shown = hangtag("data", "tiny", "--path", "files")
+
+    assert shown.code == 0
+    assert "30 images of 4x4 grey, 3 classes (train 20, test 10)" in shown.out
+    assert tiny_set().fingerprint in shown.out
+    assert hangtag("data", "tiny", "--path", "files", "--json").json["origin"] == "files"
+
+
+def test_data_exports_pictures_in_a_folder_per_class(hangtag: Any, tmp_path: Path) -> None:
+    hangtag("data", "tiny", "--path", "files", "--export", "out", "--first", "4")
+
+    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")) == [
+        "bar/00001.png", "dot/00002.png", "edge/00000.png", "edge/00003.png",
+    ]  # fmt: skip
+
+
+def test_look_writes_two_pictures_and_prints_the_class_table(hangtag: Any, tmp_path: Path) -> None:
+    shown = hangtag("look", "tiny", "--path", "files", "--out", "seen")
+
+    assert [path.name for path in sorted((tmp_path / "seen").iterdir())] == ["1-one-image.png", "2-grid.png"]
+    assert "in all" in shown.out
+    assert "bar" in shown.out
+
+
+def test_model_prints_the_layer_table(hangtag: Any) -> None:
+    shown = hangtag("model", "tutorial")
+
+    assert "101,770" in shown.out
+    assert "(N, 784)" in shown.out
+    assert hangtag("model", "tutorial", "--json").json["parameters"] == 101_770
+
+
+def test_train_fills_a_run_folder_that_evaluate_predict_and_report_use(hangtag: Any, tmp_path: Path) -> None:
+    trained = train_tiny(hangtag)
+    run = tmp_path / "runs" / "tiny-tutorial"
+
+    assert trained.code == 0
+    assert "epoch 2/2  1/1  loss" in trained.out
+    assert sorted(path.name for path in run.iterdir()) == [
+        "config.json", "figures", "history.jsonl", "metrics.json", "model.onnx", "report.html", "weights.safetensors",
+    ]  # fmt: skip
+    assert json.loads((run / "config.json").read_text())["status"] == "finished"
+
+    evaluated = hangtag("evaluate", "last", "--json").json
+    assert evaluated == json.loads((run / "metrics.json").read_text())
+    assert "confusion" in evaluated
+    assert "precision" in hangtag("evaluate", "tiny-tutorial").out
+
+    picture = tmp_path / "a.png"
+    picture.write_bytes(encode_png(np.zeros((9, 7), np.uint8)))
+    answered = hangtag("predict", "last", "a.png", "--top", "2", "--json").json[0]
+    assert len(answered["top"]) == 2
+    assert answered["warnings"] == ["resized from 7x9 to 4x4, which changes its proportions"]
+
+    (run / "report.html").unlink()
+    assert hangtag("report", "last").code == 0
+    assert (run / "report.html").stat().st_size > 1000
+
+
+def test_a_second_training_leaves_the_first_untouched(hangtag: Any, tmp_path: Path) -> None:
+    train_tiny(hangtag)
+    before = (tmp_path / "runs/tiny-tutorial/model.onnx").read_bytes()
+
+    assert "runs/tiny-tutorial-2" in train_tiny(hangtag, "--seed", "1").out
+    refused = train_tiny(hangtag, "--out", "runs/tiny-tutorial")
+
+    assert (refused.code, "already exists" in refused.err) == (1, True)
+    assert (tmp_path / "runs/tiny-tutorial/model.onnx").read_bytes() == before
+
+
+def test_predict_answers_the_good_pictures_and_names_the_bad(hangtag: Any, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(toy_model())
+    (tmp_path / "good.png").write_bytes(encode_png(np.zeros((8, 8), np.uint8)))
+    (tmp_path / "text.png").write_text("not a picture")
+
+    shown = hangtag("predict", "model.onnx", "text.png", "good.png")
+
+    assert shown.code == 1
+    assert shown.out.startswith("good.png: ")
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("hangtag: text.png: not a picture")
+
+
+MISTAKES = [
+    (("train", "fashion-mnits"), 2, "did you mean 'fashion-mnist'"),
+    (("train", "tiny", "--recipe", "fats"), 2, "did you mean 'fast'"),
+    (("train", "tiny", "--path", "files", "--epochs", "0"), 2, "at least 1 epoch"),
+    (("train", "tiny", "--path", "nowhere"), 1, "no such folder"),
+    (("train", "tiny", "--path", "files", "--recipe", "tutorial", "--device", "abacus"), 2, "--device cpu"),
+    (("model", "tutorail"), 2, "did you mean 'tutorial'"),
+    (("evaluate", "nope"), 1, "no such run"),
+    (("evaluate", "last"), 1, "no finished run"),
+    (("predict", "nope.onnx", "a.png"), 1, "no such file"),
+    (("predict", "files", "a.png"), 1, "no model.onnx"),
+    (("predict",), 2, "Missing argument"),
+    (("train", "--bogus"), 2, "No such option"),
+    (("data", "tiny", "--path", "files", "--export", "x", "--part", "dev"), 1, "has no 'dev' part"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "says"), MISTAKES)
+def test_a_mistake_gets_one_line_and_the_right_exit_code(
+    hangtag: Any, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    shown = hangtag(*arguments)
+
+    assert shown.code == code
+    assert says in shown.err
+    assert "Traceback" not in shown.err
+    if shown.err.startswith("hangtag:"):
+        assert shown.err.count("\n") == 1
+
+
+def test_debug_shows_where_an_error_came_from(hangtag: Any) -> None:
+    with pytest.raises(Exception, match="no such run"):
+        hangtag("--debug", "evaluate", "nope")
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_there_is(fashion: LabelledImages, tmp_path: Path) -> None:
+    source = Path(cli.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(source), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    if "cache" in fashion.origin:
+        environment["XDG_CACHE_HOME"] = str(Path(fashion.origin).parents[2])
+    command = [sys.executable, "-c", "from hangtag.cli import main; main()", "train", "--recipe", "tutorial"]
+    process = subprocess.Popen(
+        [*command, "--epochs", "1000"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    history = tmp_path / "runs/fashion-mnist-tutorial/history.jsonl"
+    deadline = time.monotonic() + 120
+    while not history.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 130
+    assert "keeping what was learned so far" in out
+    assert json.loads((history.parent / "config.json").read_text())["status"] == "stopped early"
+    assert (history.parent / "model.onnx").is_file()
+    assert (history.parent / "report.html").is_file()
+
+
+def test_help_needs_no_heavy_package() -> None:
+    program = (
+        "import sys; from hangtag import cli\n"
+        "try: sys.argv = ['hangtag', '--help']; cli.main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'numpy', 'onnxruntime', 'matplotlib', 'PIL') if name in sys.modules])"
+    )
+    source = Path(cli.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.splitlines()[-1] == "[]"
