@@ -76,7 +76,6 @@ def main() -> None:
 def build() -> None:
     """Run the tutorial once, and write its output and pictures into every language, then the help page."""
     steps = common_steps()
-    make_folder(DOCS / "pictures")
     with tempfile.TemporaryDirectory(prefix="hangtag-docs-") as folder, chdir(folder):
         outputs = run(steps, DOCS)
     for page in PAGES:
@@ -133,6 +132,7 @@ def pictures_of(page: Path) -> list[str]:
 
 def run(steps: list[Step], out: Path) -> list[str]:
     """Run every step in the current folder; pictures are saved below `out`. Returns what each step printed."""
+    make_folder(out / "pictures")
     namespace: dict[str, Any] = {"__name__": "tutorial"}
     outputs = []
     for step in steps:

@@ -96,7 +96,7 @@ def test_clone_grid_search_cross_validation_and_calibration_work() -> None:
 def test_a_fitted_classifier_moves_between_processes(fitted: ImageClassifier) -> None:
     images, _ = shapes(9)
 
-    moved = pickle.loads(pickle.dumps(fitted))  # noqa: S301  # as joblib does it, inside scikit-learn
+    moved = pickle.loads(pickle.dumps(fitted))  # as joblib does it, inside scikit-learn
 
     np.testing.assert_array_equal(moved.predict_proba(images), fitted.predict_proba(images))
 

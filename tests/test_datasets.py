@@ -1,4 +1,4 @@
-"""A named set is looked for in the stated order, checked by content wherever it came from, and kept whole or not at all."""
+"""A named set is looked for in the stated order, checked by content, and kept whole or not at all."""
 
 import dataclasses
 import gzip
@@ -205,9 +205,7 @@ def test_an_unknown_set_offers_the_nearest_one() -> None:
     error = refused("fashion-mnits")
 
     assert isinstance(error, UnknownName)
-    assert str(error) == (
-        "unknown data set 'fashion-mnits' (did you mean 'fashion-mnist'? known: fashion-mnist)"
-    )
+    assert str(error) == ("unknown data set 'fashion-mnits' (did you mean 'fashion-mnist'? known: fashion-mnist)")
 
 
 # --- files -----------------------------------------------------------------------------------------------------
@@ -244,7 +242,7 @@ OTHER_SOURCE = "both sets use the same file names; get the files from the Fashio
 @pytest.mark.parametrize(
     ("files", "wrong", "message", "hint"),
     [
-        (changed(train_images=TRAIN[:-1]), "train-images-idx3-ubyte", "cut short: 335 of 336 bytes", "download it again"),
+        (changed(train_images=TRAIN[:-1]), "train-images-idx3-ubyte", "cut short: 335 of 336", "download it again"),
         (changed(train_images=b""), "train-images-idx3-ubyte", "cut short: 0 of 336 bytes", "download it again"),
         (changed(train_images=TRAIN + b"x"), "train-images-idx3-ubyte", "longer than the 336 bytes of Tiny",
          "is it another data set?"),
@@ -453,7 +451,7 @@ def install_package_tool(
     unpack = dpkg or f'mkdir -p "$3" && cp -r {content.parent} "$3"/'
     for name, lines in (("apt-get", apt), ("dpkg-deb", unpack)):
         program = programs / name
-        program.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\necho \"$@\" >> {programs}/calls\n{lines}\n")
+        program.write_text(f'#!/bin/sh\nPATH=/usr/bin:/bin\necho "$@" >> {programs}/calls\n{lines}\n')
         program.chmod(0o755)
 
 

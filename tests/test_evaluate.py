@@ -34,7 +34,8 @@ def test_the_numbers_are_those_of_scikit_learn(seed: int, images: int, classes: 
     found = evaluate(probabilities, labels, names)
 
     predicted, every = probabilities.argmax(1), list(range(classes))
-    precision, recall, _, support = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=np.nan)
+    scores = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=np.nan)
+    precision, recall, _, support = scores
     f1 = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)[2]
     assert found.images == images
     assert found.loss == pytest.approx(log_loss(labels, probabilities, labels=every))

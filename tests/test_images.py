@@ -101,7 +101,8 @@ def test_views_are_decoded_as_they_look() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(), (28,), (0, 0), (0, 28), (28, 0, 3), (2, 28, 28), (28, 28, 2), (28, 28, 5), (2, 6, 5, 3), (1, 1, 1, 6, 5)]
+    "shape",
+    [(), (28,), (0, 0), (0, 28), (28, 0, 3), (2, 28, 28), (28, 28, 2), (28, 28, 5), (2, 6, 5, 3), (1, 1, 1, 6, 5)],
 )
 def test_an_array_that_is_not_one_picture_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
     assert refusal(np.zeros(shape, np.uint8)) == (
@@ -340,7 +341,7 @@ TOO_LARGE = "pixels, over the limit of 80,000,000"
     ],
     ids=[
         "empty", "text", "PDF", "PostScript", "PNG cut in the pixels", "PNG cut before the pixels",
-        "PNG cut in the header", "JPEG cut in the header", "JPEG cut in the pixels", "10,000 megapixels", "180 megapixels", "90 megapixels",
+        "PNG cut in the header", "JPEG cut in the header", "JPEG cut in the pixels", "10,000 megapixels", "180 megapixels", "90 megapixels",  # noqa: E501
         "81 megapixels",
     ],
 )  # fmt: skip
@@ -520,5 +521,3 @@ def test_a_spec_is_read_off_the_images(shape: tuple[int, ...], spec: ImageSpec, 
 
 def test_the_limit_on_pixels_is_that_of_the_documentation() -> None:
     assert MAX_PIXELS == 80_000_000
-
-

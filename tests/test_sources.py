@@ -38,7 +38,7 @@ def idx_folder(fashion: LabelledImages, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize(
     "way",
     [
-        lambda folder: read(folder),
+        read,
         lambda folder: read(str(folder)),
         lambda folder: read("fashion-mnist", path=folder),
         lambda folder: hangtag.read("fashion-mnist", str(folder)),
@@ -225,9 +225,7 @@ def test_another_pixel_label_order_or_shape_has_another_fingerprint() -> None:
         (["셔츠", "바지", "셔츠"], ("바지", "셔츠"), [1, 0, 1]),
     ],
 )
-def test_labels_may_be_names_or_numbers_with_gaps(
-    labels: Any, names: tuple[str, ...], positions: list[int]
-) -> None:
+def test_labels_may_be_names_or_numbers_with_gaps(labels: Any, names: tuple[str, ...], positions: list[int]) -> None:
     data = from_arrays(IMAGES[:3], labels)
 
     assert (data.class_names, data.labels.tolist(), data.labels.dtype) == (names, positions, np.int64)

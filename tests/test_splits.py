@@ -86,6 +86,4 @@ def test_an_impossible_fraction_is_refused(fraction: float) -> None:
     with pytest.raises(UsageError) as caught:
         stratified(np.array([0, 1]), fraction, seed=0)
 
-    assert str(caught.value) == (
-        f"validation fraction {fraction} is out of range (give at least 0 and less than 1)"
-    )
+    assert str(caught.value) == (f"validation fraction {fraction} is out of range (give at least 0 and less than 1)")

@@ -341,7 +341,7 @@ def lesson(
     return pictures
 
 
-def save(figure: Picture, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as a PNG file, whole or not at all.
 
     Raises:

@@ -113,9 +113,7 @@ class Predictor:
             rows.update(zip(positions, self._artifact.probabilities(same_size), strict=True))
         return [rows[position] for position in range(len(images))]
 
-    def _answer(
-        self, row: NDArray[np.float32], pixels: NDArray[np.uint8], notes: tuple[str, ...], top: int
-    ) -> Answer:
+    def _answer(self, row: NDArray[np.float32], pixels: NDArray[np.uint8], notes: tuple[str, ...], top: int) -> Answer:
         best = np.argsort(-row, kind="stable")[:top]
         ranked = tuple((self.class_names[index], float(row[index])) for index in best)
         return Answer(*ranked[0], ranked, (*notes, *self._size_notes(pixels)), self.fingerprint)

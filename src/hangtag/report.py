@@ -300,8 +300,8 @@ def _per_class(facts: _Facts) -> str:
     head = ("class", "found of 100 (recall)", "95 % interval", "right when said (precision)", "F1", "pictures")
     rows = [_class_row(number, row) for number, row in enumerate(facts.evaluation.classes)]
     note = (
-        "Recall: how many of 100 pictures of the class it finds. Precision: of 100 times it names the class, how often it "
-        "is right. F1 joins the two."
+        "Recall: how many of 100 pictures of the class it finds. Precision: of 100 times it names the class, "
+        "how often it is right. F1 joins the two."
     )
     return _section("Class by class", _table(head, rows), note)
 

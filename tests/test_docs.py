@@ -1,0 +1,145 @@
+"""docs/: nothing in it is stale, both languages teach the same, and the tutorial's code does what the page says."""
+
+import ast
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hangtag.sources import LabelledImages
+from toys import idx_files
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "docs/tutorial.md", ROOT / "docs/tutorial.ko.md"]
+MOST_BYTES = 1_000_000  # of all pictures together
+MOST_LINES = 6  # of a block of code
+ACCURACY = re.compile(r"accuracy (0\.\d{4}) \[")
+OF_ONE_MACHINE = re.compile(r"\d ?m?s\b|\d seconds|ms/step|/home/|/root/|/tmp/|/usr/|hangtag-docs-")
+
+
+@pytest.fixture(scope="module")
+def build_docs() -> ModuleType:
+    """scripts/build_docs.py as a module."""
+    spec = importlib.util.spec_from_file_location("build_docs", ROOT / "scripts/build_docs.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["build_docs"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_nothing_is_stale(build_docs: ModuleType) -> None:
+    assert build_docs.problems() == []
+
+
+def test_every_command_is_on_the_help_page_with_an_example(build_docs: ModuleType) -> None:
+    page = (ROOT / "docs/help.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## hangtag (\S+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+
+    assert list(sections) == build_docs.command_names()
+    for name, section in sections.items():
+        assert f"  Example: hangtag {name}" in section
+
+
+def test_both_languages_have_the_same_code_outputs_and_pictures(build_docs: ModuleType) -> None:
+    english, korean = (build_docs.steps_of(page.read_text(encoding="utf-8")) for page in PAGES)
+
+    assert english == korean
+    assert len(english) > 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_short_and_stands_above_what_it_shows(build_docs: ModuleType, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    steps = build_docs.steps_of(text)
+
+    assert len(steps) == len(re.findall(r"^```(?:python|console)$", text, re.MULTILINE))
+    assert sum(step.text is not None for step in steps) == len(re.findall(r"^```text$", text, re.MULTILINE))
+    assert [Path(step.picture).name for step in steps if step.picture] == build_docs.pictures_of(page)
+    for step in steps:
+        assert len(step.code.splitlines()) <= MOST_LINES, step.code
+        assert step.language == "console" or step.text or step.picture, step.code
+        assert not OF_ONE_MACHINE.search(step.text or ""), step.text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_the_pages_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    other = next(one for one in PAGES if one != page)
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+
+    assert f"({other.name})" in text[:200]
+    assert [target for target in targets if not (page.parent / target).is_file()] == []
+
+
+def test_the_pictures_are_small() -> None:
+    assert sum(path.stat().st_size for path in (ROOT / "docs/pictures").glob("*.png")) < MOST_BYTES
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="there is no README")
+def test_the_python_in_the_readme_is_python() -> None:
+    for code in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL):
+        ast.parse(code)
+
+
+def test_languages_that_drift_apart_are_refused(
+    build_docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = tmp_path / "one.md", tmp_path / "other.md"
+    one.write_text("```python\nprint(1)\n```\n\n```text\n1\n```\n", encoding="utf-8")
+    other.write_text("```python\nprint(2)\n```\n\n```text\n2\n```\n", encoding="utf-8")
+    monkeypatch.setattr(build_docs, "PAGES", (one, other))
+
+    with pytest.raises(build_docs.DocsError, match=r"one\.md and other\.md differ"):
+        build_docs.common_steps()
+
+
+def test_outputs_replace_what_stood_there_and_nothing_else(build_docs: ModuleType, tmp_path: Path) -> None:
+    page = "before\n\n```python\nprint(6 * 7)\n```\n\n```text\nold\n```\n\nafter\n\n```sh\nrm nothing\n```\n"
+
+    outputs = build_docs.run(build_docs.steps_of(page), tmp_path)
+
+    assert build_docs.with_outputs(page, outputs) == page.replace("old", "42")
+
+
+@pytest.mark.parametrize(
+    ("page", "complaint"),
+    [
+        ("```python\nprint(1)\n```\n", "output needs a text block"),
+        ("```python\nx = 1\n```\n\n```text\n1\n```\n", "output needs a text block"),
+        ("```python\n1 + 1\n```\n", "a value that nobody sees"),
+        ("```python\nx = 1\n```\n\n![x](pictures/x.png)\n", "a figure needs a picture line"),
+        ("```console\n$ rm -r x\n```\n", "lines of `\\$ hangtag"),
+        ("```console\n$ hangtag nonsense\n```\n", "exit code 2"),
+    ],
+)
+def test_a_page_that_cannot_be_built_is_refused(
+    build_docs: ModuleType, tmp_path: Path, page: str, complaint: str
+) -> None:
+    with pytest.raises(build_docs.DocsError, match=complaint):
+        build_docs.run(build_docs.steps_of(page), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_and_its_accuracy_is_the_documented_one(
+    build_docs: ModuleType, fashion: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("data", "here", "out"):
+        (tmp_path / name).mkdir()
+    for name, content in idx_files(fashion.images, fashion.labels, train=60_000).items():
+        (tmp_path / "data" / name).write_bytes(content)
+    monkeypatch.setenv("HANGTAG_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path / "here")
+    steps = build_docs.common_steps()
+
+    outputs = build_docs.run(steps, tmp_path / "out")
+
+    documented = ACCURACY.findall("".join(step.text or "" for step in steps))
+    measured = ACCURACY.findall("".join(outputs[index] for index, step in enumerate(steps) if step.text))
+    assert len(documented) == len(measured) == 2  # in Python and on the command line
+    assert [float(number) for number in measured] == pytest.approx([float(number) for number in documented], abs=0.01)
+    assert len(set(measured)) == 1  # same seed, same machine: same model
+    assert len(list((tmp_path / "out/pictures").glob("*.png"))) == sum(bool(step.picture) for step in steps)
