@@ -10,7 +10,9 @@ import fcntl
 import json
 import multiprocessing
 import os
+import resource
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from hangtag.runs import machine, now, versions
 
-__all__ = ["Result", "alone", "in_fresh_process", "options", "ordinary_environment", "publish", "summary"]
+__all__ = ["Others", "Result", "alone", "in_fresh_process", "options", "ordinary_environment", "publish", "summary"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,6 +107,37 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         return pool.submit(function, *args, **kwargs).result()
 
 
+class Others:
+    """How much of the machine's processors everybody else used meanwhile, to tell a disturbed measurement by.
+
+    Counts since it was made; processes started from this one count as ours once they have ended.
+    """
+
+    def __init__(self) -> None:
+        self.began, self.busy, self.own = time.perf_counter(), _busy_seconds(), _own_seconds()
+
+    def share(self) -> float:
+        """From 0 to 1; 0 where the system does not say (Linux does)."""
+        wall = (time.perf_counter() - self.began) * (os.cpu_count() or 1)
+        used = _busy_seconds() - self.busy - (_own_seconds() - self.own)
+        return max(0.0, used / wall)
+
+
 def ordinary_environment() -> dict[str, str]:
     """This process's environment with Python's bytecode cache switched on, as on an ordinary machine."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def _busy_seconds() -> float:
+    """Seconds all processors were busy since the machine started, those lost to other virtual machines included."""
+    stat = Path("/proc/stat")
+    if not stat.is_file():
+        return 0.0
+    user, nice, system, _idle, _waiting, irq, softirq, steal = stat.read_text(encoding="ascii").split()[1:9]
+    return sum(map(int, (user, nice, system, irq, softirq, steal))) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    """Processor seconds of this process and of those it started that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)

@@ -4,9 +4,9 @@ It only runs the commands a user would type, and shows each before it runs.
 """
 
 import json
+import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,18 +19,16 @@ def main() -> None:
     show("train", "fashion-mnist")
     run = newest_run()
     show("evaluate", run)
-    with tempfile.TemporaryDirectory(prefix="hangtag-demo-") as folder:
-        show("data", "fashion-mnist", "--export", folder, "--first", "3", quiet=True)
-        show("predict", run, *sorted(str(path) for path in Path(folder).glob("*/*.png")))
+    pictures = Path("demo-pictures")
+    show("data", "fashion-mnist", "--export", str(pictures), "--first", "3")
+    show("predict", run, *sorted(str(path) for path in pictures.glob("*/*.png")))
     conclude(Path("runs") / run, time.perf_counter() - began)
 
 
-def show(*arguments: str, quiet: bool = False) -> None:
+def show(*arguments: str) -> None:
     """Run one hangtag command as a user would, or end the demo with its exit code."""
-    if not quiet:
-        print(f"\n$ hangtag {' '.join(arguments)}", flush=True)
-    output = subprocess.DEVNULL if quiet else None
-    outcome = subprocess.run([HANGTAG, *arguments], check=False, stdout=output, stderr=output)
+    print(f"\n$ hangtag {shlex.join(arguments)}", flush=True)
+    outcome = subprocess.run([HANGTAG, *arguments], check=False)
     if outcome.returncode:
         sys.exit(outcome.returncode)
 

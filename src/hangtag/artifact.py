@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import ArtifactError, RunError
-from hangtag.images import Images, ImageSpec
+from hangtag.images import MAX_PIXELS, Images, ImageSpec
 
-__all__ = ["FORMAT", "INPUT", "METADATA_KEY", "MODEL_FILE", "OUTPUT", "Artifact", "Metadata", "open_artifact"]
+__all__ = ["FORMAT", "INPUT", "METADATA_KEY", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "Metadata", "open_artifact"]
 
 FORMAT = 1
 MODEL_FILE = "model.onnx"
 METADATA_KEY = "hangtag"
-INPUT, OUTPUT = "images", "probabilities"
+INPUT, PIXELS, OUTPUT = "images", "pixels", "probabilities"
+"""Of the graph: pictures as they come, pictures as the network sees them (float32, N, C, H, W), answers."""
 
 _RETRAIN = "train again, or take the file from its source again"
 _PIXELS_PER_CALL = 4_000_000  # bounds the memory of a call on many images
@@ -64,7 +65,8 @@ class Metadata:
         if len(names) < 2 or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
             raise ArtifactError("its class names are not two or more different names", _RETRAIN)
         sizes = [image.get(side) for side in ("height", "width", "channels", "background")]
-        if not all(type(size) is int for size in sizes) or min(sizes[:2]) < 1 or image["channels"] not in (1, 3):
+        possible = (range(1, MAX_PIXELS), range(1, MAX_PIXELS), (1, 3), range(256))
+        if not all(type(size) is int and size in known for size, known in zip(sizes, possible, strict=True)):
             raise ArtifactError(f"its image size makes no sense: {image}", _RETRAIN)
         if not value["temperature"] > 0:
             raise ArtifactError(f"its temperature is {value['temperature']}", _RETRAIN)
@@ -133,16 +135,16 @@ def _read(source: str | Path | bytes) -> tuple[bytes, str]:
     if isinstance(source, bytes):
         return source, "model"
     path = Path(source).expanduser()
-    if path.is_dir():
-        if not (path / MODEL_FILE).is_file():
-            raise RunError(f"{path}: there is no {MODEL_FILE} in this folder", "its training did not end; train again")
-        path = path / MODEL_FILE
     try:
+        if path.is_dir():
+            if not (path / MODEL_FILE).is_file():
+                raise RunError(f"{path}: no {MODEL_FILE} in this folder", "its training did not end; train again")
+            path = path / MODEL_FILE
         content = path.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file", "name a run folder or a model.onnx") from None
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror}", "check the file's permissions") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}", "check the path and the file's permissions") from error
     if not content:
         raise ArtifactError(f"{path}: the file is empty", _RETRAIN)
     return content, str(path)
@@ -173,14 +175,15 @@ def _metadata(session: Any) -> Metadata:
 def _check_graph(session: Any, artifact: Artifact) -> None:
     """What the metadata promises, the graph must do: run it once on a blank picture."""
     metadata = artifact.metadata
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    rank = 1 + len(metadata.image.shape)
-    if [node.name for node in inputs] != [INPUT] or OUTPUT not in [node.name for node in outputs]:
-        raise ArtifactError(f"its graph does not go from '{INPUT}' to '{OUTPUT}'", _RETRAIN)
-    if inputs[0].type != "tensor(uint8)" or len(inputs[0].shape) != rank:
-        raise ArtifactError(
-            f"its metadata says {metadata.image} but its graph takes {inputs[0].type} {inputs[0].shape}", _RETRAIN
-        )
+    inputs, outputs = session.get_inputs(), {node.name: node for node in session.get_outputs()}
+    spec = metadata.image
+    if [node.name for node in inputs] != [INPUT] or not {PIXELS, OUTPUT} <= outputs.keys():
+        raise ArtifactError(f"its graph does not go from '{INPUT}' over '{PIXELS}' to '{OUTPUT}'", _RETRAIN)
+    taken, seen = inputs[0], outputs[PIXELS].shape[1:]
+    if taken.type != "tensor(uint8)" or len(taken.shape) != 1 + len(spec.shape):
+        raise ArtifactError(f"its metadata says {spec} but its graph takes {taken.type} {taken.shape}", _RETRAIN)
+    if seen != [spec.channels, spec.height, spec.width]:
+        raise ArtifactError(f"its metadata says {spec} but its network sees pictures of shape {seen}", _RETRAIN)
     try:
         probabilities = artifact.probabilities(np.zeros((1, *metadata.image.shape), np.uint8))
     except Exception as error:  # as above: no common base class

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hangtag.artifact import INPUT, METADATA_KEY, OUTPUT, Metadata, open_artifact
+from hangtag.artifact import INPUT, METADATA_KEY, OUTPUT, PIXELS, Metadata, open_artifact
 from hangtag.errors import ModelError
 from hangtag.images import Images, ImageSpec
 from hangtag.models import logits_of
@@ -48,8 +48,9 @@ def build(network: nn.Module, metadata: Metadata) -> bytes:
     core = onnx.compose.add_prefix(core, "network/")
     for part in (before, core, after):
         part.ir_version = _IR_VERSION
-    whole = onnx.compose.merge_models(before, core, io_map=[("pixels", core.graph.input[0].name)])
+    whole = onnx.compose.merge_models(before, core, io_map=[(PIXELS, core.graph.input[0].name)])
     whole = onnx.compose.merge_models(whole, after, io_map=[(core.graph.output[0].name, "logits")])
+    whole.graph.output.append(before.graph.output[0])  # declares the size that the metadata must not contradict
     del whole.metadata_props[:]
     whole.producer_name = "hangtag"
     onnx.helper.set_model_props(whole, {METADATA_KEY: json.dumps(metadata.to_json(), ensure_ascii=False)})
@@ -128,7 +129,7 @@ def _before(spec: ImageSpec, opset: int) -> str:
         shape, channels_first = "N, height, width, 3", "first = Transpose <perm = [0, 3, 1, 2]> (images)"
     return f"""
         <ir_version: {_IR_VERSION}, opset_import: ["" : {opset}]>
-        before (uint8[{shape}] {INPUT}) => (float[N, {spec.channels}, {spec.height}, {spec.width}] pixels)
+        before (uint8[{shape}] {INPUT}) => (float[N, {spec.channels}, {spec.height}, {spec.width}] {PIXELS})
         <int64[1] one = {{1}}, int64[2] size = {{{spec.height}, {spec.width}}}, float white = {{255.0}}>
         {{
             {channels_first}
@@ -137,7 +138,7 @@ def _before(spec: ImageSpec, opset: int) -> str:
             sized = Resize <mode = "linear", antialias = 1, exclude_outside = 1,
                             coordinate_transformation_mode = "half_pixel"> (first, , , shape)
             grey_levels = Cast <to = 1> (sized)
-            pixels = Div (grey_levels, white)
+            {PIXELS} = Div (grey_levels, white)
         }}"""
 
 

@@ -51,34 +51,17 @@ DOTS_PER_INCH = 150
 
 _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Hiragino Sans", "Arial Unicode MS")
 _STYLE: Mapping[str, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": FAINT,
-    "axes.labelsize": 10,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 11,
-    "figure.constrained_layout.h_pad": 0.15,
-    "figure.constrained_layout.w_pad": 0.15,
-    "figure.facecolor": "white",
-    "font.size": 10,
-    "grid.color": HAIRLINE,
-    "grid.linewidth": 0.6,
-    "hatch.color": "white",
-    "hatch.linewidth": 1.2,
-    "legend.frameon": False,
-    "savefig.bbox": None,
-    "savefig.facecolor": "white",
-    "text.color": INK,
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), GREY),
+    **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), FAINT),
+    **dict.fromkeys(("axes.titlecolor", "text.color"), INK),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor", "hatch.color"), "white"),
+    **dict.fromkeys(("figure.constrained_layout.h_pad", "figure.constrained_layout.w_pad"), 0.15),
+    **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),
+    **dict.fromkeys(("font.size", "axes.labelsize"), 10),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 9),
+    **{"axes.axisbelow": True, "axes.linewidth": 0.8, "axes.titlesize": 11},
+    **{"grid.color": HAIRLINE, "grid.linewidth": 0.6, "hatch.linewidth": 1.2, "savefig.bbox": None},
     "text.parse_math": False,  # a class may be called "$5 bill or $10 bill"
-    "xtick.color": GREY,
-    "xtick.labelcolor": FAINT,
-    "xtick.labelsize": 9,
-    "ytick.color": GREY,
-    "ytick.labelcolor": FAINT,
-    "ytick.labelsize": 9,
 }
 _DARK_GROUND = 16  # border grey level up to which a set counts as light things on black
 _MOST_PIXELS = 600  # a side; more would not show in a grid
@@ -133,14 +116,14 @@ def image_grid(images: Pixels, labels: Labels, class_names: Sequence[str], rows:
     """The lesson's second picture: the first images, each with the name of its class below."""
     _check(images, labels, class_names)
     shown, rows, columns = _fit(len(images), rows, columns)
-    some = [_pixels(images[index], _MOST_PIXELS) for index in range(shown)]
+    some, grey_map = _pictured([images[index] for index in range(shown)])
     side, across, down, margin = 1.3, 1.6, 1.78, 0.2
     sheet = _Sheet(margin * 2 + columns * across, margin * 2 + rows * down - 0.05)
     for index, pixels in enumerate(some):
         row, column = divmod(index, columns)
         left = margin + column * across + (across - side) / 2
         axes = sheet.axes(left, margin + row * down, side, side)
-        _show(axes, pixels, _grey_map(some))
+        _show(axes, pixels, grey_map)
         axes.set_xlabel(_two_lines(class_names[int(labels[index])], 20), color=INK, fontsize=9, labelpad=5)
     return sheet.figure
 
@@ -157,11 +140,11 @@ def answer(image: NDArray[Any], probabilities: NDArray[Any], label: int, class_n
     """
     probabilities = np.asarray(probabilities)
     _check([image], [label], class_names, probabilities[None])
-    pixels = _pixels(image, _MOST_PIXELS)
+    (pixels,), grey_map = _pictured([image])
     sheet = _Sheet(6.6, 3.5)
     picture, bars = sheet.axes(0.3, 0.6, 2.5, 2.5), sheet.axes(3.2, 0.6, 3.1, 2.5)
-    _show(picture, pixels, _grey_map([pixels]))
-    _verdict(sheet, picture, probabilities, label, class_names, 12, 24)
+    _show(picture, pixels, grey_map)
+    _verdict(sheet, picture, probabilities, label, class_names, 12)
     _bars(bars, probabilities, label, 9)
     _values(bars, probabilities, _highlighted(probabilities, label), 10)
     return sheet.figure
@@ -180,15 +163,15 @@ def answers(
     probabilities = np.asarray(probabilities)
     _check(images, labels, class_names, probabilities)
     shown, rows, columns = _fit(len(images), rows, columns)
-    some = [_pixels(images[index], _MOST_PIXELS) for index in range(shown)]
+    some, grey_map = _pictured([images[index] for index in range(shown)])
     side, across, down, margin = 1.3, 3.4, 1.9, 0.25
     sheet = _Sheet(margin + columns * across, margin + rows * down)
     for index, pixels in enumerate(some):
         row, column = divmod(index, columns)
         left, top = margin + column * across, margin + row * down + 0.25
         picture, bars = sheet.axes(left, top, side, side), sheet.axes(left + side + 0.18, top, side + 0.35, side)
-        _show(picture, pixels, _grey_map(some))
-        _verdict(sheet, picture, probabilities[index], int(labels[index]), class_names, 9.5, 16)
+        _show(picture, pixels, grey_map)
+        _verdict(sheet, picture, probabilities[index], int(labels[index]), class_names, 9.5)
         _bars(bars, probabilities[index], int(labels[index]), 7)
     return sheet.figure
 
@@ -299,7 +282,7 @@ def mistakes(
     if not len(wrong):
         return _sentence(f"No mistakes: right on all {len(labels):,} images.")
     worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:count]
-    some = [_pixels(images[index], _MOST_PIXELS) for index in worst]
+    some, grey_map = _pictured([images[index] for index in worst])
     columns = min(6, max(4, len(worst)))
     rows = -(-len(worst) // columns)
     side, across, down, margin, head = 1.45, 1.78, 2.12, 0.2, 0.45
@@ -308,7 +291,7 @@ def mistakes(
     for position, (index, pixels) in enumerate(zip(worst, some, strict=True)):
         row, column = divmod(position, columns)
         left, top = margin + column * across + (across - side) / 2, head + margin + row * down
-        _show(sheet.axes(left, top, side, side), pixels, _grey_map(some))
+        _show(sheet.axes(left, top, side, side), pixels, grey_map)
         said, is_really = class_names[predicted[index]], class_names[int(labels[index])]
         sure = f"{probabilities[index, predicted[index]]:.0%}"
         sheet.text(left, top + side + 0.07, f"✗ {_name(said, 14)} {sure}", color=RED, fontsize=9)
@@ -341,7 +324,7 @@ def lesson(
     return pictures
 
 
-def save(figure: Figure, path: str | Path) -> None:
+def save(figure: Picture, path: str | Path) -> None:
     """Write a figure as a PNG file, whole or not at all.
 
     Raises:
@@ -370,9 +353,7 @@ def _check(
     images: Pixels, labels: Labels, class_names: Sequence[str], probabilities: NDArray[Any] | None = None
 ) -> None:
     if len(images) != len(labels):
-        raise UsageError(
-            f"{len(images):,} images but {len(labels):,} labels", "give exactly one label for each image, in order"
-        )
+        raise UsageError(f"{len(images):,} images but {len(labels):,} labels", "give exactly one label for each image")
     if not len(images):
         raise UsageError("there are no images to show", "give at least one")
     if np.min(labels) < 0 or np.max(labels) >= len(class_names):
@@ -411,10 +392,11 @@ def _pixels(image: Any, most: int | None = None) -> NDArray[np.uint8]:
     return pixels
 
 
-def _grey_map(images: Sequence[NDArray[np.uint8]]) -> str:
-    """Light things on black are shown black on white, as the lesson does; what has another ground, as it is."""
-    edges = [np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).ravel() for image in images]
-    return "binary" if np.median(np.concatenate(edges)) <= _DARK_GROUND else "gray"
+def _pictured(images: Sequence[Any]) -> tuple[list[NDArray[np.uint8]], str]:
+    """Images for a grid, and their colour map: light things on black turn black on white, as the lesson shows them."""
+    some = [_pixels(image, _MOST_PIXELS) for image in images]
+    edges = [np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).ravel() for pixels in some]
+    return some, "binary" if np.median(np.concatenate(edges)) <= _DARK_GROUND else "gray"
 
 
 def _show(axes: Axes, pixels: NDArray[np.uint8], grey_map: str) -> None:
@@ -430,22 +412,15 @@ def _interpolation(pixels: NDArray[np.uint8]) -> str:
 
 
 def _verdict(
-    sheet: _Sheet,
-    axes: Axes,
-    probabilities: NDArray[Any],
-    label: int,
-    class_names: Sequence[str],
-    size: float,
-    longest: int,
+    sheet: _Sheet, axes: Axes, probabilities: NDArray[Any], label: int, class_names: Sequence[str], size: float
 ) -> None:
     """The lesson's caption, over the image: predicted class, its probability, true class."""
-    predicted = int(probabilities.argmax())
-    right = predicted == label
+    predicted, longest = int(probabilities.argmax()), 24 if size > 10 else 16
+    mark, colour = ("✓", BLUE) if predicted == label else ("✗", RED)
     said, is_really = _name(class_names[predicted], longest), _name(class_names[label], longest)
-    text = f"{'✓' if right else '✗'} {said} {probabilities[predicted]:.0%} ({is_really})"
+    text = f"{mark} {said} {probabilities[predicted]:.0%} ({is_really})"
     box = axes.get_position(original=True)
-    settings: dict[str, Any] = {"color": BLUE if right else RED, "fontsize": size, "va": "bottom"}
-    sheet.figure.text(box.x0, box.y1 + 0.07 / sheet.height, text, **settings)
+    sheet.figure.text(box.x0, box.y1 + 0.07 / sheet.height, text, color=colour, fontsize=size, va="bottom")
 
 
 def _bars(axes: Axes, probabilities: NDArray[Any], label: int | None, tick_size: float) -> None:
@@ -454,12 +429,8 @@ def _bars(axes: Axes, probabilities: NDArray[Any], label: int | None, tick_size:
     many = count > _EACH_NAME
     colours = {predicted: INK} if label is None else {predicted: RED, label: BLUE}
     if many:
-        axes.stairs(
-            np.where(np.isin(range(count), list(colours)), 0, probabilities),
-            np.arange(count + 1) - 0.5,
-            fill=True,
-            color=GREY,
-        )
+        others = np.where(np.isin(range(count), list(colours)), 0, probabilities)
+        axes.stairs(others, np.arange(count + 1) - 0.5, fill=True, color=GREY)
         for index, colour in colours.items():  # a line has a width that shows, even among a thousand
             axes.vlines(index, 0, probabilities[index], color=colour, linewidth=max(1.8, 190 / count))
     else:
@@ -487,9 +458,8 @@ def _highlighted(probabilities: NDArray[Any], label: int) -> set[int]:
 def _values(axes: Axes, probabilities: NDArray[Any], which: set[Any], size: float) -> None:
     """The probability over each of these bars."""
     for index in which:
-        value = float(probabilities[index])
-        settings: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": size, "color": FAINT}
-        axes.annotate(f"{value:.0%}", (float(index), value), (0, 2), textcoords="offset points", **settings)
+        place, text = (float(index), float(probabilities[index])), f"{probabilities[index]:.0%}"
+        axes.annotate(text, place, (0, 2), textcoords="offset points", ha="center", fontsize=size, color=FAINT)
 
 
 def _curve(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, name: str, form: str) -> None:
@@ -497,24 +467,24 @@ def _curve(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, name: str
     if not points:
         return
     numbers, values = zip(*points, strict=True)
-    held_out = key.startswith("val_")
-    settings: dict[str, Any] = (
-        {"color": ORANGE, "linestyle": "--", "marker": "s"} if held_out else {"color": BLUE, "marker": "o"}
-    )
-    size = 4.5 if len(points) <= 30 else 0
-    axes.plot(
-        numbers, values, markersize=size, linewidth=1.8, label=f"{name}, last {form.format(values[-1])}", **settings
-    )
+    marker, dashes, colour = ("s", "--", ORANGE) if key.startswith("val_") else ("o", "-", BLUE)
+    label, size = f"{name}, last {form.format(values[-1])}", 4.5 if len(points) <= 30 else 0
+    axes.plot(numbers, values, label=label, color=colour, linestyle=dashes, marker=marker, markersize=size)
+
+
+def _off_diagonal(share: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Shares that are mistakes, of the largest; mistakes of less than a fifth stay pale."""
+    mistaken = share * ~np.eye(len(share), dtype=bool)
+    found: NDArray[np.floating[Any]] = mistaken / max(0.2, float(mistaken.max()))
+    return found
 
 
 def _confusion_colours(share: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """(K, K, 4): blue on the diagonal; red elsewhere, its root taken so that rare mistakes show too."""
-    blues, reds = matplotlib.colormaps["Blues"], matplotlib.colormaps["Reds"]
+    blues = matplotlib.colormaps["Blues"](0.15 + 0.7 * share)
+    reds = matplotlib.colormaps["Reds"](0.75 * np.sqrt(_off_diagonal(share)))
     diagonal = np.eye(len(share), dtype=bool)
-    worst = max(0.2, float(np.where(diagonal, 0, share).max()))
-    colours: NDArray[np.floating[Any]] = np.where(
-        diagonal[..., None], blues(0.15 + 0.7 * share), reds(0.75 * np.sqrt(share / worst))
-    )
+    colours: NDArray[np.floating[Any]] = np.where(diagonal[..., None], blues, reds)
     colours[(share == 0) & ~diagonal] = (0.965, 0.97, 0.975, 1)
     return colours
 
@@ -532,13 +502,11 @@ def _confusion_names(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _confusion_counts(axes: Axes, counts: NDArray[Any], share: NDArray[np.floating[Any]]) -> None:
-    worst = max(0.2, float((share - np.diag(np.diag(share))).max()))
+    dark = (np.diag(np.diag(share)) > 0.5) | (_off_diagonal(share) > 0.6)
     for row, column in np.ndindex(counts.shape):
-        dark = share[row, column] > 0.5 if row == column else share[row, column] / worst > 0.6
-        colour = "white" if dark else INK if counts[row, column] else GREY
-        size = 9 if counts[row, column] < 10_000 else 7
-        settings: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "fontsize": size}
-        axes.text(column, row, f"{counts[row, column]}", **settings)
+        count = counts[row, column]
+        colour, size = "white" if dark[row, column] else INK if count else GREY, 9 if count < 10_000 else 7
+        axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=size)
 
 
 def _mistakes_title(shown: int, wrong: int) -> str:

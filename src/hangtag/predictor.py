@@ -99,7 +99,7 @@ class Predictor:
             PictureError: wrong shape or type.
         """
         checked = check_images(images)
-        if (checked.ndim == 3) != (self.spec.channels == 1):
+        if len(checked) and checked.shape[3:] != self.spec.shape[2:]:
             checked = np.stack([decode(image, self.spec)[0] for image in checked])
         return self._artifact.probabilities(checked)
 

@@ -188,8 +188,12 @@ def _weakest(facts: _Facts) -> str:
         )
     found = sorted((row.recall, row.name) for row in facts.evaluation.classes if row.recall is not None)
     worst = [pair for pair in found[:3] if pair[0] < facts.evaluation.accuracy] or found[:1]
-    said = _listed([f"<b>{_e(name)}</b> ({_hundred(recall)})" for recall, name in worst])
-    return f"Weakest on {said}: so many of 100 pictures of the class it finds. More, and more varied, ones help most."
+    weak = _listed([f"<b>{_e(name)}</b>" for _, name in worst])
+    finds = _listed([_hundred(recall) for recall, _ in worst])
+    return (
+        f"Weakest on {weak}: it finds {finds} of 100 pictures of {'them' if len(worst) > 1 else 'it'}. More, and more "
+        f"varied, training pictures of {'these classes' if len(worst) > 1 else 'this class'} help most."
+    )
 
 
 def _pair(facts: _Facts) -> str:
@@ -212,14 +216,14 @@ def _pair(facts: _Facts) -> str:
 def _sure(facts: _Facts) -> str:
     sure = facts.probabilities.max(axis=1) >= _SURE
     count = int(sure.sum())
-    if not count or count == len(sure):
+    if not count:
         return ""
     hits = int((facts.predicted == facts.labels)[sure].sum())
     low, high = wilson(hits, count)
     return (
         f"On {_hundred(count / len(sure))} of 100 pictures it was at least {_SURE:.0%} sure, and right on "
-        f"{_hundred(hits / count)} of 100 of those (95 % interval {_hundred(low)} to {_hundred(high)}). "
-        "A person could check the others."
+        f"{_hundred(hits / count)} of 100 of those (95&nbsp;% interval {_hundred(low)} to {_hundred(high)}). "
+        f"{'A person could check the others.' if count < len(sure) else ''}"
     )
 
 
@@ -300,10 +304,10 @@ def _per_class(facts: _Facts) -> str:
     head = ("class", "found of 100 (recall)", "95 % interval", "right when said (precision)", "F1", "pictures")
     rows = [_class_row(number, row) for number, row in enumerate(facts.evaluation.classes)]
     note = (
-        "Recall: how many of 100 pictures of the class it finds. Precision: of 100 times it names the class, "
-        "how often it is right. F1 joins the two."
+        "Recall: how many of 100 pictures of the class it finds. Precision: of 100 times it names the class, how "
+        "often it is right. F1 joins the two."
     )
-    return _section("Class by class", _table(head, rows), note)
+    return _section("Class by class", _table(head, rows, "wide"), note)
 
 
 def _class_row(number: int, row: ClassResult) -> list[str]:
@@ -349,8 +353,9 @@ def _matrix(facts: _Facts) -> str:
         counts = zip(facts.confusion[row].tolist(), share[row].tolist(), strict=True)
         cells = "".join(_cell(count, part, row == column, worst) for column, (count, part) in enumerate(counts))
         body += f'<tr><th scope="row" class="stick name">{_e(name)}</th>{cells}</tr>\n'
+    width = f"max-width:{10 + 4.6 * len(facts.names):.0f}rem"
     return (
-        f'<div class="scroll"><table class="confusion"><thead><tr class="across"><th></th>{head}</tr></thead>'
+        f'<div class="scroll"><table class="confusion" style="{width}"><thead><tr class="across"><th></th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -387,35 +392,24 @@ def _training(facts: _Facts) -> str:
     config = facts.config
     split, network = config.get("split") or {}, config.get("network") or {}
     recipe = {key.replace("_", " "): value for key, value in (config.get("recipe") or {}).items() if value}
-    shown = {**recipe, "seed": config.get("seed"), "device": config.get("device")}
-    if split:
-        shown["pictures"] = f"{split.get('train', 0):,} trained on, {split.get('validation', 0):,} held out to watch"
-    parts = {"network": network.get("name"), "parameters": network.get("parameters")}
-    rows = [
-        [
-            _e(row.get("name", "")),
-            _e(row.get("kind", "")),
-            _shape(row.get("shape", ())),
-            _e(_text(row.get("parameters"))),
-        ]
-        for row in network.get("layers") or []
-    ]
-    layers = _table(("layer", "kind", "answers with", "parameters"), rows) if rows else ""
+    recipe.pop("network", None)
+    held_out = f", {split['validation']:,} held out to watch" if split.get("validation") else ""
+    shown = {
+        "network": network.get("name"),
+        "parameters": network.get("parameters"),
+        "trained on": f"{split['train']:,} pictures{held_out}" if split.get("train") else None,
+        "seed": config.get("seed"),
+        "device": config.get("device"),
+    }
     finished = [epoch for epoch in facts.history if epoch.get("finished", True)]
-    charts = _chart(finished, "loss", "Loss (lower is better)", 1, "") + _chart(
-        finished, "accuracy", "Accuracy (higher is better)", 100, "%"
-    )
+    loss = _chart(finished, "loss", "Loss (lower is better)", 1, "")
+    accuracy = _chart(finished, "accuracy", "Accuracy (higher is better)", 100, "%")
     return _section(
         "How it was trained",
-        f"<p>{_e(facts.evaluation.gap_in_words)}</p>"
-        f'<div class="charts">{charts}</div>'
-        f'<div class="columns"><div><h3>Recipe</h3>{_definitions(shown)}</div>'
-        f"<div><h3>Network</h3>{_definitions(parts)}{layers}</div></div>",
+        f'<p>{_e(facts.evaluation.gap_in_words)}</p><div class="charts">{loss}{accuracy}</div>'
+        f'<div class="columns"><div><h3>Recipe</h3>{_definitions(recipe)}</div>'
+        f"<div><h3>Network</h3>{_definitions(shown)}</div></div>",
     )
-
-
-def _shape(sizes: Sequence[int]) -> str:
-    return _e(" × ".join(str(size) for size in sizes))
 
 
 def _chart(history: Sequence[Mapping[str, Any]], key: str, title: str, scale: int, unit: str) -> str:
@@ -424,31 +418,32 @@ def _chart(history: Sequence[Mapping[str, Any]], key: str, title: str, scale: in
         kind: [(epoch["number"], scale * epoch[field]) for epoch in history if epoch.get(field) is not None]
         for kind, field in (("training", key), ("validation", f"val_{key}"))
     }
-    values = [value for points in lines.values() for _, value in points]
-    if not values:
+    lines = {kind: points for kind, points in lines.items() if points}
+    if not lines:
         return ""
+    values = [value for points in lines.values() for _, value in points]
     ticks = _ticks(min(values), max(values))
     first, last = history[0]["number"], history[-1]["number"]
     inside, keys = "", ""
     for tick in ticks:
-        y = 182 - 170 * (tick - ticks[0]) / (ticks[-1] - ticks[0])
+        y = _down(tick, ticks)
         inside += f'<line class="axis" x1="44" x2="356" y1="{y:.1f}" y2="{y:.1f}"/>'
         inside += f'<text x="38" y="{y + 4:.1f}" text-anchor="end">{tick:g}{unit}</text>'
     for number in sorted({round(first + (last - first) * part / 4) for part in range(5)}):
         inside += f'<text x="{_across(number, first, last):.1f}" y="200" text-anchor="middle">{number}</text>'
     for kind, points in lines.items():
-        places = [
-            (_across(number, first, last), 182 - 170 * (value - ticks[0]) / (ticks[-1] - ticks[0]))
-            for number, value in points
-        ]
+        places = [(_across(number, first, last), _down(value, ticks)) for number, value in points]
         inside += f'<polyline class="{kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>'
         inside += "".join(_marker(kind, x, y) for x, y in (places if len(places) <= 30 else places[-1:]))
-        if points:
-            keys += f'<span class="key {kind}">{_SIGNS[kind]} {kind}, last {points[-1][1]:.3g}{unit}</span>'
+        keys += f'<span class="key {kind}">{_SIGNS[kind]} {kind}, last {points[-1][1]:.3g}{unit}</span> '
     return (
         f'<figure class="chart"><figcaption><b>{title}</b><br>{keys}</figcaption><svg viewBox="0 0 360 216" role="img" '
         f'aria-label="{title}">{inside}<text x="200" y="215" text-anchor="middle">epoch</text></svg></figure>'
     )
+
+
+def _down(value: float, ticks: Sequence[float]) -> float:
+    return 182 - 170 * (value - ticks[0]) / (ticks[-1] - ticks[0])
 
 
 def _across(number: float, first: float, last: float) -> float:
@@ -474,27 +469,26 @@ def _ticks(low: float, high: float) -> list[float]:
 def _data(facts: _Facts) -> str:
     data = facts.config.get("data") or {}
     counts: Mapping[str, Sequence[int]] = data.get("counts") or {}
-    image = data.get("image") or {}
+    parts = ", ".join(f"{count:,} {part}" for part, count in (data.get("parts") or {}).items())
+    height, width = facts.images.shape[1:3]
     shown = {
         "name": data.get("name"),
         "read from": data.get("origin"),
-        "pictures": ", ".join(f"{count:,} {part}" for part, count in (data.get("parts") or {}).items())
-        or data.get("images"),
-        "each": f"{image['width']} × {image['height']} pixels, {'grey' if image.get('channels') == 1 else 'colour'}"
-        if {"width", "height"} <= set(image)
-        else None,
+        "pictures": parts or data.get("images"),
+        "each": f"{width} × {height} pixels, {'grey' if facts.images.ndim == 3 else 'colour'}",
         "size": _bytes(data.get("bytes")),
         "fingerprint": data.get("fingerprint"),
     }
-    pictured = len(facts.names) <= _ROWS
+    with_example = len(facts.names) <= _ROWS
     rows = []
     for number, name in enumerate(facts.names):
-        members = np.flatnonzero(facts.labels == number)
-        sample = _picture(facts, int(members[0])) if pictured and len(members) else ""
-        cells = [f"{row[number]:,}" if number < len(row) else "" for row in counts.values()]
-        rows.append([f'<span class="index">{number}</span>{_e(name)}', *([sample] if pictured else []), *cells])
-    head = ("class", *(["example"] if pictured else []), *counts)
-    return _section("What it learned from", _definitions(shown) + _table(head, rows))
+        first = np.flatnonzero(facts.labels == number)[:1].tolist()
+        examples = ["".join(_picture(facts, index) for index in first)] if with_example else []
+        cells = [f"{column[number]:,}" for column in counts.values()]
+        rows.append([f'<span class="index">{number}</span>{_e(name)}', *examples, *cells])
+    table = _table(("class", *(["example"] if with_example else []), *counts), rows)
+    body = f'<div class="columns"><div>{_definitions(shown)}</div><div>{table}</div></div>'
+    return _section("What it learned from", body)
 
 
 def _use(facts: _Facts) -> str:
@@ -515,15 +509,10 @@ def _origin(facts: _Facts) -> str:
     machine = dict(config.get("machine") or {})
     memory = machine.pop("memory_bytes", None)
     seconds = {f"time to {name}": _seconds(value) for name, value in (config.get("seconds") or {}).items()}
-    shown = {
-        "model fingerprint": _dig(config, "model", "fingerprint"),
-        "made": config.get("created"),
-        **machine,
-        "memory": _bytes(memory),
-        **seconds,
-        **(config.get("versions") or {}),
-    }
-    return _section("Where it comes from", _definitions(shown))
+    made = {"model fingerprint": _dig(config, "model", "fingerprint"), "made": config.get("created"), **seconds}
+    versions = _definitions(config.get("versions") or {})
+    body = f"<div>{_definitions({**made, **machine, 'memory': _bytes(memory)})}</div><div>{versions}</div>"
+    return _section("Where it comes from", f'<div class="columns">{body}</div>')
 
 
 def _section(title: str, body: str, note: str = "") -> str:
@@ -531,7 +520,7 @@ def _section(title: str, body: str, note: str = "") -> str:
     return f"<section>\n<h2>{title}</h2>\n{said}{body}\n</section>\n"
 
 
-def _table(head: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(head: Iterable[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
     """Cells are HTML; the first column names the row."""
     titles = "".join(
         f'<th scope="col"{_FIRST if not number else ""}>{_e(title)}</th>' for number, title in enumerate(head)
@@ -542,7 +531,7 @@ def _table(head: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
     )
     tall = " tall" if len(rows) > _ROWS else ""
     body = f"<thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="scroll{tall}"><table>{body}</table></div>'
+    return f'<div class="scroll{tall}"><table class="{kind}">{body}</table></div>'
 
 
 _FIRST = ' class="name stick"'

@@ -59,8 +59,11 @@ class Run:
 
     def history(self) -> list[dict[str, Any]]:
         """One table per finished epoch; a last line without its end was never finished and is skipped."""
-        text = self._text("history.jsonl")
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        whole_lines = self._text("history.jsonl").split("\n")[:-1]
+        try:
+            return [json.loads(line) for line in whole_lines]
+        except ValueError as error:
+            raise RunError(f"{self.path / 'history.jsonl'}: damaged: {error}", "train again") from None
 
     def write_config(self, config: dict[str, Any]) -> None:
         write_json(self.path / "config.json", config)
@@ -111,10 +114,14 @@ def find_run(name: str | Path) -> Run:
     given = Path(name).expanduser()
     if str(name) == "last" and not given.exists():
         return _newest()
-    for path in (given, RUNS / given):
-        if path.is_dir():
-            return Run(path)
-    if given.is_file():
+    try:
+        for path in (given, RUNS / given):
+            if path.is_dir():
+                return Run(path)
+        is_file = given.is_file()
+    except OSError as error:
+        raise RunError(f"{given}: cannot be read: {error.strerror}", "check the path") from error
+    if is_file:
         raise RunError(f"{given}: is a file, not a run folder", "name the folder that `hangtag train` made")
     known = ", ".join(sorted(path.name for path in RUNS.glob("*/") if not path.name.startswith("."))) or "none yet"
     raise RunError(f"{name}: no such run", f"runs here: {known}")
