@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from hangtag import cli, figures
 from hangtag.files import make_folder, write_text
 
@@ -160,7 +158,7 @@ def with_outputs(page: str, outputs: list[str]) -> str:
     return "".join([*parts, page[end:]])
 
 
-def _run_python(code: str, namespace: dict[str, Any]) -> tuple[str, Figure | None]:
+def _run_python(code: str, namespace: dict[str, Any]) -> tuple[str, figures.Picture | None]:
     """What the block prints, and the figure that its last line makes."""
     tree = ast.parse(code)
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
@@ -169,7 +167,7 @@ def _run_python(code: str, namespace: dict[str, Any]) -> tuple[str, Figure | Non
         exec(compile(tree, "tutorial", "exec"), namespace)
         if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), "tutorial", "eval"), namespace)
-    if value is not None and not isinstance(value, Figure):
+    if value is not None and not isinstance(value, figures.Picture):
         raise DocsError(f"the last line has a value that nobody sees; print it:\n{code}")
     return printed.getvalue(), value
 

@@ -74,7 +74,7 @@ def test_a_model_answers_with_one_row_of_probabilities_per_image() -> None:
 
     rows = artifact.probabilities(shapes(7)[0])
 
-    assert (rows.shape, rows.dtype) == ((7, 3), np.float32)
+    assert (rows.shape, rows.dtype.name) == ((7, 3), "float32")
     np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-6)
     assert artifact.probabilities(np.zeros((0, 8, 8), np.uint8)).shape == (0, 3)
 
@@ -113,8 +113,16 @@ IDENTITY = f"g (float[N, 3] {INPUT}) => (float[N, 3] {OUTPUT}) {{ {OUTPUT} = Ide
         (lambda: np.random.default_rng(0).bytes(5000), "not a model that ONNX Runtime can open", RETRAIN),
         (lambda: b"hello there, I am a text", "not a model that ONNX Runtime can open", RETRAIN),
         (lambda: toy_model()[:-500], "not a model that ONNX Runtime can open", RETRAIN),
-        (lambda: foreign(IDENTITY), "an ONNX model, but not one made by hangtag", "use a model.onnx that hangtag wrote"),
-        (lambda: with_metadata(None), "an ONNX model, but not one made by hangtag", "use a model.onnx that hangtag wrote"),
+        (
+            lambda: foreign(IDENTITY),
+            "an ONNX model, but not one made by hangtag",
+            "use a model.onnx that hangtag wrote",
+        ),
+        (
+            lambda: with_metadata(None),
+            "an ONNX model, but not one made by hangtag",
+            "use a model.onnx that hangtag wrote",
+        ),
     ],
     ids=["empty", "zeros", "random bytes", "text", "cut short", "foreign", "without metadata"],
 )
@@ -222,7 +230,10 @@ def test_metadata_that_is_no_table_is_refused(text: str, message: str) -> None:
 def test_a_newer_format_asks_for_a_newer_hangtag() -> None:
     error = refused(saying(lambda said: said.update(format=FORMAT + 1, entries="we do not know yet")))
 
-    assert (error.message, error.hint) == ("model: it has format 2, this hangtag knows up to 1", "install a newer hangtag")
+    assert (error.message, error.hint) == (
+        "model: it has format 2, this hangtag knows up to 1",
+        "install a newer hangtag",
+    )
 
 
 def test_entries_we_do_not_know_do_no_harm() -> None:

@@ -22,7 +22,7 @@ def random_case(seed: int, images: int, classes: int) -> tuple[NDArray[np.float6
     return probabilities, random.integers(0, classes, images), tuple(f"class {number}" for number in range(classes))
 
 
-def or_none(value: float) -> float | None:
+def or_none(value: float) -> object:
     return None if math.isnan(value) else pytest.approx(value)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import hangtag
 from hangtag.errors import DataError, HangtagError, PictureError, UnknownName
@@ -123,7 +124,7 @@ folder.rmdir()
 
 def divided() -> LabelledImages:
     data = from_arrays(*shapes(9), name="shapes")
-    parts = {"train": slice(0, 6), "test": np.array([8, 6])}
+    parts: dict[str, slice | NDArray[np.int64]] = {"train": slice(0, 6), "test": np.array([8, 6])}
     return LabelledImages(data.images, data.labels, ("bar", "dot", "edge"), "shapes", parts=parts)
 
 
@@ -228,7 +229,7 @@ def test_another_pixel_label_order_or_shape_has_another_fingerprint() -> None:
 def test_labels_may_be_names_or_numbers_with_gaps(labels: Any, names: tuple[str, ...], positions: list[int]) -> None:
     data = from_arrays(IMAGES[:3], labels)
 
-    assert (data.class_names, data.labels.tolist(), data.labels.dtype) == (names, positions, np.int64)
+    assert (data.class_names, data.labels.tolist(), data.labels.dtype.name) == (names, positions, "int64")
 
 
 MIXED = "labels are all names or all whole numbers, and none is missing"

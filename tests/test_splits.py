@@ -23,7 +23,7 @@ def test_every_image_is_on_one_side_and_every_class_in_its_share(
     together = np.concatenate([split.train, split.validation])
     assert sorted(together) == list(range(len(labels)))
     assert np.all(np.diff(split.train) > 0) and np.all(np.diff(split.validation) > 0)
-    assert (split.train.dtype, split.validation.dtype) == (np.int64, np.int64)
+    assert {split.train.dtype, split.validation.dtype} == {np.dtype(np.int64)}
     for name in np.unique(labels):
         members = int((labels == name).sum())
         held_out = int((labels[split.validation] == name).sum())
@@ -51,11 +51,11 @@ def test_a_split_in_json_is_its_sizes() -> None:
 
 
 def test_splitting_leaves_the_global_random_state_alone() -> None:
-    before = np.random.get_state()[1].tobytes()  # type: ignore[union-attr]
+    before = repr(np.random.get_state())
 
     stratified(np.arange(20) % 2, 0.2, seed=0)
 
-    assert np.random.get_state()[1].tobytes() == before  # type: ignore[union-attr]
+    assert repr(np.random.get_state()) == before
 
 
 @pytest.mark.parametrize(

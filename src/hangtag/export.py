@@ -51,7 +51,8 @@ def build(network: nn.Module, metadata: Metadata) -> bytes:
     whole = onnx.compose.merge_models(before, core, io_map=[(PIXELS, core.graph.input[0].name)])
     whole = onnx.compose.merge_models(whole, after, io_map=[(core.graph.output[0].name, "logits")])
     whole.graph.output.append(before.graph.output[0])  # declares the size that the metadata must not contradict
-    del whole.metadata_props[:]
+    for notes in (whole.metadata_props, whole.graph.value_info, *(node.metadata_props for node in whole.graph.node)):
+        del notes[:]  # the exporter notes paths and source lines of this machine, which are nobody's business
     whole.producer_name = "hangtag"
     onnx.helper.set_model_props(whole, {METADATA_KEY: json.dumps(metadata.to_json(), ensure_ascii=False)})
     onnx.checker.check_model(whole)
@@ -65,8 +66,9 @@ def verify(content: bytes, network: nn.Module, images: Images) -> NDArray[np.flo
     Raises:
         ModelError: a label differs or a probability is off by more than `TOLERANCE`; the worst images are named.
     """
-    shipped = open_artifact(content).probabilities(images)
-    own = torch.softmax(logits_of(network, images), dim=1).numpy()
+    artifact = open_artifact(content)
+    shipped = artifact.probabilities(images)
+    own = torch.softmax(logits_of(network, images) / artifact.metadata.temperature, dim=1).numpy()
     off = np.abs(shipped - own).max(axis=1)
     other_label = shipped.argmax(axis=1) != own.argmax(axis=1)
     if other_label.any() or not (off <= TOLERANCE).all():  # a NaN is not <= anything

@@ -459,7 +459,7 @@ def _values(axes: Axes, probabilities: NDArray[Any], which: set[Any], size: floa
     """The probability over each of these bars."""
     for index in which:
         place, text = (float(index), float(probabilities[index])), f"{probabilities[index]:.0%}"
-        axes.annotate(text, place, (0, 2), textcoords="offset points", ha="center", fontsize=size, color=FAINT)
+        axes.annotate(text, place, (0, 3), textcoords="offset points", ha="center", fontsize=size, color=FAINT)
 
 
 def _curve(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, name: str, form: str) -> None:

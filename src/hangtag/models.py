@@ -170,7 +170,7 @@ def logits_of(network: nn.Module, images: Images, batch: int = 1000) -> Tensor:
 def to_pixels(images: Tensor) -> Tensor:
     """uint8 (N, H, W) or (N, H, W, 3) -> float32 (N, C, H, W) from 0 to 1."""
     first = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return first.float().div_(255)
+    return torch.div(first, 255)
 
 
 def _dense(inputs: int, outputs: int) -> nn.Linear:

@@ -6,6 +6,7 @@ the network and runs no script. It trains and evaluates nothing.
 
 import base64
 import html
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -103,10 +104,7 @@ def _gather(run: Run, images: Images, labels: NDArray[np.int64], probabilities: 
             f"{len(evaluation.classes)} classes do not fit each other",
             "give the images that judged this run, with a label and a row of probabilities each",
         )
-    try:
-        history = run.history()
-    except RunError:
-        history = []
+    history = run.history() if (run.path / "history.jsonl").is_file() else []
     part = str(metrics.get("part", "test"))
     return _Facts(run, run.config(), evaluation, part, history, images, labels, probabilities)
 
@@ -114,18 +112,8 @@ def _gather(run: Run, images: Images, labels: NDArray[np.int64], probabilities: 
 def _page(facts: _Facts) -> str:
     style = package_files("hangtag").joinpath("report.css").read_text(encoding="utf-8")
     title = f"{_dig(facts.config, 'data', 'name', default='classifier')}, {facts.run.path.name}"
-    sections = (
-        _headline(facts),
-        _advice(facts),
-        _examples(facts),
-        _per_class(facts),
-        _confusions(facts),
-        _mistakes(facts),
-        _training(facts),
-        _data(facts),
-        _use(facts),
-        _origin(facts),
-    )
+    parts = (_headline, _advice, _examples, _per_class, _confusions, _mistakes, _training, _data, _use, _origin)
+    sections = "".join(part(facts) for part in parts)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -139,7 +127,7 @@ def _page(facts: _Facts) -> str:
 </head>
 <body>
 <main>
-{"".join(sections)}
+{sections}
 </main>
 </body>
 </html>
@@ -161,14 +149,14 @@ def _headline(facts: _Facts) -> str:
         "right by always naming the largest class": f"{_percent(baseline)}",
         "model file": _bytes(_dig(config, "model", "bytes")),
     }
-    tiles = "".join(f"<div><dd>{_e(value)}</dd><dt>{_e(name)}</dt></div>" for name, value in numbers.items())
+    tiles = "".join(f"<div><dt>{_e(name)}</dt><dd>{_e(value)}</dd></div>" for name, value in numbers.items())
     return f"""<header>
 <p class="kicker">{_e(_dig(config, "data", "name", default="images"))} &middot; run {_e(facts.run.path.name)}
 &middot; {_e(str(config.get("created", ""))[:10])}</p>
 <h1>{_right_on(judged.accuracy, judged.images)} it had never seen
 <span class="interval">(95 % interval {_hundred(low)} to {_hundred(high)})</span></h1>
-<p>Measured on {images} of {len(judged.classes)} classes.{held_out} If you measured again on as many new pictures of
-the same kind, a result within the interval would be no surprise.</p>
+<p>Measured on {images} of {len(judged.classes)} classes.{held_out} The interval says how far chance alone,
+in which pictures were there to judge, may have moved this number.</p>
 {stopped}<dl class="numbers">{tiles}</dl>
 </header>
 """
@@ -197,19 +185,19 @@ def _weakest(facts: _Facts) -> str:
 
 
 def _pair(facts: _Facts) -> str:
-    if not facts.wrong:
-        return ""
     off = facts.confusion - np.diag(np.diag(facts.confusion))
     both = np.triu(off + off.T)
+    if both.max() < 2:
+        return ""
     first, second = (int(index) for index in np.unravel_index(int(both.argmax()), both.shape))
     if off[second, first] > off[first, second]:
         first, second = second, first
-    one, other, times = _e(facts.names[first]), _e(facts.names[second]), int(both.max())
-    back = f", {off[second, first]:,} the other way round" if off[second, first] else ""
+    there, back = int(off[first, second]), int(off[second, first])
+    reverse = f", the other way round {_times(back)}" if back else ""
     return (
-        f"Most often confused: <b>{one}</b> and <b>{other}</b>. {off[first, second]:,} pictures of {one} were called "
-        f"{other}{back}; together {_percent(times / facts.wrong)} of all mistakes. Look at them below: where a person "
-        "cannot tell them apart, check the labels or merge the classes; where one can, add such pictures."
+        f"Most often confused: <b>{_e(facts.names[first])}</b> was taken for <b>{_e(facts.names[second])}</b> "
+        f"{_times(there)}{reverse}; together {_percent((there + back) / facts.wrong)} of all mistakes. Where a person "
+        "cannot tell them apart either, check the labels or merge the classes; where one can, add such pictures."
     )
 
 
@@ -250,7 +238,7 @@ def _fit(facts: _Facts) -> str:
         return ""
     if judged.training_accuracy > judged.accuracy_interval[1]:
         gap = 100 * (judged.training_accuracy - judged.accuracy)
-        remedy = "." if varied else f", and so does flipping and shifting them: {fast}."
+        remedy = "." if varied else f", and so does a network that looks for shapes: {fast}."
         return f"It does {gap:.1f} points better on the pictures it learned from. More training pictures help{remedy}"
     if judged.training_accuracy < 0.9:
         learned = f"It is right on only {_hundred(judged.training_accuracy)} of 100 pictures it learned from"
@@ -260,22 +248,18 @@ def _fit(facts: _Facts) -> str:
 
 def _examples(facts: _Facts) -> str:
     cards = "".join(_card(facts, index) for index in range(min(EXAMPLES, len(facts.labels))))
-    note = (
-        "The first pictures, not chosen. Above each: what the model said, how sure it was and, in brackets, what it is."
-    )
-    bars = " Bars: the probability of every class, by its number; blue is the true class, red a wrong answer."
-    return _section("What it says", f'<div class="cards">{cards}</div>', note + (bars if _has_bars(facts) else ""))
-
-
-def _has_bars(facts: _Facts) -> bool:
-    return len(facts.names) <= _BARS
+    note = "The first pictures, not chosen: what the model said, how sure it was and, in brackets, what each really is."
+    if len(facts.names) <= _BARS:
+        note += " Bars: the probability of every class, by its number; blue is the true class, red a wrong answer."
+    return _section("What it says", f'<div class="cards">{cards}</div>', note)
 
 
 def _card(facts: _Facts, index: int) -> str:
     said, label = int(facts.predicted[index]), int(facts.labels[index])
     kind, mark = ("right", "✓") if said == label else ("wrong", "✗")
     sure = f"{facts.probabilities[index, said]:.0%}"
-    bars = _bars(facts.probabilities[index], label, facts.names) if _has_bars(facts) else ""
+    row = facts.probabilities[index]
+    bars = _bars(row, label, facts.names) if len(row) <= _BARS else _best(row, facts.names)
     return (
         f'<figure class="card {kind}"><figcaption><b class="{kind}">{mark} {_e(facts.names[said])} {sure}</b> '
         f"({_e(facts.names[label])})</figcaption>"
@@ -298,6 +282,12 @@ def _bars(probabilities: NDArray[np.floating[Any]], label: int, names: Sequence[
         if count <= 12 or index % 10 == 0:
             parts += f'<text x="{(index + 0.5) * step:.1f}" y="{height + 11:g}" text-anchor="middle">{index}</text>'
     return f'<svg viewBox="0 0 {width:g} {height + 14:g}" role="img" aria-label="probabilities">{parts}</svg>'
+
+
+def _best(probabilities: NDArray[np.floating[Any]], names: Sequence[str]) -> str:
+    """Too many classes for bars: the three most probable ones in words."""
+    best = np.argsort(-probabilities, kind="stable")[:3].tolist()
+    return f'<p class="note">{"<br>".join(f"{_e(names[index])} {probabilities[index]:.0%}" for index in best)}</p>'
 
 
 def _per_class(facts: _Facts) -> str:
@@ -354,10 +344,8 @@ def _matrix(facts: _Facts) -> str:
         cells = "".join(_cell(count, part, row == column, worst) for column, (count, part) in enumerate(counts))
         body += f'<tr><th scope="row" class="stick name">{_e(name)}</th>{cells}</tr>\n'
     width = f"max-width:{10 + 4.6 * len(facts.names):.0f}rem"
-    return (
-        f'<div class="scroll"><table class="confusion" style="{width}"><thead><tr class="across"><th></th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    table = f'<thead><tr class="across"><th></th>{head}</tr></thead><tbody>{body}</tbody>'
+    return f'<div class="scroll"><table class="confusion" style="{width}">{table}</table></div>'
 
 
 def _cell(count: int, share: float, hit: bool, worst: float) -> str:
@@ -391,7 +379,11 @@ def _mistakes(facts: _Facts) -> str:
 def _training(facts: _Facts) -> str:
     config = facts.config
     split, network = config.get("split") or {}, config.get("network") or {}
-    recipe = {key.replace("_", " "): value for key, value in (config.get("recipe") or {}).items() if value}
+    recipe = {
+        key.replace("lr_", "learning rate ").replace("_", " "): value
+        for key, value in (config.get("recipe") or {}).items()
+        if value
+    }
     recipe.pop("network", None)
     held_out = f", {split['validation']:,} held out to watch" if split.get("validation") else ""
     shown = {
@@ -493,14 +485,14 @@ def _data(facts: _Facts) -> str:
 
 def _use(facts: _Facts) -> str:
     path = facts.run.path
-    name = path.name if path.parent.name == "runs" else str(path)
+    command = f"hangtag predict {shlex.quote(path.name if path.parent.name == 'runs' else str(path))} photo.png"
+    python = f'import hangtag\n\ntag = hangtag.load({json.dumps(str(path), ensure_ascii=False)})\ntag("photo.png")'
     return _section(
         "Use the model",
-        f"<p>On the command line, for one picture or many:</p>{_code(f'hangtag predict {shlex.quote(name)} photo.png')}"
-        "<p>In Python, without PyTorch:</p>"
-        + _code(f'import hangtag\n\ntag = hangtag.load({str(path)!r})\nprint(tag("photo.png"))')
-        + "<p>Elsewhere: <code>model.onnx</code> in the run's folder is all that is needed. Pixels of any size go in "
-        "as uint8, probabilities come out; resizing and scaling are inside.</p>",
+        f"<p>On the command line, for one picture or many:</p>{_code(command)}"
+        f"<p>In Python, without PyTorch:</p>{_code(python)}"
+        "<p>Elsewhere: <code>model.onnx</code> in the run's folder is all that is needed. Pixels of any size go in as "
+        "uint8, probabilities come out; resizing and scaling are inside.</p>",
     )
 
 
@@ -596,6 +588,10 @@ def _bytes(count: object) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count} bytes"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def _seconds(value: float) -> str:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import hangtag
 from hangtag.artifact import MODEL_FILE
 from hangtag.errors import RunError
 from hangtag.files import append_line, new_folder, write_bytes, write_json
@@ -129,8 +130,8 @@ def find_run(name: str | Path) -> Run:
 
 def versions() -> dict[str, str]:
     """Versions of hangtag, Python and what decides a result."""
-    found = {"python": platform.python_version()}
-    for name in ("hangtag", "torch", "onnx", "onnxruntime", "numpy", "pillow"):
+    found = {"hangtag": hangtag.__version__, "python": platform.python_version()}
+    for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -11,7 +11,6 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.adam import adam
 
 from hangtag.recipes import Recipe
 
@@ -100,14 +99,15 @@ class DenseSteps:
         self.sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
         length = sum((inputs + 1) * units for inputs, units in zip(self.sizes, self.sizes[1:], strict=False))
         self.values, self.gradient = torch.zeros(length), torch.zeros(length)
-        self.mean, self.mean_square = torch.zeros(length), torch.zeros(length)
-        self.taken = torch.zeros(())
+        self.taken = 0
+        self.everything, self.every_gradient = [self.values], [self.gradient]  # one tensor each, as Adam wants them
+        self.means, self.mean_squares = [torch.zeros(length)], [torch.zeros(length)]
         self.weights, self.gradients = self._matrices(self.values), self._matrices(self.gradient)
         for layer, matrix in zip(layers, self.weights, strict=True):
             matrix[:, :-1].copy_(layer.weight.detach())
             matrix[:, -1].copy_(layer.bias.detach())
             layer.weight.data, layer.bias.data = matrix[:, :-1], matrix[:, -1]
-        self.workspaces: dict[int, _Workspace] = {}
+        self.workspaces: dict[tuple[int, int], _Workspace] = {}
 
     @torch.inference_mode()
     def take(self, pixels: Tensor, labels: Tensor, rates: list[float]) -> Tensor:
@@ -123,14 +123,17 @@ class DenseSteps:
     def _take_equal(self, pixels: Tensor, labels: Tensor, rates: list[float]) -> Tensor:
         """Batches of one size: pixels (batches, size, inputs), labels (batches, size)."""
         batches, size = labels.shape
-        work = self.workspaces.setdefault(size, _Workspace.of(self.sizes, size))
-        inputs = torch.ones(batches, size, self.sizes[0] + 1)
-        inputs[..., :-1].copy_(pixels)
+        if (batches, size) not in self.workspaces:
+            self.workspaces[batches, size] = _Workspace.of(self.sizes, batches, size)
+        work = self.workspaces[batches, size]
+        work.inputs[..., :-1].copy_(pixels)
         targets = torch.zeros(batches, self.sizes[-1], size).scatter_(1, labels.unsqueeze(1), -1 / size)
         logits = torch.empty(batches, self.sizes[-1], size)
-        for x, target, output, rate in zip(inputs.mT, targets, logits, rates, strict=True):
+        numbers = (self.taken + torch.arange(1.0, batches + 1)).unbind()
+        self.taken += batches
+        for x, target, output, rate, number in zip(work.inputs.mT, targets, logits, rates, numbers, strict=True):
             self._find_gradients([x, *work.hidden], target, output, work.slopes)
-            self._adam(rate)
+            self._adam(rate, number)
         return logits.mT.reshape(-1, self.sizes[-1])
 
     def _find_gradients(self, inputs: list[Tensor], target: Tensor, logits: Tensor, slopes: list[Tensor]) -> None:
@@ -150,12 +153,14 @@ class DenseSteps:
             if layer:
                 below = slopes[layer - 1]
                 torch.mm(self.weights[layer][:, :-1].t(), slopes[layer], out=below)
-                below.mul_(inputs[layer][:-1] > 0)  # where ReLU gave 0, nothing passes
+                # Where ReLU gave 0, nothing passes.
+                torch.ops.aten.threshold_backward.grad_input(below, inputs[layer][:-1], 0, grad_input=below)
 
-    def _adam(self, rate: float) -> None:
-        adam(
-            [self.values], [self.gradient], [self.mean], [self.mean_square], [], [self.taken],
-            fused=True, amsgrad=False, beta1=_BETA1, beta2=self.recipe.beta2, lr=rate,
+    def _adam(self, rate: float, number: Tensor) -> None:
+        """What `torch.optim.Adam(fused=True)` calls; by itself, since its wrapping takes as long as the arithmetic."""
+        torch._fused_adam_(
+            self.everything, self.every_gradient, self.means, self.mean_squares, [], [number],
+            amsgrad=False, beta1=_BETA1, beta2=self.recipe.beta2, lr=rate,
             weight_decay=0.0, eps=self.recipe.adam_epsilon, maximize=False,
         )  # fmt: skip
 
@@ -172,14 +177,16 @@ class DenseSteps:
 
 @dataclass(frozen=True)
 class _Workspace:
-    """The arrays that `DenseSteps` uses again for each batch of one size; each column is one example."""
+    """The arrays that `DenseSteps` uses again for chunks of one shape."""
 
-    hidden: list[Tensor]  # of each hidden layer (units + 1, size); the last row is always 1
+    inputs: Tensor  # (batches, size, inputs + 1); the last of each row is always 1
+    hidden: list[Tensor]  # of each hidden layer (units + 1, size), a column an example; last row 1
     slopes: list[Tensor]  # of each layer (units, size): how the loss changes with the layer's sums
 
     @classmethod
-    def of(cls, sizes: list[int], size: int) -> "_Workspace":
+    def of(cls, sizes: list[int], batches: int, size: int) -> "_Workspace":
         return cls(
+            inputs=torch.ones(batches, size, sizes[0] + 1),
             hidden=[torch.ones(units + 1, size) for units in sizes[1:-1]],
             slopes=[torch.empty(units, size) for units in sizes[1:]],
         )

@@ -93,6 +93,8 @@ def train(
     device = torch.device(device)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
     network.train()
+    with _settings(recipe):
+        torch.ones(1 << 20).sum()  # worker threads take these settings over when they start, at the first large sum
     batches = Batches(images, labels, recipe, seed, device)
     steps = steps_for(network, recipe, batches.batch_size, device)
     total = recipe.epochs * batches.steps

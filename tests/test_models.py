@@ -1,0 +1,136 @@
+"""The networks: the lesson's exactly, ours in every size, all with weights that depend on the seed alone."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hangtag.errors import ModelError, UnknownName
+from hangtag.images import ImageSpec
+from hangtag.models import NETWORKS, Layer, build, layers, logits_of, parameter_count, to_pixels
+from toys import SIDE, shapes
+
+LESSON = ImageSpec(28, 28)
+
+
+def weights(network: nn.Module) -> bytes:
+    return b"".join(parameter.detach().numpy().tobytes() for parameter in network.parameters())
+
+
+def test_the_lessons_network_is_the_lessons() -> None:
+    network = build("mlp", LESSON, 10, seed=0)
+
+    assert layers(network, LESSON) == [
+        Layer("flatten", "Flatten", (784,), 0),
+        Layer("hidden", "Linear", (128,), 100_480),
+        Layer("relu", "ReLU", (128,), 0),
+        Layer("logits", "Linear", (10,), 1_290),
+    ]
+    assert parameter_count(network) == 101_770
+
+
+def test_the_lessons_weights_start_glorot_uniform_and_its_biases_at_zero() -> None:
+    network = build("mlp", LESSON, 10, seed=0)
+
+    for name, inputs, outputs in (("hidden", 784, 128), ("logits", 128, 10)):
+        limit = (6 / (inputs + outputs)) ** 0.5
+        weight = network.get_parameter(f"{name}.weight").detach()
+        assert float(weight.abs().max()) <= limit
+        assert float(weight.std()) == pytest.approx(limit / 3**0.5, rel=0.05)
+        assert float(weight.mean()) == pytest.approx(0, abs=limit / 10)
+        assert not network.get_parameter(f"{name}.bias").any()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_seed_alone_decides_the_weights(name: str) -> None:
+    torch.manual_seed(1)
+    first = build(name, LESSON, 10, seed=3)
+    torch.manual_seed(2)
+    second, other = build(name, LESSON, 10, seed=3), build(name, LESSON, 10, seed=4)
+
+    assert weights(first) == weights(second)
+    assert weights(first) != weights(other)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_building_leaves_pytorchs_random_state_alone(name: str) -> None:
+    before = torch.get_rng_state()
+
+    build(name, LESSON, 10, seed=3)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("spec", [LESSON, ImageSpec(4, 4), ImageSpec(9, 31), ImageSpec(32, 32, 3), ImageSpec(5, 64, 3)])
+@pytest.mark.parametrize("classes", [2, 17])
+def test_every_network_takes_every_size(name: str, spec: ImageSpec, classes: int) -> None:
+    network = build(name, spec, classes, seed=0)
+
+    answer = logits_of(network, np.zeros((3, *spec.shape), np.uint8))
+
+    assert (tuple(answer.shape), answer.dtype) == ((3, classes), torch.float32)
+    assert layers(network, spec)[-1].shape == (classes,)
+    assert sum(layer.parameters for layer in layers(network, spec)) == parameter_count(network)
+
+
+def test_images_too_small_for_a_network_are_refused_with_a_way_out() -> None:
+    with pytest.raises(ModelError) as caught:
+        build("cnn", ImageSpec(3, 3), 10, seed=0)
+
+    assert str(caught.value) == "images of 3x3 grey are too small for 'cnn' (use the network 'mlp', or larger images)"
+
+
+def test_an_unknown_network_offers_the_nearest_one() -> None:
+    with pytest.raises(UnknownName) as caught:
+        build("cn", LESSON, 10, seed=0)
+
+    assert str(caught.value).startswith("unknown network 'cn' (did you mean 'cnn'? known: ")
+
+
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_logits_do_not_depend_on_the_batch(batch: int) -> None:
+    network = build("cnn", ImageSpec(SIDE, SIDE), 3, seed=0).train()
+    images, _ = shapes(20)
+
+    answer = logits_of(network, images, batch)
+
+    torch.testing.assert_close(answer, logits_of(network, images))
+    assert network.training
+
+
+def test_pixels_are_scaled_and_channels_come_first() -> None:
+    grey = torch.tensor([[[0, 255], [51, 102]]], dtype=torch.uint8)
+    colour = torch.arange(12, dtype=torch.uint8).reshape(1, 2, 2, 3)
+
+    torch.testing.assert_close(to_pixels(grey), torch.tensor([[[[0, 1], [0.2, 0.4]]]]))
+    torch.testing.assert_close(to_pixels(colour)[0, 2] * 255, torch.tensor([[2.0, 5.0], [8.0, 11.0]]))
+
+
+class Odd(nn.Module):
+    """Answers something else than logits."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: Tensor) -> object:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Linear(5, 3), "the network does not take pixels of shape (4, 1, 8, 8): "),
+        (nn.Flatten(start_dim=0), "the network answered (256,) for 4 images"),
+        (nn.Identity(), "the network answered (4, 1, 8, 8) for 4 images"),
+        (Odd("words"), "the network answered str for 4 images"),
+        (Odd(torch.zeros(3, 3)), "the network answered (3, 3) for 4 images"),
+    ],
+)
+def test_a_network_that_does_not_classify_is_refused(network: nn.Module, message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        logits_of(network, np.zeros((4, 8, 8), np.uint8))
+
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint
