@@ -102,7 +102,6 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
     Keep the caller small: on Linux a process's peak memory starts from that of the process that started it.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it for itself
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args, **kwargs).result()
 

@@ -10,7 +10,8 @@ import hangtag
 
 SOURCE = Path(hangtag.__file__).parent
 ORDER = (
-    "errors", "files", "images", "datasets", "sources", "splits", "models", "recipes", "batches", "steps", "train",
+    "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes",
+    "batches", "dense", "steps", "train",
     "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle",
     "figures", "report", "lesson", "screen", "cli",
 )  # fmt: skip
@@ -21,16 +22,25 @@ HOMES = {
     "matplotlib": {"figures"},
     "onnx": {"export"},
     "onnxruntime": {"artifact"},
-    "platformdirs": {"datasets"},
+    "platformdirs": {"files"},
     "pooch": {"datasets"},
     "requests": {"datasets"},
     "rich": {"screen"},
     "safetensors": {"lifecycle"},
     "sklearn": {"classifier"},
-    "torch": {"models", "batches", "steps", "train", "export", "classifier", "lifecycle"},
+    "torch": {"models", "batches", "dense", "steps", "train", "export", "classifier", "lifecycle"},
     "typer": {"cli"},
 }
-LIGHT = ("errors", "files", "images", "evaluate", "artifact", "predictor", "runs")  # what predicting may reach
+LIGHT = (
+    "errors",
+    "files",
+    "native",
+    "images",
+    "evaluate",
+    "artifact",
+    "predictor",
+    "runs",
+)  # what predicting may reach
 FORBIDDEN_TO_LIGHT = {"torch", "sklearn", "onnx", "safetensors", "matplotlib"}
 
 

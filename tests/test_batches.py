@@ -13,8 +13,12 @@ CPU = torch.device("cpu")
 PLAIN = replace(find_recipe("tutorial"), batch_size=8)
 
 
+def chunks(batches: Batches, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [batches.chunk(epoch, number) for number in range(batches.chunks)]
+
+
 def labels_of(batches: Batches, epoch: int) -> list[int]:
-    return [int(label) for _, labels in batches.epoch(epoch) for label in labels]
+    return [int(label) for _, labels in chunks(batches, epoch) for label in labels]
 
 
 def test_every_image_comes_once_an_epoch_with_its_own_label() -> None:
@@ -23,8 +27,8 @@ def test_every_image_comes_once_an_epoch_with_its_own_label() -> None:
     batches = Batches(images, labels, PLAIN, 0, CPU)
 
     pairs = [
-        (round(float(image[0, 0, 0]) * 255), int(label))
-        for pixels, chunk in batches.epoch(1)
+        (int(image[0, 0, 0]), int(label))
+        for pixels, chunk in chunks(batches, 1)
         for image, label in zip(pixels, chunk, strict=True)
     ]
 
@@ -67,7 +71,7 @@ def test_alternating_flip_shows_each_image_both_ways_in_two_epochs() -> None:
     batches = Batches(images, np.zeros(20, np.int64), replace(PLAIN, flip=True), 0, CPU)
 
     def mirrored(epoch: int) -> int:
-        return sum(int((pixels[:, 0, 0, -1] > 0).sum()) for pixels, _ in batches.epoch(epoch))
+        return sum(int((pixels[:, 0, 0, -1] > 0).sum()) for pixels, _ in chunks(batches, epoch))
 
     assert 0 < mirrored(1) < 20
     assert mirrored(1) + mirrored(2) == 20

@@ -1,22 +1,20 @@
 """Images on the device, shuffled and augmented many batches at a time.
 
-Images stay uint8 until a chunk of some batches is needed; gathering, flipping, shifting and scaling a chunk at once
-leaves nothing of that to each step. The order and the augmentation of an epoch depend on (seed, epoch) alone.
+Images stay uint8, a quarter of the bytes to move; gathering, flipping and shifting a chunk of some batches at once
+leaves nothing of that to each step. What a chunk holds depends on (seed, epoch, number) alone: any one can be made
+again.
 """
-
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hangtag.images import Images
-from hangtag.models import to_pixels
 from hangtag.recipes import Recipe
 
 __all__ = ["Batches"]
 
-_CHUNK_PIXELS = 1_600_000  # 6 MB as float32: stays in a processor's cache
+_CHUNK_PIXELS = 1_600_000  # 6 MB once float32: stays in a processor's cache
 
 
 class Batches:
@@ -35,47 +33,61 @@ class Batches:
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
         self.recipe = recipe
         self.seed = seed
-        first = torch.Generator().manual_seed(_mixed(seed, 0))
-        self.turns = torch.randint(0, 2, (len(labels),), generator=first).to(device)  # who is mirrored in even epochs
+        self.turns = torch.randint(0, 2, (len(labels),), generator=_random(seed, 0)).to(
+            device
+        )  # who is mirrored in even epochs
         self.batch_size = min(recipe.batch_size, len(labels))
         whole, rest = divmod(len(labels), self.batch_size)
         self.steps = whole + (1 if rest and recipe.last_partial_batch else 0)
         """Steps of one epoch."""
+        self._chunk_steps = max(1, _CHUNK_PIXELS // (self.images[0].numel() * self.batch_size))
+        self.chunks = -(-self.steps // self._chunk_steps)
+        """Chunks of one epoch."""
+        self._order = (0, torch.empty(0))
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Chunks of an epoch: float32 pixels (M, C, H, W) from 0 to 1, and labels (M,); split them by `batch_size`."""
-        random = torch.Generator().manual_seed(_mixed(self.seed, number))
-        order = torch.randperm(len(self.labels), generator=random)[: self.steps * self.batch_size]
-        per_image = self.images[0].numel()
-        batches_per_chunk = max(1, _CHUNK_PIXELS // (per_image * self.batch_size))
-        for positions in torch.split(order.to(self.images.device), batches_per_chunk * self.batch_size):
-            pixels = to_pixels(self.images.index_select(0, positions))
-            yield self._augmented(pixels, positions, number, random), self.labels[positions]
-
-    def _augmented(self, pixels: Tensor, positions: Tensor, epoch: int, random: torch.Generator) -> Tensor:
+    def chunk(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
+        """Chunk `number` (from 0) of an epoch: uint8 images (M, C, H, W), labels (M,); split them by `batch_size`."""
+        length = self._chunk_steps * self.batch_size
+        positions = self._positions(epoch)[: self.steps * self.batch_size][number * length :][:length]
+        chunk = self.images.index_select(0, positions)
+        chunk = chunk.unsqueeze(1) if chunk.ndim == 3 else chunk.permute(0, 3, 1, 2)
         if self.recipe.flip:
-            pixels = flipped(pixels, (self.turns[positions] + epoch) % 2 == 0)
+            chunk = flipped(chunk, (self.turns[positions] + epoch) % 2 == 0)
         if self.recipe.shift:
-            pixels = shifted(pixels, self.recipe.shift, random)
-        return pixels
+            chunk = shifted(chunk, self.recipe.shift, _random(self.seed, epoch, number))
+        return chunk, self.labels[positions]
+
+    def _positions(self, epoch: int) -> Tensor:
+        """All images in the order of an epoch."""
+        if self._order[0] != epoch:
+            order = torch.randperm(len(self.labels), generator=_random(self.seed, epoch))
+            self._order = (epoch, order.to(self.images.device))
+        return self._order[1]
 
 
-def flipped(pixels: Tensor, mirror: Tensor) -> Tensor:
+def flipped(images: Tensor, mirror: Tensor) -> Tensor:
     """(M, C, H, W), those chosen by `mirror` (M,) mirrored left to right."""
-    return torch.where(mirror[:, None, None, None], pixels.flip(3), pixels)
+    return torch.where(mirror[:, None, None, None], images.flip(3), images)
 
 
-def shifted(pixels: Tensor, most: int, random: torch.Generator) -> Tensor:
-    """(M, C, H, W), each moved by -most..most pixels down and right; edges are reflected."""
-    count, _, height, width = pixels.shape
-    padded = torch.nn.functional.pad(pixels, (most, most, most, most), mode="reflect")
-    moves = torch.randint(0, 2 * most + 1, (2, count), generator=random).to(pixels.device)
-    rows = moves[0][:, None] + torch.arange(height, device=pixels.device)
-    columns = moves[1][:, None] + torch.arange(width, device=pixels.device)
-    which = torch.arange(count, device=pixels.device)
-    return padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+def shifted(images: Tensor, most: int, random: torch.Generator) -> Tensor:
+    """(M, C, H, W), each moved by -most..most pixels down and right; what comes in at an edge mirrors the inside."""
+    count, _, height, width = images.shape
+    moves = torch.randint(-most, most + 1, (2, count), generator=random).to(images.device)
+    rows, columns = (
+        _reflected(move[:, None] + torch.arange(size, device=images.device), size)
+        for move, size in zip(moves, (height, width), strict=True)
+    )
+    which = torch.arange(count, device=images.device)
+    return images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _mixed(seed: int, epoch: int) -> int:
-    """One 63-bit seed from two numbers, without the collisions of adding them."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+def _reflected(positions: Tensor, size: int) -> Tensor:
+    """Positions outside 0..size-1 sent back inside, as by a mirror at the edge."""
+    return (size - 1 - (size - 1 - positions.abs()).abs()).clamp_min(0)
+
+
+def _random(*numbers: int) -> torch.Generator:
+    """A generator that these numbers decide, without the collisions of adding them."""
+    mixed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed >> 1))

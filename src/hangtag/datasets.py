@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import DataError, DownloadError, SaveError, UnknownName, UsageError
-from hangtag.files import new_folder_whole
+from hangtag.files import cache_home, new_folder_whole
 from hangtag.images import Images
 
 __all__ = ["FASHION_MNIST", "NAMED", "Found", "NamedSet", "Progress", "cache_folder", "fetch", "fingerprint"]
@@ -132,10 +132,8 @@ def fetch(name: str, path: Path | None = None, progress: Progress | None = None)
 
 
 def cache_folder(name: str) -> Path:
-    """Where the named set is kept once it was read; `XDG_CACHE_HOME` moves it."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("hangtag")) / "datasets" / name
+    """Where the named set is kept once it was read."""
+    return cache_home("datasets") / name
 
 
 def fingerprint(images: NDArray[Any], labels: NDArray[Any]) -> str:

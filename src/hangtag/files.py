@@ -15,9 +15,25 @@ from typing import Any
 
 from hangtag.errors import SaveError
 
-__all__ = ["append_line", "make_folder", "new_folder", "new_folder_whole", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "append_line",
+    "cache_home",
+    "make_folder",
+    "new_folder",
+    "new_folder_whole",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def cache_home(kind: str) -> Path:
+    """Where things that can be made again are kept; `XDG_CACHE_HOME` moves it. The folder may not be there yet."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("hangtag")) / kind
 
 
 def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:

@@ -15,7 +15,11 @@ from torch import Tensor, nn
 from hangtag.errors import ModelError, UnknownName
 from hangtag.images import Images, ImageSpec
 
-__all__ = ["NETWORKS", "Layer", "build", "layers", "logits_of", "parameter_count", "to_pixels"]
+__all__ = ["NETWORKS", "WHITE", "Layer", "build", "layers", "logits_of", "parameter_count", "to_pixels"]
+
+
+WHITE = 255
+"""The largest value of a uint8 pixel: networks see pixels divided by it."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ def logits_of(network: nn.Module, images: Images, batch: int = 1000) -> Tensor:
 def to_pixels(images: Tensor) -> Tensor:
     """uint8 (N, H, W) or (N, H, W, 3) -> float32 (N, C, H, W) from 0 to 1."""
     first = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return torch.div(first, 255)
+    return torch.div(first, WHITE)
 
 
 def _dense(inputs: int, outputs: int) -> nn.Linear:

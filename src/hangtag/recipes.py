@@ -8,7 +8,11 @@ from typing import Any
 
 from hangtag.errors import UnknownName, UsageError
 
-__all__ = ["DEFAULT", "RECIPES", "Recipe", "find_recipe"]
+__all__ = ["ADAM_BETA1", "DEFAULT", "RECIPES", "Recipe", "find_recipe"]
+
+
+ADAM_BETA1 = 0.9
+"""Decay of Adam's first moment, in every recipe."""
 
 
 @dataclass(frozen=True)

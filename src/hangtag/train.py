@@ -93,7 +93,7 @@ def train(
     device = torch.device(device)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
     network.train()
-    with _settings(recipe):
+    with _settings(recipe, None):
         torch.ones(1 << 20).sum()  # worker threads take these settings over when they start, at the first large sum
     batches = Batches(images, labels, recipe, seed, device)
     steps = steps_for(network, recipe, batches.batch_size, device)
@@ -104,11 +104,12 @@ def train(
         sums = _Sums(recipe.label_smoothing)
         step = 0
         stopped = False
-        for chunk, (pixels, labels_) in enumerate(batches.epoch(number)):
-            count = math.ceil(len(labels_) / batches.batch_size)
-            rates = [learning_rate(recipe, (taken + ahead) / total) for ahead in range(count)]
-            with _own_randomness(seed, number, chunk), _settings(recipe):
-                sums.add(steps.take(pixels, labels_, rates), labels_)
+        for chunk in range(batches.chunks):
+            with _own_randomness(device, seed, number, chunk), _settings(recipe, steps.torch_threads):
+                images_, labels_ = batches.chunk(number, chunk)
+                count = math.ceil(len(labels_) / batches.batch_size)
+                rates = [learning_rate(recipe, (taken + ahead) / total) for ahead in range(count)]
+                sums.add(steps.take(images_, labels_, rates), labels_)
             step, taken, rate = step + count, taken + count, rates[-1]
             loss, accuracy = sums.means()
             if not np.isfinite(loss):
@@ -181,22 +182,31 @@ class _Sums:
 
 
 @contextmanager
-def _own_randomness(*numbers: int) -> Iterator[None]:
+def _own_randomness(device: torch.device, *numbers: int) -> Iterator[None]:
     """Dropout and the like draw from these numbers; PyTorch's own random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+    # `torch.manual_seed` and `fork_rng` do this for every kind of device, which takes longer than some chunks.
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or torch.cuda.current_device()])
+    before = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+    try:
         yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
 
 
 @contextmanager
-def _settings(recipe: Recipe) -> Iterator[None]:
+def _settings(recipe: Recipe, threads: int | None) -> Iterator[None]:
     """PyTorch as a training wants it inside the block, as before after it.
 
     Numbers below 1e-38 count as zero: Adam's averages for pixels that are always black fade into them, and
     processors are slow with them.
     """
     cores = torch.get_num_threads()
-    torch.set_num_threads(min(recipe.cores or cores, cores))
+    torch.set_num_threads(threads or min(recipe.cores or cores, cores))
     torch.set_flush_denormal(True)
     try:
         yield

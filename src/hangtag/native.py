@@ -1,0 +1,95 @@
+"""C sources of ours as loaded libraries: compiled for this very processor when first needed, then kept.
+
+A machine without a C compiler gets nothing, and callers then do the same in PyTorch; `HANGTAG_NATIVE=off` asks for it.
+It does not know what the sources compute.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from hangtag.files import cache_home
+
+__all__ = ["library"]
+
+_COMPILERS = ("cc", "gcc", "clang")
+_FLAGS = (
+    "-std=gnu11",
+    "-O3",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+_LIBRARY = ("-shared", "-fPIC", "-pthread")
+_FOR_THIS_PROCESSOR: tuple[list[str], ...] = (
+    ["-march=native", "-mprefer-vector-width=512"],
+    ["-march=native"],
+    ["-mcpu=native"],
+    [],
+)
+_MOST_SECONDS = 60.0
+
+
+@functools.cache
+def library(source: Path) -> ctypes.CDLL | None:
+    """The compiled form of a C file, or None where it cannot be had.
+
+    Compiling takes about a second, once for each source, compiler and processor; the result lies in the user's cache.
+    """
+    if os.environ.get("HANGTAG_NATIVE", "").lower() in ("off", "0", "no", "false"):
+        return None
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", ""), *_COMPILERS))), None)
+    if compiler is None:
+        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        version = _run(compiler, "--version")
+        about = [
+            source.read_text(encoding="utf-8"),
+            compiler,
+            version,
+            _processor(),
+            repr((_FLAGS, _FOR_THIS_PROCESSOR)),
+        ]
+        key = hashlib.sha256("\0".join(about).encode()).hexdigest()[:16]
+        file = cache_home("native") / f"{source.stem}-{key}.so"
+        if not file.is_file():
+            _compile(compiler, source, file)
+        return ctypes.CDLL(str(file))
+    return None
+
+
+def _compile(compiler: str, source: Path, file: Path) -> None:
+    """Whole or not at all, and safe beside another process that does the same."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        made = Path(folder) / file.name
+        for number, flags in enumerate(_FOR_THIS_PROCESSOR, start=1):
+            try:
+                _run(compiler, *_FLAGS, *_LIBRARY, *flags, str(source), "-o", str(made), "-lm")
+                break
+            except subprocess.CalledProcessError:
+                if number == len(_FOR_THIS_PROCESSOR):
+                    raise
+        made.replace(file)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_MOST_SECONDS)
+    return done.stdout
+
+
+def _processor() -> str:
+    """What `-march=native` looks at; a home shared by two machines keeps a library for each."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    kept = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(
+        [platform.machine(), platform.processor(), *dict.fromkeys(li for li in lines if li.startswith(kept))]
+    )
