@@ -13,10 +13,10 @@ ORDER = (
     "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes",
     "batches", "dense", "steps", "train",
     "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle",
-    "figures", "report", "lesson", "screen", "cli",
+    "figures", "page", "report", "lesson", "screen", "cli",
 )  # fmt: skip
-LEAVES = {"figures", "report", "lesson", "screen", "cli"}
-MAY_IMPORT_LEAVES = {"cli": LEAVES, "report": {"figures"}, "lesson": {"figures"}}
+LEAVES = {"figures", "page", "report", "lesson", "screen", "cli"}
+MAY_IMPORT_LEAVES = {"cli": LEAVES, "report": {"figures", "page"}, "lesson": {"figures"}}
 HOMES = {
     "PIL": {"images"},
     "matplotlib": {"figures"},

@@ -134,3 +134,9 @@ def test_a_network_that_does_not_classify_is_refused(network: nn.Module, message
 
     assert caught.value.message.startswith(message)
     assert caught.value.hint
+
+
+def test_no_images_give_no_logits() -> None:
+    network = build("mlp", ImageSpec(8, 8), 3, seed=0)
+
+    assert logits_of(network, np.zeros((0, 8, 8), np.uint8)).shape == (0, 3)

@@ -229,3 +229,17 @@ def test_the_machine_is_described() -> None:
 def test_the_time_is_in_utc_to_the_second() -> None:
     assert len(now()) == len("2026-01-01T00:00:00+00:00")
     assert now().endswith("+00:00")
+
+
+def test_a_name_taken_at_the_same_moment_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/clothes").mkdir(parents=True)
+    honest, looked = Path.exists, []
+
+    def exists(path: Path) -> bool:
+        looked.append(path)
+        return False if len(looked) == 1 else honest(path)  # as if the other process came just after the look
+
+    monkeypatch.setattr(Path, "exists", exists)
+
+    assert new_run(None, "clothes").path == Path("runs/clothes-2")

@@ -292,3 +292,16 @@ def test_exported_pictures_are_the_images_in_folders_by_class(tmp_path: Path) ->
     assert paths == [tmp_path / "out" / folders[label] / f"{position:05d}.png" for position, label in enumerate(LABELS)]
     np.testing.assert_array_equal([decode(path, ImageSpec(8, 8))[0] for path in paths], IMAGES)
     assert told[-1] == ("writing pictures", 9, 9)
+
+
+def test_classes_whose_names_make_one_folder_get_two(tmp_path: Path) -> None:
+    data = LabelledImages(IMAGES[:3], np.arange(3), ("a/b", "a:b", "A-B"), "names")
+
+    paths = export_folder(data, tmp_path)
+
+    assert [path.parent.name for path in paths] == ["a-b", "a-b-2", "A-B-3"]
+
+
+def test_a_home_folder_of_nobody_is_an_ordinary_wrong_name() -> None:
+    with pytest.raises(HangtagError, match="nosuchuser"):
+        read("~nosuchuser/pictures")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import ArtifactError, RunError
+from hangtag.files import user_path
 from hangtag.images import MAX_PIXELS, Images, ImageSpec
 
 __all__ = ["FORMAT", "INPUT", "METADATA_KEY", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "Metadata", "open_artifact"]
@@ -134,7 +135,7 @@ def open_artifact(source: str | Path | bytes) -> Artifact:
 def _read(source: str | Path | bytes) -> tuple[bytes, str]:
     if isinstance(source, bytes):
         return source, "model"
-    path = Path(source).expanduser()
+    path = user_path(source)
     try:
         if path.is_dir():
             if not (path / MODEL_FILE).is_file():

@@ -21,7 +21,7 @@ from hangtag.errors import DataError, ModelError, RunError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import build as build_artifact
 from hangtag.export import verify
-from hangtag.files import write_bytes
+from hangtag.files import user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images
 from hangtag.models import build as build_network
 from hangtag.models import logits_of, parameter_count
@@ -147,7 +147,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def save(self, path: str | Path) -> None:
         """Write the model file; `hangtag.load` opens it, without PyTorch."""
-        write_bytes(Path(path).expanduser(), self.to_bytes())
+        write_bytes(user_path(path), self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """The model file, proved on some training images to answer as the network does."""

@@ -59,7 +59,11 @@ def hangtag_itself(
         raise typer.Exit
 
 
-@app.command(name="data", epilog="Example: hangtag data fashion-mnist --export shoes --part test --first 20")
+@app.command(
+    name="data",
+    short_help="Fetch a data set and describe it.",
+    epilog="Example: hangtag data fashion-mnist --export shoes --part test --first 20",
+)
 def data_command(
     what: Data = "fashion-mnist",
     path: DataPath = None,
@@ -82,7 +86,10 @@ def data_command(
     return None
 
 
-@app.command(epilog="Example: hangtag look fashion-mnist --out pictures")
+@app.command(
+    short_help="Look at the images: pictures and a table of classes.",
+    epilog="Example: hangtag look fashion-mnist --out pictures",
+)
 def look(what: Data = "fashion-mnist", path: DataPath = None, out: Out = None, as_json: AsJson = False) -> None:
     """Look at the images: two pictures, a table of the classes, and a contact sheet in the terminal."""
     from hangtag import figures, screen
@@ -108,7 +115,7 @@ def look(what: Data = "fashion-mnist", path: DataPath = None, out: Out = None, a
     return None
 
 
-@app.command(epilog="Example: hangtag model tutorial")
+@app.command(short_help="Show a network layer by layer.", epilog="Example: hangtag model tutorial")
 def model(
     recipe: Annotated[str, typer.Argument(help="A recipe: fast, tutorial.")] = "fast", as_json: AsJson = False
 ) -> None:
@@ -134,7 +141,10 @@ def model(
     return None
 
 
-@app.command(epilog="Example: hangtag train fashion-mnist --recipe tutorial --out runs/lesson")
+@app.command(
+    short_help="Train, verify and judge a classifier.",
+    epilog="Example: hangtag train fashion-mnist --recipe tutorial --out runs/lesson",
+)
 def train(
     what: Data = "fashion-mnist",
     path: DataPath = None,
@@ -170,7 +180,7 @@ def train(
         raise typer.Exit(130)
 
 
-@app.command(epilog="Example: hangtag evaluate last")
+@app.command(short_help="Judge a run's model file again.", epilog="Example: hangtag evaluate last")
 def evaluate(
     run: RunName = "last",
     what: Annotated[str | None, typer.Argument(help="Other data to judge on; the run's own when not given.")] = None,
@@ -189,7 +199,7 @@ def evaluate(
     return None
 
 
-@app.command(epilog="Example: hangtag predict last shoe.png bag.jpg --top 3")
+@app.command(short_help="Say what is on pictures.", epilog="Example: hangtag predict last shoe.png bag.jpg --top 3")
 def predict(
     run: Annotated[str, typer.Argument(help="A run folder, its name under runs/, 'last', or a model.onnx.")],
     pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
@@ -219,7 +229,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: hangtag report last")
+@app.command(short_help="Write a run's report again.", epilog="Example: hangtag report last")
 def report(run: RunName = "last") -> None:
     """Write a run's report and pictures again."""
     from hangtag.lifecycle import judge, read_again
@@ -229,7 +239,7 @@ def report(run: RunName = "last") -> None:
     print(f"wrote {_write_report(found, read_again(found), judge(found))}")
 
 
-@app.command(epilog="Example: hangtag tutorial --out lesson")
+@app.command(short_help="Walk through the lesson on the real images.", epilog="Example: hangtag tutorial --out lesson")
 def tutorial(
     path: DataPath = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the six pictures.")] = Path("tutorial-pictures"),
@@ -253,7 +263,8 @@ def tutorial(
         "  your own pictures    hangtag predict RUN photo.jpg takes any size and colour, prepared as in training\n"
         "  a better model       hangtag train fashion-mnist      (recipe 'fast', about 92 % instead of 88 %)\n"
         "  a file that ships    every run holds model.onnx, verified to answer exactly as the trained network\n"
-        "  an honest number     accuracy comes with its 95 % interval, and with the gap to training explained"
+        "  an honest number     accuracy comes with its 95 % interval, and with the gap to training explained\n"
+        "  still open           a wrong answer can be very confident: read a probability as a score, not as a promise"
     )
 
 

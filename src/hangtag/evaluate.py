@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hangtag.errors import DataError
 
-__all__ = ["ClassResult", "Evaluation", "evaluate", "wilson"]
+__all__ = ["ClassResult", "Evaluation", "evaluate", "in_percent", "wilson"]
 
 _Z_95 = 1.959963984540054  # the 97.5 % point of the normal distribution
 
@@ -81,6 +81,18 @@ class Evaluation:
     def __str__(self) -> str:
         low, high = self.accuracy_interval
         return f"accuracy {self.accuracy:.4f} [{low:.4f}, {high:.4f}], loss {self.loss:.4f}, {self.images:,} images"
+
+
+def in_percent(probability: float) -> str:
+    """Whole percents; what is not certain is neither 100 nor 0.
+
+    >>> in_percent(0.75), in_percent(0.998), in_percent(1.0), in_percent(0.001)
+    ('75%', '>99%', '100%', '<1%')
+    """
+    shown = f"{probability:.0%}"
+    if shown == "100%" and probability < 1:
+        return ">99%"
+    return "<1%" if shown == "0%" and probability > 0 else shown
 
 
 def evaluate(

@@ -9,13 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import MissingExtra, UsageError
+from hangtag.evaluate import in_percent
 from hangtag.files import write_bytes
+
+if TYPE_CHECKING:
+    from hangtag.train import Epoch
 
 try:
     import matplotlib
@@ -204,13 +208,14 @@ def probability_bars(probabilities: NDArray[Any], class_names: Sequence[str], la
 
 
 @_style()
-def curves(history: Sequence[Mapping[str, Any]]) -> Picture:
+def curves(history: Sequence["Mapping[str, Any] | Epoch"]) -> Picture:
     """Loss and accuracy after each epoch, of the training images and, where there are any, of the held-out ones.
 
     Args:
-        history: `Epoch.to_json()` of each epoch.
+        history: each epoch, as an `Epoch` or as its `to_json()`.
     """
-    finished = [epoch for epoch in history if epoch.get("finished", True)]
+    tables = [epoch if isinstance(epoch, Mapping) else epoch.to_json() for epoch in history]
+    finished = [epoch for epoch in tables if epoch.get("finished", True)]
     if not finished:
         raise UsageError("there is no finished epoch to draw", "train for at least one epoch")
     figure = Picture(figsize=(9.6, 3.9), layout="constrained")
@@ -293,7 +298,7 @@ def mistakes(
         left, top = margin + column * across + (across - side) / 2, head + margin + row * down
         _show(sheet.axes(left, top, side, side), pixels, grey_map)
         said, is_really = class_names[predicted[index]], class_names[int(labels[index])]
-        sure = f"{probabilities[index, predicted[index]]:.0%}"
+        sure = in_percent(float(probabilities[index, predicted[index]]))
         sheet.text(left, top + side + 0.07, f"✗ {_name(said, 14)} {sure}", color=RED, fontsize=9)
         sheet.text(left, top + side + 0.26, f"is {_name(is_really, 18)}", color=BLUE, fontsize=9)
     return sheet.figure
@@ -418,7 +423,7 @@ def _verdict(
     predicted, longest = int(probabilities.argmax()), 24 if size > 10 else 16
     mark, colour = ("✓", BLUE) if predicted == label else ("✗", RED)
     said, is_really = _name(class_names[predicted], longest), _name(class_names[label], longest)
-    text = f"{mark} {said} {probabilities[predicted]:.0%} ({is_really})"
+    text = f"{mark} {said} {in_percent(float(probabilities[predicted]))} ({is_really})"
     box = axes.get_position(original=True)
     sheet.figure.text(box.x0, box.y1 + 0.07 / sheet.height, text, color=colour, fontsize=size, va="bottom")
 
@@ -458,7 +463,7 @@ def _highlighted(probabilities: NDArray[Any], label: int) -> set[int]:
 def _values(axes: Axes, probabilities: NDArray[Any], which: set[Any], size: float) -> None:
     """The probability over each of these bars."""
     for index in which:
-        place, text = (float(index), float(probabilities[index])), f"{probabilities[index]:.0%}"
+        place, text = (float(index), float(probabilities[index])), in_percent(float(probabilities[index]))
         axes.annotate(text, place, (0, 3), textcoords="offset points", ha="center", fontsize=size, color=FAINT)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "make_folder",
     "new_folder",
     "new_folder_whole",
+    "user_path",
     "write_bytes",
     "write_json",
     "write_text",
@@ -34,6 +35,14 @@ def cache_home(kind: str) -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("hangtag")) / kind
+
+
+def user_path(path: str | Path) -> Path:
+    """With `~` at its beginning replaced by a home folder, where there is such a user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:

@@ -151,7 +151,7 @@ def logits_of(network: nn.Module, images: Images, batch: int = 1000) -> Tensor:
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     rows = []
     try:
-        for start in range(0, len(images), batch):
+        for start in range(0, max(1, len(images)), batch):
             pixels = to_pixels(torch.from_numpy(np.array(images[start : start + batch]))).to(device)
             try:
                 answer = network(pixels)

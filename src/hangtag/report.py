@@ -4,11 +4,9 @@ Every number comes from the run's own files; the pictures, from the images that 
 the network and runs no script. It trains and evaluates nothing.
 """
 
-import base64
-import html
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.resources import files as package_files
@@ -19,19 +17,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import RunError, UsageError
-from hangtag.evaluate import ClassResult, Evaluation, wilson
+from hangtag.evaluate import ClassResult, Evaluation, in_percent, wilson
 from hangtag.files import write_text
 from hangtag.images import Images, encode_png
+from hangtag.page import (
+    MOST_ROWS,
+    bytes_in_words,
+    chart,
+    code_block,
+    data_uri,
+    definitions,
+    dig,
+    escaped,
+    hundred,
+    listed,
+    percent,
+    right_on,
+    seconds_in_words,
+    section,
+    shrunk,
+    table,
+    times,
+)
 from hangtag.runs import Run
 
 __all__ = ["write_report"]
 
 EXAMPLES, MISTAKES = 15, 12
-_CELLS, _ROWS, _BARS = 20, 40, 40  # most classes for a matrix in HTML, for a table without its own scroll bar, for bars
+_CELLS, _BARS = 20, 40  # most classes for a matrix in HTML, for bars
 _THUMB = 96  # pixels a side
 _DARK_GROUND = 16  # as in figures.py: light things on black are shown black on white
 _SURE = 0.9
-_SIGNS = {"training": "●", "validation": "■"}
 _FEW = 0.2  # a recall interval wider than this says little
 
 
@@ -73,7 +89,7 @@ class _Facts:
 
     @property
     def invert(self) -> bool:
-        background = _dig(self.config, "data", "image", "background")
+        background = dig(self.config, "data", "image", "background")
         return self.images.ndim == 3 and background is not None and int(background) <= _DARK_GROUND
 
     @cached_property
@@ -111,7 +127,7 @@ def _gather(run: Run, images: Images, labels: NDArray[np.int64], probabilities: 
 
 def _page(facts: _Facts) -> str:
     style = package_files("hangtag").joinpath("report.css").read_text(encoding="utf-8")
-    title = f"{_dig(facts.config, 'data', 'name', default='classifier')}, {facts.run.path.name}"
+    title = f"{dig(facts.config, 'data', 'name', default='classifier')}, {facts.run.path.name}"
     parts = (_headline, _advice, _examples, _per_class, _confusions, _mistakes, _training, _data, _use, _origin)
     sections = "".join(part(facts) for part in parts)
     return f"""<!DOCTYPE html>
@@ -121,7 +137,7 @@ def _page(facts: _Facts) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <link rel="icon" href="data:,">
-<title>{_e(title)}</title>
+<title>{escaped(title)}</title>
 <style>
 {style}</style>
 </head>
@@ -141,20 +157,22 @@ def _headline(facts: _Facts) -> str:
     baseline = int(facts.confusion.sum(axis=1).max()) / judged.images
     stopped = ""
     if config.get("status") not in (None, "finished"):
-        stopped = f'<p class="warning">This training is marked "{_e(config["status"])}"; its numbers may improve.</p>'
+        stopped = (
+            f'<p class="warning">This training is marked "{escaped(config["status"])}"; its numbers may improve.</p>'
+        )
     held_out = "" if facts.part == "test" else " There is no test part; these were held out of the training pictures."
     numbers = {
         "pictures judged": f"{judged.images:,}",
         "mistakes": f"{facts.wrong:,}",
-        "right by always naming the largest class": f"{_percent(baseline)}",
-        "model file": _bytes(_dig(config, "model", "bytes")),
+        "right by always naming the largest class": f"{percent(baseline)}",
+        "model file": bytes_in_words(dig(config, "model", "bytes")),
     }
-    tiles = "".join(f"<div><dt>{_e(name)}</dt><dd>{_e(value)}</dd></div>" for name, value in numbers.items())
+    tiles = "".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in numbers.items())
     return f"""<header>
-<p class="kicker">{_e(_dig(config, "data", "name", default="images"))} &middot; run {_e(facts.run.path.name)}
-&middot; {_e(str(config.get("created", ""))[:10])}</p>
-<h1>{_right_on(judged.accuracy, judged.images)} it had never seen
-<span class="interval">(95 % interval {_hundred(low)} to {_hundred(high)})</span></h1>
+<p class="kicker">{escaped(dig(config, "data", "name", default="images"))} &middot; run {escaped(facts.run.path.name)}
+&middot; {escaped(str(config.get("created", ""))[:10])}</p>
+<h1>{right_on(judged.accuracy, judged.images)} it had never seen
+<span class="interval">(95 % interval {hundred(low)} to {hundred(high)})</span></h1>
 <p>Measured on {images} of {len(judged.classes)} classes.{held_out} The interval says how far chance alone,
 in which pictures were there to judge, may have moved this number.</p>
 {stopped}<dl class="numbers">{tiles}</dl>
@@ -165,7 +183,7 @@ in which pictures were there to judge, may have moved this number.</p>
 def _advice(facts: _Facts) -> str:
     steps = [step for step in (_weakest(facts), _pair(facts), _sure(facts), _few(facts), _fit(facts)) if step]
     items = "".join(f"<li>{step}</li>" for step in steps)
-    return _section("Where it fails, and what to do next", f'<ol class="steps">{items}</ol>')
+    return section("Where it fails, and what to do next", f'<ol class="steps">{items}</ol>')
 
 
 def _weakest(facts: _Facts) -> str:
@@ -176,8 +194,8 @@ def _weakest(facts: _Facts) -> str:
         )
     found = sorted((row.recall, row.name) for row in facts.evaluation.classes if row.recall is not None)
     worst = [pair for pair in found[:3] if pair[0] < facts.evaluation.accuracy] or found[:1]
-    weak = _listed([f"<b>{_e(name)}</b>" for _, name in worst])
-    finds = _listed([_hundred(recall) for recall, _ in worst])
+    weak = listed([f"<b>{escaped(name)}</b>" for _, name in worst])
+    finds = listed([hundred(recall) for recall, _ in worst])
     return (
         f"Weakest on {weak}: it finds {finds} of 100 pictures of {'them' if len(worst) > 1 else 'it'}. More, and more "
         f"varied, training pictures of {'these classes' if len(worst) > 1 else 'this class'} help most."
@@ -193,10 +211,11 @@ def _pair(facts: _Facts) -> str:
     if off[second, first] > off[first, second]:
         first, second = second, first
     there, back = int(off[first, second]), int(off[second, first])
-    reverse = f", the other way round {_times(back)}" if back else ""
+    reverse = f", the other way round {times(back)}" if back else ""
     return (
-        f"Most often confused: <b>{_e(facts.names[first])}</b> was taken for <b>{_e(facts.names[second])}</b> "
-        f"{_times(there)}{reverse}; together {_percent((there + back) / facts.wrong)} of all mistakes. Where a person "
+        f"Most often confused: <b>{escaped(facts.names[first])}</b> was taken for "
+        f"<b>{escaped(facts.names[second])}</b> "
+        f"{times(there)}{reverse}; together {percent((there + back) / facts.wrong)} of all mistakes. Where a person "
         "cannot tell them apart either, check the labels or merge the classes; where one can, add such pictures."
     )
 
@@ -209,8 +228,8 @@ def _sure(facts: _Facts) -> str:
     hits = int((facts.predicted == facts.labels)[sure].sum())
     low, high = wilson(hits, count)
     return (
-        f"On {_hundred(count / len(sure))} of 100 pictures it was at least {_SURE:.0%} sure, and right on "
-        f"{_hundred(hits / count)} of 100 of those (95&nbsp;% interval {_hundred(low)} to {_hundred(high)}). "
+        f"On {hundred(count / len(sure))} of 100 pictures it was at least {_SURE:.0%} sure, and right on "
+        f"{hundred(hits / count)} of 100 of those (95&nbsp;% interval {hundred(low)} to {hundred(high)}). "
         f"{'A person could check the others.' if count < len(sure) else ''}"
     )
 
@@ -220,7 +239,7 @@ def _few(facts: _Facts) -> str:
     if not unsure:
         return ""
     fewest = sorted(unsure, key=lambda row: row.images)[:3]
-    shown = _listed([f"<b>{_e(row.name)}</b> ({row.images:,})" for row in fewest])
+    shown = listed([f"<b>{escaped(row.name)}</b> ({row.images:,})" for row in fewest])
     more = f" and {len(unsure) - 3} more classes" if len(unsure) > 3 else ""
     return f"Too few pictures to judge {shown}{more}: collect more before trusting their numbers."
 
@@ -231,8 +250,8 @@ def _width(row: ClassResult) -> float:
 
 def _fit(facts: _Facts) -> str:
     recipe, judged = facts.config.get("recipe", {}), facts.evaluation
-    what = _dig(facts.config, "source", "what") or _dig(facts.config, "data", "name", default="DATA")
-    fast = f"<code>hangtag train {_e(shlex.quote(str(what)))} --recipe fast</code>"
+    what = dig(facts.config, "source", "what") or dig(facts.config, "data", "name", default="DATA")
+    fast = f"<code>hangtag train {escaped(shlex.quote(str(what)))} --recipe fast</code>"
     varied = recipe.get("flip") or recipe.get("shift")
     if judged.training_accuracy is None:
         return ""
@@ -241,7 +260,7 @@ def _fit(facts: _Facts) -> str:
         remedy = "." if varied else f", and so does a network that looks for shapes: {fast}."
         return f"It does {gap:.1f} points better on the pictures it learned from. More training pictures help{remedy}"
     if judged.training_accuracy < 0.9:
-        learned = f"It is right on only {_hundred(judged.training_accuracy)} of 100 pictures it learned from"
+        learned = f"It is right on only {hundred(judged.training_accuracy)} of 100 pictures it learned from"
         return f"{learned}: train longer (<code>--epochs</code>), or use another recipe or network."
     return ""
 
@@ -251,18 +270,17 @@ def _examples(facts: _Facts) -> str:
     note = "The first pictures, not chosen: what the model said, how sure it was and, in brackets, what each really is."
     if len(facts.names) <= _BARS:
         note += " Bars: the probability of every class, by its number; blue is the true class, red a wrong answer."
-    return _section("What it says", f'<div class="cards">{cards}</div>', note)
+    return section("What it says", f'<div class="cards">{cards}</div>', note)
 
 
 def _card(facts: _Facts, index: int) -> str:
     said, label = int(facts.predicted[index]), int(facts.labels[index])
     kind, mark = ("right", "✓") if said == label else ("wrong", "✗")
-    sure = f"{facts.probabilities[index, said]:.0%}"
     row = facts.probabilities[index]
     bars = _bars(row, label, facts.names) if len(row) <= _BARS else _best(row, facts.names)
     return (
-        f'<figure class="card {kind}"><figcaption><b class="{kind}">{mark} {_e(facts.names[said])} {sure}</b> '
-        f"({_e(facts.names[label])})</figcaption>"
+        f'<figure class="card {kind}"><figcaption><b class="{kind}">{mark} {_with_share(facts.names, row, said)}</b> '
+        f"({escaped(facts.names[label])})</figcaption>"
         f'<div class="beside">{_picture(facts, index)}{bars}</div></figure>\n'
     )
 
@@ -276,7 +294,7 @@ def _bars(probabilities: NDArray[np.floating[Any]], label: int, names: Sequence[
         if value >= 0.005:
             parts += (
                 f'<rect class="{kind}" x="{(index + 0.12) * step:.1f}" y="{height * (1 - value):.1f}" '
-                f'width="{0.76 * step:.1f}" height="{height * value:.1f}"><title>{_e(names[index])} {value:.0%}</title>'
+                f'width="{0.76 * step:.1f}" height="{height * value:.1f}"><title>{_with_share(names, probabilities, index)}</title>'
                 "</rect>"
             )
         if count <= 12 or index % 10 == 0:
@@ -287,7 +305,12 @@ def _bars(probabilities: NDArray[np.floating[Any]], label: int, names: Sequence[
 def _best(probabilities: NDArray[np.floating[Any]], names: Sequence[str]) -> str:
     """Too many classes for bars: the three most probable ones in words."""
     best = np.argsort(-probabilities, kind="stable")[:3].tolist()
-    return f'<p class="note">{"<br>".join(f"{_e(names[index])} {probabilities[index]:.0%}" for index in best)}</p>'
+    return f'<p class="note">{"<br>".join(_with_share(names, probabilities, index) for index in best)}</p>'
+
+
+def _with_share(names: Sequence[str], probabilities: NDArray[np.floating[Any]], index: int) -> str:
+    """A class and how probable the model found it."""
+    return escaped(f"{names[index]} {in_percent(float(probabilities[index]))}")
 
 
 def _per_class(facts: _Facts) -> str:
@@ -297,15 +320,13 @@ def _per_class(facts: _Facts) -> str:
         "Recall: how many of 100 pictures of the class it finds. Precision: of 100 times it names the class, how "
         "often it is right. F1 joins the two."
     )
-    return _section("Class by class", _table(head, rows, "wide"), note)
+    return section("Class by class", table(head, rows, "wide"), note)
 
 
 def _class_row(number: int, row: ClassResult) -> list[str]:
-    interval = (
-        f"{_hundred(row.recall_interval[0])} to {_hundred(row.recall_interval[1])}" if row.recall_interval else ""
-    )
+    interval = f"{hundred(row.recall_interval[0])} to {hundred(row.recall_interval[1])}" if row.recall_interval else ""
     return [
-        f'<span class="index">{number}</span>{_e(row.name)}',
+        f'<span class="index">{number}</span>{escaped(row.name)}',
         _meter(row.recall),
         f'<span class="interval">{interval}</span>',
         _meter(row.precision),
@@ -317,7 +338,7 @@ def _class_row(number: int, row: ClassResult) -> list[str]:
 def _meter(share: float | None) -> str:
     if share is None:
         return "&ndash;"
-    return f'<span class="meter"><i style="width:{share:.1%}"></i></span>{_hundred(share)}'
+    return f'<span class="meter"><i style="width:{share:.1%}"></i></span>{hundred(share)}'
 
 
 def _confusions(facts: _Facts) -> str:
@@ -326,23 +347,23 @@ def _confusions(facts: _Facts) -> str:
         "larger share of the row."
     )
     if len(facts.names) <= _CELLS:
-        return _section("What it takes for what", _matrix(facts), note)
+        return section("What it takes for what", _matrix(facts), note)
     from hangtag import figures
 
     png = figures.confusion(facts.confusion, facts.names).png(dots_per_inch=100)
-    sheet = f'<img class="sheet" alt="confusion matrix" src="{_data_uri(png)}">'
-    return _section("What it takes for what", sheet, note)
+    sheet = f'<img class="sheet" alt="confusion matrix" src="{data_uri(png)}">'
+    return section("What it takes for what", sheet, note)
 
 
 def _matrix(facts: _Facts) -> str:
     share = facts.confusion / np.maximum(facts.confusion.sum(axis=1, keepdims=True), 1)
     worst = max(0.2, float((share - np.diag(np.diag(share))).max()))
-    head = "".join(f'<th scope="col"><span>{_e(name)}</span></th>' for name in facts.names)
+    head = "".join(f'<th scope="col"><span>{escaped(name)}</span></th>' for name in facts.names)
     body = ""
     for row, name in enumerate(facts.names):
         counts = zip(facts.confusion[row].tolist(), share[row].tolist(), strict=True)
         cells = "".join(_cell(count, part, row == column, worst) for column, (count, part) in enumerate(counts))
-        body += f'<tr><th scope="row" class="stick name">{_e(name)}</th>{cells}</tr>\n'
+        body += f'<tr><th scope="row" class="stick name">{escaped(name)}</th>{cells}</tr>\n'
     width = f"max-width:{10 + 4.6 * len(facts.names):.0f}rem"
     table = f'<thead><tr class="across"><th></th>{head}</tr></thead><tbody>{body}</tbody>'
     return f'<div class="scroll"><table class="confusion" style="{width}">{table}</table></div>'
@@ -359,21 +380,22 @@ def _cell(count: int, share: float, hit: bool, worst: float) -> str:
 def _mistakes(facts: _Facts) -> str:
     wrong = np.flatnonzero(facts.predicted != facts.labels)
     if not len(wrong):
-        return _section("Its surest mistakes", f"<p>No mistakes: right on all {len(facts.labels):,} pictures.</p>")
+        return section("Its surest mistakes", f"<p>No mistakes: right on all {len(facts.labels):,} pictures.</p>")
     surest = wrong[np.argsort(-facts.probabilities[wrong, facts.predicted[wrong]], kind="stable")][:MISTAKES]
     cards = ""
     for index in surest.tolist():
         said, label = facts.predicted[index], facts.labels[index]
         cards += (
-            f'<figure class="card">{_picture(facts, index)}<figcaption><span class="wrong">✗ {_e(facts.names[said])} '
-            f'{facts.probabilities[index, said]:.0%}</span><span class="said">is {_e(facts.names[label])}</span>'
+            f'<figure class="card">{_picture(facts, index)}<figcaption><span class="wrong">✗ '
+            f"{_with_share(facts.names, facts.probabilities[index], said)}</span>"
+            f'<span class="said">is {escaped(facts.names[label])}</span>'
             f'<span class="note">no. {index:,}</span></figcaption></figure>\n'
         )
     note = (
         f"The {len(surest)} of {len(wrong):,} mistakes it was most sure of. Look here first for wrong labels. The "
         "number is the picture's place among those judged, counted from 0."
     )
-    return _section("Its surest mistakes", f'<div class="cards small">{cards}</div>', note)
+    return section("Its surest mistakes", f'<div class="cards small">{cards}</div>', note)
 
 
 def _training(facts: _Facts) -> str:
@@ -394,68 +416,14 @@ def _training(facts: _Facts) -> str:
         "device": config.get("device"),
     }
     finished = [epoch for epoch in facts.history if epoch.get("finished", True)]
-    loss = _chart(finished, "loss", "Loss (lower is better)", 1, "")
-    accuracy = _chart(finished, "accuracy", "Accuracy (higher is better)", 100, "%")
-    return _section(
+    loss = chart(finished, "loss", "Loss (lower is better)", 1, "")
+    accuracy = chart(finished, "accuracy", "Accuracy (higher is better)", 100, "%")
+    return section(
         "How it was trained",
-        f'<p>{_e(facts.evaluation.gap_in_words)}</p><div class="charts">{loss}{accuracy}</div>'
-        f'<div class="columns"><div><h3>Recipe</h3>{_definitions(recipe)}</div>'
-        f"<div><h3>Network</h3>{_definitions(shown)}</div></div>",
+        f'<p>{escaped(facts.evaluation.gap_in_words)}</p><div class="charts">{loss}{accuracy}</div>'
+        f'<div class="columns"><div><h3>Recipe</h3>{definitions(recipe)}</div>'
+        f"<div><h3>Network</h3>{definitions(shown)}</div></div>",
     )
-
-
-def _chart(history: Sequence[Mapping[str, Any]], key: str, title: str, scale: int, unit: str) -> str:
-    """After each epoch: a line for the training pictures and, where there are any, one for those held out."""
-    lines = {
-        kind: [(epoch["number"], scale * epoch[field]) for epoch in history if epoch.get(field) is not None]
-        for kind, field in (("training", key), ("validation", f"val_{key}"))
-    }
-    lines = {kind: points for kind, points in lines.items() if points}
-    if not lines:
-        return ""
-    values = [value for points in lines.values() for _, value in points]
-    ticks = _ticks(min(values), max(values))
-    first, last = history[0]["number"], history[-1]["number"]
-    inside, keys = "", ""
-    for tick in ticks:
-        y = _down(tick, ticks)
-        inside += f'<line class="axis" x1="44" x2="356" y1="{y:.1f}" y2="{y:.1f}"/>'
-        inside += f'<text x="38" y="{y + 4:.1f}" text-anchor="end">{tick:g}{unit}</text>'
-    for number in sorted({round(first + (last - first) * part / 4) for part in range(5)}):
-        inside += f'<text x="{_across(number, first, last):.1f}" y="200" text-anchor="middle">{number}</text>'
-    for kind, points in lines.items():
-        places = [(_across(number, first, last), _down(value, ticks)) for number, value in points]
-        inside += f'<polyline class="{kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>'
-        inside += "".join(_marker(kind, x, y) for x, y in (places if len(places) <= 30 else places[-1:]))
-        keys += f'<span class="key {kind}">{_SIGNS[kind]} {kind}, last {points[-1][1]:.3g}{unit}</span> '
-    return (
-        f'<figure class="chart"><figcaption><b>{title}</b><br>{keys}</figcaption><svg viewBox="0 0 360 216" role="img" '
-        f'aria-label="{title}">{inside}<text x="200" y="215" text-anchor="middle">epoch</text></svg></figure>'
-    )
-
-
-def _down(value: float, ticks: Sequence[float]) -> float:
-    return 182 - 170 * (value - ticks[0]) / (ticks[-1] - ticks[0])
-
-
-def _across(number: float, first: float, last: float) -> float:
-    return 200.0 if first == last else 56 + 288 * (number - first) / (last - first)
-
-
-def _marker(kind: str, x: float, y: float) -> str:
-    if kind == "training":
-        return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>'
-    return f'<rect class="{kind}" x="{x - 2.4:.1f}" y="{y - 2.4:.1f}" width="4.8" height="4.8"/>'
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers that enclose both."""
-    span = max(high - low, 1e-3 * max(abs(high), 1e-3))
-    raw = span / 4
-    size = 10.0 ** np.floor(np.log10(raw))
-    step = size * min(factor for factor in (1, 2, 5, 10) if factor * size >= raw * 0.999)
-    bottom, top = np.floor(low / step), np.ceil(high / step)
-    return [float(round(step * number, 10)) for number in range(int(bottom), int(max(top, bottom + 1)) + 1)]
 
 
 def _data(facts: _Facts) -> str:
@@ -468,29 +436,29 @@ def _data(facts: _Facts) -> str:
         "read from": data.get("origin"),
         "pictures": parts or data.get("images"),
         "each": f"{width} × {height} pixels, {'grey' if facts.images.ndim == 3 else 'colour'}",
-        "size": _bytes(data.get("bytes")),
+        "size": bytes_in_words(data.get("bytes")),
         "fingerprint": data.get("fingerprint"),
     }
-    with_example = len(facts.names) <= _ROWS
+    with_example = len(facts.names) <= MOST_ROWS
     rows = []
     for number, name in enumerate(facts.names):
         first = np.flatnonzero(facts.labels == number)[:1].tolist()
         examples = ["".join(_picture(facts, index) for index in first)] if with_example else []
         cells = [f"{column[number]:,}" for column in counts.values()]
-        rows.append([f'<span class="index">{number}</span>{_e(name)}', *examples, *cells])
-    table = _table(("class", *(["example"] if with_example else []), *counts), rows)
-    body = f'<div class="columns"><div>{_definitions(shown)}</div><div>{table}</div></div>'
-    return _section("What it learned from", body)
+        rows.append([f'<span class="index">{number}</span>{escaped(name)}', *examples, *cells])
+    counted = table(("class", *(["example"] if with_example else []), *counts), rows)
+    body = f'<div class="columns"><div>{definitions(shown)}</div><div>{counted}</div></div>'
+    return section("What it learned from", body)
 
 
 def _use(facts: _Facts) -> str:
     path = facts.run.path
     command = f"hangtag predict {shlex.quote(path.name if path.parent.name == 'runs' else str(path))} photo.png"
     python = f'import hangtag\n\ntag = hangtag.load({json.dumps(str(path), ensure_ascii=False)})\ntag("photo.png")'
-    return _section(
+    return section(
         "Use the model",
-        f"<p>On the command line, for one picture or many:</p>{_code(command)}"
-        f"<p>In Python, without PyTorch:</p>{_code(python)}"
+        f"<p>On the command line, for one picture or many:</p>{code_block(command)}"
+        f"<p>In Python, without PyTorch:</p>{code_block(python)}"
         "<p>Elsewhere: <code>model.onnx</code> in the run's folder is all that is needed. Pixels of any size go in as "
         "uint8, probabilities come out; resizing and scaling are inside.</p>",
     )
@@ -500,121 +468,19 @@ def _origin(facts: _Facts) -> str:
     config = facts.config
     machine = dict(config.get("machine") or {})
     memory = machine.pop("memory_bytes", None)
-    seconds = {f"time to {name}": _seconds(value) for name, value in (config.get("seconds") or {}).items()}
-    made = {"model fingerprint": _dig(config, "model", "fingerprint"), "made": config.get("created"), **seconds}
-    versions = _definitions(config.get("versions") or {})
-    body = f"<div>{_definitions({**made, **machine, 'memory': _bytes(memory)})}</div><div>{versions}</div>"
-    return _section("Where it comes from", f'<div class="columns">{body}</div>')
-
-
-def _section(title: str, body: str, note: str = "") -> str:
-    said = f'<p class="note">{note}</p>\n' if note else ""
-    return f"<section>\n<h2>{title}</h2>\n{said}{body}\n</section>\n"
-
-
-def _table(head: Iterable[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """Cells are HTML; the first column names the row."""
-    titles = "".join(
-        f'<th scope="col"{_FIRST if not number else ""}>{_e(title)}</th>' for number, title in enumerate(head)
-    )
-    lines = (
-        f'<tr><th scope="row"{_FIRST}>{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>\n'
-        for row in rows
-    )
-    tall = " tall" if len(rows) > _ROWS else ""
-    body = f"<thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="scroll{tall}"><table class="{kind}">{body}</table></div>'
-
-
-_FIRST = ' class="name stick"'
-
-
-def _definitions(shown: Mapping[str, object]) -> str:
-    rows = (f"<dt>{_e(key)}</dt><dd>{_e(_text(value))}</dd>" for key, value in shown.items() if value not in (None, ""))
-    return f'<dl class="facts">{"".join(rows)}</dl>'
-
-
-def _code(text: str) -> str:
-    return f"<pre><code>{_e(text)}</code></pre>"
+    seconds = {f"time to {name}": seconds_in_words(value) for name, value in (config.get("seconds") or {}).items()}
+    made = {"model fingerprint": dig(config, "model", "fingerprint"), "made": config.get("created"), **seconds}
+    versions = definitions(config.get("versions") or {})
+    body = f"<div>{definitions({**made, **machine, 'memory': bytes_in_words(memory)})}</div><div>{versions}</div>"
+    return section("Where it comes from", f'<div class="columns">{body}</div>')
 
 
 def _picture(facts: _Facts, index: int) -> str:
     image = np.asarray(facts.images[index])
     step = -(-max(image.shape[:2]) // _THUMB)
     if step > 1:
-        image = _shrunk(image, step)
+        image = shrunk(image, step)
     image = 255 - image if facts.invert else image
     pixels = " pixels" if max(image.shape[:2]) < _THUMB // 2 else ""
-    alt = _e(facts.names[facts.labels[index]])
-    return f'<img class="picture{pixels}" alt="{alt}" src="{_data_uri(encode_png(image))}">'
-
-
-def _shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """The mean of each block of step x step pixels; blocks at the edges may be smaller."""
-    rows, columns = np.arange(0, image.shape[0], step), np.arange(0, image.shape[1], step)
-    sums = np.add.reduceat(np.add.reduceat(image.astype(np.float64), rows, axis=0), columns, axis=1)
-    sizes = np.outer(np.diff([*rows, image.shape[0]]), np.diff([*columns, image.shape[1]]))
-    means = sums / sizes.reshape(sizes.shape + (1,) * (image.ndim - 2))
-    small: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
-    return small
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _right_on(share: float, images: int) -> str:
-    return (
-        f"Right on {round(share * images)} of {images} pictures"
-        if images < 100
-        else f"Right on {_hundred(share)} of 100 pictures"
-    )
-
-
-def _hundred(share: float) -> str:
-    """A share out of 100; never rounded up to all of them."""
-    digits = next((digits for digits in (1, 2, 3) if share == 1 or float(f"{100 * share:.{digits}f}") < 100), 4)
-    return "100" if share == 1 else f"{100 * share:.{digits}f}"
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
-
-
-def _bytes(count: object) -> str:
-    if not isinstance(count, int):
-        return ""
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} bytes"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _listed(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _dig(table: Mapping[str, Any], *keys: str, default: Any = None) -> Any:
-    """A value that may not be there, some tables deep."""
-    value: Any = table
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return default if value is None else value
-
-
-def _e(value: object) -> str:
-    return html.escape(str(value))
+    alt = escaped(facts.names[facts.labels[index]])
+    return f'<img class="picture{pixels}" alt="{alt}" src="{data_uri(encode_png(image))}">'

@@ -22,8 +22,8 @@ from typing import Any
 
 import hangtag
 from hangtag.artifact import MODEL_FILE
-from hangtag.errors import RunError
-from hangtag.files import append_line, new_folder, write_bytes, write_json
+from hangtag.errors import RunError, SaveError
+from hangtag.files import append_line, new_folder, user_path, write_bytes, write_json
 
 __all__ = ["Run", "find_run", "machine", "new_run", "now", "versions"]
 
@@ -103,16 +103,28 @@ def new_run(wanted: Path | None, default_name: str) -> Run:
     """A new folder: `wanted`, which must not exist, or the first free of runs/NAME, runs/NAME-2, ..."""
     if wanted is None:
         names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 1_000_000))
-        wanted = next(RUNS / name for name in names if not (RUNS / name).exists())
-    elif wanted.exists():
+        return Run(next(RUNS / name for name in names if _made(RUNS / name)))
+    if not _made(wanted):
         raise RunError(f"{wanted}: already exists", "choose another name; earlier runs are never overwritten")
-    new_folder(wanted)
     return Run(wanted)
+
+
+def _made(folder: Path) -> bool:
+    """Whether this call made the folder; another process may take the name at any moment."""
+    if folder.exists():
+        return False
+    try:
+        new_folder(folder)
+    except SaveError:
+        if folder.exists():
+            return False
+        raise
+    return True
 
 
 def find_run(name: str | Path) -> Run:
     """The run at this path, or of this name under runs/; `last` is the newest finished one."""
-    given = Path(name).expanduser()
+    given = user_path(name)
     if str(name) == "last" and not given.exists():
         return _newest()
     try:

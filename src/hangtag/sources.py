@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hangtag import datasets
 from hangtag.datasets import Progress
 from hangtag.errors import DataError, UnknownName
-from hangtag.files import make_folder, write_bytes
+from hangtag.files import make_folder, user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images, encode_png
 
 __all__ = ["LabelledImages", "export_folder", "from_arrays", "read"]
@@ -120,7 +120,7 @@ def read(what: str | Path, path: str | Path | None = None, progress: Progress | 
     """
     name = str(what)
     if path is None and name not in datasets.NAMED:
-        folder = Path(what).expanduser()
+        folder = user_path(what)
         try:
             empty = not any(folder.iterdir())
         except NotADirectoryError:
@@ -132,7 +132,7 @@ def read(what: str | Path, path: str | Path | None = None, progress: Progress | 
         if empty:
             raise DataError(f"{folder}: the folder is empty", "name the folder that holds the IDX files")
         name, path = datasets.FASHION_MNIST.name, folder
-    found = datasets.fetch(name, Path(path).expanduser() if path is not None else None, progress)
+    found = datasets.fetch(name, user_path(path) if path is not None else None, progress)
     wanted = datasets.NAMED[name]
     train = wanted.images[0].items
     return LabelledImages(
@@ -151,10 +151,11 @@ def export_folder(data: LabelledImages, folder: Path, progress: Progress | None 
     A character that cannot be in a file name becomes a hyphen: `T-shirt/top` is in `T-shirt-top`.
     """
     paths = []
-    for name in data.class_names:
-        make_folder(folder / _file_name(name))
+    places = [folder / name for name in _folder_names(data.class_names)]
+    for place in places:
+        make_folder(place)
     for position, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
-        path = folder / _file_name(data.class_names[label]) / f"{position:05d}.png"
+        path = places[label] / f"{position:05d}.png"
         write_bytes(path, encode_png(image), sync=False)
         paths.append(path)
         if progress and (position % 100 == 0 or position + 1 == len(data)):
@@ -208,6 +209,17 @@ def _label_array(labels: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
         kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
         raise DataError(f"labels mix or are {kinds}", "labels are all names or all whole numbers, and none is missing")
     return given
+
+
+def _folder_names(class_names: Sequence[str]) -> list[str]:
+    """A folder for each class; names that would be one folder, on any system, get a number."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in map(_file_name, class_names):
+        free = next(each for each in (name, *(f"{name}-{n}" for n in range(2, 10**6))) if each.lower() not in taken)
+        taken.add(free.lower())
+        found.append(free)
+    return found
 
 
 def _file_name(class_name: str) -> str:
