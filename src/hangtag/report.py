@@ -294,8 +294,8 @@ def _bars(probabilities: NDArray[np.floating[Any]], label: int, names: Sequence[
         if value >= 0.005:
             parts += (
                 f'<rect class="{kind}" x="{(index + 0.12) * step:.1f}" y="{height * (1 - value):.1f}" '
-                f'width="{0.76 * step:.1f}" height="{height * value:.1f}"><title>{_with_share(names, probabilities, index)}</title>'
-                "</rect>"
+                f'width="{0.76 * step:.1f}" height="{height * value:.1f}">'
+                f"<title>{_with_share(names, probabilities, index)}</title></rect>"
             )
         if count <= 12 or index % 10 == 0:
             parts += f'<text x="{(index + 0.5) * step:.1f}" y="{height + 11:g}" text-anchor="middle">{index}</text>'
