@@ -6,6 +6,7 @@
     metrics.json          the evaluation
     history.jsonl         one line per epoch
     figures/*.png         pictures
+    checkpoints/          where an unfinished training goes on
     config.json           recipe, seed, data fingerprint, versions, machine, how it ended
 
 Each file is whole or not there (`files.py`). It does not train, evaluate or draw.
@@ -18,16 +19,18 @@ import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import hangtag
 from hangtag.artifact import MODEL_FILE
 from hangtag.errors import RunError, SaveError
-from hangtag.files import append_line, new_folder, user_path, write_bytes, write_json
+from hangtag.files import append_line, new_folder, user_path, write_bytes, write_json, write_text
 
-__all__ = ["Run", "find_run", "machine", "new_run", "now", "versions"]
+__all__ = ["TRAINING", "Run", "find_run", "machine", "new_run", "now", "unfinished", "versions"]
 
 RUNS = Path("runs")
+TRAINING = "training"
+"""The status of a run from its beginning to its end."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class Run:
     @property
     def weights(self) -> Path:
         return self.path / "weights.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     def config(self) -> dict[str, Any]:
         return self._read_table("config.json")
@@ -77,6 +84,25 @@ class Run:
 
     def write_weights(self, content: bytes) -> None:
         write_bytes(self.weights, content)
+
+    def lock(self) -> IO[str] | None:
+        """Held open by the one process that trains here; None while another one does."""
+        file = (self.path / ".lock").open("a", encoding="utf-8")
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ModuleNotFoundError:  # not on Windows: there nobody is kept out
+            pass
+        except OSError:
+            file.close()
+            return None
+        return file
+
+    def write_history(self, epochs: list[dict[str, Any]]) -> None:
+        """Replace what `add_epoch` wrote."""
+        lines = (json.dumps(epoch, ensure_ascii=False, allow_nan=False) + "\n" for epoch in epochs)
+        write_text(self.path / "history.jsonl", "".join(lines))
 
     def add_epoch(self, epoch: dict[str, Any]) -> None:
         append_line(self.path / "history.jsonl", epoch)
@@ -120,6 +146,19 @@ def _made(folder: Path) -> bool:
             return False
         raise
     return True
+
+
+def unfinished(wanted: Path | None, default_name: str) -> list[Run]:
+    """Runs whose training began and neither ended nor was stopped: `wanted`, or those `new_run` gave this name."""
+    paths = [wanted] if wanted else [RUNS / default_name, *sorted(RUNS.glob(f"{default_name}-*"))]
+    found = []
+    for path in paths:
+        try:
+            if Run(path).config().get("status") == TRAINING:
+                found.append(Run(path))
+        except RunError:
+            continue
+    return found
 
 
 def find_run(name: str | Path) -> Run:

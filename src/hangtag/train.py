@@ -131,11 +131,11 @@ def train(
                     f"the loss is no longer a number (epoch {number}, step {step})",
                     f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one",
                 )
-            if keeper is not None and keeper.due():
+            stopped = stop()
+            if keeper is not None and (stopped or keeper.due()):
                 seconds = time.perf_counter() - began
                 here = _Position(number, chunk + 1, seconds, sums.images, sums.hits, sums.loss)
                 keeper.save(partial(_checkpoint, network, steps, here))
-            stopped = stop()
             if stopped:
                 break
             if time.perf_counter() - reported > _REPORT_SECONDS:
