@@ -207,5 +207,5 @@ print(sorted(name for name in sys.modules if name.startswith("hangtag.")))
         tmp_path,
     )
 
-    ours = ["hangtag.artifact", "hangtag.errors", "hangtag.images", "hangtag.predictor"]
+    ours = ["hangtag.artifact", "hangtag.errors", "hangtag.files", "hangtag.images", "hangtag.predictor"]
     assert printed.splitlines() == [hangtag.load(toy_model())(PICTURE).label, "[]", str(ours)]

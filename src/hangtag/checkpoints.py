@@ -74,7 +74,7 @@ class Keeper:
     folder: Path
     saved: int = 0
     last: float = field(default_factory=time.perf_counter)
-    wait: float = _FIRST_SECONDS
+    wait: float = field(default_factory=lambda: _FIRST_SECONDS)
 
     def due(self) -> bool:
         return time.perf_counter() - self.last > self.wait

@@ -19,14 +19,14 @@ import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import hangtag
 from hangtag.artifact import MODEL_FILE
 from hangtag.errors import RunError, SaveError
 from hangtag.files import append_line, new_folder, user_path, write_bytes, write_json, write_text
 
-__all__ = ["TRAINING", "Run", "find_run", "machine", "new_run", "now", "unfinished", "versions"]
+__all__ = ["TRAINING", "Lock", "Run", "find_run", "machine", "new_run", "now", "unfinished", "versions"]
 
 RUNS = Path("runs")
 TRAINING = "training"
@@ -85,19 +85,19 @@ class Run:
     def write_weights(self, content: bytes) -> None:
         write_bytes(self.weights, content)
 
-    def lock(self) -> IO[str] | None:
-        """Held open by the one process that trains here; None while another one does."""
-        file = (self.path / ".lock").open("a", encoding="utf-8")
+    def lock(self) -> "Lock | None":
+        """For the one process that trains here; None while another one has it."""
         try:
             import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ModuleNotFoundError:  # not on Windows: there nobody is kept out
-            pass
+            return Lock(-1)
+        lock = Lock(os.open(self.path, os.O_RDONLY))  # of the folder itself
+        try:
+            fcntl.flock(lock.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.close()
+            lock.close()
             return None
-        return file
+        return lock
 
     def write_history(self, epochs: list[dict[str, Any]]) -> None:
         """Replace what `add_epoch` wrote."""
@@ -123,6 +123,21 @@ class Run:
         if not isinstance(table, dict):
             raise RunError(f"{self.path / name}: damaged: not a table", "train again")
         return table
+
+
+class Lock:
+    """Held until closed, or until nobody refers to it, or until the process ends in whatever way."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def close(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def new_run(wanted: Path | None, default_name: str) -> Run:
