@@ -8,7 +8,7 @@ STAMP := $(VENV)/.made
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test data lint types format docs docs-check bench bench-peers clean
+.PHONY: help demo test data lint types format docs docs-check soak bench bench-peers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -35,6 +35,9 @@ format: $(STAMP)  ## mend the style
 
 docs: $(STAMP) data  ## run the tutorials' code, put its real output and pictures into docs/
 	$(PYTHON) scripts/build_docs.py
+
+soak: $(STAMP) data  ## kill trainings at random instants; they must end with the same bits (about ten minutes)
+	$(PYTHON) scripts/soak.py
 
 bench: $(STAMP) data  ## measure everything the README claims (about 15 minutes)
 	$(PYTHON) benchmarks/run_all.py

@@ -11,7 +11,7 @@ import hangtag
 SOURCE = Path(hangtag.__file__).parent
 ORDER = (
     "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes",
-    "batches", "dense", "steps", "train",
+    "batches", "dense", "steps", "checkpoints", "train",
     "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle",
     "figures", "page", "report", "lesson", "screen", "cli",
 )  # fmt: skip
@@ -26,9 +26,9 @@ HOMES = {
     "pooch": {"datasets"},
     "requests": {"datasets"},
     "rich": {"screen"},
-    "safetensors": {"lifecycle"},
+    "safetensors": {"checkpoints", "lifecycle"},
     "sklearn": {"classifier"},
-    "torch": {"models", "batches", "dense", "steps", "train", "export", "classifier", "lifecycle"},
+    "torch": {"models", "batches", "dense", "steps", "checkpoints", "train", "export", "classifier", "lifecycle"},
     "typer": {"cli"},
 }
 LIGHT = (

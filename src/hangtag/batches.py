@@ -57,6 +57,10 @@ class Batches:
             chunk = shifted(chunk, self.recipe.shift, _random(self.seed, epoch, number))
         return chunk, self.labels[positions]
 
+    def steps_before(self, chunk: int) -> int:
+        """Steps of an epoch before this chunk of it."""
+        return min(self.steps, chunk * self._chunk_steps)
+
     def _positions(self, epoch: int) -> Tensor:
         """All images in the order of an epoch."""
         if self._order[0] != epoch:

@@ -5,7 +5,7 @@ here is what ships. It draws and writes nothing by itself, except in `save`.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sklearn.utils import Tags
 from torch import nn
 
 from hangtag.artifact import Metadata
+from hangtag.checkpoints import Checkpoint, Keeper
 from hangtag.errors import DataError, ModelError, RunError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import build as build_artifact
@@ -90,26 +91,34 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return self
 
     def fit_epochs(
-        self, X: LabelledImages | Images, y: Any = None, stop: Callable[[], bool] = lambda: False
+        self,
+        X: LabelledImages | Images,
+        y: Any = None,
+        stop: Callable[[], bool] = lambda: False,
+        keeper: Keeper | None = None,
+        resume: Checkpoint | None = None,
+        history: Sequence[Epoch] = (),
     ) -> Iterator[Epoch]:
         """`fit` as an iterator over its progress; whenever you leave it, what was learned so far is kept.
 
         Args:
             stop: asked some times a second; True ends the training.
+            keeper: saves checkpoints when it finds that due.
+            resume: go on from here, with the `history` of the epochs before.
         """
         data = self._prepare(X, y)
         recipe = self.recipe_ = self._recipe()
         device = choose_device(self.device)
         self.split_ = stratified(data.labels, recipe.validation, self.seed)
         self.network_ = self._network(data, recipe)
-        self.history_: list[Epoch] = []
+        self.history_: list[Epoch] = list(history)
         chosen, held_out = _part(data, self.split_.train), _part(data, self.split_.validation)
         self._content: bytes | None = None  # the model file, made when first asked for
         self._opened: Predictor | None = None
         self._sample = np.array(data.images[:_VERIFIED_IMAGES])
         for epoch in train(
             self.network_, chosen.images, chosen.labels, recipe, self.seed,
-            (held_out.images, held_out.labels), device, stop,
+            (held_out.images, held_out.labels), device, stop, keeper, resume,
         ):  # fmt: skip
             self._content = self._opened = None
             if epoch.finished:

@@ -6,6 +6,7 @@ failure, 130 for Ctrl-C. Heavy packages are imported inside the commands, so tha
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from hangtag.files import make_folder
 if TYPE_CHECKING:
     from hangtag.classifier import ImageClassifier
     from hangtag.lesson import Section
-    from hangtag.lifecycle import Judged
+    from hangtag.lifecycle import Judged, Training
     from hangtag.predictor import Predictor
     from hangtag.runs import Run
     from hangtag.sources import LabelledImages
@@ -153,22 +154,31 @@ def train(
     seed: Seed = 0,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="The run folder to make; must not exist.")] = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", help="Go on with this interrupted run, as it was begun.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train, export, verify and judge a classifier; everything lands in one run folder. Ctrl-C keeps what there is."""
-    from hangtag import screen
-    from hangtag.lifecycle import Training
+    """Train, export, verify and judge a classifier; everything lands in one run folder. Ctrl-C keeps what there is.
 
-    classifier = _classifier(recipe, epochs, seed, device)
-    data = _read(what, path)
-    training = Training(classifier, data, {"what": what, "path": str(path) if path else None}, out)
+    A training that was killed goes on where it was when the same command is given again, or with --resume.
+    """
+    from hangtag import screen
+
     console = screen.console(stderr=as_json)
-    console.print(f"training recipe '{recipe}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
+    training = _training(what, path, recipe, epochs, seed, device, out, resume)
+    data, name = training.data, training.config["recipe"]["name"]
+    console.print(f"training recipe '{name}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
+    if training.goes_on:
+        console.print(training.goes_on)
     with _stop_on_interrupt() as stop:
         screen.show_epochs(console, training.epochs(stop))
         stopped = stop()
         if stopped:
-            console.print("stopped; keeping what was learned so far")
+            console.print(
+                "stopped; keeping what was learned so far. "
+                f"To go on later: hangtag train --resume {shlex.quote(str(training.run.path))}"
+            )
         console.print("exporting, verifying and judging the model file ...")
         judged = training.finish()
         report = _write_report(training.run, data, judged)
@@ -300,6 +310,31 @@ def _print_error(error: HangtagError) -> None:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _training(
+    what: str,
+    path: Path | None,
+    recipe: str,
+    epochs: int | None,
+    seed: int,
+    device: str,
+    out: Path | None,
+    resume: str | None,
+) -> "Training":
+    """A new training, one that was killed, or the one that is named."""
+    from hangtag.runs import find_run
+
+    if resume is not None:
+        run = find_run(resume)
+        from hangtag.lifecycle import Training
+
+        return Training.of(run, device)
+    classifier = _classifier(recipe, epochs, seed, device)
+    data = _read(what, path)
+    from hangtag.lifecycle import Training
+
+    return Training(classifier, data, {"what": what, "path": str(path) if path else None}, out)
 
 
 def _classifier(recipe: str, epochs: int | None, seed: int, device: str) -> "ImageClassifier":

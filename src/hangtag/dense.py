@@ -56,6 +56,15 @@ class CompiledSteps:
         self._copy_weights(into_network=True)
         return logits
 
+    def state(self) -> dict[str, Tensor]:
+        averages = {"means": self.means, "squares": self.squares}
+        state = {f"{name}.{at}": value for name, values in averages.items() for at, value in enumerate(values)}
+        return {"taken": torch.tensor(self.taken), **state}
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        take_over(self.state(), state)
+        self.taken = int(state["taken"])
+
     def _take_equal(self, images: Tensor, labels: Tensor, rates: list[float], size: int, logits: Tensor) -> None:
         """Batches of one size, all arrays contiguous."""
         compiled = _compiled()
@@ -109,6 +118,14 @@ def _parts(stored: Tensor, layer: nn.Linear, first: bool) -> list[tuple[Tensor, 
         block = flat[begin * (inputs + 1) :][: width * (inputs + 1)].view(inputs + 1, width)
         parts.append((block.t()[: units - begin], slice(begin, begin + width)))
     return parts
+
+
+def take_over(into: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    """Copy saved tensors into those of the same names and shapes, or raise ValueError."""
+    if {name: value.shape for name, value in into.items()} != {name: value.shape for name, value in state.items()}:
+        raise ValueError("it is of other training steps, or of a processor of another kind")
+    for name, value in state.items():
+        into[name].copy_(value)
 
 
 class _Layer(ctypes.Structure):
@@ -179,6 +196,13 @@ class DenseSteps:
             matrix[:, -1].copy_(layer.bias.detach())
             layer.weight.data, layer.bias.data = matrix[:, :-1], matrix[:, -1]
         self.workspaces: dict[tuple[int, int], _Workspace] = {}
+
+    def state(self) -> dict[str, Tensor]:
+        return {"taken": torch.tensor(self.taken), "means": self.means[0], "squares": self.mean_squares[0]}
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        take_over(self.state(), state)
+        self.taken = int(state["taken"])
 
     @torch.inference_mode()
     def take(self, images: Tensor, labels: Tensor, rates: list[float]) -> Tensor:

@@ -14,18 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hangtag.checkpoints import Checkpoint, Keeper, newest
 from hangtag.classifier import ImageClassifier
-from hangtag.errors import DataError
+from hangtag.errors import DataError, RunError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
-from hangtag.models import layers, parameter_count
+from hangtag.models import NETWORKS, layers, parameter_count
 from hangtag.predictor import load
-from hangtag.runs import Run, machine, new_run, now, versions
+from hangtag.recipes import Recipe
+from hangtag.runs import TRAINING, Run, machine, new_run, now, unfinished, versions
 from hangtag.sources import LabelledImages, read
 from hangtag.splits import stratified
 from hangtag.train import Epoch
 
-__all__ = ["Judged", "Training", "judge", "judged_part", "read_again"]
+__all__ = ["STOPPED", "Judged", "Training", "judge", "judged_part", "read_again"]
+
+STOPPED = "stopped early"
+"""The status of a run that was asked to end before its last step."""
 
 
 class Judged:
@@ -52,7 +57,11 @@ class Training:
         classifier: unfitted.
         data: with a training part; a test part is judged at the end, else the held-out images are.
         source: what `read` was given, so that a later command can read it again.
-        out: the folder to make; None takes the next free name under runs/.
+        out: the folder to make; None takes the next free name under runs/. If an unfinished run of exactly this
+            training lies there (it was killed), it is gone on with.
+
+    Raises:
+        RunError: `out` holds another run.
     """
 
     def __init__(
@@ -60,12 +69,10 @@ class Training:
     ) -> None:
         self.classifier, self.data = classifier, data
         recipe = classifier._recipe()
-        self.run: Run = new_run(out, f"{data.name}-{recipe.name}")
-        self.seconds: dict[str, float] = {}
-        self.config: dict[str, Any] = {
+        config = {
             "hangtag": versions().get("hangtag"),
             "created": now(),
-            "status": "training",
+            "status": TRAINING,
             "recipe": recipe.to_json(),
             "seed": classifier.seed,
             "source": source,
@@ -73,12 +80,70 @@ class Training:
             "versions": versions(),
             "machine": machine(),
         }
-        self.run.write_config(self.config)
+        self.seconds: dict[str, float] = {}
+        self.from_checkpoint: Checkpoint | None = None
+        self.history: list[Epoch] = []
+        before = _to_go_on_with(config, out, f"{data.name}-{recipe.name}")
+        if before is None:
+            self.run: Run = new_run(out, f"{data.name}-{recipe.name}")
+            self.config: dict[str, Any] = config
+            self.run.write_config(config)
+            self.held = self.run.lock()
+        else:
+            self._go_on(before)
+
+    @classmethod
+    def of(cls, run: Run, device: str = "auto") -> "Training":
+        """Go on with a run that was killed, or stopped with Ctrl-C, as it was begun.
+
+        Raises:
+            RunError: it is finished, or another process trains it.
+            DataError: its data changed.
+        """
+        config = run.config()
+        if config.get("status") not in (TRAINING, STOPPED):
+            raise RunError(f"{run.path}: this run is {config.get('status')}", "there is nothing left to train")
+        try:
+            recipe = Recipe(**config["recipe"])
+        except TypeError as error:
+            raise RunError(f"{run.path}: its recipe is of another version: {error}", "train again") from error
+        if recipe.network not in NETWORKS:
+            raise RunError(f"{run.path}: its network is not one of hangtag's", "go on in Python, with the same network")
+        training = cls.__new__(cls)
+        training.classifier = ImageClassifier(recipe=recipe, seed=config["seed"], device=device)
+        training.data = read_again(run)
+        training.seconds = {}
+        training._go_on(run)
+        return training
+
+    def _go_on(self, run: Run) -> None:
+        self.run, self.config = run, run.config()
+        self.held = run.lock()
+        if self.held is None:
+            raise RunError(f"{run.path}: another process is training here", "wait for it, or name another --out")
+        self.from_checkpoint = newest(run.checkpoints)
+        epoch = self.from_checkpoint.facts["position"]["epoch"] if self.from_checkpoint else 1
+        lines = run.history() if (run.path / "history.jsonl").is_file() else []
+        kept = [line for line in lines if line["number"] < epoch]
+        self.history = [Epoch(**line) for line in kept]
+        run.write_history(kept)
+        self.config["status"] = TRAINING
+        run.write_config(self.config)
+
+    @property
+    def goes_on(self) -> str:
+        """Where an interrupted training is taken up, in words; empty for a new one."""
+        if self.from_checkpoint is None:
+            return ""
+        return f"going on from a checkpoint in epoch {self.from_checkpoint.facts['position']['epoch']}"
 
     def epochs(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
-        """Train, keeping each finished epoch in the folder."""
+        """Train, keeping each finished epoch in the folder, and a checkpoint now and then."""
         began = time.perf_counter()
-        for epoch in self.classifier.fit_epochs(self.data, stop=stop):
+        self.keeper = Keeper(self.run.checkpoints)
+        for epoch in self.classifier.fit_epochs(
+            self.data, stop=stop, keeper=self.keeper, resume=self.from_checkpoint, history=self.history
+        ):
             if epoch.finished:
                 self.run.add_epoch(epoch.to_json())
             yield epoch
@@ -123,7 +188,7 @@ class Training:
         split = classifier.split_
         stopped = classifier.history_[-1].cut_short or len(classifier.history_) < classifier.recipe_.epochs
         self.config |= {
-            "status": "stopped early" if stopped else "finished",
+            "status": STOPPED if stopped else "finished",
             "network": {
                 "name": classifier._network_name(),
                 "parameters": parameter_count(classifier.network_),
@@ -135,6 +200,41 @@ class Training:
             "model": {"bytes": len(content), "fingerprint": load(content).fingerprint},
         }
         self.run.write_config(self.config)
+        if not stopped:
+            self.keeper.remove()
+        if self.held is not None:
+            self.held.close()
+
+
+def _to_go_on_with(config: dict[str, Any], out: Path | None, name: str) -> Run | None:
+    """An unfinished run of exactly this training that nobody is working on.
+
+    Raises:
+        RunError: `out` holds an unfinished run of another training.
+    """
+    for run in unfinished(out, name):
+        theirs = run.config()
+        differ = [key for key in ("recipe", "seed", "hangtag") if theirs.get(key) != config[key]]
+        if theirs.get("data", {}).get("fingerprint") != config["data"]["fingerprint"]:
+            differ.append("data")
+        if not differ:
+            held = run.lock()
+            if held is not None:
+                held.close()
+                return run
+        if out is not None:
+            said = [f"{key} {_short(theirs.get(key))} there, {_short(config[key])} here" for key in differ]
+            raise RunError(
+                f"{run.path}: holds an unfinished run of another training ({'; '.join(said)})"
+                if differ
+                else f"{run.path}: another process is training here",
+                f"go on with it: hangtag train --resume {run.path}; or choose another --out",
+            )
+    return None
+
+
+def _short(value: Any) -> str:
+    return str(value.get("name", "?") if isinstance(value, dict) else value)
 
 
 def judge(run: Run, data: LabelledImages | None = None) -> Judged:

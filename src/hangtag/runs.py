@@ -6,6 +6,7 @@
     metrics.json          the evaluation
     history.jsonl         one line per epoch
     figures/*.png         pictures
+    checkpoints/          where an unfinished training goes on
     config.json           recipe, seed, data fingerprint, versions, machine, how it ended
 
 Each file is whole or not there (`files.py`). It does not train, evaluate or draw.
@@ -23,11 +24,13 @@ from typing import Any
 import hangtag
 from hangtag.artifact import MODEL_FILE
 from hangtag.errors import RunError, SaveError
-from hangtag.files import append_line, new_folder, user_path, write_bytes, write_json
+from hangtag.files import append_line, new_folder, user_path, write_bytes, write_json, write_text
 
-__all__ = ["Run", "find_run", "machine", "new_run", "now", "versions"]
+__all__ = ["TRAINING", "Lock", "Run", "find_run", "machine", "new_run", "now", "unfinished", "versions"]
 
 RUNS = Path("runs")
+TRAINING = "training"
+"""The status of a run from its beginning to its end."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class Run:
     @property
     def weights(self) -> Path:
         return self.path / "weights.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     def config(self) -> dict[str, Any]:
         return self._read_table("config.json")
@@ -78,6 +85,25 @@ class Run:
     def write_weights(self, content: bytes) -> None:
         write_bytes(self.weights, content)
 
+    def lock(self) -> "Lock | None":
+        """For the one process that trains here; None while another one has it."""
+        try:
+            import fcntl
+        except ModuleNotFoundError:  # not on Windows: there nobody is kept out
+            return Lock(-1)
+        lock = Lock(os.open(self.path, os.O_RDONLY))  # of the folder itself
+        try:
+            fcntl.flock(lock.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            return None
+        return lock
+
+    def write_history(self, epochs: list[dict[str, Any]]) -> None:
+        """Replace what `add_epoch` wrote."""
+        lines = (json.dumps(epoch, ensure_ascii=False, allow_nan=False) + "\n" for epoch in epochs)
+        write_text(self.path / "history.jsonl", "".join(lines))
+
     def add_epoch(self, epoch: dict[str, Any]) -> None:
         append_line(self.path / "history.jsonl", epoch)
 
@@ -97,6 +123,21 @@ class Run:
         if not isinstance(table, dict):
             raise RunError(f"{self.path / name}: damaged: not a table", "train again")
         return table
+
+
+class Lock:
+    """Held until closed, or until nobody refers to it, or until the process ends in whatever way."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def close(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def new_run(wanted: Path | None, default_name: str) -> Run:
@@ -120,6 +161,19 @@ def _made(folder: Path) -> bool:
             return False
         raise
     return True
+
+
+def unfinished(wanted: Path | None, default_name: str) -> list[Run]:
+    """Runs whose training began and neither ended nor was stopped: `wanted`, or those `new_run` gave this name."""
+    paths = [wanted] if wanted else [RUNS / default_name, *sorted(RUNS.glob(f"{default_name}-*"))]
+    found = []
+    for path in paths:
+        try:
+            if Run(path).config().get("status") == TRAINING:
+                found.append(Run(path))
+        except RunError:
+            continue
+    return found
 
 
 def find_run(name: str | Path) -> Run:

@@ -26,6 +26,18 @@ class Steps(Protocol):
 
     torch_threads: int | None
 
+    def state(self) -> dict[str, Tensor]:
+        """What the optimizer remembers, beside the weights; not copied."""
+        ...
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state()` of the same kind of steps for the same network.
+
+        Raises:
+            ValueError: it is of other steps or another network.
+        """
+        ...
+
     def take(self, images: Tensor, labels: Tensor, rates: list[float]) -> Tensor:
         """One step per batch.
 
@@ -72,6 +84,21 @@ class GenericSteps:
         self.optimizer = torch.optim.AdamW(
             groups, lr=recipe.lr_peak, betas=(ADAM_BETA1, recipe.beta2), eps=recipe.adam_epsilon, fused=True
         )
+
+    def state(self) -> dict[str, Tensor]:
+        remembered = self.optimizer.state_dict()["state"]
+        return {f"{index}.{name}": value for index, table in remembered.items() for name, value in table.items()}
+
+    def set_state(self, state: dict[str, Tensor]) -> None:
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        tables: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            index, _, name = key.partition(".")
+            like = parameters[int(index)]
+            # In the parameter's own memory layout, as the optimizer made it: fused Adam walks both side by side.
+            laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            tables.setdefault(int(index), {})[name] = laid_out
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": tables})
 
     def take(self, images: Tensor, labels: Tensor, rates: list[float]) -> Tensor:
         batches = zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), rates, strict=True)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hangtag.batches import Batches
-from hangtag.errors import ModelError, UsageError
+from hangtag.checkpoints import Checkpoint, Keeper
+from hangtag.errors import ModelError, RunError, UsageError
 from hangtag.images import Images
 from hangtag.models import logits_of
 from hangtag.recipes import Recipe
-from hangtag.steps import steps_for
+from hangtag.steps import Steps, steps_for
 
 __all__ = ["Epoch", "choose_device", "learning_rate", "train"]
 
@@ -74,6 +76,8 @@ def train(
     validation: tuple[Images, NDArray[np.int64]] | None = None,
     device: torch.device | str = "cpu",
     stop: Callable[[], bool] = lambda: False,
+    keeper: Keeper | None = None,
+    resume: Checkpoint | None = None,
 ) -> Iterator[Epoch]:
     """Train `network` in place.
 
@@ -86,9 +90,12 @@ def train(
         validation: images and labels to judge after each epoch, never trained on.
         device: "cpu", "cuda", ...
         stop: asked some times a second; True ends the training after the current step's chunk.
+        keeper: saves checkpoints when it finds that due.
+        resume: go on from here; the weights will be those of a training that was never interrupted.
 
     Raises:
         ModelError: the loss is no longer a number.
+        RunError: `resume` is of another training.
     """
     device = torch.device(device)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
@@ -99,12 +106,19 @@ def train(
     steps = steps_for(network, recipe, batches.batch_size, device)
     total = recipe.epochs * batches.steps
     taken = 0
-    for number in range(1, recipe.epochs + 1):
-        began = reported = time.perf_counter()
-        sums = _Sums(recipe.label_smoothing)
-        step = 0
+    at = _Position(1, 0, 0.0, 0, 0, 0.0)
+    if resume is not None:
+        at = _go_on(resume, network, steps)
+        taken = (at.epoch - 1) * batches.steps + batches.steps_before(at.chunk)
+    for number in range(at.epoch, recipe.epochs + 1):
+        began = reported = time.perf_counter() - at.seconds
+        sums = _Sums(recipe.label_smoothing, at.images, at.hits, at.loss)
+        step = batches.steps_before(at.chunk)
         stopped = False
-        for chunk in range(batches.chunks):
+        if step:  # of an epoch gone on with
+            loss, accuracy = sums.means()
+            rate = learning_rate(recipe, (taken - 1) / total)
+        for chunk in range(at.chunk, batches.chunks):
             with _own_randomness(device, seed, number, chunk), _settings(recipe, steps.torch_threads):
                 images_, labels_ = batches.chunk(number, chunk)
                 count = math.ceil(len(labels_) / batches.batch_size)
@@ -118,6 +132,10 @@ def train(
                     f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one",
                 )
             stopped = stop()
+            if keeper is not None and (stopped or keeper.due()):
+                seconds = time.perf_counter() - began
+                here = _Position(number, chunk + 1, seconds, sums.images, sums.hits, sums.loss)
+                keeper.save(partial(_checkpoint, network, steps, here))
             if stopped:
                 break
             if time.perf_counter() - reported > _REPORT_SECONDS:
@@ -131,6 +149,7 @@ def train(
         )
         if stopped:
             return
+        at = _Position(number + 1, 0, 0.0, 0, 0, 0.0)
 
 
 def learning_rate(recipe: Recipe, done: float) -> float:
@@ -164,13 +183,45 @@ def choose_device(wanted: str = "auto") -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class _Position:
+    """Before which chunk of which epoch a training stands, and what it has counted in this epoch."""
+
+    epoch: int
+    chunk: int
+    seconds: float
+    images: int
+    hits: int
+    loss: float
+
+
+def _checkpoint(network: nn.Module, steps: Steps, position: _Position) -> Checkpoint:
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"steps.{name}": value for name, value in steps.state().items()}
+    return Checkpoint(tensors, {"steps": type(steps).__name__, "position": asdict(position)})
+
+
+def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps) -> _Position:
+    """Put network and steps where they were."""
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "steps": {}}
+    for key, value in saved.tensors.items():
+        part, _, name = key.partition(".")
+        parts[part][name] = value
+    try:
+        if saved.facts["steps"] != type(steps).__name__:
+            raise ValueError(f"it was made by {saved.facts['steps']}, here {type(steps).__name__} would go on")
+        network.load_state_dict(parts["network"])
+        steps.set_state(parts["steps"])
+        return _Position(**saved.facts["position"])
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise RunError(f"the checkpoint does not fit this training: {error}", "train again") from error
+
+
 class _Sums:
     """Loss and hits of an epoch so far."""
 
-    def __init__(self, label_smoothing: float) -> None:
-        self.label_smoothing = label_smoothing
-        self.images = self.hits = 0
-        self.loss = 0.0
+    def __init__(self, label_smoothing: float, images: int, hits: int, loss: float) -> None:
+        self.label_smoothing, self.images, self.hits, self.loss = label_smoothing, images, hits, loss
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         self.images += len(labels)

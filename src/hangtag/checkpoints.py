@@ -1,0 +1,132 @@
+"""Where a training stands, on disk: written whole, proved by a checksum, without pickle.
+
+    checkpoints/00012.checkpoint     safetensors, then the SHA-256 of it; its metadata holds the rest as JSON
+
+The newest two are kept, so that a damaged one costs minutes, not the run. It does not know what the tensors are for.
+"""
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from hangtag.errors import RunError, SaveError
+from hangtag.files import make_folder, write_bytes
+
+__all__ = ["Checkpoint", "Keeper", "newest"]
+
+_VERSION = "1"
+_SUFFIX = ".checkpoint"
+_KEPT = 2
+_DIGEST = hashlib.sha256().digest_size
+_COST = 0.01  # of the time may go into saving; the promise is 2 %
+_FIRST_SECONDS = 5.0  # a training shorter than this is quicker started again
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training between two chunks of batches.
+
+    Attributes:
+        tensors: weights, buffers and the optimizer's averages, by name.
+        facts: everything else, as JSON: position, sums, history, and what the training is of.
+    """
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        metadata = {"version": _VERSION, "facts": json.dumps(self.facts, allow_nan=False)}
+        content = safetensors.torch.save(
+            {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}, metadata
+        )
+        return content + hashlib.sha256(content).digest()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Checkpoint":
+        """Raises ValueError, with the reason, unless it is whole and of this version."""
+        body, digest = content[:-_DIGEST], content[-_DIGEST:]
+        if hashlib.sha256(body).digest() != digest:
+            raise ValueError("its checksum does not fit its content")
+        length = int.from_bytes(body[:8], "little")
+        metadata = json.loads(body[8 : 8 + length]).get("__metadata__", {})
+        if metadata.get("version") != _VERSION:
+            raise ValueError(f"it is of version {metadata.get('version')}, not {_VERSION}")
+        return cls(safetensors.torch.load(body), json.loads(metadata["facts"]))
+
+
+@dataclass
+class Keeper:
+    """Saves checkpoints of one training, so seldom that saving takes about one hundredth of the time.
+
+    Args:
+        folder: made when first needed.
+    """
+
+    folder: Path
+    saved: int = 0
+    last: float = field(default_factory=time.perf_counter)
+    wait: float = field(default_factory=lambda: _FIRST_SECONDS)
+
+    def due(self) -> bool:
+        return time.perf_counter() - self.last > self.wait
+
+    def save(self, make: Callable[[], Checkpoint]) -> None:
+        """Write a checkpoint, then remove those before the last two.
+
+        Raises:
+            SaveError: the disk is full or the folder forbidden; earlier checkpoints are intact.
+        """
+        began = time.perf_counter()
+        make_folder(self.folder)
+        number = max((int(path.stem) for path in _files(self.folder)), default=0) + 1
+        write_bytes(self.folder / f"{number:05d}{_SUFFIX}", make().to_bytes())
+        for old in _files(self.folder)[:-_KEPT]:
+            old.unlink(missing_ok=True)
+        self.last = time.perf_counter()
+        self.saved += 1
+        self.wait = max(_FIRST_SECONDS, (self.last - began) / _COST)
+
+    def remove(self) -> None:
+        """Once the run is complete nobody goes on from here."""
+        for path in _files(self.folder):
+            path.unlink(missing_ok=True)
+        if self.folder.is_dir():
+            try:
+                self.folder.rmdir()
+            except OSError as error:
+                raise SaveError(f"{self.folder}: cannot be removed: {error.strerror}", "remove it by hand") from error
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where there is none. Damaged ones are passed over with a warning.
+
+    Raises:
+        RunError: there are checkpoints, but all are damaged.
+    """
+    reasons = []
+    for path in reversed(_files(folder)):
+        try:
+            found = Checkpoint.from_bytes(path.read_bytes())
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            reasons.append(f"{path}: {error}")
+            continue
+        for reason in reasons:
+            warnings.warn(f"passed over a damaged checkpoint: {reason}", stacklevel=2)
+        return found
+    if reasons:
+        raise RunError(f"every checkpoint is damaged: {'; '.join(reasons)}", "train again")
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(path for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdigit()) if folder.is_dir() else []

@@ -1,0 +1,167 @@
+"""A killed training goes on where it was, from the terminal and in Python, and ends with the bits it would have had."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hangtag.classifier import ImageClassifier
+from hangtag.errors import RunError
+from hangtag.lifecycle import Training
+from hangtag.recipes import find_recipe
+from hangtag.runs import Run
+from hangtag.sources import LabelledImages
+from toys import shapes
+
+SOURCE = {"what": "toys", "path": None}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hangtag.batches._CHUNK_PIXELS", 2 * 32 * 64)
+    monkeypatch.setattr("hangtag.checkpoints._FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("hangtag.checkpoints._COST", 1e9)
+    yield
+
+
+def data() -> LabelledImages:
+    images, labels = shapes(600)
+    parts = {"train": slice(0, 500), "test": slice(500, 600)}
+    return LabelledImages(images, labels, ("bar", "dot", "edge"), "toys", parts=parts)
+
+
+def training(out: Path | None = None, seed: int = 3, epochs: int = 4) -> Training:
+    recipe = find_recipe("tutorial", epochs=epochs)
+    return Training(ImageClassifier(recipe=recipe, seed=seed, device="cpu"), data(), SOURCE, out)
+
+
+def weights(run: Run) -> str:
+    return hashlib.sha256(run.weights.read_bytes()).hexdigest()
+
+
+def finish(training: Training) -> Run:
+    list(training.epochs())
+    training.finish()
+    return training.run
+
+
+def leave(training: Training, after: int) -> Run:
+    """As a kill does: stop asking, save nothing more, let go of the lock."""
+    epochs = training.epochs()
+    for _ in range(after):
+        next(epochs)
+    epochs.close()
+    assert training.held is not None
+    training.held.close()
+    return training.run
+
+
+def test_the_same_training_again_goes_on_and_ends_with_the_same_bits() -> None:
+    whole = finish(training(Path("whole")))
+    killed = leave(training(), after=2)
+
+    again = training()
+    finish(again)
+
+    assert again.run.path == killed.path
+    assert "epoch" in again.goes_on
+    assert weights(again.run) == weights(whole)
+    assert [line["number"] for line in again.run.history()] == [1, 2, 3, 4]
+    assert [line["loss"] for line in again.run.history()] == [line["loss"] for line in whole.history()]
+    assert again.run.config()["status"] == "finished"
+    assert not again.run.checkpoints.exists()
+
+
+def test_another_training_does_not_go_on_with_it() -> None:
+    killed = leave(training(), after=2)
+
+    other = training(seed=4)
+
+    assert other.run.path != killed.path
+    assert other.goes_on == ""
+
+
+def test_an_unfinished_run_of_another_training_at_out_is_an_error_that_names_both() -> None:
+    leave(training(Path("mine")), after=2)
+
+    with pytest.raises(RunError, match="seed 3 there, 4 here"):
+        training(Path("mine"), seed=4)
+
+
+def test_a_finished_run_is_never_gone_on_with() -> None:
+    run = finish(training())
+
+    assert training().run.path != run.path
+    with pytest.raises(RunError, match="nothing left to train"):
+        Training.of(run)
+
+
+def test_a_run_that_another_process_trains_is_left_alone() -> None:
+    first = training()
+
+    second = training()
+
+    assert second.run.path != first.run.path
+    with pytest.raises(RunError, match="another process"):
+        training(first.run.path)
+
+
+def test_a_damaged_newest_checkpoint_costs_a_little_and_changes_nothing() -> None:
+    whole = finish(training(Path("whole")))
+    killed = leave(training(), after=3)
+    newest = sorted(killed.checkpoints.iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-7])
+
+    with pytest.warns(UserWarning, match="damaged checkpoint"):
+        again = training()
+    finish(again)
+
+    assert weights(again.run) == weights(whole)
+
+
+SCRIPT = """
+import sys
+import hangtag.batches, hangtag.checkpoints
+hangtag.batches._CHUNK_PIXELS = 2 * 32 * 64
+hangtag.checkpoints._FIRST_SECONDS = 0.0
+hangtag.checkpoints._COST = 1e9
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_resume import training, finish
+one = training(Path("killed"), epochs=30)
+print("ready", flush=True)
+finish(one)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_kill_9_at_any_instant_changes_no_bit() -> None:
+    whole = finish(training(Path("whole"), epochs=30))
+    random = np.random.default_rng(0)
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT.format(tests=str(Path(__file__).parent))]
+    kills = 0
+    for _ in range(4):
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"}
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(random.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    if Run(Path("killed")).config()["status"] != "finished":
+        finish(training(Path("killed"), epochs=30))
+
+    assert kills >= 1
+    assert weights(Run(Path("killed"))) == weights(whole)
+    assert json.loads((Path("killed") / "metrics.json").read_text())["part"] == "test"
