@@ -82,6 +82,7 @@ class Training:
         }
         self.seconds: dict[str, float] = {}
         self.from_checkpoint: Checkpoint | None = None
+        self.interrupted = False
         self.history: list[Epoch] = []
         before = _to_go_on_with(config, out, f"{data.name}-{recipe.name}")
         if before is None:
@@ -117,6 +118,7 @@ class Training:
         return training
 
     def _go_on(self, run: Run) -> None:
+        self.interrupted = True
         self.run, self.config = run, run.config()
         self.held = run.lock()
         if self.held is None:
@@ -134,7 +136,7 @@ class Training:
     def goes_on(self) -> str:
         """Where an interrupted training is taken up, in words; empty for a new one."""
         if self.from_checkpoint is None:
-            return ""
+            return "this run was interrupted before its first checkpoint; it begins again" if self.interrupted else ""
         return f"going on from a checkpoint in epoch {self.from_checkpoint.facts['position']['epoch']}"
 
     def epochs(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
@@ -147,7 +149,8 @@ class Training:
             if epoch.finished:
                 self.run.add_epoch(epoch.to_json())
             yield epoch
-        self.seconds["train"] = time.perf_counter() - began
+        before = sum(epoch.seconds for epoch in self.classifier.history_)  # of an interrupted run, by its checkpoints
+        self.seconds["train"] = max(time.perf_counter() - began, before)
 
     def finish(self) -> Judged:
         """Export, verify on the images that are judged, judge, and complete the folder.
