@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from hangtag.classifier import ImageClassifier
-from hangtag.errors import RunError
+from hangtag.errors import ModelError, RunError
 from hangtag.lifecycle import Training
 from hangtag.recipes import find_recipe
 from hangtag.runs import Run
@@ -126,6 +128,19 @@ def test_a_damaged_newest_checkpoint_costs_a_little_and_changes_nothing() -> Non
     finish(again)
 
     assert weights(again.run) == weights(whole)
+
+
+def test_a_training_that_diverges_keeps_the_last_good_weights_and_is_not_gone_on_with() -> None:
+    wild = replace(find_recipe("fast"), epochs=3, batch_size=8, lr_peak=1e30, warm_up=0.9)
+    one = Training(ImageClassifier(recipe=wild, device="cpu"), data(), SOURCE, None)
+
+    with pytest.raises(ModelError, match="are kept"):
+        list(one.epochs())
+
+    kept = safetensors.numpy.load_file(one.run.weights)
+    assert all(np.isfinite(array).all() for array in kept.values())
+    assert one.run.config()["status"] == "diverged"
+    assert Training(ImageClassifier(recipe=wild, device="cpu"), data(), SOURCE, None).run.path != one.run.path
 
 
 SCRIPT = """

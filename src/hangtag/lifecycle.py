@@ -16,7 +16,7 @@ from torch import nn
 
 from hangtag.checkpoints import Checkpoint, Keeper, newest
 from hangtag.classifier import ImageClassifier
-from hangtag.errors import DataError, RunError
+from hangtag.errors import DataError, ModelError, RunError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
 from hangtag.models import NETWORKS, layers, parameter_count
@@ -27,7 +27,10 @@ from hangtag.sources import LabelledImages, read
 from hangtag.splits import stratified
 from hangtag.train import Epoch
 
-__all__ = ["STOPPED", "Judged", "Training", "judge", "judged_part", "read_again"]
+__all__ = ["DIVERGED", "STOPPED", "Judged", "Training", "judge", "judged_part", "read_again"]
+
+DIVERGED = "diverged"
+"""The status of a run whose loss was no longer a number; its weights are the last good ones."""
 
 STOPPED = "stopped early"
 """The status of a run that was asked to end before its last step."""
@@ -143,12 +146,18 @@ class Training:
         """Train, keeping each finished epoch in the folder, and a checkpoint now and then."""
         began = time.perf_counter()
         self.keeper = Keeper(self.run.checkpoints)
-        for epoch in self.classifier.fit_epochs(
-            self.data, stop=stop, keeper=self.keeper, resume=self.from_checkpoint, history=self.history
-        ):
-            if epoch.finished:
-                self.run.add_epoch(epoch.to_json())
-            yield epoch
+        try:
+            for epoch in self.classifier.fit_epochs(
+                self.data, stop=stop, keeper=self.keeper, resume=self.from_checkpoint, history=self.history
+            ):
+                if epoch.finished:
+                    self.run.add_epoch(epoch.to_json())
+                yield epoch
+        except ModelError:  # it diverged: the same settings would do so again
+            self.run.write_weights(_weights(self.classifier.network_))
+            self.config["status"] = DIVERGED
+            self.run.write_config(self.config)
+            raise
         before = sum(epoch.seconds for epoch in self.classifier.history_)  # of an interrupted run, by its checkpoints
         self.seconds["train"] = max(time.perf_counter() - began, before)
 

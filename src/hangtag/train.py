@@ -94,7 +94,7 @@ def train(
         resume: go on from here; the weights will be those of a training that was never interrupted.
 
     Raises:
-        ModelError: the loss is no longer a number.
+        ModelError: the loss is no longer a number; the network has the weights from before this epoch.
         RunError: `resume` is of another training.
     """
     device = torch.device(device)
@@ -112,6 +112,9 @@ def train(
         taken = (at.epoch - 1) * batches.steps + batches.steps_before(at.chunk)
     for number in range(at.epoch, recipe.epochs + 1):
         began = reported = time.perf_counter() - at.seconds
+        if all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+            good = {name: value.clone() for name, value in network.state_dict().items()}
+            good_until = number - 1
         sums = _Sums(recipe.label_smoothing, at.images, at.hits, at.loss)
         step = batches.steps_before(at.chunk)
         stopped = False
@@ -127,8 +130,10 @@ def train(
             step, taken, rate = step + count, taken + count, rates[-1]
             loss, accuracy = sums.means()
             if not np.isfinite(loss):
+                network.load_state_dict(good)
+                kept = f"the weights after epoch {good_until}" if good_until else "the weights it began with"
                 raise ModelError(
-                    f"the loss is no longer a number (epoch {number}, step {step})",
+                    f"the loss is no longer a number (epoch {number}, step {step}); {kept} are kept",
                     f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one",
                 )
             stopped = stop()
