@@ -106,15 +106,14 @@ def train(
     steps = steps_for(network, recipe, batches.batch_size, device)
     total = recipe.epochs * batches.steps
     taken = 0
+    good = _LastGood()
     at = _Position(1, 0, 0.0, 0, 0, 0.0)
     if resume is not None:
         at = _go_on(resume, network, steps)
         taken = (at.epoch - 1) * batches.steps + batches.steps_before(at.chunk)
     for number in range(at.epoch, recipe.epochs + 1):
         began = reported = time.perf_counter() - at.seconds
-        if all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
-            good = {name: value.clone() for name, value in network.state_dict().items()}
-            good_until = number - 1
+        good.look(network, number - 1)
         sums = _Sums(recipe.label_smoothing, at.images, at.hits, at.loss)
         step = batches.steps_before(at.chunk)
         stopped = False
@@ -130,10 +129,8 @@ def train(
             step, taken, rate = step + count, taken + count, rates[-1]
             loss, accuracy = sums.means()
             if not np.isfinite(loss):
-                network.load_state_dict(good)
-                kept = f"the weights after epoch {good_until}" if good_until else "the weights it began with"
                 raise ModelError(
-                    f"the loss is no longer a number (epoch {number}, step {step}); {kept} are kept",
+                    f"the loss is no longer a number (epoch {number}, step {step}); {good.bring_back(network)} are kept",
                     f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one",
                 )
             stopped = stop()
@@ -220,6 +217,24 @@ def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps) -> _Position:
         return _Position(**saved.facts["position"])
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise RunError(f"the checkpoint does not fit this training: {error}", "train again") from error
+
+
+class _LastGood:
+    """The newest weights that are all numbers, at the end of an epoch."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Tensor] = {}
+        self.epochs = 0
+
+    def look(self, network: nn.Module, epochs: int) -> None:
+        state = network.state_dict()
+        if all(bool(torch.isfinite(value).all()) for value in state.values()):
+            self.state, self.epochs = {name: value.clone() for name, value in state.items()}, epochs
+
+    def bring_back(self, network: nn.Module) -> str:
+        """Put them into the network, and say which they are."""
+        network.load_state_dict(self.state)
+        return f"the weights after epoch {self.epochs}" if self.epochs else "the weights it began with"
 
 
 class _Sums:
