@@ -129,8 +129,9 @@ def train(
             step, taken, rate = step + count, taken + count, rates[-1]
             loss, accuracy = sums.means()
             if not np.isfinite(loss):
+                kept = good.bring_back(network)
                 raise ModelError(
-                    f"the loss is no longer a number (epoch {number}, step {step}); {good.bring_back(network)} are kept",
+                    f"the loss is no longer a number (epoch {number}, step {step}); {kept} are kept",
                     f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one",
                 )
             stopped = stop()
