@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from hangtag.dense import CompiledSteps, DenseSteps
 from hangtag.models import build
 from hangtag.recipes import find_recipe
+from stacks import chunk, deep
 from toys import SIDE, ImageSpec
 
 RECIPE = replace(find_recipe("tutorial"), batch_size=8)
@@ -19,20 +20,6 @@ KINDS = [
     pytest.param(CompiledSteps, marks=pytest.mark.skipif(not CompiledSteps.possible(), reason="no C compiler here")),
 ]
 needs_compiler = pytest.mark.skipif(not CompiledSteps.possible(), reason="no C compiler here")
-
-
-def chunk(count: int = 28) -> tuple[torch.Tensor, torch.Tensor]:
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, 1, SIDE, SIDE), generator=random, dtype=torch.uint8)
-    return images, torch.randint(0, 3, (count,), generator=random)
-
-
-def deep(widths: tuple[int, ...]) -> nn.Module:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in zip((SIDE * SIDE, *widths), (*widths, 3), strict=True):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from torch import nn
 
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import ModelError, RunError
@@ -128,6 +129,32 @@ def test_a_damaged_newest_checkpoint_costs_a_little_and_changes_nothing() -> Non
     finish(again)
 
     assert weights(again.run) == weights(whole)
+
+
+def test_a_stopped_run_goes_on_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = finish(training(Path("whole")))
+    stopped = training()
+    asked = iter([False] * 11)
+    list(stopped.epochs(lambda: next(asked, True)))
+    stopped.finish()
+    assert stopped.run.config()["status"] == "stopped early"
+    monkeypatch.setattr("hangtag.lifecycle.read_again", lambda run: data())  # toys have no name to read them by
+
+    again = Training.of(stopped.run, "cpu")
+    finish(again)
+
+    assert weights(again.run) == weights(whole)
+    assert [line["number"] for line in again.run.history()] == [1, 2, 3, 4]
+    assert again.run.config()["status"] == "finished"
+
+
+def test_a_network_that_cannot_be_built_is_its_own_error() -> None:
+    with pytest.raises(ModelError, match="logits"):
+        list(
+            Training(
+                ImageClassifier(model=lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(64, 7))), data(), SOURCE, None
+            ).epochs()
+        )
 
 
 def test_a_training_that_diverges_keeps_the_last_good_weights_and_is_not_gone_on_with() -> None:

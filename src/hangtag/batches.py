@@ -12,7 +12,7 @@ from torch import Tensor
 from hangtag.images import Images
 from hangtag.recipes import Recipe
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "mixed_seed"]
 
 _CHUNK_PIXELS = 1_600_000  # 6 MB once float32: stays in a processor's cache
 
@@ -33,9 +33,8 @@ class Batches:
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
         self.recipe = recipe
         self.seed = seed
-        self.turns = torch.randint(0, 2, (len(labels),), generator=_random(seed, 0)).to(
-            device
-        )  # who is mirrored in even epochs
+        turns = torch.randint(0, 2, (len(labels),), generator=_random(seed, 0))
+        self.turns = turns.to(device)  # who is mirrored in even epochs
         self.batch_size = min(recipe.batch_size, len(labels))
         whole, rest = divmod(len(labels), self.batch_size)
         self.steps = whole + (1 if rest and recipe.last_partial_batch else 0)
@@ -91,7 +90,11 @@ def _reflected(positions: Tensor, size: int) -> Tensor:
     return (size - 1 - (size - 1 - positions.abs()).abs()).clamp_min(0)
 
 
+def mixed_seed(*numbers: int) -> int:
+    """One 63-bit seed from several numbers, without the collisions of adding them."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
 def _random(*numbers: int) -> torch.Generator:
-    """A generator that these numbers decide, without the collisions of adding them."""
-    mixed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed >> 1))
+    """A generator that these numbers decide."""
+    return torch.Generator().manual_seed(mixed_seed(*numbers))

@@ -37,7 +37,7 @@ class Checkpoint:
 
     Attributes:
         tensors: weights, buffers and the optimizer's averages, by name.
-        facts: everything else, as JSON: position, sums, history, and what the training is of.
+        facts: everything else, as JSON: which steps these are, the position, and what was counted in its epoch.
     """
 
     tensors: dict[str, Tensor]
@@ -72,7 +72,6 @@ class Keeper:
     """
 
     folder: Path
-    saved: int = 0
     last: float = field(default_factory=time.perf_counter)
     wait: float = field(default_factory=lambda: _FIRST_SECONDS)
 
@@ -92,7 +91,6 @@ class Keeper:
         for old in _files(self.folder)[:-_KEPT]:
             old.unlink(missing_ok=True)
         self.last = time.perf_counter()
-        self.saved += 1
         self.wait = max(_FIRST_SECONDS, (self.last - began) / _COST)
 
     def remove(self) -> None:
@@ -123,7 +121,7 @@ def newest(folder: Path) -> Checkpoint | None:
             warnings.warn(f"passed over a damaged checkpoint: {reason}", stacklevel=2)
         return found
     if reasons:
-        raise RunError(f"every checkpoint is damaged: {'; '.join(reasons)}", "train again")
+        raise RunError(f"every checkpoint is damaged: {'; '.join(reasons)}", "begin anew in another folder: --out")
     return None
 
 

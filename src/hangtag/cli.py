@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,7 +167,11 @@ def train(
     from hangtag import screen
 
     console = screen.console(stderr=as_json)
-    training = _training(what, path, recipe, epochs, seed, device, out, resume)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UserWarning)
+        training = _training(what, path, recipe, epochs, seed, device, out, resume)
+    for note in notes:
+        print(f"hangtag: note: {note.message}", file=sys.stderr)
     data, name = training.data, training.config["recipe"]["name"]
     console.print(f"training recipe '{name}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
     if training.goes_on:

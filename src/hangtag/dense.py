@@ -6,7 +6,6 @@ twice as fast, where there is no C compiler. Both do cross-entropy from logits a
 """
 
 import ctypes
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hangtag.models import WHITE
-from hangtag.native import library
+from hangtag.native import library, processors
 from hangtag.recipes import ADAM_BETA1, Recipe
 
 __all__ = ["CompiledSteps", "DenseSteps", "dense_layers"]
@@ -33,7 +32,7 @@ class CompiledSteps:
     def __init__(self, network: nn.Module, recipe: Recipe, batch_size: int) -> None:
         self.layers = dense_layers(network)
         self.recipe, self.batch_size = recipe, batch_size
-        self.threads = min(recipe.cores or _processors(), _processors())
+        self.threads = min(recipe.cores or processors(), processors())
         self.taken = 0
         self.means, self.squares = self._zeros(), self._zeros()
         self.weights = self._zeros()
@@ -163,11 +162,6 @@ def _padded(count: int) -> int:
     compiled = _compiled()
     lanes = compiled.lanes() if compiled else 1
     return -(-count // lanes) * lanes
-
-
-def _processors() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class DenseSteps:

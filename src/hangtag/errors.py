@@ -7,6 +7,7 @@
     |   `-- PictureError          one picture that cannot be read or does not fit the model
     |-- DownloadError             public data that could not be fetched
     |-- ModelError                a network that cannot be built, trained or exported
+    |   `-- DivergedError           a training whose loss is no longer a number
     |-- ArtifactError             a model file that is not ours, is damaged, or lies about itself
     |-- RunError                  a run folder that is missing or incomplete
     |-- SaveError                 a file that could not be written; nothing half-written is left
@@ -21,6 +22,7 @@ from collections.abc import Iterable
 __all__ = [
     "ArtifactError",
     "DataError",
+    "DivergedError",
     "DownloadError",
     "HangtagError",
     "MissingExtra",
@@ -87,6 +89,10 @@ class DownloadError(HangtagError):
 
 class ModelError(HangtagError):
     """A network that cannot be built, trained or exported."""
+
+
+class DivergedError(ModelError):
+    """The loss of a training is no longer a number."""
 
 
 class ArtifactError(HangtagError):

@@ -16,13 +16,13 @@ from torch import nn
 
 from hangtag.checkpoints import Checkpoint, Keeper, newest
 from hangtag.classifier import ImageClassifier
-from hangtag.errors import DataError, ModelError, RunError
+from hangtag.errors import DataError, DivergedError, RunError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
 from hangtag.models import NETWORKS, layers, parameter_count
 from hangtag.predictor import load
 from hangtag.recipes import Recipe
-from hangtag.runs import TRAINING, Run, machine, new_run, now, unfinished, versions
+from hangtag.runs import TRAINING, Lock, Run, machine, new_run, now, unfinished, versions
 from hangtag.sources import LabelledImages, read
 from hangtag.splits import stratified
 from hangtag.train import Epoch
@@ -88,13 +88,13 @@ class Training:
         self.interrupted = False
         self.history: list[Epoch] = []
         before = _to_go_on_with(config, out, f"{data.name}-{recipe.name}")
-        if before is None:
-            self.run: Run = new_run(out, f"{data.name}-{recipe.name}")
-            self.config: dict[str, Any] = config
-            self.run.write_config(config)
-            self.held = self.run.lock()
-        else:
-            self._go_on(before)
+        if before is not None:
+            self._go_on(*before)
+            return
+        self.run: Run = new_run(out, f"{data.name}-{recipe.name}")
+        self.held = self.run.lock()  # before the config says that there is something to go on with
+        self.config: dict[str, Any] = config
+        self.run.write_config(config)
 
     @classmethod
     def of(cls, run: Run, device: str = "auto") -> "Training":
@@ -117,15 +117,15 @@ class Training:
         training.classifier = ImageClassifier(recipe=recipe, seed=config["seed"], device=device)
         training.data = read_again(run)
         training.seconds = {}
-        training._go_on(run)
+        held = run.lock()
+        if held is None:
+            raise RunError(f"{run.path}: another process is training here", "wait for it, or name another --out")
+        training._go_on(run, held)
         return training
 
-    def _go_on(self, run: Run) -> None:
+    def _go_on(self, run: Run, held: Lock) -> None:
         self.interrupted = True
-        self.run, self.config = run, run.config()
-        self.held = run.lock()
-        if self.held is None:
-            raise RunError(f"{run.path}: another process is training here", "wait for it, or name another --out")
+        self.run, self.held, self.config = run, held, run.config()
         self.from_checkpoint = newest(run.checkpoints)
         epoch = self.from_checkpoint.facts["position"]["epoch"] if self.from_checkpoint else 1
         lines = run.history() if (run.path / "history.jsonl").is_file() else []
@@ -153,7 +153,7 @@ class Training:
                 if epoch.finished:
                     self.run.add_epoch(epoch.to_json())
                 yield epoch
-        except ModelError:  # it diverged: the same settings would do so again
+        except DivergedError:  # the same settings would do so again
             self.run.write_weights(_weights(self.classifier.network_))
             self.config["status"] = DIVERGED
             self.run.write_config(self.config)
@@ -218,8 +218,8 @@ class Training:
             self.held.close()
 
 
-def _to_go_on_with(config: dict[str, Any], out: Path | None, name: str) -> Run | None:
-    """An unfinished run of exactly this training that nobody is working on.
+def _to_go_on_with(config: dict[str, Any], out: Path | None, name: str) -> tuple[Run, Lock] | None:
+    """An unfinished run of exactly this training that nobody is working on, now locked for us.
 
     Raises:
         RunError: `out` holds an unfinished run of another training.
@@ -232,8 +232,7 @@ def _to_go_on_with(config: dict[str, Any], out: Path | None, name: str) -> Run |
         if not differ:
             held = run.lock()
             if held is not None:
-                held.close()
-                return run
+                return run, held
         if out is not None:
             said = [f"{key} {_short(theirs.get(key))} there, {_short(config[key])} here" for key in differ]
             raise RunError(

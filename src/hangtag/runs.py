@@ -12,6 +12,7 @@
 Each file is whole or not there (`files.py`). It does not train, evaluate or draw.
 """
 
+import glob
 import importlib.metadata
 import json
 import os
@@ -25,6 +26,7 @@ import hangtag
 from hangtag.artifact import MODEL_FILE
 from hangtag.errors import RunError, SaveError
 from hangtag.files import append_line, new_folder, user_path, write_bytes, write_json, write_text
+from hangtag.native import processors
 
 __all__ = ["TRAINING", "Lock", "Run", "find_run", "machine", "new_run", "now", "unfinished", "versions"]
 
@@ -165,7 +167,7 @@ def _made(folder: Path) -> bool:
 
 def unfinished(wanted: Path | None, default_name: str) -> list[Run]:
     """Runs whose training began and neither ended nor was stopped: `wanted`, or those `new_run` gave this name."""
-    paths = [wanted] if wanted else [RUNS / default_name, *sorted(RUNS.glob(f"{default_name}-*"))]
+    paths = [wanted] if wanted else [RUNS / default_name, *sorted(RUNS.glob(f"{glob.escape(default_name)}-*"))]
     found = []
     for path in paths:
         try:
@@ -207,8 +209,7 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """The hardware in words: system, processor, cores this process may use, memory in bytes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found: dict[str, Any] = {"system": platform.platform(terse=True), "processor": _processor(), "cores": cores}
+    found: dict[str, Any] = {"system": platform.platform(terse=True), "processor": _processor(), "cores": processors()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return found

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hangtag.batches import Batches
+from hangtag.batches import Batches, mixed_seed
 from hangtag.checkpoints import Checkpoint, Keeper
-from hangtag.errors import ModelError, RunError, UsageError
+from hangtag.errors import DivergedError, RunError, UsageError
 from hangtag.images import Images
 from hangtag.models import logits_of
 from hangtag.recipes import Recipe
@@ -94,7 +94,7 @@ def train(
         resume: go on from here; the weights will be those of a training that was never interrupted.
 
     Raises:
-        ModelError: the loss is no longer a number; the network has the weights from before this epoch.
+        DivergedError: the loss is no longer a number; the network has the weights from before this epoch.
         RunError: `resume` is of another training.
     """
     device = torch.device(device)
@@ -130,7 +130,7 @@ def train(
             loss, accuracy = sums.means()
             if not np.isfinite(loss):
                 kept = good.bring_back(network)
-                raise ModelError(
+                raise DivergedError(
                     f"the loss is no longer a number (epoch {number}, step {step}); {kept} are kept",
                     f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one",
                 )
@@ -217,7 +217,9 @@ def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps) -> _Position:
         steps.set_state(parts["steps"])
         return _Position(**saved.facts["position"])
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise RunError(f"the checkpoint does not fit this training: {error}", "train again") from error
+        raise RunError(
+            f"the checkpoint does not fit this training: {error}", "begin anew in another folder: --out"
+        ) from error
 
 
 class _LastGood:
@@ -262,7 +264,7 @@ def _own_randomness(device: torch.device, *numbers: int) -> Iterator[None]:
         generators.append(torch.cuda.default_generators[device.index or torch.cuda.current_device()])
     before = [generator.get_state() for generator in generators]
     for generator in generators:
-        generator.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+        generator.manual_seed(mixed_seed(*numbers))
     try:
         yield
     finally:
