@@ -42,8 +42,8 @@ soak: $(STAMP) data  ## kill trainings at random instants; they must end with th
 bench: $(STAMP) data  ## measure everything the README claims (about 15 minutes)
 	$(PYTHON) benchmarks/run_all.py
 
-bench-peers: $(STAMP)  ## make the environment in which the lesson's own framework is measured
-	scripts/peers.sh
+bench-peers: $(STAMP)  ## make the environments of the peers measured beside us (about 6 GB)
+	TORCH="$(TORCH)" scripts/peers.sh
 
 clean:  ## remove the environment and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,61 +1,51 @@
-"""The lesson's training in the lesson's own framework, timed: Keras 3 on TensorFlow.
+"""The lesson's training in the lesson's own framework, Keras 3, on TensorFlow or on JAX.
 
-Run by the peers' Python (`make bench-peers` makes it), started by `benchmarks/epoch_speed.py`:
+Started by the benchmarks with the Python of environment `tensorflow` or `jax` (`make bench-peers`):
 
-    .venv-peers/bin/python benchmarks/peers/keras_lesson.py FOLDER --epochs 3
+    .venv-peers/tensorflow/bin/python -m benchmarks.peers.keras_lesson FOLDER --epochs 3
+    .venv-peers/jax/bin/python -m benchmarks.peers.keras_lesson FOLDER --backend jax --steps-per-execution 75
 
-FOLDER holds images.npy (N, 28, 28) uint8 and labels.npy (N,). Without options it is the lesson as it stands, which in
-Keras 3 already compiles with XLA (`jit_compile="auto"`); the options are the settings that Keras documents for speed.
-Prints one JSON line: seconds of each epoch, the last training accuracy, versions. Nothing is drawn while timing.
+Without options it is the lesson as it stands, on TensorFlow, which in Keras 3 already compiles with XLA
+(`jit_compile="auto"`); the options are the settings that Keras documents for speed. Favourable to Keras: pixels are
+float32 already, nothing is drawn, matplotlib is not imported, and the images are read from plain arrays.
 """
 
-import argparse
-import json
 import os
 import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
-import keras
-import tensorflow as tf
+from benchmarks.peers.protocol import Peer
 
 JIT = {"auto": "auto", "on": True, "off": False}
 
 
-class Stopwatch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is not in the environment that checks types
-    """Seconds of each epoch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.began = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.seconds.append(time.perf_counter() - self.began)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The lesson in Keras on TensorFlow, timed.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--jit", choices=JIT, default="auto")
-    parser.add_argument("--steps-per-execution", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=0, help="0: TensorFlow's own choice")
-    parser.add_argument("--seed", type=int, default=0)
-    settings = parser.parse_args()
-    if settings.threads:
+    peer = Peer(__doc__, backend="tensorflow", jit="auto", steps_per_execution="1")
+    settings = peer.settings
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["KERAS_BACKEND"] = settings.backend
+    if settings.threads == 1 and settings.backend == "jax":
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    if settings.threads and settings.backend == "tensorflow":
+        import tensorflow as tf
+
         tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
         tf.config.threading.set_inter_op_parallelism_threads(settings.threads)
+    import keras
+
+    class Teller(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is not in the environment that checks types
+        """Tells of each epoch."""
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.began = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            seconds = time.perf_counter() - self.began
+            peer.epoch_done(seconds, lambda x, y: judge.evaluate(x, y, verbose=0)[1], logs["accuracy"])
+
     keras.utils.set_random_seed(settings.seed)
-    images = np.load(settings.folder / "images.npy") / 255.0
-    labels = np.load(settings.folder / "labels.npy")
+    peer.versions("keras", "tensorflow-cpu" if settings.backend == "tensorflow" else "jax")
+    images, labels = peer.read("train")
     model = keras.Sequential(
         [
             keras.Input((28, 28)),
@@ -64,24 +54,16 @@ def main() -> None:
             keras.layers.Dense(10),
         ]
     )
-    model.compile(
-        optimizer="adam",
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=JIT[settings.jit],
-        steps_per_execution=settings.steps_per_execution,
-    )
-    watch = Stopwatch()
-    history = model.fit(images, labels, epochs=settings.epochs, verbose=0, callbacks=[watch]).history
-    print(
-        json.dumps(
-            {
-                "seconds": watch.seconds,
-                "training_accuracy": history["accuracy"][-1],
-                "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
-            }
-        )
-    )
+    compiled = {
+        "optimizer": "adam",
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "metrics": ["accuracy"],
+        "jit_compile": JIT[settings.jit],
+        "steps_per_execution": int(settings.steps_per_execution),
+    }
+    model.compile(**compiled)
+    judge = model
+    model.fit(images, labels, epochs=settings.epochs, verbose=0, callbacks=[Teller()])
 
 
 if __name__ == "__main__":
