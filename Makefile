@@ -39,8 +39,8 @@ docs: $(STAMP) data  ## run the tutorials' code, put its real output and picture
 soak: $(STAMP) data  ## kill trainings at random instants; they must end with the same bits (about ten minutes)
 	$(PYTHON) scripts/soak.py
 
-bench: $(STAMP) data  ## measure everything the README claims (about 15 minutes)
-	$(PYTHON) benchmarks/run_all.py
+bench: $(STAMP) data  ## measure everything the README claims (about an hour with every peer)
+	$(PYTHON) -m benchmarks.run_all
 
 bench-peers: $(STAMP)  ## make the environments of the peers measured beside us (about 6 GB)
 	TORCH="$(TORCH)" scripts/peers.sh

@@ -1,8 +1,8 @@
-"""Run every benchmark and write benchmarks/RESULTS.md from the numbers.
+"""Run every benchmark; write benchmarks/RESULTS.md and the README's table of figures from the numbers.
 
-    python benchmarks/run_all.py [NAME ...] [--write-only]
+    python -m benchmarks.run_all [NAME ...] [--write-only]
 
-With names, only those run; the page is always written from all numbers in benchmarks/results/, each with the hardware,
+With names, only those run; both are always written from all numbers in benchmarks/results/, each with the hardware,
 versions and date it was measured with. A benchmark that cannot run here says why and leaves its old numbers.
 """
 
@@ -13,9 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.readme import renewed
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-NAMES = ("start_up", "epoch_speed", "tutorial_parity", "fast_recipe")
+README = HERE.parent / "README.md"
+NAMES = ("start_up", "epoch_speed", "time_to_accuracy", "tutorial_parity", "fast_recipe")
 
 
 def main() -> None:
@@ -27,8 +30,10 @@ def main() -> None:
     if unknown:
         parser.error(f"no benchmark named {', '.join(unknown)}; there are {', '.join(NAMES)}")
     failed = [] if settings.write_only else [name for name in settings.names or NAMES if not ran(name)]
-    (HERE / "RESULTS.md").write_text(page(), encoding="utf-8")
-    print(f"wrote {HERE / 'RESULTS.md'}")
+    results = measured()
+    (HERE / "RESULTS.md").write_text(page(results), encoding="utf-8")
+    README.write_text(renewed(README.read_text(encoding="utf-8"), results), encoding="utf-8")
+    print(f"wrote {HERE / 'RESULTS.md'} and the figures in {README}")
     if failed:
         sys.exit(f"did not run: {', '.join(failed)}")
 
@@ -39,15 +44,17 @@ def ran(name: str) -> bool:
     return subprocess.run(command, check=False, cwd=HERE.parent).returncode == 0
 
 
-def page() -> str:
-    """RESULTS.md: one section per benchmark that has numbers."""
+def measured() -> dict[str, dict[str, Any]]:
+    """What each benchmark that has numbers found."""
+    files = {name: RESULTS / f"{name}.json" for name in NAMES}
+    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+
+
+def page(results: dict[str, dict[str, Any]]) -> str:
+    """RESULTS.md: one section per benchmark."""
     parts = ["# Results", "Written by `benchmarks/run_all.py` from `benchmarks/results/*.json`; do not edit by hand."]
     for name in NAMES:
-        file = RESULTS / f"{name}.json"
-        if file.is_file():
-            parts += section(json.loads(file.read_text(encoding="utf-8")))
-        else:
-            parts += [f"## {name}", "Not yet measured."]
+        parts += section(results[name]) if name in results else [f"## {name}", "Not yet measured."]
     return "\n\n".join(parts) + "\n"
 
 

@@ -78,7 +78,7 @@ def output_of(*command: str) -> str:
 
 
 def compare(seconds: dict[str, list[float]]) -> Result:
-    columns = ("what", "seconds (median)", "worst", "n", "aim", "reached")
+    columns = ("what", "seconds (median)", "mean", "sd", "worst", "n", "aim", "reached")
     rows, numbers = [], {}
     for what, aim in AIMS.items():
         found = summary(seconds[what])
@@ -86,7 +86,9 @@ def compare(seconds: dict[str, list[float]]) -> Result:
         numbers[what] = {**found, "aim": aim, "reached": reached}
         verdict = {True: "yes", False: "NO", None: "-"}[reached]
         wanted = f"< {aim}" if aim else "-"
-        rows.append((what, f"{found['median']:.3f}", f"{found['most']:.3f}", str(found["n"]), wanted, verdict))
+        sd = "-" if found["sd"] is None else f"{found['sd']:.3f}"
+        median, mean, worst = (f"{found[part]:.3f}" for part in ("median", "mean", "most"))
+        rows.append((what, median, mean, sd, worst, str(found["n"]), wanted, verdict))
     return Result("start_up", "From nothing to an answer", columns, rows, [], numbers)
 
 

@@ -136,7 +136,8 @@ def theirs(peer: Peer, seed: int, folder: Path, epochs: int) -> Reached:
 
 def compare(found: list[Seed], wanted: int, there: list[Peer]) -> Result:
     counted = sorted(found, key=lambda one: one.others)[:wanted]
-    rows, numbers = [], {}
+    rows: list[tuple[str, ...]] = []
+    numbers: dict[str, Any] = {}
     for name in (HANGTAG, *(peer.name for peer in there)):
         sides = [one.sides[name] for one in counted]
         seconds, ratio = summary([one.seconds for one in sides]), summary([one.ratio(name) for one in counted])
@@ -165,8 +166,8 @@ def conclusions(numbers: dict[str, Any], counted: list[Seed], measured: int) -> 
         times = numbers[KERAS_AS_WRITTEN.name]["ratio"]["median"]
         verdict = "reached" if times >= AT_LEAST else "NOT REACHED"
         says.append(
-            f"hangtag is there {times:.1f} times sooner than the lesson as written (median of seeds; wanted {AT_LEAST:g}, "
-            f"better {BETTER:g}: {verdict})."
+            f"hangtag is there {times:.1f} times sooner than the lesson as written (median of seeds; wanted "
+            f"{AT_LEAST:g}, better {BETTER:g}: {verdict})."
         )
     judged = [one.sides[HANGTAG].judged_seconds or 0.0 for one in counted]
     return [

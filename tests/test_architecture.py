@@ -10,12 +10,12 @@ import hangtag
 
 SOURCE = Path(hangtag.__file__).parent
 ORDER = (
-    "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes",
+    "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes", "peak",
     "batches", "dense", "steps", "checkpoints", "train",
     "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle",
-    "figures", "page", "report", "lesson", "screen", "cli",
+    "figures", "page", "report", "lesson", "bench", "screen", "cli",
 )  # fmt: skip
-LEAVES = {"figures", "page", "report", "lesson", "screen", "cli"}
+LEAVES = {"figures", "page", "report", "lesson", "bench", "screen", "cli"}
 MAY_IMPORT_LEAVES = {"cli": LEAVES, "report": {"figures", "page"}, "lesson": {"figures"}}
 HOMES = {
     "PIL": {"images"},
@@ -28,7 +28,18 @@ HOMES = {
     "rich": {"screen"},
     "safetensors": {"checkpoints", "lifecycle"},
     "sklearn": {"classifier"},
-    "torch": {"models", "batches", "dense", "steps", "checkpoints", "train", "export", "classifier", "lifecycle"},
+    "torch": {
+        "models",
+        "peak",
+        "batches",
+        "dense",
+        "steps",
+        "checkpoints",
+        "train",
+        "export",
+        "classifier",
+        "lifecycle",
+    },
     "typer": {"cli"},
 }
 LIGHT = (

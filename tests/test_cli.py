@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hangtag import cli, datasets
+from hangtag import cli, datasets, screen
+from hangtag.bench import Bench
 from hangtag.images import encode_png
 from hangtag.sources import LabelledImages
 from toys import tiny_files, tiny_set, toy_model
 
-COMMANDS = ("data", "look", "model", "train", "evaluate", "predict", "report", "tutorial")
+COMMANDS = ("data", "look", "model", "train", "evaluate", "predict", "report", "bench", "tutorial")
 
 
 class Typed:
@@ -123,6 +124,17 @@ def test_train_fills_a_run_folder_that_evaluate_predict_and_report_use(hangtag: 
     (run / "report.html").unlink()
     assert hangtag("report", "last").code == 0
     assert (run / "report.html").stat().st_size > 1000
+
+
+def test_bench_measures_this_machine(hangtag: Any, capsys: pytest.CaptureFixture[str]) -> None:  # exports a network
+    typed = hangtag("bench", "tiny", "--path", "files", "--seconds", "1", "--device", "cpu", "--json")
+    screen.print_bench(screen.console(), Bench(**typed.json))
+    table = capsys.readouterr().out
+
+    assert (typed.code, typed.err) == (0, "")
+    assert typed.json["data"] == {"name": "tiny", "training_images": 30}
+    assert all(what in table for what in ("training by recipe 'fast'", "GFLOP/s", "predicting one picture"))
+    assert typed.json["machine"]["processor"] in table
 
 
 def test_a_second_training_leaves_the_first_untouched(hangtag: Any, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@
 
 Favourable to PyTorch: the quickstart reads pictures through torchvision's FashionMNIST and ToTensor, one PIL image at
 a time; here they are tensors in memory (TensorDataset), and no running accuracy is counted. `--loader batches` draws
-whole batches by index (a BatchSampler as the sampler, `batch_size=None`, as the DataLoader's documentation describes), and
-`--adam fused` takes the optimizer's fused implementation.
+whole batches by index (a BatchSampler as the sampler, `batch_size=None`, as the DataLoader's documentation describes),
+and `--adam fused` takes the optimizer's fused implementation.
 """
 
 import time

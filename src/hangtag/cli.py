@@ -254,6 +254,32 @@ def report(run: RunName = "last") -> None:
     print(f"wrote {_write_report(found, read_again(found), judge(found))}")
 
 
+@app.command(short_help="Measure this machine.", epilog="Example: hangtag bench --json > this-machine.json")
+def bench(
+    what: Data = "fashion-mnist",
+    path: DataPath = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="About how long to measure.", min=1.0)] = 25.0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure this machine in half a minute: training, predicting, and the processor's best matrix product.
+
+    benchmarks/RESULTS.md in the source has the same numbers of a known machine, beside those of other frameworks.
+    """
+    from hangtag import screen
+
+    data = _read(what, path)
+    with screen.share_progress() as progress:
+        progress("starting", 0.0)
+        from hangtag.bench import bench as measure
+
+        found = measure(data, device, seconds, progress)
+    if as_json:
+        return _print_json(found.to_json())
+    screen.print_bench(screen.console(), found)
+    return None
+
+
 @app.command(short_help="Walk through the lesson on the real images.", epilog="Example: hangtag tutorial --out lesson")
 def tutorial(
     path: DataPath = None,

@@ -28,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from hangtag.bench import Bench
     from hangtag.evaluate import Evaluation
     from hangtag.lesson import Section
     from hangtag.lifecycle import Judged, Training
@@ -53,6 +54,15 @@ def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, visible=True)
+
+
+@contextmanager
+def share_progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr for work that tells what it does and which share of all, from 0 to 1, is done."""
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("ETA"), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
 def show_epochs(console: Console, epochs: Iterator["Epoch"]) -> list["Epoch"]:
@@ -176,6 +186,25 @@ def print_answer(picture: Path, answer: "Answer") -> None:
     print(f"{picture}: {ranked}")
     for warning in answer.warnings:
         print(f"{picture}: note: {warning}", file=sys.stderr)
+
+
+def print_bench(console: Console, found: "Bench") -> None:
+    table = table_of("what", ">here", "unit")
+    epochs = f"s, median of {found.lesson_epochs} epochs" if found.lesson_epochs else "s, reckoned from some steps"
+    table.add_row("the lesson's epoch (recipe 'tutorial')", f"{found.lesson_epoch_seconds:.3f}", epochs)
+    table.add_row("training by recipe 'fast'", f"{found.fast_images_per_second:,.0f}", "images/s")
+    for name, gflops in found.matmul_gflops.items():
+        table.add_row(f"best matrix product, {name}", f"{gflops:,.0f}", "GFLOP/s")
+    p95 = f"ms, 95 % within {1000 * found.predict_seconds_p95:.2f}"
+    table.add_row("predicting one picture (CPU)", f"{1000 * found.predict_seconds:.2f}", p95)
+    table.add_row("predicting many at once (CPU)", f"{found.predict_images_per_second:,.0f}", "images/s")
+    console.print(table)
+    machine = found.machine
+    memory = f", {machine['memory_bytes'] / 1e9:.0f} GB" if "memory_bytes" in machine else ""
+    print(f"on        {machine['processor']}, {machine['cores']} cores{memory}, {machine['system']}, {found.device}")
+    print(f"with      {', '.join(f'{name} {version}' for name, version in found.versions.items())}")
+    print(f"data      {found.data['name']}, {found.data['training_images']:,} training images")
+    print("note      other programs that ran meanwhile make these numbers worse; run it twice")
 
 
 def print_section(console: Console, section: "Section") -> None:

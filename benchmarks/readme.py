@@ -1,0 +1,102 @@
+"""The README's table of figures, made from `results/*.json`: what it claims is what was measured.
+
+It stands between two markers; `run_all.py` writes it anew, and a test compares the two.
+"""
+
+import re
+from typing import Any
+
+__all__ = ["renewed", "table"]
+
+BEGIN, END = "<!-- figures: written by benchmarks/run_all.py -->", "<!-- end of figures -->"
+Results = dict[str, dict[str, Any]]
+Row = tuple[str, str, str, str]
+
+
+def renewed(readme: str, results: Results) -> str:
+    """The README's text with the table between its markers made anew."""
+    found = re.fullmatch(f"(.*{re.escape(BEGIN)}\n).*(\n{re.escape(END)}.*)", readme, re.DOTALL)
+    if found is None:
+        raise ValueError(f"the README has no lines {BEGIN} and {END}")
+    return found[1] + table(results) + found[2]
+
+
+def table(results: Results) -> str:
+    """Rows for what was measured; results by a benchmark's name, each as it is in its file."""
+    numbers = {name: result["numbers"] for name, result in results.items()}
+    rows = [row for name, make in MAKERS.items() if name in numbers for row in make(numbers[name])]
+    head = ("measured", "hangtag", "beside it", "of hangtag's time")
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * 4, *rows))
+
+
+def parity(numbers: dict[str, Any]) -> list[Row]:
+    found = numbers["test accuracy"]
+    theirs = f"Keras on TensorFlow: {spread(found['reference'], '.4f')}"
+    return [("the lesson's test accuracy after ten epochs", spread(found["hangtag"], ".4f"), theirs, "")]
+
+
+def epochs(numbers: dict[str, Any]) -> list[Row]:
+    """The lesson as its own framework's users write it, and the fastest way found of every peer."""
+    ours = next(iter(numbers))
+    names = [name for name in numbers if name.endswith("TensorFlow, as in the lesson")]
+    names += [name for name in numbers["best"].values() if name not in names]
+    return [
+        (
+            "" if at else "an epoch of the lesson's training (median)",
+            "" if at else f"{numbers[ours]['seconds']['median']:.2f} s",
+            f"{name}: {numbers[name]['seconds']['median']:.2f} s",
+            ratio(numbers[name]["ratio"]),
+        )
+        for at, name in enumerate(names)
+    ]
+
+
+def accuracy_in_time(numbers: dict[str, Any]) -> list[Row]:
+    ours, *others = (name for name in numbers if name != "seeds")
+    mine = numbers[ours]
+    rows = []
+    for at, name in enumerate(others):
+        found = numbers[name]
+        never = "" if found["reached"] == 1 else f", {found['reached']:.0%} of seeds got there"
+        more = "more than " if found["reached"] < 1 else ""
+        rows.append((
+            "" if at else "from starting a process to 88.64 % test accuracy (median)",
+            "" if at else f"{mine['seconds']['median']:.1f} s, {mine['reached']:.0%} of seeds",
+            f"{name}: {more}{found['seconds']['median']:.1f} s{never}",
+            more + ratio(found["ratio"]),
+        ))  # fmt: skip
+    return rows
+
+
+def fast(numbers: dict[str, Any]) -> list[Row]:
+    accuracy, seconds = numbers["test_accuracy"], numbers["seconds"]
+    return [
+        ("recipe `fast`: test accuracy", spread(accuracy, ".4f"), "", ""),
+        ("recipe `fast`: training", f"{spread(seconds, '.0f')} s", "", ""),
+    ]
+
+
+def start_up(numbers: dict[str, Any]) -> list[Row]:
+    name = next(name for name in numbers if "predict" in name)
+    return [
+        ("`hangtag predict`, from start to exit", f"{numbers[name]['median']:.2f} s (n = {numbers[name]['n']})", "", "")
+    ]
+
+
+MAKERS = {
+    "tutorial_parity": parity,
+    "epoch_speed": epochs,
+    "time_to_accuracy": accuracy_in_time,
+    "fast_recipe": fast,
+    "start_up": start_up,
+}
+
+
+def spread(found: dict[str, Any], form: str) -> str:
+    """Mean, sd and n."""
+    sd = "" if found["sd"] is None else f"sd {found['sd']:{form if form != '.0f' else '.1f'}}, "
+    return f"{found['mean']:{form}} ({sd}n = {found['n']})"
+
+
+def ratio(found: dict[str, Any]) -> str:
+    return f"{found['median']:.1f}x (n = {found['n']})"
