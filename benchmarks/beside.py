@@ -59,7 +59,6 @@ KERAS_BEST = Peer(
     "keras_lesson",
     "--steps-per-execution 75 --threads 1",
 )
-KERAS_JAX = Peer("Keras on JAX, as in the lesson", "jax", "keras_lesson", "--backend jax")
 KERAS_JAX_75 = Peer(
     "Keras on JAX, steps_per_execution=75", "jax", "keras_lesson", "--backend jax --steps-per-execution 75"
 )
@@ -74,7 +73,7 @@ PEERS = (
         "keras_lesson",
         "--steps-per-execution 75 --jit off --threads 1",
     ),
-    KERAS_JAX,
+    Peer("Keras on JAX, as in the lesson", "jax", "keras_lesson", "--backend jax"),
     KERAS_JAX_75,
     Peer(
         "Keras on JAX, steps_per_execution=75, one thread",
@@ -89,12 +88,18 @@ PEERS = (
         "pytorch_loop",
         "--loader batches --adam fused --threads 1",
     ),
+    Peer(
+        "PyTorch loop, whole batches, fused Adam, torch.compile",
+        "pytorch",
+        "pytorch_loop",
+        "--loader batches --adam fused --compile on",
+    ),
     Peer("skorch, as documented", "skorch", "skorch_lesson"),
     Peer("skorch, fused Adam, one thread", "skorch", "skorch_lesson", "--adam fused --threads 1"),
     Peer("scikit-learn MLPClassifier", "sklearn", "sklearn_lesson"),
     Peer("scikit-learn MLPClassifier, one thread", "sklearn", "sklearn_lesson", "--threads 1"),
     Peer("fastai Learner", "fastai", "fastai_lesson"),
-    Peer("fastai Learner, one thread", "fastai", "fastai_lesson", "--threads 1"),
+    Peer("fastai Learner, PyTorch's fused Adam, one thread", "fastai", "fastai_lesson", "--adam fused --threads 1"),
 )
 
 

@@ -57,13 +57,15 @@ def accuracy_in_time(numbers: dict[str, Any]) -> list[Row]:
     rows = []
     for at, name in enumerate(others):
         found = numbers[name]
-        never = "" if found["reached"] == 1 else f", {found['reached']:.0%} of seeds got there"
-        more = "more than " if found["reached"] < 1 else ""
+        seconds = f"{found['seconds']['median']:.0f} s"
+        if found["reached"] < 1:
+            there = f"by {found['reached']:.0%} of seeds" if found["reached"] else "by no seed"
+            seconds = f"more than {seconds}; reached {there} within {max(found['epochs']['values']):.0f} epochs"
         rows.append((
             "" if at else "from starting a process to 88.64 % test accuracy (median)",
-            "" if at else f"{mine['seconds']['median']:.1f} s, {mine['reached']:.0%} of seeds",
-            f"{name}: {more}{found['seconds']['median']:.1f} s{never}",
-            more + ratio(found["ratio"]),
+            "" if at else f"{mine['seconds']['median']:.1f} s; reached by {mine['reached']:.0%} of seeds",
+            f"{name}: {seconds}",
+            ("more than " if found["reached"] < 1 else "") + ratio(found["ratio"]),
         ))  # fmt: skip
     return rows
 
@@ -72,7 +74,7 @@ def fast(numbers: dict[str, Any]) -> list[Row]:
     accuracy, seconds = numbers["test_accuracy"], numbers["seconds"]
     return [
         ("recipe `fast`: test accuracy", spread(accuracy, ".4f"), "", ""),
-        ("recipe `fast`: training", f"{spread(seconds, '.0f')} s", "", ""),
+        ("recipe `fast`: training", spread(seconds, ".0f", " s"), "", ""),
     ]
 
 
@@ -92,10 +94,10 @@ MAKERS = {
 }
 
 
-def spread(found: dict[str, Any], form: str) -> str:
+def spread(found: dict[str, Any], form: str, unit: str = "") -> str:
     """Mean, sd and n."""
-    sd = "" if found["sd"] is None else f"sd {found['sd']:{form if form != '.0f' else '.1f'}}, "
-    return f"{found['mean']:{form}} ({sd}n = {found['n']})"
+    sd = "" if found["sd"] is None else f"sd {found['sd']:{'.1f' if form == '.0f' else form}}, "
+    return f"{found['mean']:{form}}{unit} ({sd}n = {found['n']})"
 
 
 def ratio(found: dict[str, Any]) -> str:

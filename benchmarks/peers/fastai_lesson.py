@@ -1,11 +1,13 @@
 """The lesson's network in fastai: a Learner on DataLoaders, Adam at a constant 0.001, batch 32.
 
-    .venv-peers/fastai/bin/python -m benchmarks.peers.fastai_lesson FOLDER [--threads 1]
+    .venv-peers/fastai/bin/python -m benchmarks.peers.fastai_lesson FOLDER [--adam fused] [--threads 1]
 
 Favourable to fastai: images are tensors in memory, drawn in whole batches by index; no validation images, no bars.
+`--adam fused` takes PyTorch's fused Adam through fastai's OptimWrapper.
 """
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,12 +16,13 @@ from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
+from fastai.optimizer import Adam, OptimWrapper
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 
 def main() -> None:
-    peer = Peer(__doc__)
+    peer = Peer(__doc__, adam="fastai")
     settings = peer.settings
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -44,7 +47,15 @@ def main() -> None:
         def after_train(self, *_: Any) -> None:
             peer.epoch_done(time.perf_counter() - self.began, accuracy)
 
-    learner = Learner(DataLoaders(loader, []), network, loss_func=CrossEntropyLossFlat(), lr=1e-3, cbs=[Teller()])
+    fused = partial(OptimWrapper, opt=partial(torch.optim.Adam, fused=True))
+    learner = Learner(
+        DataLoaders(loader, []),
+        network,
+        loss_func=CrossEntropyLossFlat(),
+        opt_func=fused if settings.adam == "fused" else Adam,
+        lr=1e-3,
+        cbs=[Teller()],
+    )
     with learner.no_logging():
         learner.fit(settings.epochs)
 

@@ -1,11 +1,11 @@
 """The lesson's network in a plain PyTorch loop, as the official quickstart writes it: DataLoader, autograd, Adam.
 
-    .venv-peers/pytorch/bin/python -m benchmarks.peers.pytorch_loop FOLDER [--loader batches] [--adam fused]
+    .venv-peers/pytorch/bin/python -m benchmarks.peers.pytorch_loop FOLDER --loader batches --adam fused --compile on
 
 Favourable to PyTorch: the quickstart reads pictures through torchvision's FashionMNIST and ToTensor, one PIL image at
 a time; here they are tensors in memory (TensorDataset), and no running accuracy is counted. `--loader batches` draws
 whole batches by index (a BatchSampler as the sampler, `batch_size=None`, as the DataLoader's documentation describes),
-and `--adam fused` takes the optimizer's fused implementation.
+`--adam fused` takes the optimizer's fused implementation, `--compile on` compiles the network with torch.compile.
 """
 
 import time
@@ -19,7 +19,7 @@ BATCH = 32
 
 
 def main() -> None:
-    peer = Peer(__doc__, loader="items", adam="default")
+    peer = Peer(__doc__, loader="items", adam="default", compile="off")
     settings = peer.settings
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -33,6 +33,7 @@ def main() -> None:
     else:
         loader = DataLoader(dataset, batch_size=BATCH, shuffle=True)
     model = lesson_network()
+    answer = torch.compile(model) if settings.compile == "on" else model
     loss_function = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=settings.adam == "fused" or None)
 
@@ -44,7 +45,7 @@ def main() -> None:
         began = time.perf_counter()
         model.train()
         for batch, truth in loader:
-            loss = loss_function(model(batch), truth)
+            loss = loss_function(answer(batch), truth)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

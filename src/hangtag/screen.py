@@ -60,7 +60,8 @@ def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
 def share_progress() -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr for work that tells what it does and which share of all, from 0 to 1, is done."""
     columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("ETA"), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    stderr = Console(stderr=True)
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda what, share: bar.update(task, description=what, completed=share)
 
