@@ -37,6 +37,7 @@ from benchmarks.beside import (
 from benchmarks.common import Others, Result, alone, in_fresh_process, options, ordinary_environment, publish, summary
 
 LESSON_ACCURACY = 0.8864
+LESSON_EPOCHS = 10
 HANGTAG = "hangtag, `quick_lesson.py`"
 SIDES = (KERAS_AS_WRITTEN, KERAS_BEST, KERAS_JAX_75)
 DISTURBED = 0.1  # share of the processors that others may take beside any side
@@ -52,12 +53,15 @@ class Reached:
         accuracy: on the test images, at that moment.
         epochs: of training until then.
         judged_seconds: hangtag only: until the model file was made, verified and judged as well.
+        lesson_seconds: peers only: until the lesson's ten epochs were over, whatever the accuracy then; None for one
+            that was there before.
     """
 
     seconds: float
     accuracy: float
     epochs: int
     judged_seconds: float | None = None
+    lesson_seconds: float | None = None
 
     @property
     def reached(self) -> bool:
@@ -131,7 +135,8 @@ def theirs(peer: Peer, seed: int, folder: Path, epochs: int) -> Reached:
     """A peer, until an epoch reaches the accuracy."""
     told = run(peer, folder, epochs, "--seed", str(seed), "--judge", enough=LESSON_ACCURACY).epochs
     assert told[-1].test_accuracy is not None
-    return Reached(told[-1].since_start, told[-1].test_accuracy, len(told))
+    lesson = told[LESSON_EPOCHS - 1].since_start if len(told) >= LESSON_EPOCHS else None
+    return Reached(told[-1].since_start, told[-1].test_accuracy, len(told), lesson_seconds=lesson)
 
 
 def compare(found: list[Seed], wanted: int, there: list[Peer]) -> Result:
@@ -168,6 +173,13 @@ def conclusions(numbers: dict[str, Any], counted: list[Seed], measured: int) -> 
         says.append(
             f"hangtag is there {times:.1f} times sooner than the lesson as written (median of seeds; wanted "
             f"{AT_LEAST:g}, better {BETTER:g}: {verdict})."
+        )
+    pairs = [(one.sides.get(KERAS_AS_WRITTEN.name), one.sides[HANGTAG]) for one in counted]
+    ten = [theirs.lesson_seconds / ours.seconds for theirs, ours in pairs if theirs and theirs.lesson_seconds]
+    if ten:
+        says.append(
+            f"The lesson's ten epochs alone, as written and whatever their accuracy, take {statistics.median(ten):.1f} "
+            f"times as long as hangtag takes (median of {len(ten)} seeds)."
         )
     judged = [one.sides[HANGTAG].judged_seconds or 0.0 for one in counted]
     return [
