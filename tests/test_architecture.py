@@ -10,7 +10,7 @@ import hangtag
 
 SOURCE = Path(hangtag.__file__).parent
 ORDER = (
-    "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes", "peak",
+    "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes", "balance", "peak",
     "batches", "dense", "steps", "checkpoints", "train",
     "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle",
     "figures", "page", "report", "lesson", "bench", "screen", "cli",
@@ -30,6 +30,7 @@ HOMES = {
     "sklearn": {"classifier"},
     "torch": {
         "models",
+        "balance",
         "peak",
         "batches",
         "dense",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from hangtag.batches import Batches, flipped, shifted
+from hangtag.batches import Batches, erased, flipped, shifted
 from hangtag.recipes import find_recipe
 from toys import shapes
 
@@ -98,3 +98,29 @@ def test_shifted_moves_pictures_within_bounds_and_keeps_shape() -> None:
     assert (out.sum((1, 2, 3)) == 1).all()
     assert len(places) > 10
     assert all(2 <= row <= 6 and 2 <= column <= 6 for row, column in places)
+
+
+def test_erased_leaves_the_rest_alone_and_makes_rectangles_of_noise() -> None:
+    pixels = torch.full((400, 1, 28, 28), 7, dtype=torch.uint8)
+
+    out = erased(pixels, 0.5, torch.Generator().manual_seed(0))
+
+    touched = (out != pixels)[:, 0]
+    shares = touched.float().mean((1, 2))
+    assert 0.4 < float((shares > 0).float().mean()) < 0.6
+    assert float(shares.max()) < 0.35
+    for mask in touched[shares > 0][:50]:
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        box = mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert float(box.float().mean()) > 0.9  # noise may hit the old value now and then
+
+
+def test_a_balanced_epoch_is_decided_by_seed_and_epoch() -> None:
+    images, labels = shapes(60)
+    labels = np.where(labels == 2, 1, labels)
+    recipe = replace(PLAIN, balance="sampling")
+
+    one, other = (labels_of(Batches(images, labels, recipe, 0, CPU), 1) for _ in range(2))
+
+    assert one == other
+    assert (one.count(0), one.count(1)) == (30, 30)

@@ -1,6 +1,7 @@
 """classifier.py: scikit-learn's contract, proved by use."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch import nn
 
 import hangtag
 from hangtag.classifier import ImageClassifier
-from hangtag.errors import DataError, HangtagError, ModelError, RunError, UnknownName
+from hangtag.errors import DataError, HangtagError, ModelError, RunError, UnknownName, UsageError
 from hangtag.images import ImageSpec
+from hangtag.recipes import find_recipe
 from hangtag.sources import LabelledImages
 from toys import CLASSES, SIDE, quick_recipe, shapes
 
@@ -180,3 +182,30 @@ def test_evaluating_on_other_classes_is_refused(fitted: ImageClassifier) -> None
         fitted.evaluate(images, labels + 9)
     with pytest.raises(DataError, match="has classes bar, dot, edge, the model 0, 1, 2"):
         fitted.evaluate(LabelledImages(images, labels, CLASSES))
+
+
+def test_a_batch_larger_than_the_data_is_refused_when_it_was_asked_for() -> None:
+    images, labels = shapes(30)
+
+    with pytest.raises(UsageError, match=r"a batch of 64 is larger than the data: 30 training images"):
+        ImageClassifier(recipe=find_recipe("tutorial", batch_size=64)).fit(images, labels)
+
+
+def test_one_image_of_a_class_cannot_both_train_and_validate() -> None:
+    images, labels = shapes(31)
+    labels[30] = 3
+    recipe = replace(quick_recipe(), validation=0.1)
+
+    with pytest.raises(DataError, match=r"class 3: one image.*--set validation=0"):
+        ImageClassifier(recipe=recipe).fit(images, labels)
+    ImageClassifier(recipe=quick_recipe()).fit(images, labels)
+
+
+def test_the_split_can_stay_while_the_seed_changes() -> None:
+    images, labels = shapes(60)
+    recipe = replace(quick_recipe(1), validation=0.2)
+
+    one, other = (ImageClassifier(recipe=recipe, seed=seed, split_seed=7).fit(images, labels) for seed in (0, 1))
+
+    assert np.array_equal(one.split_.validation, other.split_.validation)
+    assert one.history_[0].loss != other.history_[0].loss

@@ -1,5 +1,7 @@
 """The networks: the lesson's exactly, ours in every size, all with weights that depend on the seed alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -140,3 +142,38 @@ def test_no_images_give_no_logits() -> None:
     network = build("mlp", ImageSpec(8, 8), 3, seed=0)
 
     assert logits_of(network, np.zeros((0, 8, 8), np.uint8)).shape == (0, 3)
+
+
+OWN = """
+import torch
+from torch import nn
+
+def tiny(spec, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, classes))
+
+ready = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+number = lambda spec, classes: 7
+def broken(spec, classes):
+    raise KeyError("weights")
+"""
+
+
+def test_a_network_of_ones_own_is_named_as_module_and_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    spec = ImageSpec(8, 8)
+
+    one, other = (build("own_networks:tiny", spec, 3, seed=1) for _ in range(2))
+
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert isinstance(build("own_networks:ready", spec, 3, seed=1), torch.nn.Module)
+    for name, said in (
+        ("own_networks:number", "made a int"),
+        ("own_networks:broken", "KeyError: 'weights'"),
+        ("own_networks:missing", "has no attribute 'missing'"),
+        ("no_such_module:tiny", "No module named 'no_such_module'"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            build(name, spec, 3, seed=0)
+    with pytest.raises(ModelError, match="answers 3 logits but the data has 4 classes"):
+        build("own_networks:ready", spec, 4, seed=0)

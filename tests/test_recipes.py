@@ -7,7 +7,7 @@ import pytest
 
 from hangtag.errors import UnknownName, UsageError
 from hangtag.models import NETWORKS
-from hangtag.recipes import DEFAULT, RECIPES, Recipe, find_recipe
+from hangtag.recipes import DEFAULT, RECIPES, Recipe, find_recipe, with_settings
 
 
 def test_the_tutorial_recipe_is_the_lesson() -> None:
@@ -59,3 +59,34 @@ def test_training_for_no_epochs_is_refused(epochs: int) -> None:
         find_recipe("fast", epochs=epochs)
 
     assert str(caught.value) == f"epochs={epochs} makes no sense (train for at least 1 epoch)"
+
+
+def test_any_number_can_be_set_in_words() -> None:
+    changed = with_settings(find_recipe("fast"), ["lr_peak=0.002", "flip=no", "epochs=3", "cores=none", "network=mlp"])
+
+    assert changed == replace(RECIPES["fast"], lr_peak=0.002, flip=False, epochs=3, cores=None, network="mlp")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("lr_peak", "has no value"),
+        ("lr_peek=1", "did you mean 'lr_peak'"),
+        ("name=mine", "unknown setting 'name'"),
+        ("epochs=many", "it is a whole number"),
+        ("epochs=1.5", "it is a whole number"),
+        ("flip=perhaps", "say flip=yes or flip=no"),
+        ("validation=1", "a share is at least 0 and less than 1"),
+        ("lr_peak=nan", "a learning rate is above 0"),
+        ("batch_size=0", "at least 1 image"),
+        ("balance=hard", "known: auto, off, weights, sampling"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_said(setting: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        with_settings(find_recipe("fast"), [setting])
+
+
+def test_patience_without_held_out_images_is_refused() -> None:
+    with pytest.raises(UsageError, match="'tutorial' holds out none"):
+        find_recipe("tutorial", patience=3)

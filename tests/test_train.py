@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from hangtag import train as train_module
+from hangtag.checkpoints import Keeper, newest
 from hangtag.errors import ModelError, UsageError
 from hangtag.models import build
 from hangtag.recipes import Recipe, find_recipe
@@ -101,3 +104,76 @@ def test_a_device_that_is_not_there_is_said() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="'cuda' cannot be used"):
             choose_device("cuda")
+
+
+def patient(epochs: int = 40, patience: int = 3) -> Recipe:
+    """Memorises noise soon, so that the validation loss rises."""
+    return replace(quick_recipe(epochs), lr_peak=0.02, validation=0.5, patience=patience)
+
+
+def noise() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (64, SIDE, SIDE), dtype=np.uint8), np.arange(64, dtype=np.int64) % 3
+
+
+def loss_of(network: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
+    network.eval()
+    with torch.no_grad():
+        pixels = torch.from_numpy(images)[:, None].float() / 255
+        return float(nn.functional.cross_entropy(network(pixels), torch.from_numpy(labels)))
+
+
+def test_patience_ends_the_training_and_brings_the_best_weights_back() -> None:
+    images, labels = noise()
+    network = build("mlp", SPEC, 3, 0)
+
+    held_out = (images[32:], labels[32:])
+    epochs = list(train(network, images[:32], labels[:32], patient(), 0, held_out))
+    finished = [epoch for epoch in epochs if epoch.finished]
+
+    losses = [epoch.val_loss for epoch in finished]
+    best = int(np.argmin(losses)) + 1
+    assert len(finished) == best + 3 < 40
+    assert (finished[-1].enough, finished[-1].kept) == (True, best)
+    assert not any(epoch.enough or epoch.kept for epoch in finished[:-1])
+    assert loss_of(network, *held_out) == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_a_patient_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    images, labels = noise()
+    held_out = (images[32:], labels[32:])
+    one, other = build("mlp", SPEC, 3, 0), build("mlp", SPEC, 3, 0)
+    whole = list(train(one, images[:32], labels[:32], patient(), 0, held_out))
+
+    asked = count()
+    for _ in train(
+        other, images[:32], labels[:32], patient(), 0, held_out,
+        stop=lambda: next(asked) >= len(whole) - 3, keeper=Keeper(tmp_path),
+    ):  # fmt: skip
+        pass
+    rest = list(train(other, images[:32], labels[:32], patient(), 0, held_out, resume=newest(tmp_path)))
+
+    assert rest[-1].kept == whole[-1].kept
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_part_of_a_last_epoch_can_be_left_out() -> None:
+    images, labels = shapes(60_000)
+    recipe = replace(quick_recipe(2), last_epoch=0.5)
+
+    epochs = [epoch for epoch in train(build("mlp", SPEC, 3, 0), images, labels, recipe, 0) if epoch.finished]
+
+    assert epochs[0].step == epochs[0].steps == 1875
+    assert 0.4 * 1875 < epochs[1].step < 0.6 * 1875
+    assert not epochs[1].cut_short
+
+
+def test_running_out_of_memory_is_said_with_a_smaller_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = shapes(90)
+
+    def too_much(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(train_module, "Batches", too_much)
+    with pytest.raises(ModelError, match=r"batches of 32 images \(use smaller ones: --batch-size 16"):
+        list(train(build("mlp", SPEC, 3, 0), images, labels, quick_recipe(), 0))

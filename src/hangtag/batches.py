@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hangtag.balance import balanced_order
 from hangtag.images import Images
 from hangtag.recipes import Recipe
 
@@ -52,8 +53,11 @@ class Batches:
         chunk = chunk.unsqueeze(1) if chunk.ndim == 3 else chunk.permute(0, 3, 1, 2)
         if self.recipe.flip:
             chunk = flipped(chunk, (self.turns[positions] + epoch) % 2 == 0)
+        random = _random(self.seed, epoch, number)
         if self.recipe.shift:
-            chunk = shifted(chunk, self.recipe.shift, _random(self.seed, epoch, number))
+            chunk = shifted(chunk, self.recipe.shift, random)
+        if self.recipe.erase:
+            chunk = erased(chunk, self.recipe.erase, random)
         return chunk, self.labels[positions]
 
     def steps_before(self, chunk: int) -> int:
@@ -63,7 +67,11 @@ class Batches:
     def _positions(self, epoch: int) -> Tensor:
         """All images in the order of an epoch."""
         if self._order[0] != epoch:
-            order = torch.randperm(len(self.labels), generator=_random(self.seed, epoch))
+            random = _random(self.seed, epoch)
+            if self.recipe.balance == "sampling":
+                order = balanced_order(self.labels.cpu(), random)
+            else:
+                order = torch.randperm(len(self.labels), generator=random)
             self._order = (epoch, order.to(self.images.device))
         return self._order[1]
 
@@ -83,6 +91,29 @@ def shifted(images: Tensor, most: int, random: torch.Generator) -> Tensor:
     )
     which = torch.arange(count, device=images.device)
     return images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def erased(images: Tensor, share: float, random: torch.Generator) -> Tensor:
+    """(M, C, H, W) uint8; in `share` of them a rectangle of 2 to 30 % of the area becomes noise.
+
+    Its height is 0.3 to 3.3 times its width (Zhong et al., 2020, "Random erasing data augmentation").
+    """
+    count, _, height, width = images.shape
+    uniform = torch.rand(5, count, generator=random)
+    area = (0.02 + 0.28 * uniform[0]) * height * width
+    aspect = 0.3 * (3.3 / 0.3) ** uniform[1]
+    tall, wide = (area * aspect).sqrt().clamp(max=height - 1), (area / aspect).sqrt().clamp(max=width - 1)
+    inside = []
+    for size, begin, extent in (
+        (height, uniform[2] * (height - tall), tall),
+        (width, uniform[3] * (width - wide), wide),
+    ):
+        places = torch.arange(size)[None]
+        inside.append((places >= begin[:, None]) & (places < (begin + extent)[:, None]))
+    chosen = uniform[4] < share
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :] & chosen[:, None, None, None]
+    noise = torch.randint(0, 256, images.shape, generator=random, dtype=torch.uint8)
+    return torch.where(hole.to(images.device), noise.to(images.device), images)
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:

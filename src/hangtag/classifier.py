@@ -6,6 +6,7 @@ here is what ships. It draws and writes nothing by itself, except in `save`.
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,25 @@ from sklearn.utils import Tags
 from torch import nn
 
 from hangtag.artifact import Metadata
+from hangtag.balance import balance_in_words, choose_balance
 from hangtag.checkpoints import Checkpoint, Keeper
-from hangtag.errors import DataError, ModelError, RunError
+from hangtag.errors import DataError, RunError, UsageError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import build as build_artifact
 from hangtag.export import verify
 from hangtag.files import user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images
 from hangtag.models import build as build_network
-from hangtag.models import logits_of, parameter_count
+from hangtag.models import check_answer, parameter_count
 from hangtag.predictor import Predictor, load
-from hangtag.recipes import Recipe, find_recipe
+from hangtag.recipes import RECIPES, Recipe, find_recipe
 from hangtag.runs import now, versions
 from hangtag.sources import LabelledImages, from_arrays
 from hangtag.splits import stratified
+from hangtag.steps import has_bfloat16
 from hangtag.train import Epoch, choose_device, train
 
-__all__ = ["ImageClassifier"]
+__all__ = ["ImageClassifier", "split_seed_of"]
 
 _VERIFIED_IMAGES = 1000  # training images on which every exported file is compared with its network
 
@@ -43,12 +46,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     Args:
         recipe: how to train: "fast" (default), "tutorial", or a `Recipe`.
-        model: a network's name, a `torch.nn.Module` (copied, never changed), or a function of (ImageSpec, number of
-            classes) that makes one; None takes the recipe's. It takes float32 (N, C, H, W) from 0 to 1 and returns
-            logits (N, K).
+        model: the name of a network ("mlp", "cnn", or "module:function" of your own), a `torch.nn.Module` (copied,
+            never changed), or a function of (ImageSpec, number of classes) that makes one; None takes the recipe's. It
+            takes float32 (N, C, H, W) from 0 to 1 and returns logits (N, K).
         epochs: passes over the training images; None takes the recipe's.
         seed: decides weights, order, augmentation and split; the same seed, machine and versions give the same model.
         device: "auto", "cpu" or "cuda".
+        split_seed: decides which images are held out; None takes `seed`.
 
     Attributes:
         classes_: (K,) sorted labels, as given to `fit`; 0..K-1 after fitting a `LabelledImages`.
@@ -56,6 +60,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         history_: one `Epoch` per epoch.
         network_: the trained `torch.nn.Module`.
         split_: which images trained and which validated.
+        notes_: what training decided by itself, in sentences.
 
     >>> from sklearn.datasets import load_digits
     >>> digits = load_digits()
@@ -72,12 +77,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         epochs: int | None = None,
         seed: int = 0,
         device: str = "auto",
+        split_seed: int | None = None,
     ) -> None:
         self.recipe = recipe
         self.model = model
         self.epochs = epochs
         self.seed = seed
         self.device = device
+        self.split_seed = split_seed
 
     def fit(self, X: LabelledImages | Images, y: Any = None) -> "ImageClassifier":
         """Train on a `LabelledImages`, or on images (N, H, W[, 3]) uint8 and labels (N,).
@@ -107,9 +114,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             resume: go on from here, with the `history` of the epochs before.
         """
         data = self._prepare(X, y)
-        recipe = self.recipe_ = self._recipe()
+        recipe = self._recipe()
         device = choose_device(self.device)
-        self.split_ = stratified(data.labels, recipe.validation, self.seed)
+        _enough_images(recipe, data)
+        self.split_ = stratified(data.labels, recipe.validation, split_seed_of(self))
+        recipe = self.recipe_ = self._balanced(recipe, data, device)
         self.network_ = self._network(data, recipe)
         self.history_: list[Epoch] = list(history)
         chosen, held_out = _part(data, self.split_.train), _part(data, self.split_.validation)
@@ -151,8 +160,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             images, positions = X.images, X.labels
         else:
             images, positions = check_images(X), self._positions(y)
-        accuracy = self.history_[-1].accuracy if self.history_ else None
-        return evaluate(self.predict_proba(images), positions, self.class_names_, accuracy)
+        return evaluate(self.predict_proba(images), positions, self.class_names_, self.training_accuracy_)
 
     def save(self, path: str | Path) -> None:
         """Write the model file; `hangtag.load` opens it, without PyTorch."""
@@ -189,6 +197,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if self._opened is None:
             self._opened = load(content)
         return self._opened
+
+    @property
+    def training_accuracy_(self) -> float | None:
+        """Of the epoch whose weights were kept."""
+        if not self.history_:
+            return None
+        kept = self.history_[-1].kept
+        return next((epoch.accuracy for epoch in self.history_ if epoch.number == kept), self.history_[-1].accuracy)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "history_")
@@ -229,13 +245,18 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             return build_network(recipe.network, data.spec, classes, self.seed)
         else:
             network = self.model(data.spec, classes)
-        answered = logits_of(network, data.images[:2]).shape[1]
-        if answered != classes:
-            raise ModelError(
-                f"the network answers {answered} logits but the data has {classes} classes",
-                f"its last layer must have {classes} outputs",
-            )
+        check_answer(network, data.spec, classes)
         return network
+
+    def _balanced(self, recipe: Recipe, data: LabelledImages, device: torch.device) -> Recipe:
+        """The recipe with everything decided that it leaves to the data and the machine; each said in `notes_`."""
+        counts = np.bincount(data.labels[self.split_.train], minlength=len(data.class_names))
+        chosen = choose_balance(recipe, counts)
+        notes = [balance_in_words(chosen, counts, data.class_names)]
+        if recipe.bfloat16 and not has_bfloat16(device.type):
+            notes.append("this processor has no bfloat16 products in hardware: training in float32, slower")
+        self.notes_ = [note for note in notes if note]
+        return replace(recipe, balance=chosen)
 
     def _network_name(self) -> str:
         if self.model is None or isinstance(self.model, str):
@@ -252,6 +273,32 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                 f"label {given[unknown][0]!s} is not one the model knows", f"it knows {', '.join(self.class_names_)}"
             )
         return clipped.astype(np.int64)
+
+
+def split_seed_of(classifier: ImageClassifier) -> int:
+    """What decides which images are held out."""
+    return classifier.seed if classifier.split_seed is None else classifier.split_seed
+
+
+def _enough_images(recipe: Recipe, data: LabelledImages) -> None:
+    """Raises where a setting cannot be meant for so few images.
+
+    A named recipe's own batch shrinks to small data; one that was asked for does not.
+    """
+    own = RECIPES.get(recipe.name)
+    if recipe.batch_size > len(data) and (own is None or own.batch_size != recipe.batch_size):
+        raise UsageError(
+            f"a batch of {recipe.batch_size:,} is larger than the data: {len(data):,} training images",
+            f"use a smaller one: --batch-size {max(1, len(data) // 10)}",
+        )
+    counts = data.counts()
+    if recipe.validation and (counts == 1).any():
+        names = [data.class_names[index] for index in np.flatnonzero(counts == 1)]
+        raise DataError(
+            f"{'classes' if len(names) > 1 else 'class'} {', '.join(names[:5])}: one image, which cannot both train "
+            "and validate",
+            "add images of it, leave the class out, or hold nothing out: --set validation=0",
+        )
 
 
 def _part(data: LabelledImages, positions: NDArray[np.int64]) -> LabelledImages:

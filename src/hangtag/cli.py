@@ -10,8 +10,9 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from hangtag.lesson import Section
     from hangtag.lifecycle import Judged, Training
     from hangtag.predictor import Predictor
+    from hangtag.recipes import Recipe
     from hangtag.runs import Run
     from hangtag.sources import LabelledImages
     from hangtag.train import Epoch
@@ -45,7 +47,7 @@ DataPath = Annotated[Path | None, typer.Option("--path", help="Take the set's fi
 RunName = Annotated[str, typer.Argument(help="A run folder, its name under runs/, or 'last'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
-RecipeName = Annotated[str, typer.Option("--recipe", help="How to train: fast, tutorial.")]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="How to train: fast (when not given), tutorial.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images; the recipe's when not given.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same model.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -148,11 +150,35 @@ def model(
     epilog="Example: hangtag train fashion-mnist --recipe tutorial --out runs/lesson",
 )
 def train(
-    what: Data = "fashion-mnist",
+    what: Annotated[
+        str | None,
+        typer.Argument(help="A public set's name, or a folder that holds its files.", show_default="fashion-mnist"),
+    ] = None,
     path: DataPath = None,
-    recipe: RecipeName = "fast",
+    recipe: RecipeName = None,
     epochs: Epochs = None,
-    seed: Seed = 0,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Images per step; the recipe's when not given.")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option("--patience", help="Stop after so many epochs without a smaller validation loss; keep the best."),
+    ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option("--balance", help="For uneven classes: auto, off, weights or sampling."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Another network: mlp, cnn, or your own as module:function."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change any number of the recipe, name=value; can be given again."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Same seed, machine and versions: same model.", show_default="0")
+    ] = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="The run folder to make; must not exist.")] = None,
     resume: Annotated[
@@ -169,7 +195,11 @@ def train(
     console = screen.console(stderr=as_json)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", UserWarning)
-        training = _training(what, path, recipe, epochs, seed, device, out, resume)
+        changes = {
+            "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
+        }  # fmt: skip
+        asked = _Asked(what, path, recipe, changes, settings or [], seed, device, out)
+        training = _training(asked) if resume is None else _resumed(asked, resume)
     for note in notes:
         print(f"hangtag: note: {note.message}", file=sys.stderr)
     data, name = training.data, training.config["recipe"]["name"]
@@ -177,7 +207,7 @@ def train(
     if training.goes_on:
         console.print(training.goes_on)
     with _stop_on_interrupt() as stop:
-        screen.show_epochs(console, training.epochs(stop))
+        screen.show_epochs(console, training.epochs(stop), training.notes)
         stopped = stop()
         if stopped:
             console.print(
@@ -343,29 +373,71 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _training(
-    what: str,
-    path: Path | None,
-    recipe: str,
-    epochs: int | None,
-    seed: int,
-    device: str,
-    out: Path | None,
-    resume: str | None,
-) -> "Training":
-    """A new training, one that was killed, or the one that is named."""
-    from hangtag.runs import find_run
+@dataclass(frozen=True)
+class _Asked:
+    """What `hangtag train` was given; None and {} where the user said nothing."""
 
-    if resume is not None:
-        run = find_run(resume)
-        from hangtag.lifecycle import Training
+    what: str | None
+    path: Path | None
+    recipe: str | None
+    changes: Mapping[str, Any]
+    settings: Sequence[str]
+    seed: int | None
+    device: str
+    out: Path | None
 
-        return Training.of(run, device)
-    classifier = _classifier(recipe, epochs, seed, device)
-    data = _read(what, path)
+    def chosen(self) -> "Recipe":
+        from hangtag.recipes import DEFAULT, find_recipe, with_settings
+
+        return with_settings(find_recipe(self.recipe or DEFAULT, **self.changes), self.settings)
+
+    @property
+    def source(self) -> dict[str, str | None]:
+        return {"what": self.what or "fashion-mnist", "path": str(self.path) if self.path else None}
+
+
+def _training(asked: _Asked) -> "Training":
+    """A new training, or one of exactly this kind that was killed."""
+    recipe = asked.chosen()  # a wrong name is said before anything heavy starts
+    from hangtag.classifier import ImageClassifier
+
+    classifier = ImageClassifier(recipe=recipe, seed=asked.seed or 0, device=asked.device)
+    data = _read(asked.what, asked.path)
     from hangtag.lifecycle import Training
 
-    return Training(classifier, data, {"what": what, "path": str(path) if path else None}, out)
+    return Training(classifier, data, asked.source, asked.out)
+
+
+def _resumed(asked: _Asked, name: str) -> "Training":
+    """The named training, as it was begun; whatever else was asked for must be what it was begun with."""
+    from hangtag.runs import find_run
+
+    run = find_run(name)
+    begun = run.config()
+    wanted = {key: value for key, value in asked.changes.items() if value is not None}
+    if asked.recipe or asked.settings:
+        wanted |= asked.chosen().to_json()
+    differ = [
+        f"{key} {begun['recipe'].get(key)} there, {value} here"
+        for key, value in wanted.items()
+        if begun.get("recipe", {}).get(key) != value
+    ]
+    if asked.seed is not None and asked.seed != begun.get("seed"):
+        differ.append(f"seed {begun.get('seed')} there, {asked.seed} here")
+    if asked.what is not None and asked.what != begun.get("source", {}).get("what"):
+        differ.append(f"data {begun.get('source', {}).get('what')} there, {asked.what} here")
+    if differ:
+        raise UsageError(
+            f"{run.path}: was begun otherwise ({'; '.join(differ)})",
+            "go on as it was begun, with --resume alone; or begin another run without --resume",
+        )
+    if asked.out is not None:
+        raise UsageError(
+            f"--resume {name} and --out {asked.out} exclude each other", "a resumed run stays in its folder"
+        )
+    from hangtag.lifecycle import Training
+
+    return Training.of(run, asked.device)
 
 
 def _classifier(recipe: str, epochs: int | None, seed: int, device: str) -> "ImageClassifier":

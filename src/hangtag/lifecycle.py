@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hangtag.checkpoints import Checkpoint, Keeper, newest
-from hangtag.classifier import ImageClassifier
+from hangtag.classifier import ImageClassifier, split_seed_of
 from hangtag.errors import DataError, DivergedError, RunError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
@@ -78,6 +78,7 @@ class Training:
             "status": TRAINING,
             "recipe": recipe.to_json(),
             "seed": classifier.seed,
+            "split_seed": split_seed_of(classifier),
             "source": source,
             "data": _describe(data),
             "versions": versions(),
@@ -111,10 +112,12 @@ class Training:
             recipe = Recipe(**config["recipe"])
         except TypeError as error:
             raise RunError(f"{run.path}: its recipe is of another version: {error}", "train again") from error
-        if recipe.network not in NETWORKS:
+        if recipe.network not in NETWORKS and ":" not in recipe.network:
             raise RunError(f"{run.path}: its network is not one of hangtag's", "go on in Python, with the same network")
         training = cls.__new__(cls)
-        training.classifier = ImageClassifier(recipe=recipe, seed=config["seed"], device=device)
+        training.classifier = ImageClassifier(
+            recipe=recipe, seed=config["seed"], device=device, split_seed=config.get("split_seed")
+        )
         training.data = read_again(run)
         training.seconds = {}
         held = run.lock()
@@ -141,6 +144,10 @@ class Training:
         if self.from_checkpoint is None:
             return "this run was interrupted before its first checkpoint; it begins again" if self.interrupted else ""
         return f"going on from a checkpoint in epoch {self.from_checkpoint.facts['position']['epoch']}"
+
+    def notes(self) -> list[str]:
+        """What training decided by itself, in sentences; known once it has begun."""
+        return self.classifier.notes_
 
     def epochs(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train, keeping each finished epoch in the folder, and a checkpoint now and then."""
@@ -175,8 +182,7 @@ class Training:
         began = time.perf_counter()
         part, data = self._judged()
         rows = verify(content, classifier.network_, data.images)
-        history = classifier.history_
-        evaluation = evaluate(rows, data.labels, data.class_names, history[-1].accuracy)
+        evaluation = evaluate(rows, data.labels, data.class_names, classifier.training_accuracy_)
         self.seconds["evaluate"] = time.perf_counter() - began
         judged = Judged(evaluation, part, data, rows)
         self.run.write_metrics(judged.to_json())
@@ -198,9 +204,13 @@ class Training:
     def _complete(self, content: bytes) -> None:
         classifier = self.classifier
         split = classifier.split_
-        stopped = classifier.history_[-1].cut_short or len(classifier.history_) < classifier.recipe_.epochs
+        last = classifier.history_[-1]
+        stopped = last.cut_short or (last.number < classifier.recipe_.epochs and not last.enough)
         self.config |= {
             "status": STOPPED if stopped else "finished",
+            "kept_epoch": last.kept or last.number,
+            "balance": classifier.recipe_.balance,
+            "notes": classifier.notes_,
             "network": {
                 "name": classifier._network_name(),
                 "parameters": parameter_count(classifier.network_),
@@ -226,7 +236,7 @@ def _to_go_on_with(config: dict[str, Any], out: Path | None, name: str) -> tuple
     """
     for run in unfinished(out, name):
         theirs = run.config()
-        differ = [key for key in ("recipe", "seed", "hangtag") if theirs.get(key) != config[key]]
+        differ = [key for key in ("recipe", "seed", "split_seed", "hangtag") if theirs.get(key) != config[key]]
         if theirs.get("data", {}).get("fingerprint") != config["data"]["fingerprint"]:
             differ.append("data")
         if not differ:
@@ -267,8 +277,9 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judged:
             "judge the model on data with its own classes",
         )
     rows = predictor.probabilities(images.images)
-    history = run.history()
-    accuracy = history[-1]["accuracy"] if history else None
+    kept = run.config().get("kept_epoch")
+    accuracies = {epoch["number"]: epoch["accuracy"] for epoch in run.history()}
+    accuracy = accuracies.get(kept, list(accuracies.values())[-1] if accuracies else None)
     return Judged(evaluate(rows, images.labels, images.class_names, accuracy), part, images, rows)
 
 
@@ -291,7 +302,7 @@ def judged_part(run: Run, data: LabelledImages) -> tuple[str, LabelledImages]:
     if "test" in data.parts:
         return "test", data.test
     config = run.config()
-    split = stratified(data.train.labels, config["recipe"]["validation"], config["seed"])
+    split = stratified(data.train.labels, config["recipe"]["validation"], config.get("split_seed", config["seed"]))
     return "validation", data.train.take(split.validation)
 
 

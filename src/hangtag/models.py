@@ -4,9 +4,13 @@ Every network takes float32 (N, C, H, W) from 0 to 1 and returns logits (N, K). 
 not theirs.
 """
 
+import copy
+import importlib
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +19,7 @@ from torch import Tensor, nn
 from hangtag.errors import ModelError, UnknownName
 from hangtag.images import Images, ImageSpec
 
-__all__ = ["NETWORKS", "WHITE", "Layer", "build", "layers", "logits_of", "parameter_count", "to_pixels"]
+__all__ = ["NETWORKS", "WHITE", "Layer", "build", "check_answer", "layers", "logits_of", "parameter_count", "to_pixels"]
 
 
 WHITE = 255
@@ -106,14 +110,69 @@ NETWORKS: dict[str, Callable[[ImageSpec, int], nn.Module]] = {"mlp": mlp, "cnn":
 def build(name: str, spec: ImageSpec, classes: int, seed: int) -> nn.Module:
     """A named network with weights drawn from `seed`, leaving PyTorch's own random state as it was.
 
+    Args:
+        name: of one of `NETWORKS`, or "module:function" of your own, found from the folder you work in: a function of
+            (ImageSpec, number of classes), or a ready `torch.nn.Module`.
+        spec: of the images.
+        classes: how many logits.
+        seed: decides the weights.
+
+    Raises:
+        UnknownName: no such network.
+        ModelError: your own cannot be imported or made, or does not answer as it must.
+
     >>> parameter_count(build("mlp", ImageSpec(28, 28), 10, seed=0))
     101770
     """
-    if name not in NETWORKS:
-        raise UnknownName.among("network", name, NETWORKS)
+    if name not in NETWORKS and ":" not in name:
+        raise UnknownName.among("network", name, NETWORKS, ", or your own as module:function")
     with torch.random.fork_rng(devices=[]):
+        make = NETWORKS[name] if name in NETWORKS else _own_network(name, seed)
         torch.manual_seed(seed)
-        return NETWORKS[name](spec, classes)
+        return make(spec, classes)
+
+
+def check_answer(network: nn.Module, spec: ImageSpec, classes: int) -> None:
+    """Raises ModelError unless the network takes such images and answers one logit per class."""
+    answered = logits_of(network, np.zeros((2, *spec.shape), np.uint8)).shape[1]
+    if answered != classes:
+        raise ModelError(
+            f"the network answers {answered} logits but the data has {classes} classes",
+            f"its last layer must have {classes} outputs",
+        )
+
+
+def _own_network(name: str, seed: int) -> Callable[[ImageSpec, int], nn.Module]:
+    """Makes what `module:function` names; the module is looked for in the folder worked in first."""
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    torch.manual_seed(seed)  # a module may make its network while it is imported
+    sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever the user's own code may raise
+        raise _cannot_be_made(name, error) from error
+    finally:
+        sys.path.remove(here)
+
+    def make(spec: ImageSpec, classes: int) -> nn.Module:
+        try:
+            network = copy.deepcopy(found) if isinstance(found, nn.Module) else found(spec, classes)
+        except Exception as error:
+            raise _cannot_be_made(name, error) from error
+        if not isinstance(network, nn.Module):
+            raise ModelError(f"'{name}' made a {type(network).__name__}", "it must return a torch.nn.Module")
+        check_answer(network, spec, classes)
+        return network
+
+    return make
+
+
+def _cannot_be_made(name: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"the network '{name}' cannot be made: {type(error).__name__}: {error}",
+        "name it as module:function; the function takes (hangtag.ImageSpec, number of classes)",
+    )
 
 
 def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:

@@ -3,16 +3,20 @@
 A recipe says nothing about the machine (`train.py` looks at that) nor about the data.
 """
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from hangtag.errors import UnknownName, UsageError
 
-__all__ = ["ADAM_BETA1", "DEFAULT", "RECIPES", "Recipe", "find_recipe"]
+__all__ = ["ADAM_BETA1", "BALANCE", "DEFAULT", "RECIPES", "Recipe", "find_recipe", "with_settings"]
 
 
 ADAM_BETA1 = 0.9
 """Decay of Adam's first moment, in every recipe."""
+
+BALANCE = ("auto", "off", "weights", "sampling")
+"""What can be done about uneven classes; balance.py does it."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,13 @@ class Recipe:
         label_smoothing: probability mass spread over all classes while training (Szegedy et al., 2016).
         flip: mirror images left to right, every other epoch each (Jordan, 2024, "alternating flip").
         shift: move images by up to this many pixels in both directions.
+        erase: share of the images in which a random rectangle becomes noise (Zhong et al., 2020, "random erasing").
         validation: share of each class held out to watch, never trained on.
+        patience: stop after so many epochs in which the validation loss did not get smaller, and keep the weights from
+            when it was smallest (Prechelt, 1998, "early stopping"). 0: never.
+        balance: one of `BALANCE`; "auto" weighs classes that are uneven.
         last_partial_batch: also take the step on what is left when the batch size does not divide the images.
+        last_epoch: share of the last epoch's steps that are taken, to end at a given time.
         cores: how many to use at most; None is all there are.
         bfloat16: multiply in bfloat16 where the hardware does so natively.
     """
@@ -53,10 +62,39 @@ class Recipe:
     label_smoothing: float = 0.0
     flip: bool = False
     shift: int = 0
+    erase: float = 0.0
     validation: float = 0.1
+    patience: int = 0
+    balance: str = "auto"
     last_partial_batch: bool = False
+    last_epoch: float = 1.0
     bfloat16: bool = True
     cores: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, fine, hint in (
+            ("epochs", self.epochs >= 1, "train for at least 1 epoch"),
+            ("batch_size", self.batch_size >= 1, "a batch holds at least 1 image"),
+            ("lr_peak", 0 < self.lr_peak < float("inf"), "a learning rate is above 0, mostly below 0.1"),
+            ("validation", 0 <= self.validation < 1, "a share is at least 0 and less than 1"),
+            ("erase", 0 <= self.erase <= 1, "a share is from 0 to 1"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "a share is at least 0 and less than 1"),
+            ("warm_up", 0 <= self.warm_up <= 1, "a share is from 0 to 1"),
+            ("beta2", 0 <= self.beta2 < 1, "a decay is at least 0 and less than 1"),
+            ("weight_decay", self.weight_decay >= 0, "it is 0 or more"),
+            ("shift", self.shift >= 0, "it is 0 or more pixels"),
+            ("patience", self.patience >= 0, "it is a number of epochs, 0 for never"),
+            ("last_epoch", 0 < self.last_epoch <= 1, "a share is above 0 and at most 1"),
+            ("balance", self.balance in BALANCE, f"known: {', '.join(BALANCE)}"),
+            ("cores", self.cores is None or self.cores >= 1, "it is at least 1"),
+        ):
+            if not fine:
+                raise UsageError(f"{name}={getattr(self, name)} makes no sense", hint)
+        if self.patience and not self.validation:
+            raise UsageError(
+                f"patience={self.patience} needs images held out, and recipe '{self.name}' holds out none",
+                "hold some out: --set validation=0.1",
+            )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,6 +110,7 @@ TUTORIAL = Recipe(
     lr_peak=1e-3,  # likewise
     adam_epsilon=1e-7,  # likewise; PyTorch's is 1e-8
     validation=0.0,  # the lesson trains on all 60,000
+    balance="off",  # and weighs them alike
     last_partial_batch=True,
     bfloat16=False,
     cores=2,  # a step of 32 images is too little work to share among more
@@ -99,8 +138,15 @@ RECIPES = {recipe.name: recipe for recipe in (FAST, TUTORIAL)}
 DEFAULT = FAST.name
 
 
-def find_recipe(recipe: str | Recipe, network: str | None = None, epochs: int | None = None) -> Recipe:
-    """The named recipe, with another network or number of epochs where given.
+def find_recipe(
+    recipe: str | Recipe,
+    network: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    patience: int | None = None,
+    balance: str | None = None,
+) -> Recipe:
+    """The named recipe, with other settings where given.
 
     >>> find_recipe("tutorial", epochs=3).epochs
     3
@@ -109,7 +155,48 @@ def find_recipe(recipe: str | Recipe, network: str | None = None, epochs: int | 
         if recipe not in RECIPES:
             raise UnknownName.among("recipe", recipe, RECIPES)
         recipe = RECIPES[recipe]
-    if epochs is not None and epochs < 1:
-        raise UsageError(f"epochs={epochs} makes no sense", "train for at least 1 epoch")
-    changes: dict[str, Any] = {"network": network, "epochs": epochs}
-    return replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    changes = {
+        "network": network,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "patience": patience,
+        "balance": balance,
+    }
+    return replace(recipe, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """A recipe changed by settings in words, `name=value`.
+
+    >>> with_settings(find_recipe("fast"), ["lr_peak=0.002", "flip=no"]).lr_peak
+    0.002
+    """
+    kinds = {field.name: field.type for field in fields(Recipe) if field.name not in ("name", "says")}
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"setting '{setting}' has no value", "write it as name=value: --set lr_peak=0.002")
+        if name not in kinds:
+            raise UnknownName.among("setting", name, kinds)
+        changes[name] = _parsed(name, value, kinds[name])
+    return replace(recipe, **changes)
+
+
+_YES_AND_NO = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
+
+
+def _parsed(name: str, value: str, kind: Any) -> Any:
+    if kind is str:
+        return value
+    if kind is bool:
+        if value.lower() not in _YES_AND_NO:
+            raise UsageError(f"{name}={value} makes no sense", f"say {name}=yes or {name}=no")
+        return _YES_AND_NO[value.lower()]
+    if kind == int | None and value.lower() == "none":
+        return None
+    whole = kind is int or kind == int | None
+    try:
+        return int(value) if whole else float(value)
+    except ValueError:
+        raise UsageError(f"{name}={value} makes no sense", f"it is a {'whole ' if whole else ''}number") from None

@@ -66,9 +66,10 @@ def share_progress() -> Iterator[Callable[[str, float], None]]:
         yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
-def show_epochs(console: Console, epochs: Iterator["Epoch"]) -> list["Epoch"]:
-    """A live bar for the epoch that runs, one kept line for each that is done."""
-    finished = []
+def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[], list[str]] = list) -> list["Epoch"]:
+    """A live bar for the epoch that runs, one kept line for each that is done; first, what training has to say."""
+    finished: list[Epoch] = []
+    said = False
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -79,6 +80,10 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"]) -> list["Epoch"]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, numbers="")
         for epoch in epochs:
+            if not said:
+                said = True
+                for note in notes():
+                    bar.console.print(f"note: {note}")
             if epoch.finished:
                 finished.append(epoch)
                 bar.console.print(_epoch_line(epoch))
@@ -88,6 +93,10 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"]) -> list["Epoch"]:
                 numbers += f"  {_per_step(epoch)}"
                 description = f"epoch {epoch.number}/{epoch.epochs}"
                 bar.update(task, description=description, completed=epoch.step, total=epoch.steps, numbers=numbers)
+    if finished and finished[-1].enough:
+        console.print(f"no smaller validation loss since epoch {finished[-1].kept}: stopped, its weights are kept")
+    elif finished and finished[-1].kept not in (None, finished[-1].number):
+        console.print(f"the validation loss was smallest after epoch {finished[-1].kept}: its weights are kept")
     return finished
 
 

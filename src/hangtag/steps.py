@@ -14,7 +14,7 @@ from hangtag.dense import CompiledSteps, DenseSteps, dense_layers
 from hangtag.models import WHITE
 from hangtag.recipes import ADAM_BETA1, Recipe
 
-__all__ = ["GenericSteps", "Steps", "steps_for"]
+__all__ = ["GenericSteps", "Steps", "has_bfloat16", "steps_for"]
 
 
 class Steps(Protocol):
@@ -52,12 +52,18 @@ class Steps(Protocol):
         ...
 
 
-def steps_for(network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device) -> Steps:
-    """The fastest steps that can train this network by this recipe."""
-    plain = not (recipe.weight_decay or recipe.label_smoothing or recipe.bfloat16)
+def steps_for(
+    network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device, class_weights: Tensor | None = None
+) -> Steps:
+    """The fastest steps that can train this network by this recipe.
+
+    Args:
+        class_weights: (K,), how much an image of each class counts; None: all alike.
+    """
+    plain = not (recipe.weight_decay or recipe.label_smoothing or recipe.bfloat16 or class_weights is not None)
     if plain and device.type == "cpu" and dense_layers(network):
         return (CompiledSteps if CompiledSteps.possible() else DenseSteps)(network, recipe, batch_size)
-    return GenericSteps(network, recipe, batch_size, device)
+    return GenericSteps(network, recipe, batch_size, device, class_weights)
 
 
 class GenericSteps:
@@ -68,10 +74,18 @@ class GenericSteps:
 
     torch_threads: int | None = None
 
-    def __init__(self, network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        batch_size: int,
+        device: torch.device,
+        class_weights: Tensor | None = None,
+    ) -> None:
         self.network, self.recipe, self.batch_size = network, recipe, batch_size
         self.device_type = device.type
-        self.bfloat16 = recipe.bfloat16 and _has_bfloat16(device.type)
+        self.bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
+        self.class_weights = None if class_weights is None else class_weights.to(device)
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         groups = [{"params": parameters, "weight_decay": 0.0}]
         if recipe.weight_decay:
@@ -112,14 +126,22 @@ class GenericSteps:
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bfloat16):
             logits: Tensor = self.network(x)
         logits = logits.float()
-        loss = cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing)
+        loss = self._loss(logits, y)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves some methods untyped
         self.optimizer.step()
         return logits.detach()
 
+    def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        if self.class_weights is None:
+            return cross_entropy(logits, y, label_smoothing=smoothing)
+        # PyTorch's own weights would weigh the smoothed part by every class's weight, not by the image's own.
+        each = cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
+        return (each * self.class_weights[y]).mean()
 
-def _has_bfloat16(device_type: str) -> bool:
+
+def has_bfloat16(device_type: str) -> bool:
     """Whether bfloat16 products run in hardware; emulated ones are slower than float32."""
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

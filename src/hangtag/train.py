@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from hangtag.balance import class_weights
 from hangtag.batches import Batches, mixed_seed
 from hangtag.checkpoints import Checkpoint, Keeper
-from hangtag.errors import DivergedError, RunError, UsageError
+from hangtag.errors import DivergedError, ModelError, RunError, UsageError
 from hangtag.images import Images
 from hangtag.models import logits_of
 from hangtag.recipes import Recipe
@@ -44,6 +45,8 @@ class Epoch:
         learning_rate: of the last step.
         seconds: since this epoch began, validation included.
         finished: whether no more steps of this epoch follow.
+        enough: the recipe's patience is at its end; no epoch follows.
+        kept: the epoch whose weights the network now has, where patience chose it; only in the last of a training.
     """
 
     number: int
@@ -57,6 +60,8 @@ class Epoch:
     val_loss: float | None = None
     val_accuracy: float | None = None
     finished: bool = False
+    enough: bool = False
+    kept: int | None = None
 
     @property
     def cut_short(self) -> bool:
@@ -95,64 +100,70 @@ def train(
 
     Raises:
         DivergedError: the loss is no longer a number; the network has the weights from before this epoch.
+        ModelError: out of memory.
         RunError: `resume` is of another training.
     """
     device = torch.device(device)
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
-    network.train()
-    with _settings(recipe, None):
-        torch.ones(1 << 20).sum()  # worker threads take these settings over when they start, at the first large sum
-    batches = Batches(images, labels, recipe, seed, device)
-    steps = steps_for(network, recipe, batches.batch_size, device)
-    total = recipe.epochs * batches.steps
+    _make_ready(network, recipe, device)
+    with _enough_memory(recipe.batch_size):
+        batches = Batches(images, labels, recipe, seed, device)
+    weights = class_weights(np.bincount(labels)) if recipe.balance == "weights" else None
+    steps = steps_for(network, recipe, batches.batch_size, device, weights)
+    last_steps = max(1, round(recipe.last_epoch * batches.steps))
+    total = (recipe.epochs - 1) * batches.steps + last_steps
     taken = 0
     good = _LastGood()
+    best = _Best(recipe.patience)
     at = _Position(1, 0, 0.0, 0, 0, 0.0)
     if resume is not None:
-        at = _go_on(resume, network, steps)
+        at = _go_on(resume, network, steps, best)
         taken = (at.epoch - 1) * batches.steps + batches.steps_before(at.chunk)
     for number in range(at.epoch, recipe.epochs + 1):
         began = reported = time.perf_counter() - at.seconds
         good.look(network, number - 1)
         sums = _Sums(recipe.label_smoothing, at.images, at.hits, at.loss)
-        step = batches.steps_before(at.chunk)
+        of = batches.steps if number < recipe.epochs else last_steps
+        step = min(of, batches.steps_before(at.chunk))
         stopped = False
-        if step:  # of an epoch gone on with
-            loss, accuracy = sums.means()
-            rate = learning_rate(recipe, (taken - 1) / total)
         for chunk in range(at.chunk, batches.chunks):
-            with _own_randomness(device, seed, number, chunk), _settings(recipe, steps.torch_threads):
-                images_, labels_ = batches.chunk(number, chunk)
+            if step >= of:
+                break
+            with (
+                _own_randomness(device, seed, number, chunk),
+                _settings(recipe, steps.torch_threads),
+                _enough_memory(batches.batch_size),
+            ):
+                most = (of - step) * batches.batch_size
+                images_, labels_ = (part[:most] for part in batches.chunk(number, chunk))
                 count = math.ceil(len(labels_) / batches.batch_size)
                 rates = [learning_rate(recipe, (taken + ahead) / total) for ahead in range(count)]
                 sums.add(steps.take(images_, labels_, rates), labels_)
-            step, taken, rate = step + count, taken + count, rates[-1]
-            loss, accuracy = sums.means()
-            if not np.isfinite(loss):
-                kept = good.bring_back(network)
-                raise DivergedError(
-                    f"the loss is no longer a number (epoch {number}, step {step}); {kept} are kept",
-                    f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one",
-                )
+            step, taken = step + count, taken + count
+            if not math.isfinite(sums.loss):
+                raise _diverged(recipe, f"epoch {number}, step {step}", good.bring_back(network))
             stopped = stop()
             if keeper is not None and (stopped or keeper.due()):
-                seconds = time.perf_counter() - began
-                here = _Position(number, chunk + 1, seconds, sums.images, sums.hits, sums.loss)
-                keeper.save(partial(_checkpoint, network, steps, here))
+                here = _Position(number, chunk + 1, time.perf_counter() - began, sums.images, sums.hits, sums.loss)
+                keeper.save(partial(_checkpoint, network, steps, best, here))
             if stopped:
                 break
             if time.perf_counter() - reported > _REPORT_SECONDS:
                 reported = time.perf_counter()
-                seconds = reported - began
-                yield Epoch(number, recipe.epochs, step, batches.steps, loss, accuracy, rate, seconds)
-        val_loss, val_accuracy = _judge(network, validation)
-        seconds = time.perf_counter() - began
-        yield Epoch(
-            number, recipe.epochs, step, batches.steps, loss, accuracy, rate, seconds, val_loss, val_accuracy, True
-        )
-        if stopped:
+                rate = learning_rate(recipe, (taken - 1) / total)
+                yield Epoch(
+            number, recipe.epochs, step, of, *sums.means(), learning_rate(recipe, (taken - 1) / total),
+            time.perf_counter() - began, val_loss, val_accuracy, True, best.enough, kept,
+        )  # fmt: skip
+        if over:
             return
         at = _Position(number + 1, 0, 0.0, 0, 0, 0.0)
+
+
+def _make_ready(network: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
+    network.train()
+    with _settings(recipe, None):
+        torch.ones(1 << 20).sum()  # worker threads take these settings over when they start, at the first large sum
 
 
 def learning_rate(recipe: Recipe, done: float) -> float:
@@ -198,15 +209,17 @@ class _Position:
     loss: float
 
 
-def _checkpoint(network: nn.Module, steps: Steps, position: _Position) -> Checkpoint:
+def _checkpoint(network: nn.Module, steps: Steps, best: "_Best", position: _Position) -> Checkpoint:
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"steps.{name}": value for name, value in steps.state().items()}
-    return Checkpoint(tensors, {"steps": type(steps).__name__, "position": asdict(position)})
+    tensors |= {f"best.{name}": value for name, value in best.state.items()}
+    facts = {"steps": type(steps).__name__, "position": asdict(position), "best": best.facts()}
+    return Checkpoint(tensors, facts)
 
 
-def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps) -> _Position:
+def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps, best: "_Best") -> _Position:
     """Put network and steps where they were."""
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "steps": {}}
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "steps": {}, "best": {}}
     for key, value in saved.tensors.items():
         part, _, name = key.partition(".")
         parts[part][name] = value
@@ -215,11 +228,20 @@ def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps) -> _Position:
             raise ValueError(f"it was made by {saved.facts['steps']}, here {type(steps).__name__} would go on")
         network.load_state_dict(parts["network"])
         steps.set_state(parts["steps"])
+        best.set_state(parts["best"], saved.facts["best"])
         return _Position(**saved.facts["position"])
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise RunError(
             f"the checkpoint does not fit this training: {error}", "begin anew in another folder: --out"
         ) from error
+
+
+def _diverged(recipe: Recipe, where: str, kept: str) -> DivergedError:
+    return DivergedError(
+        f"the loss is no longer a number ({where}); {kept} are kept",
+        f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one: "
+        f"--set lr_peak={recipe.lr_peak / 10:g}",
+    )
 
 
 class _LastGood:
@@ -238,6 +260,41 @@ class _LastGood:
         """Put them into the network, and say which they are."""
         network.load_state_dict(self.state)
         return f"the weights after epoch {self.epochs}" if self.epochs else "the weights it began with"
+
+
+class _Best:
+    """The weights of the epoch with the smallest validation loss, and whether to wait any longer for a better one."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.state: dict[str, Tensor] = {}
+        self.epoch, self.loss, self.newest = 0, math.inf, 0
+
+    def look(self, network: nn.Module, epoch: int, loss: float | None) -> None:
+        if not self.patience or loss is None:
+            return
+        self.newest = epoch
+        if loss < self.loss:
+            self.state = {name: value.clone() for name, value in network.state_dict().items()}
+            self.epoch, self.loss = epoch, loss
+
+    @property
+    def enough(self) -> bool:
+        return bool(self.patience) and self.newest - self.epoch >= self.patience
+
+    def bring_back(self, network: nn.Module) -> int | None:
+        """Put the best weights into the network, and say of which epoch they are; None where nobody watched."""
+        if not self.state:
+            return None
+        network.load_state_dict(self.state)
+        return self.epoch
+
+    def facts(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "loss": self.loss if self.epoch else None, "newest": self.newest}
+
+    def set_state(self, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.state, self.epoch, self.newest = state, facts["epoch"], facts["newest"]
+        self.loss = facts["loss"] if self.epoch else math.inf
 
 
 class _Sums:
@@ -270,6 +327,21 @@ def _own_randomness(device: torch.device, *numbers: int) -> Iterator[None]:
     finally:
         for generator, state in zip(generators, before, strict=True):
             generator.set_state(state)
+
+
+@contextmanager
+def _enough_memory(batch_size: int) -> Iterator[None]:
+    """Running out of memory, on any device, becomes one clear error."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in said:
+            raise
+        raise ModelError(
+            f"out of memory with batches of {batch_size} images",
+            f"use smaller ones: --batch-size {max(1, batch_size // 2)}; or smaller images, or a smaller network",
+        ) from error
 
 
 @contextmanager
