@@ -12,7 +12,7 @@ SOURCE = Path(hangtag.__file__).parent
 ORDER = (
     "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes", "balance", "peak",
     "batches", "dense", "steps", "checkpoints", "train",
-    "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle",
+    "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle", "seeds",
     "figures", "page", "report", "lesson", "bench", "screen", "cli",
 )  # fmt: skip
 LEAVES = {"figures", "page", "report", "lesson", "bench", "screen", "cli"}

@@ -23,6 +23,8 @@ from hangtag.errors import HangtagError, MissingExtra, UsageError
 from hangtag.files import make_folder
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hangtag.classifier import ImageClassifier
     from hangtag.lesson import Section
     from hangtag.lifecycle import Judged, Training
@@ -179,6 +181,10 @@ def train(
     seed: Annotated[
         int | None, typer.Option("--seed", help="Same seed, machine and versions: same model.", show_default="0")
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", help="Train with so many seeds; say mean and spread, keep the best by validation."),
+    ] = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="The run folder to make; must not exist.")] = None,
     resume: Annotated[
@@ -193,36 +199,25 @@ def train(
     from hangtag import screen
 
     console = screen.console(stderr=as_json)
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always", UserWarning)
-        changes = {
-            "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
-        }  # fmt: skip
-        asked = _Asked(what, path, recipe, changes, settings or [], seed, device, out)
+    changes = {
+        "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
+    }  # fmt: skip
+    asked = _Asked(what, path, recipe, changes, settings or [], seed, device, out)
+    if seeds is not None:
+        if resume is not None:
+            raise UsageError("--resume and --seeds exclude each other", "give the command that began the seeds again")
+        return _train_seeds(console, asked, seeds, as_json)
+    with _notes():
         training = _training(asked) if resume is None else _resumed(asked, resume)
-    for note in notes:
-        print(f"hangtag: note: {note.message}", file=sys.stderr)
-    data, name = training.data, training.config["recipe"]["name"]
-    console.print(f"training recipe '{name}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
-    if training.goes_on:
-        console.print(training.goes_on)
-    with _stop_on_interrupt() as stop:
-        screen.show_epochs(console, training.epochs(stop), training.notes)
-        stopped = stop()
-        if stopped:
-            console.print(
-                "stopped; keeping what was learned so far. "
-                f"To go on later: hangtag train --resume {shlex.quote(str(training.run.path))}"
-            )
-        console.print("exporting, verifying and judging the model file ...")
-        judged = training.finish()
-        report = _write_report(training.run, data, judged)
+    judged, stopped = _through(console, training)
+    report = _write_report(training.run, training.data, judged)
     if as_json:
         _print_json({"run": str(training.run.path), "seconds": training.seconds, **judged.to_json()})
     else:
         screen.print_summary(console, training, judged, report)
     if stopped:
         raise typer.Exit(130)
+    return None
 
 
 @app.command(short_help="Judge a run's model file again.", epilog="Example: hangtag evaluate last")
@@ -371,6 +366,66 @@ def _print_error(error: HangtagError) -> None:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Warnings, each as one line."""
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for note in notes:
+        print(f"hangtag: note: {note.message}", file=sys.stderr)
+
+
+def _through(console: "Console", training: "Training") -> tuple["Judged", bool]:
+    """Train to the end, or to Ctrl-C, and judge; returns whether it was stopped."""
+    from hangtag import screen
+
+    data, name = training.data, training.config["recipe"]["name"]
+    console.print(f"training recipe '{name}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
+    if training.goes_on:
+        console.print(training.goes_on)
+    with _stop_on_interrupt() as stop:
+        screen.show_epochs(console, training.epochs(stop), training.notes)
+        stopped = stop()
+        if stopped:
+            console.print(
+                "stopped; keeping what was learned so far. "
+                f"To go on later: hangtag train --resume {shlex.quote(str(training.run.path))}"
+            )
+        console.print("exporting, verifying and judging the model file ...")
+        return training.finish(), stopped
+
+
+def _train_seeds(console: "Console", asked: "_Asked", count: int, as_json: bool) -> None:
+    """One training after the other, then what they have in common."""
+    from hangtag.classifier import ImageClassifier
+
+    classifier = ImageClassifier(recipe=asked.chosen(), seed=asked.seed or 0, device=asked.device)
+    data = _read(asked.what, asked.path)
+    from hangtag import screen
+    from hangtag.lifecycle import Training
+    from hangtag.seeds import Seeds
+
+    with _notes():
+        seeds = Seeds(classifier, data, asked.source, asked.out, count)
+    console.print(f"{count} seeds, into {seeds.run.path}{'; going on with it' if seeds.goes_on else ''}")
+    for number, step in seeds.trainings():
+        if not isinstance(step, Training):
+            console.print(f"seed {number}: done before; {step.part} {step.evaluation}")
+            continue
+        judged, stopped = _through(console, step)
+        console.print(f"seed {number}: {judged.part} {judged.evaluation}")
+        if stopped:
+            console.print("the seeds go on when the same command is given again with this one resumed first")
+            raise typer.Exit(130)
+    kept, judged = seeds.finish()
+    report = _write_report(seeds.run, data, judged)
+    if as_json:
+        return _print_json({"run": str(seeds.run.path), **seeds.run.metrics()})
+    screen.print_seeds(seeds, kept, judged, report)
+    return None
 
 
 @dataclass(frozen=True)

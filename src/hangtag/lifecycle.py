@@ -27,7 +27,7 @@ from hangtag.sources import LabelledImages, read
 from hangtag.splits import stratified
 from hangtag.train import Epoch
 
-__all__ = ["DIVERGED", "STOPPED", "Judged", "Training", "judge", "judged_part", "read_again"]
+__all__ = ["DIVERGED", "STOPPED", "Judged", "Training", "judge", "judged_part", "read_again", "unfinished_like"]
 
 DIVERGED = "diverged"
 """The status of a run whose loss was no longer a number; its weights are the last good ones."""
@@ -71,12 +71,29 @@ class Training:
         self, classifier: ImageClassifier, data: LabelledImages, source: dict[str, str | None], out: Path | None
     ) -> None:
         self.classifier, self.data = classifier, data
-        recipe = classifier._recipe()
-        config = {
+        config = self.config_of(classifier, data, source)
+        name = f"{data.name}-{config['recipe']['name']}"
+        self.seconds: dict[str, float] = {}
+        self.from_checkpoint: Checkpoint | None = None
+        self.interrupted = False
+        self.history: list[Epoch] = []
+        before = unfinished_like(config, out, name)
+        if before is not None:
+            self._go_on(*before)
+            return
+        self.run: Run = new_run(out, name)
+        self.held = self.run.lock()  # before the config says that there is something to go on with
+        self.config: dict[str, Any] = config
+        self.run.write_config(config)
+
+    @staticmethod
+    def config_of(classifier: ImageClassifier, data: LabelledImages, source: dict[str, str | None]) -> dict[str, Any]:
+        """What a run folder says about its training from the beginning."""
+        return {
             "hangtag": versions().get("hangtag"),
             "created": now(),
             "status": TRAINING,
-            "recipe": recipe.to_json(),
+            "recipe": classifier._recipe().to_json(),
             "seed": classifier.seed,
             "split_seed": split_seed_of(classifier),
             "source": source,
@@ -84,18 +101,6 @@ class Training:
             "versions": versions(),
             "machine": machine(),
         }
-        self.seconds: dict[str, float] = {}
-        self.from_checkpoint: Checkpoint | None = None
-        self.interrupted = False
-        self.history: list[Epoch] = []
-        before = _to_go_on_with(config, out, f"{data.name}-{recipe.name}")
-        if before is not None:
-            self._go_on(*before)
-            return
-        self.run: Run = new_run(out, f"{data.name}-{recipe.name}")
-        self.held = self.run.lock()  # before the config says that there is something to go on with
-        self.config: dict[str, Any] = config
-        self.run.write_config(config)
 
     @classmethod
     def of(cls, run: Run, device: str = "auto") -> "Training":
@@ -106,6 +111,8 @@ class Training:
             DataError: its data changed.
         """
         config = run.config()
+        if "seeds" in config:
+            raise RunError(f"{run.path}: holds several seeds", "give the command that began it again; it goes on")
         if config.get("status") not in (TRAINING, STOPPED):
             raise RunError(f"{run.path}: this run is {config.get('status')}", "there is nothing left to train")
         try:
@@ -228,7 +235,7 @@ class Training:
             self.held.close()
 
 
-def _to_go_on_with(config: dict[str, Any], out: Path | None, name: str) -> tuple[Run, Lock] | None:
+def unfinished_like(config: dict[str, Any], out: Path | None, name: str) -> tuple[Run, Lock] | None:
     """An unfinished run of exactly this training that nobody is working on, now locked for us.
 
     Raises:
@@ -236,7 +243,9 @@ def _to_go_on_with(config: dict[str, Any], out: Path | None, name: str) -> tuple
     """
     for run in unfinished(out, name):
         theirs = run.config()
-        differ = [key for key in ("recipe", "seed", "split_seed", "hangtag") if theirs.get(key) != config[key]]
+        differ = [
+            key for key in ("recipe", "seed", "split_seed", "seeds", "hangtag") if theirs.get(key) != config.get(key)
+        ]
         if theirs.get("data", {}).get("fingerprint") != config["data"]["fingerprint"]:
             differ.append("data")
         if not differ:
@@ -244,7 +253,7 @@ def _to_go_on_with(config: dict[str, Any], out: Path | None, name: str) -> tuple
             if held is not None:
                 return run, held
         if out is not None:
-            said = [f"{key} {_short(theirs.get(key))} there, {_short(config[key])} here" for key in differ]
+            said = [f"{key} {_short(theirs.get(key))} there, {_short(config.get(key))} here" for key in differ]
             raise RunError(
                 f"{run.path}: holds an unfinished run of another training ({'; '.join(said)})"
                 if differ

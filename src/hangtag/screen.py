@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hangtag.lesson import Section
     from hangtag.lifecycle import Judged, Training
     from hangtag.predictor import Answer
+    from hangtag.seeds import Seeds
     from hangtag.sources import LabelledImages
     from hangtag.train import Epoch
 
@@ -171,6 +172,21 @@ def print_summary(console: Console, training: "Training", judged: "Judged", repo
     print(f"  ship this    {run.model}")
     print(f"  read this    {report}")
     print(f"  try this     hangtag predict {run.path} photo.png")
+
+
+def print_seeds(seeds: "Seeds", kept: int, judged: "Judged", report: Path) -> None:
+    common = seeds.run.metrics()["seeds"]
+    low, high = common["accuracy"]["interval"]
+    print()
+    print(
+        f"{judged.part} accuracy over {len(seeds.numbers)} seeds: mean {common['accuracy']['mean']:.4f}, "
+        f"sd {common['accuracy']['sd']:.4f}, 95 % of the mean [{low:.4f}, {high:.4f}]"
+    )
+    print(f"kept seed {kept} ({common['kept_because']}): {judged.part} {judged.evaluation}")
+    print(judged.evaluation.gap_in_words)
+    print(f"  ship this    {seeds.run.model}")
+    print(f"  read this    {report}")
+    print(f"  try this     hangtag predict {seeds.run.path} photo.png")
 
 
 def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> None:

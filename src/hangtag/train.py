@@ -150,7 +150,13 @@ def train(
             if time.perf_counter() - reported > _REPORT_SECONDS:
                 reported = time.perf_counter()
                 rate = learning_rate(recipe, (taken - 1) / total)
-                yield Epoch(
+                yield Epoch(number, recipe.epochs, step, of, *sums.means(), rate, reported - began)
+        with _enough_memory(batches.batch_size):
+            val_loss, val_accuracy = _judge(network, validation)
+        best.look(network, number, val_loss)
+        over = stopped or best.enough or number == recipe.epochs
+        kept = best.bring_back(network) if over else None
+        yield Epoch(
             number, recipe.epochs, step, of, *sums.means(), learning_rate(recipe, (taken - 1) / total),
             time.perf_counter() - began, val_loss, val_accuracy, True, best.enough, kept,
         )  # fmt: skip

@@ -1,0 +1,160 @@
+"""One recipe trained with several seeds, in one run folder: how much is luck, and the best of them by validation.
+
+    seeds/0, seeds/1, ...    whole runs, each as any other
+    everything else          the run that was kept, and in metrics.json, under "seeds", what they had in common
+
+All of them hold out the same images. Each goes on by itself after a crash.
+"""
+
+import math
+import shutil
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hangtag.classifier import ImageClassifier
+from hangtag.errors import RunError, UsageError
+from hangtag.files import write_bytes
+from hangtag.lifecycle import Judged, Training, judge, unfinished_like
+from hangtag.runs import Run, new_run, now
+from hangtag.sources import LabelledImages
+
+__all__ = ["Seeds", "Spread", "spread"]
+
+_T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""97.5 % points of Student's t for 1, 2, ... degrees of freedom; beyond them, of the normal distribution."""
+_COPIED = ("weights.safetensors", "model.onnx", "metrics.json", "history.jsonl")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number measured with several seeds.
+
+    Attributes:
+        mean, sd: over the seeds; the sd with n - 1.
+        interval: 95 %, of the mean, by Student's t; it says nothing about other test images.
+        n: how many seeds.
+    """
+
+    mean: float
+    sd: float
+    interval: tuple[float, float]
+    n: int
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.mean:.4f} (sd {self.sd:.4f}, 95 % [{low:.4f}, {high:.4f}], {self.n} seeds)"
+
+
+def spread(values: list[float]) -> Spread:
+    """Mean, sd and t-interval of at least two values.
+
+    >>> print(spread([0.90, 0.92, 0.94]))
+    0.9200 (sd 0.0200, 95 % [0.8703, 0.9697], 3 seeds)
+    """
+    mean, sd = statistics.fmean(values), statistics.stdev(values)
+    point = _T_95[len(values) - 2] if len(values) - 2 < len(_T_95) else 1.96
+    half = point * sd / math.sqrt(len(values))
+    return Spread(mean, sd, (mean - half, mean + half), len(values))
+
+
+class Seeds:
+    """Several trainings and the run folder they share.
+
+    Args:
+        classifier: unfitted; its seed is the first, and decides which images all of them hold out.
+        data: as for `Training`.
+        source: likewise.
+        out: likewise; an unfinished run of exactly these seeds is gone on with.
+        count: how many, at least 2.
+    """
+
+    def __init__(
+        self,
+        classifier: ImageClassifier,
+        data: LabelledImages,
+        source: dict[str, str | None],
+        out: Path | None,
+        count: int,
+    ) -> None:
+        if count < 2:
+            raise UsageError(f"--seeds {count} makes no sense", "give at least 2, or none")
+        self.data, self.source = data, source
+        self.numbers = [classifier.seed + index for index in range(count)]
+        self.classifiers = [
+            ImageClassifier(
+                classifier.recipe, classifier.model, classifier.epochs, seed, classifier.device, classifier.seed
+            )
+            for seed in self.numbers
+        ]
+        config = Training.config_of(self.classifiers[0], data, source) | {"seeds": self.numbers}
+        name = f"{data.name}-{config['recipe']['name']}-seeds"
+        before = unfinished_like(config, out, name)
+        if before is not None:
+            self.run, self.held = before
+            self.config = self.run.config()
+        else:
+            self.run = new_run(out, name)
+            self.held, self.config = self.run.lock(), config
+            self.run.write_config(config)
+        self.goes_on = before is not None
+
+    def trainings(self) -> Iterator[tuple[int, Training | Judged]]:
+        """For each seed in turn: a training to go through and finish; or, where it is done already, its judgement."""
+        for number, classifier in zip(self.numbers, self.classifiers, strict=True):
+            folder = self.run.path / "seeds" / str(number)
+            if (folder / "config.json").is_file() and Run(folder).config().get("status") == "finished":
+                yield number, judge(Run(folder))
+            else:
+                if folder.is_dir() and not (folder / "config.json").is_file():  # killed while it was begun
+                    shutil.rmtree(folder)
+                yield number, Training(classifier, self.data, self.source, folder)
+
+    def finish(self) -> tuple[int, Judged]:
+        """Keep the best by validation, the first where nothing was held out; returns its seed and judgement.
+
+        Raises:
+            RunError: a seed is not trained to its end.
+        """
+        runs = [Run(self.run.path / "seeds" / str(number)) for number in self.numbers]
+        for run in runs:
+            if run.config().get("status") != "finished":
+                raise RunError(f"{run.path}: is {run.config().get('status')}", "give the same command again to go on")
+        losses = [_validation_loss(run) for run in runs]
+        best = 0 if None in losses else min(range(len(runs)), key=lambda index: losses[index] or 0.0)
+        kept = runs[best]
+        for name in _COPIED:
+            write_bytes(self.run.path / name, (kept.path / name).read_bytes())
+        metrics = kept.metrics()
+        metrics["seeds"] = self._in_common(runs, best, losses)
+        self.run.write_metrics(metrics)
+        theirs = kept.config()
+        self.config |= {
+            key: value for key, value in theirs.items() if key not in ("created", "source", "seed", "split_seed")
+        }
+        self.config |= {"seed": self.numbers[best], "kept_seed": self.numbers[best], "ended": now()}
+        self.run.write_config(self.config)
+        if self.held is not None:
+            self.held.close()
+        return self.numbers[best], judge(self.run)
+
+    def _in_common(self, runs: list[Run], best: int, losses: list[float | None]) -> dict[str, Any]:
+        metrics = [run.metrics() for run in runs]
+        found: dict[str, Any] = {
+            "numbers": self.numbers,
+            "kept": self.numbers[best],
+            "kept_because": "smallest validation loss" if None not in losses else "the first: nothing was held out",
+            "validation_loss": losses,
+        }
+        for key in ("accuracy", "loss"):
+            values = [float(table[key]) for table in metrics]
+            found[key] = {"values": values, **vars(spread(values))}
+        return found
+
+
+def _validation_loss(run: Run) -> float | None:
+    """Of the epoch whose weights were kept."""
+    kept = run.config().get("kept_epoch")
+    return next((epoch.get("val_loss") for epoch in run.history() if epoch["number"] == kept), None)
