@@ -11,7 +11,7 @@ import hangtag
 SOURCE = Path(hangtag.__file__).parent
 ORDER = (
     "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes", "balance", "peak",
-    "batches", "dense", "steps", "checkpoints", "train",
+    "batches", "dense", "muon", "steps", "checkpoints", "train", "speed",
     "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle", "seeds",
     "figures", "page", "report", "lesson", "bench", "screen", "cli",
 )  # fmt: skip
@@ -34,9 +34,11 @@ HOMES = {
         "peak",
         "batches",
         "dense",
+        "muon",
         "steps",
         "checkpoints",
         "train",
+        "speed",
         "export",
         "classifier",
         "lifecycle",

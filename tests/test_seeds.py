@@ -81,7 +81,7 @@ def test_all_seeds_hold_out_the_same_images(tmp_path: Path) -> None:
 
 def test_the_same_command_goes_on_with_the_seeds_that_are_missing(tmp_path: Path) -> None:
     several = seeds(tmp_path)
-    number, step = next(several.trainings())
+    _, step = next(several.trainings())
     assert isinstance(step, Training)
     list(step.epochs())
     step.finish()
@@ -128,3 +128,18 @@ def test_the_interval_is_students(n: int) -> None:
 
     expected = stats.t.interval(0.95, n - 1, loc=np.mean(values), scale=stats.sem(values))
     assert found.interval == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_seed_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    several = seeds(tmp_path, 2)
+    _, step = next(several.trainings())
+    assert isinstance(step, Training)
+    list(step.epochs(stop=lambda: True))
+    step.finish()
+    assert several.held is not None
+    several.held.close()
+
+    again = seeds(tmp_path, 2)
+
+    assert through(again) == [4, 5]
+    assert again.finish()[1].part == "test"

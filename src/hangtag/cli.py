@@ -49,7 +49,9 @@ DataPath = Annotated[Path | None, typer.Option("--path", help="Take the set's fi
 RunName = Annotated[str, typer.Argument(help="A run folder, its name under runs/, or 'last'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
-RecipeName = Annotated[str | None, typer.Option("--recipe", help="How to train: fast (when not given), tutorial.")]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="How to train: fast (when not given), accurate, tutorial.")
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images; the recipe's when not given.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same model.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -123,7 +125,7 @@ def look(what: Data = "fashion-mnist", path: DataPath = None, out: Out = None, a
 
 @app.command(short_help="Show a network layer by layer.", epilog="Example: hangtag model tutorial")
 def model(
-    recipe: Annotated[str, typer.Argument(help="A recipe: fast, tutorial.")] = "fast", as_json: AsJson = False
+    recipe: Annotated[str, typer.Argument(help="A recipe: fast, accurate, tutorial.")] = "fast", as_json: AsJson = False
 ) -> None:
     """Show the network of a recipe, layer by layer, for 28x28 grey images and ten classes."""
     from hangtag import screen
@@ -418,7 +420,7 @@ def _train_seeds(console: "Console", asked: "_Asked", count: int, as_json: bool)
         judged, stopped = _through(console, step)
         console.print(f"seed {number}: {judged.part} {judged.evaluation}")
         if stopped:
-            console.print("the seeds go on when the same command is given again with this one resumed first")
+            console.print("all seeds go on when the same command is given again")
             raise typer.Exit(130)
     kept, judged = seeds.finish()
     report = _write_report(seeds.run, data, judged)

@@ -24,8 +24,9 @@ from hangtag.predictor import load
 from hangtag.recipes import Recipe
 from hangtag.runs import TRAINING, Lock, Run, machine, new_run, now, unfinished, versions
 from hangtag.sources import LabelledImages, read
+from hangtag.speed import speed_of
 from hangtag.splits import stratified
-from hangtag.train import Epoch
+from hangtag.train import Epoch, choose_device
 
 __all__ = ["DIVERGED", "STOPPED", "Judged", "Training", "judge", "judged_part", "read_again", "unfinished_like"]
 
@@ -193,6 +194,10 @@ class Training:
         self.seconds["evaluate"] = time.perf_counter() - began
         judged = Judged(evaluation, part, data, rows)
         self.run.write_metrics(judged.to_json())
+        self.speed = speed_of(
+            classifier.network_, classifier.spec_, classifier.recipe_, classifier.history_[len(self.history) :],
+            min(classifier.recipe_.batch_size, len(classifier.split_.train)), choose_device(classifier.device),
+        )  # fmt: skip
         self.run.write_model(content)
         self._complete(content)
         return judged
@@ -226,6 +231,7 @@ class Training:
             "split": split.to_json(),
             "device": classifier.device,
             "seconds": self.seconds,
+            "speed": self.speed.to_json(),
             "model": {"bytes": len(content), "fingerprint": load(content).fingerprint},
         }
         self.run.write_config(self.config)

@@ -4,7 +4,7 @@ rich draws. Without a terminal there are no bars and no pictures, only the lines
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,6 +94,7 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
                 numbers += f"  {_per_step(epoch)}"
                 description = f"epoch {epoch.number}/{epoch.epochs}"
                 bar.update(task, description=description, completed=epoch.step, total=epoch.steps, numbers=numbers)
+    print_curves(console, finished)
     if finished and finished[-1].enough:
         console.print(f"no smaller validation loss since epoch {finished[-1].kept}: stopped, its weights are kept")
     elif finished and finished[-1].kept not in (None, finished[-1].number):
@@ -109,7 +110,35 @@ def _epoch_line(epoch: "Epoch") -> str:
     )
     if epoch.val_accuracy is not None:
         line += f"  val loss {epoch.val_loss:.4f}  val accuracy {epoch.val_accuracy:.4f}"
+    line += f"  rate {epoch.learning_rate:.2g}"
     return f"{line}  {epoch.seconds:.1f} s  {_per_step(epoch)}"
+
+
+_LEVELS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+
+
+def print_curves(console: Console, history: Sequence["Epoch"]) -> None:
+    """Loss, accuracy and learning rate over the epochs, one line each; nothing for fewer than three epochs."""
+    if len(history) < 3 or "utf" not in console.encoding:
+        return
+    for title, values in (
+        ("loss", [epoch.loss for epoch in history]),
+        ("val loss", [epoch.val_loss for epoch in history]),
+        ("accuracy", [epoch.accuracy for epoch in history]),
+        ("val accuracy", [epoch.val_accuracy for epoch in history]),
+        ("learning rate", [epoch.learning_rate for epoch in history]),
+    ):
+        known = [value for value in values if value is not None]
+        if known:
+            console.print(f"{title:>13}  {_curve(known)}  {known[0]:.4g} to {known[-1]:.4g}", markup=False)
+
+
+def _curve(values: Sequence[float], width: int = 40) -> str:
+    """Values as blocks of eight heights from the least to the most; of more than `width`, some."""
+    places = np.linspace(0, len(values) - 1, min(width, len(values))).round().astype(int)
+    least, most = min(values), max(values)
+    span = (most - least) or 1.0
+    return "".join(_LEVELS[round(7 * (values[place] - least) / span)] for place in places)
 
 
 def _per_step(epoch: "Epoch") -> str:
@@ -168,7 +197,7 @@ def print_summary(console: Console, training: "Training", judged: "Judged", repo
     print()
     print(f"{judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
-    print(f"training took {training.seconds['train']:.1f} s")
+    print(f"training took {training.seconds['train']:.1f} s: {training.speed}")
     print(f"  ship this    {run.model}")
     print(f"  read this    {report}")
     print(f"  try this     hangtag predict {run.path} photo.png")

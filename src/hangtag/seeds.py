@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import t as student
+
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import RunError, UsageError
 from hangtag.files import write_bytes
-from hangtag.lifecycle import Judged, Training, judge, unfinished_like
-from hangtag.runs import Run, new_run, now
+from hangtag.lifecycle import STOPPED, Judged, Training, judge, unfinished_like
+from hangtag.runs import Lock, Run, new_run, now
 from hangtag.sources import LabelledImages
 
 __all__ = ["Seeds", "Spread", "spread"]
 
-_T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""97.5 % points of Student's t for 1, 2, ... degrees of freedom; beyond them, of the normal distribution."""
 _COPIED = ("weights.safetensors", "model.onnx", "metrics.json", "history.jsonl")
 
 
@@ -55,8 +55,7 @@ def spread(values: list[float]) -> Spread:
     0.9200 (sd 0.0200, 95 % [0.8703, 0.9697], 3 seeds)
     """
     mean, sd = statistics.fmean(values), statistics.stdev(values)
-    point = _T_95[len(values) - 2] if len(values) - 2 < len(_T_95) else 1.96
-    half = point * sd / math.sqrt(len(values))
+    half = float(student.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
     return Spread(mean, sd, (mean - half, mean + half), len(values))
 
 
@@ -92,12 +91,13 @@ class Seeds:
         config = Training.config_of(self.classifiers[0], data, source) | {"seeds": self.numbers}
         name = f"{data.name}-{config['recipe']['name']}-seeds"
         before = unfinished_like(config, out, name)
+        self.held: Lock | None
         if before is not None:
             self.run, self.held = before
             self.config = self.run.config()
         else:
-            self.run = new_run(out, name)
-            self.held, self.config = self.run.lock(), config
+            self.run, self.config = new_run(out, name), config
+            self.held = self.run.lock()
             self.run.write_config(config)
         self.goes_on = before is not None
 
@@ -105,8 +105,11 @@ class Seeds:
         """For each seed in turn: a training to go through and finish; or, where it is done already, its judgement."""
         for number, classifier in zip(self.numbers, self.classifiers, strict=True):
             folder = self.run.path / "seeds" / str(number)
-            if (folder / "config.json").is_file() and Run(folder).config().get("status") == "finished":
+            status = Run(folder).config().get("status") if (folder / "config.json").is_file() else None
+            if status == "finished":
                 yield number, judge(Run(folder))
+            elif status == STOPPED:
+                yield number, Training.of(Run(folder), classifier.device)
             else:
                 if folder.is_dir() and not (folder / "config.json").is_file():  # killed while it was begun
                     shutil.rmtree(folder)

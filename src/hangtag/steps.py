@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hangtag.dense import CompiledSteps, DenseSteps, dense_layers
-from hangtag.models import WHITE
+from hangtag.models import WHITE, scale_free
+from hangtag.muon import Muon
 from hangtag.recipes import ADAM_BETA1, Recipe
 
 __all__ = ["GenericSteps", "Steps", "has_bfloat16", "steps_for"]
@@ -69,6 +70,8 @@ def steps_for(
 class GenericSteps:
     """Trains any network; weight decay touches weight matrices only.
 
+    AdamW takes the steps; on weights whose length means nothing, Muon does where the recipe has a rate for it.
+
     Where recipe and hardware agree, products are made in bfloat16; sums and weights are float32 always.
     """
 
@@ -86,7 +89,10 @@ class GenericSteps:
         self.device_type = device.type
         self.bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
         self.class_weights = None if class_weights is None else class_weights.to(device)
-        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        turned = scale_free(network) if recipe.muon_lr else []
+        self.muon = Muon(turned, recipe.muon_lr, recipe.muon_momentum)
+        theirs = {id(weight) for weight in turned}
+        parameters = [each for each in network.parameters() if each.requires_grad and id(each) not in theirs]
         groups = [{"params": parameters, "weight_decay": 0.0}]
         if recipe.weight_decay:
             matrices = [parameter for parameter in parameters if parameter.ndim > 1]
@@ -101,13 +107,17 @@ class GenericSteps:
 
     def state(self) -> dict[str, Tensor]:
         remembered = self.optimizer.state_dict()["state"]
-        return {f"{index}.{name}": value for index, table in remembered.items() for name, value in table.items()}
+        state = {f"{index}.{name}": value for index, table in remembered.items() for name, value in table.items()}
+        return state | {f"muon.{name}": value for name, value in self.muon.state().items()}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         tables: dict[int, dict[str, Tensor]] = {}
+        self.muon.set_state({key[5:]: value for key, value in state.items() if key.startswith("muon.")})
         for key, value in state.items():
             index, _, name = key.partition(".")
+            if index == "muon":
+                continue
             like = parameters[int(index)]
             # In the parameter's own memory layout, as the optimizer made it: fused Adam walks both side by side.
             laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
@@ -130,6 +140,7 @@ class GenericSteps:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves some methods untyped
         self.optimizer.step()
+        self.muon.step(rate / self.recipe.lr_peak)
         return logits.detach()
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:

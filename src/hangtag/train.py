@@ -46,6 +46,8 @@ class Epoch:
         seconds: since this epoch began, validation included.
         finished: whether no more steps of this epoch follow.
         enough: the recipe's patience is at its end; no epoch follows.
+        training_seconds: of `seconds`, those that were spent on steps in this process.
+        first_step: the step of this epoch at which this process began; not 0 only in an epoch gone on with.
         kept: the epoch whose weights the network now has, where patience chose it; only in the last of a training.
     """
 
@@ -62,6 +64,8 @@ class Epoch:
     finished: bool = False
     enough: bool = False
     kept: int | None = None
+    training_seconds: float = 0.0
+    first_step: int = 0
 
     @property
     def cut_short(self) -> bool:
@@ -111,19 +115,16 @@ def train(
     steps = steps_for(network, recipe, batches.batch_size, device, weights)
     last_steps = max(1, round(recipe.last_epoch * batches.steps))
     total = (recipe.epochs - 1) * batches.steps + last_steps
-    taken = 0
     good = _LastGood()
     best = _Best(recipe.patience)
-    at = _Position(1, 0, 0.0, 0, 0, 0.0)
-    if resume is not None:
-        at = _go_on(resume, network, steps, best)
-        taken = (at.epoch - 1) * batches.steps + batches.steps_before(at.chunk)
+    at = _go_on(resume, network, steps, best) if resume is not None else _Position(1, 0, 0.0, 0, 0, 0.0)
+    taken = (at.epoch - 1) * batches.steps + min(batches.steps, batches.steps_before(at.chunk))
     for number in range(at.epoch, recipe.epochs + 1):
         began = reported = time.perf_counter() - at.seconds
         good.look(network, number - 1)
         sums = _Sums(recipe.label_smoothing, at.images, at.hits, at.loss)
         of = batches.steps if number < recipe.epochs else last_steps
-        step = min(of, batches.steps_before(at.chunk))
+        step = first = min(of, batches.steps_before(at.chunk))
         stopped = False
         for chunk in range(at.chunk, batches.chunks):
             if step >= of:
@@ -151,6 +152,7 @@ def train(
                 reported = time.perf_counter()
                 rate = learning_rate(recipe, (taken - 1) / total)
                 yield Epoch(number, recipe.epochs, step, of, *sums.means(), rate, reported - began)
+        trained = time.perf_counter() - began - at.seconds
         with _enough_memory(batches.batch_size):
             val_loss, val_accuracy = _judge(network, validation)
         best.look(network, number, val_loss)
@@ -158,7 +160,7 @@ def train(
         kept = best.bring_back(network) if over else None
         yield Epoch(
             number, recipe.epochs, step, of, *sums.means(), learning_rate(recipe, (taken - 1) / total),
-            time.perf_counter() - began, val_loss, val_accuracy, True, best.enough, kept,
+            time.perf_counter() - began, val_loss, val_accuracy, True, best.enough, kept, trained, first,
         )  # fmt: skip
         if over:
             return
