@@ -12,10 +12,10 @@ SOURCE = Path(hangtag.__file__).parent
 ORDER = (
     "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes", "balance", "peak",
     "batches", "dense", "muon", "steps", "checkpoints", "train", "speed",
-    "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle", "seeds",
-    "figures", "page", "report", "lesson", "bench", "screen", "cli",
+    "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle", "seeds", "budget",
+    "figures", "page", "report", "lesson", "bench", "loggers", "screen", "cli",
 )  # fmt: skip
-LEAVES = {"figures", "page", "report", "lesson", "bench", "screen", "cli"}
+LEAVES = {"figures", "page", "report", "lesson", "bench", "loggers", "screen", "cli"}
 MAY_IMPORT_LEAVES = {"cli": LEAVES, "report": {"figures", "page"}, "lesson": {"figures"}}
 HOMES = {
     "PIL": {"images"},
@@ -25,7 +25,10 @@ HOMES = {
     "platformdirs": {"files"},
     "pooch": {"datasets"},
     "requests": {"datasets"},
+    "mlflow": {"loggers"},
     "rich": {"screen"},
+    "scipy": {"seeds"},
+    "tensorboard": {"loggers"},
     "safetensors": {"checkpoints", "lifecycle"},
     "sklearn": {"classifier"},
     "torch": {
@@ -42,6 +45,8 @@ HOMES = {
         "export",
         "classifier",
         "lifecycle",
+        "budget",
+        "loggers",
     },
     "typer": {"cli"},
 }

@@ -50,7 +50,10 @@ def test_an_unknown_recipe_offers_the_nearest_one() -> None:
     with pytest.raises(UnknownName) as caught:
         find_recipe("tutoral")
 
-    assert str(caught.value) == "unknown recipe 'tutoral' (did you mean 'tutorial'? known: accurate, fast, tutorial)"
+    assert (
+        str(caught.value)
+        == "unknown recipe 'tutoral' (did you mean 'tutorial'? known: accurate, fast, quick, tutorial)"
+    )
 
 
 @pytest.mark.parametrize("epochs", [0, -1])

@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
     from hangtag.classifier import ImageClassifier
     from hangtag.lesson import Section
     from hangtag.lifecycle import Judged, Training
+    from hangtag.loggers import Logger
     from hangtag.predictor import Predictor
     from hangtag.recipes import Recipe
     from hangtag.runs import Run
     from hangtag.sources import LabelledImages
     from hangtag.train import Epoch
+
+_BEGAN = time.perf_counter()
 
 app = typer.Typer(
     name="hangtag",
@@ -50,7 +54,7 @@ RunName = Annotated[str, typer.Argument(help="A run folder, its name under runs/
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="How to train: fast (when not given), accurate, tutorial.")
+    str | None, typer.Option("--recipe", help="How to train: fast (when not given), accurate, quick, tutorial.")
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images; the recipe's when not given.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same model.")]
@@ -125,7 +129,8 @@ def look(what: Data = "fashion-mnist", path: DataPath = None, out: Out = None, a
 
 @app.command(short_help="Show a network layer by layer.", epilog="Example: hangtag model tutorial")
 def model(
-    recipe: Annotated[str, typer.Argument(help="A recipe: fast, accurate, tutorial.")] = "fast", as_json: AsJson = False
+    recipe: Annotated[str, typer.Argument(help="A recipe: fast, accurate, quick, tutorial.")] = "fast",
+    as_json: AsJson = False,
 ) -> None:
     """Show the network of a recipe, layer by layer, for 28x28 grey images and ten classes."""
     from hangtag import screen
@@ -187,6 +192,13 @@ def train(
         int | None,
         typer.Option("--seeds", help="Train with so many seeds; say mean and spread, keep the best by validation."),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", help="Choose recipe, network and epochs to be done in this time, all included."),
+    ] = None,
+    log_to: Annotated[
+        str | None, typer.Option("--log-to", help="Also tell each epoch to tensorboard or mlflow.")
+    ] = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="The run folder to make; must not exist.")] = None,
     resume: Annotated[
@@ -205,14 +217,23 @@ def train(
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
     }  # fmt: skip
     asked = _Asked(what, path, recipe, changes, settings or [], seed, device, out)
+    if minutes is not None and (seeds is not None or resume is not None or recipe or settings or any(changes.values())):
+        raise UsageError("--minutes chooses the recipe itself", "give it without other settings of the training")
     if seeds is not None:
         if resume is not None:
             raise UsageError("--resume and --seeds exclude each other", "give the command that began the seeds again")
         return _train_seeds(console, asked, seeds, as_json)
     with _notes():
-        training = _training(asked) if resume is None else _resumed(asked, resume)
-    judged, stopped = _through(console, training)
+        if minutes is not None:
+            training = _in_minutes(console, asked, minutes)
+        else:
+            training = _training(asked) if resume is None else _resumed(asked, resume)
+    logger = _logger(log_to, training)
+    judged, stopped = _through(console, training, logger)
     report = _write_report(training.run, training.data, judged)
+    if logger is not None:
+        logger.end(judged.evaluation)
+        console.print(f"logged: {logger.where}")
     if as_json:
         _print_json({"run": str(training.run.path), "seconds": training.seconds, **judged.to_json()})
     else:
@@ -380,16 +401,46 @@ def _notes() -> Iterator[None]:
         print(f"hangtag: note: {note.message}", file=sys.stderr)
 
 
-def _through(console: "Console", training: "Training") -> tuple["Judged", bool]:
+def _logger(name: str | None, training: "Training") -> "Logger | None":
+    if name is None:
+        return None
+    from hangtag.loggers import open_logger
+    from hangtag.recipes import Recipe
+
+    return open_logger(name, training.run, Recipe(**training.config["recipe"]))
+
+
+def _in_minutes(console: "Console", asked: "_Asked", minutes: float) -> "Training":
+    """A training planned to end in this time; or one planned so before, and killed."""
+    data = _read(asked.what, asked.path)
+    from hangtag.budget import plan
+    from hangtag.classifier import ImageClassifier
+    from hangtag.lifecycle import Training, planned_before
+    from hangtag.train import choose_device
+
+    seed = asked.seed or 0
+    before = planned_before(data, minutes, seed, asked.out)
+    if before is not None:
+        return Training.of(before, asked.device)
+    console.print("measuring this machine ...")
+    chosen = plan(data, minutes, _BEGAN, choose_device(asked.device), seed)
+    console.print(chosen.in_words)
+    training = Training(ImageClassifier(chosen.recipe, seed=seed, device=asked.device), data, asked.source, asked.out)
+    training.say(plan=chosen.to_json())
+    return training
+
+
+def _through(console: "Console", training: "Training", logger: "Logger | None" = None) -> tuple["Judged", bool]:
     """Train to the end, or to Ctrl-C, and judge; returns whether it was stopped."""
     from hangtag import screen
+    from hangtag.loggers import logged
 
     data, name = training.data, training.config["recipe"]["name"]
     console.print(f"training recipe '{name}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
     if training.goes_on:
         console.print(training.goes_on)
     with _stop_on_interrupt() as stop:
-        screen.show_epochs(console, training.epochs(stop), training.notes)
+        screen.show_epochs(console, logged(training.epochs(stop), logger), training.notes)
         stopped = stop()
         if stopped:
             console.print(

@@ -28,7 +28,17 @@ from hangtag.speed import speed_of
 from hangtag.splits import stratified
 from hangtag.train import Epoch, choose_device
 
-__all__ = ["DIVERGED", "STOPPED", "Judged", "Training", "judge", "judged_part", "read_again", "unfinished_like"]
+__all__ = [
+    "DIVERGED",
+    "STOPPED",
+    "Judged",
+    "Training",
+    "judge",
+    "judged_part",
+    "planned_before",
+    "read_again",
+    "unfinished_like",
+]
 
 DIVERGED = "diverged"
 """The status of a run whose loss was no longer a number; its weights are the last good ones."""
@@ -153,6 +163,11 @@ class Training:
             return "this run was interrupted before its first checkpoint; it begins again" if self.interrupted else ""
         return f"going on from a checkpoint in epoch {self.from_checkpoint.facts['position']['epoch']}"
 
+    def say(self, **facts: Any) -> None:
+        """Keep more facts with the run."""
+        self.config |= facts
+        self.run.write_config(self.config)
+
     def notes(self) -> list[str]:
         """What training decided by itself, in sentences; known once it has begun."""
         return self.classifier.notes_
@@ -266,6 +281,19 @@ def unfinished_like(config: dict[str, Any], out: Path | None, name: str) -> tupl
                 else f"{run.path}: another process is training here",
                 f"go on with it: hangtag train --resume {run.path}; or choose another --out",
             )
+    return None
+
+
+def planned_before(data: LabelledImages, minutes: float, seed: int, out: Path | None) -> Run | None:
+    """An unfinished run that was planned for the same data, time and seed, and that nobody is working on."""
+    for run in unfinished(out, data.name):
+        theirs = run.config()
+        wanted = (minutes, seed, data.fingerprint)
+        found = (theirs.get("plan", {}).get("minutes"), theirs.get("seed"), theirs.get("data", {}).get("fingerprint"))
+        lock = run.lock() if wanted == found else None
+        if lock is not None:
+            lock.close()
+            return run
     return None
 
 

@@ -398,6 +398,18 @@ def _mistakes(facts: _Facts) -> str:
     return section("Its surest mistakes", f'<div class="cards small">{cards}</div>', note)
 
 
+def _speed(speed: Mapping[str, Any]) -> dict[str, Any]:
+    """What training got out of the machine, in words."""
+    if not speed:
+        return {}
+    memory = speed.get("peak_memory_bytes")
+    return {
+        "speed": f"{speed['images_per_second']:,.0f} pictures a second",
+        "of the machine": f"{speed['share_of_peak']:.0%} of its best {speed['dtype']} matrix product, measured",
+        "most memory": bytes_in_words(memory) if memory else None,
+    }
+
+
 def _training(facts: _Facts) -> str:
     config = facts.config
     split, network = config.get("split") or {}, config.get("network") or {}
@@ -414,13 +426,17 @@ def _training(facts: _Facts) -> str:
         "trained on": f"{split['train']:,} pictures{held_out}" if split.get("train") else None,
         "seed": config.get("seed"),
         "device": config.get("device"),
+        "epoch kept": config.get("kept_epoch") if (config.get("recipe") or {}).get("patience") else None,
+        "seed kept": config.get("kept_seed"),
+        **_speed(config.get("speed") or {}),
     }
     finished = [epoch for epoch in facts.history if epoch.get("finished", True)]
     loss = chart(finished, "loss", "Loss (lower is better)", 1, "")
     accuracy = chart(finished, "accuracy", "Accuracy (higher is better)", 100, "%")
+    rate = chart(finished, "learning_rate", "Learning rate", 1, "") if len(finished) > 1 else ""
     return section(
         "How it was trained",
-        f'<p>{escaped(facts.evaluation.gap_in_words)}</p><div class="charts">{loss}{accuracy}</div>'
+        f'<p>{escaped(facts.evaluation.gap_in_words)}</p><div class="charts">{loss}{accuracy}{rate}</div>'
         f'<div class="columns"><div><h3>Recipe</h3>{definitions(recipe)}</div>'
         f"<div><h3>Network</h3>{definitions(shown)}</div></div>",
     )

@@ -131,7 +131,7 @@ def train(
                 break
             with (
                 _own_randomness(device, seed, number, chunk),
-                _settings(recipe, steps.torch_threads),
+                settings(recipe, steps.torch_threads),
                 _enough_memory(batches.batch_size),
             ):
                 most = (of - step) * batches.batch_size
@@ -170,7 +170,7 @@ def train(
 def _make_ready(network: nn.Module, recipe: Recipe, device: torch.device) -> None:
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
     network.train()
-    with _settings(recipe, None):
+    with settings(recipe, None):
         torch.ones(1 << 20).sum()  # worker threads take these settings over when they start, at the first large sum
 
 
@@ -353,7 +353,7 @@ def _enough_memory(batch_size: int) -> Iterator[None]:
 
 
 @contextmanager
-def _settings(recipe: Recipe, threads: int | None) -> Iterator[None]:
+def settings(recipe: Recipe, threads: int | None) -> Iterator[None]:
     """PyTorch as a training wants it inside the block, as before after it.
 
     Numbers below 1e-38 count as zero: Adam's averages for pixels that are always black fade into them, and
