@@ -237,3 +237,77 @@ def test_help_needs_no_heavy_package() -> None:
     )
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_resuming_otherwise_than_begun_names_both(hangtag: Any) -> None:
+    train_tiny(hangtag, "--out", "run")
+
+    answer = hangtag("train", "--resume", "run", "--recipe", "fast", "--seed", "3")
+
+    assert answer.code == 2
+    assert "network mlp there, cnn here" in answer.err
+    assert "seed 0 there, 3 here" in answer.err
+    assert hangtag("train", "other", "--resume", "run").err.count("data tiny there, other here") == 1
+
+
+def test_a_recipes_numbers_can_be_changed(hangtag: Any, tmp_path: Path) -> None:
+    answer = train_tiny(
+        hangtag,
+        "--batch-size",
+        "4",
+        "--set",
+        "lr_peak=0.01",
+        "--set",
+        "validation=0.5",
+        "--patience",
+        "1",
+        "--out",
+        "r",
+    )
+
+    assert answer.code == 0
+    recipe = json.loads((tmp_path / "r" / "config.json").read_text())["recipe"]
+    assert (recipe["batch_size"], recipe["lr_peak"], recipe["patience"], recipe["validation"]) == (4, 0.01, 1, 0.5)
+    assert train_tiny(hangtag, "--batch-size", "50").err.startswith("hangtag: a batch of 50 is larger than the data")
+    assert "did you mean 'lr_peak'" in train_tiny(hangtag, "--set", "lr_peek=1").err
+
+
+def test_a_network_of_ones_own_trains_resumes_and_answers(hangtag: Any, tmp_path: Path) -> None:
+    (tmp_path / "cli_networks.py").write_text(
+        "from torch import nn\n"
+        "def tiny(spec, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(spec.channels * spec.height * spec.width, classes))\n"
+    )
+
+    assert train_tiny(hangtag, "--model", "cli_networks:tiny", "--out", "own").code == 0
+    assert hangtag("evaluate", "own").code == 0
+    assert "No module named 'nowhere'" in train_tiny(hangtag, "--model", "nowhere:tiny").err
+
+
+def test_several_seeds_say_their_spread(hangtag: Any, tmp_path: Path) -> None:
+    answer = train_tiny(hangtag, "--seeds", "2", "--out", "seeds", "--json")
+
+    assert answer.json["seeds"]["numbers"] == [0, 1]
+    assert answer.json["seeds"]["accuracy"]["n"] == 2
+    assert (tmp_path / "seeds" / "report.html").is_file()
+    assert hangtag("evaluate", "seeds").code == 0
+    assert "one of several" in answer.err or "2 seeds, into seeds" in answer.err
+
+
+def test_minutes_choose_everything_else_and_exclude_it(hangtag: Any, tmp_path: Path) -> None:
+    answer = hangtag("train", "tiny", "--path", "files", "--minutes", "0.3", "--out", "timed", "--json")
+
+    assert answer.code == 0
+    assert "0.3 minutes: recipe 'quick', network 'mlp'" in answer.err or "minutes: recipe" in answer.err
+    assert json.loads((tmp_path / "timed" / "config.json").read_text())["plan"]["minutes"] == 0.3
+    assert hangtag("train", "tiny", "--minutes", "1", "--epochs", "3").code == 2
+    assert "too short" in hangtag("train", "tiny", "--path", "files", "--minutes", "0.001").err
+
+
+def test_epochs_are_told_to_tensorboard(hangtag: Any, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+
+    answer = train_tiny(hangtag, "--log-to", "tensorboard", "--out", "logged")
+
+    assert "logged: tensorboard --logdir logged/tensorboard" in answer.out
+    assert list((tmp_path / "logged" / "tensorboard").glob("events*"))

@@ -30,6 +30,7 @@ _MOST_EPOCHS = 200  # beyond this more passes teach nothing
 _MEASURED_SECONDS = 0.8  # per candidate
 _VERIFIED = 1000  # as in classifier.py
 _AFTERWARDS = 6.0  # seconds for exporting, opening the file, drawing and writing the report; see docs/log.md
+_SLOWER = 1.05  # a whole training beside a few of its steps
 _PASSES = 2.5  # over judged and verified images afterwards, in forward passes of PyTorch
 
 
@@ -134,7 +135,7 @@ class _Cost:
         count = whole + bool(rest and recipe.last_partial_batch)
         return cls(
             step=step,
-            epoch=count * step + len(split.validation) * forward,
+            epoch=_SLOWER * count * step + len(split.validation) * forward,
             afterwards=_AFTERWARDS + _PASSES * forward * (judged + min(_VERIFIED, len(train))),
         )
 

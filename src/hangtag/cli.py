@@ -497,7 +497,7 @@ class _Asked:
     def chosen(self) -> "Recipe":
         from hangtag.recipes import DEFAULT, find_recipe, with_settings
 
-        return with_settings(find_recipe(self.recipe or DEFAULT, **self.changes), self.settings)
+        return find_recipe(with_settings(find_recipe(self.recipe or DEFAULT), self.settings), **self.changes)
 
     @property
     def source(self) -> dict[str, str | None]:

@@ -39,6 +39,8 @@ class Recipe:
         label_smoothing: probability mass spread over all classes while training (Szegedy et al., 2016).
         flip: mirror images left to right, every other epoch each (Jordan, 2024, "alternating flip").
         shift: move images by up to this many pixels in both directions.
+        flip_averaging: answer with the mean of the logits of a picture and its mirror image; predicting takes twice as
+            long. Built into the model file.
         erase: share of the images in which a random rectangle becomes noise (Zhong et al., 2020, "random erasing").
         validation: share of each class held out to watch, never trained on.
         patience: stop after so many epochs in which the validation loss did not get smaller, and keep the weights from
@@ -67,6 +69,7 @@ class Recipe:
     label_smoothing: float = 0.0
     flip: bool = False
     shift: int = 0
+    flip_averaging: bool = False
     erase: float = 0.0
     validation: float = 0.1
     patience: int = 0
@@ -128,7 +131,7 @@ FAST = Recipe(
     name="fast",
     says="a small convolutional network; the default",
     network="cnn",
-    epochs=6,  # under two minutes on two cores
+    epochs=9,  # two and a half minutes on two cores
     batch_size=256,  # 128 was no faster an epoch and 0.1 points worse
     lr_peak=0.005,
     warm_up=0.2,
@@ -167,6 +170,7 @@ ACCURATE = replace(
     network="cnn-large",
     epochs=24,  # under 25 minutes on two cores
     erase=0.5,  # pays in long trainings only
+    flip_averaging=True,  # worth 0.1 to 0.3 points
 )
 
 RECIPES = {recipe.name: recipe for recipe in (FAST, ACCURATE, QUICK, TUTORIAL)}
