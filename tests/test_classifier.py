@@ -209,3 +209,17 @@ def test_the_split_can_stay_while_the_seed_changes() -> None:
 
     assert np.array_equal(one.split_.validation, other.split_.validation)
     assert one.history_[0].loss != other.history_[0].loss
+
+
+def test_mirror_images_are_averaged_inside_the_model_file() -> None:
+    images, labels = shapes(60)
+    plain = ImageClassifier(recipe=quick_recipe()).fit(images, labels)
+    averaged = ImageClassifier(recipe=replace(quick_recipe(), flip_averaging=True)).fit(images, labels)
+
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.network_.parameters(), averaged.network_.parameters(), strict=True)
+    )
+    assert np.allclose(averaged.predict_proba(images), averaged.predict_proba(images[:, :, ::-1]), atol=1e-6)
+    logs = [np.log(plain.predict_proba(each)) for each in (images, images[:, :, ::-1])]
+    mean = np.exp((logs[0] + logs[1]) / 2)
+    assert np.allclose(averaged.predict_proba(images), mean / mean.sum(1, keepdims=True), atol=1e-5)

@@ -268,7 +268,7 @@ def test_a_recipes_numbers_can_be_changed(hangtag: Any, tmp_path: Path) -> None:
     assert answer.code == 0
     recipe = json.loads((tmp_path / "r" / "config.json").read_text())["recipe"]
     assert (recipe["batch_size"], recipe["lr_peak"], recipe["patience"], recipe["validation"]) == (4, 0.01, 1, 0.5)
-    assert train_tiny(hangtag, "--batch-size", "50").err.startswith("hangtag: a batch of 50 is larger than the data")
+    assert "hangtag: a batch of 50 is larger than the data" in train_tiny(hangtag, "--batch-size", "50").err
     assert "did you mean 'lr_peak'" in train_tiny(hangtag, "--set", "lr_peek=1").err
 
 
@@ -291,14 +291,17 @@ def test_several_seeds_say_their_spread(hangtag: Any, tmp_path: Path) -> None:
     assert answer.json["seeds"]["accuracy"]["n"] == 2
     assert (tmp_path / "seeds" / "report.html").is_file()
     assert hangtag("evaluate", "seeds").code == 0
-    assert "one of several" in answer.err or "2 seeds, into seeds" in answer.err
+    assert "2 seeds, into seeds" in answer.err
 
 
-def test_minutes_choose_everything_else_and_exclude_it(hangtag: Any, tmp_path: Path) -> None:
+def test_minutes_choose_everything_else_and_exclude_it(
+    hangtag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_BEGAN", time.perf_counter())
     answer = hangtag("train", "tiny", "--path", "files", "--minutes", "0.3", "--out", "timed", "--json")
 
     assert answer.code == 0
-    assert "0.3 minutes: recipe 'quick', network 'mlp'" in answer.err or "minutes: recipe" in answer.err
+    assert "0.3 minutes: recipe '" in answer.err
     assert json.loads((tmp_path / "timed" / "config.json").read_text())["plan"]["minutes"] == 0.3
     assert hangtag("train", "tiny", "--minutes", "1", "--epochs", "3").code == 2
     assert "too short" in hangtag("train", "tiny", "--path", "files", "--minutes", "0.001").err

@@ -26,8 +26,8 @@ from hangtag.export import build as build_artifact
 from hangtag.export import verify
 from hangtag.files import user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images
+from hangtag.models import FlipAveraged, check_answer, parameter_count
 from hangtag.models import build as build_network
-from hangtag.models import check_answer, parameter_count
 from hangtag.predictor import Predictor, load
 from hangtag.recipes import RECIPES, Recipe, find_recipe
 from hangtag.runs import now, versions
@@ -171,8 +171,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if not self.__sklearn_is_fitted__():
             raise RunError("this classifier is not fitted", "call fit first")
         if self._content is None:
-            content = build_artifact(self.network_, self.metadata())
-            verify(content, self.network_, self._sample)
+            content = build_artifact(self.shipped_, self.metadata())
+            verify(content, self.shipped_, self._sample)
             self._content = content
         return self._content
 
@@ -197,6 +197,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if self._opened is None:
             self._opened = load(content)
         return self._opened
+
+    @property
+    def shipped_(self) -> nn.Module:
+        """What the model file computes: the trained network, averaged over mirror images where the recipe says so."""
+        return FlipAveraged(self.network_) if self.recipe_.flip_averaging else self.network_
 
     @property
     def training_accuracy_(self) -> float | None:

@@ -204,7 +204,7 @@ class Training:
         self.seconds["export"] = time.perf_counter() - began
         began = time.perf_counter()
         part, data = self._judged()
-        rows = verify(content, classifier.network_, data.images)
+        rows = verify(content, classifier.shipped_, data.images)
         evaluation = evaluate(rows, data.labels, data.class_names, classifier.training_accuracy_)
         self.seconds["evaluate"] = time.perf_counter() - began
         judged = Judged(evaluation, part, data, rows)

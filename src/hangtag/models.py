@@ -22,6 +22,7 @@ from hangtag.images import Images, ImageSpec
 __all__ = [
     "NETWORKS",
     "WHITE",
+    "FlipAveraged",
     "Layer",
     "build",
     "check_answer",
@@ -112,6 +113,18 @@ def scale_free(network: nn.Module) -> list[nn.Parameter]:
     """Weights of our convolutions, all but the first: normalisation follows, so that their length means nothing."""
     blocks = [module for module in network.modules() if isinstance(module, _Block)]
     return [weight for block in blocks[1:] for weight in block.conv.parameters()]
+
+
+class FlipAveraged(nn.Module):
+    """Answers with the mean of a network's logits for a picture and for its mirror image, at twice the cost."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean: Tensor = (self.network(x) + self.network(x.flip(3))) / 2
+        return mean
 
 
 class _Standardise(nn.Module):
