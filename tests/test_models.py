@@ -177,3 +177,16 @@ def test_a_network_of_ones_own_is_named_as_module_and_function(tmp_path: Path, m
             build(name, spec, 3, seed=0)
     with pytest.raises(ModelError, match="answers 3 logits but the data has 4 classes"):
         build("own_networks:ready", spec, 4, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "million"), [("cnn-small", 3.8), ("cnn", 14.6), ("cnn-large", 40.0), ("cnn-wide", 159.0)]
+)
+def test_the_sizes_that_are_said_are_counted(name: str, million: float) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = build(name, ImageSpec(28, 28), 10, seed=0).eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 1, 28, 28))
+
+    assert counter.get_total_flops() / 2e6 == pytest.approx(million, rel=0.02)

@@ -52,7 +52,7 @@ def test_an_unknown_recipe_offers_the_nearest_one() -> None:
 
     assert (
         str(caught.value)
-        == "unknown recipe 'tutoral' (did you mean 'tutorial'? known: accurate, fast, quick, tutorial)"
+        == "unknown recipe 'tutoral' (did you mean 'tutorial'? known: accurate, best, fast, quick, tutorial)"
     )
 
 

@@ -54,7 +54,7 @@ RunName = Annotated[str, typer.Argument(help="A run folder, its name under runs/
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="How to train: fast (when not given), accurate, quick, tutorial.")
+    str | None, typer.Option("--recipe", help="How to train: fast (when not given), accurate, best, quick, tutorial.")
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images; the recipe's when not given.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same model.")]
@@ -129,7 +129,7 @@ def look(what: Data = "fashion-mnist", path: DataPath = None, out: Out = None, a
 
 @app.command(short_help="Show a network layer by layer.", epilog="Example: hangtag model tutorial")
 def model(
-    recipe: Annotated[str, typer.Argument(help="A recipe: fast, accurate, quick, tutorial.")] = "fast",
+    recipe: Annotated[str, typer.Argument(help="A recipe: fast, accurate, best, quick, tutorial.")] = "fast",
     as_json: AsJson = False,
 ) -> None:
     """Show the network of a recipe, layer by layer, for 28x28 grey images and ten classes."""
