@@ -20,11 +20,11 @@ FAST = find_recipe("fast")
     [
         ("auto", [100, 100, 90], "off"),
         ("auto", [300, 100, 100], "off"),
-        ("auto", [301, 100, 100], "sampling"),
-        ("auto", [301, 100, 0], "sampling"),
+        ("auto", [301, 100, 100], "weights"),
+        ("auto", [301, 100, 0], "weights"),
         ("auto", [100, 100, 0], "off"),
         ("off", [1000, 1, 1], "off"),
-        ("weights", [1, 1, 1], "weights"),
+        ("sampling", [1, 1, 1], "sampling"),
     ],
 )
 def test_only_uneven_classes_are_evened_out_unless_asked(balance: str, counts: list[int], chosen: str) -> None:
@@ -75,7 +75,7 @@ def test_weighted_steps_weigh_each_image_by_its_own_class() -> None:
     assert float(steps._loss(logits, labels)) == pytest.approx(float((each * weights[labels]).mean()))
 
 
-@pytest.mark.parametrize("balance", ["auto", "weights"])
+@pytest.mark.parametrize("balance", ["auto", "sampling"])
 def test_a_rare_class_is_learned(balance: str) -> None:
     images, labels = shapes(900)
     keep = (labels != 1) | (np.arange(900) < 30)
@@ -83,6 +83,6 @@ def test_a_rare_class_is_learned(balance: str) -> None:
     classifier = ImageClassifier(recipe=recipe).fit(images[keep], labels[keep])
 
     assert len(classifier.notes_) == 1
-    assert classifier.recipe_.balance == ("sampling" if balance == "auto" else "weights")
+    assert classifier.recipe_.balance == ("weights" if balance == "auto" else "sampling")
     test, truth = shapes(90, seed=5)
     assert (classifier.predict(test[truth == 1]) == 1).all()

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from hangtag.batches import Batches, erased, flipped, shifted
+from hangtag.batches import Batches, Phase, erased, flipped, phases_of, resized, shifted
+from hangtag.images import ImageSpec
+from hangtag.models import build
 from hangtag.recipes import find_recipe
 from toys import shapes
 
@@ -124,3 +126,23 @@ def test_a_balanced_epoch_is_decided_by_seed_and_epoch() -> None:
 
     assert one == other
     assert (one.count(0), one.count(1)) == (30, 30)
+
+
+def test_images_grow_only_where_the_network_takes_any_size() -> None:
+    recipe = replace(PLAIN, small_first=True)
+    convolutions, dense = (build(name, ImageSpec(28, 28), 3, 0) for name in ("cnn", "mlp"))
+
+    assert phases_of(recipe, convolutions, 28, 28) == [Phase(0.3, (20, 20)), Phase(0.6, (24, 24)), Phase(1.0, (28, 28))]
+    assert phases_of(recipe, dense, 28, 28) == [Phase(1.0, (28, 28))]
+    assert phases_of(PLAIN, convolutions, 28, 28) == [Phase(1.0, (28, 28))]
+    assert phases_of(recipe, convolutions, 8, 8) == [Phase(1.0, (8, 8))]
+    assert convolutions.training
+
+
+def test_resized_keeps_type_and_brightness() -> None:
+    pixels = torch.full((3, 1, 28, 28), 200, dtype=torch.uint8)
+
+    out = resized(pixels, (20, 24))
+
+    assert (out.shape, out.dtype, int(out.min()), int(out.max())) == ((3, 1, 20, 24), torch.uint8, 200, 200)
+    assert resized(pixels, (28, 28)) is pixels

@@ -22,7 +22,7 @@ def choose_balance(recipe: Recipe, counts: NDArray[np.int64]) -> str:
     if recipe.balance != "auto":
         return recipe.balance
     present = counts[counts > 0]
-    return "sampling" if present.max() > UNEVEN * present.min() else "off"
+    return "weights" if present.max() > UNEVEN * present.min() else "off"
 
 
 def balance_in_words(chosen: str, counts: NDArray[np.int64], class_names: tuple[str, ...]) -> str:

@@ -5,16 +5,21 @@ leaves nothing of that to each step. What a chunk holds depends on (seed, epoch,
 again.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from hangtag.balance import balanced_order
 from hangtag.images import Images
 from hangtag.recipes import Recipe
 
-__all__ = ["Batches", "mixed_seed"]
+__all__ = ["Batches", "Phase", "mixed_seed", "phases_of", "resized"]
 
+_SMALL_FIRST = ((0.3, 5 / 7), (0.6, 6 / 7))  # until which share of all steps, share of the side; docs/log.md
+_LEAST_SMALL = 16  # pixels; below, nothing is left to see
 _CHUNK_PIXELS = 1_600_000  # 6 MB once float32: stays in a processor's cache
 
 
@@ -114,6 +119,55 @@ def erased(images: Tensor, share: float, random: torch.Generator) -> Tensor:
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :] & chosen[:, None, None, None]
     noise = torch.randint(0, 256, images.shape, generator=random, dtype=torch.uint8)
     return torch.where(hole.to(images.device), noise.to(images.device), images)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training in which images have one size.
+
+    Attributes:
+        until: share of all steps at which it ends.
+        size: height and width, pixels.
+    """
+
+    until: float
+    size: tuple[int, int]
+
+
+def phases_of(recipe: Recipe, network: nn.Module, height: int, width: int) -> list[Phase]:
+    """Sizes over a training: growing where the recipe says so and the network takes any, else one."""
+    found = []
+    for until, share in _SMALL_FIRST if recipe.small_first else ():
+        size = (2 * round(height * share / 2), 2 * round(width * share / 2))
+        if min(size) >= _LEAST_SMALL and _takes(network, size):
+            found.append(Phase(until, size))
+    return [*found, Phase(1.0, (height, width))]
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(M, C, H, W) uint8 at another size, bilinear with antialiasing."""
+    if tuple(images.shape[2:]) == size:
+        return images
+    if images.device.type == "cpu":
+        return interpolate(images, size, mode="bilinear", antialias=True)
+    return interpolate(images.float(), size, mode="bilinear", antialias=True).round_().to(torch.uint8)
+
+
+def _takes(network: nn.Module, size: tuple[int, int]) -> bool:
+    was_training = network.training
+    parameter = next(network.parameters())
+    network.eval()
+    try:
+        with torch.inference_mode():
+            for channels in (1, 3):
+                try:
+                    network(torch.zeros(1, channels, *size, device=parameter.device))
+                except RuntimeError:
+                    continue
+                return True
+        return False
+    finally:
+        network.train(was_training)
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hangtag.batches import Batches
+from hangtag.batches import Batches, phases_of
 from hangtag.errors import HangtagError, UsageError
-from hangtag.images import Images
+from hangtag.images import Images, ImageSpec
 from hangtag.models import build, logits_of
 from hangtag.recipes import Recipe, find_recipe
 from hangtag.sources import LabelledImages
@@ -135,7 +135,7 @@ class _Cost:
         count = whole + bool(rest and recipe.last_partial_batch)
         return cls(
             step=step,
-            epoch=_SLOWER * count * step + len(split.validation) * forward,
+            epoch=_SLOWER * count * step * _mean_area(recipe, network, train.spec) + len(split.validation) * forward,
             afterwards=_AFTERWARDS + _PASSES * forward * (judged + min(_VERIFIED, len(train))),
         )
 
@@ -160,6 +160,15 @@ def _seconds_per_step(batches: Batches, steps: Any, rate: float) -> float:
     while len(rounds) < 3 or time.perf_counter() < end:
         rounds.append(timed())
     return statistics.median(rounds[1:])
+
+
+def _mean_area(recipe: Recipe, network: torch.nn.Module, spec: ImageSpec) -> float:
+    """Of the images over a training, as a share of the full area; steps cost about as much."""
+    total, before = 0.0, 0.0
+    for phase in phases_of(recipe, network, spec.height, spec.width):
+        total += (phase.until - before) * phase.size[0] * phase.size[1] / (spec.height * spec.width)
+        before = phase.until
+    return total
 
 
 def _forward_seconds(network: torch.nn.Module, images: Images) -> float:

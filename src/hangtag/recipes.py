@@ -39,6 +39,7 @@ class Recipe:
         label_smoothing: probability mass spread over all classes while training (Szegedy et al., 2016).
         flip: mirror images left to right, every other epoch each (Jordan, 2024, "alternating flip").
         shift: move images by up to this many pixels in both directions.
+        small_first: begin with smaller images, where the network takes any size (Howard, 2018, "progressive resizing").
         flip_averaging: answer with the mean of the logits of a picture and its mirror image; predicting takes twice as
             long. Built into the model file.
         erase: share of the images in which a random rectangle becomes noise (Zhong et al., 2020, "random erasing").
@@ -69,6 +70,7 @@ class Recipe:
     label_smoothing: float = 0.0
     flip: bool = False
     shift: int = 0
+    small_first: bool = False
     flip_averaging: bool = False
     erase: float = 0.0
     validation: float = 0.1
@@ -131,7 +133,7 @@ FAST = Recipe(
     name="fast",
     says="a small convolutional network; the default",
     network="cnn",
-    epochs=9,  # two and a half minutes on two cores
+    epochs=12,  # two and a half minutes on two cores
     batch_size=256,  # 128 was no faster an epoch and 0.1 points worse
     lr_peak=0.005,
     warm_up=0.2,
@@ -141,6 +143,7 @@ FAST = Recipe(
     beta2=0.98,
     weight_decay=0.02,
     label_smoothing=0.1,
+    small_first=True,  # 12 epochs in the time of 9, worth 0.3 points
     flip=True,  # worth 0.5 points at 9 epochs; at 4 it cost 0.3
     shift=0,  # a pixel cost 0.5 points at 4 epochs and 0.7 at 9: the clothes are all centred
 )

@@ -4,7 +4,7 @@ Everything is measured or counted from the network that was trained; nothing is 
 """
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
+from hangtag.batches import phases_of
 from hangtag.images import ImageSpec
 from hangtag.models import to_pixels
 from hangtag.peak import matmul_gflops
@@ -74,11 +75,21 @@ def speed_of(
     steps = sum(epoch.step - epoch.first_step for epoch in epochs)
     return Speed(
         images_per_second=steps * batch_size / seconds if seconds else 0.0,
-        operations_per_image=training_operations(network, spec),
+        operations_per_image=_operations(network, spec, recipe),
         peak_gflops=matmul_gflops("bfloat16" if half else "float32", device, 0.3),
         dtype="bfloat16" if half else "float32",
         peak_memory_bytes=peak_memory(device),
     )
+
+
+def _operations(network: nn.Module, spec: ImageSpec, recipe: Recipe) -> float:
+    """Per image, on average over a training whose images may grow."""
+    total, before = 0.0, 0.0
+    for phase in phases_of(recipe, network, spec.height, spec.width):
+        height, width = phase.size
+        total += (phase.until - before) * training_operations(network, replace(spec, height=height, width=width))
+        before = phase.until
+    return total
 
 
 def training_operations(network: nn.Module, spec: ImageSpec) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hangtag.balance import class_weights
-from hangtag.batches import Batches, mixed_seed
+from hangtag.batches import Batches, mixed_seed, phases_of, resized
 from hangtag.checkpoints import Checkpoint, Keeper
 from hangtag.errors import DivergedError, ModelError, RunError, UsageError
 from hangtag.images import Images
@@ -113,10 +113,10 @@ def train(
         batches = Batches(images, labels, recipe, seed, device)
     weights = class_weights(np.bincount(labels)) if recipe.balance == "weights" else None
     steps = steps_for(network, recipe, batches.batch_size, device, weights)
+    phases = phases_of(recipe, network, *images.shape[1:3])
     last_steps = max(1, round(recipe.last_epoch * batches.steps))
     total = (recipe.epochs - 1) * batches.steps + last_steps
-    good = _LastGood()
-    best = _Best(recipe.patience)
+    good, best = _LastGood(), _Best(recipe.patience)
     at = _go_on(resume, network, steps, best) if resume is not None else _Position(1, 0, 0.0, 0, 0, 0.0)
     taken = (at.epoch - 1) * batches.steps + min(batches.steps, batches.steps_before(at.chunk))
     for number in range(at.epoch, recipe.epochs + 1):
@@ -136,6 +136,7 @@ def train(
             ):
                 most = (of - step) * batches.batch_size
                 images_, labels_ = (part[:most] for part in batches.chunk(number, chunk))
+                images_ = resized(images_, next(phase.size for phase in phases if taken <= phase.until * total))
                 count = math.ceil(len(labels_) / batches.batch_size)
                 rates = [learning_rate(recipe, (taken + ahead) / total) for ahead in range(count)]
                 sums.add(steps.take(images_, labels_, rates), labels_)
