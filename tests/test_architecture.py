@@ -10,7 +10,8 @@ import hangtag
 
 SOURCE = Path(hangtag.__file__).parent
 ORDER = (
-    "errors", "files", "native", "images", "datasets", "sources", "splits", "models", "recipes", "balance", "peak",
+    "errors", "files", "native", "mapped",
+    "images", "datasets", "sources", "splits", "models", "recipes", "balance", "peak",
     "batches", "dense", "muon", "steps", "checkpoints", "train", "speed",
     "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle", "seeds", "budget",
     "figures", "page", "report", "lesson", "bench", "loggers", "screen", "cli",

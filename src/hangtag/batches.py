@@ -5,6 +5,7 @@ leaves nothing of that to each step. What a chunk holds depends on (seed, epoch,
 again.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from hangtag.balance import balanced_order
 from hangtag.images import Images
+from hangtag.mapped import Rows
 from hangtag.recipes import Recipe
 
 __all__ = ["Batches", "Phase", "mixed_seed", "phases_of", "resized"]
@@ -27,15 +29,21 @@ class Batches:
     """The training images of one run.
 
     Args:
-        images: (N, H, W) or (N, H, W, 3) uint8.
+        images: (N, H, W) or (N, H, W, 3) uint8; `Rows` stay in their file, an array is copied to the device.
         labels: (N,) int64.
         recipe: batch size and augmentation.
         seed: decides order and augmentation.
         device: where images live and chunks are made.
     """
 
-    def __init__(self, images: Images, labels: np.ndarray, recipe: Recipe, seed: int, device: torch.device) -> None:
-        self.images = torch.from_numpy(np.array(images)).to(device)
+    def __init__(
+        self, images: Images | Rows, labels: np.ndarray, recipe: Recipe, seed: int, device: torch.device
+    ) -> None:
+        self.device = device
+        self.file = images if isinstance(images, Rows) else None
+        """Images that stay in their file, and of which each chunk is read when its turn comes."""
+        self.images = torch.empty(0) if self.file is not None else torch.from_numpy(np.array(images)).to(device)
+        image_pixels = math.prod(images.shape[1:])
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
         self.recipe = recipe
         self.seed = seed
@@ -45,7 +53,7 @@ class Batches:
         whole, rest = divmod(len(labels), self.batch_size)
         self.steps = whole + (1 if rest and recipe.last_partial_batch else 0)
         """Steps of one epoch."""
-        self._chunk_steps = max(1, _CHUNK_PIXELS // (self.images[0].numel() * self.batch_size))
+        self._chunk_steps = max(1, _CHUNK_PIXELS // (image_pixels * self.batch_size))
         self.chunks = -(-self.steps // self._chunk_steps)
         """Chunks of one epoch."""
         self._order = (0, torch.empty(0))
@@ -54,7 +62,7 @@ class Batches:
         """Chunk `number` (from 0) of an epoch: uint8 images (M, C, H, W), labels (M,); split them by `batch_size`."""
         length = self._chunk_steps * self.batch_size
         positions = self._positions(epoch)[: self.steps * self.batch_size][number * length :][:length]
-        chunk = self.images.index_select(0, positions)
+        chunk = self._gathered(positions)
         chunk = chunk.unsqueeze(1) if chunk.ndim == 3 else chunk.permute(0, 3, 1, 2)
         if self.recipe.flip:
             chunk = flipped(chunk, (self.turns[positions] + epoch) % 2 == 0)
@@ -64,6 +72,12 @@ class Batches:
         if self.recipe.erase:
             chunk = erased(chunk, self.recipe.erase, random)
         return chunk, self.labels[positions]
+
+    def _gathered(self, positions: Tensor) -> Tensor:
+        """(M, H, W[, 3]) uint8 on the device."""
+        if self.file is None:
+            return self.images.index_select(0, positions)
+        return torch.from_numpy(self.file[positions.cpu().numpy()]).to(self.device)
 
     def steps_before(self, chunk: int) -> int:
         """Steps of an epoch before this chunk of it."""
@@ -77,7 +91,7 @@ class Batches:
                 order = balanced_order(self.labels.cpu(), random)
             else:
                 order = torch.randperm(len(self.labels), generator=random)
-            self._order = (epoch, order.to(self.images.device))
+            self._order = (epoch, order.to(self.device))
         return self._order[1]
 
 

@@ -26,6 +26,7 @@ from hangtag.export import build as build_artifact
 from hangtag.export import verify
 from hangtag.files import user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images
+from hangtag.mapped import Rows, mapping_of
 from hangtag.models import FlipAveraged, check_answer, parameter_count
 from hangtag.models import build as build_network
 from hangtag.predictor import Predictor, load
@@ -38,6 +39,7 @@ from hangtag.train import Epoch, choose_device, train
 
 __all__ = ["ImageClassifier", "split_seed_of"]
 
+_IN_MEMORY = 256_000_000  # bytes; images of a larger mapped file are read as training needs them
 _VERIFIED_IMAGES = 1000  # training images on which every exported file is compared with its network
 
 
@@ -121,13 +123,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         recipe = self.recipe_ = self._balanced(recipe, data, device)
         self.network_ = self._network(data, recipe)
         self.history_: list[Epoch] = list(history)
-        chosen, held_out = _part(data, self.split_.train), _part(data, self.split_.validation)
+        chosen, held_out = (_part(data, positions) for positions in (self.split_.train, self.split_.validation))
         self._content: bytes | None = None  # the model file, made when first asked for
         self._opened: Predictor | None = None
         self._sample = np.array(data.images[:_VERIFIED_IMAGES])
         for epoch in train(
-            self.network_, chosen.images, chosen.labels, recipe, self.seed,
-            (held_out.images, held_out.labels), device, stop, keeper, resume,
+            self.network_, *chosen, recipe, self.seed, held_out, device, stop, keeper, resume,
         ):  # fmt: skip
             self._content = self._opened = None
             if epoch.finished:
@@ -306,5 +307,9 @@ def _enough_images(recipe: Recipe, data: LabelledImages) -> None:
         )
 
 
-def _part(data: LabelledImages, positions: NDArray[np.int64]) -> LabelledImages:
-    return data if len(positions) == len(data) else data.take(positions)
+def _part(data: LabelledImages, positions: NDArray[np.int64]) -> tuple[Images | Rows, NDArray[np.int64]]:
+    """Images and labels; the images of a large file stay in it."""
+    labels = data.labels[positions]
+    if data.images.nbytes > _IN_MEMORY and mapping_of(data.images) is not None:
+        return Rows(data.images, positions), labels
+    return (data.images if len(positions) == len(data) else data.images[positions]), labels

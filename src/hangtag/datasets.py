@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from hangtag.errors import DataError, DownloadError, SaveError, UnknownName, UsageError
 from hangtag.files import cache_home, new_folder_whole
 from hangtag.images import Images
+from hangtag.mapped import forget
 
 __all__ = ["FASHION_MNIST", "NAMED", "Found", "NamedSet", "Progress", "cache_folder", "fetch", "fingerprint"]
 
@@ -136,10 +137,15 @@ def cache_folder(name: str) -> Path:
     return cache_home("datasets") / name
 
 
+_HASHED_ROWS = 10_000  # at a time
+
+
 def fingerprint(images: NDArray[Any], labels: NDArray[Any]) -> str:
     """SHA-256 over the shape and pixels of `images` (N, H, W[, C]) uint8 and over `labels` (N,) as int64."""
     digest = hashlib.sha256(repr(images.shape).encode())
-    digest.update(np.ascontiguousarray(images).data)
+    for start in range(0, len(images), _HASHED_ROWS):
+        digest.update(np.ascontiguousarray(images[start : start + _HASHED_ROWS]).data)
+        forget(images)
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()
 

@@ -19,6 +19,7 @@ from torch.nn.functional import max_pool2d
 
 from hangtag.errors import ModelError, UnknownName
 from hangtag.images import Images, ImageSpec
+from hangtag.mapped import Rows
 
 __all__ = [
     "NETWORKS",
@@ -272,7 +273,7 @@ def parameter_count(network: nn.Module) -> int:
 
 
 @torch.inference_mode()
-def logits_of(network: nn.Module, images: Images, batch: int = 1000) -> Tensor:
+def logits_of(network: nn.Module, images: Images | Rows, batch: int = 1000) -> Tensor:
     """(N, K) float32 on the CPU, the network in evaluation mode; N uint8 images (N, H, W[, C]).
 
     Raises:

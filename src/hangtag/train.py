@@ -23,6 +23,7 @@ from hangtag.batches import Batches, mixed_seed, phases_of, resized
 from hangtag.checkpoints import Checkpoint, Keeper
 from hangtag.errors import DivergedError, ModelError, RunError, UsageError
 from hangtag.images import Images
+from hangtag.mapped import Rows
 from hangtag.models import logits_of
 from hangtag.recipes import Recipe
 from hangtag.steps import Steps, steps_for
@@ -78,11 +79,11 @@ class Epoch:
 
 def train(
     network: nn.Module,
-    images: Images,
+    images: Images | Rows,
     labels: NDArray[np.int64],
     recipe: Recipe,
     seed: int,
-    validation: tuple[Images, NDArray[np.int64]] | None = None,
+    validation: tuple[Images | Rows, NDArray[np.int64]] | None = None,
     device: torch.device | str = "cpu",
     stop: Callable[[], bool] = lambda: False,
     keeper: Keeper | None = None,
@@ -92,7 +93,7 @@ def train(
 
     Args:
         network: takes float32 (N, C, H, W) from 0 to 1, returns logits (N, K).
-        images: (N, H, W) or (N, H, W, 3) uint8.
+        images: (N, H, W) or (N, H, W, 3) uint8; an array moves to the device, `Rows` are read bit by bit.
         labels: (N,) indices of classes.
         recipe: how.
         seed: decides order and augmentation; the same seed, machine and versions give the same weights.
@@ -371,7 +372,7 @@ def settings(recipe: Recipe, threads: int | None) -> Iterator[None]:
 
 
 def _judge(
-    network: nn.Module, validation: tuple[Images, NDArray[np.int64]] | None
+    network: nn.Module, validation: tuple[Images | Rows, NDArray[np.int64]] | None
 ) -> tuple[float | None, float | None]:
     if validation is None or not len(validation[1]):
         return None, None

@@ -1,0 +1,72 @@
+"""Arrays that live in a file: how to read some rows of them without holding the rest in memory.
+
+Pages of a mapped file that were read count as this process's memory until the system wants them back; `forget` gives
+them back at once. The file's content stays in the system's cache, so that reading it again is quick.
+"""
+
+import mmap
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Rows", "forget", "mapping_of", "rows_of"]
+
+
+class Rows:
+    """Some rows of an array, in a given order, read when asked for.
+
+    Args:
+        array: (N, ...), as a rule mapped from a file.
+        positions: (M,) of the rows.
+    """
+
+    def __init__(self, array: NDArray[Any], positions: NDArray[np.int64]) -> None:
+        self.array, self.positions = array, positions
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.positions), *self.array.shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    @property
+    def nbytes(self) -> int:
+        return len(self) * self.array[:1].nbytes
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, which: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """A copy of some of them, in memory."""
+        return rows_of(self.array, self.positions[which])
+
+
+def rows_of(array: "NDArray[Any] | Rows", positions: NDArray[np.int64]) -> NDArray[Any]:
+    """(M, ...) a copy of these rows; of a mapped file, nothing else stays in memory."""
+    if isinstance(array, Rows):
+        return array[positions]
+    order = np.argsort(positions, kind="stable")  # a file is read from front to back
+    found = np.empty((len(positions), *array.shape[1:]), array.dtype)
+    found[order] = array[positions[order]]
+    forget(array)
+    return found
+
+
+def forget(array: "NDArray[Any] | Rows") -> None:
+    """Give back the memory of what was read so far of a mapped file; of any other array, nothing happens."""
+    mapping = mapping_of(array.array if isinstance(array, Rows) else array)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def mapping_of(array: object) -> mmap.mmap | None:
+    """The read-only mapped file that an array is a view of, or None."""
+    writable = False
+    while isinstance(array, np.ndarray):
+        writable = writable or array.flags.writeable
+        array = array.base
+    # What was written to a private mapping and not yet to its file would be lost.
+    return array if isinstance(array, mmap.mmap) and not writable else None

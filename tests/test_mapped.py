@@ -1,0 +1,74 @@
+"""mapped.py: rows of a file without the rest of it; training from a file ends with the bits of training from memory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hangtag import classifier as classifier_module
+from hangtag.classifier import ImageClassifier
+from hangtag.mapped import Rows, forget, mapping_of, rows_of
+from hangtag.sources import from_arrays
+from toys import quick_recipe, shapes
+
+
+def in_a_file(folder: Path, count: int = 300) -> np.ndarray:
+    np.save(folder / "images.npy", shapes(count)[0])
+    mapped: np.ndarray = np.load(folder / "images.npy", mmap_mode="r")
+    return mapped
+
+
+def test_rows_come_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
+    images, mapped = shapes(300)[0], in_a_file(tmp_path)
+    wanted = np.array([250, 3, 3, 100])
+
+    assert np.array_equal(rows_of(mapped, wanted), images[wanted])
+    rows = Rows(mapped, wanted)
+    assert (len(rows), rows.shape, rows.ndim, rows.nbytes) == (4, (4, 8, 8), 3, 256)
+    assert np.array_equal(rows[1:3], images[[3, 3]])
+    assert np.array_equal(rows[np.array([3, 0])], images[[100, 250]])
+
+
+def test_a_mapped_file_is_known_through_its_views_and_only_when_read_only(tmp_path: Path) -> None:
+    mapped = in_a_file(tmp_path)
+
+    assert mapping_of(np.asarray(mapped)[10:20]) is not None
+    assert mapping_of(np.array(mapped)) is None
+    assert mapping_of(np.load(tmp_path / "images.npy", mmap_mode="c")) is None
+    forget(mapped)
+    assert np.array_equal(mapped, shapes(300)[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_what_was_read_is_given_back(tmp_path: Path) -> None:
+    np.save(tmp_path / "large.npy", np.ones((20_000, 64, 64), np.uint8))  # 82 MB
+    mapped = np.load(tmp_path / "large.npy", mmap_mode="r")
+
+    def held() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    before = held()
+    for start in range(0, 20_000, 1000):
+        rows_of(mapped, np.arange(start, start + 1000))
+    assert held() - before < 30e6
+
+
+def test_training_from_a_file_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = shapes(300)
+    mapped = in_a_file(tmp_path)
+    one = ImageClassifier(recipe=quick_recipe()).fit(from_arrays(images, labels))
+    monkeypatch.setattr(classifier_module, "_IN_MEMORY", 0)
+    seen: list[type] = []
+    inner = classifier_module.train
+    monkeypatch.setattr(
+        classifier_module,
+        "train",
+        lambda network, part, *more: (seen.append(type(part)), inner(network, part, *more))[1],
+    )
+
+    other = ImageClassifier(recipe=quick_recipe()).fit(from_arrays(mapped, labels))
+
+    assert seen == [Rows]
+    pairs = zip(one.network_.parameters(), other.network_.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
