@@ -12,7 +12,7 @@ from torch import nn
 from hangtag import datasets
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import DataError, ModelError
-from hangtag.lifecycle import Training, judge
+from hangtag.lifecycle import Training, judge, planned_before
 from hangtag.models import build
 from hangtag.predictor import load
 from hangtag.sources import LabelledImages, read
@@ -163,3 +163,22 @@ def test_predicting_never_imports_torch(tmp_path: Path) -> None:
     )
 
     assert in_a_process(program, tmp_path).strip() == "[]"
+
+
+def test_a_planned_training_that_was_killed_is_found_by_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = divided()
+    training = Training(ImageClassifier(recipe=quick_recipe(), seed=3), data, {"what": "shapes", "path": None}, None)
+    training.say(plan={"minutes": 2.0})
+
+    assert planned_before(data, 2.0, 3, None) is None  # somebody is working on it
+    assert training.held is not None
+    training.held.close()
+
+    found = planned_before(data, 2.0, 3, None)
+    assert found is not None
+    assert found.path == training.run.path
+    assert planned_before(data, 3.0, 3, None) is None
+    assert planned_before(data, 2.0, 4, None) is None
