@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hangtag.errors import ArtifactError, RunError
 from hangtag.files import user_path
-from hangtag.images import MAX_PIXELS, Images, ImageSpec
+from hangtag.images import FITS, MAX_PIXELS, Images, ImageSpec
 
 __all__ = ["FORMAT", "INPUT", "METADATA_KEY", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "Metadata", "open_artifact"]
 
@@ -69,10 +69,12 @@ class Metadata:
         possible = (range(1, MAX_PIXELS), range(1, MAX_PIXELS), (1, 3), range(256))
         if not all(type(size) is int and size in known for size, known in zip(sizes, possible, strict=True)):
             raise ArtifactError(f"its image size makes no sense: {image}", _RETRAIN)
+        if image.get("fit", FITS[0]) not in FITS:
+            raise ArtifactError(f"it sizes pictures in a way nobody knows: {image['fit']}", _RETRAIN)
         if not value["temperature"] > 0:
             raise ArtifactError(f"its temperature is {value['temperature']}", _RETRAIN)
         known = {key: value[key] for key in _SCHEMA}
-        spec = ImageSpec(*sizes)
+        spec = ImageSpec(*sizes, image.get("fit", FITS[0]))
         return cls(**{**known, "class_names": tuple(names), "image": spec, "notes": tuple(value["notes"])})
 
 

@@ -22,6 +22,7 @@ from hangtag.artifact import INPUT, METADATA_KEY, OUTPUT, PIXELS, Metadata, open
 from hangtag.errors import ModelError
 from hangtag.images import Images, ImageSpec
 from hangtag.models import logits_of
+from hangtag.sizing import SIZED, sizing_nodes
 
 __all__ = ["TOLERANCE", "build", "verify"]
 
@@ -124,22 +125,14 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _before(spec: ImageSpec, opset: int) -> str:
-    """uint8 pictures of any size -> float (N, C, H, W) from 0 to 1, resized by area-aware bilinear weights."""
-    if spec.channels == 1:
-        shape, channels_first = "N, height, width", "first = Unsqueeze (images, one)"
-    else:
-        shape, channels_first = "N, height, width, 3", "first = Transpose <perm = [0, 3, 1, 2]> (images)"
+    """uint8 pictures of any size -> float (N, C, H, W) from 0 to 1, sized by the nodes of `sizing.py`."""
+    shape, constants, nodes = sizing_nodes(spec, INPUT)
     return f"""
         <ir_version: {_IR_VERSION}, opset_import: ["" : {opset}]>
         before (uint8[{shape}] {INPUT}) => (float[N, {spec.channels}, {spec.height}, {spec.width}] {PIXELS})
-        <int64[1] one = {{1}}, int64[2] size = {{{spec.height}, {spec.width}}}, float white = {{255.0}}>
-        {{
-            {channels_first}
-            count = Shape <start = 0, end = 2> (first)
-            shape = Concat <axis = 0> (count, size)
-            sized = Resize <mode = "linear", antialias = 1, exclude_outside = 1,
-                            coordinate_transformation_mode = "half_pixel"> (first, , , shape)
-            grey_levels = Cast <to = 1> (sized)
+        <{constants}, float white = {{255.0}}>
+        {{{nodes}
+            grey_levels = Cast <to = 1> ({SIZED})
             {PIXELS} = Div (grey_levels, white)
         }}"""
 

@@ -18,7 +18,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hangtag.errors import PictureError
 
-__all__ = ["MAX_PIXELS", "ImageSpec", "Images", "Picture", "check_images", "decode", "encode_png"]
+__all__ = [
+    "FITS",
+    "MAX_PIXELS",
+    "Examined",
+    "ImageSpec",
+    "Images",
+    "Picture",
+    "check_images",
+    "decode",
+    "encode_png",
+    "examine",
+    "in_channels",
+]
 
 Images: TypeAlias = NDArray[np.uint8]
 """(N, H, W) grey or (N, H, W, 3) colour."""
@@ -32,20 +44,33 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 MAX_PIXELS = 80_000_000
 """Larger pictures are refused before a pixel is decoded: 80 megapixels is 240 MB in colour."""
 
+FITS = ("squash", "pad", "crop")
+"""Ways to bring a picture to a model's size."""
+
 _LARGEST_16_BIT = 65_535
 _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
+_GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+_FAR_FROM_GREY = 24  # grey levels between a pixel's strongest and weakest channel; JPEG noise stays below
+_SOME_PIXELS = 0.01
 _VIA = {"LAB": "RGB", "La": "LA"}  # modes that Pillow converts one step at a time only
 _opening = threading.Lock()  # warning filters are process-wide
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a model takes: size in pixels, 1 (grey) or 3 (RGB) channels, the grey level put behind transparency."""
+    """What a model takes: size in pixels, 1 (grey) or 3 (RGB) channels, and how other pictures come to that size.
+
+    Attributes:
+        background: the grey level put behind transparency and, by `fit` "pad", around the picture.
+        fit: "squash" changes the proportions, "pad" keeps them and fills the rest, "crop" keeps them and cuts the
+            edges off.
+    """
 
     height: int
     width: int
     channels: int = _GREY_CHANNELS
     background: int = 255
+    fit: str = "squash"
 
     @classmethod
     def of(cls, images: Images) -> "ImageSpec":
@@ -64,7 +89,7 @@ class ImageSpec:
     def mode(self) -> str:
         return "grey" if self.channels == _GREY_CHANNELS else "colour"
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def __str__(self) -> str:
@@ -84,6 +109,49 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
         return _from_pil(picture, spec, name)
     with _open(_content(picture, name), name) as opened:
         return _from_pil(opened, spec, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """One picture file, decoded in its own size and colours.
+
+    Attributes:
+        pixels: (H, W) uint8 where the file is grey, else (H, W, 3).
+        colourful: whether colour carries anything: some pixels are far from grey.
+        transparent: whether some of it was filled with the background.
+        kind: format and mode, "JPEG RGB".
+        notes: what had to be changed.
+    """
+
+    pixels: NDArray[np.uint8]
+    colourful: bool
+    transparent: bool
+    kind: str
+    notes: tuple[str, ...]
+
+
+def examine(content: bytes, name: str, background: int = 255) -> Examined:
+    """Decode the bytes of a picture file as `decode` does, without a model to suit.
+
+    Raises:
+        PictureError: as `decode`.
+    """
+    if not content:
+        raise PictureError(f"{name}: the file is empty", "replace it with a real picture")
+    with _open(content, name) as opened:
+        kind = f"{opened.format} {opened.mode}"
+        grey = opened.mode in _GREY_MODES
+        spec = ImageSpec(1, 1, _GREY_CHANNELS if grey else _COLOUR_CHANNELS, background)
+        pixels, notes = _from_pil(opened, spec, name)
+    transparent = any(note.startswith("transparency") for note in notes)
+    return Examined(pixels, not grey and _carries_colour(pixels), transparent, kind, notes)
+
+
+def in_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, 3) uint8 as grey (1) or colour (3), exactly as `decode` would have made them."""
+    if channels == _GREY_CHANNELS:
+        return pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., np.newaxis], _COLOUR_CHANNELS, axis=2)
 
 
 def check_images(images: object, name: str = "images") -> Images:
@@ -109,6 +177,12 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _carries_colour(pixels: NDArray[np.uint8]) -> bool:
+    few = pixels[:: max(1, pixels.shape[0] // 64), :: max(1, pixels.shape[1] // 64)]
+    spread = few.max(axis=2) - few.min(axis=2)
+    return float((spread > _FAR_FROM_GREY).mean()) > _SOME_PIXELS
 
 
 def _check_dtype(array: NDArray[Any], name: str) -> Images:
@@ -236,6 +310,7 @@ def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[Image.Image, list[str
             notes.append(f"transparency was filled with grey level {spec.background}")
     if target == "L" and not grey:
         notes.append("colour was turned to grey")
+        image = image.convert("RGB")  # so that a colour picture turned to grey later comes to the same
     return image.convert(target), notes
 
 

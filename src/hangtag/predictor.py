@@ -123,6 +123,9 @@ class Predictor:
         if (height, width) == (self.spec.height, self.spec.width):
             return []
         note = f"resized from {width}x{height} to {self.spec.width}x{self.spec.height}"
+        if self.spec.fit != "squash":
+            kept = "its proportions kept, " + ("the rest filled" if self.spec.fit == "pad" else "its edges cut off")
+            return [f"{note}, {kept}"]
         stretched = abs(width * self.spec.height / (height * self.spec.width) - 1) > 0.1
         return [f"{note}, which changes its proportions" if stretched else note]
 

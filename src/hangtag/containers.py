@@ -1,0 +1,346 @@
+"""Where the bytes of pictures are: files in a folder, members of a zip or tar file, values of a Parquet column.
+
+A container lists what it holds and gives the bytes of one thing at a time, in place, without unpacking anything
+beside itself. It refuses what a stranger's archive should not hold. It decodes no pictures and knows no labels.
+"""
+
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from hangtag.errors import DataError, MissingExtra, PictureError
+
+__all__ = [
+    "LARGEST_FILE",
+    "Container",
+    "Entry",
+    "Folder",
+    "Listing",
+    "ParquetColumn",
+    "Skipped",
+    "Spans",
+    "Zip",
+    "container_of",
+    "is_junk",
+    "need_pyarrow",
+    "tar_listing",
+]
+
+LARGEST_FILE = 512_000_000
+"""Bytes of one picture file; whatever claims to be larger is refused before it is read."""
+
+_JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db"}
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz", ".7z", ".rar")
+_MOST_PACKED = 200  # times smaller than its content; PNG and JPEG members come to about 1, uncompressed BMP to 50
+_SMALL = 4_000_000  # bytes; whatever is smaller may be packed as well as it likes
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file-like thing: its name with /, its size in bytes, a stamp that changes when it is edited, its key."""
+
+    name: str
+    size: int
+    stamp: int
+    key: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that was set aside: what, the kind of reason (a few words, for counting), and the reason."""
+
+    name: str
+    kind: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"name": self.name, "kind": self.kind, "reason": self.reason}
+
+
+@dataclass
+class Listing:
+    """What a container holds, in the order of names, and what was refused."""
+
+    entries: list[Entry] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def refuse(self, name: str, kind: str, reason: str) -> None:
+        self.skipped.append(Skipped(name, kind, reason))
+
+    def sorted(self) -> "Listing":
+        self.entries.sort(key=lambda entry: entry.name)
+        self.skipped.sort(key=lambda skipped: skipped.name)
+        return self
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files under a folder; links are followed as long as they stay under it. Keys are relative names."""
+
+    root: str
+
+    def listing(self) -> Listing:
+        found = Listing()
+        self._walk(self.root, "", found, os.path.realpath(self.root), frozenset())
+        return found.sorted()
+
+    def content(self, key: str) -> bytes:
+        path = os.path.join(self.root, key) if key else self.root  # noqa: PTH118
+        try:
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+                return _whole(file, key)
+        except OSError as error:
+            raise PictureError(f"{key}: cannot be read: {error.strerror}", "check the file") from error
+
+    def to_json(self) -> list[str]:
+        return ["folder", self.root]
+
+    def _walk(self, folder: str, prefix: str, found: Listing, real_root: str, above: frozenset[str]) -> None:
+        try:
+            children = list(os.scandir(folder))
+        except OSError as error:
+            found.refuse(prefix.rstrip("/") or ".", "may not be read", f"the folder {error.strerror}")
+            return
+        for child in children:
+            name = prefix + child.name
+            if is_junk(child.name):
+                continue
+            try:
+                if child.is_symlink():
+                    real = os.path.realpath(child.path)
+                    if not real.startswith(real_root + os.sep):
+                        found.refuse(name, "link outside", "a link that leads outside the folder is not followed")
+                        continue
+                    if real in above or os.path.realpath(folder).startswith(real + os.sep):
+                        found.refuse(name, "link in a circle", "a link to a folder that it lies in")
+                        continue
+                    if child.is_dir():
+                        self._walk(child.path, f"{name}/", found, real_root, above | {real})
+                        continue
+                elif child.is_dir():
+                    self._walk(child.path, f"{name}/", found, real_root, above)
+                    continue
+                status = child.stat()
+            except OSError as error:
+                found.refuse(name, "cannot be read", error.strerror or "the system refuses")
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                found.refuse(name, "not a file", "a device, pipe or socket")
+            elif name.lower().endswith(_ARCHIVES):
+                found.refuse(name, "archive", "an archive inside the data: give it to hangtag by itself")
+            else:
+                found.entries.append(Entry(name, status.st_size, status.st_mtime_ns, name))
+
+
+class Zip:
+    """Members of a zip file, read in place. Keys are member names."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._open: zipfile.ZipFile | None = None
+
+    def listing(self) -> Listing:
+        found = Listing()
+        for member in self._opened().infolist():
+            name = member.filename
+            if member.is_dir() or any(is_junk(part) for part in name.split("/")):
+                continue
+            if stat.S_ISLNK(member.external_attr >> 16):
+                found.refuse(name, "link", "links in archives are not followed")
+            elif member.flag_bits & 1:
+                found.refuse(name, "encrypted", "the member is encrypted: unpack it yourself")
+            elif _packed_too_well(member.file_size, member.compress_size):
+                found.refuse(name, "bomb", f"{member.file_size:,} bytes packed into {member.compress_size:,}")
+            elif not _refused(name, found):
+                found.entries.append(Entry(name, member.file_size, member.CRC, name))
+        return found.sorted()
+
+    def content(self, key: str) -> bytes:
+        try:
+            with self._opened().open(key) as file:
+                return _whole(file, key)
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            KeyError,
+            NotImplementedError,
+            RuntimeError,
+            OSError,
+        ) as error:
+            raise PictureError(f"{key}: damaged in the zip file: {error}", "make the zip file again") from error
+
+    def to_json(self) -> list[str]:
+        return ["zip", self.path]
+
+    def _opened(self) -> zipfile.ZipFile:
+        if self._open is None:
+            try:
+                self._open = zipfile.ZipFile(self.path)
+            except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
+                raise DataError(f"{self.path}: not a whole zip file: {error}", "download or make it again") from error
+        return self._open
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Stretches of one file: the members of an uncompressed tar, or pictures that were put there. Keys: [at, size]."""
+
+    path: str
+
+    def content(self, key: tuple[int, int]) -> bytes:
+        at, size = key
+        try:
+            with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123
+                file.seek(at)
+                content = file.read(size)
+        except OSError as error:
+            raise PictureError(f"{self.path}: cannot be read: {error.strerror}", "check the file") from error
+        if len(content) < size:
+            raise PictureError(f"{self.path}: cut short", "download or make it again")
+        return content
+
+    def to_json(self) -> list[str]:
+        return ["spans", self.path]
+
+
+class ParquetColumn:
+    """Pictures as bytes in a column of Parquet files, plain or in a struct's field. Keys: [file, row group, row]."""
+
+    def __init__(self, paths: list[str], column: str, inner: str | None) -> None:
+        self.paths, self.column, self.inner = paths, column, inner
+        self._group: tuple[tuple[int, int], Any] = ((-1, -1), None)
+
+    def content(self, key: tuple[int, int, int]) -> bytes:
+        file, group, row = key
+        if self._group[0] != (file, group):
+            import pyarrow
+            import pyarrow.parquet
+
+            try:
+                read = pyarrow.parquet.ParquetFile(self.paths[file]).read_row_group(group, columns=[self.column])
+            except (OSError, pyarrow.ArrowException) as error:
+                raise PictureError(f"{self.paths[file]}: row group {group} is damaged", "get the file again") from error
+            self._group = ((file, group), read.column(self.column))
+        value = self._group[1][row].as_py()
+        content = value[self.inner] if self.inner is not None and value is not None else value
+        if not isinstance(content, bytes):
+            raise PictureError(f"{self.paths[file]}: no picture in this row", "fill it, or leave the row out")
+        return content
+
+    def to_json(self) -> list[Any]:
+        return ["parquet", self.paths, self.column, self.inner]
+
+
+Container: TypeAlias = Folder | Zip | Spans | ParquetColumn
+
+
+def container_of(value: list[Any]) -> Container:
+    """The container that `to_json` described, for another process."""
+    kinds: dict[str, Any] = {"folder": Folder, "zip": Zip, "spans": Spans, "parquet": ParquetColumn}
+    made: Container = kinds[value[0]](*value[1:])
+    return made
+
+
+def tar_listing(path: str, unpacked: Path) -> tuple[Spans, Listing]:
+    """The members of a tar file. A compressed one is unpacked as a whole into the file `unpacked` first.
+
+    Raises:
+        DataError: not a tar file, cut short, or packed beyond all reason.
+    """
+    plain = path
+    try:
+        if not _is_plain_tar(path):
+            plain = str(unpacked)
+            _unpack(path, unpacked)
+        found = Listing()
+        with tarfile.open(plain, "r:") as opened:
+            for member in opened:
+                name = member.name.removeprefix("./")
+                if any(is_junk(part) for part in name.split("/")) or member.isdir():
+                    continue
+                if member.issym() or member.islnk():
+                    found.refuse(name, "link", "links in archives are not followed")
+                elif not member.isreg() or member.sparse is not None:
+                    found.refuse(name, "not a file", "a device, pipe or sparse file")
+                elif not _refused(name, found):
+                    found.entries.append(Entry(name, member.size, int(member.mtime), [member.offset_data, member.size]))
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+        raise DataError(f"{path}: not a whole tar file: {error}", "download or make it again") from error
+    return Spans(plain), found.sorted()
+
+
+def is_junk(name: str) -> bool:
+    """Whether systems and programs leave files of this name behind, which are nobody's data."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def _refused(name: str, found: Listing) -> bool:
+    """Whether an archive's member has a name it should not have."""
+    parts = name.replace("\\", "/").split("/")
+    if ".." in parts or parts[0] == "" or (len(parts[0]) == 2 and parts[0][1] == ":"):
+        found.refuse(name, "name outside", "a name that leads outside the archive")
+    elif name.lower().endswith(_ARCHIVES):
+        found.refuse(name, "archive", "an archive inside an archive: unpack it yourself")
+    else:
+        return False
+    return True
+
+
+def _packed_too_well(size: int, packed: int) -> bool:
+    return size > LARGEST_FILE or (size > _SMALL and size > _MOST_PACKED * max(1, packed))
+
+
+def _whole(file: IO[bytes] | Any, name: str) -> bytes:
+    content: bytes = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise PictureError(f"{name}: larger than {LARGEST_FILE:,} bytes", "a picture that large is refused")
+    return content
+
+
+def _is_plain_tar(path: str) -> bool:
+    with Path(path).open("rb") as file:
+        return file.read(512)[257:262] == b"ustar"
+
+
+def _unpack(path: str, unpacked: Path) -> None:
+    most = max(_SMALL, _MOST_PACKED * Path(path).stat().st_size)
+    with unpacked.open("wb") as out:
+        for piece in _decompressed(path):
+            if out.tell() + len(piece) > most:
+                raise DataError(f"{path}: unpacks to more than {_MOST_PACKED} times its size", "is it meant to harm?")
+            out.write(piece)
+
+
+def _decompressed(path: str) -> Iterator[bytes]:
+    import bz2
+    import gzip
+    import lzma
+
+    with Path(path).open("rb") as file:
+        start = file.read(6)
+    openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+    opener = next((each for magic, each in openers.items() if start.startswith(magic)), None)
+    if opener is None:
+        raise DataError(f"{path}: not a tar file hangtag can read", "plain, gzip, bzip2 and xz tar files are read")
+    try:
+        with opener(path, "rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+    except lzma.LZMAError as error:
+        raise DataError(f"{path}: damaged: {error}", "download or make it again") from error
+
+
+def need_pyarrow() -> None:
+    """Raises `MissingExtra` where pyarrow is not installed."""
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingExtra.named("parquet", "pyarrow") from None

@@ -1,0 +1,169 @@
+"""A worker process that turns picture files into rows of one array: `python -m hangtag.decoder`, used by `decoding.py`.
+
+It is a process of its own because a damaged file can make any decoder crash, hang or eat memory: then this process
+dies alone. Which row it is at, and since when, stands in a small shared file. Lines of JSON in, lines of JSON out;
+pixels go straight into the array's file.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import struct
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.containers import Container, container_of
+from hangtag.errors import HangtagError
+from hangtag.images import ImageSpec, examine, in_channels
+from hangtag.sizing import Sizer
+
+__all__ = ["FACTS", "STATUS", "Known", "reason_kind", "work"]
+
+STATUS = struct.Struct("<qd")
+"""The row being decoded (-1: none) and when that began, in seconds of the system's monotonic clock."""
+
+FACTS = np.dtype(
+    [
+        ("content", "<u8", 2),  # the first 128 bits of the SHA-256 of the file
+        ("height", "<u4"),  # pixels, as seen upright
+        ("width", "<u4"),
+        ("pixels", "<u4"),  # CRC-32 of the row
+        ("flags", "u1"),
+        ("kind", "S15"),  # "JPEG RGB"
+    ]
+)
+"""What is known about one picture that was decoded; flags: 1 colour file, 2 carries colour, 4 transparent, 8 noted."""
+
+COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT, NOTED = 1, 2, 4, 8
+
+
+class Known:
+    """Pictures that were decoded before for the same `ImageSpec`, found by their content.
+
+    Args:
+        folders: of the cache, each with images.npy and facts.npy.
+    """
+
+    def __init__(self, folders: list[str]) -> None:
+        self.sets = []
+        for folder in folders:
+            try:
+                facts = np.load(Path(folder) / "facts.npy", allow_pickle=False)
+                images = np.load(Path(folder) / "images.npy", mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError):
+                continue
+            if len(facts) == len(images):
+                order = np.argsort(facts["content"][:, 0], kind="stable")
+                self.sets.append((facts["content"][order, 0], order, facts, images))
+
+    def find(self, content: NDArray[np.uint64]) -> tuple[Any, NDArray[np.uint8]] | None:
+        """The facts and the row of a picture with this content, if its row is still whole."""
+        for keys, order, facts, images in self.sets:
+            place = int(np.searchsorted(keys, content[0]))
+            if place < len(keys) and keys[place] == content[0]:
+                at = order[place]
+                row = np.ascontiguousarray(images[at])
+                if facts[at]["content"][1] == content[1] and facts[at]["pixels"] == zlib.crc32(row):
+                    return facts[at], row
+        return None
+
+
+class _Decoder:
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.containers: list[Container] = [container_of(each) for each in told["containers"]]
+        self.spec = ImageSpec(**told["spec"])
+        self.sizer = Sizer(self.spec, bytes.fromhex(told["sizing"]) if told["sizing"] else None)
+        self.known = Known(told["known"])
+        self.array = os.open(told["array"], os.O_WRONLY)
+        self.facts = os.open(told["facts"], os.O_WRONLY)
+        self.first = told["first"]
+        self.row_bytes = int(np.prod(self.spec.shape))
+
+    def put(self, row: int, place: int, key: Any) -> list[Any]:
+        """Decode one picture into its row; returns [row] or [row, kind of reason, reason] or [row, None, note]."""
+        try:
+            content = self.containers[place].content(key)
+            digest = np.frombuffer(hashlib.sha256(content).digest()[:16], "<u8")
+            found = self.known.find(digest)
+            if found is not None:
+                facts, pixels = found
+                note = "" if not int(facts["flags"]) & NOTED else "as before"
+            else:
+                facts, pixels, note = self._decoded(content, digest)
+        except HangtagError as error:
+            reason = error.message.partition(": ")[2] or error.message
+            return [row, reason_kind(reason), reason]
+        except MemoryError:
+            return [row, "too large", "needs more memory than one picture may take"]
+        except (RuntimeError, ValueError, OSError) as error:
+            return [row, "cannot be sized", str(error)[:200]]
+        os.pwrite(self.array, pixels.data, self.first + row * self.row_bytes)
+        os.pwrite(self.facts, facts.tobytes(), row * FACTS.itemsize)
+        return [row, None, note] if note else [row]
+
+    def _decoded(self, content: bytes, digest: NDArray[np.uint64]) -> tuple[Any, NDArray[np.uint8], str]:
+        seen = examine(content, "picture", self.spec.background)
+        pixels = np.ascontiguousarray(self.sizer(in_channels(seen.pixels, self.spec.channels)))
+        facts = np.zeros((), FACTS)
+        flags = COLOUR_FILE * (seen.pixels.ndim == 3) | CARRIES_COLOUR * seen.colourful
+        flags |= TRANSPARENT * seen.transparent | NOTED * bool(seen.notes)
+        facts["content"], facts["height"], facts["width"] = digest, *seen.pixels.shape[:2]
+        facts["pixels"], facts["flags"], facts["kind"] = zlib.crc32(pixels), flags, seen.kind.encode()
+        return facts, pixels, "; ".join(seen.notes)
+
+
+def reason_kind(reason: str) -> str:
+    """A few words for a reason, so that reasons can be counted."""
+    for sign, kind in (
+        ("empty", "empty"),
+        ("not a picture", "not a picture"),
+        ("truncated", "truncated"),
+        ("cut short", "truncated"),
+        ("over the limit", "too large"),
+        ("larger than", "too large"),
+        ("may not be read", "may not be read"),
+        ("cannot be read", "cannot be read"),
+        ("no picture", "no picture"),
+        ("no agreed meaning", "pixels without a meaning"),
+    ):
+        if sign in reason:
+            return kind
+    return "damaged"
+
+
+def work() -> None:
+    """Do what stdin says until it ends: one line that describes the work, then lines of pictures."""
+    told = json.loads(sys.stdin.readline())
+    _limit_memory(told["memory"])
+    with open(told["status"], "r+b") as file:  # noqa: PTH123
+        status = mmap.mmap(file.fileno(), STATUS.size)
+    decoder = _Decoder(told)
+    for line in sys.stdin:
+        done = []
+        for row, place, key in json.loads(line):
+            STATUS.pack_into(status, 0, row, time.monotonic())
+            done.append(decoder.put(row, place, key))
+        STATUS.pack_into(status, 0, -1, 0.0)
+        sys.stdout.write(json.dumps(done) + "\n")
+        sys.stdout.flush()
+
+
+def _limit_memory(size: int) -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    size = size if most == resource.RLIM_INFINITY else min(size, most)
+    resource.setrlimit(resource.RLIMIT_AS, (size, most))
+
+
+if __name__ == "__main__":
+    work()

@@ -1,0 +1,347 @@
+"""Very many picture files -> one uint8 array on disk, on all cores, with limits on time and memory for each picture.
+
+The work is done by processes of `decoder.py`. One that dies or takes too long is replaced, and the picture it was at
+is set aside. What is done is written down, so that an interrupted decoding goes on where it was.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import queue
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.containers import Container, Skipped
+from hangtag.datasets import Progress
+from hangtag.decoder import FACTS, STATUS
+from hangtag.errors import DataError, SaveError
+from hangtag.images import ImageSpec
+from hangtag.sizing import sizing_model
+
+__all__ = ["Decoded", "Wanted", "decode_all", "header_of"]
+
+_SECONDS = 20.0
+"""Longest that one picture may take; the largest allowed takes about three on one slow core."""
+
+_MEMORY = 6_000_000_000  # bytes of address space of one worker, of which libraries reserve one or two
+_PER_CHUNK = 64  # pictures handed to a worker at a time
+_HEADER = 128  # bytes before the pixels in images.npy
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One picture to decode: what to call it, which container holds it, and its key there."""
+
+    name: str
+    container: int
+    key: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What came of it.
+
+    Attributes:
+        good: (M,) positions of the pictures that were decoded, ascending; row i of images.npy is picture good[i].
+        skipped: the others, with reasons.
+        notes: how many pictures had to be changed in which way.
+    """
+
+    good: NDArray[np.int64]
+    skipped: tuple[Skipped, ...]
+    notes: dict[str, int]
+
+
+def decode_all(
+    wanted: Sequence[Wanted],
+    containers: Sequence[Container],
+    spec: ImageSpec,
+    folder: Path,
+    known: Sequence[Path] = (),
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Decoded:
+    """Fill `folder` with images.npy (M, H, W[, 3]) uint8 and facts.npy (M,), going on where an earlier try ended.
+
+    Args:
+        wanted: the pictures; the same ones in the same order when an earlier try is gone on with.
+        known: folders of the cache in which the same content may be found decoded already.
+        workers: processes; None takes one a core.
+
+    Raises:
+        SaveError: the disk is full.
+    """
+    job = _Job(wanted, containers, spec, folder, known, progress)
+    job.go_on()
+    job.run(workers or _cores())
+    return job.finish()
+
+
+class _Job:
+    """One array in the making."""
+
+    def __init__(
+        self, wanted: Sequence[Wanted], containers: Sequence[Container], spec: ImageSpec, folder: Path,
+        known: Sequence[Path], progress: Progress | None,
+    ) -> None:  # fmt: skip
+        self.wanted, self.spec, self.folder = wanted, spec, folder
+        self.progress = progress
+        self.array, self.facts, self.journal = (folder / name for name in ("array", "facts", "journal"))
+        self.row_bytes = int(np.prod(spec.shape))
+        self.reasons: dict[int, tuple[str, str]] = {}
+        self.notes: dict[str, int] = {}
+        self.done = np.zeros(len(wanted), bool)
+        self.told = {
+            "containers": [container.to_json() for container in containers],
+            "spec": spec.to_json(), "sizing": "", "known": [str(each) for each in known],
+            "array": str(self.array), "facts": str(self.facts), "first": _HEADER, "memory": _MEMORY,
+        }  # fmt: skip
+        self.lock = threading.Lock()
+        self.stop = threading.Event()
+        self.errors: list[BaseException] = []
+        self.shown = 0.0
+
+    def go_on(self) -> None:
+        """Take over what the journal says was done, as far as the pixels on disk prove it."""
+        try:
+            for path, size in ((self.array, _HEADER + self.row_bytes * len(self.wanted)),
+                               (self.facts, FACTS.itemsize * len(self.wanted))):  # fmt: skip
+                with path.open("ab"):
+                    os.truncate(path, size)
+        except OSError as error:
+            raise SaveError(f"{self.folder}: cannot be written: {error.strerror}", "free some space") from error
+        if not self.journal.is_file():
+            return
+        facts = np.fromfile(self.facts, FACTS)
+        with self.array.open("rb") as array:
+            for line in self.journal.read_text(encoding="utf-8").splitlines():
+                try:
+                    results = json.loads(line)
+                except ValueError:  # the last line of a killed process
+                    break
+                for result in results:
+                    array.seek(_HEADER + result[0] * self.row_bytes)
+                    if len(result) == 1 or result[1] is None:
+                        intact = zlib.crc32(array.read(self.row_bytes)) == facts[result[0]]["pixels"]
+                        if intact:
+                            self._note(result)
+
+    def run(self, workers: int) -> None:
+        left = np.flatnonzero(~self.done)
+        if not len(left):
+            return
+        if not self.told["sizing"] and self._may_need_sizing():
+            self.told["sizing"] = sizing_model(self.spec).hex()
+        chunks: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+        per_chunk = max(1, min(_PER_CHUNK, len(left) // (4 * workers)))
+        for start in range(0, len(left), per_chunk):
+            chunks.put(left[start : start + per_chunk].tolist())
+        with self.journal.open("a", encoding="utf-8") as journal:
+            threads = [
+                threading.Thread(target=self._feed, args=(chunks, journal), daemon=True)
+                for _ in range(min(workers, chunks.qsize()))
+            ]
+            for thread in threads:
+                thread.start()
+            try:
+                for thread in threads:
+                    while thread.is_alive():
+                        thread.join(0.2)
+            finally:
+                self.stop.set()
+                for thread in threads:
+                    thread.join()
+        if self.errors:
+            raise self.errors[0]
+
+    def finish(self) -> Decoded:
+        """Close the holes of what was set aside, and give both files their headers and names."""
+        good = np.array([row for row in range(len(self.wanted)) if row not in self.reasons], np.int64)
+        facts = np.fromfile(self.facts, FACTS)
+        with self.array.open("r+b") as file:
+            if len(good) < len(self.wanted):
+                _close_holes(file, good, self.row_bytes)
+            file.truncate(_HEADER + len(good) * self.row_bytes)
+            file.seek(0)
+            file.write(header_of((len(good), *self.spec.shape)))
+            file.flush()
+            os.fsync(file.fileno())
+        np.save(self.folder / "facts.npy", facts[good], allow_pickle=False)
+        self.array.rename(self.folder / "images.npy")
+        for path in (self.facts, self.journal):
+            path.unlink()
+        skipped = tuple(Skipped(self.wanted[row].name, *self.reasons[row]) for row in sorted(self.reasons))
+        return Decoded(good, skipped, self.notes)
+
+    def _may_need_sizing(self) -> bool:
+        try:
+            import onnx  # noqa: F401
+        except ModuleNotFoundError:
+            return False  # pictures that have the size already need none; others are set aside, saying so
+        return True
+
+    def _feed(self, chunks: "queue.SimpleQueue[list[int]]", journal: IO[str]) -> None:
+        """Hand chunks to one worker after the other; each dies at most once a picture."""
+        worker: _Worker | None = None
+        try:
+            while not self.stop.is_set():
+                try:
+                    rows = chunks.get_nowait()
+                except queue.Empty:
+                    return
+                while rows:
+                    worker = worker or _Worker(self.told)
+                    results = worker.put(
+                        [[row, self.wanted[row].container, self.wanted[row].key] for row in rows], self.stop
+                    )
+                    if self.stop.is_set():
+                        return
+                    if results is None:  # it died or hung: everything up to the culprit is done again
+                        at, reason = worker.culprit()
+                        worker = None
+                        rows.remove(at if at in rows else rows[0])
+                        results = [[at if at >= 0 else rows[0], *reason]]
+                    else:
+                        rows = []
+                    self._write_down(results, journal)
+        except BaseException as error:  # handed to the thread that waits
+            self.errors.append(error)
+            self.stop.set()
+        finally:
+            if worker is not None:
+                worker.end()
+
+    def _write_down(self, results: list[list[Any]], journal: IO[str]) -> None:
+        with self.lock:
+            for result in results:
+                self._note(result)
+            journal.write(json.dumps(results) + "\n")
+            journal.flush()
+            now = time.monotonic()
+            if self.progress and (now - self.shown > 0.1 or self.done.all()):
+                self.shown = now
+                self.progress("decoding pictures", int(self.done.sum()), len(self.wanted))
+
+    def _note(self, result: list[Any]) -> None:
+        row = result[0]
+        self.done[row] = True
+        if len(result) == 3 and result[1] is not None:
+            self.reasons[row] = (result[1], result[2])
+        elif len(result) == 3:
+            for note in result[2].split("; "):
+                said = note.partition(":")[0] if note.startswith("animated") else note
+                self.notes[said] = self.notes.get(said, 0) + 1
+
+
+class _Worker:
+    """One process of `decoder.py`."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.status_file = tempfile.NamedTemporaryFile(prefix="hangtag-")  # noqa: SIM115
+        self.status_file.write(STATUS.pack(-1, 0.0))
+        self.status_file.flush()
+        self.status = mmap.mmap(self.status_file.fileno(), STATUS.size)
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hangtag.decoder"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0,
+            start_new_session=True,  # Ctrl-C is ours to handle
+        )  # fmt: skip
+        self.waiting = b""
+        self.hung = False
+        self._say({**told, "status": self.status_file.name})
+
+    def put(self, pictures: list[list[Any]], stop: threading.Event) -> list[list[Any]] | None:
+        """The results for these pictures; None when the process died or was killed, then see `culprit`."""
+        self._say(pictures)
+        assert self.process.stdout is not None
+        output = self.process.stdout
+        while b"\n" not in self.waiting:
+            ready, _, _ = select.select([output], [], [], 0.25)
+            if ready:
+                piece = os.read(output.fileno(), 1 << 16)
+                if not piece:
+                    return None
+                self.waiting += piece
+            elif stop.is_set():
+                return None
+            else:
+                row, began = STATUS.unpack_from(self.status, 0)
+                if row >= 0 and time.monotonic() - began > _SECONDS:
+                    self.hung = True
+                    self.process.kill()
+                    return None
+        line, _, self.waiting = self.waiting.partition(b"\n")
+        results: list[list[Any]] = json.loads(line)
+        return results
+
+    def culprit(self) -> tuple[int, tuple[str, str]]:
+        """The picture it was at, and what happened."""
+        self.process.kill()
+        code = self.process.wait()
+        row, _ = STATUS.unpack_from(self.status, 0)
+        self.end()
+        if row < 0:
+            raise DataError(
+                f"the process that decodes pictures does not start (exit {code})",
+                "is there enough memory? try: python -m hangtag.decoder < /dev/null",
+            )
+        if self.hung:
+            return row, ("takes too long", f"decoding took more than {_SECONDS:.0f} s")
+        return row, ("crashes the decoder", f"the decoding process ended with {code}")
+
+    def end(self) -> None:
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        self.process.kill()
+        self.process.wait()
+        self.status.close()
+        self.status_file.close()
+
+    def _say(self, value: Any) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died; reading its answer will say so
+            content = (json.dumps(value) + "\n").encode()
+            while content:
+                content = content[self.process.stdin.write(content) or 0 :]
+
+
+def header_of(shape: tuple[int, ...]) -> bytes:
+    """The first 128 bytes of a .npy file of uint8 in this shape (NumPy's format 1.0)."""
+    said = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape!r}, }}"
+    return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + said.ljust(_HEADER - 11).encode() + b"\n"
+
+
+def _close_holes(file: IO[bytes], good: NDArray[np.int64], row_bytes: int) -> None:
+    """Move the rows that stay to the front, in order."""
+    most = max(1, (16 << 20) // row_bytes)
+    for start in range(0, len(good), most):
+        rows = good[start : start + most]
+        if rows[-1] == start + len(rows) - 1:
+            continue  # nothing is missing so far
+        content = bytearray()
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        for run in np.split(rows, breaks):
+            file.seek(_HEADER + int(run[0]) * row_bytes)
+            content += file.read(len(run) * row_bytes)
+        file.seek(_HEADER + start * row_bytes)
+        file.write(content)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
