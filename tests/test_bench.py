@@ -6,8 +6,8 @@ import pytest
 
 from hangtag.bench import bench
 from hangtag.errors import UsageError
+from hangtag.labelled import from_arrays
 from hangtag.runs import versions
-from hangtag.sources import from_arrays
 from toys import shapes
 
 

@@ -9,7 +9,7 @@ import torch
 from hangtag import budget
 from hangtag.budget import plan
 from hangtag.errors import UsageError
-from hangtag.sources import LabelledImages, from_arrays
+from hangtag.labelled import LabelledImages, from_arrays
 from toys import shapes
 
 CPU = torch.device("cpu")

@@ -16,8 +16,8 @@ import hangtag
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import DataError, HangtagError, ModelError, RunError, UnknownName, UsageError
 from hangtag.images import ImageSpec
+from hangtag.labelled import LabelledImages
 from hangtag.recipes import find_recipe
-from hangtag.sources import LabelledImages
 from toys import CLASSES, SIDE, quick_recipe, shapes
 
 TEN_EPOCHS = quick_recipe(epochs=10)

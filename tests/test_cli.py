@@ -15,7 +15,7 @@ import pytest
 from hangtag import cli, datasets, screen
 from hangtag.bench import Bench
 from hangtag.images import encode_png
-from hangtag.sources import LabelledImages
+from hangtag.labelled import LabelledImages
 from toys import tiny_files, tiny_set, toy_model
 
 COMMANDS = ("data", "look", "model", "train", "evaluate", "predict", "report", "bench", "tutorial")

@@ -12,10 +12,11 @@ from torch import nn
 from hangtag import datasets
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import DataError, ModelError
+from hangtag.labelled import LabelledImages
 from hangtag.lifecycle import Training, judge, planned_before
 from hangtag.models import build
 from hangtag.predictor import load
-from hangtag.sources import LabelledImages, read
+from hangtag.sources import read
 from toys import CLASSES, in_a_process, quick_recipe, shapes, tiny_files, tiny_set
 
 

@@ -8,8 +8,8 @@ import torch
 
 from hangtag import classifier as classifier_module
 from hangtag.classifier import ImageClassifier
+from hangtag.labelled import from_arrays
 from hangtag.mapped import Rows, forget, mapping_of, rows_of
-from hangtag.sources import from_arrays
 from toys import quick_recipe, shapes
 
 

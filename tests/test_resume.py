@@ -18,10 +18,10 @@ from torch import nn
 
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import ModelError, RunError
+from hangtag.labelled import LabelledImages
 from hangtag.lifecycle import Training
 from hangtag.recipes import find_recipe
 from hangtag.runs import Run
-from hangtag.sources import LabelledImages
 from toys import shapes
 
 SOURCE = {"what": "toys", "path": None}

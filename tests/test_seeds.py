@@ -9,11 +9,11 @@ from scipy import stats
 
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import RunError, UsageError
+from hangtag.labelled import LabelledImages
 from hangtag.lifecycle import Judged, Training, judge
 from hangtag.recipes import Recipe
 from hangtag.runs import Run
 from hangtag.seeds import Seeds, spread
-from hangtag.sources import LabelledImages
 from toys import CLASSES, quick_recipe, shapes
 
 SOURCE = {"what": "toys", "path": None}

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from hangtag.errors import HangtagError as HangtagError
     from hangtag.evaluate import Evaluation as Evaluation
     from hangtag.images import ImageSpec as ImageSpec
+    from hangtag.labelled import LabelledImages as LabelledImages
     from hangtag.predictor import Answer as Answer
     from hangtag.predictor import Predictor as Predictor
     from hangtag.predictor import load as load
     from hangtag.recipes import Recipe as Recipe
-    from hangtag.sources import LabelledImages as LabelledImages
     from hangtag.sources import read as read
     from hangtag.train import Epoch as Epoch
 
@@ -41,7 +41,7 @@ _HOME = {
     "HangtagError": "errors",
     "ImageClassifier": "classifier",
     "ImageSpec": "images",
-    "LabelledImages": "sources",
+    "LabelledImages": "labelled",
     "Predictor": "predictor",
     "Recipe": "recipes",
     "figures": "",

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from hangtag.classifier import ImageClassifier
+from hangtag.labelled import LabelledImages
 from hangtag.peak import matmul_gflops
 from hangtag.predictor import Predictor
 from hangtag.recipes import RECIPES
 from hangtag.runs import machine, now, versions
-from hangtag.sources import LabelledImages
 from hangtag.train import Epoch, choose_device
 
 __all__ = ["Bench", "bench"]

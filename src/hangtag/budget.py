@@ -15,9 +15,9 @@ import torch
 from hangtag.batches import Batches, phases_of
 from hangtag.errors import HangtagError, UsageError
 from hangtag.images import Images, ImageSpec
+from hangtag.labelled import LabelledImages
 from hangtag.models import build, logits_of
 from hangtag.recipes import Recipe, find_recipe
-from hangtag.sources import LabelledImages
 from hangtag.splits import stratified
 from hangtag.steps import steps_for
 from hangtag.train import settings

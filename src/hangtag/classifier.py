@@ -26,13 +26,13 @@ from hangtag.export import build as build_artifact
 from hangtag.export import verify
 from hangtag.files import user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images
+from hangtag.labelled import LabelledImages, from_arrays
 from hangtag.mapped import Rows, mapping_of
 from hangtag.models import FlipAveraged, check_answer, parameter_count
 from hangtag.models import build as build_network
 from hangtag.predictor import Predictor, load
 from hangtag.recipes import RECIPES, Recipe, find_recipe
 from hangtag.runs import now, versions
-from hangtag.sources import LabelledImages, from_arrays
 from hangtag.splits import stratified
 from hangtag.steps import has_bfloat16
 from hangtag.train import Epoch, choose_device, train

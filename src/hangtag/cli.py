@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hangtag.classifier import ImageClassifier
+    from hangtag.labelled import LabelledImages
     from hangtag.lesson import Section
     from hangtag.lifecycle import Judged, Training
     from hangtag.loggers import Logger
     from hangtag.predictor import Predictor
     from hangtag.recipes import Recipe
     from hangtag.runs import Run
-    from hangtag.sources import LabelledImages
     from hangtag.train import Epoch
 
 _BEGAN = time.perf_counter()
@@ -567,7 +567,7 @@ def _read(what: str | None, path: Path | None) -> "LabelledImages":
 
 def _export(data: "LabelledImages", folder: Path) -> None:
     from hangtag import screen
-    from hangtag.sources import export_folder
+    from hangtag.labelled import export_folder
 
     with screen.byte_progress() as progress:
         paths = export_folder(data, folder, progress)

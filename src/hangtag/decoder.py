@@ -78,13 +78,14 @@ class Known:
 class _Decoder:
     def __init__(self, told: dict[str, Any]) -> None:
         self.containers: list[Container] = [container_of(each) for each in told["containers"]]
-        self.spec = ImageSpec(**told["spec"])
-        self.sizer = Sizer(self.spec, bytes.fromhex(told["sizing"]) if told["sizing"] else None)
+        self.spec = ImageSpec(**told["spec"]) if told["spec"] else None  # None: only look at the pictures
+        sizing = bytes.fromhex(told["sizing"]) if told["sizing"] else None
+        self.sizer = Sizer(self.spec, sizing) if self.spec else None
         self.known = Known(told["known"])
         self.array = os.open(told["array"], os.O_WRONLY)
         self.facts = os.open(told["facts"], os.O_WRONLY)
         self.first = told["first"]
-        self.row_bytes = int(np.prod(self.spec.shape))
+        self.row_bytes = int(np.prod(self.spec.shape)) if self.spec else 0
 
     def put(self, row: int, place: int, key: Any) -> list[Any]:
         """Decode one picture into its row; returns [row] or [row, kind of reason, reason] or [row, None, note]."""
@@ -109,8 +110,10 @@ class _Decoder:
         return [row, None, note] if note else [row]
 
     def _decoded(self, content: bytes, digest: NDArray[np.uint64]) -> tuple[Any, NDArray[np.uint8], str]:
-        seen = examine(content, "picture", self.spec.background)
-        pixels = np.ascontiguousarray(self.sizer(in_channels(seen.pixels, self.spec.channels)))
+        seen = examine(content, "picture", self.spec.background if self.spec else 255)
+        pixels = np.empty(0, np.uint8)
+        if self.spec is not None and self.sizer is not None:
+            pixels = np.ascontiguousarray(self.sizer(in_channels(seen.pixels, self.spec.channels)))
         facts = np.zeros((), FACTS)
         flags = COLOUR_FILE * (seen.pixels.ndim == 3) | CARRIES_COLOUR * seen.colourful
         flags |= TRANSPARENT * seen.transparent | NOTED * bool(seen.notes)

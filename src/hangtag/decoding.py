@@ -68,7 +68,7 @@ class Decoded:
 def decode_all(
     wanted: Sequence[Wanted],
     containers: Sequence[Container],
-    spec: ImageSpec,
+    spec: ImageSpec | None,
     folder: Path,
     known: Sequence[Path] = (),
     progress: Progress | None = None,
@@ -77,6 +77,7 @@ def decode_all(
     """Fill `folder` with images.npy (M, H, W[, 3]) uint8 and facts.npy (M,), going on where an earlier try ended.
 
     Args:
+        spec: what to bring them to; None only looks at them, and images.npy is empty.
         wanted: the pictures; the same ones in the same order when an earlier try is gone on with.
         known: folders of the cache in which the same content may be found decoded already.
         workers: processes; None takes one a core.
@@ -94,19 +95,20 @@ class _Job:
     """One array in the making."""
 
     def __init__(
-        self, wanted: Sequence[Wanted], containers: Sequence[Container], spec: ImageSpec, folder: Path,
+        self, wanted: Sequence[Wanted], containers: Sequence[Container], spec: ImageSpec | None, folder: Path,
         known: Sequence[Path], progress: Progress | None,
     ) -> None:  # fmt: skip
         self.wanted, self.spec, self.folder = wanted, spec, folder
         self.progress = progress
         self.array, self.facts, self.journal = (folder / name for name in ("array", "facts", "journal"))
-        self.row_bytes = int(np.prod(spec.shape))
+        self.shape = spec.shape if spec else (0,)
+        self.row_bytes = int(np.prod(self.shape))
         self.reasons: dict[int, tuple[str, str]] = {}
         self.notes: dict[str, int] = {}
         self.done = np.zeros(len(wanted), bool)
         self.told = {
             "containers": [container.to_json() for container in containers],
-            "spec": spec.to_json(), "sizing": "", "known": [str(each) for each in known],
+            "spec": spec.to_json() if spec else None, "sizing": "", "known": [str(each) for each in known],
             "array": str(self.array), "facts": str(self.facts), "first": _HEADER, "memory": _MEMORY,
         }  # fmt: skip
         self.lock = threading.Lock()
@@ -143,7 +145,7 @@ class _Job:
         left = np.flatnonzero(~self.done)
         if not len(left):
             return
-        if not self.told["sizing"] and self._may_need_sizing():
+        if self.spec is not None and self._may_need_sizing():
             self.told["sizing"] = sizing_model(self.spec).hex()
         chunks: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
         per_chunk = max(1, min(_PER_CHUNK, len(left) // (4 * workers)))
@@ -176,7 +178,7 @@ class _Job:
                 _close_holes(file, good, self.row_bytes)
             file.truncate(_HEADER + len(good) * self.row_bytes)
             file.seek(0)
-            file.write(header_of((len(good), *self.spec.shape)))
+            file.write(header_of((len(good), *self.shape)))
             file.flush()
             os.fsync(file.fileno())
         np.save(self.folder / "facts.npy", facts[good], allow_pickle=False)

@@ -144,7 +144,7 @@ def examine(content: bytes, name: str, background: int = 255) -> Examined:
         spec = ImageSpec(1, 1, _GREY_CHANNELS if grey else _COLOUR_CHANNELS, background)
         pixels, notes = _from_pil(opened, spec, name)
     transparent = any(note.startswith("transparency") for note in notes)
-    return Examined(pixels, not grey and _carries_colour(pixels), transparent, kind, notes)
+    return Examined(pixels, not grey and carries_colour(pixels), transparent, kind, notes)
 
 
 def in_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -179,7 +179,24 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _carries_colour(pixels: NDArray[np.uint8]) -> bool:
+def picture_bytes(picture: object) -> bytes:
+    """One picture as the bytes of a file: those of the file where there is one, else a lossless PNG.
+
+    Raises:
+        PictureError: it is no picture, or cannot be read.
+    """
+    if isinstance(picture, np.ndarray):
+        return encode_png(_from_array(picture, ImageSpec(1, 1, _GREY_CHANNELS if picture.ndim == 2 else 3))[0])
+    if isinstance(picture, Image.Image):
+        buffer = io.BytesIO()
+        mode = picture.mode if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "RGB"
+        picture.convert(mode).save(buffer, format="PNG")
+        return buffer.getvalue()
+    return _content(picture, _name(picture))
+
+
+def carries_colour(pixels: NDArray[np.uint8]) -> bool:
+    """Whether some pixels of a colour picture (H, W, 3) are far from grey."""
     few = pixels[:: max(1, pixels.shape[0] // 64), :: max(1, pixels.shape[1] // 64)]
     spread = few.max(axis=2) - few.min(axis=2)
     return float((spread > _FAR_FROM_GREY).mean()) > _SOME_PIXELS

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hangtag import figures
 from hangtag.classifier import ImageClassifier
+from hangtag.labelled import LabelledImages
 from hangtag.models import layers, parameter_count
-from hangtag.sources import LabelledImages
 from hangtag.train import Epoch
 
 __all__ = ["Section", "walk"]

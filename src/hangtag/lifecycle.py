@@ -19,11 +19,12 @@ from hangtag.classifier import ImageClassifier, split_seed_of
 from hangtag.errors import DataError, DivergedError, RunError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
+from hangtag.labelled import LabelledImages
 from hangtag.models import NETWORKS, layers, parameter_count
 from hangtag.predictor import load
 from hangtag.recipes import Recipe
 from hangtag.runs import TRAINING, Lock, Run, machine, new_run, now, unfinished, versions
-from hangtag.sources import LabelledImages, read
+from hangtag.sources import read
 from hangtag.speed import speed_of
 from hangtag.splits import stratified
 from hangtag.train import Epoch, choose_device

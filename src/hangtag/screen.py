@@ -30,11 +30,11 @@ from rich.text import Text
 if TYPE_CHECKING:
     from hangtag.bench import Bench
     from hangtag.evaluate import Evaluation
+    from hangtag.labelled import LabelledImages
     from hangtag.lesson import Section
     from hangtag.lifecycle import Judged, Training
     from hangtag.predictor import Answer
     from hangtag.seeds import Seeds
-    from hangtag.sources import LabelledImages
     from hangtag.train import Epoch
 
 

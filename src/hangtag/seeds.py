@@ -19,9 +19,9 @@ from scipy.stats import t as student
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import RunError, UsageError
 from hangtag.files import write_bytes
+from hangtag.labelled import LabelledImages
 from hangtag.lifecycle import STOPPED, Judged, Training, judge, unfinished_like
 from hangtag.runs import Lock, Run, new_run, now
-from hangtag.sources import LabelledImages
 
 __all__ = ["Seeds", "Spread", "spread"]
 

@@ -1,138 +1,185 @@
-"""Whatever the user has -> `LabelledImages`.
+"""`read`: whatever labelled images the user has -> `LabelledImages`, and a sentence on how they were understood.
 
-So far: the named public sets, by name or from a folder that holds their files, and arrays. It decodes nothing
-itself and never edits what it reads.
+Names of public sets, folders, archives, tables, files of arrays, frames, arrays and lists. Everything that consists
+of picture files takes one way: gathered, decoded once into the cache, mapped from there.
 """
 
-import re
+import csv
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag import datasets
+from hangtag import cache, datasets
+from hangtag.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
+from hangtag.cache import Pictures
+from hangtag.containers import Skipped
 from hangtag.datasets import Progress
-from hangtag.errors import DataError, UnknownName
-from hangtag.files import make_folder, user_path, write_bytes
-from hangtag.images import Images, ImageSpec, check_images, encode_png
+from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT
+from hangtag.decoding import decode_all
+from hangtag.errors import DataError, UnknownName, UsageError
+from hangtag.files import user_path, write_text
+from hangtag.folders import Choose, natural
+from hangtag.gather import (
+    Asked,
+    Gathered,
+    archive_listing,
+    folder_listing,
+    from_listing,
+    from_pairs,
+    from_table,
+    refuse,
+)
+from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
+from hangtag.labelled import LabelledImages, from_arrays
+from hangtag.sizing import Sizer
+from hangtag.tables import read_table, table_of_frame
 
-__all__ = ["LabelledImages", "export_folder", "from_arrays", "read"]
+__all__ = ["choose_spec", "read", "write_skipped"]
 
-
-@dataclass(frozen=True, eq=False)
-class LabelledImages:
-    """Images with one label each, and the parts (train, test, ...) they came divided into.
-
-    Attributes:
-        images: (N, H, W) or (N, H, W, 3) uint8; may be memory-mapped and read-only.
-        labels: (N,) int64, each an index into `class_names`.
-        class_names: (K,) names, in the order of the model's outputs.
-        name: what to call the set in a report.
-        origin: where it was read from.
-        parts: for each part its images, as a slice or an array of positions.
-    """
-
-    images: Images
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    name: str = "images"
-    origin: str = "memory"
-    parts: Mapping[str, slice | NDArray[np.int64]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def train(self) -> "LabelledImages":
-        """The training part; all of it when there are no parts."""
-        return self.part("train") if self.parts else self
-
-    @property
-    def validation(self) -> "LabelledImages":
-        return self.part("validation")
-
-    @property
-    def test(self) -> "LabelledImages":
-        return self.part("test")
-
-    def part(self, name: str) -> "LabelledImages":
-        if name not in self.parts:
-            has = f"it has {', '.join(self.parts)}" if self.parts else "it is not divided"
-            raise DataError(f"{self.name} has no '{name}' part", f"{has}; use the parts there are")
-        return self.take(self.parts[name], f"{self.name} ({name})")
-
-    def take(self, positions: slice | NDArray[np.int64], name: str | None = None) -> "LabelledImages":
-        """Some of the images, in the given order; a slice copies nothing."""
-        return LabelledImages(
-            self.images[positions], self.labels[positions], self.class_names, name or self.name, self.origin
-        )
-
-    def counts(self) -> NDArray[np.int64]:
-        """(K,) images of each class."""
-        return np.bincount(self.labels, minlength=len(self.class_names))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the pixels and labels; equal for equal content, wherever it came from."""
-        return datasets.fingerprint(self.images, self.labels)
-
-    @cached_property
-    def spec(self) -> ImageSpec:
-        return ImageSpec.of(self.images)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "origin": self.origin,
-            "images": len(self),
-            "parts": {name: len(self.part(name)) for name in self.parts},
-            "classes": list(self.class_names),
-            "image": self.spec.to_json(),
-            "bytes": int(self.images.nbytes),
-            "fingerprint": self.fingerprint,
-        }
-
-    def __repr__(self) -> str:
-        parts = ", ".join(f"{name} {len(self.part(name)):,}" for name in self.parts)
-        inside = f" ({parts})" if parts else ""
-        return f"<{self.name}: {len(self):,} images{inside}, {len(self.class_names)} classes, {self.spec}>"
+_LARGEST_KEPT = 96  # pixels; sets of one size up to this keep it
+_SIDES = (128, 96, 64, 48, 32)
+_PIXELS = 150_000_000  # of a whole set, by which the side is chosen: 10,000 pictures at 96, 60,000 at 48
+_LOOKED_AT = 200  # pictures that a first guess is made of
+_SAME_ASPECT = 1.1  # proportions that differ by less may be squashed
+_TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+_TARS = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 
 
-def read(what: str | Path, path: str | Path | None = None, progress: Progress | None = None) -> LabelledImages:
-    """Labelled images from a name or a folder.
+@dataclass(frozen=True)
+class _Size:
+    """What the user said about the size and colours of the pictures; None where nothing was said."""
+
+    spec: ImageSpec | None = None
+    side: tuple[int, int] | None = None  # height, width
+    fit: str | None = None
+    colour: bool | None = None
+
+
+def read(
+    what: Any,
+    path: str | Path | None = None,
+    progress: Progress | None = None,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    root: str | Path | None = None,
+    classes: str | None = None,
+    group_by: str | None = None,
+    size: int | tuple[int, int] | None = None,
+    fit: str | None = None,
+    colour: bool | None = None,
+    spec: ImageSpec | None = None,
+    strict: bool = False,
+    choose: Choose = refuse,
+) -> LabelledImages:
+    """Labelled images from whatever the user has.
 
     Args:
-        what: the name of a public set (`"fashion-mnist"`), or a folder that holds its files.
+        what: the name of a public set; a folder with a folder per class; a zip or tar of one; a .csv, .tsv, .jsonl or
+            .parquet table; a folder of Parquet files; a .npz, a .npy beside another, IDX files; a DataFrame; (images,
+            labels); a list of (picture, label).
         path: the folder to take a named set's files from, instead of looking for them.
-        progress: called with (what is going on, bytes done, bytes in all).
+        progress: called with (what is going on, done, in all).
+        image_column, label_column: of a table, where their content does not tell.
+        root: where a table's relative paths start; None takes the table's folder.
+        classes: "top" or "leaf": which of nested folders are the classes.
+        group_by: a column, or a regular expression on the picture's name (its first group counts): pictures of one
+            group never stand on both sides of a split.
+        size: pixels of a side, or (height, width); None chooses by the pictures.
+        fit: "squash", "pad" or "crop"; None chooses.
+        colour: whether the model sees colour; None looks whether colour carries anything.
+        spec: all four at once.
+        strict: raise at the first picture that cannot be read, instead of setting it aside.
+        choose: asked where there are two readings; None raises an error that names both.
 
     Raises:
-        UnknownName: neither a known name nor a folder.
-        DataError: the files are not what they should be.
+        UnknownName: neither a known name nor a file or folder.
+        UsageError: two readings are possible, and nobody was there to ask.
+        DataError: it cannot be used as labelled images.
         DownloadError: the set is not on this machine and could not be fetched.
 
     >>> read("fashion-mnist").train.images.shape  # doctest: +SKIP
     (60000, 28, 28)
     """
-    name = str(what)
-    if path is None and name not in datasets.NAMED:
-        folder = user_path(what)
-        try:
-            empty = not any(folder.iterdir())
-        except NotADirectoryError:
-            raise DataError(f"{folder}: is a file, not a folder", "name the folder that holds the IDX files") from None
-        except PermissionError:
-            raise DataError(f"{folder}: may not be read", "check the folder's permissions") from None
-        except (OSError, ValueError):
-            raise UnknownName.among("data set", name, datasets.NAMED, ", or a folder that holds its files") from None
-        if empty:
-            raise DataError(f"{folder}: the folder is empty", "name the folder that holds the IDX files")
-        name, path = datasets.FASHION_MNIST.name, folder
-    found = datasets.fetch(name, user_path(path) if path is not None else None, progress)
+    if fit is not None and fit not in FITS:
+        raise UnknownName.among("way to fit", fit, FITS)
+    wanted = _Size(spec, (size, size) if isinstance(size, int) else size, fit, colour)
+    if wanted.side is not None and not all(8 <= side <= 1024 for side in wanted.side):
+        raise UsageError(f"size {wanted.side} is out of range", "give 8 to 1024 pixels")
+    asked = Asked(image_column, label_column, str(root) if root else None, classes, group_by, choose)
+    if isinstance(what, LabelledImages):
+        return what
+    if isinstance(what, (str, Path)):
+        if path is not None or str(what) in datasets.NAMED:
+            return _named(str(what), user_path(path) if path is not None else None, progress)
+        data = _of_path(user_path(what), str(what), asked, wanted, progress)
+    else:
+        data = _of_object(what, asked, wanted, progress)
+    if strict and data.skipped:
+        first = data.skipped[0]
+        raise DataError(
+            f"{first.name}: {first.reason} (and {len(data.skipped) - 1:,} more)",
+            "mend or remove them, or read without --strict, which sets them aside",
+        )
+    return data
+
+
+def write_skipped(data: LabelledImages, path: Path) -> None:
+    """What was set aside, as a CSV table."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["name", "kind", "reason"])
+    writer.writerows([each.name.encode("utf-8", "replace").decode(), each.kind, each.reason] for each in data.skipped)
+    write_text(path, buffer.getvalue())
+
+
+def choose_spec(facts: NDArray[Any], count: int, size: _Size = _Size()) -> ImageSpec:
+    """The size and colours a model should take, from the pictures themselves.
+
+    One size up to 96 pixels is kept. Otherwise a side is chosen so that all pictures together have at most 150 million
+    pixels, and none is enlarged; pictures of like proportions keep them, others become squares with a filled rest.
+
+    Args:
+        facts: (M,) of `decoder.FACTS`, of some pictures or all.
+        count: how many pictures there are in all.
+    """
+    if size.spec is not None:
+        return size.spec
+    heights, widths, flags = facts["height"].astype(float), facts["width"].astype(float), facts["flags"]
+    colour = size.colour if size.colour is not None else bool((flags & CARRIES_COLOUR > 0).mean() > 0.01)
+    transparent = bool((flags & TRANSPARENT).any())
+    aspect = float(np.median(widths / heights))
+    alike = np.maximum(widths / heights / aspect, aspect * heights / widths) < _SAME_ASPECT
+    fit = size.fit or ("squash" if alike.mean() > 0.9 else "pad")
+    if size.side is not None:
+        height, width = size.side
+    elif np.ptp(heights) == 0 and np.ptp(widths) == 0 and max(heights[0], widths[0]) <= _LARGEST_KEPT:
+        height, width = int(heights[0]), int(widths[0])
+    else:
+        most = next((side for side in _SIDES if count * side * side <= _PIXELS), _SIDES[-1])
+        side = min(most, max(8, float(np.median(np.minimum(heights, widths)))))
+        if alike.mean() > 0.9 and 1 / 3 < aspect < 3:
+            height, width = (max(8, round(side * factor)) for factor in (aspect**-0.5, aspect**0.5))
+        else:
+            height = width = round(side)
+    return ImageSpec(height, width, 3 if colour else 1, 255 if transparent or fit == "pad" else 0, fit)
+
+
+# --- by kind ---------------------------------------------------------------------------------------------------
+
+
+def _named(name: str, path: Path | None, progress: Progress | None) -> LabelledImages:
+    found = datasets.fetch(name, path, progress)
     wanted = datasets.NAMED[name]
     train = wanted.images[0].items
     return LabelledImages(
@@ -145,82 +192,283 @@ def read(what: str | Path, path: str | Path | None = None, progress: Progress | 
     )
 
 
-def export_folder(data: LabelledImages, folder: Path, progress: Progress | None = None) -> list[Path]:
-    """Write the images as lossless PNG files, folder/class/00000.png, numbered by position; returns their paths.
-
-    A character that cannot be in a file name becomes a hyphen: `T-shirt/top` is in `T-shirt-top`.
-    """
-    paths = []
-    places = [folder / name for name in _folder_names(data.class_names)]
-    for place in places:
-        make_folder(place)
-    for position, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
-        path = places[label] / f"{position:05d}.png"
-        write_bytes(path, encode_png(image), sync=False)
-        paths.append(path)
-        if progress and (position % 100 == 0 or position + 1 == len(data)):
-            progress("writing pictures", position + 1, len(data))
-    return paths
-
-
-def from_arrays(images: object, labels: Sequence[Any] | NDArray[Any], name: str = "arrays") -> LabelledImages:
-    """Arrays as labelled images; the sorted distinct labels become the classes.
-
-    Args:
-        images: (N, H, W) or (N, H, W, 3) uint8.
-        labels: (N,) of strings or whole numbers, gaps allowed.
-
-    Raises:
-        PictureError: the images have the wrong shape or type.
-        DataError: lengths differ, a label is missing, there are no images, or there is only one class.
-
-    >>> from_arrays(np.zeros((4, 8, 8), np.uint8), ["cat", "dog", "cat", "dog"]).class_names
-    ('cat', 'dog')
-    """
-    checked = check_images(images)
-    given = _label_array(labels)
-    if len(given) != len(checked):
-        raise DataError(
-            f"{len(checked):,} images but {len(given):,} labels",
-            "give exactly one label for each image, in the same order",
-        )
-    if not len(given):
-        raise DataError("there are no images", "give at least two images of two classes")
-    if given.dtype.kind == "f" and (not np.isfinite(given).all() or (given != np.rint(given)).any()):
-        raise DataError("labels hold fractions or NaN", "labels are names or whole numbers")
-    classes, positions = np.unique(given, return_inverse=True)
-    if len(classes) < 2:
-        raise DataError(
-            f"there is only one class: {classes[0]!s}", "a classifier needs pictures of at least two classes"
-        )
-    return LabelledImages(checked, positions.astype(np.int64), tuple(str(value) for value in classes), name)
-
-
-def _label_array(labels: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
-    """(N,) names or numbers; NumPy alone would turn a missing label among names into the name 'nan' or 'None'."""
+def _of_path(path: Path, said: str, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     try:
-        given = np.asarray(labels)
-        given = np.asarray(given.tolist()) if given.dtype == object else given
-    except ValueError:
-        raise DataError("labels: rows of different lengths", "give one label per image, not one-hot rows") from None
-    if given.ndim != 1:
-        raise DataError(f"labels: expected shape (N,), got {given.shape}", "give one label per image, not one-hot rows")
-    if given.dtype.kind in "OSU" and not all(isinstance(label, str) for label in labels):
-        kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
-        raise DataError(f"labels mix or are {kinds}", "labels are all names or all whole numbers, and none is missing")
-    return given
+        is_folder, is_file = path.is_dir(), path.is_file()
+        if is_folder and not any(path.iterdir()):
+            raise DataError(f"{path}: the folder is empty", "a folder for each class, with its pictures")
+    except PermissionError:
+        raise DataError(f"{path}: may not be read", "check the permissions") from None
+    except (OSError, ValueError):
+        is_folder = is_file = False
+    if is_folder:
+        return _of_folder(path, asked, size, progress)
+    if is_file:
+        return _of_file(path, asked, size, progress)
+    if os.sep in said or "." in said:
+        raise DataError(f"{path}: no such file or folder", f"looked in {Path.cwd()}; check the spelling")
+    raise UnknownName.among("data set", said, datasets.NAMED, ", or a folder, archive or table of your own")
 
 
-def _folder_names(class_names: Sequence[str]) -> list[str]:
-    """A folder for each class; names that would be one folder, on any system, get a number."""
-    found: list[str] = []
-    taken: set[str] = set()
-    for name in map(_file_name, class_names):
-        free = next(each for each in (name, *(f"{name}-{n}" for n in range(2, 10**6))) if each.lower() not in taken)
-        taken.add(free.lower())
-        found.append(free)
-    return found
+def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+    files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
+    if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
+        return _of_idx(path, size, progress)
+    parquet = sorted(path.rglob("*.parquet"))
+    container, listing = folder_listing(path)
+    pictures = any("/" in entry.name and entry.name.lower().endswith(_PICTURE_ENDINGS) for entry in listing.entries)
+    if parquet and not pictures:
+        return _of_table(parquet, path, asked, size, progress)
+    tables = [file for file in files if file.suffix.lower() in _TABLES and file.stem.lower() in _TABLE_NAMES]
+    top = {entry.name.split("/")[0] for entry in listing.entries if "/" in entry.name}
+    if tables and (len(top) < 2 or asked.label_column):
+        return _of_table(tables[:1], tables[0], asked, size, progress)
+    if not pictures and any(file.suffix == ".npy" for file in files):
+        return _of_array_parts(read_npy(path), path, "a pair of .npy files", size)
+    return _decoded(from_listing(container, listing, path, asked, ""), str(path), size, progress)
 
 
-def _file_name(class_name: str) -> str:
-    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "-", class_name).strip(" .") or "-"
+_PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm")
+_TABLE_NAMES = ("labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "images")
+
+
+def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+    name = path.name.lower()
+    if name.endswith(_TABLES):
+        return _of_table([path], path, asked, size, progress)
+    if name.endswith(".npz"):
+        return _of_array_parts(read_npz(path), path, "arrays in a .npz file", size)
+    if name.endswith(".npy"):
+        return _of_array_parts(read_npy(path), path, "a pair of .npy files", size)
+    if is_idx(path):
+        return _of_idx(path, size, progress)
+    if name.endswith((".zip", *_TARS)):
+        with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
+            container, listing = archive_listing(path, Path(temporary) / "tar")
+            kind = "a zip file" if name.endswith(".zip") else "a tar file"
+            return _decoded(from_listing(container, listing, path, asked, kind), str(path), size, progress)
+    raise DataError(
+        f"{path}: is a file of a kind hangtag does not read",
+        "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
+    )
+
+
+def _of_idx(path: Path, size: _Size, progress: Progress | None) -> LabelledImages:
+    if path.is_dir():
+        for name in datasets.NAMED:
+            try:
+                return _named(name, path, progress)
+            except DataError:
+                continue
+    return _of_array_parts(read_idx_folder(path), path, "IDX files", size)
+
+
+def _of_table(paths: list[Path], where: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+    table = read_table(paths, user_path(asked.root) if asked.root else None)
+    with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
+        gathered = from_table(table, where.stem, asked, _spool(temporary))
+        return _decoded(gathered, str(where), size, progress)
+
+
+def _of_object(what: Any, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+    if isinstance(what, tuple) and len(what) == 2 and hasattr(what[0], "shape"):
+        return _of_array_parts([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", size)
+    with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
+        if hasattr(what, "columns") or isinstance(what, Mapping):
+            table = table_of_frame(what, user_path(asked.root) if asked.root else None)
+            return _decoded(from_table(table, "frame", asked, _spool(temporary)), "memory", size, progress)
+        if isinstance(what, Sequence) and len(what):
+            return _decoded(from_pairs(what, asked, _spool(temporary)), "memory", size, progress)
+    raise DataError(
+        f"cannot read labelled images from {type(what).__name__}",
+        "give a name, a path, a DataFrame, (images, labels), or a list of (picture, label)",
+    )
+
+
+def _spool(folder: str) -> Any:
+    def opened() -> IO[bytes]:
+        return (Path(folder) / "pictures").open("wb")
+
+    return opened
+
+
+# --- arrays ----------------------------------------------------------------------------------------------------
+
+
+def _of_array_parts(parts: list[ArrayPart], path: Path | None, kind: str, size: _Size) -> LabelledImages:
+    """Arrays take the way of pictures: looked at, and brought to size and colours by the same rules."""
+    where = str(path) if path else "arrays"
+    arrays = [check_images(_channels_last(part.images), where) for part in parts]
+    if len({array.shape[1:] for array in arrays}) > 1:
+        raise DataError(f"{where}: its parts have images of different shapes", "give all images one size")
+    images = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    labels = np.concatenate([np.asarray(part.labels) for part in parts]) if len(parts) > 1 else parts[0].labels
+    data = from_arrays(images, np.asarray(labels))
+    facts = _facts_of(images)
+    spec = choose_spec(facts, len(images), size)
+    if spec.shape != images.shape[1:]:
+        sizer = Sizer(spec)
+        data = replace(data, images=np.stack([sizer(in_channels(image, spec.channels)) for image in images]))
+    spec = _with_background(spec, data.images, np.arange(len(images)), facts)
+    ends = np.cumsum([0, *(len(part.labels) for part in parts)])
+    given = {str(part.part): slice(int(ends[i]), int(ends[i + 1])) for i, part in enumerate(parts) if part.part}
+    data = replace(
+        data, name=path.stem if path else "arrays", origin=where, parts=given, facts=facts, made_with=spec
+    )  # fmt: skip
+    return replace(data, understood=_sentence(data, kind, facts))
+
+
+def _channels_last(images: NDArray[Any]) -> NDArray[Any]:
+    """(N, C, H, W), as PyTorch keeps images, as (N, H, W, C)."""
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    return images
+
+
+def _facts_of(images: Images) -> NDArray[Any]:
+    facts = np.zeros(len(images), FACTS)
+    facts["height"], facts["width"] = images.shape[1:3]
+    if images.ndim == 4:
+        facts["flags"] = [COLOUR_FILE | CARRIES_COLOUR * carries_colour(image) for image in images]
+    return facts
+
+
+# --- pictures --------------------------------------------------------------------------------------------------
+
+
+def _decoded(gathered: Gathered, origin: str, size: _Size, progress: Progress | None) -> LabelledImages:
+    """What was gathered, decoded now or before."""
+    key = hashlib.sha256(repr((cache.VERSION, gathered.digest, size)).encode()).hexdigest()[:32]
+    pictures = cache.open_pictures(key)
+    if pictures is None:
+        pictures = _decode(gathered, origin, key, size, progress)
+    skipped = (*gathered.skipped, *pictures.skipped)
+    if not len(pictures.good):
+        raise DataError(
+            f"{origin}: none of {len(gathered.wanted):,} pictures can be read: {_counted(skipped)}", "mend them"
+        )
+    good = pictures.good.tolist()
+    labels = [gathered.labels[row] for row in good]
+    names = tuple(sorted(set(labels), key=natural))
+    if len(names) < 2:
+        raise DataError(f"{origin}: there is only one class: {names[0]}", "a classifier needs at least two classes")
+    number = {name: index for index, name in enumerate(names)}
+    groups = None if gathered.groups is None else [gathered.groups[row] for row in good]
+    data = LabelledImages(
+        images=pictures.images,
+        labels=np.array([number[label] for label in labels], np.int64),
+        class_names=names,
+        name=gathered.name,
+        origin=origin,
+        parts=_parts([gathered.parts[row] for row in good]),
+        names=[gathered.wanted[row].name for row in good],
+        groups=None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64),
+        skipped=skipped,
+        notes=_notes(pictures, names, gathered, skipped),
+        facts=pictures.facts,
+        made_with=pictures.spec,
+    )
+    return replace(data, understood=_sentence(data, gathered.kind, pictures.facts))
+
+
+def _decode(gathered: Gathered, origin: str, key: str, size: _Size, progress: Progress | None) -> Pictures:
+    with cache.building(key, origin) as folder:
+        spec = _guess(gathered, folder, size)
+        while True:
+            found = decode_all(gathered.wanted, gathered.containers, spec, folder, cache.known_like(spec), progress)
+            facts = np.load(folder / "facts.npy", allow_pickle=False)
+            exact = choose_spec(facts, len(facts), size) if len(facts) else spec
+            if exact == spec:
+                break
+            (folder / "images.npy").unlink()  # the first pictures were not like the others: once more
+            spec = exact
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        order = np.argsort(facts["pixels"], kind="stable")
+        kept = _with_background(spec, images, order, facts) if size.spec is None and len(images) else spec
+        np.save(folder / "good.npy", found.good, allow_pickle=False)
+        cache.keep(folder, key, origin, {
+            "spec": kept.to_json(), "decoded_as": spec.to_json(), "notes": found.notes,
+            "skipped": [each.to_json() for each in found.skipped],
+        })  # fmt: skip
+    cache.make_room(key)
+    pictures = cache.open_pictures(key)
+    if pictures is None:
+        raise DataError(
+            f"{origin}: the decoded pictures vanished from the cache", "is something cleaning it? try again"
+        )
+    return pictures
+
+
+def _guess(gathered: Gathered, folder: Path, size: _Size) -> ImageSpec:
+    """A spec by some of the pictures, spread evenly."""
+    if size.spec is not None:
+        return size.spec
+    said = folder / "guess.json"  # an interrupted decoding is gone on with by the same guess
+    if said.is_file():
+        return ImageSpec(**json.loads(said.read_text(encoding="utf-8")))
+    step = max(1, len(gathered.wanted) // _LOOKED_AT)
+    with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
+        decode_all(gathered.wanted[::step], gathered.containers, None, Path(temporary))
+        facts = np.load(Path(temporary) / "facts.npy", allow_pickle=False)
+    spec = choose_spec(facts, len(gathered.wanted), size) if len(facts) else ImageSpec(32, 32)
+    said.write_text(json.dumps(spec.to_json()), encoding="utf-8")
+    return spec
+
+
+def _with_background(spec: ImageSpec, images: Images, order: NDArray[np.int64], facts: NDArray[Any]) -> ImageSpec:
+    """The spec with the background that its pictures have at their borders, where none was needed to make them."""
+    if spec.fit == "pad" or (facts["flags"] & TRANSPARENT).any():
+        return spec
+    few = images[np.sort(order[:: max(1, len(order) // 500)])]
+    return replace(spec, background=ImageSpec.of(few).background)
+
+
+def _parts(said: list[str | None]) -> dict[str, NDArray[np.int64]]:
+    if not any(said):
+        return {}
+    found = np.array([part or "train" for part in said])
+    return {part: np.flatnonzero(found == part) for part in ("train", "validation", "test") if (found == part).any()}
+
+
+# --- in words --------------------------------------------------------------------------------------------------
+
+
+def _sentence(data: LabelledImages, kind: str, facts: NDArray[Any]) -> str:
+    shown = ", ".join(data.class_names[:5]) + (", ..." if len(data.class_names) > 5 else "")
+    parts = ", ".join(f"{name} {len(data.positions(name)):,}" for name in data.parts)
+    area = facts["height"].astype(np.int64) * facts["width"]
+    small, large = facts[int(area.argmin())], facts[int(area.argmax())]
+    sizes = f"{small['width']}x{small['height']}"
+    if area.min() != area.max():
+        sizes += f" to {large['width']}x{large['height']}"
+    files = "colour" if data.spec.channels == 3 else "grey"
+    if files == "grey" and (facts["flags"] & COLOUR_FILE).any():
+        files = "colour files without colours"
+    return (
+        f"I understood your data as {kind}: {len(data):,} images, {len(data.class_names)} classes ({shown}), "
+        + (f"{parts}, " if parts else "")
+        + f"{sizes}, {files}"
+    )
+
+
+def _notes(pictures: Pictures, names: Sequence[str], gathered: Gathered, skipped: Sequence[Skipped]) -> tuple[str, ...]:
+    spec, notes = pictures.spec, []
+    first = (int(pictures.facts["height"][0]), int(pictures.facts["width"][0]))
+    if (np.ptp(pictures.facts["height"]) or np.ptp(pictures.facts["width"])) or first != (spec.height, spec.width):
+        ways = {
+            "squash": "proportions change a little",
+            "pad": f"proportions kept, the rest filled with grey level {spec.background}",
+            "crop": "proportions kept, edges cut off",
+        }
+        notes.append(f"pictures become {spec}: {ways[spec.fit]}")
+    notes += [f"{count:,} pictures: {note}" for note, count in pictures.notes.items() if note != "as before"]
+    gone = set(gathered.labels) - set(names)
+    if gone:
+        notes.append(f"no picture of {', '.join(sorted(gone)[:5])} can be read; not a class any more")
+    if skipped:
+        notes.append(f"set aside {len(skipped):,} files: {_counted(skipped)}")
+    return tuple(notes)
+
+
+def _counted(skipped: Sequence[Skipped]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in Counter(each.kind for each in skipped).most_common())

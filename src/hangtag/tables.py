@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.containers import Container, Folder, ParquetColumn, Skipped, need_pyarrow
-from hangtag.errors import DataError, UnknownName, UsageError
+from hangtag.errors import DataError, UnknownName
 from hangtag.folders import PARTS, Choose
 
 __all__ = ["Columns", "Found", "Table", "find_columns", "label_names", "paths_of", "read_table", "table_of_frame"]
@@ -139,16 +139,18 @@ def _csv(path: Path, root: str, separator: str) -> Table:
 
 def _json(path: Path, root: str) -> Table:
     text = path.read_text(encoding="utf-8-sig")
+    number = 0
     try:
         if path.suffix.lower() == ".json":
             rows = json.loads(text)
         else:
             rows = []
-            for number, line in enumerate(text.splitlines(), 1):
+            for line in text.splitlines():
+                number += 1
                 if line.strip():
                     rows.append(json.loads(line))
     except ValueError as error:
-        at = "" if path.suffix.lower() == ".json" else f"line {number}: "
+        at = f"line {number}: " if number else ""
         raise DataError(f"{path}: {at}not JSON: {error}", "one object for each picture") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: not a list of objects", 'for example: {"image": "1.png", "label": "cat"}')
@@ -406,24 +408,14 @@ def _plain(value: Any) -> Any:
     """None for what stands for nothing; NumPy's numbers as Python's; whole floats as whole numbers."""
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         value = value.item()
-    if value is None or value == "" if isinstance(value, str) else value is None:
-        return None
     if isinstance(value, str):
         return value.strip() or None
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        return int(value) if value.is_integer() else value
     if isinstance(value, bool):
         return str(value)
-    if type(value).__name__ in ("NAType", "NaTType"):
-        return None
-    return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None if math.isnan(value) else value
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def unknown_part(value: Any, where: str) -> UsageError:
-    return UsageError(f"{where}: part {value!r} is none of train, validation and test", "mend the column")
