@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 import hangtag
 from hangtag.errors import DataError, HangtagError, PictureError, UnknownName
 from hangtag.images import ImageSpec, decode
-from hangtag.sources import LabelledImages, export_folder, from_arrays, read
+from hangtag.labelled import LabelledImages, export_folder, from_arrays
+from hangtag.sources import read
 from toys import idx_files, in_a_process, shapes
 
 IMAGES, LABELS = shapes(9)

@@ -9,9 +9,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 from hangtag.containers import Skipped
 from hangtag.decoder import FACTS
 from hangtag.errors import SaveError, UsageError
-from hangtag.files import cache_home, make_folder, write_json
+from hangtag.files import cache_home, make_folder, write_bytes, write_json
 from hangtag.images import Images, ImageSpec
 
 __all__ = [
+    "PARTS_KEPT",
+    "VERSION",
     "Entry",
     "Pictures",
     "building",
@@ -36,6 +39,8 @@ __all__ = [
     "most_bytes",
     "open_pictures",
 ]
+
+PARTS_KEPT = ("train", "validation", "test")
 
 VERSION = 1
 """Of the entries' layout; entries of another are not looked at."""
@@ -62,23 +67,45 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Decoded pictures, mapped from the cache.
+    """Decoded pictures and what was understood of them, mapped from the cache.
 
     Attributes:
         images: (M, H, W) or (M, H, W, 3) uint8.
         facts: (M,) of `decoder.FACTS`.
-        good: (M,) which of the pictures that were wanted these are.
-        skipped: the others.
-        notes: how many pictures had to be changed in which way.
-        spec: what they were brought to.
+        labels: (M,) int64.
+        parts: (M,) int8, an index into `PARTS_KEPT`; -1 where there are no parts.
+        groups: (M,) int64, or None.
+        names: (M,) of the pictures; read when first looked at.
+        said: what else was kept, as JSON: class names, spec, notes, ...
+        skipped: what was set aside.
     """
 
     images: Images
     facts: NDArray[Any]
-    good: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    parts: NDArray[np.int8]
+    groups: NDArray[np.int64] | None
+    names: Sequence[str]
+    said: dict[str, Any]
     skipped: tuple[Skipped, ...]
-    notes: dict[str, int]
-    spec: ImageSpec
+
+
+class KeptNames(Sequence[str]):
+    """Names in a file, read when first looked at."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.count = path, count
+
+    @cached_property
+    def names(self) -> list[str]:
+        found: list[str] = json.loads(self.path.read_text(encoding="ascii"))
+        return found
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, which: Any) -> Any:
+        return self.names[which]
 
 
 def open_pictures(key: str) -> Pictures | None:
@@ -87,15 +114,16 @@ def open_pictures(key: str) -> Pictures | None:
     if not folder.is_dir():
         return None
     try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        facts = np.load(folder / "facts.npy", allow_pickle=False)
-        good = np.load(folder / "good.npy", allow_pickle=False)
-        spec = ImageSpec(**index["spec"])
-        whole = images.shape == (len(good), *spec.shape) and images.dtype == np.uint8 and facts.dtype == FACTS
-        whole = whole and len(facts) == len(good) and index["version"] == VERSION
-        skipped = tuple(Skipped(**each) for each in index["skipped"])
-        notes = dict(index["notes"])
+        said = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        images, facts, labels, parts = (
+            np.load(folder / f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False)
+            for name in ("images", "facts", "labels", "parts")
+        )
+        groups = np.load(folder / "groups.npy", allow_pickle=False) if (folder / "groups.npy").is_file() else None
+        shape = (len(labels), *ImageSpec(**said["spec"]).shape)
+        whole = images.shape == shape and images.dtype == np.uint8 and facts.dtype == FACTS
+        whole = whole and len(facts) == len(labels) == len(parts) and said["version"] == VERSION
+        skipped = tuple(Skipped(**each) for each in said["skipped"])
     except Exception:  # cut short, of another version, or not ours: NumPy and JSON raise many types
         whole = False
     if not whole:
@@ -103,7 +131,8 @@ def open_pictures(key: str) -> Pictures | None:
         return None
     with contextlib.suppress(OSError):
         os.utime(folder)
-    return Pictures(images, facts, good, skipped, notes, spec)
+    names = KeptNames(folder / "names.json", len(labels))
+    return Pictures(images, facts, labels, parts, groups, names, said, skipped)
 
 
 @contextmanager
@@ -132,10 +161,19 @@ def building(key: str, what: str) -> Iterator[Path]:
             os.close(lock)
 
 
-def keep(folder: Path, key: str, what: str, pictures: dict[str, Any]) -> None:
-    """Give a filled folder the entry's name. If another process was first, its entry stays."""
-    write_json(folder / "index.json", {"version": VERSION, "what": what, **pictures})
-    for name in ("lock", "what"):
+def keep(
+    folder: Path, key: str, said: dict[str, Any], arrays: Mapping[str, NDArray[Any] | None], names: Sequence[str]
+) -> None:
+    """Give a folder that holds images.npy and facts.npy the entry's name. If another process was first, its stays."""
+    try:
+        for name, array in arrays.items():
+            if array is not None:
+                np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    except OSError as error:
+        raise SaveError(f"{folder}: cannot be written: {error.strerror}", "free some space") from error
+    write_bytes(folder / "names.json", json.dumps(list(names)).encode("ascii"), sync=False)
+    write_json(folder / "index.json", {"version": VERSION, **said})
+    for name in ("lock", "what", "guess.json"):
         (folder / name).unlink(missing_ok=True)
     target = cache_home(_PICTURES) / key
     try:

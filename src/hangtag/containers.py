@@ -4,6 +4,7 @@ A container lists what it holds and gives the bytes of one thing at a time, in p
 beside itself. It refuses what a stranger's archive should not hold. It decodes no pictures and knows no labels.
 """
 
+import hashlib
 import os
 import stat
 import tarfile
@@ -11,8 +12,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from hangtag.errors import DataError, MissingExtra, PictureError
 
@@ -42,8 +44,7 @@ _SMALL = 4_000_000  # bytes; whatever is smaller may be packed as well as it lik
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file-like thing: its name with /, its size in bytes, a stamp that changes when it is edited, its key."""
 
     name: str
@@ -74,8 +75,14 @@ class Listing:
     def refuse(self, name: str, kind: str, reason: str) -> None:
         self.skipped.append(Skipped(name, kind, reason))
 
+    def digest(self) -> str:
+        """SHA-256 that changes when anything is added, removed, renamed or edited."""
+        said = "\n".join([f"{name}\0{size}\0{stamp}" for name, size, stamp, _ in self.entries])
+        said += repr(self.skipped)
+        return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
+
     def sorted(self) -> "Listing":
-        self.entries.sort(key=lambda entry: entry.name)
+        self.entries.sort(key=itemgetter(0))
         self.skipped.sort(key=lambda skipped: skipped.name)
         return self
 
@@ -94,8 +101,17 @@ class Folder:
     def content(self, key: str) -> bytes:
         path = os.path.join(self.root, key) if key else self.root  # noqa: PTH118
         try:
-            with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-                return _whole(file, key)
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                size = os.fstat(handle).st_size
+                if size > LARGEST_FILE:
+                    raise PictureError(f"{key}: larger than {LARGEST_FILE:,} bytes", "a picture that large is refused")
+                content = os.read(handle, size)
+                while len(content) < size and (more := os.read(handle, size - len(content))):
+                    content += more
+                return content
+            finally:
+                os.close(handle)
         except OSError as error:
             raise PictureError(f"{key}: cannot be read: {error.strerror}", "check the file") from error
 
@@ -108,24 +124,18 @@ class Folder:
         except OSError as error:
             found.refuse(prefix.rstrip("/") or ".", "may not be read", f"the folder {error.strerror}")
             return
+        entries = found.entries
         for child in children:
-            name = prefix + child.name
-            if is_junk(child.name):
+            own = child.name
+            if own[0] == "." or own.lower() in _JUNK:
                 continue
+            name = prefix + own
             try:
-                if child.is_symlink():
-                    real = os.path.realpath(child.path)
-                    if not real.startswith(real_root + os.sep):
-                        found.refuse(name, "link outside", "a link that leads outside the folder is not followed")
-                        continue
-                    if real in above or os.path.realpath(folder).startswith(real + os.sep):
-                        found.refuse(name, "link in a circle", "a link to a folder that it lies in")
-                        continue
-                    if child.is_dir():
-                        self._walk(child.path, f"{name}/", found, real_root, above | {real})
-                        continue
-                elif child.is_dir():
-                    self._walk(child.path, f"{name}/", found, real_root, above)
+                if child.is_symlink() and not self._may_follow(child, folder, name, found, real_root, above):
+                    continue
+                if child.is_dir():
+                    real = above | {os.path.realpath(child.path)} if child.is_symlink() else above
+                    self._walk(child.path, f"{name}/", found, real_root, real)
                     continue
                 status = child.stat()
             except OSError as error:
@@ -133,10 +143,23 @@ class Folder:
                 continue
             if not stat.S_ISREG(status.st_mode):
                 found.refuse(name, "not a file", "a device, pipe or socket")
-            elif name.lower().endswith(_ARCHIVES):
+            elif own.lower().endswith(_ARCHIVES):
                 found.refuse(name, "archive", "an archive inside the data: give it to hangtag by itself")
             else:
-                found.entries.append(Entry(name, status.st_size, status.st_mtime_ns, name))
+                entries.append(Entry(name, status.st_size, status.st_mtime_ns, name))
+
+    @staticmethod
+    def _may_follow(
+        child: "os.DirEntry[str]", folder: str, name: str, found: Listing, real_root: str, above: frozenset[str]
+    ) -> bool:
+        real = os.path.realpath(child.path)
+        if not real.startswith(real_root + os.sep):
+            found.refuse(name, "link outside", "a link that leads outside the folder is not followed")
+        elif real in above or os.path.realpath(folder).startswith(real + os.sep) or real == os.path.realpath(folder):
+            found.refuse(name, "link in a circle", "a link to a folder that it lies in")
+        else:
+            return True
+        return False
 
 
 class Zip:

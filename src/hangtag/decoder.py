@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hangtag.containers import Container, container_of
 from hangtag.errors import HangtagError
-from hangtag.images import ImageSpec, examine, in_channels
+from hangtag.images import ImageSpec, decode_alone, examine, in_channels
 from hangtag.sizing import Sizer
 
 __all__ = ["FACTS", "STATUS", "Known", "reason_kind", "work"]
@@ -40,6 +40,8 @@ FACTS = np.dtype(
     ]
 )
 """What is known about one picture that was decoded; flags: 1 colour file, 2 carries colour, 4 transparent, 8 noted."""
+
+_FACTS = struct.Struct("<16sIIIB15s")
 
 COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT, NOTED = 1, 2, 4, 8
 
@@ -63,21 +65,26 @@ class Known:
                 order = np.argsort(facts["content"][:, 0], kind="stable")
                 self.sets.append((facts["content"][order, 0], order, facts, images))
 
-    def find(self, content: NDArray[np.uint64]) -> tuple[Any, NDArray[np.uint8]] | None:
+    def find(self, digest: bytes) -> tuple[bytes, NDArray[np.uint8], str] | None:
         """The facts and the row of a picture with this content, if its row is still whole."""
+        if not self.sets:
+            return None
+        content = np.frombuffer(digest, "<u8")
         for keys, order, facts, images in self.sets:
             place = int(np.searchsorted(keys, content[0]))
             if place < len(keys) and keys[place] == content[0]:
                 at = order[place]
                 row = np.ascontiguousarray(images[at])
                 if facts[at]["content"][1] == content[1] and facts[at]["pixels"] == zlib.crc32(row):
-                    return facts[at], row
+                    return facts[at].tobytes(), row, "as before" if facts[at]["flags"] & NOTED else ""
         return None
 
 
 class _Decoder:
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.containers: list[Container] = [container_of(each) for each in told["containers"]]
+    """One job: which pictures' pixels go where. `told` is what `decoding.py` said."""
+
+    def __init__(self, told: dict[str, Any], containers: list[Container]) -> None:
+        self.containers = containers
         self.spec = ImageSpec(**told["spec"]) if told["spec"] else None  # None: only look at the pictures
         sizing = bytes.fromhex(told["sizing"]) if told["sizing"] else None
         self.sizer = Sizer(self.spec, sizing) if self.spec else None
@@ -87,17 +94,12 @@ class _Decoder:
         self.first = told["first"]
         self.row_bytes = int(np.prod(self.spec.shape)) if self.spec else 0
 
-    def put(self, row: int, place: int, key: Any) -> list[Any]:
-        """Decode one picture into its row; returns [row] or [row, kind of reason, reason] or [row, None, note]."""
+    def put(self, row: int, place: int, key: Any) -> list[Any] | None:
+        """Decode one picture into its row; None, or [row, kind of reason, reason], or [row, None, note]."""
         try:
             content = self.containers[place].content(key)
-            digest = np.frombuffer(hashlib.sha256(content).digest()[:16], "<u8")
-            found = self.known.find(digest)
-            if found is not None:
-                facts, pixels = found
-                note = "" if not int(facts["flags"]) & NOTED else "as before"
-            else:
-                facts, pixels, note = self._decoded(content, digest)
+            digest = hashlib.sha256(content).digest()[:16]
+            facts, pixels, note = self.known.find(digest) or self._decoded(content, digest)
         except HangtagError as error:
             reason = error.message.partition(": ")[2] or error.message
             return [row, reason_kind(reason), reason]
@@ -106,20 +108,23 @@ class _Decoder:
         except (RuntimeError, ValueError, OSError) as error:
             return [row, "cannot be sized", str(error)[:200]]
         os.pwrite(self.array, pixels.data, self.first + row * self.row_bytes)
-        os.pwrite(self.facts, facts.tobytes(), row * FACTS.itemsize)
-        return [row, None, note] if note else [row]
+        os.pwrite(self.facts, facts, row * FACTS.itemsize)
+        return [row, None, note] if note else None
 
-    def _decoded(self, content: bytes, digest: NDArray[np.uint64]) -> tuple[Any, NDArray[np.uint8], str]:
+    def _decoded(self, content: bytes, digest: bytes) -> tuple[bytes, NDArray[np.uint8], str]:
         seen = examine(content, "picture", self.spec.background if self.spec else 255)
         pixels = np.empty(0, np.uint8)
         if self.spec is not None and self.sizer is not None:
             pixels = np.ascontiguousarray(self.sizer(in_channels(seen.pixels, self.spec.channels)))
-        facts = np.zeros((), FACTS)
         flags = COLOUR_FILE * (seen.pixels.ndim == 3) | CARRIES_COLOUR * seen.colourful
         flags |= TRANSPARENT * seen.transparent | NOTED * bool(seen.notes)
-        facts["content"], facts["height"], facts["width"] = digest, *seen.pixels.shape[:2]
-        facts["pixels"], facts["flags"], facts["kind"] = zlib.crc32(pixels), flags, seen.kind.encode()
+        height, width = seen.pixels.shape[:2]
+        facts = _FACTS.pack(digest, height, width, zlib.crc32(pixels), flags, seen.kind.encode())
         return facts, pixels, "; ".join(seen.notes)
+
+    def close(self) -> None:
+        os.close(self.array)
+        os.close(self.facts)
 
 
 def reason_kind(reason: str) -> str:
@@ -142,19 +147,30 @@ def reason_kind(reason: str) -> str:
 
 
 def work() -> None:
-    """Do what stdin says until it ends: one line that describes the work, then lines of pictures."""
+    """Do what stdin says until it ends: a line about the process, then for each job a line and lines of pictures."""
     told = json.loads(sys.stdin.readline())
     _limit_memory(told["memory"])
+    decode_alone()
     with open(told["status"], "r+b") as file:  # noqa: PTH123
         status = mmap.mmap(file.fileno(), STATUS.size)
-    decoder = _Decoder(told)
+    containers: list[Container] = [container_of(each) for each in told["containers"]]
+    decoder: _Decoder | None = None
     for line in sys.stdin:
-        done = []
-        for row, place, key in json.loads(line):
+        said = json.loads(line)
+        if isinstance(said, dict):
+            if decoder is not None:
+                decoder.close()
+            decoder = _Decoder(said, containers)
+            continue
+        assert decoder is not None
+        remarks = []
+        for row, place, key in said:
             STATUS.pack_into(status, 0, row, time.monotonic())
-            done.append(decoder.put(row, place, key))
+            remark = decoder.put(row, place, key)
+            if remark is not None:
+                remarks.append(remark)
         STATUS.pack_into(status, 0, -1, 0.0)
-        sys.stdout.write(json.dumps(done) + "\n")
+        sys.stdout.write(json.dumps(remarks) + "\n")
         sys.stdout.flush()
 
 

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from hangtag.errors import DataError, SaveError
 from hangtag.images import ImageSpec
 from hangtag.sizing import sizing_model
 
-__all__ = ["Decoded", "Wanted", "decode_all", "header_of"]
+__all__ = ["Decoded", "Pool", "Wanted", "header_of"]
 
 _SECONDS = 20.0
 """Longest that one picture may take; the largest allowed takes about three on one slow core."""
@@ -41,8 +41,7 @@ _PER_CHUNK = 64  # pictures handed to a worker at a time
 _HEADER = 128  # bytes before the pixels in images.npy
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """One picture to decode: what to call it, which container holds it, and its key there."""
 
     name: str
@@ -65,38 +64,62 @@ class Decoded:
     notes: dict[str, int]
 
 
-def decode_all(
-    wanted: Sequence[Wanted],
-    containers: Sequence[Container],
-    spec: ImageSpec | None,
-    folder: Path,
-    known: Sequence[Path] = (),
-    progress: Progress | None = None,
-    workers: int | None = None,
-) -> Decoded:
-    """Fill `folder` with images.npy (M, H, W[, 3]) uint8 and facts.npy (M,), going on where an earlier try ended.
+class Pool:
+    """Processes that decode; use as a context manager.
 
     Args:
-        spec: what to bring them to; None only looks at them, and images.npy is empty.
-        wanted: the pictures; the same ones in the same order when an earlier try is gone on with.
-        known: folders of the cache in which the same content may be found decoded already.
-        workers: processes; None takes one a core.
-
-    Raises:
-        SaveError: the disk is full.
+        containers: where the bytes of the pictures are.
+        workers: how many; None takes one a core.
     """
-    job = _Job(wanted, containers, spec, folder, known, progress)
-    job.go_on()
-    job.run(workers or _cores())
-    return job.finish()
+
+    def __init__(self, containers: Sequence[Container], workers: int | None = None) -> None:
+        self.told = {"containers": [container.to_json() for container in containers], "memory": _MEMORY}
+        self.count = workers or _cores()
+        self.idle: list[_Worker] = []
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self.idle:
+            worker.end()
+
+    def take(self) -> "_Worker":
+        return self.idle.pop() if self.idle else _Worker(self.told)
+
+    def give(self, worker: "_Worker") -> None:
+        self.idle.append(worker)
+
+    def decode(
+        self,
+        wanted: Sequence[Wanted],
+        spec: ImageSpec | None,
+        folder: Path,
+        known: Sequence[Path] = (),
+        progress: Progress | None = None,
+    ) -> Decoded:
+        """Fill `folder` with images.npy (M, H, W[, 3]) uint8 and facts.npy (M,), going on where an earlier try ended.
+
+        Args:
+            wanted: the pictures; the same ones in the same order when an earlier try is gone on with.
+            spec: what to bring them to; None only looks at them, and images.npy is empty.
+            known: folders of the cache in which the same content may be found decoded already.
+
+        Raises:
+            SaveError: the disk is full.
+        """
+        job = _Job(wanted, spec, folder, known, progress)
+        job.go_on()
+        job.run(self)
+        return job.finish()
 
 
 class _Job:
     """One array in the making."""
 
     def __init__(
-        self, wanted: Sequence[Wanted], containers: Sequence[Container], spec: ImageSpec | None, folder: Path,
-        known: Sequence[Path], progress: Progress | None,
+        self, wanted: Sequence[Wanted], spec: ImageSpec | None, folder: Path, known: Sequence[Path],
+        progress: Progress | None,
     ) -> None:  # fmt: skip
         self.wanted, self.spec, self.folder = wanted, spec, folder
         self.progress = progress
@@ -107,9 +130,8 @@ class _Job:
         self.notes: dict[str, int] = {}
         self.done = np.zeros(len(wanted), bool)
         self.told = {
-            "containers": [container.to_json() for container in containers],
             "spec": spec.to_json() if spec else None, "sizing": "", "known": [str(each) for each in known],
-            "array": str(self.array), "facts": str(self.facts), "first": _HEADER, "memory": _MEMORY,
+            "array": str(self.array), "facts": str(self.facts), "first": _HEADER,
         }  # fmt: skip
         self.lock = threading.Lock()
         self.stop = threading.Event()
@@ -131,30 +153,30 @@ class _Job:
         with self.array.open("rb") as array:
             for line in self.journal.read_text(encoding="utf-8").splitlines():
                 try:
-                    results = json.loads(line)
+                    rows, remarks = json.loads(line)
                 except ValueError:  # the last line of a killed process
                     break
-                for result in results:
-                    array.seek(_HEADER + result[0] * self.row_bytes)
-                    if len(result) == 1 or result[1] is None:
-                        intact = zlib.crc32(array.read(self.row_bytes)) == facts[result[0]]["pixels"]
-                        if intact:
-                            self._note(result)
+                said = {remark[0]: remark for remark in remarks}
+                for row in rows:
+                    array.seek(_HEADER + row * self.row_bytes)
+                    bad = row in said and said[row][1] is not None
+                    if bad or zlib.crc32(array.read(self.row_bytes)) == facts[row]["pixels"]:
+                        self._note(row, said.get(row))
 
-    def run(self, workers: int) -> None:
+    def run(self, pool: Pool) -> None:
         left = np.flatnonzero(~self.done)
         if not len(left):
             return
         if self.spec is not None and self._may_need_sizing():
             self.told["sizing"] = sizing_model(self.spec).hex()
         chunks: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
-        per_chunk = max(1, min(_PER_CHUNK, len(left) // (4 * workers)))
+        per_chunk = max(1, min(_PER_CHUNK, len(left) // (4 * pool.count)))
         for start in range(0, len(left), per_chunk):
             chunks.put(left[start : start + per_chunk].tolist())
         with self.journal.open("a", encoding="utf-8") as journal:
             threads = [
-                threading.Thread(target=self._feed, args=(chunks, journal), daemon=True)
-                for _ in range(min(workers, chunks.qsize()))
+                threading.Thread(target=self._feed, args=(pool, chunks, journal), daemon=True)
+                for _ in range(min(pool.count, chunks.qsize()))
             ]
             for thread in threads:
                 thread.start()
@@ -195,7 +217,7 @@ class _Job:
             return False  # pictures that have the size already need none; others are set aside, saying so
         return True
 
-    def _feed(self, chunks: "queue.SimpleQueue[list[int]]", journal: IO[str]) -> None:
+    def _feed(self, pool: Pool, chunks: "queue.SimpleQueue[list[int]]", journal: IO[str]) -> None:
         """Hand chunks to one worker after the other; each dies at most once a picture."""
         worker: _Worker | None = None
         try:
@@ -203,22 +225,26 @@ class _Job:
                 try:
                     rows = chunks.get_nowait()
                 except queue.Empty:
-                    return
+                    break
                 while rows:
-                    worker = worker or _Worker(self.told)
-                    results = worker.put(
-                        [[row, self.wanted[row].container, self.wanted[row].key] for row in rows], self.stop
-                    )
+                    if worker is None:
+                        worker = pool.take()
+                        worker.say(self.told)
+                    pictures = [[row, self.wanted[row].container, self.wanted[row].key] for row in rows]
+                    remarks = worker.put(pictures, self.stop)
                     if self.stop.is_set():
-                        return
-                    if results is None:  # it died or hung: everything up to the culprit is done again
+                        break
+                    if remarks is None:  # it died or hung; the others of its chunk are done again
                         at, reason = worker.culprit()
                         worker = None
-                        rows.remove(at if at in rows else rows[0])
-                        results = [[at if at >= 0 else rows[0], *reason]]
+                        rows.remove(at)
+                        self._write_down([at], [[at, *reason]], journal)
                     else:
+                        self._write_down(rows, remarks, journal)
                         rows = []
-                    self._write_down(results, journal)
+            if worker is not None and not self.stop.is_set():
+                pool.give(worker)
+                worker = None
         except BaseException as error:  # handed to the thread that waits
             self.errors.append(error)
             self.stop.set()
@@ -226,26 +252,29 @@ class _Job:
             if worker is not None:
                 worker.end()
 
-    def _write_down(self, results: list[list[Any]], journal: IO[str]) -> None:
+    def _write_down(self, rows: list[int], remarks: list[list[Any]], journal: IO[str]) -> None:
+        said = {remark[0]: remark for remark in remarks}
         with self.lock:
-            for result in results:
-                self._note(result)
-            journal.write(json.dumps(results) + "\n")
+            for row in rows:
+                self._note(row, said.get(row))
+            journal.write(json.dumps([rows, remarks]) + "\n")
             journal.flush()
             now = time.monotonic()
             if self.progress and (now - self.shown > 0.1 or self.done.all()):
                 self.shown = now
                 self.progress("decoding pictures", int(self.done.sum()), len(self.wanted))
 
-    def _note(self, result: list[Any]) -> None:
-        row = result[0]
+    def _note(self, row: int, remark: list[Any] | None) -> None:
         self.done[row] = True
-        if len(result) == 3 and result[1] is not None:
-            self.reasons[row] = (result[1], result[2])
-        elif len(result) == 3:
-            for note in result[2].split("; "):
-                said = note.partition(":")[0] if note.startswith("animated") else note
-                self.notes[said] = self.notes.get(said, 0) + 1
+        if remark is None:
+            return
+        _, kind, said = remark
+        if kind is not None:
+            self.reasons[row] = (kind, said)
+            return
+        for note in said.split("; "):
+            short = note.partition(":")[0] if note.startswith("animated") else note
+            self.notes[short] = self.notes.get(short, 0) + 1
 
 
 class _Worker:
@@ -264,11 +293,11 @@ class _Worker:
         )  # fmt: skip
         self.waiting = b""
         self.hung = False
-        self._say({**told, "status": self.status_file.name})
+        self.say({**told, "status": self.status_file.name})
 
     def put(self, pictures: list[list[Any]], stop: threading.Event) -> list[list[Any]] | None:
-        """The results for these pictures; None when the process died or was killed, then see `culprit`."""
-        self._say(pictures)
+        """Remarks on these pictures; None when the process died or was killed, then see `culprit`."""
+        self.say(pictures)
         assert self.process.stdout is not None
         output = self.process.stdout
         while b"\n" not in self.waiting:
@@ -287,8 +316,8 @@ class _Worker:
                     self.process.kill()
                     return None
         line, _, self.waiting = self.waiting.partition(b"\n")
-        results: list[list[Any]] = json.loads(line)
-        return results
+        remarks: list[list[Any]] = json.loads(line)
+        return remarks
 
     def culprit(self) -> tuple[int, tuple[str, str]]:
         """The picture it was at, and what happened."""
@@ -315,7 +344,7 @@ class _Worker:
         self.status.close()
         self.status_file.close()
 
-    def _say(self, value: Any) -> None:
+    def say(self, value: Any) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died; reading its answer will say so
             content = (json.dumps(value) + "\n").encode()

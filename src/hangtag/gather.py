@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +32,16 @@ __all__ = [
 ]
 
 
+def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
+    """What is asked where nobody can answer: an error that names every answer.
+
+    Raises:
+        UsageError: always.
+    """
+    either = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
+    raise UsageError(f"{question} {either}", "say which, with the option")
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the user said about the data beside where it is; None where nothing was said."""
@@ -41,7 +51,11 @@ class Asked:
     root: str | None = None
     classes: str | None = None
     group_by: str | None = None
-    choose: Choose = field(default=lambda question, answers: refuse(question, answers))
+    choose: Choose = refuse
+
+    def said(self) -> tuple[str | None, ...]:
+        """Everything but who answers."""
+        return (self.image_column, self.label_column, self.root, self.classes, self.group_by)
 
 
 @dataclass
@@ -52,7 +66,7 @@ class Gathered:
         name, kind: what to call the set, and how it was understood, in a few words.
         wanted, containers: the pictures and where their bytes are.
         labels, parts, groups: of each picture; parts None where nothing is said; groups None where none were asked for.
-        digest: of everything above that an edit would change.
+        digest: changes when a row or a file of a table is edited; a listing has its own.
         skipped: what was set aside without decoding it.
     """
 
@@ -65,16 +79,6 @@ class Gathered:
     groups: list[str] | None
     digest: str
     skipped: list[Skipped]
-
-
-def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
-    """What is asked where nobody can answer: an error that names every answer.
-
-    Raises:
-        UsageError: always.
-    """
-    either = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
-    raise UsageError(f"{question} {either}", "say which, with the option")
 
 
 def folder_listing(path: Path) -> tuple[Container, Listing]:
@@ -103,9 +107,6 @@ def from_listing(container: Container, listing: Listing, where: Path, asked: Ask
         raise DataError(f"{where}: there are no pictures in it{more}", "a folder for each class, with its pictures")
     names = [entry.name for entry in entries]
     layout = layout_of(names, str(where), asked.choose, asked.classes)
-    digest = hashlib.sha256(json.dumps(_lasting(container, where)).encode())
-    for entry in entries:
-        digest.update(f"{entry.name}\0{entry.size}\0{entry.stamp}\n".encode("utf-8", "surrogateescape"))
     return Gathered(
         where.name.removesuffix(".tar.gz").removesuffix(where.suffix) or where.resolve().name,
         f"{kind}, {layout.in_words}" if kind else layout.in_words,
@@ -114,7 +115,7 @@ def from_listing(container: Container, listing: Listing, where: Path, asked: Ask
         list(layout.labels),
         list(layout.parts),
         _groups_by_name(names, asked.group_by),
-        digest.hexdigest(),
+        "",
         listing.skipped,
     )
 
@@ -245,11 +246,6 @@ def _groups_by_column(table: Table, group_by: str | None, names: Sequence[str]) 
     if group_by is not None and group_by in table.columns:
         return [str(value) for value in table.columns[group_by]]
     return _groups_by_name(names, group_by)
-
-
-def _lasting(container: Container, where: Path) -> list[Any]:
-    """The container in words that are the same next time; an unpacked tar has another place each time."""
-    return ["tar", str(where.resolve())] if isinstance(container, Spans) else container.to_json()
 
 
 def _starts(path: Path, magic: bytes) -> bool:

@@ -7,6 +7,8 @@ itself, so that a picture is resized by the same code wherever the model runs.
 import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -50,10 +52,15 @@ FITS = ("squash", "pad", "crop")
 _LARGEST_16_BIT = 65_535
 _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+_PLAIN = ("PNG", "JPEG")
+_ALTERING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp", "transparency", "loop", "duration"}
+"""What a PNG or JPEG file says when its pixels are not yet the picture."""
+
 _FAR_FROM_GREY = 24  # grey levels between a pixel's strongest and weakest channel; JPEG noise stays below
 _SOME_PIXELS = 0.01
 _VIA = {"LAB": "RGB", "La": "LA"}  # modes that Pillow converts one step at a time only
 _opening = threading.Lock()  # warning filters are process-wide
+_alone = False
 
 
 @dataclass(frozen=True)
@@ -140,11 +147,26 @@ def examine(content: bytes, name: str, background: int = 255) -> Examined:
         raise PictureError(f"{name}: the file is empty", "replace it with a real picture")
     with _open(content, name) as opened:
         kind = f"{opened.format} {opened.mode}"
+        if opened.format in _PLAIN and opened.mode in ("L", "RGB"):
+            pixels = _plain_pixels(opened, name)
+            if pixels is not None:
+                return Examined(pixels, pixels.ndim == 3 and carries_colour(pixels), False, kind, ())
         grey = opened.mode in _GREY_MODES
         spec = ImageSpec(1, 1, _GREY_CHANNELS if grey else _COLOUR_CHANNELS, background)
         pixels, notes = _from_pil(opened, spec, name)
     transparent = any(note.startswith("transparency") for note in notes)
     return Examined(pixels, not grey and carries_colour(pixels), transparent, kind, notes)
+
+
+def _plain_pixels(opened: Image.Image, name: str) -> NDArray[np.uint8] | None:
+    """The pixels of a picture that is neither turned, transparent nor animated; None for one that may be."""
+    if not _ALTERING.isdisjoint(opened.info) or getattr(opened, "n_frames", 1) > 1:
+        return None
+    try:
+        opened.load()
+    except Exception as error:  # as in _from_pil
+        raise _damaged(name, error) from error
+    return np.asarray(opened) if _ALTERING.isdisjoint(opened.info) and 0 not in opened.size else None
 
 
 def in_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -266,9 +288,7 @@ def _content(picture: object, name: str) -> bytes:
 
 def _open(content: bytes, name: str) -> Image.Image:
     try:
-        with _opening, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong with a file is raised; remarks about it help nobody
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with _filtered_warnings():
             opened = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(name, "far more") from None
@@ -282,6 +302,29 @@ def _open(content: bytes, name: str) -> Image.Image:
     if opened.width * opened.height > MAX_PIXELS:
         raise _too_large(name, f"{opened.width}x{opened.height}")
     return opened
+
+
+@contextmanager
+def _filtered_warnings() -> Iterator[None]:
+    """What is wrong with a file is raised; Pillow's remarks about it help nobody."""
+    if _alone:
+        yield
+        return
+    with _opening, warnings.catch_warnings():
+        _filter_warnings()
+        yield
+
+
+def _filter_warnings() -> None:
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def decode_alone() -> None:
+    """Say that this process does nothing but decode: warnings are filtered once, for good."""
+    global _alone  # noqa: PLW0603
+    _alone = True
+    _filter_warnings()
 
 
 def _too_large(name: str, size: str) -> PictureError:
@@ -305,9 +348,13 @@ def _from_pil(opened: Image.Image, spec: ImageSpec, name: str) -> tuple[NDArray[
     except PictureError as error:
         raise PictureError(f"{name}: {error.message}", error.hint) from None
     except Exception as error:  # as above: a truncated body surfaces here
-        reason = "truncated or damaged" if "truncated" in str(error) else f"damaged ({error})"
-        raise PictureError(f"{name}: {reason} picture", "save or download it again") from error
+        raise _damaged(name, error) from error
     return np.asarray(flat, dtype=np.uint8), (*notes, *colour_notes)
+
+
+def _damaged(name: str, error: Exception) -> PictureError:
+    reason = "truncated or damaged" if "truncated" in str(error) else f"damaged ({error})"
+    return PictureError(f"{name}: {reason} picture", "save or download it again")
 
 
 def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[Image.Image, list[str]]:

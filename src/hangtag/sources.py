@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from hangtag import cache, datasets
 from hangtag.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
 from hangtag.cache import Pictures
-from hangtag.containers import Skipped
+from hangtag.containers import Container, Listing, Skipped
 from hangtag.datasets import Progress
 from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT
-from hangtag.decoding import decode_all
+from hangtag.decoding import Decoded, Pool
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.files import user_path, write_text
 from hangtag.folders import Choose, natural
@@ -214,8 +214,8 @@ def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None)
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
         return _of_idx(path, size, progress)
-    parquet = sorted(path.rglob("*.parquet"))
     container, listing = folder_listing(path)
+    parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
     pictures = any("/" in entry.name and entry.name.lower().endswith(_PICTURE_ENDINGS) for entry in listing.entries)
     if parquet and not pictures:
         return _of_table(parquet, path, asked, size, progress)
@@ -225,7 +225,7 @@ def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None)
         return _of_table(tables[:1], tables[0], asked, size, progress)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _of_array_parts(read_npy(path), path, "a pair of .npy files", size)
-    return _decoded(from_listing(container, listing, path, asked, ""), str(path), size, progress)
+    return _listed(container, listing, path, "", asked, size, progress)
 
 
 _PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm")
@@ -246,7 +246,7 @@ def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             container, listing = archive_listing(path, Path(temporary) / "tar")
             kind = "a zip file" if name.endswith(".zip") else "a tar file"
-            return _decoded(from_listing(container, listing, path, asked, kind), str(path), size, progress)
+            return _listed(container, listing, path, kind, asked, size, progress)
     raise DataError(
         f"{path}: is a file of a kind hangtag does not read",
         "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
@@ -267,7 +267,7 @@ def _of_table(paths: list[Path], where: Path, asked: Asked, size: _Size, progres
     table = read_table(paths, user_path(asked.root) if asked.root else None)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         gathered = from_table(table, where.stem, asked, _spool(temporary))
-        return _decoded(gathered, str(where), size, progress)
+        return _tabled(gathered, str(where.resolve()), asked, size, progress)
 
 
 def _of_object(what: Any, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
@@ -276,9 +276,9 @@ def _of_object(what: Any, asked: Asked, size: _Size, progress: Progress | None) 
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         if hasattr(what, "columns") or isinstance(what, Mapping):
             table = table_of_frame(what, user_path(asked.root) if asked.root else None)
-            return _decoded(from_table(table, "frame", asked, _spool(temporary)), "memory", size, progress)
+            return _tabled(from_table(table, "frame", asked, _spool(temporary)), "memory", asked, size, progress)
         if isinstance(what, Sequence) and len(what):
-            return _decoded(from_pairs(what, asked, _spool(temporary)), "memory", size, progress)
+            return _tabled(from_pairs(what, asked, _spool(temporary)), "memory", asked, size, progress)
     raise DataError(
         f"cannot read labelled images from {type(what).__name__}",
         "give a name, a path, a DataFrame, (images, labels), or a list of (picture, label)",
@@ -336,70 +336,117 @@ def _facts_of(images: Images) -> NDArray[Any]:
 # --- pictures --------------------------------------------------------------------------------------------------
 
 
-def _decoded(gathered: Gathered, origin: str, size: _Size, progress: Progress | None) -> LabelledImages:
-    """What was gathered, decoded now or before."""
-    key = hashlib.sha256(repr((cache.VERSION, gathered.digest, size)).encode()).hexdigest()[:32]
-    pictures = cache.open_pictures(key)
-    if pictures is None:
-        pictures = _decode(gathered, origin, key, size, progress)
-    skipped = (*gathered.skipped, *pictures.skipped)
-    if not len(pictures.good):
-        raise DataError(
-            f"{origin}: none of {len(gathered.wanted):,} pictures can be read: {_counted(skipped)}", "mend them"
-        )
-    good = pictures.good.tolist()
-    labels = [gathered.labels[row] for row in good]
-    names = tuple(sorted(set(labels), key=natural))
-    if len(names) < 2:
-        raise DataError(f"{origin}: there is only one class: {names[0]}", "a classifier needs at least two classes")
-    number = {name: index for index, name in enumerate(names)}
-    groups = None if gathered.groups is None else [gathered.groups[row] for row in good]
-    data = LabelledImages(
-        images=pictures.images,
-        labels=np.array([number[label] for label in labels], np.int64),
-        class_names=names,
-        name=gathered.name,
-        origin=origin,
-        parts=_parts([gathered.parts[row] for row in good]),
-        names=[gathered.wanted[row].name for row in good],
-        groups=None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64),
-        skipped=skipped,
-        notes=_notes(pictures, names, gathered, skipped),
-        facts=pictures.facts,
-        made_with=pictures.spec,
-    )
-    return replace(data, understood=_sentence(data, gathered.kind, pictures.facts))
+def _listed(
+    container: Container, listing: Listing, path: Path, kind: str, asked: Asked, size: _Size, progress: Progress | None
+) -> LabelledImages:
+    """Pictures in folders; what was understood of exactly these before is not thought about again."""
+    key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
+    found = cache.open_pictures(key)
+    if found is not None:
+        return _opened(found)
+    return _decoded(from_listing(container, listing, path, asked, kind), str(path), key, size, progress)
 
 
-def _decode(gathered: Gathered, origin: str, key: str, size: _Size, progress: Progress | None) -> Pictures:
+def _tabled(gathered: Gathered, origin: str, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+    key = _key(origin, gathered.digest, gathered.labels, gathered.parts, gathered.groups, asked.said(), size)
+    found = cache.open_pictures(key)
+    return _opened(found) if found is not None else _decoded(gathered, origin, key, size, progress)
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(repr((cache.VERSION, *parts)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _decoded(gathered: Gathered, origin: str, key: str, size: _Size, progress: Progress | None) -> LabelledImages:
+    """What was gathered, decoded into the cache, unless it cannot be learned from."""
     with cache.building(key, origin) as folder:
-        spec = _guess(gathered, folder, size)
-        while True:
-            found = decode_all(gathered.wanted, gathered.containers, spec, folder, cache.known_like(spec), progress)
-            facts = np.load(folder / "facts.npy", allow_pickle=False)
-            exact = choose_spec(facts, len(facts), size) if len(facts) else spec
-            if exact == spec:
-                break
-            (folder / "images.npy").unlink()  # the first pictures were not like the others: once more
-            spec = exact
+        spec, found, facts = _decode(gathered, folder, size, progress)
+        skipped = (*gathered.skipped, *found.skipped)
+        if not len(found.good):
+            raise DataError(
+                f"{origin}: none of {len(gathered.wanted):,} pictures can be read: {_counted(skipped)}", "mend them"
+            )
+        good = found.good.tolist()
+        labels = [gathered.labels[row] for row in good]
+        names = tuple(sorted(set(labels), key=natural))
+        if len(names) < 2:
+            raise DataError(f"{origin}: there is only one class: {names[0]}", "a classifier needs at least two classes")
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        order = np.argsort(facts["pixels"], kind="stable")
-        kept = _with_background(spec, images, order, facts) if size.spec is None and len(images) else spec
-        np.save(folder / "good.npy", found.good, allow_pickle=False)
-        cache.keep(folder, key, origin, {
-            "spec": kept.to_json(), "decoded_as": spec.to_json(), "notes": found.notes,
-            "skipped": [each.to_json() for each in found.skipped],
-        })  # fmt: skip
+        kept = spec
+        if size.spec is None:
+            kept = _with_background(spec, images, np.argsort(facts["pixels"], kind="stable"), facts)
+        del images
+        number = {name: index for index, name in enumerate(names)}
+        parts = [gathered.parts[row] for row in good]
+        groups = (
+            None
+            if gathered.groups is None
+            else np.unique([gathered.groups[row] for row in good], return_inverse=True)[1]
+        )
+        arrays = {
+            "labels": np.array([number[label] for label in labels], np.int64),
+            "parts": np.array(
+                [cache.PARTS_KEPT.index(each or "train") if any(parts) else -1 for each in parts], np.int8
+            ),
+            "groups": groups,
+        }
+        said = {
+            "what": origin, "name": gathered.name, "kind": gathered.kind, "classes": names,
+            "spec": kept.to_json(), "decoded_as": spec.to_json(),
+            "notes": _notes(kept, facts, found.notes, set(gathered.labels) - set(names), skipped),
+            "skipped": [each.to_json() for each in skipped],
+        }  # fmt: skip
+        cache.keep(folder, key, said, arrays, [gathered.wanted[row].name for row in good])
     cache.make_room(key)
     pictures = cache.open_pictures(key)
     if pictures is None:
         raise DataError(
-            f"{origin}: the decoded pictures vanished from the cache", "is something cleaning it? try again"
+            f"{origin}: the decoded pictures vanished from the cache", "is something clearing it? try again"
         )
-    return pictures
+    return _opened(pictures)
 
 
-def _guess(gathered: Gathered, folder: Path, size: _Size) -> ImageSpec:
+def _opened(found: Pictures) -> LabelledImages:
+    said = found.said
+    data = LabelledImages(
+        images=found.images,
+        labels=found.labels,
+        class_names=tuple(said["classes"]),
+        name=said["name"],
+        origin=said["what"],
+        parts={
+            name: np.flatnonzero(found.parts == number)
+            for number, name in enumerate(cache.PARTS_KEPT)
+            if (found.parts == number).any()
+        },
+        names=found.names,
+        groups=found.groups,
+        skipped=found.skipped,
+        notes=tuple(said["notes"]),
+        facts=found.facts,
+        made_with=ImageSpec(**said["spec"]),
+    )
+    return replace(data, understood=_sentence(data, said["kind"], found.facts))
+
+
+def _decode(
+    gathered: Gathered, folder: Path, size: _Size, progress: Progress | None
+) -> tuple[ImageSpec, Decoded, NDArray[Any]]:
+    """images.npy and facts.npy in the folder; a spec, what came of it, and the facts."""
+    with Pool(gathered.containers) as pool:
+        spec = _guess(pool, gathered, folder, size)
+        while True:
+            found = pool.decode(gathered.wanted, spec, folder, cache.known_like(spec), progress)
+            facts = np.load(folder / "facts.npy", allow_pickle=False)
+            exact = choose_spec(facts, len(facts), size) if len(facts) else spec
+            if exact == spec:
+                return spec, found, facts
+            (folder / "images.npy").unlink()  # the first pictures were not like the others: once more
+            spec = exact
+            (folder / "guess.json").write_text(json.dumps(spec.to_json()), encoding="utf-8")
+
+
+def _guess(pool: Pool, gathered: Gathered, folder: Path, size: _Size) -> ImageSpec:
     """A spec by some of the pictures, spread evenly."""
     if size.spec is not None:
         return size.spec
@@ -408,7 +455,7 @@ def _guess(gathered: Gathered, folder: Path, size: _Size) -> ImageSpec:
         return ImageSpec(**json.loads(said.read_text(encoding="utf-8")))
     step = max(1, len(gathered.wanted) // _LOOKED_AT)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-        decode_all(gathered.wanted[::step], gathered.containers, None, Path(temporary))
+        pool.decode(gathered.wanted[::step], None, Path(temporary))
         facts = np.load(Path(temporary) / "facts.npy", allow_pickle=False)
     spec = choose_spec(facts, len(gathered.wanted), size) if len(facts) else ImageSpec(32, 32)
     said.write_text(json.dumps(spec.to_json()), encoding="utf-8")
@@ -421,13 +468,6 @@ def _with_background(spec: ImageSpec, images: Images, order: NDArray[np.int64], 
         return spec
     few = images[np.sort(order[:: max(1, len(order) // 500)])]
     return replace(spec, background=ImageSpec.of(few).background)
-
-
-def _parts(said: list[str | None]) -> dict[str, NDArray[np.int64]]:
-    if not any(said):
-        return {}
-    found = np.array([part or "train" for part in said])
-    return {part: np.flatnonzero(found == part) for part in ("train", "validation", "test") if (found == part).any()}
 
 
 # --- in words --------------------------------------------------------------------------------------------------
@@ -451,23 +491,23 @@ def _sentence(data: LabelledImages, kind: str, facts: NDArray[Any]) -> str:
     )
 
 
-def _notes(pictures: Pictures, names: Sequence[str], gathered: Gathered, skipped: Sequence[Skipped]) -> tuple[str, ...]:
-    spec, notes = pictures.spec, []
-    first = (int(pictures.facts["height"][0]), int(pictures.facts["width"][0]))
-    if (np.ptp(pictures.facts["height"]) or np.ptp(pictures.facts["width"])) or first != (spec.height, spec.width):
+def _notes(
+    spec: ImageSpec, facts: NDArray[Any], changed: Mapping[str, int], gone: set[str], skipped: Sequence[Skipped]
+) -> list[str]:
+    notes = []
+    if (facts["height"] != spec.height).any() or (facts["width"] != spec.width).any():
         ways = {
             "squash": "proportions change a little",
             "pad": f"proportions kept, the rest filled with grey level {spec.background}",
             "crop": "proportions kept, edges cut off",
         }
         notes.append(f"pictures become {spec}: {ways[spec.fit]}")
-    notes += [f"{count:,} pictures: {note}" for note, count in pictures.notes.items() if note != "as before"]
-    gone = set(gathered.labels) - set(names)
+    notes += [f"{count:,} pictures: {note}" for note, count in changed.items() if note != "as before"]
     if gone:
         notes.append(f"no picture of {', '.join(sorted(gone)[:5])} can be read; not a class any more")
     if skipped:
         notes.append(f"set aside {len(skipped):,} files: {_counted(skipped)}")
-    return tuple(notes)
+    return notes
 
 
 def _counted(skipped: Sequence[Skipped]) -> str:
