@@ -38,7 +38,6 @@ LARGEST_FILE = 512_000_000
 """Bytes of one picture file; whatever claims to be larger is refused before it is read."""
 
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db"}
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz", ".7z", ".rar")
 _MOST_PACKED = 200  # times smaller than its content; PNG and JPEG members come to about 1, uncompressed BMP to 50
 _SMALL = 4_000_000  # bytes; whatever is smaller may be packed as well as it likes
 _PIECE = 1 << 20
@@ -127,26 +126,25 @@ class Folder:
         entries = found.entries
         for child in children:
             own = child.name
-            if own[0] == "." or own.lower() in _JUNK:
+            if own[0] == "." or own in _JUNK or own.lower() in _JUNK:
                 continue
             name = prefix + own
             try:
-                if child.is_symlink() and not self._may_follow(child, folder, name, found, real_root, above):
+                if child.is_file(follow_symlinks=False):
+                    status = child.stat(follow_symlinks=False)
+                    entries.append(Entry(name, status.st_size, status.st_mtime_ns, name))
+                elif child.is_symlink() and not self._may_follow(child, folder, name, found, real_root, above):
                     continue
-                if child.is_dir():
+                elif child.is_dir():
                     real = above | {os.path.realpath(child.path)} if child.is_symlink() else above
                     self._walk(child.path, f"{name}/", found, real_root, real)
-                    continue
-                status = child.stat()
+                elif child.is_file():
+                    status = child.stat()
+                    entries.append(Entry(name, status.st_size, status.st_mtime_ns, name))
+                else:
+                    found.refuse(name, "not a file", "a device, pipe, socket or a link to nothing")
             except OSError as error:
                 found.refuse(name, "cannot be read", error.strerror or "the system refuses")
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                found.refuse(name, "not a file", "a device, pipe or socket")
-            elif own.lower().endswith(_ARCHIVES):
-                found.refuse(name, "archive", "an archive inside the data: give it to hangtag by itself")
-            else:
-                entries.append(Entry(name, status.st_size, status.st_mtime_ns, name))
 
     @staticmethod
     def _may_follow(
@@ -310,8 +308,6 @@ def _refused(name: str, found: Listing) -> bool:
     parts = name.replace("\\", "/").split("/")
     if ".." in parts or parts[0] == "" or (len(parts[0]) == 2 and parts[0][1] == ":"):
         found.refuse(name, "name outside", "a name that leads outside the archive")
-    elif name.lower().endswith(_ARCHIVES):
-        found.refuse(name, "archive", "an archive inside an archive: unpack it yourself")
     else:
         return False
     return True

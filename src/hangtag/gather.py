@@ -42,6 +42,9 @@ def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
     raise UsageError(f"{question} {either}", "say which, with the option")
 
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the user said about the data beside where it is; None where nothing was said."""
@@ -101,9 +104,11 @@ def from_listing(container: Container, listing: Listing, where: Path, asked: Ask
         DataError: there are none, or they lie in no folders.
         UsageError: folders that can be read in two ways.
     """
+    inside = [entry.name for entry in listing.entries if entry.name.lower().endswith(_ARCHIVES)]
+    skipped = [*listing.skipped, *(Skipped(name, "archive", "an archive inside: give it by itself") for name in inside)]
     entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
     if not entries:
-        more = f" ({listing.skipped[0].name}: {listing.skipped[0].reason})" if listing.skipped else ""
+        more = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
         raise DataError(f"{where}: there are no pictures in it{more}", "a folder for each class, with its pictures")
     names = [entry.name for entry in entries]
     layout = layout_of(names, str(where), asked.choose, asked.classes)
@@ -116,7 +121,7 @@ def from_listing(container: Container, listing: Listing, where: Path, asked: Ask
         list(layout.parts),
         _groups_by_name(names, asked.group_by),
         "",
-        listing.skipped,
+        skipped,
     )
 
 

@@ -51,6 +51,7 @@ _SIDES = (128, 96, 64, 48, 32)
 _PIXELS = 150_000_000  # of a whole set, by which the side is chosen: 10,000 pictures at 96, 60,000 at 48
 _LOOKED_AT = 200  # pictures that a first guess is made of
 _SAME_ASPECT = 1.1  # proportions that differ by less may be squashed
+_PART_NUMBERS = {part: number for number, part in enumerate(cache.PARTS_KEPT)}
 _TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 _TARS = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 
@@ -220,8 +221,7 @@ def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None)
     if parquet and not pictures:
         return _of_table(parquet, path, asked, size, progress)
     tables = [file for file in files if file.suffix.lower() in _TABLES and file.stem.lower() in _TABLE_NAMES]
-    top = {entry.name.split("/")[0] for entry in listing.entries if "/" in entry.name}
-    if tables and (len(top) < 2 or asked.label_column):
+    if tables and (asked.label_column or len({e.name.split("/")[0] for e in listing.entries if "/" in e.name}) < 2):
         return _of_table(tables[:1], tables[0], asked, size, progress)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _of_array_parts(read_npy(path), path, "a pair of .npy files", size)
@@ -378,16 +378,13 @@ def _decoded(gathered: Gathered, origin: str, key: str, size: _Size, progress: P
         del images
         number = {name: index for index, name in enumerate(names)}
         parts = [gathered.parts[row] for row in good]
-        groups = (
-            None
-            if gathered.groups is None
-            else np.unique([gathered.groups[row] for row in good], return_inverse=True)[1]
-        )
+        groups = None
+        if gathered.groups is not None:
+            groups = np.unique([gathered.groups[row] for row in good], return_inverse=True)[1].astype(np.int64)
+        divided = any(parts)
         arrays = {
             "labels": np.array([number[label] for label in labels], np.int64),
-            "parts": np.array(
-                [cache.PARTS_KEPT.index(each or "train") if any(parts) else -1 for each in parts], np.int8
-            ),
+            "parts": np.array([_PART_NUMBERS[each or "train"] if divided else -1 for each in parts], np.int8),
             "groups": groups,
         }
         said = {
