@@ -29,6 +29,7 @@ __all__ = [
     "PARTS_KEPT",
     "VERSION",
     "Entry",
+    "KeptNames",
     "Pictures",
     "building",
     "clear",
@@ -38,6 +39,8 @@ __all__ = [
     "make_room",
     "most_bytes",
     "open_pictures",
+    "remember",
+    "remembered",
 ]
 
 PARTS_KEPT = ("train", "validation", "test")
@@ -46,7 +49,7 @@ VERSION = 1
 """Of the entries' layout; entries of another are not looked at."""
 
 _MOST_GIGABYTES = 20.0
-_PICTURES, _SETS = "pictures", "datasets"
+_PICTURES, _SETS, _ALIASES = "pictures", "datasets", "names"
 _MOST_KNOWN = 16  # earlier entries searched for content that was decoded before
 _ABANDONED = 7 * 86_400  # seconds after which an interrupted decoding is given up
 
@@ -184,6 +187,22 @@ def keep(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remember(alias: str, key: str) -> None:
+    """That what has this quickly made name is the entry `key`."""
+    home = cache_home(_ALIASES)
+    with contextlib.suppress(SaveError):  # it only costs time
+        make_folder(home)
+        write_bytes(home / alias, key.encode(), sync=False)
+
+
+def remembered(alias: str) -> str | None:
+    """The entry that was remembered under a quickly made name."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        key = (cache_home(_ALIASES) / alias).read_text(encoding="ascii")
+        return key if key.isalnum() else None
+    return None
+
+
 def known_like(spec: ImageSpec) -> list[Path]:
     """Entries made for the same spec, newest first, whose pictures need not be decoded again."""
     found = []
@@ -214,6 +233,7 @@ def clear() -> int:
     found = entries()
     for entry in found:
         shutil.rmtree(entry.path, ignore_errors=True)
+    shutil.rmtree(cache_home(_ALIASES), ignore_errors=True)
     return sum(entry.bytes for entry in found)
 
 

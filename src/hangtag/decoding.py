@@ -75,7 +75,7 @@ class Pool:
     def __init__(self, containers: Sequence[Container], workers: int | None = None) -> None:
         self.told = {"containers": [container.to_json() for container in containers], "memory": _MEMORY}
         self.count = workers or _cores()
-        self.idle: list[_Worker] = []
+        self.idle = [_Worker(self.told) for _ in range(self.count)]
 
     def __enter__(self) -> "Pool":
         return self

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from hangtag.errors import PictureError
 
@@ -52,6 +53,7 @@ FITS = ("squash", "pad", "crop")
 _LARGEST_16_BIT = 65_535
 _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+_PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = ("PNG", "JPEG")
 _ALTERING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp", "transparency", "loop", "duration"}
 """What a PNG or JPEG file says when its pixels are not yet the picture."""
@@ -289,7 +291,10 @@ def _content(picture: object, name: str) -> bytes:
 def _open(content: bytes, name: str) -> Image.Image:
     try:
         with _filtered_warnings():
-            opened = Image.open(io.BytesIO(content), formats=FORMATS)
+            if content.startswith(_PNG):  # as Image.open does, without trying what else it might be
+                opened: Image.Image = PngImageFile(io.BytesIO(content))
+            else:
+                opened = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(name, "far more") from None
     except UnidentifiedImageError:

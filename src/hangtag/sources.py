@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hangtag import cache, datasets
 from hangtag.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
 from hangtag.cache import Pictures
-from hangtag.containers import Container, Listing, Skipped
+from hangtag.containers import Container, Listing, Skipped, quick_digest
 from hangtag.datasets import Progress
 from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT
 from hangtag.decoding import Decoded, Pool
@@ -212,6 +212,17 @@ def _of_path(path: Path, said: str, asked: Asked, size: _Size, progress: Progres
 
 
 def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+    digest = quick_digest(str(path))
+    alias = _key(str(path.resolve()), digest, asked.said(), size) if digest else None
+    if alias is not None and (known := cache.remembered(alias)) and (kept := cache.open_pictures(known)):
+        return _opened(kept)
+    data = _of_whole_folder(path, asked, size, progress)
+    if alias is not None and isinstance(data.names, cache.KeptNames):
+        cache.remember(alias, data.names.path.parent.name)
+    return data
+
+
+def _of_whole_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
         return _of_idx(path, size, progress)
@@ -342,25 +353,31 @@ def _listed(
     """Pictures in folders; what was understood of exactly these before is not thought about again."""
     key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
     found = cache.open_pictures(key)
-    if found is not None:
-        return _opened(found)
-    return _decoded(from_listing(container, listing, path, asked, kind), str(path), key, size, progress)
+    if found is None:
+        with Pool([container]) as pool:
+            return _decoded(pool, from_listing(container, listing, path, asked, kind), str(path), key, size, progress)
+    return _opened(found)
 
 
 def _tabled(gathered: Gathered, origin: str, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     key = _key(origin, gathered.digest, gathered.labels, gathered.parts, gathered.groups, asked.said(), size)
     found = cache.open_pictures(key)
-    return _opened(found) if found is not None else _decoded(gathered, origin, key, size, progress)
+    if found is None:
+        with Pool(gathered.containers) as pool:
+            return _decoded(pool, gathered, origin, key, size, progress)
+    return _opened(found)
 
 
 def _key(*parts: object) -> str:
     return hashlib.sha256(repr((cache.VERSION, *parts)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def _decoded(gathered: Gathered, origin: str, key: str, size: _Size, progress: Progress | None) -> LabelledImages:
+def _decoded(
+    pool: Pool, gathered: Gathered, origin: str, key: str, size: _Size, progress: Progress | None
+) -> LabelledImages:
     """What was gathered, decoded into the cache, unless it cannot be learned from."""
     with cache.building(key, origin) as folder:
-        spec, found, facts = _decode(gathered, folder, size, progress)
+        spec, found, facts = _decode(pool, gathered, folder, size, progress)
         skipped = (*gathered.skipped, *found.skipped)
         if not len(found.good):
             raise DataError(
@@ -427,20 +444,19 @@ def _opened(found: Pictures) -> LabelledImages:
 
 
 def _decode(
-    gathered: Gathered, folder: Path, size: _Size, progress: Progress | None
+    pool: Pool, gathered: Gathered, folder: Path, size: _Size, progress: Progress | None
 ) -> tuple[ImageSpec, Decoded, NDArray[Any]]:
     """images.npy and facts.npy in the folder; a spec, what came of it, and the facts."""
-    with Pool(gathered.containers) as pool:
-        spec = _guess(pool, gathered, folder, size)
-        while True:
-            found = pool.decode(gathered.wanted, spec, folder, cache.known_like(spec), progress)
-            facts = np.load(folder / "facts.npy", allow_pickle=False)
-            exact = choose_spec(facts, len(facts), size) if len(facts) else spec
-            if exact == spec:
-                return spec, found, facts
-            (folder / "images.npy").unlink()  # the first pictures were not like the others: once more
-            spec = exact
-            (folder / "guess.json").write_text(json.dumps(spec.to_json()), encoding="utf-8")
+    spec = _guess(pool, gathered, folder, size)
+    while True:
+        found = pool.decode(gathered.wanted, spec, folder, cache.known_like(spec), progress)
+        facts = np.load(folder / "facts.npy", allow_pickle=False)
+        exact = choose_spec(facts, len(facts), size) if len(facts) else spec
+        if exact == spec:
+            return spec, found, facts
+        (folder / "images.npy").unlink()  # the first pictures were not like the others: once more
+        spec = exact
+        (folder / "guess.json").write_text(json.dumps(spec.to_json()), encoding="utf-8")
 
 
 def _guess(pool: Pool, gathered: Gathered, folder: Path, size: _Size) -> ImageSpec:
