@@ -33,7 +33,7 @@ from hangtag.models import build as build_network
 from hangtag.predictor import Predictor, load
 from hangtag.recipes import RECIPES, Recipe, find_recipe
 from hangtag.runs import now, versions
-from hangtag.splits import stratified
+from hangtag.splits import split_of
 from hangtag.steps import has_bfloat16
 from hangtag.train import Epoch, choose_device, train
 
@@ -115,11 +115,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             keeper: saves checkpoints when it finds that due.
             resume: go on from here, with the `history` of the epochs before.
         """
-        data = self._prepare(X, y)
+        given = self._prepare(X, y)
         recipe = self._recipe()
         device = choose_device(self.device)
-        _enough_images(recipe, data)
-        self.split_ = stratified(data.labels, recipe.validation, split_seed_of(self))
+        _enough_images(recipe, given)
+        data, self.split_ = split_of(given, recipe.validation, split_seed_of(self))
         recipe = self.recipe_ = self._balanced(recipe, data, device)
         self.network_ = self._network(data, recipe)
         self.history_: list[Epoch] = list(history)
@@ -228,7 +228,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def _prepare(self, X: LabelledImages | Images, y: Any) -> LabelledImages:
         if isinstance(X, LabelledImages):
-            data = X.train
+            data = X
+            if X.parts and "train" not in X.parts:
+                raise DataError(f"{X.name} has no training part", f"it has {', '.join(X.parts)}")
             self.classes_: NDArray[Any] = np.arange(len(data.class_names))
         else:
             if y is None:
@@ -237,7 +239,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             self.classes_ = np.unique(np.asarray(y))
         self.class_names_ = data.class_names
         self.spec_ = data.spec
-        self._data_summary = {"name": data.name, "fingerprint": data.fingerprint, "images": len(data)}
+        train = data.train
+        self._data_summary = {"name": train.name, "fingerprint": train.fingerprint, "images": len(train)}
         return data
 
     def _recipe(self) -> Recipe:
@@ -261,7 +264,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         notes = [balance_in_words(chosen, counts, data.class_names)]
         if recipe.bfloat16 and not has_bfloat16(device.type):
             notes.append("this processor has no bfloat16 products in hardware: training in float32, slower")
-        self.notes_ = [note for note in notes if note]
+        self.notes_ = [note for note in (*notes, *self.split_.notes) if note]
         return replace(recipe, balance=chosen)
 
     def _network_name(self) -> str:
@@ -291,6 +294,8 @@ def _enough_images(recipe: Recipe, data: LabelledImages) -> None:
 
     A named recipe's own batch shrinks to small data; one that was asked for does not.
     """
+    validates = recipe.validation and "validation" not in data.parts
+    data = data.train
     own = RECIPES.get(recipe.name)
     if recipe.batch_size > len(data) and (own is None or own.batch_size != recipe.batch_size):
         raise UsageError(
@@ -298,7 +303,7 @@ def _enough_images(recipe: Recipe, data: LabelledImages) -> None:
             f"use a smaller one: --batch-size {max(1, len(data) // 10)}",
         )
     counts = data.counts()
-    if recipe.validation and (counts == 1).any():
+    if validates and (counts == 1).any():
         names = [data.class_names[index] for index in np.flatnonzero(counts == 1)]
         raise DataError(
             f"{'classes' if len(names) > 1 else 'class'} {', '.join(names[:5])}: one image, which cannot both train "
@@ -312,4 +317,4 @@ def _part(data: LabelledImages, positions: NDArray[np.int64]) -> tuple[Images | 
     labels = data.labels[positions]
     if data.images.nbytes > _IN_MEMORY and mapping_of(data.images) is not None:
         return Rows(data.images, positions), labels
-    return (data.images if len(positions) == len(data) else data.images[positions]), labels
+    return data.images[positions], labels

@@ -25,13 +25,14 @@ __all__ = [
     "Folder",
     "Listing",
     "ParquetColumn",
+    "Scan",
     "Skipped",
     "Spans",
     "Zip",
     "container_of",
     "is_junk",
     "need_pyarrow",
-    "quick_digest",
+    "scan",
     "tar_listing",
 ]
 
@@ -87,13 +88,17 @@ class Listing:
         return self
 
 
-def quick_digest(root: str) -> str | None:
-    """SHA-256 of the names, sizes and times of all files under a folder; None where there are links.
+class Scan(NamedTuple):
+    """Every file under a folder that holds no links: digest of names, sizes and times; the files by folder."""
 
-    It is made in a third of the time of a `Listing`, to know again what was listed before.
-    """
+    digest: str
+    files: list[tuple[str, list[str]]]
+
+
+def scan(root: str) -> Scan | None:
+    """A quick look at a folder, to know again what was listed before; None where there are links or closed doors."""
     digest = hashlib.sha256()
-    waiting = [root]
+    waiting, files = [root], []
     try:
         while waiting:
             folder = waiting.pop()
@@ -108,10 +113,11 @@ def quick_digest(root: str) -> str | None:
                     return None
             found.sort()
             waiting += sorted(folders)
+            files.append((folder, found))
             digest.update("\n".join([folder, *found]).encode("utf-8", "surrogateescape"))
     except OSError:
         return None
-    return digest.hexdigest()
+    return Scan(digest.hexdigest(), files)
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,11 @@ class Folder:
 
     root: str
 
-    def listing(self) -> Listing:
+    def listing(self, scanned: Scan | None = None) -> Listing:
         found = Listing()
+        if scanned is not None:
+            self._take(scanned, found)
+            return found.sorted()
         self._walk(self.root, "", found, os.path.realpath(self.root), frozenset())
         return found.sorted()
 
@@ -144,6 +153,17 @@ class Folder:
 
     def to_json(self) -> list[str]:
         return ["folder", self.root]
+
+    def _take(self, scanned: Scan, found: Listing) -> None:
+        for folder, files in scanned.files:
+            prefix = folder[len(self.root) :].strip("/")
+            if prefix and any(is_junk(part) for part in prefix.split("/")):
+                continue
+            prefix = f"{prefix}/" if prefix else ""
+            for line in files:
+                own, size, stamp = line.split("\0")
+                if own[0] != "." and own not in _JUNK and own.lower() not in _JUNK:
+                    found.entries.append(Entry(prefix + own, int(size), int(stamp), prefix + own))
 
     def _walk(self, folder: str, prefix: str, found: Listing, real_root: str, above: frozenset[str]) -> None:
         try:

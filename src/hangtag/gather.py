@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from hangtag.containers import Container, Folder, Listing, Skipped, Spans, Zip, tar_listing
+from hangtag.containers import Container, Folder, Listing, Scan, Skipped, Spans, Zip, tar_listing
 from hangtag.decoding import Wanted
 from hangtag.errors import DataError, UsageError
 from hangtag.folders import PARTS, Choose, is_picture_name, layout_of
@@ -84,9 +84,9 @@ class Gathered:
     skipped: list[Skipped]
 
 
-def folder_listing(path: Path) -> tuple[Container, Listing]:
+def folder_listing(path: Path, scanned: Scan | None = None) -> tuple[Container, Listing]:
     folder = Folder(str(path))
-    return folder, folder.listing()
+    return folder, folder.listing(scanned)
 
 
 def archive_listing(path: Path, unpacked: Path) -> tuple[Container, Listing]:

@@ -165,10 +165,13 @@ def _plain_pixels(opened: Image.Image, name: str) -> NDArray[np.uint8] | None:
     if not _ALTERING.isdisjoint(opened.info) or getattr(opened, "n_frames", 1) > 1:
         return None
     try:
-        opened.load()
+        content = opened.tobytes()
     except Exception as error:  # as in _from_pil
         raise _damaged(name, error) from error
-    return np.asarray(opened) if _ALTERING.isdisjoint(opened.info) and 0 not in opened.size else None
+    if not _ALTERING.isdisjoint(opened.info) or 0 in opened.size:  # some of it may stand behind the pixels
+        return None
+    shape = (opened.height, opened.width) if opened.mode == "L" else (opened.height, opened.width, 3)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def in_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

@@ -24,9 +24,9 @@ from hangtag.models import NETWORKS, layers, parameter_count
 from hangtag.predictor import load
 from hangtag.recipes import Recipe
 from hangtag.runs import TRAINING, Lock, Run, machine, new_run, now, unfinished, versions
-from hangtag.sources import read
+from hangtag.sources import read, write_skipped
 from hangtag.speed import speed_of
-from hangtag.splits import stratified
+from hangtag.splits import split_of
 from hangtag.train import Epoch, choose_device
 
 __all__ = [
@@ -80,7 +80,7 @@ class Training:
     """
 
     def __init__(
-        self, classifier: ImageClassifier, data: LabelledImages, source: dict[str, str | None], out: Path | None
+        self, classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any], out: Path | None
     ) -> None:
         self.classifier, self.data = classifier, data
         config = self.config_of(classifier, data, source)
@@ -97,9 +97,11 @@ class Training:
         self.held = self.run.lock()  # before the config says that there is something to go on with
         self.config: dict[str, Any] = config
         self.run.write_config(config)
+        if data.skipped:
+            write_skipped(data, self.run.path / "skipped.csv")
 
     @staticmethod
-    def config_of(classifier: ImageClassifier, data: LabelledImages, source: dict[str, str | None]) -> dict[str, Any]:
+    def config_of(classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any]) -> dict[str, Any]:
         """What a run folder says about its training from the beginning."""
         return {
             "hangtag": versions().get("hangtag"),
@@ -221,13 +223,14 @@ class Training:
     def _judged(self) -> tuple[str, LabelledImages]:
         if "test" in self.data.parts:
             return "test", self.data.test
-        held_out = self.classifier.split_.validation
-        if not len(held_out):
+        classifier = self.classifier
+        images, split = split_of(self.data, classifier.recipe_.validation, split_seed_of(classifier))
+        if not len(split.validation):
             raise DataError(
                 "there are no images to judge the model on: no test part, and this recipe holds none out",
                 "use another recipe, or data with a test part",
             )
-        return "validation", self.data.train.take(held_out)
+        return "validation", images.take(split.validation)
 
     def _complete(self, content: bytes) -> None:
         classifier = self.classifier
@@ -331,7 +334,7 @@ def read_again(run: Run) -> LabelledImages:
     """The data a run was made from, proved to be the same by its fingerprint."""
     config = run.config()
     source = config.get("source", {})
-    data = read(source.get("what") or config["data"]["name"], source.get("path"))
+    data = read(source.get("what") or config["data"]["name"], source.get("path"), **source.get("options", {}))
     if data.fingerprint != config["data"]["fingerprint"]:
         raise DataError(
             f"{data.name} changed since this run: fingerprint {data.fingerprint[:12]}, then "
@@ -346,8 +349,8 @@ def judged_part(run: Run, data: LabelledImages) -> tuple[str, LabelledImages]:
     if "test" in data.parts:
         return "test", data.test
     config = run.config()
-    split = stratified(data.train.labels, config["recipe"]["validation"], config.get("split_seed", config["seed"]))
-    return "validation", data.train.take(split.validation)
+    images, split = split_of(data, config["recipe"]["validation"], config.get("split_seed", config["seed"]))
+    return "validation", images.take(split.validation)
 
 
 def _weights(network: nn.Module) -> bytes:
@@ -360,4 +363,6 @@ def _weights(network: nn.Module) -> bytes:
 
 def _describe(data: LabelledImages) -> dict[str, Any]:
     counts = {name: data.part(name).counts().tolist() for name in data.parts}
-    return {**data.to_json(), "counts": counts or {"train": data.counts().tolist()}}
+    said = data.to_json()
+    said["skipped"] = len(data.skipped)
+    return {**said, "counts": counts or {"train": data.counts().tolist()}}

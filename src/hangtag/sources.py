@@ -8,7 +8,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from hangtag import cache, datasets
 from hangtag.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
 from hangtag.cache import Pictures
-from hangtag.containers import Container, Listing, Skipped, quick_digest
+from hangtag.containers import Container, Listing, Scan, Skipped, scan
 from hangtag.datasets import Progress
 from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT
 from hangtag.decoding import Decoded, Pool
@@ -206,27 +205,27 @@ def _of_path(path: Path, said: str, asked: Asked, size: _Size, progress: Progres
         return _of_folder(path, asked, size, progress)
     if is_file:
         return _of_file(path, asked, size, progress)
-    if os.sep in said or "." in said:
-        raise DataError(f"{path}: no such file or folder", f"looked in {Path.cwd()}; check the spelling")
     raise UnknownName.among("data set", said, datasets.NAMED, ", or a folder, archive or table of your own")
 
 
 def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
-    digest = quick_digest(str(path))
-    alias = _key(str(path.resolve()), digest, asked.said(), size) if digest else None
+    scanned = scan(str(path))
+    alias = _key(str(path.resolve()), scanned.digest, asked.said(), size) if scanned else None
     if alias is not None and (known := cache.remembered(alias)) and (kept := cache.open_pictures(known)):
         return _opened(kept)
-    data = _of_whole_folder(path, asked, size, progress)
+    data = _of_whole_folder(path, scanned, asked, size, progress)
     if alias is not None and isinstance(data.names, cache.KeptNames):
         cache.remember(alias, data.names.path.parent.name)
     return data
 
 
-def _of_whole_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+def _of_whole_folder(
+    path: Path, scanned: Scan | None, asked: Asked, size: _Size, progress: Progress | None
+) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
         return _of_idx(path, size, progress)
-    container, listing = folder_listing(path)
+    container, listing = folder_listing(path, scanned)
     parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
     pictures = any("/" in entry.name and entry.name.lower().endswith(_PICTURE_ENDINGS) for entry in listing.entries)
     if parquet and not pictures:

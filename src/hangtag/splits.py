@@ -1,4 +1,7 @@
-"""Which images train and which validate: stratified by class, decided by one seed, and never the test images."""
+"""Which images train and which validate: stratified by class, decided by one seed and the content, never the test images.
+
+Pictures that belong together, the same picture among them, are never on both sides.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,28 +10,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UsageError
+from hangtag.labelled import LabelledImages
 
-__all__ = ["Split", "stratified"]
+__all__ = ["Split", "joined_groups", "split_of", "stratified"]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Positions of the training and of the validation images, both ascending."""
+    """Positions of the training and of the validation images, both in the order of their content.
+
+    Attributes:
+        given: whether the data came divided so.
+        notes: what had to be decided, in sentences.
+    """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
+    given: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"train": len(self.train), "validation": len(self.validation)}
+        return {
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "given": self.given,
+            **({"notes": list(self.notes)} if self.notes else {}),
+        }
 
 
-def stratified(labels: NDArray[np.int64], fraction: float, seed: int) -> Split:
-    """Hold out `fraction` of each class for validation; a class keeps at least one image to train on.
+def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[LabelledImages, Split]:
+    """The images that may train and validate, and which do what; a validation part that was given is used.
+
+    Content alone decides, not the order in which images were read.
+
+    Args:
+        fraction: of each class to hold out, where no validation part was given.
+    """
+    if "validation" in data.parts and "train" in data.parts:
+        trains = data.positions("train")
+        both = data.take(np.concatenate([trains, data.positions("validation")]), f"{data.name} (train)")
+        order = both.order
+        return both, Split(order[order < len(trains)], order[order >= len(trains)], given=True)
+    images = data.train
+    order = images.order
+    groups = _together(images)
+    found = stratified(images.labels[order], fraction, seed, None if groups is None else groups[order])
+    return images, Split(order[found.train], order[found.validation], notes=_notes(images, found, order))
+
+
+def stratified(labels: NDArray[np.int64], fraction: float, seed: int, groups: NDArray[np.int64] | None = None) -> Split:
+    """Hold out `fraction` of each class for validation; a class keeps at least one image (or group) to train on.
 
     Args:
         labels: (N,) int64.
         fraction: of each class, from 0 up to but not including 1; 0 holds out nothing.
         seed: the same seed and labels give the same split.
+        groups: (N,) int64, equal for images that stay together; a group goes with the class of its first image.
 
     >>> split = stratified(np.array([0] * 10 + [1] * 20), 0.1, seed=0)
     >>> len(split.train), len(split.validation)
@@ -37,10 +74,56 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int) -> Split:
     if not 0 <= fraction < 1:
         raise UsageError(f"validation fraction {fraction} is out of range", "give at least 0 and less than 1")
     random = np.random.default_rng(seed)
-    held_out = []
+    if groups is None:
+        firsts, group_of, sizes = np.arange(len(labels)), np.arange(len(labels)), np.ones(len(labels), np.int64)
+    else:
+        _, firsts, group_of, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    label_of = labels[firsts]
+    held_out = np.zeros(len(firsts), bool)
     for name in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == name))
-        count = min(len(members) - 1, max(1, round(len(members) * fraction))) if fraction else 0
-        held_out.append(members[:count])
-    validation = np.sort(np.concatenate(held_out)).astype(np.int64)
-    return Split(np.setdiff1d(np.arange(len(labels)), validation), validation)
+        members = random.permutation(np.flatnonzero(label_of == name))
+        images = int(sizes[members].sum())
+        if not fraction or len(members) < 2:
+            continue
+        count = min(images - 1, max(1, round(images * fraction)))
+        taken = np.cumsum(sizes[members]) <= count
+        if not taken.any():
+            taken[int(sizes[members].argmin())] = True  # every group is too large: the smallest one
+        held_out[members[taken][: len(members) - 1]] = True
+    out = held_out[group_of]
+    return Split(np.flatnonzero(~out), np.flatnonzero(out))
+
+
+def joined_groups(*groupings: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) groups such that images that share a group in any of the groupings share one here."""
+    label = np.arange(len(groupings[0]), dtype=np.int64)
+    numbered = [np.unique(groups, return_inverse=True)[1] for groups in groupings]
+    while True:
+        before = label
+        for groups in numbered:
+            least = np.full(int(groups.max(initial=-1)) + 1, len(label), np.int64)
+            np.minimum.at(least, groups, label)
+            label = least[groups]
+        if (label == before).all():
+            return label
+
+
+def _together(images: LabelledImages) -> NDArray[np.int64] | None:
+    """Groups that were given, joined with those of equal pictures; None where every image is on its own."""
+    contents = images.contents
+    same = np.unique(contents[:, 0] ^ (contents[:, 1] << np.uint64(1)), return_inverse=True)[1]
+    groupings = [each for each in (images.groups,) if each is not None]
+    if same.max(initial=-1) + 1 < len(images):
+        groupings.append(same)
+    return joined_groups(*groupings) if groupings else None
+
+
+def _notes(images: LabelledImages, found: Split, order: NDArray[np.int64]) -> tuple[str, ...]:
+    if not len(found.validation):
+        return ()
+    labels = images.labels[order]
+    counts = np.bincount(labels[found.validation], minlength=len(images.class_names))
+    missing = [name for name, count in zip(images.class_names, counts, strict=True) if not count]
+    if not missing:
+        return ()
+    return (f"no validation images of {', '.join(missing[:5])}: too few images, or all of one group",)
