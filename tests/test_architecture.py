@@ -11,7 +11,8 @@ import hangtag
 SOURCE = Path(hangtag.__file__).parent
 ORDER = (
     "errors", "files", "native", "mapped",
-    "images", "datasets", "sources", "splits", "models", "recipes", "balance", "peak",
+    "images", "sizing", "datasets", "containers", "folders", "decoder", "decoding", "cache", "tables", "arrays",
+    "labelled", "gather", "sources", "splits", "models", "recipes", "balance", "peak",
     "batches", "dense", "muon", "steps", "checkpoints", "train", "speed",
     "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle", "seeds", "budget",
     "figures", "page", "report", "lesson", "bench", "loggers", "screen", "cli",
@@ -21,8 +22,9 @@ MAY_IMPORT_LEAVES = {"cli": LEAVES, "report": {"figures", "page"}, "lesson": {"f
 HOMES = {
     "PIL": {"images"},
     "matplotlib": {"figures"},
-    "onnx": {"export"},
-    "onnxruntime": {"artifact"},
+    "onnx": {"export", "sizing", "decoding"},
+    "onnxruntime": {"artifact", "sizing"},
+    "pyarrow": {"containers", "tables"},
     "platformdirs": {"files"},
     "pooch": {"datasets"},
     "requests": {"datasets"},

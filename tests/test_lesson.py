@@ -7,8 +7,8 @@ import pytest
 
 import hangtag
 from hangtag.classifier import ImageClassifier
-from hangtag.lesson import Section, walk
 from hangtag.labelled import LabelledImages, export_folder
+from hangtag.lesson import Section, walk
 
 SHIRT_AND_FRIENDS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

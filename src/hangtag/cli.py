@@ -4,6 +4,8 @@ Errors become one line on stderr and an exit code in `main` alone: 2 for a reque
 failure, 130 for Ctrl-C. Heavy packages are imported inside the commands, so that `--help` stays quick.
 """
 
+import functools
+import inspect
 import json
 import os
 import shlex
@@ -13,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
     from hangtag.train import Epoch
 
 _BEGAN = time.perf_counter()
+_DATA_HELP = (
+    "A public set's name (fashion-mnist), or your own: a folder per class, a zip or tar of it, a table (.csv, .tsv, "
+    ".jsonl, .parquet), arrays (.npz, .npy, IDX)."
+)
 
 app = typer.Typer(
     name="hangtag",
@@ -48,7 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Data = Annotated[str, typer.Argument(help="A public set's name (fashion-mnist), or a folder that holds its files.")]
+Data = Annotated[str, typer.Argument(help=_DATA_HELP)]
 DataPath = Annotated[Path | None, typer.Option("--path", help="Take the set's files from this folder.")]
 RunName = Annotated[str, typer.Argument(help="A run folder, its name under runs/, or 'last'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
@@ -59,6 +65,61 @@ RecipeName = Annotated[
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images; the recipe's when not given.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same model.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The options that say how to read data, the same for every command that takes some."""
+
+    image_column: Annotated[str | None, typer.Option(help="The table's column of pictures.")] = None
+    label_column: Annotated[str | None, typer.Option(help="The table's column of labels.")] = None
+    root: Annotated[Path | None, typer.Option(help="Where the table's relative paths start.")] = None
+    classes: Annotated[str | None, typer.Option(help="Of nested folders, the classes: top or leaf.")] = None
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="A column or regular expression on names: equal ones never on both sides of a split."),
+    ] = None
+    size: Annotated[str | None, typer.Option(help="Pixels of a side, or HEIGHTxWIDTH; chosen when not given.")] = None
+    fit: Annotated[str | None, typer.Option(help="Other proportions: squash, pad or crop; chosen when not given.")] = (
+        None
+    )
+    colour: Annotated[
+        bool | None, typer.Option("--colour/--grey", help="Whether the model sees colour; chosen when not given.")
+    ] = None
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a file that cannot be read.")] = False
+
+    def options(self) -> dict[str, Any]:
+        """What was given, as `read` takes it and JSON can hold it."""
+        given: dict[str, Any] = {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in vars(self).items()
+            if (value is not None and value is not False) or (name == "colour" and value is not None)
+        }
+        if self.classes not in (None, "top", "leaf"):
+            raise UsageError(f"--classes {self.classes}: neither top nor leaf", "say which folders are the classes")
+        if self.size is not None:
+            sides = self.size.lower().split("x")
+            if len(sides) > 2 or not all(side.isdigit() for side in sides):
+                raise UsageError(f"--size {self.size}: no size", "give pixels, 64, or height and width, 48x64")
+            given["size"] = int(sides[0]) if len(sides) == 1 else [int(side) for side in sides]
+        return given
+
+
+def _reads(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of `Reading` in place of its parameter `reading`."""
+
+    @functools.wraps(command)
+    def taking_options(**given: Any) -> Any:
+        names = [field.name for field in fields(Reading)]
+        return command(reading=Reading(**{name: given.pop(name) for name in names}), **given)
+
+    own = [each for each in inspect.signature(command).parameters.values() if each.name != "reading"]
+    options = [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in inspect.signature(Reading).parameters.values()
+    ]
+    taking_options.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    taking_options.__annotations__ = {each.name: each.annotation for each in (*own, *options)}
+    return taking_options
 
 
 @app.callback(invoke_without_command=True)
@@ -74,9 +135,11 @@ def hangtag_itself(
 @app.command(
     name="data",
     short_help="Fetch a data set and describe it.",
-    epilog="Example: hangtag data fashion-mnist --export shoes --part test --first 20",
+    epilog="Example: hangtag data photos/ --size 64",
 )
+@_reads
 def data_command(
+    reading: Reading,
     what: Data = "fashion-mnist",
     path: DataPath = None,
     export: Annotated[Path | None, typer.Option(help="Also write the images as PNG files, a folder per class.")] = None,
@@ -84,17 +147,24 @@ def data_command(
     first: Annotated[int | None, typer.Option(help="Export only the first so many.", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a data set, and say where it came from, how big it is, and its fingerprint."""
-    data = _read(what, path)
+    """Read data and say how it was understood, what was set aside and why, and its fingerprint."""
+    data = _read(what, path, reading)
     if export:
         _export(data.part(part).take(slice(first)), export)
     if as_json:
         return _print_json(data.to_json())
+    _say_understood(data)
     parts = ", ".join(f"{name} {len(data.part(name)):,}" for name in data.parts)
-    print(f"{data.name}: {len(data):,} images of {data.spec}, {len(data.class_names)} classes ({parts})")
+    parts = f" ({parts})" if parts else ""
+    print(f"{data.name}: {len(data):,} images of {data.spec}, {len(data.class_names)} classes{parts}")
     print(f"from         {data.origin}")
     print(f"size         {data.images.nbytes / 1e6:,.1f} MB of pixels")
     print(f"fingerprint  {data.fingerprint}")
+    if data.skipped:
+        from hangtag.sources import write_skipped
+
+        write_skipped(data, Path("skipped.csv"))
+        print(f"set aside    {len(data.skipped):,} files, see skipped.csv")
     return None
 
 
@@ -102,11 +172,14 @@ def data_command(
     short_help="Look at the images: pictures and a table of classes.",
     epilog="Example: hangtag look fashion-mnist --out pictures",
 )
-def look(what: Data = "fashion-mnist", path: DataPath = None, out: Out = None, as_json: AsJson = False) -> None:
+@_reads
+def look(
+    reading: Reading, what: Data = "fashion-mnist", path: DataPath = None, out: Out = None, as_json: AsJson = False
+) -> None:
     """Look at the images: two pictures, a table of the classes, and a contact sheet in the terminal."""
     from hangtag import figures, screen
 
-    data = _read(what, path)
+    data = _read(what, path, reading)
     folder = out or Path("pictures")
     make_folder(folder)
     train = data.train
@@ -120,6 +193,7 @@ def look(what: Data = "fashion-mnist", path: DataPath = None, out: Out = None, a
     if as_json:
         return _print_json({"classes": list(data.class_names), "counts": table, "pictures": [*pictures]})
     console = screen.console()
+    _say_understood(data)
     screen.print_class_table(console, data.class_names, table)
     screen.print_contact_sheet(console, data)
     for name in pictures:
@@ -158,10 +232,12 @@ def model(
     short_help="Train, verify and judge a classifier.",
     epilog="Example: hangtag train fashion-mnist --recipe tutorial --out runs/lesson",
 )
+@_reads
 def train(
+    reading: Reading,
     what: Annotated[
         str | None,
-        typer.Argument(help="A public set's name, or a folder that holds its files.", show_default="fashion-mnist"),
+        typer.Argument(help=_DATA_HELP, show_default="fashion-mnist"),
     ] = None,
     path: DataPath = None,
     recipe: RecipeName = None,
@@ -216,7 +292,7 @@ def train(
     changes = {
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
     }  # fmt: skip
-    asked = _Asked(what, path, recipe, changes, settings or [], seed, device, out)
+    asked = _Asked(what, path, reading, recipe, changes, settings or [], seed, device, out)
     if minutes is not None and (seeds is not None or resume is not None or recipe or settings or any(changes.values())):
         raise UsageError("--minutes chooses the recipe itself", "give it without other settings of the training")
     if seeds is not None:
@@ -244,7 +320,9 @@ def train(
 
 
 @app.command(short_help="Judge a run's model file again.", epilog="Example: hangtag evaluate last")
+@_reads
 def evaluate(
+    reading: Reading,
     run: RunName = "last",
     what: Annotated[str | None, typer.Argument(help="Other data to judge on; the run's own when not given.")] = None,
     path: DataPath = None,
@@ -255,7 +333,13 @@ def evaluate(
     from hangtag.lifecycle import judge
     from hangtag.runs import find_run
 
-    judged = judge(find_run(run), _read(what, path) if what or path else None)
+    found = find_run(run)
+    data = None
+    if what or path:
+        from hangtag.predictor import load
+
+        data = _read(what, path, reading, load(found.path).spec)
+    judged = judge(found, data)
     if as_json:
         return _print_json(judged.to_json())
     screen.print_evaluation(screen.console(), judged.evaluation, judged.part)
@@ -300,6 +384,29 @@ def report(run: RunName = "last") -> None:
 
     found = find_run(run)
     print(f"wrote {_write_report(found, read_again(found), judge(found))}")
+
+
+@app.command(
+    name="cache", short_help="Show or clear what hangtag keeps on disk.", epilog="Example: hangtag cache --clear"
+)
+def cache_command(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all of it; it is made again when needed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what hangtag keeps on disk: decoded pictures and public sets. HANGTAG_CACHE_GB bounds it (20)."""
+    from hangtag import cache, screen
+
+    if clear:
+        freed = cache.clear()
+        if as_json:
+            return _print_json({"freed_bytes": freed})
+        print(f"freed {freed / 1e6:,.1f} MB")
+        return None
+    found = cache.entries()
+    if as_json:
+        return _print_json({"most_bytes": cache.most_bytes(), "entries": [entry.to_json() for entry in found]})
+    screen.print_cache(screen.console(), found, cache.most_bytes())
+    return None
 
 
 @app.command(short_help="Measure this machine.", epilog="Example: hangtag bench --json > this-machine.json")
@@ -412,7 +519,7 @@ def _logger(name: str | None, training: "Training") -> "Logger | None":
 
 def _in_minutes(console: "Console", asked: "_Asked", minutes: float) -> "Training":
     """A training planned to end in this time; or one planned so before, and killed."""
-    data = _read(asked.what, asked.path)
+    data = asked.data()
     from hangtag.budget import plan
     from hangtag.classifier import ImageClassifier
     from hangtag.lifecycle import Training, planned_before
@@ -456,7 +563,7 @@ def _train_seeds(console: "Console", asked: "_Asked", count: int, as_json: bool)
     from hangtag.classifier import ImageClassifier
 
     classifier = ImageClassifier(recipe=asked.chosen(), seed=asked.seed or 0, device=asked.device)
-    data = _read(asked.what, asked.path)
+    data = asked.data()
     from hangtag import screen
     from hangtag.lifecycle import Training
     from hangtag.seeds import Seeds
@@ -487,6 +594,7 @@ class _Asked:
 
     what: str | None
     path: Path | None
+    reading: Reading
     recipe: str | None
     changes: Mapping[str, Any]
     settings: Sequence[str]
@@ -500,8 +608,19 @@ class _Asked:
         return find_recipe(with_settings(find_recipe(self.recipe or DEFAULT), self.settings), **self.changes)
 
     @property
-    def source(self) -> dict[str, str | None]:
-        return {"what": self.what or "fashion-mnist", "path": str(self.path) if self.path else None}
+    def source(self) -> dict[str, Any]:
+        from hangtag.datasets import NAMED
+
+        what = self.what or "fashion-mnist"
+        absolute = str(Path(what).resolve()) if Path(what).exists() and what not in NAMED else what
+        said: dict[str, Any] = {"what": absolute, "path": str(self.path) if self.path else None}
+        options = {name: value for name, value in self.reading.options().items() if name != "strict"}
+        return said | ({"options": options} if options else {})
+
+    def data(self) -> "LabelledImages":
+        data = _read(self.what, self.path, self.reading)
+        _say_understood(data, sys.stderr)
+        return data
 
 
 def _training(asked: _Asked) -> "Training":
@@ -510,7 +629,7 @@ def _training(asked: _Asked) -> "Training":
     from hangtag.classifier import ImageClassifier
 
     classifier = ImageClassifier(recipe=recipe, seed=asked.seed or 0, device=asked.device)
-    data = _read(asked.what, asked.path)
+    data = asked.data()
     from hangtag.lifecycle import Training
 
     return Training(classifier, data, asked.source, asked.out)
@@ -532,7 +651,7 @@ def _resumed(asked: _Asked, name: str) -> "Training":
     ]
     if asked.seed is not None and asked.seed != begun.get("seed"):
         differ.append(f"seed {begun.get('seed')} there, {asked.seed} here")
-    if asked.what is not None and asked.what != begun.get("source", {}).get("what"):
+    if asked.what is not None and asked.source["what"] != begun.get("source", {}).get("what"):
         differ.append(f"data {begun.get('source', {}).get('what')} there, {asked.what} here")
     if differ:
         raise UsageError(
@@ -557,12 +676,43 @@ def _classifier(recipe: str, epochs: int | None, seed: int, device: str) -> "Ima
     return ImageClassifier(recipe=recipe, epochs=epochs, seed=seed, device=device)
 
 
-def _read(what: str | None, path: Path | None) -> "LabelledImages":
+def _read(
+    what: str | None, path: Path | None, reading: Reading | None = None, spec: "ImageSpec | None" = None
+) -> "LabelledImages":
     from hangtag import screen
     from hangtag.sources import read
 
+    options = (reading or Reading()).options()
+    size = options.get("size")
+    options |= {"size": tuple(size)} if isinstance(size, list) else {}
     with screen.byte_progress() as progress:
-        return read(what or "fashion-mnist", path, progress)
+        return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **options)
+
+
+def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
+    """Ask in a terminal; refuse elsewhere."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        from hangtag.gather import refuse
+
+        return refuse(question, answers)
+    print(question, file=sys.stderr)
+    for number, (_, meaning) in enumerate(answers, 1):
+        print(f"  {number}  {meaning}", file=sys.stderr)
+    while True:
+        print("which? ", end="", file=sys.stderr, flush=True)
+        said = sys.stdin.readline()
+        if not said:
+            raise UsageError("nothing was chosen", "say which, with the option")
+        if said.strip().isdigit() and 1 <= int(said) <= len(answers):
+            return answers[int(said) - 1][0]
+
+
+def _say_understood(data: "LabelledImages", file: Any = None) -> None:
+    """How the data was understood, and what had to be decided about it."""
+    if data.understood:
+        print(data.understood, file=file)
+    for note in data.notes:
+        print(f"note: {note}", file=file)
 
 
 def _export(data: "LabelledImages", folder: Path) -> None:

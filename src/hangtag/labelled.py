@@ -124,13 +124,13 @@ class LabelledImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the pixels, labels, parts and class names; equal for equal content, in any order and form."""
+        """SHA-256 of the pixels, labels and parts; equal for equal content, in any order and form."""
         part_of = np.zeros(len(self), np.uint64)
         for number, name in enumerate(sorted(self.parts), 1):
             part_of[self.parts[name]] = number
         rows = np.column_stack([part_of, self.labels.astype(np.uint64), self.contents])
         rows = rows[np.lexsort(rows.T[::-1])]
-        said = repr((self.images.shape[1:], self.class_names, sorted(self.parts)))
+        said = repr((self.images.shape[1:], sorted(self.parts)))
         digest = hashlib.sha256(said.encode())
         digest.update(np.ascontiguousarray(rows, "<u8").data)
         return digest.hexdigest()

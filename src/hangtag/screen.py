@@ -4,6 +4,7 @@ rich draws. Without a terminal there are no bars and no pictures, only the lines
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -29,6 +32,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from hangtag.bench import Bench
+    from hangtag.cache import Entry
     from hangtag.evaluate import Evaluation
     from hangtag.labelled import LabelledImages
     from hangtag.lesson import Section
@@ -42,14 +46,23 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
+class _Amount(ProgressColumn):
+    """Bytes and their speed, or a number of pictures."""
+
+    def render(self, task: Task) -> Text:
+        if task.description.endswith("pictures"):
+            return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f}")
+        done = DownloadColumn().render(task)
+        return Text.assemble(done, " ", TransferSpeedColumn().render(task))
+
+
 @contextmanager
 def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr that appears only once there is something to wait for."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        _Amount(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -260,6 +273,16 @@ def print_bench(console: Console, found: "Bench") -> None:
     print(f"with      {', '.join(f'{name} {version}' for name, version in found.versions.items())}")
     print(f"data      {found.data['name']}, {found.data['training_images']:,} training images")
     print("note      other programs that ran meanwhile make these numbers worse; run it twice")
+
+
+def print_cache(console: Console, entries: Sequence["Entry"], most: int) -> None:
+    table = table_of("what", "made from", ">MB", "last used")
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        table.add_row(entry.kind, entry.what, f"{entry.bytes / 1e6:,.1f}", used)
+    table.add_section()
+    table.add_row("in all", "", f"{sum(entry.bytes for entry in entries) / 1e6:,.1f}", f"of {most / 1e6:,.0f} at most")
+    console.print(table)
 
 
 def print_section(console: Console, section: "Section") -> None:

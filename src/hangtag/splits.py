@@ -1,6 +1,6 @@
-"""Which images train and which validate: stratified by class, decided by one seed and the content, never the test images.
+"""Which images train and which validate: stratified by class, decided by one seed and the content.
 
-Pictures that belong together, the same picture among them, are never on both sides.
+Test images are never touched. Pictures that belong together, the same picture among them, are never on both sides.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Split:
         return {
             "train": len(self.train),
             "validation": len(self.validation),
-            "given": self.given,
+            **({"given": True} if self.given else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
         }
 
