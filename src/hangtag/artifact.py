@@ -74,7 +74,8 @@ class Metadata:
         if not value["temperature"] > 0:
             raise ArtifactError(f"its temperature is {value['temperature']}", _RETRAIN)
         known = {key: value[key] for key in _SCHEMA}
-        spec = ImageSpec(*sizes, image.get("fit", FITS[0]))
+        height, width, channels, background = sizes
+        spec = ImageSpec(height, width, channels, background, image.get("fit", FITS[0]))
         return cls(**{**known, "class_names": tuple(names), "image": spec, "notes": tuple(value["notes"])})
 
 

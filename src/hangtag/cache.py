@@ -97,7 +97,7 @@ class KeptNames(Sequence[str]):
     """Names in a file, read when first looked at."""
 
     def __init__(self, path: Path, count: int) -> None:
-        self.path, self.count = path, count
+        self.path, self._count = path, count
 
     @cached_property
     def names(self) -> list[str]:
@@ -105,7 +105,7 @@ class KeptNames(Sequence[str]):
         return found
 
     def __len__(self) -> int:
-        return self.count
+        return self._count
 
     def __getitem__(self, which: Any) -> Any:
         return self.names[which]
@@ -205,7 +205,7 @@ def remembered(alias: str) -> str | None:
 
 def known_like(spec: ImageSpec) -> list[Path]:
     """Entries made for the same spec, newest first, whose pictures need not be decoded again."""
-    found = []
+    found: list[Path] = []
     for entry in sorted(entries(), key=lambda each: -each.used):
         if entry.kind == _PICTURES and len(found) < _MOST_KNOWN:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

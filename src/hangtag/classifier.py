@@ -31,7 +31,7 @@ from hangtag.mapped import Rows, mapping_of
 from hangtag.models import FlipAveraged, check_answer, parameter_count
 from hangtag.models import build as build_network
 from hangtag.predictor import Predictor, load
-from hangtag.recipes import RECIPES, Recipe, find_recipe
+from hangtag.recipes import RECIPES, Recipe, find_recipe, suited
 from hangtag.runs import now, versions
 from hangtag.splits import split_of
 from hangtag.steps import has_bfloat16
@@ -120,6 +120,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         device = choose_device(self.device)
         _enough_images(recipe, given)
         data, self.split_ = split_of(given, recipe.validation, split_seed_of(self))
+        recipe, self._suited = suited(recipe, len(self.split_.train))
         recipe = self.recipe_ = self._balanced(recipe, data, device)
         self.network_ = self._network(data, recipe)
         self.history_: list[Epoch] = list(history)
@@ -264,7 +265,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         notes = [balance_in_words(chosen, counts, data.class_names)]
         if recipe.bfloat16 and not has_bfloat16(device.type):
             notes.append("this processor has no bfloat16 products in hardware: training in float32, slower")
-        self.notes_ = [note for note in (*notes, *self.split_.notes) if note]
+        self.notes_ = [note for note in (self._suited, *notes, *self.split_.notes) if note]
         return replace(recipe, balance=chosen)
 
     def _network_name(self) -> str:

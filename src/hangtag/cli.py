@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hangtag.classifier import ImageClassifier
+    from hangtag.images import ImageSpec
     from hangtag.labelled import LabelledImages
     from hangtag.lesson import Section
     from hangtag.lifecycle import Judged, Training

@@ -199,7 +199,7 @@ class Folder:
         child: "os.DirEntry[str]", folder: str, name: str, found: Listing, real_root: str, above: frozenset[str]
     ) -> bool:
         real = os.path.realpath(child.path)
-        if not real.startswith(real_root + os.sep):
+        if real != real_root and not real.startswith(real_root + os.sep):
             found.refuse(name, "link outside", "a link that leads outside the folder is not followed")
         elif real in above or os.path.realpath(folder).startswith(real + os.sep) or real == os.path.realpath(folder):
             found.refuse(name, "link in a circle", "a link to a folder that it lies in")

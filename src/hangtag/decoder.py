@@ -75,7 +75,7 @@ class Known:
             if place < len(keys) and keys[place] == content[0]:
                 at = order[place]
                 row = np.ascontiguousarray(images[at])
-                if facts[at]["content"][1] == content[1] and facts[at]["pixels"] == zlib.crc32(row):
+                if facts[at]["content"][1] == content[1] and facts[at]["pixels"] == zlib.crc32(row.data):
                     return facts[at].tobytes(), row, "as before" if facts[at]["flags"] & NOTED else ""
         return None
 
@@ -119,7 +119,7 @@ class _Decoder:
         flags = COLOUR_FILE * (seen.pixels.ndim == 3) | CARRIES_COLOUR * seen.colourful
         flags |= TRANSPARENT * seen.transparent | NOTED * bool(seen.notes)
         height, width = seen.pixels.shape[:2]
-        facts = _FACTS.pack(digest, height, width, zlib.crc32(pixels), flags, seen.kind.encode())
+        facts = _FACTS.pack(digest, height, width, zlib.crc32(pixels.data), flags, seen.kind.encode())
         return facts, pixels, "; ".join(seen.notes)
 
     def close(self) -> None:

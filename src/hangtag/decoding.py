@@ -360,7 +360,7 @@ def header_of(shape: tuple[int, ...]) -> bytes:
 
 def _close_holes(file: IO[bytes], good: NDArray[np.int64], row_bytes: int) -> None:
     """Move the rows that stay to the front, in order."""
-    most = max(1, (16 << 20) // row_bytes)
+    most = max(1, (16 << 20) // max(1, row_bytes))
     for start in range(0, len(good), most):
         rows = good[start : start + most]
         if rows[-1] == start + len(rows) - 1:

@@ -9,7 +9,9 @@ from typing import Any
 
 from hangtag.errors import UnknownName, UsageError
 
-__all__ = ["ADAM_BETA1", "BALANCE", "DEFAULT", "RECIPES", "Recipe", "find_recipe", "with_settings"]
+__all__ = ["ADAM_BETA1", "BALANCE", "DEFAULT", "RECIPES", "Recipe", "find_recipe", "suited", "with_settings"]
+
+_LEAST_BATCH, _STEPS_PER_EPOCH, _MOST_TIMES = 16, 32, 10  # for few images
 
 
 ADAM_BETA1 = 0.9
@@ -47,6 +49,7 @@ class Recipe:
         patience: stop after so many epochs in which the validation loss did not get smaller, and keep the weights from
             when it was smallest (Prechelt, 1998, "early stopping"). 0: never.
         balance: one of `BALANCE`; "auto" weighs classes that are uneven.
+        least_steps: on few images, batches are made smaller and epochs added until so many steps are taken.
         last_partial_batch: also take the step on what is left when the batch size does not divide the images.
         last_epoch: share of the last epoch's steps that are taken, to end at a given time.
         cores: how many to use at most; None is all there are.
@@ -73,6 +76,7 @@ class Recipe:
     small_first: bool = False
     flip_averaging: bool = False
     erase: float = 0.0
+    least_steps: int = 0
     validation: float = 0.1
     patience: int = 0
     balance: str = "auto"
@@ -143,6 +147,7 @@ FAST = Recipe(
     beta2=0.98,
     weight_decay=0.02,
     label_smoothing=0.1,
+    least_steps=600,  # docs/log.md: 360 photos
     flip=True,  # worth 0.5 points at 9 epochs; at 4 it cost 0.3
     shift=0,  # a pixel cost 0.5 points at 4 epochs and 0.7 at 9: the clothes are all centred
 )
@@ -213,6 +218,28 @@ def find_recipe(
         "balance": balance,
     }
     return replace(recipe, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+def suited(recipe: Recipe, images: int) -> tuple[Recipe, str]:
+    """A recipe for so many training images, and what was changed, in words; settings that were asked for stay.
+
+    >>> suited(find_recipe("fast"), 400)[1]
+    'few images: 24 epochs in batches of 16, not 9 of 256, for enough steps'
+    """
+    own = RECIPES.get(recipe.name)
+    if own is None or recipe.epochs * (images // recipe.batch_size) >= recipe.least_steps:
+        return recipe, ""
+    batch, epochs = recipe.batch_size, recipe.epochs
+    if batch == own.batch_size:
+        while batch > _LEAST_BATCH and images < _STEPS_PER_EPOCH * batch:
+            batch //= 2
+    if epochs == own.epochs:
+        epochs = max(epochs, -(-recipe.least_steps // max(1, images // batch)))
+        epochs = min(epochs, _MOST_TIMES * recipe.epochs)
+    if (batch, epochs) == (recipe.batch_size, recipe.epochs):
+        return recipe, ""
+    words = f"few images: {epochs} epochs in batches of {batch}, not {recipe.epochs} of {recipe.batch_size}"
+    return replace(recipe, batch_size=batch, epochs=epochs), f"{words}, for enough steps"
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:

@@ -46,8 +46,8 @@ from hangtag.tables import read_table, table_of_frame
 __all__ = ["choose_spec", "read", "write_skipped"]
 
 _LARGEST_KEPT = 96  # pixels; sets of one size up to this keep it
-_SIDES = (128, 96, 64, 48, 32)
-_PIXELS = 150_000_000  # of a whole set, by which the side is chosen: 10,000 pictures at 96, 60,000 at 48
+_SIDES = (96, 64, 48, 32)
+_PIXELS = 50_000_000  # of a whole set, by which the side is chosen: 5,000 pictures at 96, 20,000 at 48
 _LOOKED_AT = 200  # pictures that a first guess is made of
 _SAME_ASPECT = 1.1  # proportions that differ by less may be squashed
 _PART_NUMBERS = {part: number for number, part in enumerate(cache.PARTS_KEPT)}
@@ -146,7 +146,7 @@ def write_skipped(data: LabelledImages, path: Path) -> None:
 def choose_spec(facts: NDArray[Any], count: int, size: _Size = _Size()) -> ImageSpec:
     """The size and colours a model should take, from the pictures themselves.
 
-    One size up to 96 pixels is kept. Otherwise a side is chosen so that all pictures together have at most 150 million
+    One size up to 96 pixels is kept. Otherwise a side is chosen so that all pictures together have at most 50 million
     pixels, and none is enlarged; pictures of like proportions keep them, others become squares with a filled rest.
 
     Args:
@@ -398,7 +398,7 @@ def _decoded(
         if gathered.groups is not None:
             groups = np.unique([gathered.groups[row] for row in good], return_inverse=True)[1].astype(np.int64)
         divided = any(parts)
-        arrays = {
+        arrays: dict[str, NDArray[Any] | None] = {
             "labels": np.array([number[label] for label in labels], np.int64),
             "parts": np.array([_PART_NUMBERS[each or "train"] if divided else -1 for each in parts], np.int8),
             "groups": groups,
