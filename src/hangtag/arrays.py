@@ -53,7 +53,7 @@ def read_npz(path: Path) -> list[ArrayPart]:
         DataError: damaged, pickled, or with names that say nothing.
     """
     try:
-        with np.load(path, allow_pickle=False) as opened:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
             arrays = {name: opened[name] for name in opened.files}
     except ValueError as error:
         raise _no_pickle(path, error) from error

@@ -103,14 +103,15 @@ def scan(root: str) -> Scan | None:
         while waiting:
             folder = waiting.pop()
             found, folders = [], []
-            for child in os.scandir(folder):
-                if child.is_file(follow_symlinks=False):
-                    status = child.stat(follow_symlinks=False)
-                    found.append(f"{child.name}\0{status.st_size}\0{status.st_mtime_ns}")
-                elif child.is_dir(follow_symlinks=False):
-                    folders.append(child.path)
-                else:
-                    return None
+            with os.scandir(folder) as children:
+                for child in children:
+                    if child.is_file(follow_symlinks=False):
+                        status = child.stat(follow_symlinks=False)
+                        found.append(f"{child.name}\0{status.st_size}\0{status.st_mtime_ns}")
+                    elif child.is_dir(follow_symlinks=False):
+                        folders.append(child.path)
+                    else:
+                        return None
             found.sort()
             waiting += sorted(folders)
             files.append((folder, found))
@@ -167,7 +168,8 @@ class Folder:
 
     def _walk(self, folder: str, prefix: str, found: Listing, real_root: str, above: frozenset[str]) -> None:
         try:
-            children = list(os.scandir(folder))
+            with os.scandir(folder) as found_here:
+                children = list(found_here)
         except OSError as error:
             found.refuse(prefix.rstrip("/") or ".", "may not be read", f"the folder {error.strerror}")
             return
@@ -348,7 +350,7 @@ def tar_listing(path: str, unpacked: Path) -> tuple[Spans, Listing]:
 
 def is_junk(name: str) -> bool:
     """Whether systems and programs leave files of this name behind, which are nobody's data."""
-    return name.startswith(".") or name.lower() in _JUNK
+    return (name.startswith(".") and name != "..") or name.lower() in _JUNK
 
 
 def _refused(name: str, found: Listing) -> bool:

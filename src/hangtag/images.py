@@ -361,7 +361,8 @@ def _from_pil(opened: Image.Image, spec: ImageSpec, name: str) -> tuple[NDArray[
 
 
 def _damaged(name: str, error: Exception) -> PictureError:
-    reason = "truncated or damaged" if "truncated" in str(error) else f"damaged ({error})"
+    cut = any(sign in str(error) for sign in ("truncated", "broken data stream", "unexpected end"))
+    reason = "truncated or damaged" if cut else f"damaged ({error})"
     return PictureError(f"{name}: {reason} picture", "save or download it again")
 
 

@@ -249,7 +249,7 @@ def find_columns(table: Table, choose: Choose, image: str | None = None, label: 
         others = [name for name in table.columns if name not in (image, part)]
         named = [name for name in others if name.lower() in _LABELS]
         found = named or [name for name in others if _holds_labels(table.columns[name])]
-        label = _one(_without_doubles(table, found), _LABELS[:1], "labels", "--label-column", table, choose)
+        label = _one(_without_doubles(table, found), (), "labels", "--label-column", table, choose)
     return Columns(image, label, part)
 
 
