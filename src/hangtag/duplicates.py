@@ -1,0 +1,299 @@
+"""Which images are the same picture: pixel for pixel, or re-encoded, moved a little, brightened, cropped a little.
+
+Nearly the same pictures are found in two steps. First by a descriptor that such changes hardly touch: the magnitudes of
+the lowest frequencies of the Fourier transform (blind to where things are), whitened over the set so that what tells
+pictures apart counts (Jegou & Chum, 2012), of the picture and of its middle. Then each pair of like descriptors is laid
+on top of each other in many small shifts and zooms, and the edges have to fit: either almost exactly, or well and much
+better than with any other picture of the set.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.images import Images
+from hangtag.mapped import forget
+
+__all__ = ["Pairs", "groups_of", "near_pairs"]
+
+_SIDE = 28  # pixels at which pictures are compared
+_MARGIN = 2  # of them, which a shift may have moved out
+_KEEP, _DIMENSIONS, _FLOOR = 10, 96, 0.05  # lowest frequencies, whitened dimensions, least share of the largest spread
+_MIDDLE = 0.925  # share of the side that the second descriptor sees
+_LIKE = 0.77  # cosine of descriptors from which on pairs are looked at
+_QUICK = 0.90  # correlation of pixels, in the few warps tried first, below which pairs are dropped
+_SAME, _GOOD = 0.98, 0.88  # correlation of edges: enough in itself; enough beside nothing as good
+_BETTER = 0.5  # of the misfit of the next best, at most
+_NEXT = 0.8  # correlation that is assumed of the next best when none was looked at
+_ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
+_BLANK = 2.0  # grey levels of standard deviation; below, nothing can be compared
+_BLOCK, _PAIRS_AT_ONCE = 512, 2000
+_WINDOW = 100_000  # images that one is compared with, those most like it in the coarsest respect
+_MOST_LIKE = 16  # candidates of one image
+_LARGEST_GROUP = 50  # images; nearly-the-same is not carried on through more
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of images that are nearly the same, surest first.
+
+    Attributes:
+        first, second: (M,) int64 positions, first < second.
+        certainty: (M,) float, 0 to 1: the correlation of their edges, laid on top of each other as well as possible.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    certainty: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def near_pairs(images: Images, progress: Progress | None = None) -> Pairs:
+    """Pairs of nearly, but not exactly, the same pictures.
+
+    Every image is compared with every other up to 100,000 images; beyond, with the 100,000 that are most like it along
+    the set's first principal component. Blank images are in no pair.
+
+    Args:
+        images: (N, H, W) or (N, H, W, 3) uint8; may be mapped from a file.
+        progress: called with (what is going on, done, in all).
+    """
+    if len(images) < 2:
+        return _pairs([], [], [])
+    small = _small(images)
+    usable = np.flatnonzero(small.std(axis=(1, 2)) > _BLANK)
+    if len(usable) < 2:
+        return _pairs([], [], [])
+    first, second, like = _candidates(small[usable], progress)
+    first, second = usable[first], usable[second]
+    equal = (small[first] == small[second]).all(axis=(1, 2))
+    differ = ~equal
+    differ[equal] = [bool((images[a] != images[b]).any()) for a, b in zip(first[equal], second[equal], strict=True)]
+    first, second = first[differ], second[differ]
+    quick = _fit(small, first, second, _quick_warps(), edges=False, progress=progress, what="comparing pictures")
+    keep = quick > _QUICK
+    first, second = first[keep], second[keep]
+    fit = _fit(small, first, second, _all_warps(), edges=True, progress=progress, what="comparing edges of pictures")
+    sure = (fit > _SAME) | ((fit > _GOOD) & (1 - fit < _BETTER * (1 - _next_best(first, second, fit, len(images)))))
+    return _pairs(first[sure], second[sure], fit[sure])
+
+
+def groups_of(count: int, pairs: Pairs) -> NDArray[np.int64]:
+    """(N,) a number for each image, equal for images that are connected by pairs.
+
+    The surest pairs connect first, and no group grows beyond 50 images: a is like b and b like c does not make a whole
+    set one picture.
+    """
+    group = np.arange(count, dtype=np.int64)
+    members: dict[int, list[int]] = {}
+    for a, b in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
+        one, other = int(group[a]), int(group[b])
+        if one == other:
+            continue
+        joined = members.get(one, [a]) + members.get(other, [b])
+        if len(joined) > _LARGEST_GROUP:
+            continue
+        members.pop(other, None)
+        members[one] = joined
+        group[joined] = one
+    return group
+
+
+def _pairs(first: Any, second: Any, certainty: Any) -> Pairs:
+    a, b = np.asarray(first, np.int64), np.asarray(second, np.int64)
+    sure = np.asarray(certainty, np.float64)
+    order = np.lexsort((np.maximum(a, b), np.minimum(a, b), -sure))
+    return Pairs(np.minimum(a, b)[order], np.maximum(a, b)[order], sure[order])
+
+
+# --- small grey pictures ---------------------------------------------------------------------------------------
+
+
+def _small(images: Images) -> NDArray[np.float32]:
+    """(N, 28, 28) grey levels, by area-weighted linear interpolation."""
+    height, width = images.shape[1:3]
+    rows, columns = _shrinking(height), _shrinking(width)
+    found = np.empty((len(images), _SIDE, _SIDE), np.float32)
+    at_once = max(1, 20_000_000 // (height * width))
+    for start in range(0, len(images), at_once):
+        part = images[start : start + at_once].astype(np.float32)
+        grey = part if part.ndim == 3 else part @ np.array([0.299, 0.587, 0.114], np.float32)
+        found[start : start + at_once] = rows @ grey @ columns.T
+        forget(images)
+    return found
+
+
+def _shrinking(size: int) -> NDArray[np.float32]:
+    """(28, size) weights of a triangle as wide as a pixel of the larger grid."""
+    if size == _SIDE:
+        return np.eye(_SIDE, dtype=np.float32)
+    step = size / _SIDE
+    centre = (np.arange(_SIDE) + 0.5) * step - 0.5
+    weight = np.maximum(0, 1 - np.abs(np.arange(size)[None] - centre[:, None]) / max(step, 1.0))
+    return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _sampling(zoom: float, offset: float) -> NDArray[np.float32]:
+    """(28, 28) weights that read a line at offset + zoom * place, between pixels linearly."""
+    at = np.clip(offset + zoom * (np.arange(_SIDE) + 0.5) - 0.5, 0, _SIDE - 1)
+    low = np.clip(np.floor(at).astype(int), 0, _SIDE - 2)
+    found = np.zeros((_SIDE, _SIDE), np.float32)
+    found[np.arange(_SIDE), low] = 1 - (at - low)
+    found[np.arange(_SIDE), low + 1] += at - low
+    return found
+
+
+# --- candidates ------------------------------------------------------------------------------------------------
+
+
+def _candidates(
+    small: NDArray[np.float32], progress: Progress | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Pairs of like descriptors: first (M,), second (M,), cosine (M,); each pair once."""
+    whole, middle = _descriptors(small)
+    order = np.argsort(whole[:, 0], kind="stable") if len(small) > _WINDOW else np.arange(len(small))
+    whole, middle = whole[order], middle[order]
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+    for start in range(0, len(small), _BLOCK):
+        block = whole[start : start + _BLOCK]
+        low = max(0, min(start + _BLOCK // 2 - _WINDOW // 2, len(small) - _WINDOW))
+        window = slice(low, low + _WINDOW)
+        for others, half in ((whole[window], True), (middle[window], False)):
+            likeness = block @ others.T
+            rows, columns = np.divmod(np.flatnonzero(likeness > _LIKE), likeness.shape[1])
+            values = likeness[rows, columns]
+            a, b = start + rows, low + columns
+            keep = a < b if half else a != b
+            found.append((a[keep], b[keep], values[keep]))
+        if progress:
+            progress("looking for like pictures", min(start + _BLOCK, len(small)), len(small))
+    first, second, likeness = (np.concatenate(each) for each in zip(*found, strict=True))
+    low_end, high_end = np.minimum(first, second), np.maximum(first, second)
+    best = np.lexsort((-likeness, high_end, low_end))
+    low_end, high_end, likeness = low_end[best], high_end[best], likeness[best]
+    once = np.ones(len(best), bool)
+    once[1:] = (low_end[1:] != low_end[:-1]) | (high_end[1:] != high_end[:-1])
+    low_end, high_end, likeness = _most_like(low_end[once], high_end[once], likeness[once])
+    return order[low_end], order[high_end], likeness
+
+
+def _most_like(
+    first: NDArray[np.int64], second: NDArray[np.int64], likeness: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Only pairs that are among the most like of either of the two."""
+    keep = np.zeros(len(first), bool)
+    for ends in (first, second):
+        order = np.lexsort((-likeness, ends))
+        sorted_ends = ends[order]
+        starts = np.flatnonzero(np.r_[True, sorted_ends[1:] != sorted_ends[:-1]])
+        lengths = np.diff(np.r_[starts, len(order)])
+        rank = np.arange(len(order)) - np.repeat(starts, lengths)
+        keep[order[rank < _MOST_LIKE]] = True
+    return first[keep], second[keep], likeness[keep]
+
+
+def _descriptors(small: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(N, 96) each: of the whole pictures and of their middles, whitened alike, of length 1."""
+    whole = _magnitudes(small)
+    inner = _sampling(_MIDDLE, (1 - _MIDDLE) * _SIDE / 2)
+    middle = _magnitudes(inner @ small @ inner.T)
+    few = whole[:: max(1, len(whole) // 6000)]
+    mean = few.mean(axis=0)
+    _, spread, directions = np.linalg.svd(few - mean, full_matrices=False)
+    spread = spread[:_DIMENSIONS] / np.sqrt(len(few))
+    weights = (directions[:_DIMENSIONS].T / (spread + _FLOOR * spread[0] + 1e-6)).astype(np.float32)
+    return _of_length_1((whole - mean) @ weights), _of_length_1((middle - mean) @ weights)
+
+
+def _magnitudes(small: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Square roots of the magnitudes of the lowest frequencies, of pictures that fade out at their edges."""
+    place = np.arange(_SIDE)
+    fade = np.minimum(1, np.minimum(place + 1, _SIDE - place) / 8).astype(np.float32)
+    found = []
+    for start in range(0, len(small), 8192):
+        part = small[start : start + 8192]
+        faded = (part - part.mean(axis=(1, 2), keepdims=True)) * np.outer(fade, fade)
+        size = np.abs(np.fft.rfft2(faded, s=(32, 32)))
+        low = np.concatenate([size[:, :_KEEP, :_KEEP], size[:, 1 - _KEEP :, :_KEEP]], axis=1)
+        found.append(np.sqrt(low.reshape(len(part), -1)[:, 1:]).astype(np.float32))
+    return np.concatenate(found)
+
+
+def _of_length_1(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = (rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-6)).astype(np.float32)
+    return scaled
+
+
+# --- laid on top of each other ---------------------------------------------------------------------------------
+
+_Warps = list[tuple[float, NDArray[np.float64]]]
+
+
+def _quick_warps() -> _Warps:
+    return [(1.0, np.arange(-1.0, 2.0)), (_MIDDLE, np.linspace(0, (1 - _MIDDLE) * _SIDE, 3))]
+
+
+def _all_warps() -> _Warps:
+    return [(1.0, np.arange(-1.0, 2.0)), *((zoom, np.linspace(0, (1 - zoom) * _SIDE, 5)) for zoom in _ZOOMS)]
+
+
+def _fit(
+    small: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64], warps: _Warps, edges: bool,
+    progress: Progress | None, what: str,
+) -> NDArray[np.float32]:  # fmt: skip
+    """(M,) the best correlation of either picture, shifted and zoomed, with the other one."""
+    found = np.empty(len(first), np.float32)
+    for start in range(0, len(first), _PAIRS_AT_ONCE):
+        part = slice(start, start + _PAIRS_AT_ONCE)
+        one, other = small[first[part]], small[second[part]]
+        found[part] = np.maximum(_best_fit(one, other, warps, edges), _best_fit(other, one, warps, edges))
+        if progress:
+            progress(what, min(start + _PAIRS_AT_ONCE, len(first)), len(first))
+    return found
+
+
+def _best_fit(
+    moved: NDArray[np.float32], fixed: NDArray[np.float32], warps: _Warps, edges: bool
+) -> NDArray[np.float32]:
+    inside = slice(_MARGIN, _SIDE - _MARGIN)
+    wanted = _compared(fixed[:, inside, inside], edges)
+    best = np.full(len(moved), -1.0, np.float32)
+    for zoom, offsets in warps:
+        samplings = [_sampling(zoom, float(offset))[inside] for offset in offsets]
+        for down in samplings:
+            rows = down @ moved
+            for across in samplings:
+                best = np.maximum(best, np.einsum("nd,nd->n", _compared(rows @ across.T, edges), wanted))
+    return best
+
+
+def _compared(pictures: NDArray[np.float32], edges: bool) -> NDArray[np.float32]:
+    """(M, D) of mean 0 and length 1, so that a product is a correlation."""
+    if edges:
+        down, across = np.diff(pictures, axis=1), np.diff(pictures, axis=2)
+        rows = np.concatenate([down.reshape(len(down), -1), across.reshape(len(across), -1)], axis=1)
+    else:
+        rows = pictures.reshape(len(pictures), -1)
+    return _of_length_1(rows - rows.mean(axis=1, keepdims=True))
+
+
+def _next_best(
+    first: NDArray[np.int64], second: NDArray[np.int64], fit: NDArray[np.float32], count: int
+) -> NDArray[np.float32]:
+    """(M,) for each pair, the best fit of either of the two with another image."""
+    best = np.full((count, 2), _NEXT, np.float32)  # the best and the second best of each image
+    for a, b, value in zip(first.tolist(), second.tolist(), fit.tolist(), strict=True):
+        for end in (a, b):
+            if value > best[end, 0]:
+                best[end] = value, best[end, 0]
+            elif value > best[end, 1]:
+                best[end, 1] = value
+    others = np.where(best[first, 0] > fit, best[first, 0], best[first, 1])
+    return np.maximum(others, np.where(best[second, 0] > fit, best[second, 0], best[second, 1]))
