@@ -24,13 +24,12 @@ _MARGIN = 2  # of them, which a shift may have moved out
 _KEEP, _DIMENSIONS, _FLOOR = 10, 96, 0.05  # lowest frequencies, whitened dimensions, least share of the largest spread
 _MIDDLE = 0.925  # share of the side that the second descriptor sees
 _LIKE = 0.77  # cosine of descriptors from which on pairs are looked at
-_QUICK = 0.90  # correlation of pixels, in the few warps tried first, below which pairs are dropped
-_SAME, _GOOD = 0.98, 0.88  # correlation of edges: enough in itself; enough beside nothing as good
-_BETTER = 0.5  # of the misfit of the next best, at most
+_SAME, _GOOD = 0.975, 0.88  # correlation of edges: enough in itself; enough beside nothing as good
+_BETTER = 0.6  # of the misfit of the next best, at most
 _NEXT = 0.8  # correlation that is assumed of the next best when none was looked at
 _ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
 _BLANK = 2.0  # grey levels of standard deviation; below, nothing can be compared
-_BLOCK, _PAIRS_AT_ONCE = 512, 2000
+_BLOCK, _PAIRS_AT_ONCE = 512, 1000
 _WINDOW = 100_000  # images that one is compared with, those most like it in the coarsest respect
 _MOST_LIKE = 16  # candidates of one image
 _LARGEST_GROUP = 50  # images; nearly-the-same is not carried on through more
@@ -71,16 +70,13 @@ def near_pairs(images: Images, progress: Progress | None = None) -> Pairs:
     usable = np.flatnonzero(small.std(axis=(1, 2)) > _BLANK)
     if len(usable) < 2:
         return _pairs([], [], [])
-    first, second, like = _candidates(small[usable], progress)
+    first, second = _candidates(small[usable], progress)
     first, second = usable[first], usable[second]
     equal = (small[first] == small[second]).all(axis=(1, 2))
     differ = ~equal
     differ[equal] = [bool((images[a] != images[b]).any()) for a, b in zip(first[equal], second[equal], strict=True)]
     first, second = first[differ], second[differ]
-    quick = _fit(small, first, second, _quick_warps(), edges=False, progress=progress, what="comparing pictures")
-    keep = quick > _QUICK
-    first, second = first[keep], second[keep]
-    fit = _fit(small, first, second, _all_warps(), edges=True, progress=progress, what="comparing edges of pictures")
+    fit = _fit(small, first, second, progress)
     sure = (fit > _SAME) | ((fit > _GOOD) & (1 - fit < _BETTER * (1 - _next_best(first, second, fit, len(images)))))
     return _pairs(first[sure], second[sure], fit[sure])
 
@@ -155,8 +151,8 @@ def _sampling(zoom: float, offset: float) -> NDArray[np.float32]:
 
 def _candidates(
     small: NDArray[np.float32], progress: Progress | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Pairs of like descriptors: first (M,), second (M,), cosine (M,); each pair once."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of like descriptors: first (M,), second (M,); each pair once."""
     whole, middle = _descriptors(small)
     order = np.argsort(whole[:, 0], kind="stable") if len(small) > _WINDOW else np.arange(len(small))
     whole, middle = whole[order], middle[order]
@@ -180,13 +176,13 @@ def _candidates(
     low_end, high_end, likeness = low_end[best], high_end[best], likeness[best]
     once = np.ones(len(best), bool)
     once[1:] = (low_end[1:] != low_end[:-1]) | (high_end[1:] != high_end[:-1])
-    low_end, high_end, likeness = _most_like(low_end[once], high_end[once], likeness[once])
-    return order[low_end], order[high_end], likeness
+    low_end, high_end = _most_like(low_end[once], high_end[once], likeness[once])
+    return order[low_end], order[high_end]
 
 
 def _most_like(
     first: NDArray[np.int64], second: NDArray[np.int64], likeness: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Only pairs that are among the most like of either of the two."""
     keep = np.zeros(len(first), bool)
     for ends in (first, second):
@@ -196,7 +192,7 @@ def _most_like(
         lengths = np.diff(np.r_[starts, len(order)])
         rank = np.arange(len(order)) - np.repeat(starts, lengths)
         keep[order[rank < _MOST_LIKE]] = True
-    return first[keep], second[keep], likeness[keep]
+    return first[keep], second[keep]
 
 
 def _descriptors(small: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -233,45 +229,60 @@ def _of_length_1(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 # --- laid on top of each other ---------------------------------------------------------------------------------
 
-_Warps = list[tuple[float, NDArray[np.float64]]]
-
-
-def _quick_warps() -> _Warps:
-    return [(1.0, np.arange(-1.0, 2.0)), (_MIDDLE, np.linspace(0, (1 - _MIDDLE) * _SIDE, 3))]
-
-
-def _all_warps() -> _Warps:
-    return [(1.0, np.arange(-1.0, 2.0)), *((zoom, np.linspace(0, (1 - zoom) * _SIDE, 5)) for zoom in _ZOOMS)]
-
 
 def _fit(
-    small: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64], warps: _Warps, edges: bool,
-    progress: Progress | None, what: str,
-) -> NDArray[np.float32]:  # fmt: skip
-    """(M,) the best correlation of either picture, shifted and zoomed, with the other one."""
+    small: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64], progress: Progress | None
+) -> NDArray[np.float32]:
+    """(M,) the best correlation of the edges of either picture, shifted and zoomed, with those of the other one."""
     found = np.empty(len(first), np.float32)
     for start in range(0, len(first), _PAIRS_AT_ONCE):
         part = slice(start, start + _PAIRS_AT_ONCE)
-        one, other = small[first[part]], small[second[part]]
-        found[part] = np.maximum(_best_fit(one, other, warps, edges), _best_fit(other, one, warps, edges))
+        found[part] = _best_fit(small[first[part]], small[second[part]])
         if progress:
-            progress(what, min(start + _PAIRS_AT_ONCE, len(first)), len(first))
+            progress("comparing like pictures", min(start + _PAIRS_AT_ONCE, len(first)), len(first))
     return found
 
 
-def _best_fit(
-    moved: NDArray[np.float32], fixed: NDArray[np.float32], warps: _Warps, edges: bool
-) -> NDArray[np.float32]:
+def _best_fit(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifts = np.arange(-1.0, 2.0)
+    best = _best_of(one, other, 1.0, shifts, shifts, edges=True)[0]
+    rough = np.linspace(0, (1 - _MIDDLE) * _SIDE, 3)  # first roughly where one would be cut out of the other
+    into = [_best_of(a, b, _MIDDLE, rough, rough, edges=False) for a, b in ((one, other), (other, one))]
+    swapped = into[1][0] > into[0][0]
+    moved, fixed = np.where(swapped[:, None, None], other, one), np.where(swapped[:, None, None], one, other)
+    place = np.where(swapped, into[1][1], into[0][1])
+    for cell in range(9):  # then exactly
+        here = np.flatnonzero(place == cell)
+        if len(here):
+            for zoom in _ZOOMS:
+                down, across = (_around(number / 2, zoom) for number in divmod(cell, 3))
+                fit = _best_of(moved[here], fixed[here], zoom, down, across, edges=True)[0]
+                best[here] = np.maximum(best[here], fit)
+    return best
+
+
+def _around(share: float, zoom: float) -> NDArray[np.float64]:
+    """Three of five offsets that a cut of this size can have, those around a share of the largest."""
+    middle = round(1 + 2 * share)
+    return np.linspace(0, (1 - zoom) * _SIDE, 5)[middle - 1 : middle + 2]
+
+
+def _best_of(
+    moved: NDArray[np.float32], fixed: NDArray[np.float32], zoom: float, down: NDArray[np.float64],
+    across: NDArray[np.float64], edges: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
+    """(M,) the best correlation over all pairs of offsets, and (M,) which it was."""
     inside = slice(_MARGIN, _SIDE - _MARGIN)
     wanted = _compared(fixed[:, inside, inside], edges)
-    best = np.full(len(moved), -1.0, np.float32)
-    for zoom, offsets in warps:
-        samplings = [_sampling(zoom, float(offset))[inside] for offset in offsets]
-        for down in samplings:
-            rows = down @ moved
-            for across in samplings:
-                best = np.maximum(best, np.einsum("nd,nd->n", _compared(rows @ across.T, edges), wanted))
-    return best
+    best, place = np.full(len(moved), -1.0, np.float32), np.zeros(len(moved), np.int64)
+    for row, below in enumerate(down):
+        rows = _sampling(zoom, float(below))[inside] @ moved
+        for column, beside in enumerate(across):
+            sampled = rows @ _sampling(zoom, float(beside))[inside].T
+            fit = np.einsum("nd,nd->n", _compared(sampled, edges), wanted)
+            place[fit > best] = row * len(across) + column
+            best = np.maximum(best, fit)
+    return best, place
 
 
 def _compared(pictures: NDArray[np.float32], edges: bool) -> NDArray[np.float32]:
