@@ -11,14 +11,16 @@ import hangtag
 SOURCE = Path(hangtag.__file__).parent
 ORDER = (
     "errors", "files", "native", "mapped",
-    "images", "sizing", "datasets", "containers", "folders", "decoder", "decoding", "cache", "tables", "arrays",
-    "labelled", "gather", "sources", "splits", "models", "recipes", "balance", "peak",
+    "images", "duplicates", "sizing", "datasets", "containers", "folders", "decoder", "decoding", "cache", "tables",
+    "arrays",
+    "labelled", "decisions", "gather", "sources", "splits", "models", "recipes", "balance", "peak",
     "batches", "dense", "muon", "steps", "checkpoints", "train", "speed",
     "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle", "seeds", "budget",
-    "figures", "page", "report", "lesson", "bench", "loggers", "screen", "cli",
+    "suspects", "audit",
+    "figures", "page", "report", "audit_page", "lesson", "bench", "loggers", "screen", "cli",
 )  # fmt: skip
-LEAVES = {"figures", "page", "report", "lesson", "bench", "loggers", "screen", "cli"}
-MAY_IMPORT_LEAVES = {"cli": LEAVES, "report": {"figures", "page"}, "lesson": {"figures"}}
+LEAVES = {"figures", "page", "report", "audit_page", "lesson", "bench", "loggers", "screen", "cli"}
+MAY_IMPORT_LEAVES = {"cli": LEAVES, "report": {"figures", "page"}, "audit_page": {"page"}, "lesson": {"figures"}}
 HOMES = {
     "PIL": {"images"},
     "matplotlib": {"figures"},
@@ -30,7 +32,8 @@ HOMES = {
     "requests": {"datasets"},
     "mlflow": {"loggers"},
     "rich": {"screen"},
-    "scipy": {"seeds"},
+    "scipy": {"seeds", "audit"},
+    "cleanlab": {"suspects"},
     "tensorboard": {"loggers"},
     "safetensors": {"checkpoints", "lifecycle"},
     "sklearn": {"classifier"},
@@ -50,6 +53,7 @@ HOMES = {
         "lifecycle",
         "budget",
         "loggers",
+        "suspects",
     },
     "typer": {"cli"},
 }

@@ -5,6 +5,7 @@ finds no entry; it appears under its name only when it is whole. The oldest make
 """
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -34,7 +35,9 @@ __all__ = [
     "building",
     "clear",
     "entries",
+    "groups_kept",
     "keep",
+    "keep_groups",
     "known_like",
     "make_room",
     "most_bytes",
@@ -201,6 +204,22 @@ def remembered(alias: str) -> str | None:
         key = (cache_home(_ALIASES) / alias).read_text(encoding="ascii")
         return key if key.isalnum() else None
     return None
+
+
+def groups_kept(fingerprint: str) -> NDArray[np.int64] | None:
+    """(N,) groups of nearly equal pictures that were found before in this set, in the order of its content."""
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        found: NDArray[np.int64] = np.load(cache_home(_ALIASES) / f"{fingerprint}.npy", allow_pickle=False)
+        return found
+    return None
+
+
+def keep_groups(fingerprint: str, groups: NDArray[np.int64]) -> None:
+    with contextlib.suppress(SaveError):  # it only costs time
+        make_folder(cache_home(_ALIASES))
+        buffer = io.BytesIO()
+        np.save(buffer, groups, allow_pickle=False)
+        write_bytes(cache_home(_ALIASES) / f"{fingerprint}.npy", buffer.getvalue(), sync=False)
 
 
 def known_like(spec: ImageSpec) -> list[Path]:

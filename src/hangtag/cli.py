@@ -87,6 +87,9 @@ class Reading:
     colour: Annotated[
         bool | None, typer.Option("--colour/--grey", help="Whether the model sees colour; chosen when not given.")
     ] = None
+    decisions: Annotated[
+        Path | None, typer.Option(help="A CSV of pictures to keep, drop or relabel, as hangtag audit writes it.")
+    ] = None
     strict: Annotated[bool, typer.Option("--strict", help="Stop at a file that cannot be read.")] = False
 
     def options(self) -> dict[str, Any]:
@@ -226,6 +229,45 @@ def model(
     table.add_row("in all", "", "", f"{total:,}")
     print(f"{found.network}: the network of recipe '{found.name}' ({found.says})")
     screen.console().print(table)
+    return None
+
+
+@app.command(
+    short_help="Find what is wrong with pictures and labels.",
+    epilog="Example: hangtag audit photos/ --out audit",
+)
+@_reads
+def audit(
+    reading: Reading,
+    what: Data = "fashion-mnist",
+    path: DataPath = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the findings and the page.")] = Path("audit"),
+    labels: Annotated[
+        bool, typer.Option("--labels/--no-labels", help="Also look for wrong labels, which takes most of the time.")
+    ] = True,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Find the same pictures, wrong labels, bad files and small classes; write findings, a page and decisions to make.
+
+    Nothing is changed. Fill in decisions.csv (keep, drop, relabel: CLASS), then: hangtag train DATA --decisions FILE
+    """
+    from hangtag import screen
+
+    data = _read(what, path, reading)
+    if not as_json:
+        _say_understood(data)
+    with screen.byte_progress() as progress:
+        from hangtag.audit import audit as look_for
+        from hangtag.audit import write_audit
+        from hangtag.audit_page import write_page
+
+        found = look_for(data, labels, seed, device, progress)
+        written = [*write_audit(found, out), write_page(found, out / "audit.html")]
+    if as_json:
+        return _print_json(found.to_json())
+    screen.print_audit(screen.console(), found, written)
     return None
 
 
@@ -631,6 +673,7 @@ def _training(asked: _Asked) -> "Training":
 
     classifier = ImageClassifier(recipe=recipe, seed=asked.seed or 0, device=asked.device)
     data = asked.data()
+    _look_for_near(data, recipe)
     from hangtag.lifecycle import Training
 
     return Training(classifier, data, asked.source, asked.out)
@@ -688,6 +731,17 @@ def _read(
     options |= {"size": tuple(size)} if isinstance(size, list) else {}
     with screen.byte_progress() as progress:
         return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **options)
+
+
+def _look_for_near(data: "LabelledImages", recipe: "Recipe") -> None:
+    """Find nearly equal pictures once, with a bar, before a split needs to know them."""
+    if not recipe.validation or "validation" in data.parts:
+        return
+    from hangtag import screen
+    from hangtag.splits import near_groups
+
+    with screen.byte_progress() as progress:
+        near_groups(data.train, progress)
 
 
 def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:

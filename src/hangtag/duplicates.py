@@ -133,7 +133,8 @@ def _shrinking(size: int) -> NDArray[np.float32]:
     step = size / _SIDE
     centre = (np.arange(_SIDE) + 0.5) * step - 0.5
     weight = np.maximum(0, 1 - np.abs(np.arange(size)[None] - centre[:, None]) / max(step, 1.0))
-    return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights: NDArray[np.float32] = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    return weights
 
 
 def _sampling(zoom: float, offset: float) -> NDArray[np.float32]:
@@ -149,9 +150,7 @@ def _sampling(zoom: float, offset: float) -> NDArray[np.float32]:
 # --- candidates ------------------------------------------------------------------------------------------------
 
 
-def _candidates(
-    small: NDArray[np.float32], progress: Progress | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _candidates(small: NDArray[np.float32], progress: Progress | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of like descriptors: first (M,), second (M,); each pair once."""
     whole, middle = _descriptors(small)
     order = np.argsort(whole[:, 0], kind="stable") if len(small) > _WINDOW else np.arange(len(small))
@@ -199,7 +198,7 @@ def _descriptors(small: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
     """(N, 96) each: of the whole pictures and of their middles, whitened alike, of length 1."""
     whole = _magnitudes(small)
     inner = _sampling(_MIDDLE, (1 - _MIDDLE) * _SIDE / 2)
-    middle = _magnitudes(inner @ small @ inner.T)
+    middle = _magnitudes((inner @ small @ inner.T).astype(np.float32))
     few = whole[:: max(1, len(whole) // 6000)]
     mean = few.mean(axis=0)
     _, spread, directions = np.linalg.svd(few - mean, full_matrices=False)
@@ -279,7 +278,7 @@ def _best_of(
         rows = _sampling(zoom, float(below))[inside] @ moved
         for column, beside in enumerate(across):
             sampled = rows @ _sampling(zoom, float(beside))[inside].T
-            fit = np.einsum("nd,nd->n", _compared(sampled, edges), wanted)
+            fit = (_compared(sampled.astype(np.float32), edges) * wanted).sum(axis=1)
             place[fit > best] = row * len(across) + column
             best = np.maximum(best, fit)
     return best, place
@@ -306,5 +305,6 @@ def _next_best(
                 best[end] = value, best[end, 0]
             elif value > best[end, 1]:
                 best[end, 1] = value
-    others = np.where(best[first, 0] > fit, best[first, 0], best[first, 1])
-    return np.maximum(others, np.where(best[second, 0] > fit, best[second, 0], best[second, 1]))
+    one, other = (np.where(best[ends, 0] > fit, best[ends, 0], best[ends, 1]) for ends in (first, second))
+    next_best: NDArray[np.float32] = np.maximum(one, other)
+    return next_best

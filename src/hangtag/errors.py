@@ -34,7 +34,7 @@ __all__ = [
     "UsageError",
 ]
 
-_TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib"}
+_TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "cleanlab"}
 
 
 class HangtagError(Exception):

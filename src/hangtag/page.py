@@ -3,6 +3,7 @@
 import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files as package_files
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = [
     "data_uri",
     "definitions",
     "dig",
+    "document",
     "escaped",
     "hundred",
     "listed",
@@ -34,6 +36,29 @@ MOST_ROWS = 40
 """Of a table that stands without its own scroll bar."""
 
 _FIRST = ' class="name stick"'
+
+
+def document(title: str, body: str) -> str:
+    """A whole page in one file that loads nothing from anywhere."""
+    style = package_files("hangtag").joinpath("report.css").read_text(encoding="utf-8")
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<link rel="icon" href="data:,">
+<title>{escaped(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
 
 
 def chart(history: Sequence[Mapping[str, Any]], key: str, title: str, scale: int, unit: str) -> str:

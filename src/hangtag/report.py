@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from hangtag.page import (
     data_uri,
     definitions,
     dig,
+    document,
     escaped,
     hundred,
     listed,
@@ -126,28 +126,9 @@ def _gather(run: Run, images: Images, labels: NDArray[np.int64], probabilities: 
 
 
 def _page(facts: _Facts) -> str:
-    style = package_files("hangtag").joinpath("report.css").read_text(encoding="utf-8")
     title = f"{dig(facts.config, 'data', 'name', default='classifier')}, {facts.run.path.name}"
     parts = (_headline, _advice, _examples, _per_class, _confusions, _mistakes, _training, _data, _use, _origin)
-    sections = "".join(part(facts) for part in parts)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<link rel="icon" href="data:,">
-<title>{escaped(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{sections}
-</main>
-</body>
-</html>
-"""
+    return document(title, "".join(part(facts) for part in parts))
 
 
 def _headline(facts: _Facts) -> str:

@@ -31,6 +31,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from hangtag.audit import Audit
     from hangtag.bench import Bench
     from hangtag.cache import Entry
     from hangtag.evaluate import Evaluation
@@ -283,6 +284,21 @@ def print_cache(console: Console, entries: Sequence["Entry"], most: int) -> None
     table.add_section()
     table.add_row("in all", "", f"{sum(entry.bytes for entry in entries) / 1e6:,.1f}", f"of {most / 1e6:,.0f} at most")
     console.print(table)
+
+
+def print_audit(console: Console, found: "Audit", written: Sequence[Path]) -> None:
+    from hangtag.audit import KINDS
+
+    table = table_of("finding", ">number", "meaning")
+    for kind, count in found.counts().items():
+        table.add_row(kind, f"{count:,}", KINDS[kind])
+    console.print(table)
+    steps = found.first()
+    print("to do first:" if steps else "nothing was found")
+    for number, step in enumerate(steps, 1):
+        print(f"  {number}  {step}")
+    for path in written:
+        print(f"wrote {path}")
 
 
 def print_section(console: Console, section: "Section") -> None:

@@ -23,6 +23,7 @@ from hangtag.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_np
 from hangtag.cache import Pictures
 from hangtag.containers import Container, Listing, Scan, Skipped, scan
 from hangtag.datasets import Progress
+from hangtag.decisions import apply_decisions
 from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT
 from hangtag.decoding import Decoded, Pool
 from hangtag.errors import DataError, UnknownName, UsageError
@@ -80,6 +81,7 @@ def read(
     colour: bool | None = None,
     spec: ImageSpec | None = None,
     strict: bool = False,
+    decisions: str | Path | None = None,
     choose: Choose = refuse,
 ) -> LabelledImages:
     """Labelled images from whatever the user has.
@@ -100,6 +102,7 @@ def read(
         colour: whether the model sees colour; None looks whether colour carries anything.
         spec: all four at once.
         strict: raise at the first picture that cannot be read, instead of setting it aside.
+        decisions: a CSV of what was decided about single pictures, see `decisions.py`.
         choose: asked where there are two readings; None raises an error that names both.
 
     Raises:
@@ -118,11 +121,12 @@ def read(
         raise UsageError(f"size {wanted.side} is out of range", "give 8 to 1024 pixels")
     asked = Asked(image_column, label_column, str(root) if root else None, classes, group_by, choose)
     if isinstance(what, LabelledImages):
-        return what
-    if isinstance(what, (str, Path)):
+        data = what
+    elif isinstance(what, (str, Path)):
         if path is not None or str(what) in datasets.NAMED:
-            return _named(str(what), user_path(path) if path is not None else None, progress)
-        data = _of_path(user_path(what), str(what), asked, wanted, progress)
+            data = _named(str(what), user_path(path) if path is not None else None, progress)
+        else:
+            data = _of_path(user_path(what), str(what), asked, wanted, progress)
     else:
         data = _of_object(what, asked, wanted, progress)
     if strict and data.skipped:
@@ -131,7 +135,7 @@ def read(
             f"{first.name}: {first.reason} (and {len(data.skipped) - 1:,} more)",
             "mend or remove them, or read without --strict, which sets them aside",
         )
-    return data
+    return apply_decisions(data, user_path(decisions)) if decisions is not None else data
 
 
 def write_skipped(data: LabelledImages, path: Path) -> None:

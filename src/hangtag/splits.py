@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag import cache
+from hangtag.duplicates import Progress, groups_of, near_pairs
 from hangtag.errors import UsageError
 from hangtag.labelled import LabelledImages
 
-__all__ = ["Split", "joined_groups", "split_of", "stratified"]
+__all__ = ["Split", "joined_groups", "near_groups", "split_of", "stratified"]
+
+_MOST_COMPARED = 200_000
+"""Images up to which nearly equal ones are looked for before a split; beyond, that would take many minutes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +58,7 @@ def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[Labelled
         return both, Split(order[order < len(trains)], order[order >= len(trains)], given=True)
     images = data.train
     order = images.order
-    groups = _together(images)
+    groups = _together(images) if fraction else None
     found = stratified(images.labels[order], fraction, seed, None if groups is None else groups[order])
     return images, Split(order[found.train], order[found.validation], notes=_notes(images, found, order))
 
@@ -108,14 +113,33 @@ def joined_groups(*groupings: NDArray[np.int64]) -> NDArray[np.int64]:
             return label
 
 
+def near_groups(images: LabelledImages, progress: Progress | None = None) -> NDArray[np.int64] | None:
+    """(N,) a number for each image, equal for nearly the same pictures; None for too many images to compare.
+
+    Looked for once for each set; kept in the cache.
+    """
+    if len(images) > _MOST_COMPARED:
+        return None
+    kept = cache.groups_kept(images.fingerprint)
+    if kept is None:
+        found = groups_of(len(images), near_pairs(images.images[images.order], progress))
+        cache.keep_groups(images.fingerprint, found)
+        kept = found
+    groups = np.empty(len(images), np.int64)
+    groups[images.order] = kept
+    return groups
+
+
 def _together(images: LabelledImages) -> NDArray[np.int64] | None:
-    """Groups that were given, joined with those of equal pictures; None where every image is on its own."""
+    """Groups that were given, joined with those of (nearly) equal pictures; None where every image is on its own."""
     contents = images.contents
     same = np.unique(contents[:, 0] ^ (contents[:, 1] << np.uint64(1)), return_inverse=True)[1]
-    groupings = [each for each in (images.groups,) if each is not None]
+    near = near_groups(images)
+    groupings = [each for each in (images.groups, near) if each is not None]
     if same.max(initial=-1) + 1 < len(images):
         groupings.append(same)
-    return joined_groups(*groupings) if groupings else None
+    groups = joined_groups(*groupings) if groupings else None
+    return groups if groups is not None and len(np.unique(groups)) < len(images) else None
 
 
 def _notes(images: LabelledImages, found: Split, order: NDArray[np.int64]) -> tuple[str, ...]:

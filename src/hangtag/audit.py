@@ -1,0 +1,342 @@
+"""What is wrong with pictures and labels -> findings, each with what, where, how sure. It never edits a file.
+
+Same and nearly the same pictures, labels that the pictures do not support, pictures with nothing on them, classes too
+small, parts that differ. It draws nothing; `audit_page.py` does.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.decisions import name_of
+from hangtag.duplicates import Pairs, groups_of, near_pairs
+from hangtag.files import make_folder, write_json, write_text
+from hangtag.labelled import LabelledImages
+from hangtag.suspects import Suspects, suspect_labels
+
+__all__ = ["KINDS", "Audit", "Finding", "audit", "write_audit"]
+
+KINDS = {
+    "leak": "the same picture in training and test",
+    "contradiction": "the same picture with different labels",
+    "suspect label": "the label is probably wrong",
+    "unreadable": "files that cannot be read",
+    "duplicate": "the same picture more than once",
+    "shift": "training and test pictures differ",
+    "small class": "classes with few pictures",
+    "blank": "nothing on it",
+    "dark": "almost black",
+    "tiny": "far smaller than the others",
+    "odd aspect": "proportions unlike the others",
+    "odd colours": "a colour mode unlike the others",
+}
+"""Every kind of finding, the most important first."""
+
+_BLANK = 2.0  # grey levels of standard deviation
+_DARK = 12.0  # of the brightest twentieth of a picture; and few of its set are that dark
+_FEW = 10  # images of a class
+_UNEVEN = 0.1  # of the median class
+_TINY = 32.0  # pixels of the shorter side
+_FAR = 3.0  # times another size or proportion
+_SOME = 0.05  # share of the pictures; what more have is not odd
+_RARE = 0.02  # share of a colour mode that is odd
+_SHIFTED = 0.1  # Kolmogorov-Smirnov distance that matters
+_SURE = 0.001  # chance of such a distance between like parts, at most
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: one of `KINDS`.
+        name: of the picture, file, class or part.
+        says: in a sentence.
+        certainty: 0 to 1.
+        position: of the picture among the data; None where it is not about one.
+        others: positions of pictures to look at beside it.
+        suggestion: a decision to take over or not: "drop", "relabel: X", or "".
+    """
+
+    kind: str
+    name: str
+    says: str
+    certainty: float
+    position: int | None = None
+    others: tuple[int, ...] = ()
+    suggestion: str = ""
+
+    def to_json(self, data: LabelledImages) -> dict[str, Any]:
+        return {
+            "kind": self.kind, "name": self.name, "says": self.says, "certainty": round(self.certainty, 4),
+            "position": self.position, "beside": [name_of(data, other) for other in self.others],
+            "suggestion": self.suggestion,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """All findings, the most important and surest first."""
+
+    data: LabelledImages
+    findings: tuple[Finding, ...]
+
+    def counts(self) -> dict[str, int]:
+        """How many of each kind there are, kinds in order of importance."""
+        found = Counter(finding.kind for finding in self.findings)
+        return {kind: found[kind] for kind in KINDS if found[kind]}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "data": self.data.name, "images": len(self.data), "fingerprint": self.data.fingerprint,
+            "counts": self.counts(), "first": self.first(),
+            "findings": [each.to_json(self.data) for each in self.findings],
+        }  # fmt: skip
+
+    def first(self, most: int = 5) -> list[str]:
+        """What to do first, in sentences."""
+        count = self.counts()
+        suspects = f"look at the {count.get('suspect label', 0):,} suspect labels, the first ones first"
+        todo = {
+            "leak": f"take {count.get('leak', 0):,} pictures that are also in training out of the test part",
+            "contradiction": f"decide the label of {count.get('contradiction', 0):,} pictures that have two",
+            "suspect label": suspects,
+            "unreadable": f"replace {count.get('unreadable', 0):,} files that cannot be read",
+            "duplicate": f"drop {count.get('duplicate', 0):,} pictures that are there more than once",
+            "shift": "find out why test pictures differ from training pictures",
+            "small class": f"add pictures to {count.get('small class', 0):,} small classes",
+            "blank": f"drop {count.get('blank', 0):,} pictures with nothing on them",
+            "dark": f"look at {count.get('dark', 0):,} almost black pictures",
+            "tiny": f"replace {count.get('tiny', 0):,} tiny pictures",
+            "odd aspect": f"look at {count.get('odd aspect', 0):,} pictures of odd proportions",
+            "odd colours": f"look at {count.get('odd colours', 0):,} pictures of another colour mode",
+        }
+        return [todo[kind] for kind in KINDS if kind in count][:most]
+
+
+def audit(
+    data: LabelledImages, labels: bool = True, seed: int = 0, device: str = "auto", progress: Progress | None = None
+) -> Audit:
+    """Look for what is wrong with labelled images.
+
+    Args:
+        labels: also train networks to find labels that are probably wrong; most of the time goes there.
+    """
+    pairs = _with_equal(data, near_pairs(data.images, progress))
+    findings = [
+        *_unreadable(data),
+        *_duplicates(data, pairs),
+        *_small_classes(data),
+        *_shift(data),
+        *_pixels(data),
+        *_files(data),
+    ]
+    if labels:
+        found = suspect_labels(data, groups_of(len(data), pairs), seed, device, progress)
+        findings += _suspects(data, found, {f.position for f in findings if f.kind == "contradiction"})
+    importance = {kind: place for place, kind in enumerate(KINDS)}
+    return Audit(data, tuple(sorted(findings, key=lambda each: (importance[each.kind], -each.certainty, each.name))))
+
+
+def write_audit(found: Audit, folder: Path) -> list[Path]:
+    """findings.csv, findings.json, and decisions.csv to fill in, which is never overwritten once it is there."""
+    make_folder(folder)
+    rows = [each.to_json(found.data) for each in found.findings]
+    paths = [folder / "findings.csv", folder / "findings.json"]
+    columns = ["kind", "name", "says", "certainty", "suggestion", "beside"]
+    lines = [[*(row[column] for column in columns[:-1]), "; ".join(row["beside"])] for row in rows]
+    write_text(paths[0], _csv(columns, lines))
+    write_json(paths[1], found.to_json())
+    decisions = folder / "decisions.csv"
+    if not decisions.exists():
+        about = [each for each in found.findings if each.position is not None]
+        once = {each.name: each for each in reversed(about)}
+        lines = [[each.name, "", each.suggestion, each.kind, each.says] for each in about if once[each.name] is each]
+        write_text(decisions, _csv(["name", "decision", "suggestion", "kind", "says"], lines))
+        paths.append(decisions)
+    return paths
+
+
+# --- kinds of findings -----------------------------------------------------------------------------------------
+
+
+def _unreadable(data: LabelledImages) -> list[Finding]:
+    return [Finding("unreadable", each.name, f"{each.kind}: {each.reason}", 1.0) for each in data.skipped]
+
+
+def _with_equal(data: LabelledImages, near: Pairs) -> Pairs:
+    """Pairs of equal pictures, each with the first of its kind, before the nearly equal ones."""
+    _, firsts, kind = np.unique(data.contents, axis=0, return_index=True, return_inverse=True)
+    first = firsts[kind.reshape(-1)]
+    again = np.flatnonzero(first != np.arange(len(data)))
+    return Pairs(
+        np.concatenate([first[again], near.first]).astype(np.int64),
+        np.concatenate([again, near.second]).astype(np.int64),
+        np.concatenate([np.ones(len(again)), np.minimum(near.certainty, 0.9999)]),
+    )
+
+
+def _duplicates(data: LabelledImages, pairs: Pairs) -> list[Finding]:
+    part_of = _part_of(data)
+    found: dict[int, Finding] = {}
+    for a, b, certainty in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.certainty.tolist(), strict=True):
+        first, second = (a, b) if part_of[a] <= part_of[b] else (b, a)
+        same = "the same picture as" if certainty == 1 else "nearly the same picture as"
+        one, other = (data.class_names[data.labels[each]] for each in (first, second))
+        says = f"{same} {name_of(data, first)}"
+        if part_of[first] != part_of[second]:
+            parts = list(data.parts)
+            says += f", which is in {parts[part_of[first]]}, this one in {parts[part_of[second]]}"
+            kind = "leak"
+        else:
+            kind = "contradiction" if one != other else "duplicate"
+        if one != other:
+            says += f"; there it is {one}, here {other}"
+        suggestion = "" if kind == "contradiction" else "drop"
+        if second not in found or (kind != "duplicate" and found[second].kind == "duplicate"):
+            found[second] = Finding(kind, name_of(data, second), says, certainty, second, (first,), suggestion)
+    return list(found.values())
+
+
+def _suspects(data: LabelledImages, found: Suspects, known: set[int | None]) -> list[Finding]:
+    findings = []
+    for position in found.positions.tolist():
+        if position in known:
+            continue
+        given, better = (data.class_names[each] for each in (data.labels[position], found.suggested[position]))
+        if given == better:
+            continue
+        share = float(found.probabilities[position, found.suggested[position]])
+        says = f"labelled {given}; networks that never saw it say {better} ({share:.0%})"
+        others = _examples(data, found, int(found.suggested[position]), position)
+        certainty = float(1 - found.quality[position])
+        name = name_of(data, position)
+        findings.append(Finding("suspect label", name, says, certainty, position, others, f"relabel: {better}"))
+    return findings
+
+
+def _examples(data: LabelledImages, found: Suspects, label: int, but: int) -> tuple[int, ...]:
+    """The picture of this class that networks are surest of."""
+    members = np.flatnonzero((data.labels == label) & (np.arange(len(data)) != but))
+    return (int(members[found.probabilities[members, label].argmax()]),) if len(members) else ()
+
+
+def _small_classes(data: LabelledImages) -> list[Finding]:
+    counts = data.train.counts() if not data.parts or "train" in data.parts else data.counts()
+    typical = float(np.median(counts))
+    return [
+        Finding(
+            "small class", name, f"{count} pictures to train on; half of the classes have {typical:,.0f} or more", 1.0
+        )
+        for name, count in zip(data.class_names, counts.tolist(), strict=True)
+        if count < _FEW or count < _UNEVEN * typical
+    ]
+
+
+def _shift(data: LabelledImages) -> list[Finding]:
+    """Whether test pictures differ from training pictures in simple measures (two-sample Kolmogorov-Smirnov test)."""
+    if not {"train", "test"} <= data.parts.keys():
+        return []
+    from scipy.stats import ks_2samp
+
+    train, test = data.positions("train"), data.positions("test")
+    findings = []
+    for what, values in _measures(data).items():
+        result = ks_2samp(values[train], values[test])
+        if result.statistic > _SHIFTED and result.pvalue < _SURE:
+            before, after = float(np.median(values[train])), float(np.median(values[test]))
+            says = f"{what}: the median is {before:.3g} in training, {after:.3g} in test"
+            findings.append(Finding("shift", what, says, float(1 - result.pvalue)))
+    shares = [np.bincount(data.labels[rows], minlength=len(data.class_names)) / len(rows) for rows in (train, test)]
+    distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
+    if distance > _SHIFTED:
+        most = int(np.abs(shares[0] - shares[1]).argmax())
+        says = (
+            f"classes: {data.class_names[most]} is {shares[0][most]:.0%} of training and {shares[1][most]:.0%} of test"
+        )
+        findings.append(Finding("shift", "classes", says, min(1.0, distance)))
+    return findings
+
+
+def _measures(data: LabelledImages) -> dict[str, NDArray[np.float64]]:
+    mean, spread, _ = _levels(data)
+    measures = {"brightness": mean, "contrast": spread}
+    if data.facts is not None:
+        measures |= {"height": data.facts["height"].astype(float), "width": data.facts["width"].astype(float)}
+    return measures
+
+
+def _levels(data: LabelledImages) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """(N,) each: mean and standard deviation of the grey levels, and the level of the brightest twentieth."""
+    found = np.empty((3, len(data)))
+    for start in range(0, len(data), 4096):
+        rows = data.images[start : start + 4096].reshape(len(data.images[start : start + 4096]), -1)
+        found[:, start : start + 4096] = rows.mean(axis=1), rows.std(axis=1), np.quantile(rows, 0.95, axis=1)
+    return found[0], found[1], found[2]
+
+
+def _pixels(data: LabelledImages) -> list[Finding]:
+    _, spread, bright = _levels(data)
+    findings = []
+    for position in np.flatnonzero(spread < _BLANK).tolist():
+        name = name_of(data, position)
+        findings.append(Finding("blank", name, "all of it has one colour", 1.0, position, (), "drop"))
+    dark = (bright < _DARK) & (spread >= _BLANK)
+    if dark.mean() < _RARE:
+        for position in np.flatnonzero(dark).tolist():
+            says = f"its brightest parts have grey level {bright[position]:.0f} of 255"
+            findings.append(Finding("dark", name_of(data, position), says, 0.9, position))
+    return findings
+
+
+def _files(data: LabelledImages) -> list[Finding]:
+    if data.facts is None or not len(data):
+        return []
+    height, width = data.facts["height"].astype(float), data.facts["width"].astype(float)
+    least, aspect = np.minimum(height, width), width / height
+    typical, usual = float(np.median(least)), float(np.median(aspect))
+    findings = []
+    for position in np.flatnonzero(least < min(_TINY, typical / _FAR)).tolist():
+        says = f"{width[position]:.0f}x{height[position]:.0f} pixels; half of the others have {typical:.0f} or more"
+        findings.append(Finding("tiny", name_of(data, position), says, 0.9, position))
+    odd = np.maximum(aspect / usual, usual / aspect) > _FAR
+    for position in np.flatnonzero(odd).tolist() if odd.mean() < _SOME else ():
+        size = f"{width[position]:.0f}x{height[position]:.0f} pixels"
+        says = f"{size}, {aspect[position]:.2g} times as wide as high; usual is {usual:.2g}"
+        findings.append(Finding("odd aspect", name_of(data, position), says, 0.8, position))
+    return findings + _odd_colours(data, (data.facts["flags"] & 1).astype(np.uint8))
+
+
+def _odd_colours(data: LabelledImages, colour: NDArray[np.uint8]) -> list[Finding]:
+    share = float(colour.mean())
+    if not 0 < min(share, 1 - share) < _RARE:
+        return []
+    rare = 1 if share < 0.5 else 0
+    says = "a colour file among grey ones" if rare else "a grey file among colour ones"
+    positions: Iterable[int] = np.flatnonzero(colour == rare).tolist()
+    return [Finding("odd colours", name_of(data, position), says, 0.7, position) for position in positions]
+
+
+def _part_of(data: LabelledImages) -> list[int]:
+    part = np.zeros(len(data), np.int64)
+    for number, name in enumerate(data.parts):
+        part[data.parts[name]] = number
+    found: list[int] = part.tolist()
+    return found
+
+
+def _csv(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return buffer.getvalue().encode("utf-8", "replace").decode()

@@ -1,0 +1,113 @@
+"""Labels that are probably wrong, found by networks that never saw the picture they judge.
+
+Out-of-fold predictions of a quickly trained network of ours, ranked by cleanlab (confident learning; Northcutt, Jiang
+and Chuang, 2021). The fewer images, the more passes each network takes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hangtag.labelled import LabelledImages
+from hangtag.models import build, logits_of
+from hangtag.recipes import find_recipe, suited
+from hangtag.splits import joined_groups
+from hangtag.train import choose_device, train
+
+__all__ = ["Suspects", "suspect_labels"]
+
+_EPOCHS = 2  # of 40,000 images in each fold: average precision 0.92 at 3 % planted flips; docs/log.md
+_FOLDS = 3
+_LEAST_STEPS = 150
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Suspects:
+    """What out-of-fold predictions say about labels.
+
+    Attributes:
+        positions: (M,) of the images whose labels are probably wrong, the most suspect first.
+        quality: (N,) the probability of the given label; small is suspect.
+        suggested: (N,) the most probable class.
+        probabilities: (N, K) float32, out of fold; all 1/K for images in no fold.
+        left_out: names of classes with too few images to be judged.
+    """
+
+    positions: NDArray[np.int64]
+    quality: NDArray[np.float64]
+    suggested: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    left_out: tuple[str, ...]
+
+
+def suspect_labels(
+    data: LabelledImages,
+    groups: NDArray[np.int64] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Suspects:
+    """Rank the labels of `data` by how little its own pictures support them.
+
+    Args:
+        groups: (N,) int64; images of one group are judged by a network that saw none of them, as are equal images.
+        progress: called with (what is going on, done, in all).
+    """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    classes = len(data.class_names)
+    order = data.order
+    contents = np.unique(data.contents, axis=0, return_inverse=True)[1].reshape(-1)
+    together = joined_groups(contents, *([groups] if groups is not None else []))
+    enough = data.counts() >= _FOLDS
+    usable = order[enough[data.labels[order]]]
+    fold = _folds(data.labels[usable], together[usable], seed)
+    probabilities = np.full((len(data), classes), 1 / classes, np.float32)
+    where = choose_device(device)
+    steps = 0
+    for number in range(_FOLDS):
+        learned, judged = usable[fold != number], usable[fold == number]
+        if not len(judged):
+            continue
+        network = build("cnn", data.spec, classes, seed + number)
+        recipe = replace(find_recipe("fast"), epochs=_EPOCHS, least_steps=_LEAST_STEPS, validation=0.0)
+        recipe = replace(suited(recipe, len(learned))[0], flip_averaging=False)
+        for epoch in train(network, data.images[learned], data.labels[learned], recipe, seed + number, device=where):
+            if progress:
+                in_all = _FOLDS * recipe.epochs * epoch.steps
+                steps = (number * recipe.epochs + epoch.number - 1) * epoch.steps + epoch.step
+                progress("learning from pictures", min(steps, in_all), in_all)
+        logits = logits_of(network, data.images[judged])
+        probabilities[judged] = torch.softmax(logits, dim=1).numpy()
+    quality = np.ones(len(data))
+    labels = data.labels[usable]
+    quality[usable] = get_label_quality_scores(labels, probabilities[usable], method="self_confidence")
+    present = np.flatnonzero(enough)
+    compact = np.searchsorted(present, labels)
+    rows = probabilities[np.ix_(usable, present)]
+    rows = rows / rows.sum(axis=1, keepdims=True)
+    ranked = find_label_issues(compact, rows, return_indices_ranked_by="self_confidence", n_jobs=1)
+    left_out = tuple(name for name, fine in zip(data.class_names, enough, strict=True) if not fine)
+    return Suspects(
+        usable[np.asarray(ranked, np.int64)], quality, probabilities.argmax(axis=1), probabilities, left_out
+    )
+
+
+def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """(N,) a fold for each image: every class spread evenly, groups together."""
+    random = np.random.default_rng(seed)
+    fold = np.zeros(len(labels), np.int64)
+    _, firsts, group_of, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    of_group = np.zeros(len(firsts), np.int64)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels[firsts] == label))
+        before = np.cumsum(sizes[members]) - sizes[members]
+        of_group[members] = np.minimum(before * _FOLDS // max(1, int(sizes[members].sum())), _FOLDS - 1)
+    fold[:] = of_group[group_of.reshape(-1)]
+    return fold
