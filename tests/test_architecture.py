@@ -11,7 +11,8 @@ import hangtag
 SOURCE = Path(hangtag.__file__).parent
 ORDER = (
     "errors", "files", "native", "mapped",
-    "images", "datasets", "sources", "splits", "models", "recipes", "balance", "peak",
+    "images", "archives", "idx", "named", "mirrors", "datasets", "sources",
+    "splits", "models", "recipes", "balance", "peak",
     "batches", "dense", "muon", "steps", "checkpoints", "train", "speed",
     "evaluate", "artifact", "export", "predictor", "runs", "classifier", "lifecycle", "seeds", "budget",
     "figures", "page", "report", "lesson", "bench", "loggers", "screen", "cli",
@@ -24,14 +25,14 @@ HOMES = {
     "onnx": {"export"},
     "onnxruntime": {"artifact"},
     "platformdirs": {"files"},
-    "pooch": {"datasets"},
-    "requests": {"datasets"},
+    "pooch": {"mirrors"},
+    "requests": {"mirrors"},
     "mlflow": {"loggers"},
     "rich": {"screen"},
     "scipy": {"seeds"},
     "tensorboard": {"loggers"},
     "safetensors": {"checkpoints", "lifecycle"},
-    "sklearn": {"classifier"},
+    "sklearn": {"classifier", "datasets"},
     "torch": {
         "models",
         "balance",

@@ -17,7 +17,8 @@ from hangtag.errors import DataError, DownloadError, HangtagError, UnknownName, 
 from toys import Mirror, idx, idx_files, tiny_arrays, tiny_files, tiny_set
 
 BY_HAND = (
-    "copy its four files here by hand and name the folder (--path or HANGTAG_DATA), or install the package dataset-tiny"
+    "copy its four files here by hand (from http://tiny.example) and name the folder (--path or HANGTAG_DATA), "
+    "or install the package dataset-tiny"
 )
 
 
@@ -205,7 +206,8 @@ def test_an_unknown_set_offers_the_nearest_one() -> None:
     error = refused("fashion-mnits")
 
     assert isinstance(error, UnknownName)
-    assert str(error) == ("unknown data set 'fashion-mnits' (did you mean 'fashion-mnist'? known: fashion-mnist)")
+    known = "cifar10, cifar100, digits, emnist-balanced, emnist-letters, fashion-mnist, kmnist, mnist"
+    assert str(error) == f"unknown data set 'fashion-mnits' (did you mean 'fashion-mnist'? known: {known})"
 
 
 # --- files -----------------------------------------------------------------------------------------------------
@@ -236,7 +238,7 @@ DIGIT_LABELS = np.array([5, 0, 4, 1, 9, 2, 1, 3, 1, 4] * 2, np.uint8)
 DIGIT_TEST_LABELS = np.array([7, 2, 1, 0, 4, 1, 4, 9, 5, 9], np.uint8)
 DIGIT_IMAGES = np.where(np.arange(20 * 16) < 42, 254, 0).astype(np.uint8).reshape(20, 4, 4)  # mean 33.3
 MIX_UP = "these are the handwritten digits of MNIST, not Tiny"
-OTHER_SOURCE = "both sets use the same file names; get the files from the Fashion-MNIST project"
+OTHER_SOURCE = "name the set 'mnist' to read them; get the files of Tiny from http://tiny.example"
 
 
 @pytest.mark.parametrize(

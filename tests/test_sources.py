@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import hangtag
 from hangtag.errors import DataError, HangtagError, PictureError, UnknownName
 from hangtag.images import ImageSpec, decode
+from hangtag.named import NAMED
 from hangtag.sources import LabelledImages, export_folder, from_arrays, read
 from toys import idx_files, in_a_process, shapes
 
@@ -78,7 +79,7 @@ def test_an_unknown_name_offers_the_nearest_one(name: str, offer: str) -> None:
 
     assert isinstance(error, UnknownName)
     assert error.message == f"unknown data set '{name}'"
-    assert error.hint == f"{offer}known: fashion-mnist, or a folder that holds its files"
+    assert error.hint == f"{offer}known: {', '.join(sorted(NAMED))}, or a folder that holds its files"
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:

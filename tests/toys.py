@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 import hangtag
 from hangtag.artifact import Metadata
-from hangtag.datasets import IdxFile, NamedSet, fingerprint
+from hangtag.datasets import fingerprint
 from hangtag.images import Images, ImageSpec
+from hangtag.named import DataFile, NamedSet
 from hangtag.recipes import Recipe, find_recipe
 
 SIDE = 8
@@ -111,12 +112,15 @@ def tiny_files() -> dict[str, bytes]:
 
 def tiny_set(mirrors: tuple[str, ...] = (), debian_folder: Path = Path("/nowhere/tiny")) -> NamedSet:
     images, labels = tiny_arrays()
-    files = [IdxFile(name, 20 if "train" in name else 10, sha256(content)) for name, content in tiny_files().items()]
+    files = [DataFile(name, 20 if "train" in name else 10, sha256(content)) for name, content in tiny_files().items()]
     return NamedSet(
         name="tiny",
         title="Tiny",
+        what="the pictures of Tiny",
         class_names=CLASSES,
-        side=4,
+        shape=(4, 4),
+        train=20,
+        home="http://tiny.example",
         images=(files[0], files[1]),
         labels=(files[2], files[3]),
         fingerprint=fingerprint(images, labels),

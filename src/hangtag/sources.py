@@ -134,14 +134,13 @@ def read(what: str | Path, path: str | Path | None = None, progress: Progress | 
         name, path = datasets.FASHION_MNIST.name, folder
     found = datasets.fetch(name, user_path(path) if path is not None else None, progress)
     wanted = datasets.NAMED[name]
-    train = wanted.images[0].items
     return LabelledImages(
         images=found.images,
         labels=found.labels,
         class_names=wanted.class_names,
         name=wanted.name,
         origin=found.origin,
-        parts={"train": slice(0, train), "test": slice(train, len(found.labels))},
+        parts=dict(found.parts),
     )
 
 
