@@ -17,7 +17,7 @@ from typing import IO
 
 from hangtag.errors import DataError
 
-__all__ = ["content_of", "gunzip", "is_gzip", "members_of", "sha256_of"]
+__all__ = ["content_of", "gunzip", "members_of", "sha256_of"]
 
 _ROOM_FOR_OTHERS = 2**20  # bytes: headers and notes in a tar beside the members that are wanted
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, RuntimeError)
@@ -31,7 +31,7 @@ def content_of(path: Path, most: int) -> bytes:
         DataError: it cannot be read, or is cut short or damaged.
     """
     with _reading(path), path.open("rb") as raw:
-        packed = is_gzip(raw.read(2))
+        packed = _is_gzip(raw.read(2))
         raw.seek(0)
         if not packed:
             return raw.read(most)
@@ -41,15 +41,10 @@ def content_of(path: Path, most: int) -> bytes:
 
 def gunzip(content: bytes, most: int, place: str | Path) -> bytes:
     """The first `most` bytes of `content`, decompressed if it is gzip; errors name `place`."""
-    if not is_gzip(content):
+    if not _is_gzip(content):
         return content[:most]
     with _reading(place), gzip.open(io.BytesIO(content)) as unpacked:
         return unpacked.read(most)
-
-
-def is_gzip(beginning: bytes) -> bool:
-    """Does a file that begins like this hold gzip (RFC 1952, 2.3.1)?"""
-    return beginning[:2] == b"\x1f\x8b"
 
 
 def members_of(archive: Path, wanted: Mapping[str, int]) -> dict[str, bytes]:
@@ -66,7 +61,7 @@ def members_of(archive: Path, wanted: Mapping[str, int]) -> dict[str, bytes]:
         file.seek(0)
         if beginning[:2] == b"PK":
             return _in_zip(file, wanted)
-        if is_gzip(beginning):
+        if _is_gzip(beginning):
             return _in_tar(file, wanted, archive)
     raise DataError(f"{archive}: is neither a zip nor a tar.gz", "download it again")
 
@@ -75,6 +70,11 @@ def sha256_of(path: Path) -> str:
     """Of a file as it lies there, compressed or not."""
     with _reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_gzip(beginning: bytes) -> bool:
+    """Does a file that begins like this hold gzip (RFC 1952, 2.3.1)?"""
+    return beginning[:2] == b"\x1f\x8b"
 
 
 def _in_zip(file: IO[bytes], wanted: Mapping[str, int]) -> dict[str, bytes]:

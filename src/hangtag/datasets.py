@@ -15,13 +15,14 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.archives import content_of, gunzip, is_gzip, members_of, sha256_of
+from hangtag.archives import content_of, gunzip, members_of, sha256_of
 from hangtag.errors import DataError, DownloadError, MissingExtra, SaveError, UnknownName, UsageError
 from hangtag.files import cache_home, new_folder_whole, write_json
 from hangtag.idx import header_of, parse_idx
@@ -128,7 +129,7 @@ def _obtain(wanted: NamedSet, progress: Progress) -> tuple[Images, NDArray[np.in
     package = f", or install the package {wanted.debian_package}" if wanted.debian_package else ""
     raise DownloadError(
         f"{wanted.title} is not on this machine and could not be fetched: {'; '.join(troubles)}",
-        f"copy {files} here by hand (from {wanted.home}) and name the folder (--path or HANGTAG_DATA){package}",
+        f"copy {files} here by hand from {wanted.home} and name the folder (--path or HANGTAG_DATA){package}",
     )
 
 
@@ -156,8 +157,12 @@ class _Piece:
     file: DataFile
     place: str  # in words: its path, or its archive's path and its name in there
     content: bytes  # decompressed; a byte too many when it is longer than it should be
-    packed_sha256: str  # of the .gz it was, or empty
+    packed: Path | bytes  # the file or member as it was found
     archive: Path | None = None
+
+    @cached_property
+    def packed_sha256(self) -> str:
+        return sha256_of(self.packed) if isinstance(self.packed, Path) else hashlib.sha256(self.packed).hexdigest()
 
 
 def _pieces(wanted: NamedSet, folder: Path) -> Iterator[_Piece]:
@@ -172,9 +177,7 @@ def _pieces(wanted: NamedSet, folder: Path) -> Iterator[_Piece]:
         path = _locate(wanted, folder, file)
         if path is None:
             raise _missing(wanted, folder, file)
-        content = content_of(path, _size(wanted, file) + 1)
-        with_checksum = file.packed_sha256 and path.suffix == ".gz"
-        yield _Piece(file, str(path), content, sha256_of(path) if with_checksum else "")
+        yield _Piece(file, str(path), content_of(path, _size(wanted, file) + 1), path)
 
 
 def _pieces_of_archive(wanted: NamedSet, archive: Archive, path: Path) -> Iterator[_Piece]:
@@ -186,8 +189,7 @@ def _pieces_of_archive(wanted: NamedSet, archive: Archive, path: Path) -> Iterat
             raise DataError(f"{path}: {name} is not in it", f"get {archive.name} from {wanted.home}")
         packed = members.pop(name)
         place = f"{path}: {name}"
-        content = gunzip(packed, _size(wanted, file) + 1, place)
-        yield _Piece(file, place, content, hashlib.sha256(packed).hexdigest() if is_gzip(packed) else "", path)
+        yield _Piece(file, place, gunzip(packed, _size(wanted, file) + 1, place), packed, path)
 
 
 def _archive_in(wanted: NamedSet, folder: Path) -> Path | None:
@@ -254,12 +256,10 @@ def _read_folder(
 def _is_proven(wanted: NamedSet, piece: _Piece, must_be: bool) -> bool:
     """Does a published checksum fit? If not: raises DataError, unless there is none to compare and it need not be."""
     digest = hashlib.sha256(piece.content).hexdigest()
-    if piece.file.sha256 == digest or (piece.packed_sha256 and piece.file.packed_sha256 == piece.packed_sha256):
-        return True
-    if piece.archive and wanted.archive and sha256_of(piece.archive) == wanted.archive.sha256:
+    expected, length = _size(wanted, piece.file), len(piece.content)
+    if length == expected and _fits(wanted, piece, digest):
         return True
     other = _other_set(wanted, piece, digest)
-    expected, length = _size(wanted, piece.file), len(piece.content)
     if other is not None:
         raise DataError(
             f"{piece.place}: these are {other.what}, not {wanted.title}",
@@ -278,14 +278,19 @@ def _is_proven(wanted: NamedSet, piece: _Piece, must_be: bool) -> bool:
     return False
 
 
+def _fits(wanted: NamedSet, piece: _Piece, digest: str) -> bool:
+    """Does the checksum of its content, of its .gz or of its archive fit? What costs more is tried later."""
+    if digest == piece.file.sha256 or (piece.file.packed_sha256 and piece.packed_sha256 == piece.file.packed_sha256):
+        return True
+    return bool(piece.archive and wanted.archive and sha256_of(piece.archive) == wanted.archive.sha256)
+
+
 def _other_set(wanted: NamedSet, piece: _Piece, digest: str) -> NamedSet | None:
     """The set that a file belongs to in truth, if its checksum or its looks tell."""
     for other in NAMED.values():
         if other.name != wanted.name:
-            for file in other.files:
-                if digest == file.sha256 or (piece.packed_sha256 and piece.packed_sha256 == file.packed_sha256):
-                    return other
-            if _looks_like(other, wanted, piece):
+            checksums = {(file.sha256 or file.packed_sha256) for file in other.files}
+            if {digest, piece.packed_sha256} & checksums or _looks_like(other, wanted, piece):
                 return other
     return None
 
@@ -315,7 +320,9 @@ def _size(wanted: NamedSet, file: DataFile) -> int:
 
 def _shape(wanted: NamedSet, file: DataFile) -> tuple[int, ...]:
     """What the file's IDX header must say."""
-    return (file.items,) if file in wanted.labels else (file.items, *wanted.shape)
+    if file in wanted.labels:
+        return (file.items,)
+    return (file.items, *(reversed(wanted.shape) if wanted.transposed else wanted.shape))
 
 
 def _decode(
@@ -337,13 +344,18 @@ def _decode(
 
 def _decode_records(wanted: NamedSet, contents: list[bytes]) -> tuple[Images, NDArray[np.int64]]:
     """CIFAR's binary records (https://www.cs.toronto.edu/~kriz/cifar.html): label bytes, then each colour's plane."""
-    first = wanted.label_bytes
-    records = [np.frombuffer(content, np.uint8).reshape(-1, first + wanted.pixels) for content in contents]
     height, width, colours = wanted.shape
     images = np.empty((wanted.items, *wanted.shape), np.uint8)  # (N, H, W, 3)
-    planes = np.concatenate([each[:, first:] for each in records]).reshape(-1, colours, height, width)
-    images[:] = planes.transpose(0, 2, 3, 1)
-    return images, np.concatenate([each[:, first - 1] for each in records]).astype(np.int64)
+    labels = np.empty(wanted.items, np.int64)
+    start = 0
+    for content in contents:
+        records = np.frombuffer(content, np.uint8).reshape(-1, wanted.label_bytes + wanted.pixels)
+        stop = start + len(records)
+        planes = records[:, wanted.label_bytes :].reshape(-1, colours, height, width)
+        images[start:stop] = planes.transpose(0, 2, 3, 1)
+        labels[start:stop] = records[:, wanted.label_bytes - 1]
+        start = stop
+    return images, labels
 
 
 # --- the cache -------------------------------------------------------------------------------------------------

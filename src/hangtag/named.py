@@ -11,7 +11,21 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DIGITS", "FASHION_MNIST", "NAMED", "Archive", "DataFile", "Looks", "NamedSet"]
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "DIGITS",
+    "EMNIST_BALANCED",
+    "EMNIST_LETTERS",
+    "FASHION_MNIST",
+    "KMNIST",
+    "MNIST",
+    "NAMED",
+    "Archive",
+    "DataFile",
+    "Looks",
+    "NamedSet",
+]
 
 
 @dataclass(frozen=True)
@@ -341,6 +355,7 @@ DIGITS = NamedSet(
     shape=(8, 8),
     train=1797,
     home="https://scikit-learn.org",
+    fingerprint="283940e697946651005dc2bbcb328cba6f438c66e20ed4a28b8653fb0e785d1f",
 )
 
 NAMED = {
