@@ -247,7 +247,7 @@ def _read_folder(
     if doubtful:
         warnings.warn(
             f"{folder}: that this is {wanted.title} was checked by its shape and labels alone: checksums are known "
-            f"of {'the .gz files' if wanted.archive is None else wanted.archive.name} only",
+            f"of the .gz files as its makers give them",
             stacklevel=3,
         )
     return images, labels
