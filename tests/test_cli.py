@@ -71,8 +71,9 @@ def test_data_says_where_from_how_big_and_the_fingerprint(hangtag: Any) -> None:
 
     assert shown.code == 0
     assert "30 images of 4x4 grey, 3 classes (train 20, test 10)" in shown.out
-    assert tiny_set().fingerprint in shown.out
-    assert hangtag("data", "tiny", "--path", "files", "--json").json["origin"] == "files"
+    said = hangtag("data", "tiny", "--path", "files", "--json").json
+    assert said["origin"] == "files"
+    assert said["fingerprint"] in shown.out and len(said["fingerprint"]) == 64
 
 
 def test_data_exports_pictures_in_a_folder_per_class(hangtag: Any, tmp_path: Path) -> None:

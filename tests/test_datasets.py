@@ -2,7 +2,9 @@
 
 import dataclasses
 import gzip
+import hashlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +15,26 @@ import pytest
 import hangtag
 from hangtag import datasets
 from hangtag.datasets import FASHION_MNIST, NamedSet, cache_folder, fetch, fingerprint
-from hangtag.errors import DataError, DownloadError, HangtagError, UnknownName, UsageError
-from toys import Mirror, idx, idx_files, tiny_arrays, tiny_files, tiny_set
+from hangtag.errors import DataError, DownloadError, HangtagError, MissingExtra, UnknownName, UsageError
+from hangtag.named import CIFAR10, CIFAR100, DIGITS, KMNIST, Archive, DataFile
+from toys import (
+    Mirror,
+    cifar_like,
+    even_arrays,
+    idx,
+    idx_files,
+    letters_like,
+    sha256,
+    tar_of,
+    tiny_arrays,
+    tiny_files,
+    tiny_set,
+    zip_of,
+)
 
 BY_HAND = (
-    "copy its four files here by hand and name the folder (--path or HANGTAG_DATA), or install the package dataset-tiny"
+    "copy its four files here by hand from http://tiny.example and name the folder (--path or HANGTAG_DATA), "
+    "or install the package dataset-tiny"
 )
 
 
@@ -205,7 +222,8 @@ def test_an_unknown_set_offers_the_nearest_one() -> None:
     error = refused("fashion-mnits")
 
     assert isinstance(error, UnknownName)
-    assert str(error) == ("unknown data set 'fashion-mnits' (did you mean 'fashion-mnist'? known: fashion-mnist)")
+    known = "cifar10, cifar100, digits, emnist-balanced, emnist-letters, fashion-mnist, kmnist, mnist"
+    assert str(error) == f"unknown data set 'fashion-mnits' (did you mean 'fashion-mnist'? known: {known})"
 
 
 # --- files -----------------------------------------------------------------------------------------------------
@@ -236,7 +254,7 @@ DIGIT_LABELS = np.array([5, 0, 4, 1, 9, 2, 1, 3, 1, 4] * 2, np.uint8)
 DIGIT_TEST_LABELS = np.array([7, 2, 1, 0, 4, 1, 4, 9, 5, 9], np.uint8)
 DIGIT_IMAGES = np.where(np.arange(20 * 16) < 42, 254, 0).astype(np.uint8).reshape(20, 4, 4)  # mean 33.3
 MIX_UP = "these are the handwritten digits of MNIST, not Tiny"
-OTHER_SOURCE = "both sets use the same file names; get the files from the Fashion-MNIST project"
+OTHER_SOURCE = "name the set 'mnist' to read them; get the files of Tiny from http://tiny.example"
 
 
 @pytest.mark.parametrize(
@@ -507,6 +525,311 @@ def test_downloading_leaves_nothing_in_the_temporary_folder(
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
 
+# --- sets in archives ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A toy set in an archive: its name, its archive, and what must come of it."""
+
+    wanted: NamedSet
+    inside: dict[str, bytes]  # by the names they have in the archive's folder
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+    @property
+    def packed(self) -> bytes:
+        assert self.wanted.archive is not None
+        files = {self.wanted.archive.folder + name: content for name, content in self.inside.items()}
+        return (zip_of if self.wanted.archive.name.endswith(".zip") else tar_of)({"readme": b"hello", **files})
+
+    @property
+    def archive(self) -> Archive:
+        assert self.wanted.archive is not None
+        return self.wanted.archive
+
+
+KINDS = {
+    "emnist-letters": Kind(*letters_like(), *even_arrays(3, (5, 4))),
+    "cifar10": Kind(*cifar_like(CIFAR10), *even_arrays(5, (4, 4, 3))),
+    "cifar100": Kind(*cifar_like(CIFAR100), *even_arrays(5, (4, 4, 3))),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    kind: Kind = KINDS[request.param]
+    monkeypatch.setitem(datasets.NAMED, kind.wanted.name, kind.wanted)
+    return kind
+
+
+def expect(kind: Kind, found: datasets.Found, origin: str) -> None:
+    np.testing.assert_array_equal(found.images, kind.images, strict=True)
+    np.testing.assert_array_equal(found.labels, kind.labels, strict=True)
+    assert found.images.flags.c_contiguous
+    train = kind.wanted.train
+    assert (found.origin, found.parts) == (origin, {"train": slice(0, train), "test": slice(train, len(kind.labels))})
+
+
+def test_a_set_in_an_archive_is_read_from_it_or_from_its_unpacked_files(kind: Kind, tmp_path: Path) -> None:
+    packed = filled(tmp_path / "packed", {kind.archive.name: kind.packed})
+    unpacked = filled(tmp_path / "unpacked" / kind.archive.folder, kind.inside)
+
+    expect(kind, fetch(kind.wanted.name, packed), str(packed))
+    expect(kind, fetch(kind.wanted.name, packed / kind.archive.name), str(packed / kind.archive.name))
+    expect(kind, fetch(kind.wanted.name, unpacked), str(unpacked))
+    expect(kind, fetch(kind.wanted.name, unpacked.parent), str(unpacked.parent))
+
+
+def test_hangtag_data_may_hold_an_archive(kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = filled(tmp_path / "data" / kind.wanted.name, {kind.archive.name: kind.packed})
+    monkeypatch.setenv("HANGTAG_DATA", str(tmp_path / "data"))
+
+    expect(kind, fetch(kind.wanted.name), str(folder))
+
+
+def test_an_archive_is_downloaded_once_and_the_result_kept(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Mirror({kind.archive.name: kind.packed}) as mirror:
+        wanted = dataclasses.replace(kind.wanted, mirrors=(mirror.url,))
+        monkeypatch.setitem(datasets.NAMED, wanted.name, wanted)
+        first = fetch(wanted.name)
+        again = fetch(wanted.name)
+
+    expect(kind, first, mirror.url)
+    expect(kind, again, str(cache_folder(wanted.name)))
+    assert mirror.asked == [kind.archive.name]
+    assert isinstance(again.images, np.memmap)
+
+
+def without_json(folder: Path) -> None:
+    (folder / "kept.json").unlink()
+
+
+def another_fingerprint(folder: Path) -> None:
+    (folder / "kept.json").write_text('{"fingerprint": "0"}')
+
+
+def no_json(folder: Path) -> None:
+    (folder / "kept.json").write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [without_json, another_fingerprint, no_json, lambda folder: flip_last_byte(folder / "images.npy"),
+     lambda folder: flip_last_byte(folder / "labels.npy")],
+)  # fmt: skip
+def test_a_copy_whose_fingerprint_nobody_published_is_checked_by_the_one_computed_then(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    with Mirror({kind.archive.name: kind.packed}) as mirror:
+        wanted = dataclasses.replace(kind.wanted, mirrors=(mirror.url,))
+        monkeypatch.setitem(datasets.NAMED, wanted.name, wanted)
+        fetch(wanted.name)
+        damage(cache_folder(wanted.name))
+        with pytest.warns(UserWarning, match="the kept copy of .* is damaged; fetching it again"):
+            mended = fetch(wanted.name)
+
+    expect(kind, mended, mirror.url)
+    expect(kind, fetch(wanted.name), str(cache_folder(wanted.name)))
+
+
+def test_a_wrong_archive_is_named_with_what_is_wrong(kind: Kind, tmp_path: Path) -> None:
+    name, last = kind.archive.name, list(kind.inside)[-1]
+    path = filled(tmp_path / "set", {}) / name
+    member = f"{path}: {kind.archive.folder}{last}"
+
+    def trouble(content: bytes) -> str:
+        path.write_bytes(content)
+        return refused(kind.wanted.name, path.parent).message
+
+    def with_last(content: bytes | None) -> bytes:
+        inside = {key: value for key, value in kind.inside.items() if key != last or content is not None}
+        return dataclasses.replace(kind, inside=inside if content is None else {**inside, last: content}).packed
+
+    assert trouble(kind.packed[: len(kind.packed) // 2]).startswith(f"{path}: cut short or damaged")
+    assert trouble(b"x").startswith(f"{path}: is neither a zip nor a tar.gz")
+    assert trouble(with_last(None)) == f"{path}: {kind.archive.folder}{last} is not in it"
+    size = len(content) if not (content := kind.inside[last]).startswith(b"\x1f\x8b") else len(gzip.decompress(content))
+    plain = content if len(content) == size else gzip.decompress(content)
+    assert trouble(with_last(plain[:-1])).startswith(f"{member}: cut short: {size - 1} of {size} bytes")
+    assert trouble(with_last(plain + b"x")).startswith(f"{member}: longer than the {size} bytes of")
+
+
+def test_a_folder_without_the_archive_is_told_which_one_to_get(kind: Kind, tmp_path: Path) -> None:
+    error = refused(kind.wanted.name, tmp_path)
+
+    first = kind.wanted.files[0].name
+    assert error.message == f"{tmp_path}: neither {kind.archive.name} nor {first} is there"
+    assert error.hint == f"get {kind.archive.name} ({kind.archive.note}) from {kind.wanted.home}"
+
+
+def test_without_network_the_archive_is_asked_for_by_hand(kind: Kind) -> None:
+    error = refused(kind.wanted.name)
+
+    assert isinstance(error, DownloadError)
+    assert error.hint == (
+        f"copy {kind.archive.name} here by hand from {kind.wanted.home} and name the folder (--path or HANGTAG_DATA)"
+    )
+
+
+def test_an_archive_proven_as_a_whole_proves_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = KINDS["emnist-letters"]
+    recompressed = {name: gzip.compress(gzip.decompress(content), 1) for name, content in kind.inside.items()}
+    packed = dataclasses.replace(kind, inside=recompressed).packed
+    proven = dataclasses.replace(kind.archive, sha256=hashlib.sha256(packed).hexdigest())
+
+    with Mirror({kind.archive.name: packed}) as mirror:
+        for archive in (kind.archive, proven):
+            wanted = dataclasses.replace(kind.wanted, archive=archive, mirrors=(mirror.url,))
+            monkeypatch.setitem(datasets.NAMED, wanted.name, wanted)
+            if archive is proven:
+                expect(kind, fetch(wanted.name), mirror.url)
+            else:
+                assert "wrong content" in refused(wanted.name).message
+
+
+def test_emnist_is_stored_on_its_side_and_read_upright(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wanted, packed = letters_like()
+    monkeypatch.setitem(datasets.NAMED, wanted.name, wanted)
+    stored = gzip.decompress(packed["emnist-letters-train-images-idx3-ubyte.gz"])[16:]
+
+    found = fetch(wanted.name, filled(tmp_path / "set", packed))
+
+    assert found.images[0, 3, 1] == stored[1 * 5 + 3]  # column 1, row 3
+    assert found.labels[:3].tolist() == [0, 1, 2]  # a, b, c: 1, 2, 3 in the file
+
+
+# --- files without a published checksum of their content -------------------------------------------------------
+
+
+@pytest.fixture
+def unproven(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NamedSet, dict[str, bytes]]]:
+    """A set like KMNIST, only the checksums of its .gz files published; some of its plain files changed."""
+
+    def know(*mirrors: str, **changes: bytes) -> tuple[NamedSet, dict[str, bytes]]:
+        images, labels = even_arrays(3, (4, 4))
+        files = idx_files(images, labels, train=12)
+        plain = [
+            DataFile(file, 12 if "train" in file else 6, packed_sha256=sha256(gzip.compress(content, mtime=0)))
+            for file, content in files.items()
+        ]
+        wanted = dataclasses.replace(
+            KMNIST, class_names=("o", "ki", "su"), shape=(4, 4), train=12, images=(plain[0], plain[1]),
+            labels=(plain[2], plain[3]), mirrors=mirrors,
+        )  # fmt: skip
+        monkeypatch.setitem(datasets.NAMED, "kmnist", wanted)
+        return wanted, {**files, **{name.replace("_", "-"): content for name, content in changes.items()}}
+
+    return know
+
+
+Unproven = Callable[..., tuple[NamedSet, dict[str, bytes]]]
+
+
+def test_files_as_their_makers_compressed_them_are_proven(unproven: Unproven, tmp_path: Path) -> None:
+    _, files = unproven()
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+        (folder / name).write_bytes(b"beside it, an unpacked file that cannot be proven")
+
+    found = fetch("kmnist", folder)
+
+    np.testing.assert_array_equal(found.labels, even_arrays(3, (4, 4))[1], strict=True)
+
+
+@pytest.mark.parametrize("level", [None, 1])
+def test_other_files_of_that_shape_are_read_with_a_warning(
+    unproven: Unproven, tmp_path: Path, level: int | None
+) -> None:
+    _, files = unproven()
+    folder = filled(tmp_path / "set", files, level)
+
+    with pytest.warns(UserWarning, match=r"Kuzushiji-MNIST was checked by its shape and labels alone: .* of the .gz"):
+        found = fetch("kmnist", folder)
+
+    np.testing.assert_array_equal(found.images, even_arrays(3, (4, 4))[0], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train-labels-idx1-ubyte": idx(np.repeat(np.arange(3, dtype=np.uint8), (5, 4, 3)))}, "the labels are not"),
+        ({"t10k-labels-idx1-ubyte": idx(np.tile(np.array([0, 1, 3], np.uint8), 2))}, "the labels are not"),
+        ({"train-images-idx3-ubyte": idx(np.zeros((12, 2, 8), np.uint8))}, "uint8 of shape (12, 2, 8), not"),
+        ({"train-images-idx3-ubyte": bytes(16 + 12 * 16)}, "is not an IDX file"),
+        ({"train-images-idx3-ubyte": idx(np.zeros((12, 4, 4), np.uint8))[:-1]}, "cut short: 207 of 208 bytes"),
+    ],
+    ids=["uneven", "a class too many", "another shape", "no header", "cut"],
+)
+def test_what_has_another_shape_or_other_labels_is_refused(
+    unproven: Unproven, tmp_path: Path, changes: dict[str, bytes], message: str
+) -> None:
+    _, files = unproven(**changes)
+
+    error = refused("kmnist", filled(tmp_path / "set", files))
+
+    assert isinstance(error, DataError)
+    assert message in error.message
+
+
+def test_from_a_mirror_nothing_unproven_is_taken(unproven: Unproven) -> None:
+    _, files = unproven()
+    with Mirror({f"{name}.gz": gzip.compress(content, 1, mtime=0) for name, content in files.items()}) as mirror:
+        unproven(mirror.url)
+        error = refused("kmnist")
+
+    assert isinstance(error, DownloadError)
+    assert "wrong content" in error.message
+
+
+def test_a_file_of_another_set_is_known_by_its_checksum(
+    unproven: Unproven, known: Callable[..., NamedSet], tmp_path: Path
+) -> None:
+    _, files = unproven()
+    known()
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+
+    error = refused("tiny", folder)
+
+    assert "these are the hiragana of Kuzushiji-MNIST, not Tiny" in error.message
+    assert error.hint == "name the set 'kmnist' to read them; get the files of Tiny from http://tiny.example"
+
+
+# --- digits ----------------------------------------------------------------------------------------------------
+
+
+def test_digits_come_with_scikit_learn() -> None:
+    found = fetch("digits")
+
+    assert (found.images.shape, found.images.dtype, found.labels.dtype) == ((1797, 8, 8), np.uint8, np.int64)
+    assert (found.images.min(), found.images.max(), found.labels[:10].tolist()) == (0, 255, list(range(10)))
+    assert fingerprint(found.images, found.labels) == DIGITS.fingerprint
+    assert (found.parts, found.origin.split()[0], kept()) == ({}, "scikit-learn", [])
+    assert not found.images.flags.writeable
+
+
+def test_digits_are_undivided_labelled_images() -> None:
+    data = hangtag.read("digits")
+
+    assert data.train is data
+    assert repr(data) == "<digits: 1,797 images, 10 classes, 8x8 grey>"
+
+
+def test_digits_have_no_folder(tmp_path: Path) -> None:
+    assert isinstance(refused("digits", tmp_path), UsageError)
+
+
+def test_digits_without_scikit_learn_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+
+    assert isinstance(refused("digits"), MissingExtra)
+
+
 # --- the real set ----------------------------------------------------------------------------------------------
 
 
@@ -525,7 +848,7 @@ def test_fashion_mnist_is_what_the_lesson_shows(fashion: hangtag.LabelledImages)
 
 
 def test_the_fingerprint_is_of_the_real_content(fashion: hangtag.LabelledImages) -> None:
-    assert fashion.fingerprint == FASHION_MNIST.fingerprint == fingerprint(fashion.images, fashion.labels)
+    assert FASHION_MNIST.fingerprint == fingerprint(fashion.images, fashion.labels)
 
 
 @pytest.mark.parametrize("level", [None, 1])
@@ -558,3 +881,28 @@ def test_files_of_the_size_and_darkness_of_mnist_are_recognised_as_digits(tmp_pa
     error = refused("fashion-mnist", folder)
 
     assert error.message.endswith("these are the handwritten digits of MNIST, not Fashion-MNIST")
+
+
+@pytest.mark.parametrize("level", [None, 1])
+@pytest.mark.parametrize(("name", "title"), [("mnist", "MNIST"), ("kmnist", "Kuzushiji-MNIST")])
+def test_real_clothes_under_another_name_are_recognised(
+    fashion: hangtag.LabelledImages, tmp_path: Path, level: int | None, name: str, title: str
+) -> None:
+    folder = filled(tmp_path / "set", idx_files(fashion.images, fashion.labels, train=60_000), level)
+
+    error = refused(name, folder)
+
+    assert error.message.endswith(f"these are the clothes of Fashion-MNIST, not {title}")
+    assert error.hint.startswith("name the set 'fashion-mnist' to read them")
+
+
+def test_damaged_clothes_under_the_name_of_mnist_are_recognised(
+    fashion: hangtag.LabelledImages, tmp_path: Path
+) -> None:
+    images, labels = fashion.images.copy(), fashion.labels.copy()
+    for changes in ("images", "labels"):
+        images[7, 7, 7] ^= 1
+        labels[-1] = (labels[-1] + 1) % 10
+        folder = filled(tmp_path / changes, idx_files(images, labels, train=60_000))
+
+        assert refused("mnist", folder).message.endswith("these are the clothes of Fashion-MNIST, not MNIST")

@@ -12,6 +12,7 @@ import hangtag
 from hangtag.errors import DataError, HangtagError, PictureError, UnknownName
 from hangtag.images import ImageSpec, decode
 from hangtag.labelled import LabelledImages, export_folder, from_arrays
+from hangtag.named import NAMED
 from hangtag.sources import read
 from toys import idx_files, in_a_process, shapes
 
@@ -79,7 +80,7 @@ def test_an_unknown_name_offers_the_nearest_one(name: str, offer: str) -> None:
 
     assert isinstance(error, UnknownName)
     assert error.message == f"unknown data set '{name}'"
-    assert error.hint == f"{offer}known: fashion-mnist, or a folder, archive or table of your own"
+    assert error.hint == f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:

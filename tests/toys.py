@@ -1,11 +1,17 @@
 """Small, honest stand-ins shared by the tests: images that can be learned, networks that train in a blink."""
 
+import dataclasses
+import gzip
 import hashlib
+import io
+import itertools
 import os
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
+import zipfile
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,8 +22,9 @@ from numpy.typing import NDArray
 
 import hangtag
 from hangtag.artifact import Metadata
-from hangtag.datasets import IdxFile, NamedSet, fingerprint
+from hangtag.datasets import fingerprint
 from hangtag.images import Images, ImageSpec
+from hangtag.named import EMNIST_LETTERS, Archive, DataFile, NamedSet
 from hangtag.recipes import Recipe, find_recipe
 
 SIDE = 8
@@ -111,12 +118,15 @@ def tiny_files() -> dict[str, bytes]:
 
 def tiny_set(mirrors: tuple[str, ...] = (), debian_folder: Path = Path("/nowhere/tiny")) -> NamedSet:
     images, labels = tiny_arrays()
-    files = [IdxFile(name, 20 if "train" in name else 10, sha256(content)) for name, content in tiny_files().items()]
+    files = [DataFile(name, 20 if "train" in name else 10, sha256(content)) for name, content in tiny_files().items()]
     return NamedSet(
         name="tiny",
         title="Tiny",
+        what="the pictures of Tiny",
         class_names=CLASSES,
-        side=4,
+        shape=(4, 4),
+        train=20,
+        home="http://tiny.example",
         images=(files[0], files[1]),
         labels=(files[2], files[3]),
         fingerprint=fingerprint(images, labels),
@@ -124,6 +134,82 @@ def tiny_set(mirrors: tuple[str, ...] = (), debian_folder: Path = Path("/nowhere
         debian_package="dataset-tiny",
         debian_folder=debian_folder,
     )
+
+
+# --- sets like those in archives ---------------------------------------------------------------------------------
+
+
+def even_arrays(classes: int, shape: tuple[int, ...]) -> tuple[Images, NDArray[np.int64]]:
+    """(6 K, ...) uint8 and labels 0 to K - 1, four images of each class to train on and then two to test on."""
+    random = np.random.default_rng(11)
+    labels = np.tile(np.arange(classes, dtype=np.int64), 6)
+    return random.integers(0, 256, (len(labels), *shape), dtype=np.uint8), labels
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    """A tar.gz."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def records(images: Images, labels: NDArray[np.int64], label_bytes: int) -> bytes:
+    """(N, H, W, 3) images as CIFAR's binary files hold them; a label byte before the last is 19 less the label."""
+    planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    groups = [19 - labels] * (label_bytes - 1)
+    return np.column_stack([*groups, labels, planes]).astype(np.uint8).tobytes()
+
+
+def letters_like(mirrors: tuple[str, ...] = ()) -> tuple[NamedSet, dict[str, bytes]]:
+    """EMNIST Letters with three letters of 5x4 pixels, and the .gz files in its archive by their names."""
+    images, labels = even_arrays(3, (5, 4))
+    stored = images.swapaxes(1, 2)
+    contents = (stored[:12], stored[12:], labels[:12].astype(np.uint8) + 1, labels[12:].astype(np.uint8) + 1)
+    packed = {
+        f"{file.name}.gz": gzip.compress(idx(content), mtime=0)
+        for file, content in zip(EMNIST_LETTERS.files, contents, strict=True)
+    }
+    files = [
+        DataFile(file.name, len(content), packed_sha256=sha256(packed[f"{file.name}.gz"]))
+        for file, content in zip(EMNIST_LETTERS.files, contents, strict=True)
+    ]
+    wanted = dataclasses.replace(
+        EMNIST_LETTERS, class_names=("a", "b", "c"), shape=(5, 4), train=12, images=(files[0], files[1]),
+        labels=(files[2], files[3]), mirrors=mirrors, archive=Archive("gzip.zip", "", folder="gzip/", ending=".gz"),
+    )  # fmt: skip
+    return wanted, packed
+
+
+def cifar_like(real: NamedSet, mirrors: tuple[str, ...] = ()) -> tuple[NamedSet, dict[str, bytes]]:
+    """CIFAR-10 or CIFAR-100 with five classes of 4x4 pixels, and the files in its archive by their names."""
+    images, labels = even_arrays(5, (4, 4, 3))
+    training = len(real.images) - 1
+    cuts = [20 * part // training for part in range(training + 1)] + [30]
+    spans = [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
+    contents = {
+        file.name: records(images[span], labels[span], real.label_bytes)
+        for file, span in zip(real.images, spans, strict=True)
+    }
+    files = tuple(
+        DataFile(file.name, span.stop - span.start, sha256(contents[file.name]))
+        for file, span in zip(real.images, spans, strict=True)
+    )
+    wanted = dataclasses.replace(
+        real, class_names=("v", "w", "x", "y", "z"), shape=(4, 4, 3), train=20, images=files, mirrors=mirrors
+    )
+    return wanted, contents
 
 
 def sha256(content: bytes) -> str:

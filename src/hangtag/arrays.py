@@ -5,7 +5,6 @@ It finds which array is which by name; it knows nothing of classes or screens.
 
 import gzip
 import re
-import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 
 from hangtag.errors import DataError
 from hangtag.folders import PARTS
+from hangtag.idx import read_idx
 
-__all__ = ["ArrayPart", "is_idx", "read_idx", "read_idx_folder", "read_npy", "read_npz"]
+__all__ = ["ArrayPart", "is_idx", "read_idx_folder", "read_npy", "read_npz"]
 
 _PAIRS = (
     ("x_{}", "y_{}"), ("{}_images", "{}_labels"), ("{}_x", "{}_y"), ("X_{}", "y_{}"), ("images_{}", "labels_{}"),
@@ -33,8 +33,6 @@ _WHOLE = (
     ("images", "target"),
     ("image", "label"),
 )
-_IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-_MOST_BYTES = 64_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,36 +88,7 @@ def is_idx(path: Path) -> bool:
                 start = packed.read(4)
     except (OSError, EOFError, zlib.error):
         return False
-    return len(start) == 4 and start[:2] == b"\0\0" and start[2] in _IDX_TYPES and 1 <= start[3] <= 4
-
-
-def read_idx(path: Path) -> NDArray[Any]:
-    """The array in an IDX file, compressed or not (format: the MNIST database's page).
-
-    Raises:
-        DataError: not an IDX file, cut short, or longer than it says.
-    """
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as file:
-            head = file.read(4)
-            if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not head[3]:
-                raise DataError(f"{path}: not an IDX file", "its first bytes are not those of one")
-            shape = struct.unpack(f">{head[3]}I", file.read(4 * head[3]))
-            kind = np.dtype(_IDX_TYPES[head[2]])
-            size = kind.itemsize * int(np.prod(shape, dtype=object))
-            if size > _MOST_BYTES:
-                raise DataError(f"{path}: declares {size:,} bytes", "is it damaged? get it again")
-            content = file.read(size + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
-        raise DataError(f"{path}: cut short or damaged ({error})", "download it again") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}", "check the file") from error
-    if len(content) != size:
-        less = "cut short" if len(content) < size else "longer than it says"
-        raise DataError(f"{path}: {less}: {len(content):,} of {size:,} bytes", "download it again")
-    return np.frombuffer(content, kind).reshape(shape)
+    return len(start) == 4 and start[:2] == b"\0\0" and start[2] in range(8, 15) and 1 <= start[3] <= 4
 
 
 def read_idx_folder(path: Path) -> list[ArrayPart]:

@@ -36,7 +36,9 @@ def write_page(found: Audit, path: Path) -> Path:
         if shown:
             body = f'<div class="cards">{"".join(_card(data, each) for each in shown)}</div>'
         else:
-            body = table(("what", "why"), [(escaped(each.name), escaped(each.says)) for each in findings[:200]])
+            body = table(
+                ("what", "why"), [(escaped(each.name), escaped(each.says)) for each in findings[:200]], "words"
+            )
         sections.append(section(escaped(title), body, escaped(note)))
     write_text(path, document(f"audit of {data.name}", "".join(sections)))
     return path
@@ -64,8 +66,12 @@ def _card(data: LabelledImages, finding: Finding) -> str:
     says = escaped(finding.says) + (f" <b>{escaped(finding.suggestion)}?</b>" if finding.suggestion else "")
     return (
         f'<figure class="card"><div class="pair">{pictures}</div>'
-        f'<figcaption class="note">{says}, {finding.certainty:.0%} sure</figcaption></figure>\n'
+        f'<figcaption class="note">{says}, {_sure(finding.certainty)} sure</figcaption></figure>\n'
     )
+
+
+def _sure(certainty: float) -> str:
+    return f"{certainty:.0%}" if certainty == 1 else f"{min(certainty, 0.99):.0%}"
 
 
 def _picture(data: LabelledImages, position: int) -> str:

@@ -1,130 +1,70 @@
-"""Named public sets: where their files may be, what they must contain, and how to get them.
+"""Named public sets: finding their files, checking them, and keeping what was found.
 
 Looked for in this order: a folder the user names, `HANGTAG_DATA`, the cache, the Debian package's folder, the
-official mirrors, the system's package tool. Checksums are of the *decompressed* content, because distributors
-compress the same files anew. What passed them is kept in the cache as one array that opens at once.
+official mirrors, the system's package tool. Checksums are of the *decompressed* content where anybody publishes them,
+because distributors compress the same files anew; else of the files as their makers distribute them. What passed is
+kept in the cache as one array that opens at once. The sets themselves are in `named.py`.
 It knows nothing of other kinds of data (`sources.py`) nor of screens: progress goes to a function.
 """
 
-import gzip
 import hashlib
+import json
 import os
 import shutil
-import struct
-import subprocess
 import tempfile
 import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import DataError, DownloadError, SaveError, UnknownName, UsageError
-from hangtag.files import cache_home, new_folder_whole
+from hangtag.archives import content_of, gunzip, members_of, sha256_of
+from hangtag.errors import DataError, DownloadError, MissingExtra, SaveError, UnknownName, UsageError
+from hangtag.files import cache_home, new_folder_whole, write_json
+from hangtag.idx import header_of, parse_idx
 from hangtag.images import Images
 from hangtag.mapped import forget
+from hangtag.mirrors import Progress, download, from_package_tool
+from hangtag.named import FASHION_MNIST, NAMED, Archive, DataFile, NamedSet
 
 __all__ = ["FASHION_MNIST", "NAMED", "Found", "NamedSet", "Progress", "cache_folder", "fetch", "fingerprint"]
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (what is going on, bytes done, bytes in all)."""
-
-
-@dataclass(frozen=True)
-class IdxFile:
-    """One file of a set: its plain name, how many items it holds, and the SHA-256 of its decompressed content."""
-
-    name: str
-    items: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class NamedSet:
-    """A public set in IDX files (two of images, two of labels), with everything needed to get and check it."""
-
-    name: str
-    title: str
-    class_names: tuple[str, ...]
-    side: int  # pixels
-    images: tuple[IdxFile, IdxFile]  # train, test
-    labels: tuple[IdxFile, IdxFile]
-    fingerprint: str  # of all images and labels, train then test: see fingerprint()
-    mirrors: tuple[str, ...]
-    debian_package: str
-    debian_folder: Path
-
-    @property
-    def files(self) -> tuple[IdxFile, ...]:
-        return (*self.images, *self.labels)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
     """The content of a named set, and where it came from."""
 
-    images: Images  # (N, H, W), train then test
+    images: Images  # (N, H, W) or (N, H, W, 3), train then test
     labels: NDArray[np.int64]  # (N,)
     origin: str
-
-
-FASHION_MNIST = NamedSet(
-    name="fashion-mnist",
-    title="Fashion-MNIST",
-    class_names=(
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-        "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-    ),
-    side=28,
-    images=(
-        IdxFile("train-images-idx3-ubyte", 60_000, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
-        IdxFile("t10k-images-idx3-ubyte", 10_000, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
-    ),
-    labels=(
-        IdxFile("train-labels-idx1-ubyte", 60_000, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
-        IdxFile("t10k-labels-idx1-ubyte", 10_000, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
-    ),
-    fingerprint="934f3500fd399dd42ff58ebc4bc3c558c3e497052c8674425a66b408e22fd6d2",
-    mirrors=(
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-    ),
-    debian_package="dataset-fashion-mnist",
-    debian_folder=Path("/usr/share/datasets/fashion-mnist"),
-)  # fmt: skip
-
-NAMED = {FASHION_MNIST.name: FASHION_MNIST}
-
-# The digits that share Fashion-MNIST's file names, by the SHA-256 of their decompressed content.
-_DIGITS = {
-    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-_IMAGE_HEADER, _LABEL_HEADER = 16, 8  # bytes
-_MIRROR_PATIENCE = (10, 60)  # seconds to connect, seconds without a byte
+    parts: dict[str, slice] = field(default_factory=dict)  # train and test; empty when the set is not divided
 
 
 def fetch(name: str, path: Path | None = None, progress: Progress | None = None) -> Found:
     """The named set, from the first place that has it; kept in the cache when it had to be decompressed.
 
+    Args:
+        path: the folder that holds the set's files, or the one archive they are in, instead of looking for them.
+
     Raises:
         UnknownName: no such set.
+        UsageError: `path` for a set that has no files, or a wrong `HANGTAG_DATA`.
         DataError: a folder the user named lacks a file or holds other content.
         DownloadError: it is nowhere on this machine and could not be fetched.
+        MissingExtra: it comes with scikit-learn, which is not installed.
     """
     if name not in NAMED:
         raise UnknownName.among("data set", name, NAMED)
     wanted = NAMED[name]
     report = progress or _silent
+    if not wanted.files:
+        return _with_scikit_learn(wanted, path)
     for folder in _named_by_user(wanted, path):
-        return _found(*_read_folder(wanted, folder, report), str(folder))
+        return _found(wanted, *_read_folder(wanted, folder, report), str(folder))
     cached = _read_cache(wanted)
     if cached is not None:
         return cached
@@ -162,112 +102,260 @@ def _named_by_user(wanted: NamedSet, path: Path | None) -> Iterator[Path]:
         if not place.is_dir():
             raise UsageError(f"HANGTAG_DATA: {place} is not a folder", "set it to the folder that holds your data sets")
         for folder in (place / wanted.name, place):
-            if any(_locate(folder, file) for file in wanted.files):
+            if _archive_in(wanted, folder) or any(_locate(wanted, folder, file) for file in wanted.files):
                 yield folder
 
 
 def _obtain(wanted: NamedSet, progress: Progress) -> tuple[Images, NDArray[np.int64], str]:
-    if wanted.debian_folder.is_dir():
-        return *_read_folder(wanted, wanted.debian_folder, progress), str(wanted.debian_folder)
+    """Images, labels and origin, from outside the user's own folders: every file must be proven by a checksum."""
+    if wanted.debian_folder and wanted.debian_folder.is_dir():
+        return *_read_folder(wanted, wanted.debian_folder, progress, proven=True), str(wanted.debian_folder)
     troubles = []
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         for mirror in wanted.mirrors:
             try:
-                folder = _download(wanted, mirror, Path(temporary), progress)
-                return *_read_folder(wanted, folder, progress), mirror
+                folder = download(wanted, mirror, Path(temporary), progress)
+                return *_read_folder(wanted, folder, progress, proven=True), mirror
             except (DataError, DownloadError) as trouble:
                 troubles.append(f"{mirror}: {trouble.message}")
-        try:
-            folder = _from_package_tool(wanted, Path(temporary), progress)
-            return *_read_folder(wanted, folder, progress), f"the Debian package {wanted.debian_package}"
-        except (DataError, DownloadError) as trouble:
-            troubles.append(trouble.message)
+        if wanted.debian_folder:
+            try:
+                folder = from_package_tool(wanted, Path(temporary), progress)
+                images, labels = _read_folder(wanted, folder, progress, proven=True)
+                return images, labels, f"the Debian package {wanted.debian_package}"
+            except (DataError, DownloadError) as trouble:
+                troubles.append(trouble.message)
+    files = wanted.archive.name if wanted.archive else "its four files"
+    package = f", or install the package {wanted.debian_package}" if wanted.debian_package else ""
     raise DownloadError(
         f"{wanted.title} is not on this machine and could not be fetched: {'; '.join(troubles)}",
-        f"copy its four files here by hand and name the folder (--path or HANGTAG_DATA), "
-        f"or install the package {wanted.debian_package}",
+        f"copy {files} here by hand from {wanted.home} and name the folder (--path or HANGTAG_DATA){package}",
     )
 
 
-# --- IDX files -------------------------------------------------------------------------------------------------
+def _with_scikit_learn(wanted: NamedSet, path: Path | None) -> Found:
+    """1797 digits of 8x8 pixels: counts of dark dots, 0-16 as they come, here 0-255."""
+    if path is not None:
+        raise UsageError(f"{wanted.name}: {wanted.title} have no files", "leave out the folder")
+    try:
+        import sklearn
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError:
+        raise MissingExtra.named("train", "sklearn") from None
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
+    return _found(wanted, images, digits.target.astype(np.int64), f"scikit-learn {sklearn.__version__}")
 
 
-def _read_folder(wanted: NamedSet, folder: Path, progress: Progress) -> tuple[Images, NDArray[np.int64]]:
-    """All images (N, H, W) and labels (N,) of the set, train then test, each file checked."""
+# --- finding files ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """One file of a set as it was found."""
+
+    file: DataFile
+    place: str  # in words: its path, or its archive's path and its name in there
+    content: bytes  # decompressed; a byte too many when it is longer than it should be
+    packed: Path | bytes  # the file or member as it was found
+    archive: Path | None = None
+
+    @cached_property
+    def packed_sha256(self) -> str:
+        return sha256_of(self.packed) if isinstance(self.packed, Path) else hashlib.sha256(self.packed).hexdigest()
+
+
+def _pieces(wanted: NamedSet, folder: Path) -> Iterator[_Piece]:
+    """The set's files in their order, out of its archive if that is there."""
+    archive = _archive_in(wanted, folder)
+    if wanted.archive and archive:
+        yield from _pieces_of_archive(wanted, wanted.archive, archive)
+        return
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder", f"name the folder that holds {wanted.images[0].name}[.gz]")
-    total = sum(file.items * (wanted.side**2 if file in wanted.images else 1) for file in wanted.files)
-    done, contents = 0, {}
+        raise DataError(f"{folder}: no such folder", f"name the folder that holds {_first_of(wanted)}")
     for file in wanted.files:
-        contents[file.name] = _content(wanted, folder, file)
-        done += len(contents[file.name])
-        progress(f"reading {wanted.title}", min(done, total), total)
-    shape = (-1, wanted.side, wanted.side)
-    images = [np.frombuffer(contents[file.name], np.uint8, offset=_IMAGE_HEADER) for file in wanted.images]
-    labels = [np.frombuffer(contents[file.name], np.uint8, offset=_LABEL_HEADER) for file in wanted.labels]
-    return np.concatenate(images).reshape(shape), np.concatenate(labels).astype(np.int64)
+        path = _locate(wanted, folder, file)
+        if path is None:
+            raise _missing(wanted, folder, file)
+        yield _Piece(file, str(path), content_of(path, _size(wanted, file) + 1), path)
 
 
-def _content(wanted: NamedSet, folder: Path, file: IdxFile) -> bytes:
-    """The decompressed content of one file, exactly what it should be or an error that says what it is instead."""
-    path = _locate(folder, file)
-    if path is None:
-        raise DataError(f"{folder}: {file.name}[.gz] is missing", f"{wanted.title} has four files; put them all there")
-    expected = _expected_size(wanted, file)
-    content = _decompress(path, expected)
-    if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise _why_wrong(wanted, path, content, expected)
-    return content
+def _pieces_of_archive(wanted: NamedSet, archive: Archive, path: Path) -> Iterator[_Piece]:
+    names = {file: f"{archive.folder}{file.name}{archive.ending}" for file in wanted.files}
+    # What cannot be compressed is a little longer as gzip.
+    members = members_of(path, {name: _size(wanted, file) * 1001 // 1000 + 1024 for file, name in names.items()})
+    for file, name in names.items():
+        if name not in members:
+            raise DataError(f"{path}: {name} is not in it", f"get {archive.name} from {wanted.home}")
+        packed = members.pop(name)
+        place = f"{path}: {name}"
+        yield _Piece(file, place, gunzip(packed, _size(wanted, file) + 1, place), packed, path)
 
 
-def _locate(folder: Path, file: IdxFile) -> Path | None:
+def _archive_in(wanted: NamedSet, folder: Path) -> Path | None:
+    """The set's archive, if it has one: in the folder, or the file that the user named in place of a folder."""
+    if wanted.archive is None:
+        return None
+    path = folder if folder.is_file() else folder / wanted.archive.name
+    return path if path.is_file() else None
+
+
+def _locate(wanted: NamedSet, folder: Path, file: DataFile) -> Path | None:
     """The file under its plain name, or compressed, or with the dot that some unpackers put before `idx`."""
     names = (file.name, file.name.replace("-idx", ".idx"))
-    places = (folder / (name + ending) for ending in ("", ".gz") for name in names)
+    endings = ("", ".gz") if file.sha256 else (".gz", "")  # first the one whose checksum is known
+    folders = (folder, folder / wanted.archive.folder) if wanted.archive else (folder,)
+    places = (place / (name + ending) for place in folders for ending in endings for name in names)
     return next((place for place in places if place.is_file()), None)
 
 
-def _expected_size(wanted: NamedSet, file: IdxFile) -> int:
-    if file in wanted.images:
-        return _IMAGE_HEADER + file.items * wanted.side**2
-    return _LABEL_HEADER + file.items
+def _missing(wanted: NamedSet, folder: Path, file: DataFile) -> DataError:
+    if wanted.archive is None:
+        return DataError(f"{folder}: {file.name}[.gz] is missing", f"{wanted.title} has four files; put them all there")
+    return DataError(
+        f"{folder}: neither {wanted.archive.name} nor {file.name} is there",
+        f"get {wanted.archive.name} ({wanted.archive.note}) from {wanted.home}",
+    )
 
 
-def _decompress(path: Path, expected: int) -> bytes:
-    try:
-        with path.open("rb") as raw:
-            if raw.read(2) != b"\x1f\x8b":
-                raw.seek(0)
-                return raw.read(expected + 1)
-        with gzip.open(path) as packed:
-            return packed.read(expected + 1)  # one byte more shows a file that is too long, without reading it all
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: cut short or damaged ({error})", "download it again") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}", "check the file's permissions") from error
+def _first_of(wanted: NamedSet) -> str:
+    return wanted.archive.name if wanted.archive else f"{wanted.files[0].name}[.gz]"
 
 
-def _why_wrong(wanted: NamedSet, path: Path, content: bytes, expected: int) -> DataError:
-    digest = hashlib.sha256(content).hexdigest()
-    if digest in _DIGITS or _looks_like_digits(content, expected):
-        return DataError(
-            f"{path}: these are the handwritten digits of MNIST, not {wanted.title}",
-            "both sets use the same file names; get the files from the Fashion-MNIST project",
+# --- checking and reading them ---------------------------------------------------------------------------------
+
+
+def _read_folder(
+    wanted: NamedSet, folder: Path, progress: Progress, proven: bool = False
+) -> tuple[Images, NDArray[np.int64]]:
+    """All images (N, H, W[, 3]) and labels (N,) of the set, train then test, each file checked.
+
+    Args:
+        proven: refuse a file for which no published checksum can be compared, instead of warning of it.
+    """
+    total = wanted.items * (wanted.pixels + 1)
+    done, places, contents, doubtful = 0, {}, {}, False
+    for piece in _pieces(wanted, folder):
+        doubtful |= not _is_proven(wanted, piece, proven)
+        places[piece.file], contents[piece.file] = piece.place, piece.content
+        done += len(piece.content)
+        progress(f"reading {wanted.title}", min(done, total), total)
+    images, labels = _decode(wanted, contents, places)
+    known = labels.min() >= 0 and labels.max() < len(wanted.class_names)
+    if not known or (doubtful and wanted.even and not _is_even(wanted, labels)):
+        raise DataError(f"{folder}: the labels are not those of {wanted.title}", f"get the files from {wanted.home}")
+    if doubtful:
+        warnings.warn(
+            f"{folder}: that this is {wanted.title} was checked by its shape and labels alone: checksums are known "
+            f"of the .gz files as its makers give them",
+            stacklevel=3,
         )
-    if len(content) < expected:
-        return DataError(f"{path}: cut short: {len(content):,} of {expected:,} bytes", "download it again")
-    if len(content) > expected:
-        return DataError(f"{path}: longer than the {expected:,} bytes of {wanted.title}", "is it another data set?")
-    return DataError(f"{path}: wrong content: SHA-256 {digest[:12]}... is not {wanted.title}'s", "download it again")
+    return images, labels
 
 
-def _looks_like_digits(content: bytes, expected: int) -> bool:
-    """MNIST's first labels, or its much darker images (mean 33 of 255, against 73), in a file of the same size."""
-    if len(content) != expected:
+def _is_proven(wanted: NamedSet, piece: _Piece, must_be: bool) -> bool:
+    """Does a published checksum fit? If not: raises DataError, unless there is none to compare and it need not be."""
+    digest = hashlib.sha256(piece.content).hexdigest()
+    expected, length = _size(wanted, piece.file), len(piece.content)
+    if length == expected and _fits(wanted, piece, digest):
+        return True
+    other = _other_set(wanted, piece, digest)
+    if other is not None:
+        raise DataError(
+            f"{piece.place}: these are {other.what}, not {wanted.title}",
+            f"name the set '{other.name}' to read them; get the files of {wanted.title} from {wanted.home}",
+        )
+    if length < expected:
+        raise DataError(f"{piece.place}: cut short: {length:,} of {expected:,} bytes", "download it again")
+    if length > expected:
+        raise DataError(
+            f"{piece.place}: longer than the {expected:,} bytes of {wanted.title}", "is it another data set?"
+        )
+    if must_be or piece.file.sha256:
+        raise DataError(
+            f"{piece.place}: wrong content: SHA-256 {digest[:12]}... is not {wanted.title}'s", "download it again"
+        )
+    return False
+
+
+def _fits(wanted: NamedSet, piece: _Piece, digest: str) -> bool:
+    """Does the checksum of its content, of its .gz or of its archive fit? What costs more is tried later."""
+    if digest == piece.file.sha256 or (piece.file.packed_sha256 and piece.packed_sha256 == piece.file.packed_sha256):
+        return True
+    return bool(piece.archive and wanted.archive and sha256_of(piece.archive) == wanted.archive.sha256)
+
+
+def _other_set(wanted: NamedSet, piece: _Piece, digest: str) -> NamedSet | None:
+    """The set that a file belongs to in truth, if its checksum or its looks tell."""
+    for other in NAMED.values():
+        if other.name != wanted.name:
+            checksums = {(file.sha256 or file.packed_sha256) for file in other.files}
+            if {digest, piece.packed_sha256} & checksums or _looks_like(other, wanted, piece):
+                return other
+    return None
+
+
+def _looks_like(other: NamedSet, wanted: NamedSet, piece: _Piece) -> bool:
+    """First labels or mean brightness of another set, in a file that has the right size for the wanted one."""
+    if other.looks is None or len(piece.content) != _size(wanted, piece.file):
         return False
-    if struct.unpack(">I", content[:4]) == (2049,):
-        return content[8:18] in (bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4]), bytes([7, 2, 1, 0, 4, 1, 4, 9, 5, 9]))
-    return 32 < float(np.frombuffer(content, np.uint8, offset=_IMAGE_HEADER).mean()) < 35
+    if piece.file in wanted.labels:
+        return piece.content[8:18] in other.looks.first_labels
+    return abs(float(np.frombuffer(piece.content, np.uint8, offset=16).mean()) - other.looks.mean) < 1.5
+
+
+def _is_even(wanted: NamedSet, labels: NDArray[np.int64]) -> bool:
+    """Has each part equally many labels of each class?"""
+    counts = [np.bincount(labels[part], minlength=len(wanted.class_names)) for part in wanted.parts.values()]
+    return all((part == part[0]).all() for part in counts)
+
+
+def _size(wanted: NamedSet, file: DataFile) -> int:
+    """Bytes of the file's decompressed content."""
+    if wanted.label_bytes:
+        return file.items * (wanted.label_bytes + wanted.pixels)
+    shape = _shape(wanted, file)
+    return len(header_of(shape)) + int(np.prod(shape))
+
+
+def _shape(wanted: NamedSet, file: DataFile) -> tuple[int, ...]:
+    """What the file's IDX header must say."""
+    if file in wanted.labels:
+        return (file.items,)
+    return (file.items, *(reversed(wanted.shape) if wanted.transposed else wanted.shape))
+
+
+def _decode(
+    wanted: NamedSet, contents: Mapping[DataFile, bytes], places: Mapping[DataFile, str]
+) -> tuple[Images, NDArray[np.int64]]:
+    if wanted.label_bytes:
+        return _decode_records(wanted, [contents[file] for file in wanted.images])
+    arrays = {file: parse_idx(content, places[file]) for file, content in contents.items()}
+    for file, array in arrays.items():
+        if array.shape != _shape(wanted, file) or array.dtype != np.uint8:
+            raise DataError(
+                f"{places[file]}: holds {array.dtype} of shape {array.shape}, not {wanted.title}",
+                f"get the files from {wanted.home}",
+            )
+    images = np.concatenate([arrays[file] for file in wanted.images])
+    labels = np.concatenate([arrays[file] for file in wanted.labels]).astype(np.int64) - wanted.first_label
+    return np.ascontiguousarray(images.swapaxes(1, 2)) if wanted.transposed else images, labels
+
+
+def _decode_records(wanted: NamedSet, contents: list[bytes]) -> tuple[Images, NDArray[np.int64]]:
+    """CIFAR's binary records (https://www.cs.toronto.edu/~kriz/cifar.html): label bytes, then each colour's plane."""
+    height, width, colours = wanted.shape
+    images = np.empty((wanted.items, *wanted.shape), np.uint8)  # (N, H, W, 3)
+    labels = np.empty(wanted.items, np.int64)
+    start = 0
+    for content in contents:
+        records = np.frombuffer(content, np.uint8).reshape(-1, wanted.label_bytes + wanted.pixels)
+        stop = start + len(records)
+        planes = records[:, wanted.label_bytes :].reshape(-1, colours, height, width)
+        images[start:stop] = planes.transpose(0, 2, 3, 1)
+        labels[start:stop] = records[:, wanted.label_bytes - 1]
+        start = stop
+    return images, labels
 
 
 # --- the cache -------------------------------------------------------------------------------------------------
@@ -281,100 +369,36 @@ def _read_cache(wanted: NamedSet) -> Found | None:
     try:
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False)
-        intact = fingerprint(images, labels) == wanted.fingerprint
+        intact = fingerprint(images, labels) == (wanted.fingerprint or _kept_fingerprint(folder))
     except Exception:  # a damaged header makes NumPy raise many types, tokenize.TokenError among them
         intact = False
     if intact:
-        return _found(images, labels, str(folder))
+        return _found(wanted, images, labels, str(folder))
     warnings.warn(f"{folder}: the kept copy of {wanted.title} is damaged; fetching it again", stacklevel=3)
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
+def _kept_fingerprint(folder: Path) -> Any:
+    return json.loads((folder / "kept.json").read_text(encoding="utf-8"))["fingerprint"]
+
+
 def _keep(wanted: NamedSet, images: Images, labels: NDArray[np.int64], origin: str) -> Found:
+    """Kept with its fingerprint, as computed now, where nobody knew it before."""
     folder = cache_folder(wanted.name)
     try:
         with new_folder_whole(folder) as temporary:
             np.save(temporary / "images.npy", images, allow_pickle=False)
             np.save(temporary / "labels.npy", labels, allow_pickle=False)
+            if not wanted.fingerprint:
+                kept = {"set": wanted.name, "origin": origin, "fingerprint": fingerprint(images, labels)}
+                write_json(temporary / "kept.json", kept)
     except SaveError as error:
         warnings.warn(f"{error.message}; {wanted.title} will be read from {origin} each time", stacklevel=3)
-    return _found(images, labels, origin)
+    return _found(wanted, images, labels, origin)
 
 
-def _found(images: Images, labels: NDArray[np.int64], origin: str) -> Found:
+def _found(wanted: NamedSet, images: Images, labels: NDArray[np.int64], origin: str) -> Found:
     images.flags.writeable = False
     labels.flags.writeable = False
-    return Found(images, labels, origin)
-
-
-# --- from outside ----------------------------------------------------------------------------------------------
-
-
-class _DownloadBar:
-    """What pooch calls a progress bar, passed on to a `Progress` function."""
-
-    def __init__(self, what: str, progress: Progress) -> None:
-        self.what, self.progress = what, progress
-        self.total = self.done = 0
-
-    def update(self, count: int) -> None:
-        self.done += count
-        self.progress(self.what, min(self.done, self.total), self.total)
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        pass
-
-
-def _download(wanted: NamedSet, mirror: str, temporary: Path, progress: Progress) -> Path:
-    import pooch
-    import requests
-
-    folder = temporary / hashlib.sha256(mirror.encode()).hexdigest()[:8]
-    names = [f"{file.name}.gz" for file in wanted.files]
-    files = pooch.create(folder, base_url=mirror, registry=dict.fromkeys(names), retry_if_failed=2)
-    pooch.get_logger().setLevel("ERROR")
-    for name in names:
-        bar = _DownloadBar(f"downloading {name}", progress)
-        download = pooch.HTTPDownloader(progressbar=bar, chunk_size=65_536, timeout=_MIRROR_PATIENCE)
-        try:
-            files.fetch(name, downloader=download)
-        except requests.HTTPError as error:
-            raise DownloadError(f"the server answered {_status(error)}", "try later") from error
-        except (requests.RequestException, ValueError) as error:
-            raise DownloadError("no answer", "check the network") from error
-        except OSError as error:
-            raise DownloadError(f"cannot keep the download: {error.strerror}", "free some space") from error
-    return folder
-
-
-def _status(error: Any) -> str:
-    return "nothing" if error.response is None else str(error.response.status_code)
-
-
-def _from_package_tool(wanted: NamedSet, temporary: Path, progress: Progress) -> Path:
-    """Fetch and unpack the Debian package into `temporary`; needs no root and installs nothing."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise DownloadError("there is no apt-get here", "install the package another way")
-    lists = temporary / "lists"
-    (lists / "partial").mkdir(parents=True)
-    own_lists = [f"-oDir::State::Lists={lists}", f"-oDir::Cache={temporary}", "-oDebug::NoLocking=1"]
-    steps = (
-        ["apt-get", "-qq", "download", wanted.debian_package],
-        ["apt-get", "-qq", *own_lists, "update"],
-        ["apt-get", "-qq", *own_lists, "download", wanted.debian_package],
-    )
-    for number, step in enumerate(steps):
-        progress(f"asking the system's package tool for {wanted.debian_package}", number, len(steps))
-        outcome = subprocess.run(step, cwd=temporary, capture_output=True, text=True, check=False)
-        archives = sorted(temporary.glob(f"{wanted.debian_package}_*.deb"))
-        if archives:
-            unpacked = temporary / "unpacked"
-            if subprocess.run(["dpkg-deb", "-x", archives[0], unpacked], capture_output=True, check=False).returncode:
-                raise DownloadError(f"dpkg-deb cannot unpack {archives[0].name}", "is the disk full?")
-            return unpacked / wanted.debian_folder.relative_to("/")
-    lines = outcome.stderr.strip().splitlines() or ["no package came"]
-    raise DownloadError(f"apt-get: {lines[-1]}", f"install {wanted.debian_package} by hand")
+    return Found(images, labels, origin, wanted.parts)

@@ -28,6 +28,7 @@ _SAME, _GOOD = 0.975, 0.88  # correlation of edges: enough in itself; enough bes
 _BETTER = 0.6  # of the misfit of the next best, at most
 _NEXT = 0.8  # correlation that is assumed of the next best when none was looked at
 _ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
+_TINT = 16.0  # grey levels by which a quarter may be redder or bluer than in the other picture
 _BLANK = 2.0  # grey levels of standard deviation; below, nothing can be compared
 _BLOCK, _PAIRS_AT_ONCE = 512, 1000
 _WINDOW = 100_000  # images that one is compared with, those most like it in the coarsest respect
@@ -76,6 +77,10 @@ def near_pairs(images: Images, progress: Progress | None = None) -> Pairs:
     differ = ~equal
     differ[equal] = [bool((images[a] != images[b]).any()) for a, b in zip(first[equal], second[equal], strict=True)]
     first, second = first[differ], second[differ]
+    if images.ndim == 4 and len(first):
+        tint = _tints(images)
+        alike = np.abs(tint[first] - tint[second]).max(axis=1) < _TINT
+        first, second = first[alike], second[alike]
     fit = _fit(small, first, second, progress)
     sure = (fit > _SAME) | ((fit > _GOOD) & (1 - fit < _BETTER * (1 - _next_best(first, second, fit, len(images)))))
     return _pairs(first[sure], second[sure], fit[sure])
@@ -122,6 +127,21 @@ def _small(images: Images) -> NDArray[np.float32]:
         part = images[start : start + at_once].astype(np.float32)
         grey = part if part.ndim == 3 else part @ np.array([0.299, 0.587, 0.114], np.float32)
         found[start : start + at_once] = rows @ grey @ columns.T
+        forget(images)
+    return found
+
+
+def _tints(images: Images) -> NDArray[np.float32]:
+    """(N, 8) how far red and blue are from the mean of the channels in each quarter, in grey levels."""
+    found = np.empty((len(images), 8), np.float32)
+    down, across = images.shape[1] // 2, images.shape[2] // 2
+    at_once = max(1, 20_000_000 // (images.shape[1] * images.shape[2]))
+    for start in range(0, len(images), at_once):
+        part = images[start : start + at_once].astype(np.float32)
+        quarters = (part[:, :down, :across], part[:, :down, across:], part[:, down:, :across], part[:, down:, across:])
+        means = np.stack([quarter.mean(axis=(1, 2)) for quarter in quarters], axis=1)
+        away = means[:, :, (0, 2)] - means.mean(axis=2, keepdims=True)
+        found[start : start + at_once] = away.reshape(len(part), 8)
         forget(images)
     return found
 

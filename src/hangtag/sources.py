@@ -185,14 +185,13 @@ def choose_spec(facts: NDArray[Any], count: int, size: _Size = _Size()) -> Image
 def _named(name: str, path: Path | None, progress: Progress | None) -> LabelledImages:
     found = datasets.fetch(name, path, progress)
     wanted = datasets.NAMED[name]
-    train = wanted.images[0].items
     return LabelledImages(
         images=found.images,
         labels=found.labels,
         class_names=wanted.class_names,
         name=wanted.name,
         origin=found.origin,
-        parts={"train": slice(0, train), "test": slice(train, len(found.labels))},
+        parts=dict(found.parts),
     )
 
 
