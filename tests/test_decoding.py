@@ -123,9 +123,8 @@ def test_an_interrupted_decoding_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_killed_reading_can_be_done_again(tmp_path: Path) -> None:
     for label in ("a", "b"):
-        pictures(tmp_path / "set" / label, 1) if (tmp_path / "set").mkdir(exist_ok=True) else None
         folder = tmp_path / "set" / label
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True)
         for number in range(400):
             folder.joinpath(f"{number}.png").write_bytes(encoded(Image.fromarray(photo(number, 60, 60)), "x.png"))
     program = f"import hangtag; print(hangtag.read({str(tmp_path / 'set')!r}).fingerprint)"
@@ -161,7 +160,9 @@ def test_what_was_decoded_before_is_known_by_its_content(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("reason", "kind"),
     [
-        ("the file is empty", "empty"), ("truncated or damaged picture", "truncated"), ("damaged (x) picture", "damaged"),
+        ("the file is empty", "empty"),
+        ("truncated or damaged picture", "truncated"),
+        ("damaged (x) picture", "damaged"),
         ("declares 9x9 pixels, over the limit of 8", "too large"), ("larger than 9 bytes", "too large"),
     ],
 )  # fmt: skip

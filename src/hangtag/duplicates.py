@@ -215,15 +215,16 @@ def _most_like(
 
 
 def _descriptors(small: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(N, 96) each: of the whole pictures and of their middles, whitened alike, of length 1."""
+    """(N, D) each, D at most 96: of the whole pictures and of their middles, whitened alike, of length 1."""
     whole = _magnitudes(small)
     inner = _sampling(_MIDDLE, (1 - _MIDDLE) * _SIDE / 2)
     middle = _magnitudes((inner @ small @ inner.T).astype(np.float32))
     few = whole[:: max(1, len(whole) // 6000)]
     mean = few.mean(axis=0)
     _, spread, directions = np.linalg.svd(few - mean, full_matrices=False)
-    spread = spread[:_DIMENSIONS] / np.sqrt(len(few))
-    weights = (directions[:_DIMENSIONS].T / (spread + _FLOOR * spread[0] + 1e-6)).astype(np.float32)
+    kept = min(_DIMENSIONS, max(8, len(few) // 4))  # of few pictures, what differs by chance is not learned
+    spread = spread[:kept] / np.sqrt(len(few))
+    weights = (directions[:kept].T / (spread + _FLOOR * spread[0] + 1e-6)).astype(np.float32)
     return _of_length_1((whole - mean) @ weights), _of_length_1((middle - mean) @ weights)
 
 

@@ -1,0 +1,81 @@
+"""Nearly the same pictures are found, merely alike ones are not."""
+
+import io
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from hangtag.duplicates import Pairs, groups_of, near_pairs
+
+
+def textured(count: int, side: int = 28, seed: int = 0) -> NDArray[np.uint8]:
+    """(N, side, side) smooth random pictures, each unlike the others."""
+    random = np.random.default_rng(seed)
+    noise = gaussian_filter(random.normal(size=(count, side, side)), (0, side / 14, side / 14), mode="wrap")
+    noise /= noise.std(axis=(1, 2), keepdims=True)
+    return (128 + 45 * noise).clip(0, 255).astype(np.uint8)
+
+
+def changed(image: NDArray[np.uint8], kind: str) -> NDArray[np.uint8]:
+    side = image.shape[0]
+    if kind == "jpeg":
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=70)
+        return np.asarray(Image.open(buffer))
+    if kind == "shift":
+        return np.roll(image, (1, -1), axis=(0, 1))
+    if kind == "brightness":
+        return (image * 0.85).astype(np.uint8)
+    cut = 0.93 * side
+    box = (0.03 * side, 0.05 * side, 0.03 * side + cut, 0.05 * side + cut)
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR, box=box))
+
+
+@pytest.mark.parametrize("side", [28, 64])
+@pytest.mark.parametrize("kind", ["jpeg", "shift", "brightness", "crop"])
+def test_each_kind_of_near_duplicate_is_found_and_nothing_else(kind: str, side: int) -> None:
+    images = textured(300, side)
+    copies = np.stack([changed(images[position], kind) for position in range(20)])
+
+    pairs = near_pairs(np.concatenate([images, copies]))
+
+    found = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    wanted = {(position, 300 + position) for position in range(20)}
+    assert len(found & wanted) >= 19 and not found - wanted
+
+
+def test_other_colours_are_another_picture() -> None:
+    grey = textured(100, 32)
+    images = np.repeat(grey[..., None], 3, axis=3)
+    red = images[:5].copy()
+    red[..., 1:] //= 3
+    same = np.roll(images[5:10], 1, axis=1)
+
+    pairs = near_pairs(np.concatenate([images, red, same]))
+
+    assert set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == {(n, 100 + n) for n in range(5, 10)}
+
+
+def test_blank_and_equal_images_are_in_no_pair() -> None:
+    blank = np.full((50, 28, 28), 7, np.uint8)
+    some = textured(30)
+
+    pairs = near_pairs(np.concatenate([blank, some, some[:3]]))
+
+    assert len(pairs) == 0
+    assert len(near_pairs(blank)) == len(near_pairs(some[:1])) == len(near_pairs(some[:0])) == 0
+
+
+def test_groups_connect_pairs_and_do_not_grow_without_end() -> None:
+    chain = np.arange(199)
+    few = Pairs(np.array([0, 1, 5]), np.array([1, 2, 6]), np.array([0.9, 0.9, 0.9]))
+
+    groups = groups_of(8, few)
+    long = groups_of(200, Pairs(chain, chain + 1, np.linspace(1, 0.9, 199)))
+
+    assert len({*groups[[0, 1, 2]]}) == 1 and len({*groups[[5, 6]]}) == 1
+    assert len({groups[0], groups[5], groups[3], groups[7]}) == 4
+    assert np.bincount(long).max() <= 50
