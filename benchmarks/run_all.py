@@ -18,7 +18,10 @@ from benchmarks.readme import renewed
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 README = HERE.parent / "README.md"
-NAMES = ("start_up", "epoch_speed", "time_to_accuracy", "tutorial_parity", "fast_recipe", "streaming")
+NAMES = (
+    "start_up", "epoch_speed", "time_to_accuracy", "tutorial_parity", "fast_recipe", "streaming", "reading",
+    "near_duplicates", "planted_labels",
+)  # fmt: skip
 
 
 def main() -> None:
