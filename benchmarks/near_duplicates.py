@@ -49,18 +49,18 @@ def changed(image: NDArray[np.uint8], kind: str, random: np.random.Generator) ->
     if kind == "re-encoded":
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=int(random.integers(50, 96)))
-        return np.asarray(Image.open(buffer))
+        return np.array(Image.open(buffer), np.uint8)
     if kind == "shifted":
         down, across = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x][random.integers(8)]
         padded = np.pad(image, 1)
         moved: NDArray[np.uint8] = padded[1 - down : 1 - down + side, 1 - across : 1 - across + side]
         return moved
     if kind == "brightness":
-        return np.clip(image * random.uniform(0.8, 1.25), 0, 255).astype(np.uint8)
+        return np.array(np.clip(image * random.uniform(0.8, 1.25), 0, 255), np.uint8)
     cut = side * random.uniform(0.9, 0.95)
     y, x = random.uniform(0, side - cut, 2)
-    resized = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR, box=(x, y, x + cut, y + cut))
-    return np.asarray(resized)
+    enlarged = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR, box=(x, y, x + cut, y + cut))
+    return np.array(enlarged, np.uint8)
 
 
 def plant_and_look(seed: int, each: int) -> Found:
