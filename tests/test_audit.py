@@ -77,7 +77,7 @@ def test_everything_planted_is_found() -> None:
         "tiny": {"052.png"}, "odd aspect": {"050.png", "051.png"}, "odd colours": {"060.png"},
     }  # fmt: skip
     assert list(found.counts()) == [kind for kind in KINDS if kind in by_kind]
-    assert found.first()[0] == "take 1 pictures that are also in training out of the test part"
+    assert found.first()[0] == "take 1 picture out of the test part (also in training)"
     assert len(found.first()) == 5
 
 
@@ -123,7 +123,7 @@ def test_decisions_change_what_is_trained_on_and_nothing_else(tmp_path: Path) ->
     assert {name: len(decided.part(name)) for name in decided.parts} == {"train": 99, "test": 19}
     assert "021.png" not in decided.names and "110.png" not in decided.names
     assert decided.labels[list(decided.names).index("043.png")] == 0
-    assert decided.notes == ("by d.csv: 2 pictures dropped, 1 labels changed",)
+    assert decided.notes == ("by d.csv: 2 pictures dropped, 1 label changed",)
     assert len(data) == 120 and data.labels[43] == 1
 
 

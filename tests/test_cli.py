@@ -18,7 +18,7 @@ from hangtag.images import encode_png
 from hangtag.labelled import LabelledImages
 from toys import tiny_files, tiny_set, toy_model
 
-COMMANDS = ("data", "look", "model", "train", "evaluate", "predict", "report", "bench", "tutorial")
+COMMANDS = ("data", "look", "model", "train", "evaluate", "predict", "report", "bench", "tutorial", "audit", "cache")
 
 
 class Typed:
@@ -315,3 +315,107 @@ def test_epochs_are_told_to_tensorboard(hangtag: Any, tmp_path: Path) -> None:
 
     assert "logged: tensorboard --logdir logged/tensorboard" in answer.out
     assert list((tmp_path / "logged" / "tensorboard").glob("events*"))
+
+
+# --- your own pictures -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Sixty textured pictures in two folders, one of them twice, and a file that is none."""
+    from PIL import Image
+
+    from test_duplicates import textured
+
+    images = textured(60, 16)
+    images[1] = images[3]
+    for number, image in enumerate(images):
+        path = tmp_path / "photos" / ("cat", "dog")[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (tmp_path / "photos" / "cat" / "bad.jpg").write_bytes(b"no picture")
+    return tmp_path / "photos"
+
+
+def test_data_says_how_it_understood_a_folder_and_what_it_set_aside(hangtag: Any, photos: Path, tmp_path: Path) -> None:
+    shown = hangtag("data", "photos")
+
+    assert shown.out.splitlines()[0] == (
+        "I understood your data as a folder per class: 60 images, 2 classes (cat, dog), 16x16, grey"
+    )
+    assert "note: set aside 1 file: 1 not a picture" in shown.out
+    assert "cat/bad.jpg,not a picture" in (tmp_path / "skipped.csv").read_text()
+    said = hangtag("data", "photos", "--json").json
+    assert (said["images"], said["skipped"][0]["name"]) == (60, "cat/bad.jpg")
+
+
+def test_a_folder_is_trained_on_judged_and_asked(hangtag: Any, photos: Path, tmp_path: Path) -> None:
+    trained = hangtag("train", "photos", "--recipe", "quick", "--epochs", "2", "--out", "runs/a")
+
+    assert trained.code == 0, trained.err
+    assert (tmp_path / "runs" / "a" / "skipped.csv").is_file()
+    assert hangtag("evaluate", "runs/a").code == 0
+    assert hangtag("evaluate", "runs/a", "photos").code == 0
+    answer = hangtag("predict", "runs/a", "photos/cat/00.png", "--json").json[0]
+    assert answer["label"] in ("cat", "dog") and answer["warnings"] == []
+
+
+def test_a_recipe_that_holds_nothing_out_is_refused_before_it_trains(hangtag: Any, photos: Path) -> None:
+    shown = hangtag("train", "photos", "--recipe", "tutorial")
+
+    assert shown.code == 1 and "no images to judge the model on" in shown.err and "validation=0.1" in shown.err
+
+
+def test_audit_finds_and_train_obeys_decisions(hangtag: Any, photos: Path, tmp_path: Path) -> None:
+    shown = hangtag("audit", "photos", "--no-labels", "--out", "seen")
+
+    assert shown.code == 0, shown.err
+    assert "drop 1 picture (there more than once)" in shown.out
+    assert (tmp_path / "seen" / "audit.html").stat().st_size > 1000
+    (tmp_path / "mine.csv").write_text("name,decision\ndog/03.png,drop\ncat/00.png,relabel: dog\n")
+    trained = hangtag(
+        "train", "photos", "--decisions", "mine.csv", "--recipe", "quick", "--epochs", "1", "--out", "runs/b"
+    )
+    assert trained.code == 0 and "by mine.csv: 1 picture dropped, 1 label changed" in trained.err
+    config = json.loads((tmp_path / "runs" / "b" / "config.json").read_text())
+    assert config["data"]["images"] == 59
+    assert hangtag("evaluate", "runs/b").code == 0  # the same decisions again
+
+
+def test_two_readings_are_refused_where_nobody_can_answer(hangtag: Any, photos: Path) -> None:
+    (photos / "cat" / "old").mkdir()
+    (photos / "cat" / "old" / "x.png").write_bytes((photos / "cat" / "00.png").read_bytes())
+    for label in ("cat", "dog"):
+        for path in [*(photos / label).glob("*.*")]:
+            (photos / label / "new").mkdir(exist_ok=True)
+            path.rename(photos / label / "new" / path.name)
+
+    shown = hangtag("data", "photos")
+
+    assert shown.code == 2 and "'top'" in shown.err and "'leaf'" in shown.err
+    assert "classes (cat, dog)" in hangtag("data", "photos", "--classes", "top").out
+
+
+def test_the_cache_is_shown_and_cleared(hangtag: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(photos.parent / "own-cache"))
+    hangtag("data", "photos")
+
+    assert [entry["kind"] for entry in hangtag("cache", "--json").json["entries"]] == ["pictures"]
+    assert "freed" in hangtag("cache", "--clear").out
+    assert hangtag("cache", "--json").json["entries"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--size", "big"), "no size"),
+        (("--classes", "middle"), "neither top nor leaf"),
+        (("--fit", "stretch"), "unknown way to fit 'stretch'"),
+        (("--group-by", "("), "not a regular expression"),
+        (("--decisions", "nowhere.csv"), "nowhere.csv: no such file"),
+    ],
+)
+def test_wrong_reading_options_are_one_line(hangtag: Any, photos: Path, options: tuple[str, ...], says: str) -> None:
+    shown = hangtag("data", "photos", *options)
+
+    assert shown.code in (1, 2) and says in shown.err and shown.err.count("\n") == 1

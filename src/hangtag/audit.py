@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hangtag.decisions import name_of
 from hangtag.duplicates import Pairs, groups_of, near_pairs
 from hangtag.files import make_folder, write_json, write_text
-from hangtag.labelled import LabelledImages
+from hangtag.labelled import LabelledImages, amount
 from hangtag.suspects import Suspects, suspect_labels
 
 __all__ = ["KINDS", "Audit", "Finding", "audit", "write_audit"]
@@ -39,6 +39,24 @@ KINDS = {
 }
 """Every kind of finding, the most important first."""
 
+_TODO = {
+    "leak": "take {} out of the test part (also in training)",
+    "contradiction": "decide the label of {} (two labels)",
+    "suspect label": "look at {}, the first ones first",
+    "unreadable": "replace {} (cannot be read)",
+    "duplicate": "drop {} (there more than once)",
+    "shift": "find out why test pictures differ from training pictures, in {}",
+    "small class": "add pictures to {}",
+    "blank": "drop {} (nothing on it)",
+    "dark": "look at {}, almost black",
+    "tiny": "replace {}",
+    "odd aspect": "look at {} of odd proportions",
+    "odd colours": "look at {} of another colour mode",
+}
+_NOUNS = {
+    "suspect label": "suspect label", "unreadable": "file", "shift": "respect", "small class": "small class",
+    "tiny": "tiny picture",
+}  # fmt: skip
 _BLANK = 2.0  # grey levels of standard deviation
 _DARK = 12.0  # of the brightest twentieth of a picture; and few of its set are that dark
 _FEW = 10  # images of a class
@@ -105,22 +123,9 @@ class Audit:
     def first(self, most: int = 5) -> list[str]:
         """What to do first, in sentences."""
         count = self.counts()
-        suspects = f"look at the {count.get('suspect label', 0):,} suspect labels, the first ones first"
-        todo = {
-            "leak": f"take {count.get('leak', 0):,} pictures that are also in training out of the test part",
-            "contradiction": f"decide the label of {count.get('contradiction', 0):,} pictures that have two",
-            "suspect label": suspects,
-            "unreadable": f"replace {count.get('unreadable', 0):,} files that cannot be read",
-            "duplicate": f"drop {count.get('duplicate', 0):,} pictures that are there more than once",
-            "shift": "find out why test pictures differ from training pictures",
-            "small class": f"add pictures to {count.get('small class', 0):,} small classes",
-            "blank": f"drop {count.get('blank', 0):,} pictures with nothing on them",
-            "dark": f"look at {count.get('dark', 0):,} almost black pictures",
-            "tiny": f"replace {count.get('tiny', 0):,} tiny pictures",
-            "odd aspect": f"look at {count.get('odd aspect', 0):,} pictures of odd proportions",
-            "odd colours": f"look at {count.get('odd colours', 0):,} pictures of another colour mode",
-        }
-        return [todo[kind] for kind in KINDS if kind in count][:most]
+        some = {kind: amount(number, _NOUNS.get(kind, "picture")) for kind, number in count.items()}
+        todo = {kind: _TODO[kind].format(number) for kind, number in some.items()}
+        return [todo[kind] for kind in KINDS if kind in todo][:most]
 
 
 def audit(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hangtag.errors import DataError, UnknownName, UsageError
-from hangtag.labelled import LabelledImages
+from hangtag.labelled import LabelledImages, amount
 
 __all__ = ["apply_decisions", "name_of", "read_decisions"]
 
@@ -84,5 +84,5 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
         for name in parts:
             kept = data.positions(name)
             parts[name] = number[kept[stays[kept]]]
-    note = f"by {path.name}: {dropped:,} pictures dropped, {changed:,} labels changed"
+    note = f"by {path.name}: {amount(dropped, 'picture')} dropped, {amount(changed, 'label')} changed"
     return replace(left, parts=parts, notes=(*data.notes, note))

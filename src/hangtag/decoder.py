@@ -92,10 +92,11 @@ class _Decoder:
         self.array = os.open(told["array"], os.O_WRONLY)
         self.facts = os.open(told["facts"], os.O_WRONLY)
         self.first = told["first"]
+        self.waiting: tuple[int, list[bytes], list[bytes]] | None = None  # first row, pixels, facts
         self.row_bytes = int(np.prod(self.spec.shape)) if self.spec else 0
 
     def put(self, row: int, place: int, key: Any) -> list[Any] | None:
-        """Decode one picture into its row; None, or [row, kind of reason, reason], or [row, None, note]."""
+        """Decode one picture, to be written; None, or [row, kind of reason, reason], or [row, None, note]."""
         try:
             content = self.containers[place].content(key)
             digest = hashlib.sha256(content).digest()[:16]
@@ -107,9 +108,21 @@ class _Decoder:
             return [row, "too large", "needs more memory than one picture may take"]
         except (RuntimeError, ValueError, OSError) as error:
             return [row, "cannot be sized", str(error)[:200]]
-        os.pwrite(self.array, pixels.data, self.first + row * self.row_bytes)
-        os.pwrite(self.facts, facts, row * FACTS.itemsize)
+        if self.waiting and row != self.waiting[0] + len(self.waiting[1]):
+            self.write()
+        first, rows, all_facts = self.waiting or (row, [], [])
+        rows.append(pixels.tobytes())
+        all_facts.append(facts)
+        self.waiting = (first, rows, all_facts)
         return [row, None, note] if note else None
+
+    def write(self) -> None:
+        """Put neighbouring rows that wait into their files."""
+        if self.waiting:
+            first, rows, facts = self.waiting
+            os.pwrite(self.array, b"".join(rows), self.first + first * self.row_bytes)
+            os.pwrite(self.facts, b"".join(facts), first * FACTS.itemsize)
+            self.waiting = None
 
     def _decoded(self, content: bytes, digest: bytes) -> tuple[bytes, NDArray[np.uint8], str]:
         seen = examine(content, "picture", self.spec.background if self.spec else 255)
@@ -169,6 +182,7 @@ def work() -> None:
             remark = decoder.put(row, place, key)
             if remark is not None:
                 remarks.append(remark)
+        decoder.write()
         STATUS.pack_into(status, 0, -1, 0.0)
         sys.stdout.write(json.dumps(remarks) + "\n")
         sys.stdout.flush()

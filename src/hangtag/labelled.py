@@ -22,7 +22,7 @@ from hangtag.folders import natural
 from hangtag.images import Images, ImageSpec, check_images, encode_png
 from hangtag.mapped import forget
 
-__all__ = ["LabelledImages", "export_folder", "from_arrays"]
+__all__ = ["LabelledImages", "amount", "export_folder", "from_arrays"]
 
 _AT_A_TIME = 10_000  # rows hashed before their memory is given back
 
@@ -194,6 +194,14 @@ def from_arrays(images: object, labels: Sequence[Any] | NDArray[Any], name: str 
             f"there is only one class: {classes[0]!s}", "a classifier needs pictures of at least two classes"
         )
     return LabelledImages(checked, positions.astype(np.int64), tuple(str(value) for value in classes), name)
+
+
+def amount(count: int, noun: str) -> str:
+    """
+    >>> amount(1, "picture"), amount(2000, "class")
+    ('1 picture', '2,000 classes')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def export_folder(data: LabelledImages, folder: Path, progress: Progress | None = None) -> list[Path]:

@@ -5,6 +5,7 @@ It joins the estimator and the run folder. It prints and draws nothing: `cli.py`
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 
 from hangtag.checkpoints import Checkpoint, Keeper, newest
 from hangtag.classifier import ImageClassifier, split_seed_of
-from hangtag.errors import DataError, DivergedError, RunError
+from hangtag.errors import DataError, DivergedError, RunError, SaveError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
 from hangtag.labelled import LabelledImages
@@ -82,6 +83,7 @@ class Training:
     def __init__(
         self, classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any], out: Path | None
     ) -> None:
+        _needs_judges(classifier, data)
         self.classifier, self.data = classifier, data
         config = self.config_of(classifier, data, source)
         name = f"{data.name}-{config['recipe']['name']}"
@@ -252,12 +254,22 @@ class Training:
             "seconds": self.seconds,
             "speed": self.speed.to_json(),
             "model": {"bytes": len(content), "fingerprint": load(content).fingerprint},
+            "test_opened": [now()] if "test" in self.data.parts else [],
         }
         self.run.write_config(self.config)
         if not stopped:
             self.keeper.remove()
         if self.held is not None:
             self.held.close()
+
+
+def _needs_judges(classifier: ImageClassifier, data: LabelledImages) -> None:
+    """Raises where no image would be left to judge the model on; it is said before the training, not after it."""
+    if not {"test", "validation"} & data.parts.keys() and not classifier._recipe().validation:
+        raise DataError(
+            "there are no images to judge the model on: no test part, and this recipe holds none out",
+            "hold some out: --set validation=0.1; or use another recipe, or data with a test part",
+        )
 
 
 def unfinished_like(config: dict[str, Any], out: Path | None, name: str) -> tuple[Run, Lock] | None:
@@ -323,11 +335,20 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judged:
             f"{', '.join(predictor.class_names)}",
             "judge the model on data with its own classes",
         )
+    if part == "test" and data is None:
+        _note_opened(run)
     rows = predictor.probabilities(images.images)
     kept = run.config().get("kept_epoch")
     accuracies = {epoch["number"]: epoch["accuracy"] for epoch in run.history()}
     accuracy = accuracies.get(kept, list(accuracies.values())[-1] if accuracies else None)
     return Judged(evaluate(rows, images.labels, images.class_names, accuracy), part, images, rows)
+
+
+def _note_opened(run: Run) -> None:
+    """Write down that the test images were looked at; a run that cannot be written to is judged all the same."""
+    with suppress(SaveError):
+        config = run.config()
+        run.write_config({**config, "test_opened": [*config.get("test_opened", []), now()]})
 
 
 def read_again(run: Run) -> LabelledImages:

@@ -66,7 +66,8 @@ def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
         _Amount(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    stderr = Console(stderr=True)
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, visible=True)
 

@@ -40,7 +40,7 @@ from hangtag.gather import (
     refuse,
 )
 from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
-from hangtag.labelled import LabelledImages, from_arrays
+from hangtag.labelled import LabelledImages, amount, from_arrays
 from hangtag.sizing import Sizer
 from hangtag.tables import read_table, table_of_frame
 
@@ -517,11 +517,11 @@ def _notes(
             "crop": "proportions kept, edges cut off",
         }
         notes.append(f"pictures become {spec}: {ways[spec.fit]}")
-    notes += [f"{count:,} pictures: {note}" for note, count in changed.items() if note != "as before"]
+    notes += [f"{amount(count, 'picture')}: {note}" for note, count in changed.items() if note != "as before"]
     if gone:
         notes.append(f"no picture of {', '.join(sorted(gone)[:5])} can be read; not a class any more")
     if skipped:
-        notes.append(f"set aside {len(skipped):,} files: {_counted(skipped)}")
+        notes.append(f"set aside {amount(len(skipped), 'file')}: {_counted(skipped)}")
     return notes
 
 
