@@ -42,7 +42,7 @@ LARGEST_FILE = 512_000_000
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db"}
 _MOST_PACKED = 200  # times smaller than its content; PNG and JPEG members come to about 1, uncompressed BMP to 50
 _SMALL = 4_000_000  # bytes; whatever is smaller may be packed as well as it likes
-_PIECE = 1 << 20
+_PIECE = 1 << 16
 
 
 class Entry(NamedTuple):
@@ -136,17 +136,20 @@ class Folder:
         return found.sorted()
 
     def content(self, key: str) -> bytes:
-        path = os.path.join(self.root, key) if key else self.root  # noqa: PTH118
+        path = f"{self.root}/{key}" if key[:1] != "/" else key  # a table may name whole paths
         try:
             handle = os.open(path, os.O_RDONLY)
             try:
-                size = os.fstat(handle).st_size
-                if size > LARGEST_FILE:
-                    raise PictureError(f"{key}: larger than {LARGEST_FILE:,} bytes", "a picture that large is refused")
-                content = os.read(handle, size)
-                while len(content) < size and (more := os.read(handle, size - len(content))):
-                    content += more
-                return content
+                content = os.read(handle, _PIECE)
+                if len(content) < _PIECE:
+                    return content
+                pieces, size = [content], len(content)
+                while content := os.read(handle, 16 * _PIECE):
+                    pieces.append(content)
+                    size += len(content)
+                    if size > LARGEST_FILE:
+                        raise PictureError(f"{key}: larger than {LARGEST_FILE:,} bytes", "that is no picture of yours")
+                return b"".join(pieces)
             finally:
                 os.close(handle)
         except OSError as error:

@@ -8,11 +8,11 @@ import io
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,7 @@ _SOME_PIXELS = 0.01
 _VIA = {"LAB": "RGB", "La": "LA"}  # modes that Pillow converts one step at a time only
 _opening = threading.Lock()  # warning filters are process-wide
 _alone = False
+_nothing = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,7 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
         return _from_pil(opened, spec, name)
 
 
-@dataclass(frozen=True, eq=False)
-class Examined:
+class Examined(NamedTuple):
     """One picture file, decoded in its own size and colours.
 
     Attributes:
@@ -293,7 +293,7 @@ def _content(picture: object, name: str) -> bytes:
 
 def _open(content: bytes, name: str) -> Image.Image:
     try:
-        with _filtered_warnings():
+        with _nothing if _alone else _filtered_warnings():
             if content.startswith(_PNG):  # as Image.open does, without trying what else it might be
                 opened: Image.Image = PngImageFile(io.BytesIO(content))
             else:
@@ -315,9 +315,6 @@ def _open(content: bytes, name: str) -> Image.Image:
 @contextmanager
 def _filtered_warnings() -> Iterator[None]:
     """What is wrong with a file is raised; Pillow's remarks about it help nobody."""
-    if _alone:
-        yield
-        return
     with _opening, warnings.catch_warnings():
         _filter_warnings()
         yield
