@@ -16,8 +16,11 @@ from PIL import Image
 
 import hangtag
 from hangtag.artifact import FORMAT, INPUT, METADATA_KEY, MODEL_FILE, OUTPUT, PIXELS, Metadata, open_artifact
+from hangtag.calibration import Calibrator
+from hangtag.conformal import LEVELS, Conformal
 from hangtag.errors import ArtifactError, HangtagError, RunError
 from hangtag.images import ImageSpec
+from hangtag.trust import Trust
 from toys import CLASSES, metadata, shapes, toy_model
 
 RETRAIN = "train again, or take the file from its source again"
@@ -45,6 +48,13 @@ def saying(change: Callable[[dict[str, Any]], object]) -> bytes:
     said = copy.deepcopy(json.loads(json.dumps(metadata().to_json())))
     change(said)
     return with_metadata(json.dumps(said))
+
+
+def promises(method: str = "raps", classes: int = 3, unfamiliar: bool = False) -> dict[str, Any]:
+    """Of a model for so many classes."""
+    conformal = [{**Conformal("raps", 9, (None,) * len(LEVELS)).to_json(), "method": method}]
+    said = Trust((3,) * classes, Calibrator.none(classes), (), unfamiliar).to_json()
+    return {**said, "conformal": conformal}
 
 
 def foreign(text: str, said: Metadata | None = None) -> bytes:
@@ -96,6 +106,8 @@ def test_the_file_names_what_goes_in_and_comes_out() -> None:
     assert ends == [
         (INPUT, "tensor(uint8)", ["N", "height", "width", 3]),
         (OUTPUT, "tensor(float)", ["N", 3]),
+        ("uncalibrated", "tensor(float)", ["N", 3]),
+        ("embedding", "tensor(float)", ["N", 128]),
         (PIXELS, "tensor(float)", ["N", 3, 8, 8]),
     ]
 
@@ -188,8 +200,12 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
         (lambda said: said["image"].update(background=256), "its image size makes no sense"),
         (lambda said: said["image"].update(background=-1), "its image size makes no sense"),
         (lambda said: said["image"].pop("width"), "its image size makes no sense"),
-        (lambda said: said.update(temperature=0), "its temperature is 0"),
-        (lambda said: said.update(temperature=float("nan")), "its temperature is nan"),
+        (lambda said: said.update(trust={}), "what it promises about its answers makes no sense: KeyError"),
+        (lambda said: said.update(trust=[1]), "what it promises about its answers makes no sense: TypeError"),
+        (lambda said: said.update(trust=promises("raps2")), "what it promises about its answers makes no sense: Value"),
+        (lambda said: said.update(trust=promises(classes=4)), "its promises are about another number of classes"),
+        (lambda said: said.update(trust=promises(unfamiliar=True)),
+         "its metadata promises to tell unfamiliar pictures but its graph does not"),
         (lambda said: said.update(seed=True), "its metadata has no valid 'seed'"),
         (lambda said: said.update(format="1"), "its metadata has no valid 'format'"),
     ],
@@ -202,12 +218,12 @@ def test_metadata_that_lies_is_found_out(change: Callable[[dict[str, Any]], obje
     assert error.hint == RETRAIN
 
 
-@pytest.mark.parametrize("key", sorted(asdict(metadata())))
+@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"trust"}))
 def test_metadata_without_one_of_its_entries_is_refused(key: str) -> None:
     assert refused(saying(lambda said: said.pop(key))).message == f"model: its metadata has no valid '{key}'"
 
 
-@pytest.mark.parametrize("key", sorted(asdict(metadata())))
+@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"trust"}))
 def test_metadata_with_an_entry_of_the_wrong_type_is_refused(key: str) -> None:
     assert refused(saying(lambda said: said.update({key: None}))).message == f"model: its metadata has no valid '{key}'"
 
@@ -231,8 +247,22 @@ def test_a_newer_format_asks_for_a_newer_hangtag() -> None:
     error = refused(saying(lambda said: said.update(format=FORMAT + 1, entries="we do not know yet")))
 
     assert (error.message, error.hint) == (
-        "model: it has format 2, this hangtag knows up to 1",
+        "model: it has format 3, this hangtag knows up to 2",
         "install a newer hangtag",
+    )
+
+
+def test_a_file_of_the_first_format_still_answers_and_says_what_it_lacks() -> None:
+    def older(said: dict[str, Any]) -> None:
+        said.pop("trust")
+        said.update(format=1, temperature=1.0)
+
+    tag = hangtag.load(saying(older))
+    answer = tag(shapes(1)[0][0])
+
+    assert (answer.set, answer.coverage, answer.unfamiliar, answer.sure) == (None, None, None, None)
+    assert tag.trust.missing == (
+        "this model was made by a hangtag that promised nothing about its answers; train again",
     )
 
 

@@ -357,7 +357,9 @@ def test_a_folder_is_trained_on_judged_and_asked(hangtag: Any, photos: Path, tmp
     assert hangtag("evaluate", "runs/a").code == 0
     assert hangtag("evaluate", "runs/a", "photos").code == 0
     answer = hangtag("predict", "runs/a", "photos/cat/00.png", "--json").json[0]
-    assert answer["label"] in ("cat", "dog") and answer["warnings"] == []
+    assert answer["label"] in ("cat", "dog")
+    (few,) = answer["warnings"]
+    assert few.startswith("a coverage of 0.95 cannot be promised but by all labels: it takes 19 held-out pictures")
 
 
 def test_a_recipe_that_holds_nothing_out_is_refused_before_it_trains(hangtag: Any, photos: Path) -> None:

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from hangtag.artifact import METADATA_KEY, open_artifact
+from hangtag.calibration import Calibrator, log_softmax
 from hangtag.errors import ModelError
 from hangtag.export import TOLERANCE, build, verify
+from hangtag.features import seen_by
 from hangtag.images import ImageSpec
-from hangtag.models import NETWORKS, logits_of
+from hangtag.models import NETWORKS, FlipAveraged, logits_of
 from hangtag.models import build as build_network
+from hangtag.trust import Trust
+from hangtag.unfamiliar import fit_familiar
 from toys import CLASSES, SIDE, metadata, shapes, toy_model
 
 IMAGES, LABELS = shapes(40)
@@ -43,14 +47,55 @@ def test_the_file_answers_as_the_network_does(name: str, channels: int) -> None:
     assert trained.training
 
 
-def test_temperature_softens_the_answers_and_changes_no_label() -> None:
-    content = build(network(), dataclasses.replace(metadata(), temperature=2.5))
+def test_the_calibrator_is_in_the_graph_beside_what_was_before_it() -> None:
+    random = np.random.default_rng(3)
+    calibrator = Calibrator("matrix", tuple(map(tuple, random.normal(size=(3, 3)))), (0.1, -0.2, 0.0), 40)
+    trust = Trust((13, 13, 14), calibrator)
+    content = build(network(), dataclasses.replace(metadata(), trust=trust))
 
-    softened = verify(content, network(), IMAGES)
+    shipped = verify(content, network(), IMAGES)
 
-    expected = torch.softmax(logits_of(network(), IMAGES) / 2.5, 1).numpy()
-    np.testing.assert_allclose(softened, expected, atol=1e-6)
-    np.testing.assert_array_equal(softened.argmax(1), expected.argmax(1))
+    logits = logits_of(network(), IMAGES).numpy()
+    np.testing.assert_allclose(shipped, calibrator(log_softmax(logits)), atol=1e-5)
+    before = open_artifact(content).outputs(IMAGES, "uncalibrated")["uncalibrated"]
+    np.testing.assert_allclose(before, torch.softmax(torch.from_numpy(logits), 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("name", ["mlp", "cnn-small"])
+def test_the_graph_tells_what_is_unfamiliar_alike_and_where_the_evidence_lies(name: str, flips: bool) -> None:
+    trained = build_network(name, GREY, len(CLASSES), seed=1).eval()
+    shipped = FlipAveraged(trained) if flips else trained
+    seen = seen_by(shipped, IMAGES)
+    familiar = fit_familiar(seen.descriptor[:20], LABELS[:20], seen.descriptor[20:], seen.logits[20:])
+
+    content = build(shipped, metadata(), familiar)
+    verify(content, shipped, IMAGES, familiar)
+    artifact = open_artifact(content)
+
+    found = artifact.outputs(IMAGES, "unfamiliarity", "embedding")
+    np.testing.assert_allclose(found["unfamiliarity"], familiar.unfamiliarity(seen.descriptor, seen.logits), atol=0.1)
+    assert found["unfamiliarity"].shape == (40,) and 0 <= found["unfamiliarity"].min() <= 0.2
+    np.testing.assert_allclose(found["embedding"], seen.embedding, atol=1e-5)
+    assert artifact.tells("evidence") == (name != "mlp")
+    if name != "mlp":
+        evidence = artifact.outputs(IMAGES, "evidence")["evidence"]
+        layer = trained.get_submodule("logits")
+        assert isinstance(layer, nn.Linear)
+        biases = layer.bias.detach().numpy()
+        best = seen.logits.argmax(1)
+        expected = seen.logits.max(1) - seen.logits.mean(1) - (biases[best] - biases.mean())
+        np.testing.assert_allclose(evidence.sum((1, 2)), expected, atol=1e-4)
+
+
+def test_scores_that_differ_are_refused() -> None:
+    seen = seen_by(network(), IMAGES)
+    familiar = fit_familiar(seen.descriptor, LABELS, seen.descriptor, seen.logits)
+    content = build(network(), metadata(), familiar)
+    other = dataclasses.replace(familiar, centre=familiar.centre + 1)
+
+    with pytest.raises(ModelError, match="finds other pictures unfamiliar than the network does"):
+        verify(content, network(), IMAGES, other)
 
 
 def test_the_same_network_gives_the_same_bytes() -> None:

@@ -99,6 +99,11 @@ def test_an_answer_in_json_has_the_keys_that_others_build_on(tag: Predictor) -> 
         "label": answer.label,
         "probability": answer.probability,
         "top": [{"label": label, "probability": probability} for label, probability in answer.top],
+        "set": None,
+        "coverage": None,
+        "unfamiliarity": None,
+        "unfamiliar": None,
+        "sure": None,
         "warnings": ["colour was turned to grey", "resized from 40x16 to 8x8, which changes its proportions"],
         "model": tag.fingerprint,
     }
@@ -207,5 +212,6 @@ print(sorted(name for name in sys.modules if name.startswith("hangtag.")))
         tmp_path,
     )
 
-    ours = ["hangtag.artifact", "hangtag.errors", "hangtag.files", "hangtag.images", "hangtag.predictor"]
+    light = ("artifact", "calibration", "conformal", "errors", "files", "images", "predictor", "trust")
+    ours = [f"hangtag.{name}" for name in light]
     assert printed.splitlines() == [hangtag.load(toy_model())(PICTURE).label, "[]", str(ours)]

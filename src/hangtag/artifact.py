@@ -1,8 +1,8 @@
 """model.onnx: what its metadata must say, and opening one without trusting it.
 
 The file holds the whole way from pixels to probabilities: uint8 (N, H, W[, 3]) in, any height and width; resize,
-scaling, network, temperature and softmax inside; float32 (N, K) out. Building it is `export.py`'s task. This module
-reaches neither torch nor training code.
+scaling, network, calibration and softmax inside; float32 (N, K) out, and beside it what else the graph can tell (see
+`EXTRAS`). Building it is `export.py`'s task. This module reaches neither torch nor training code.
 """
 
 import hashlib
@@ -17,14 +17,34 @@ from numpy.typing import NDArray
 from hangtag.errors import ArtifactError, RunError
 from hangtag.files import user_path
 from hangtag.images import FITS, MAX_PIXELS, Images, ImageSpec
+from hangtag.trust import Trust
 
-__all__ = ["FORMAT", "INPUT", "METADATA_KEY", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "Metadata", "open_artifact"]
+__all__ = [
+    "EXTRAS",
+    "FORMAT",
+    "INPUT",
+    "METADATA_KEY",
+    "MODEL_FILE",
+    "OUTPUT",
+    "PIXELS",
+    "Artifact",
+    "Metadata",
+    "open_artifact",
+]
 
-FORMAT = 1
+FORMAT = 2  # 1 had a temperature, and nothing else, about trust
 MODEL_FILE = "model.onnx"
 METADATA_KEY = "hangtag"
 INPUT, PIXELS, OUTPUT = "images", "pixels", "probabilities"
 """Of the graph: pictures as they come, pictures as the network sees them (float32, N, C, H, W), answers."""
+
+EXTRAS = {
+    "uncalibrated": "float32 (N, K): the probabilities before calibration",
+    "unfamiliarity": "float32 (N,): the share of held-out pictures that are less strange",
+    "embedding": "float32 (N, E): near rows are pictures alike",
+    "evidence": "float32 (N, h, w): how much each place speaks for the answer, in logits",
+}
+"""What a graph may also answer."""
 
 _RETRAIN = "train again, or take the file from its source again"
 _PIXELS_PER_CALL = 4_000_000  # bounds the memory of a call on many images
@@ -43,12 +63,12 @@ class Metadata:
     data: dict[str, Any]  # name, fingerprint, images
     versions: dict[str, str]
     created: str  # ISO 8601, UTC
-    temperature: float = 1.0
+    trust: Trust | None = None
     format: int = FORMAT
     notes: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "trust": None if self.trust is None else self.trust.to_json()}
 
     @classmethod
     def from_json(cls, value: object) -> "Metadata":
@@ -71,12 +91,17 @@ class Metadata:
             raise ArtifactError(f"its image size makes no sense: {image}", _RETRAIN)
         if image.get("fit", FITS[0]) not in FITS:
             raise ArtifactError(f"it sizes pictures in a way nobody knows: {image['fit']}", _RETRAIN)
-        if not value["temperature"] > 0:
-            raise ArtifactError(f"its temperature is {value['temperature']}", _RETRAIN)
+        try:
+            trust = None if value.get("trust") is None else Trust.from_json(value["trust"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"what it promises about its answers makes no sense: {error!r}", _RETRAIN) from None
+        if trust is not None and not len(trust.images) == len(trust.calibrator.bias) == len(names):
+            raise ArtifactError("its promises are about another number of classes", _RETRAIN)
         known = {key: value[key] for key in _SCHEMA}
         height, width, channels, background = sizes
         spec = ImageSpec(height, width, channels, background, image.get("fit", FITS[0]))
-        return cls(**{**known, "class_names": tuple(names), "image": spec, "notes": tuple(value["notes"])})
+        rest = {"class_names": tuple(names), "image": spec, "notes": tuple(value["notes"]), "trust": trust}
+        return cls(**{**known, **rest})
 
 
 _SCHEMA: dict[str, type | tuple[type, ...]] = {
@@ -90,7 +115,6 @@ _SCHEMA: dict[str, type | tuple[type, ...]] = {
     "data": dict,
     "versions": dict,
     "created": str,
-    "temperature": (int, float),
     "notes": list,
 }
 
@@ -100,21 +124,32 @@ class Artifact:
 
     def __init__(self, session: Any, metadata: Metadata, fingerprint: str) -> None:
         self._session = session
+        self._outputs = {node.name: node.shape for node in session.get_outputs()}
         self.metadata = metadata
         self.fingerprint = fingerprint
         """First 12 hex digits of the file's SHA-256."""
 
+    def tells(self, output: str) -> bool:
+        """Whether the graph has this one of `EXTRAS`."""
+        return output in self._outputs
+
     def probabilities(self, images: Images) -> NDArray[np.float32]:
         """(N, K) float32 for checked uint8 images (N, H, W[, 3]) of any one size."""
+        return self.outputs(images, OUTPUT)[OUTPUT]
+
+    def outputs(self, images: Images, *names: str) -> dict[str, NDArray[np.float32]]:
+        """What the graph answers under these names; N rows each."""
         per_call = max(1, _PIXELS_PER_CALL // int(np.prod(images.shape[1:])))
         rows = [
-            self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images[start : start + per_call])})[0]
+            self._session.run(list(names), {INPUT: np.ascontiguousarray(images[start : start + per_call])})
             for start in range(0, len(images), per_call)
         ]
         if not rows:
-            return np.zeros((0, len(self.metadata.class_names)), np.float32)
-        probabilities: NDArray[np.float32] = np.concatenate(rows)
-        return probabilities
+            return {name: np.zeros((0, *self._shape(name)), np.float32) for name in names}
+        return {name: np.concatenate([row[place] for row in rows]) for place, name in enumerate(names)}
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return (len(self.metadata.class_names),) if name == OUTPUT else tuple(self._outputs[name][1:])
 
 
 def open_artifact(source: str | Path | bytes) -> Artifact:
@@ -199,3 +234,5 @@ def _check_graph(session: Any, artifact: Artifact) -> None:
         )
     if not np.isclose(probabilities.sum(), 1, atol=1e-3):
         raise ArtifactError("its graph's answers are not probabilities", _RETRAIN)
+    if metadata.trust is not None and metadata.trust.unfamiliar and not artifact.tells("unfamiliarity"):
+        raise ArtifactError("its metadata promises to tell unfamiliar pictures but its graph does not", _RETRAIN)

@@ -19,11 +19,13 @@ from torch import nn
 
 from hangtag.artifact import Metadata
 from hangtag.balance import balance_in_words, choose_balance
+from hangtag.calibration import fit_calibrator
 from hangtag.checkpoints import Checkpoint, Keeper
 from hangtag.errors import DataError, RunError, UsageError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import build as build_artifact
 from hangtag.export import verify
+from hangtag.features import seen_by
 from hangtag.files import user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images
 from hangtag.labelled import LabelledImages, from_arrays
@@ -36,11 +38,14 @@ from hangtag.runs import now, versions
 from hangtag.splits import split_of
 from hangtag.steps import has_bfloat16
 from hangtag.train import Epoch, choose_device, train
+from hangtag.trust import Trust, fit_trust
+from hangtag.unfamiliar import Familiar, fit_familiar
 
 __all__ = ["ImageClassifier", "split_seed_of"]
 
 _IN_MEMORY = 256_000_000  # bytes; images of a larger mapped file are read as training needs them
 _VERIFIED_IMAGES = 1000  # training images on which every exported file is compared with its network
+_MOST_DESCRIBED = 10_000  # training images that say what is familiar; ten times as many change nothing: docs/log.md
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
@@ -126,12 +131,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.history_: list[Epoch] = list(history)
         chosen, held_out = (_part(data, positions) for positions in (self.split_.train, self.split_.validation))
         self._content: bytes | None = None  # the model file, made when first asked for
+        self._taught: tuple[Trust, Familiar | None] | None = None  # by the held-out images, likewise
+        self._learned, self._held_out = chosen, held_out
         self._opened: Predictor | None = None
         self._sample = np.array(data.images[:_VERIFIED_IMAGES])
         for epoch in train(
             self.network_, *chosen, recipe, self.seed, held_out, device, stop, keeper, resume,
         ):  # fmt: skip
-            self._content = self._opened = None
+            self._content = self._opened = self._taught = None
             if epoch.finished:
                 self.history_.append(epoch)
             yield epoch
@@ -173,10 +180,37 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if not self.__sklearn_is_fitted__():
             raise RunError("this classifier is not fitted", "call fit first")
         if self._content is None:
-            content = build_artifact(self.shipped_, self.metadata())
-            verify(content, self.shipped_, self._sample)
+            _, familiar = self._promises()
+            content = build_artifact(self.shipped_, self.metadata(), familiar)
+            verify(content, self.shipped_, self._sample, familiar)
             self._content = content
         return self._content
+
+    @property
+    def trust_(self) -> Trust:
+        """What the model promises about its answers, learned from the held-out images."""
+        return self._promises()[0]
+
+    @property
+    def familiar_(self) -> Familiar | None:
+        """What the model learned from looks like; None where nothing was held out."""
+        return self._promises()[1]
+
+    def _promises(self) -> tuple[Trust, Familiar | None]:
+        if self._taught is None:
+            images, labels = self._held_out
+            if not len(labels):
+                why = "no pictures were held out: its probabilities are not calibrated, and it promises nothing else"
+                self._taught = Trust.none(len(self.class_names_), why), None
+            else:
+                some = np.random.default_rng(self.seed).permutation(len(self._learned[1]))[:_MOST_DESCRIBED]
+                some.sort()
+                learned = seen_by(self.shipped_, self._learned[0][some])
+                seen = seen_by(self.shipped_, images)
+                familiar = fit_familiar(learned.descriptor, self._learned[1][some], seen.descriptor, seen.logits)
+                calibrator = fit_calibrator(seen.logits, labels)
+                self._taught = fit_trust(seen.logits, labels, calibrator, self.class_names_, True), familiar
+        return self._taught
 
     def metadata(self) -> Metadata:
         """What the model file says about itself."""
@@ -190,6 +224,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             data=self._data_summary,
             versions=versions(),
             created=now(),
+            trust=self.trust_,
         )
 
     @property
@@ -223,7 +258,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
+        if self.__sklearn_is_fitted__():
+            self._promises()  # learned from images that do not travel
         state: dict[str, Any] = dict(super().__getstate__())
+        for name in ("_learned", "_held_out"):
+            state.pop(name, None)
         state["_opened"] = None  # an ONNX Runtime session cannot move between processes; it is opened again
         return state
 

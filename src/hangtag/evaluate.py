@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.calibration import check_probabilities, cross_entropy
 from hangtag.errors import DataError
 
 __all__ = ["ClassResult", "Evaluation", "evaluate", "in_percent", "wilson"]
@@ -119,7 +120,7 @@ def evaluate(
     right = int(confusion.trace())
     return Evaluation(
         images=len(labels),
-        loss=_cross_entropy(probabilities, labels),
+        loss=cross_entropy(probabilities, labels),
         accuracy=right / len(labels),
         accuracy_interval=wilson(right, len(labels)),
         classes=tuple(_class_result(name, confusion, index) for index, name in enumerate(class_names)),
@@ -147,20 +148,7 @@ def _check(probabilities: NDArray[Any], labels: NDArray[Any], class_names: tuple
             f"{len(class_names)} classes",
             "evaluate on data with the classes the model was trained on",
         )
-    if not len(labels):
-        raise DataError("there are no images to evaluate on", "give at least one")
-    if not (labels.min() >= 0 and labels.max() < len(class_names)):
-        raise DataError(
-            f"labels from {labels.min()} to {labels.max()} do not fit {len(class_names)} classes",
-            "labels are positions in the class names, from 0",
-        )
-    if not (np.isfinite(probabilities).all() and probabilities.min() >= 0 and probabilities.max() <= 1 + 1e-4):
-        raise DataError("probabilities hold values outside 0-1 or NaN", "the model did not train; lower the rate")
-
-
-def _cross_entropy(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
+    check_probabilities(probabilities, labels)
 
 
 def _class_result(name: str, confusion: NDArray[np.int64], index: int) -> ClassResult:

@@ -1,7 +1,7 @@
 """A trained network -> the bytes of model.onnx, and the proof that the two give the same answers.
 
 The torch half of `artifact.py`. PyTorch exports the network itself; what stands before it (resize, scaling) and
-after it (temperature, softmax) is written here in ONNX's own text, so that it can be read.
+after it (calibration, softmax, unfamiliarity) is written here in ONNX's own text, so that it can be read.
 """
 
 import contextlib
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hangtag.artifact import INPUT, METADATA_KEY, OUTPUT, PIXELS, Metadata, open_artifact
+from hangtag.calibration import Calibrator, log_softmax
 from hangtag.errors import ModelError
+from hangtag.features import Described, seen_by
 from hangtag.images import Images, ImageSpec
-from hangtag.models import logits_of
 from hangtag.sizing import SIZED, sizing_nodes
+from hangtag.unfamiliar import Familiar
 
 __all__ = ["TOLERANCE", "build", "verify"]
 
@@ -32,25 +34,27 @@ TOLERANCE = 1e-4
 _IR_VERSION = 9  # ONNX 1.14: the oldest that holds what the exporter writes
 
 
-def build(network: nn.Module, metadata: Metadata) -> bytes:
+def build(network: nn.Module, metadata: Metadata, familiar: Familiar | None = None) -> bytes:
     """The bytes of a model file: uint8 (N, H, W[, 3]) of any size in, float32 (N, K) probabilities out.
 
     Args:
         network: takes float32 (N, C, H, W) from 0 to 1, returns logits (N, K).
-        metadata: goes into the file as JSON; its image spec and temperature shape the graph.
+        metadata: goes into the file as JSON; its image spec and calibrator shape the graph.
+        familiar: what the network learned from looks like; with it the graph tells what is unfamiliar.
 
     Raises:
         ModelError: PyTorch cannot export the network.
     """
-    core = _export_network(network, metadata.image)
+    core, told = _export_network(network, metadata.image)
     opset = next(entry.version for entry in core.opset_import if not entry.domain)
     before = onnx.parser.parse_model(_before(metadata.image, opset))
-    after = onnx.parser.parse_model(_after(len(metadata.class_names), metadata.temperature, opset))
+    after = _after(metadata, told, familiar, opset)
     core = onnx.compose.add_prefix(core, "network/")
     for part in (before, core, after):
         part.ir_version = _IR_VERSION
     whole = onnx.compose.merge_models(before, core, io_map=[(PIXELS, core.graph.input[0].name)])
-    whole = onnx.compose.merge_models(whole, after, io_map=[(core.graph.output[0].name, "logits")])
+    seen = [(f"network/{name}", f"seen_{name}") for name in told]
+    whole = onnx.compose.merge_models(whole, after, io_map=seen)
     whole.graph.output.append(before.graph.output[0])  # declares the size that the metadata must not contradict
     for notes in (whole.metadata_props, whole.graph.value_info, *(node.metadata_props for node in whole.graph.node)):
         del notes[:]  # the exporter notes paths and source lines of this machine, which are nobody's business
@@ -61,17 +65,24 @@ def build(network: nn.Module, metadata: Metadata) -> bytes:
     return content
 
 
-def verify(content: bytes, network: nn.Module, images: Images) -> NDArray[np.float32]:
+def verify(content: bytes, network: nn.Module, images: Images, familiar: Familiar | None = None) -> NDArray[np.float32]:
     """The file's probabilities for `images`, after proving that they are the network's.
+
+    Args:
+        familiar: what the file was built with; its scores are proved too.
 
     Raises:
         ModelError: a label differs or a probability is off by more than `TOLERANCE`; the worst images are named.
     """
     artifact = open_artifact(content)
-    shipped = artifact.probabilities(images)
-    own = torch.softmax(logits_of(network, images) / artifact.metadata.temperature, dim=1).numpy()
+    seen = seen_by(network, images)
+    trust = artifact.metadata.trust
+    calibrator = trust.calibrator if trust else Calibrator.none(seen.logits.shape[1])
+    own = calibrator(log_softmax(seen.logits))
+    outputs = artifact.outputs(images, OUTPUT, *(["unfamiliarity"] if familiar else []))
+    shipped = outputs[OUTPUT]
     off = np.abs(shipped - own).max(axis=1)
-    other_label = shipped.argmax(axis=1) != own.argmax(axis=1)
+    other_label = (shipped.argmax(axis=1) != own.argmax(axis=1)) & ~_tied(own)
     if other_label.any() or not (off <= TOLERANCE).all():  # a NaN is not <= anything
         worst = np.argsort(-np.where(np.isnan(off), np.inf, off) - other_label)[:5]
         named = ", ".join(f"image {index}: {off[index]:.2g}" for index in worst)
@@ -80,24 +91,41 @@ def verify(content: bytes, network: nn.Module, images: Images) -> NDArray[np.flo
             f"the worst probabilities are off by {named}",
             "the network has a part that does not export faithfully; this run has no model file",
         )
+    if familiar is not None:
+        apart = np.abs(outputs["unfamiliarity"] - familiar.unfamiliarity(seen.descriptor, seen.logits))
+        if not (apart <= _RANKS / (len(familiar.quantiles) + 1)).all():
+            raise ModelError(
+                f"the exported file finds other pictures unfamiliar than the network does: off by {apart.max():.2g}",
+                "this run has no model file; please report it",
+            )
     return shipped
 
 
-def _export_network(network: nn.Module, spec: ImageSpec) -> onnx.ModelProto:
+def _tied(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Rows whose two largest values rounding may exchange."""
+    best = np.sort(probabilities, axis=1)[:, -2:]
+    tied: NDArray[np.bool_] = best[:, 1] - best[:, 0] < 1e-6
+    return tied
+
+
+def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The graph, and what it tells: the shape of each output but for N, in ONNX's own text."""
     example = torch.zeros(2, spec.channels, spec.height, spec.width)
     was_training = network.training
-    network.eval()
+    described = Described(network).eval()
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
-                network,
+                described,
                 (example,),
                 dynamo=True,
                 verbose=False,
                 input_names=["pixels"],
-                output_names=["logits"],
+                output_names=described.outputs,
                 dynamic_shapes=({0: torch.export.Dim("N")},),
             )
+        with torch.inference_mode():
+            shapes = [each.shape[1:] for each in described(example)]
     except Exception as error:  # the exporter raises its own and Python's, whatever the network's code provokes
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
@@ -107,7 +135,8 @@ def _export_network(network: nn.Module, spec: ImageSpec) -> onnx.ModelProto:
     finally:
         network.train(was_training)
     assert program is not None
-    return program.model_proto
+    told = {name: ", ".join(map(str, shape)) for name, shape in zip(described.outputs, shapes, strict=True)}
+    return program.model_proto, told
 
 
 @contextlib.contextmanager
@@ -137,13 +166,65 @@ def _before(spec: ImageSpec, opset: int) -> str:
         }}"""
 
 
-def _after(classes: int, temperature: float, opset: int) -> str:
-    """Logits -> probabilities."""
-    return f"""
+def _after(metadata: Metadata, told: dict[str, str], familiar: Familiar | None, opset: int) -> onnx.ModelProto:
+    """What the network tells -> probabilities, and what else the file answers."""
+    classes = len(metadata.class_names)
+    calibrator = metadata.trust.calibrator if metadata.trust else Calibrator.none(classes)
+    arrays = {"weights": np.array(calibrator.weights), "bias": np.array(calibrator.bias)}
+    nodes = """
+            uncalibrated = Softmax <axis = -1> (seen_logits)
+            logs = LogSoftmax <axis = -1> (seen_logits)
+            moved = MatMul (logs, weights)
+            scores = Add (moved, bias)
+            probabilities = Softmax <axis = -1> (scores)"""
+    outputs = {OUTPUT: str(classes), "uncalibrated": str(classes)}
+    for name in ("embedding", "evidence"):
+        if name in told:
+            outputs[name] = told[name]
+            nodes += f"\n            {name} = Identity (seen_{name})"
+    if familiar is not None:
+        away, weak, mean = familiar.scales
+        arrays |= {name: getattr(familiar, name) for name in ("projection", "centre", "classes", "lengths")}
+        arrays |= {"quantiles": familiar.quantiles[None, :]}
+        arrays |= {"away": np.array([away]), "weak": np.array([weak]), "mean": np.array([mean]), "zero": np.zeros(1)}
+        arrays |= {"per_rank": np.array([1 / (len(familiar.quantiles) + 1)]), "across": np.array([1], np.int64)}
+        nodes += _STRANGENESS
+        outputs["unfamiliarity"] = ""
+    given = [f"float[N, {shape}] seen_{name}" for name, shape in told.items()]
+    given += [f"{_ELEMENT[array.dtype.kind]}{list(array.shape)} {name}" for name, array in arrays.items()]
+    answers = [f"float[{', '.join(['N', shape] if shape else ['N'])}] {name}" for name, shape in outputs.items()]
+    model = onnx.parser.parse_model(f"""
         <ir_version: {_IR_VERSION}, opset_import: ["" : {opset}]>
-        after (float[N, {classes}] logits) => (float[N, {classes}] {OUTPUT})
-        <float temperature = {{{float(temperature)!r}}}>
-        {{
-            calibrated = Div (logits, temperature)
-            {OUTPUT} = Softmax <axis = -1> (calibrated)
-        }}"""
+        after ({", ".join(given)}) => ({", ".join(answers)}) {{{nodes}
+        }}""")
+    for name, array in arrays.items():  # too large for text
+        kept = array if array.dtype.kind == "i" else array.astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(kept, name))
+    del model.graph.input[len(told) :]
+    return model
+
+
+_ELEMENT = {"f": "float", "i": "int64"}
+_RANKS = 3  # by which rounding may move a picture among the held-out ones
+
+_STRANGENESS = """
+            projected = MatMul (seen_descriptor, projection)
+            placed = Sub (projected, centre)
+            squared = Mul (placed, placed)
+            length = ReduceSum <keepdims = 1> (squared, across)
+            toward = MatMul (placed, classes)
+            partial = Add (length, toward)
+            distances = Add (partial, lengths)
+            nearest = ReduceMin <keepdims = 1> (distances, across)
+            positive = Max (nearest, zero)
+            distance = Sqrt (positive)
+            far = Mul (distance, away)
+            best = ReduceMax <keepdims = 1> (seen_logits, across)
+            strong = Mul (best, weak)
+            difference = Sub (far, strong)
+            strangeness = Sub (difference, mean)
+            less_strange = Less (quantiles, strangeness)
+            ones = Cast <to = 1> (less_strange)
+            rank = ReduceSum <keepdims = 0> (ones, across)
+            unfamiliarity = Mul (rank, per_rank)"""
+"""What `Familiar.unfamiliarity` computes."""

@@ -15,14 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hangtag.artifact import OUTPUT
 from hangtag.checkpoints import Checkpoint, Keeper, newest
 from hangtag.classifier import ImageClassifier, split_seed_of
 from hangtag.errors import DataError, DivergedError, RunError, SaveError
-from hangtag.evaluate import Evaluation, evaluate
+from hangtag.evaluate import evaluate
 from hangtag.export import verify
 from hangtag.labelled import LabelledImages
 from hangtag.models import NETWORKS, layers, parameter_count
-from hangtag.predictor import load
+from hangtag.predictor import Predictor, load
+from hangtag.promises import promises
 from hangtag.recipes import Recipe
 from hangtag.runs import TRAINING, Lock, Run, machine, new_run, now, unfinished, versions
 from hangtag.sources import read, write_skipped
@@ -56,14 +58,30 @@ class Judged:
         evaluation: the numbers.
         part: "test" or "validation".
         data: the images judged.
-        probabilities: (N, K) float32, from the model file.
+        outputs: (N, ...) float32 each, what the model file answered.
+        promises: how what the model promises about its answers fared.
     """
 
-    def __init__(self, evaluation: Evaluation, part: str, data: LabelledImages, rows: NDArray[np.float32]) -> None:
-        self.evaluation, self.part, self.data, self.probabilities = evaluation, part, data, rows
+    def __init__(
+        self,
+        predictor: Predictor,
+        part: str,
+        data: LabelledImages,
+        training_accuracy: float | None,
+    ) -> None:
+        names = [name for name in ("uncalibrated", "unfamiliarity") if predictor.tells(name)]
+        self.part, self.data = part, data
+        self.outputs = predictor.outputs(data.images, OUTPUT, *names)
+        self.evaluation = evaluate(self.probabilities, data.labels, data.class_names, training_accuracy)
+        self.promises = promises(self.outputs, data.labels, predictor.trust)
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """(N, K)."""
+        return self.outputs[OUTPUT]
 
     def to_json(self) -> dict[str, Any]:
-        return {"part": self.part, **self.evaluation.to_json()}
+        return {"part": self.part, **self.evaluation.to_json(), "promises": self.promises.to_json()}
 
 
 class Training:
@@ -209,10 +227,9 @@ class Training:
         self.seconds["export"] = time.perf_counter() - began
         began = time.perf_counter()
         part, data = self._judged()
-        rows = verify(content, classifier.shipped_, data.images)
-        evaluation = evaluate(rows, data.labels, data.class_names, classifier.training_accuracy_)
+        verify(content, classifier.shipped_, data.images, classifier.familiar_)
+        judged = Judged(load(content), part, data, classifier.training_accuracy_)
         self.seconds["evaluate"] = time.perf_counter() - began
-        judged = Judged(evaluation, part, data, rows)
         self.run.write_metrics(judged.to_json())
         self.speed = speed_of(
             classifier.network_, classifier.spec_, classifier.recipe_, classifier.history_[len(self.history) :],
@@ -337,11 +354,10 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judged:
         )
     if part == "test" and data is None:
         _note_opened(run)
-    rows = predictor.probabilities(images.images)
     kept = run.config().get("kept_epoch")
     accuracies = {epoch["number"]: epoch["accuracy"] for epoch in run.history()}
     accuracy = accuracies.get(kept, list(accuracies.values())[-1] if accuracies else None)
-    return Judged(evaluate(rows, images.labels, images.class_names, accuracy), part, images, rows)
+    return Judged(predictor, part, images, accuracy)
 
 
 def _note_opened(run: Run) -> None:

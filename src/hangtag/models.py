@@ -28,6 +28,7 @@ __all__ = [
     "Layer",
     "build",
     "check_answer",
+    "is_ours",
     "layers",
     "logits_of",
     "parameter_count",
@@ -122,6 +123,11 @@ def scale_free(network: nn.Module) -> list[nn.Parameter]:
     """Weights of our convolutions, all but the first: normalisation follows, so that their length means nothing."""
     blocks = [module for module in network.modules() if isinstance(module, _Block)]
     return [weight for block in blocks[1:] for weight in block.conv.parameters()]
+
+
+def is_ours(network: nn.Module) -> bool:
+    """Whether it is one of our networks of convolutions: stem, blocks, pool, flatten, logits, in this order."""
+    return isinstance(network, nn.Sequential) and isinstance(getattr(network, "pool", None), _GlobalMax)
 
 
 class FlipAveraged(nn.Module):
