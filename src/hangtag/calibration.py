@@ -20,6 +20,7 @@ __all__ = [
     "check_probabilities",
     "cross_entropy",
     "fit_calibrator",
+    "fitted_calibrator",
     "log_softmax",
     "softmax",
 ]
@@ -208,8 +209,13 @@ def fit_calibrator(logits: Rows, labels: NDArray[np.int64]) -> Calibrator:
             lost += float(_nll(rows[judged] @ weights + bias, labels[judged]).sum())
         if lost / len(labels) < least:
             least = lost / len(labels)
-            best = _calibrator(method, *_fitted(rows, labels, method, penalty), len(labels))
+            best = fitted_calibrator(rows, labels, method, penalty)
     return best
+
+
+def fitted_calibrator(logits: Rows, labels: NDArray[np.int64], method: str, penalty: float) -> Calibrator:
+    """One of the maps, fitted to all images; the penalty is on the squares of all that is not a temperature."""
+    return _calibrator(method, *_fitted(log_softmax(logits), labels, method, penalty), len(labels))
 
 
 def log_softmax(logits: Rows) -> NDArray[np.float64]:
