@@ -16,12 +16,26 @@ ORDER = (
     "labelled", "decisions", "gather", "sources", "splits", "models", "recipes", "balance", "peak",
     "batches", "dense", "muon", "steps", "checkpoints", "train", "speed",
     "calibration", "conformal", "unfamiliar", "features", "trust",
-    "evaluate", "promises", "artifact", "export", "predictor", "runs", "classifier", "lifecycle", "seeds", "budget",
+    "evaluate", "promises", "artifact", "export", "neighbours", "predictor", "why",
+    "runs", "classifier", "lifecycle", "seeds", "budget",
     "suspects", "audit",
-    "figures", "page", "report", "audit_page", "lesson", "bench", "loggers", "screen", "cli",
+    "compare", "corruptions", "slices", "stress", "check",
+    "figures", "why_picture", "page", "trust_page", "report", "audit_page", "compare_page",
+    "lesson", "bench", "loggers", "screen", "cli",
 )  # fmt: skip
-LEAVES = {"figures", "page", "report", "audit_page", "lesson", "bench", "loggers", "screen", "cli"}
-MAY_IMPORT_LEAVES = {"cli": LEAVES, "report": {"figures", "page"}, "audit_page": {"page"}, "lesson": {"figures"}}
+LEAVES = {
+    "figures", "why_picture", "page", "trust_page", "report", "audit_page", "compare_page",
+    "lesson", "bench", "loggers", "screen", "cli",
+}  # fmt: skip
+MAY_IMPORT_LEAVES = {
+    "cli": LEAVES,
+    "report": {"figures", "page", "trust_page"},
+    "trust_page": {"page"},
+    "audit_page": {"page"},
+    "compare_page": {"page"},
+    "lesson": {"figures"},
+    "why_picture": {"figures"},
+}
 HOMES = {
     "PIL": {"images"},
     "matplotlib": {"figures"},
@@ -33,7 +47,7 @@ HOMES = {
     "requests": {"mirrors"},
     "mlflow": {"loggers"},
     "rich": {"screen"},
-    "scipy": {"seeds", "audit", "calibration"},
+    "scipy": {"seeds", "audit", "calibration", "trust", "compare", "corruptions", "slices"},
     "cleanlab": {"suspects"},
     "tensorboard": {"loggers"},
     "safetensors": {"checkpoints", "lifecycle"},

@@ -32,6 +32,7 @@ from hangtag.labelled import LabelledImages, from_arrays
 from hangtag.mapped import Rows, mapping_of
 from hangtag.models import FlipAveraged, check_answer, parameter_count
 from hangtag.models import build as build_network
+from hangtag.neighbours import KEPT, Neighbours, chosen
 from hangtag.predictor import Predictor, load
 from hangtag.recipes import RECIPES, Recipe, find_recipe, suited
 from hangtag.runs import now, versions
@@ -190,6 +191,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     def trust_(self) -> Trust:
         """What the model promises about its answers, learned from the held-out images."""
         return self._promises()[0]
+
+    def neighbours(self, count: int = KEPT) -> Neighbours:
+        """Some of the training images, small, with what the network sees in them."""
+        images, labels = self._learned
+        some = chosen(labels, self.seed, count)
+        pictures = np.array(images[some])
+        return Neighbours.of(pictures, labels[some], seen_by(self.shipped_, pictures).embedding)
 
     @property
     def familiar_(self) -> Familiar | None:

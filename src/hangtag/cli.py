@@ -383,9 +383,16 @@ def evaluate(
 
         data = _read(what, path, reading, load(found.path).spec)
     judged = judge(found, data)
+    cleaned = _cleaned(found, reading) if reading.decisions and data is None else None
     if as_json:
-        return _print_json(judged.to_json())
+        said = judged.to_json()
+        return _print_json(said if cleaned is None else {"as_distributed": said, "cleaned": cleaned.to_json()})
     screen.print_evaluation(screen.console(), judged.evaluation, judged.part)
+    screen.print_promises(judged.promises)
+    if judged.distributed:
+        print(f"as distributed, before your decisions: {judged.distributed}")
+    if cleaned is not None:
+        print(f"cleaned by your decisions: {cleaned.evaluation}")
     return None
 
 
@@ -394,28 +401,173 @@ def predict(
     run: Annotated[str, typer.Argument(help="A run folder, its name under runs/, 'last', or a model.onnx.")],
     pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
     top: Annotated[int, typer.Option("--top", help="How many classes to name.", min=1)] = 3,
+    coverage: Annotated[
+        float | None,
+        typer.Option("--coverage", help="The share of pictures whose set of labels shall hold the true one: 0.95."),
+    ] = None,
+    right: Annotated[
+        float | None, typer.Option("--right", help="The share of sure answers that shall be right: 0.9 to 0.999.")
+    ] = None,
+    cost: Annotated[
+        float | None, typer.Option("--cost", help="A wrong answer costs so many times as much as none.")
+    ] = None,
+    false_alarms: Annotated[
+        float | None, typer.Option("--false-alarms", help="The share of familiar pictures called unfamiliar: 0.05.")
+    ] = None,
+    sure_only: Annotated[bool, typer.Option("--sure-only", help="Answer only where the model is sure.")] = False,
+    why: Annotated[
+        Path | None, typer.Option("--why", help="Also write a picture of what the answer rests on; a folder for many.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is on pictures. A picture that cannot be read is reported; the others are still answered."""
-    from hangtag import screen
+    """Say what is on pictures, and how sure that is. What cannot be read is reported; the others are still answered.
 
-    predictor = _predictor(run)
-    failed = 0
+    An answer is sure if its set holds one label and the picture is familiar; --right or --cost put that otherwise.
+    """
+    from hangtag import screen
+    from hangtag.trust import COVERAGE, FALSE_ALARMS, Asking
+
+    asking = Asking(
+        coverage=COVERAGE if coverage is None else coverage,
+        false_alarms=FALSE_ALARMS if false_alarms is None else false_alarms,
+        cost=cost,
+        right=right,
+    )
+    predictor = _predictor(run).asked(asking)
+    if sure_only and not predictor.knows_sure:
+        raise UsageError(f"{run} cannot say what is sure", "; ".join(predictor.trust.missing))
+    if not as_json:
+        for sentence in predictor.trust.missing:
+            print(f"note: {sentence}", file=sys.stderr)
+    explained = _explainer(run, predictor, why, len(pictures)) if why else None
+    failed = left_out = 0
     answers = []
     for picture in pictures:
         try:
             answer = predictor(picture, top)
+            written = explained(picture) if explained else None
         except HangtagError as error:
             failed += 1
             answers.append({"file": str(picture), **error.to_json()})
             _print_error(error)
             continue
-        answers.append({"file": str(picture), **answer.to_json()})
+        if sure_only and not answer.sure:
+            left_out += 1
+            continue
+        answers.append({"file": str(picture), **answer.to_json(), **({"why": str(written)} if written else {})})
         if not as_json:
             screen.print_answer(picture, answer)
+            if written:
+                print(f"wrote {written}")
     if as_json:
         _print_json(answers)
+    if left_out:
+        print(f"left out, because it is not sure: {left_out:,} of {len(pictures):,} pictures", file=sys.stderr)
     if failed:
+        raise typer.Exit(1)
+
+
+@app.command(
+    short_help="Say whether one of two models is better.",
+    epilog="Example: hangtag compare runs/a runs/b --out diff.html",
+)
+@_reads
+def compare(
+    reading: Reading,
+    first: Annotated[str, typer.Argument(help="A run folder, its name under runs/, or 'last'.")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
+    what: Annotated[str | None, typer.Argument(help="Data to judge both on; their own when not given.")] = None,
+    path: DataPath = None,
+    out: Annotated[Path, typer.Option("--out", help="The page with the pictures on which they differ.")] = Path(
+        "comparison.html"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Judge two models on the same pictures: is the difference real (paired test), and on which pictures is it?"""
+    from hangtag.compare import compared, name_pair
+    from hangtag.compare_page import write_comparison
+    from hangtag.lifecycle import judge
+    from hangtag.predictor import load
+    from hangtag.runs import find_run
+
+    runs = find_run(first), find_run(second)
+    data = [_read(what, path, reading, load(run.path).spec) if what or path else None for run in runs]
+    one, two = (judge(run, theirs) for run, theirs in zip(runs, data, strict=True))
+    found, rows = compared(name_pair(runs[0].path, runs[1].path), one, two)
+    written = write_comparison(found, one.data, one.probabilities, rows, out)
+    if as_json:
+        return _print_json({**found.to_json(), "page": str(written)})
+    for name, (share, low, high) in zip(found.names, found.accuracies, strict=True):
+        print(f"{name}: accuracy {share:.4f} [{low:.4f}, {high:.4f}]")
+    print(found.in_words)
+    print(f"wrote {written}")
+    return None
+
+
+@app.command(short_help="Find out how a model breaks.", epilog="Example: hangtag stress last --images 1000")
+@_reads
+def stress(
+    reading: Reading,
+    run: RunName = "last",
+    what: Annotated[str | None, typer.Argument(help="Other data; the run's own when not given.")] = None,
+    path: DataPath = None,
+    images: Annotated[int, typer.Option("--images", help="Pictures to corrupt, at most.", min=10)] = 2000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Corrupt pictures in 15 ways and 5 strengths, find the groups it is worst on, and add both to the run's report.
+
+    With data of your own, --group-by COLUMN also tries the groups of that column.
+    """
+    from hangtag import screen
+    from hangtag.lifecycle import judge
+    from hangtag.predictor import load
+    from hangtag.runs import find_run
+
+    found = find_run(run)
+    predictor = load(found.path)
+    given = _read(what, path, reading, predictor.spec) if what or path else None
+    judged = judge(found, given)
+    groups = judged.data.groups
+    columns = {} if groups is None else {reading.group_by or "group": groups}
+    with screen.share_progress() as progress:
+        progress("corrupting pictures", 0.0)
+        from hangtag.stress import stress as break_it
+
+        broken = break_it(predictor, judged.data, images, seed, columns, progress)
+    if given is None:
+        from hangtag.lifecycle import read_again
+
+        found.write_stress(broken.to_json())
+        report = _write_report(found, read_again(found), judged)
+    if as_json:
+        return _print_json(broken.to_json())
+    screen.print_stress(screen.console(), broken)
+    if given is None:
+        print(f"wrote {found.path / 'stress.json'}\nwrote {report}")
+    return None
+
+
+@app.command(
+    short_help="Check that pictures keep their labels.", epilog="Example: hangtag check runs/clothes expectations/"
+)
+def check(
+    run: Annotated[str, typer.Argument(help="A run folder, its name under runs/, 'last', or a model.onnx.")],
+    expectations: Annotated[Path, typer.Argument(help="A folder with a subfolder of pictures for each label.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check that pictures keep the labels they must keep; names those that do not, and then ends with exit code 1."""
+    from hangtag.check import check as ask
+
+    found = ask(_predictor(run), expectations)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        for broken in found.broken:
+            print(f"{broken.file}: must be {broken.expected}, {broken.reason}")
+        kept = found.pictures - len(found.broken)
+        print(f"{kept:,} of {found.pictures:,} pictures keep their labels (model {found.model})")
+    if not found.kept:
         raise typer.Exit(1)
 
 
@@ -779,11 +931,58 @@ def _export(data: "LabelledImages", folder: Path) -> None:
     print(f"wrote {len(paths):,} pictures under {folder}", file=sys.stderr)
 
 
+def _cleaned(run: "Run", reading: Reading) -> "Judged":
+    """The run judged on its own data after these decisions about single pictures."""
+    from hangtag.lifecycle import judge
+    from hangtag.predictor import load
+
+    source = run.config().get("source", {})
+    options = Reading(decisions=reading.decisions)
+    path = source.get("path")
+    data = _read(source.get("what"), Path(path) if path else None, options, load(run.path).spec)
+    return judge(run, data)
+
+
 def _predictor(run: str) -> "Predictor":
     from hangtag.predictor import load
     from hangtag.runs import find_run
 
     return load(run) if run.endswith(".onnx") else load(find_run(run).path)
+
+
+def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Callable[[Path], Path]:
+    """Writes a picture of why; beside a run folder, with the nearest of the training pictures kept there."""
+    from hangtag.figures import save
+    from hangtag.neighbours import read_neighbours
+    from hangtag.runs import find_run
+    from hangtag.why import explain
+    from hangtag.why_picture import why_picture
+
+    kept = None
+    if not run.endswith(".onnx") and predictor.tells("embedding"):
+        size = predictor.outputs(_blank(predictor), "embedding")["embedding"].shape[1]
+        kept = read_neighbours(find_run(run).path, len(predictor.class_names), size)
+    many = pictures > 1 or out.suffix.lower() != ".png"
+    if many:
+        make_folder(out)
+    taken: set[str] = set()
+
+    def write(picture: Path) -> Path:
+        name, number = picture.stem, 2
+        while name in taken:
+            name, number = f"{picture.stem}-{number}", number + 1
+        taken.add(name)
+        path = out / f"{name}.png" if many else out
+        save(why_picture(explain(predictor, picture, kept)), path)
+        return path
+
+    return write
+
+
+def _blank(predictor: "Predictor") -> Any:
+    import numpy as np
+
+    return np.zeros((1, *predictor.spec.shape), np.uint8)
 
 
 def _write_report(run: "Run", data: "LabelledImages", judged: "Judged") -> Path:

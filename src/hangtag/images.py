@@ -30,6 +30,7 @@ __all__ = [
     "Picture",
     "check_images",
     "decode",
+    "encode_jpeg",
     "encode_png",
     "examine",
     "in_channels",
@@ -203,6 +204,13 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     """A uint8 (H, W) or (H, W, 3) array as the bytes of a PNG file; lossless."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """A uint8 (H, W) or (H, W, 3) array as the bytes of a JPEG file; `quality` from 1 to 95."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
 
 

@@ -19,10 +19,11 @@ from hangtag.artifact import OUTPUT
 from hangtag.checkpoints import Checkpoint, Keeper, newest
 from hangtag.classifier import ImageClassifier, split_seed_of
 from hangtag.errors import DataError, DivergedError, RunError, SaveError
-from hangtag.evaluate import evaluate
+from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
 from hangtag.labelled import LabelledImages
 from hangtag.models import NETWORKS, layers, parameter_count
+from hangtag.neighbours import KEPT, write_neighbours
 from hangtag.predictor import Predictor, load
 from hangtag.promises import promises
 from hangtag.recipes import Recipe
@@ -60,6 +61,7 @@ class Judged:
         data: the images judged.
         outputs: (N, ...) float32 each, what the model file answered.
         promises: how what the model promises about its answers fared.
+        distributed: the evaluation on the test part before a person's decisions about it; None where there were none.
     """
 
     def __init__(
@@ -68,12 +70,17 @@ class Judged:
         part: str,
         data: LabelledImages,
         training_accuracy: float | None,
+        distributed: LabelledImages | None = None,
     ) -> None:
         names = [name for name in ("uncalibrated", "unfamiliarity") if predictor.tells(name)]
         self.part, self.data = part, data
         self.outputs = predictor.outputs(data.images, OUTPUT, *names)
         self.evaluation = evaluate(self.probabilities, data.labels, data.class_names, training_accuracy)
         self.promises = promises(self.outputs, data.labels, predictor.trust)
+        self.distributed: Evaluation | None = None
+        if distributed is not None:
+            rows = predictor.probabilities(distributed.images)
+            self.distributed = evaluate(rows, distributed.labels, distributed.class_names, training_accuracy)
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -81,7 +88,8 @@ class Judged:
         return self.outputs[OUTPUT]
 
     def to_json(self) -> dict[str, Any]:
-        return {"part": self.part, **self.evaluation.to_json(), "promises": self.promises.to_json()}
+        said = {"part": self.part, **self.evaluation.to_json(), "promises": self.promises.to_json()}
+        return said | ({"as_distributed": self.distributed.to_json()} if self.distributed else {})
 
 
 class Training:
@@ -106,6 +114,7 @@ class Training:
         config = self.config_of(classifier, data, source)
         name = f"{data.name}-{config['recipe']['name']}"
         self.seconds: dict[str, float] = {}
+        self.keeps = KEPT  # training images, small, to explain answers with
         self.from_checkpoint: Checkpoint | None = None
         self.interrupted = False
         self.history: list[Epoch] = []
@@ -161,6 +170,7 @@ class Training:
         )
         training.data = read_again(run)
         training.seconds = {}
+        training.keeps = KEPT
         held = run.lock()
         if held is None:
             raise RunError(f"{run.path}: another process is training here", "wait for it, or name another --out")
@@ -228,7 +238,8 @@ class Training:
         began = time.perf_counter()
         part, data = self._judged()
         verify(content, classifier.shipped_, data.images, classifier.familiar_)
-        judged = Judged(load(content), part, data, classifier.training_accuracy_)
+        before = _before_decisions(self.config, part)
+        judged = Judged(load(content), part, data, classifier.training_accuracy_, before)
         self.seconds["evaluate"] = time.perf_counter() - began
         self.run.write_metrics(judged.to_json())
         self.speed = speed_of(
@@ -236,6 +247,8 @@ class Training:
             min(classifier.recipe_.batch_size, len(classifier.split_.train)), choose_device(classifier.device),
         )  # fmt: skip
         self.run.write_model(content)
+        if self.keeps:
+            write_neighbours(self.run.path, classifier.neighbours(self.keeps))
         self._complete(content)
         return judged
 
@@ -357,7 +370,20 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judged:
     kept = run.config().get("kept_epoch")
     accuracies = {epoch["number"]: epoch["accuracy"] for epoch in run.history()}
     accuracy = accuracies.get(kept, list(accuracies.values())[-1] if accuracies else None)
-    return Judged(predictor, part, images, accuracy)
+    before = _before_decisions(run.config(), part) if data is None else None
+    return Judged(predictor, part, images, accuracy, before)
+
+
+def _before_decisions(config: dict[str, Any], part: str) -> LabelledImages | None:
+    """The test part of a run's data as it was distributed, where the run obeyed decisions about single pictures."""
+    source = config.get("source", {})
+    options = source.get("options", {})
+    if "decisions" not in options or part != "test":
+        return None
+    without = {name: value for name, value in options.items() if name != "decisions"}
+    data = _read(source.get("what") or config["data"]["name"], source.get("path"), without)
+    same = {tuple(config["data"]["class_names"])} if "class_names" in config["data"] else {data.class_names}
+    return data.test if "test" in data.parts and data.class_names in same else None
 
 
 def _note_opened(run: Run) -> None:
@@ -371,7 +397,7 @@ def read_again(run: Run) -> LabelledImages:
     """The data a run was made from, proved to be the same by its fingerprint."""
     config = run.config()
     source = config.get("source", {})
-    data = read(source.get("what") or config["data"]["name"], source.get("path"), **source.get("options", {}))
+    data = _read(source.get("what") or config["data"]["name"], source.get("path"), source.get("options", {}))
     if data.fingerprint != config["data"]["fingerprint"]:
         raise DataError(
             f"{data.name} changed since this run: fingerprint {data.fingerprint[:12]}, then "
@@ -379,6 +405,12 @@ def read_again(run: Run) -> LabelledImages:
             "name the data to judge on, or train again",
         )
     return data
+
+
+def _read(what: str, path: str | None, options: dict[str, Any]) -> LabelledImages:
+    """As a run folder's config says."""
+    size = options.get("size")
+    return read(what, path, **options | ({"size": tuple(size)} if isinstance(size, list) else {}))
 
 
 def judged_part(run: Run, data: LabelledImages) -> tuple[str, LabelledImages]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.artifact import OUTPUT, Artifact, Metadata, open_artifact
+from hangtag.artifact import OUTPUT, PIXELS, Artifact, Metadata, open_artifact
 from hangtag.errors import UsageError
 from hangtag.images import Images, ImageSpec, Picture, check_images, decode
 from hangtag.trust import COVERAGE, FALSE_ALARMS, Asking, Trust, Verdicts
@@ -105,6 +105,13 @@ class Predictor:
         """The same model, asked to be as careful as this."""
         return Predictor(self._artifact, asking)
 
+    @property
+    def knows_sure(self) -> bool:
+        """Whether answers say if they are sure, asked as it is."""
+        if self.asking.cost is not None:
+            return True
+        return bool(self.trust.least) if self.asking.right is not None else bool(self.trust.conformal)
+
     def tells(self, output: str) -> bool:
         """Whether the file has this one of `artifact.EXTRAS`."""
         return self._artifact.tells(output)
@@ -148,7 +155,7 @@ class Predictor:
             PictureError: wrong shape or type.
             UsageError: this file has no such output.
         """
-        missing = [name for name in names if name != OUTPUT and not self.tells(name)]
+        missing = [name for name in names if name not in (OUTPUT, PIXELS) and not self.tells(name)]
         if missing:
             raise UsageError(f"this model tells no {' and no '.join(missing)}", "; ".join(self.trust.missing) or "-")
         checked = check_images(images)
@@ -211,6 +218,7 @@ def load(
     coverage: float = COVERAGE,
     false_alarms: float = FALSE_ALARMS,
     cost: float | None = None,
+    right: float | None = None,
 ) -> Predictor:
     """A `Predictor` from a `model.onnx`, its bytes, or the run folder that holds one.
 
@@ -218,9 +226,10 @@ def load(
         coverage: the share of sets that shall hold the true label.
         false_alarms: the share of familiar pictures that may be called unfamiliar.
         cost: of a wrong answer, where no answer costs 1; given, it decides which answers are sure.
+        right: the share of sure answers that shall be right (see `trust.RIGHT`); likewise.
 
     Raises:
         UsageError: a coverage, share or cost that makes no sense.
         RunError, ArtifactError: it is not there, not ours, or lies about itself.
     """
-    return Predictor(open_artifact(source), Asking(coverage=coverage, false_alarms=false_alarms, cost=cost))
+    return Predictor(open_artifact(source), Asking(coverage, false_alarms=false_alarms, cost=cost, right=right))

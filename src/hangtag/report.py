@@ -39,7 +39,10 @@ from hangtag.page import (
     table,
     times,
 )
+from hangtag.promises import Promises
 from hangtag.runs import Run
+from hangtag.stress import Stress
+from hangtag.trust_page import promises_section, stress_section, trust_tiles
 
 __all__ = ["write_report"]
 
@@ -82,6 +85,9 @@ class _Facts:
     images: Images
     labels: NDArray[np.int64]
     probabilities: NDArray[np.floating[Any]]
+    promises: Promises | None
+    stress: Stress | None
+    distributed: Evaluation | None
 
     @property
     def names(self) -> list[str]:
@@ -109,8 +115,13 @@ class _Facts:
 def _gather(run: Run, images: Images, labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> _Facts:
     metrics = run.metrics()
     known = {field.name for field in fields(Evaluation)}
+    broken = run.stress()
     try:
         evaluation = Evaluation.from_json({key: value for key, value in metrics.items() if key in known})
+        kept = Promises.from_json(metrics["promises"]) if metrics.get("promises") else None
+        stress = None if broken is None else Stress.from_json(broken)
+        theirs = metrics.get("as_distributed")
+        distributed = None if theirs is None else Evaluation.from_json(theirs)
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.path}: metrics.json is not an evaluation: {error}", "judge the run again") from None
     expected = (len(labels), len(evaluation.classes))
@@ -122,12 +133,17 @@ def _gather(run: Run, images: Images, labels: NDArray[np.int64], probabilities: 
         )
     history = run.history() if (run.path / "history.jsonl").is_file() else []
     part = str(metrics.get("part", "test"))
-    return _Facts(run, run.config(), evaluation, part, history, images, labels, probabilities)
+    return _Facts(
+        run, run.config(), evaluation, part, history, images, labels, probabilities, kept, stress, distributed
+    )
 
 
 def _page(facts: _Facts) -> str:
     title = f"{dig(facts.config, 'data', 'name', default='classifier')}, {facts.run.path.name}"
-    parts = (_headline, _advice, _examples, _per_class, _confusions, _mistakes, _training, _data, _use, _origin)
+    can_i_use_it = (_headline, _trust, _use, _examples)
+    where_does_it_fail = (_per_class, _confusions, _mistakes, _breaks)
+    how_was_this_measured = (_measured, _training, _data, _origin)
+    parts = (*can_i_use_it, *where_does_it_fail, _advice, *how_was_this_measured)
     return document(title, "".join(part(facts) for part in parts))
 
 
@@ -143,8 +159,8 @@ def _headline(facts: _Facts) -> str:
         )
     held_out = "" if facts.part == "test" else " There is no test part; these were held out of the training pictures."
     numbers = {
-        "pictures judged": f"{judged.images:,}",
-        "mistakes": f"{facts.wrong:,}",
+        **(trust_tiles(facts.promises) if facts.promises else {}),
+        "mistakes": f"{facts.wrong:,} of {judged.images:,}",
         "right by always naming the largest class": f"{percent(baseline)}",
         "model file": bytes_in_words(dig(config, "model", "bytes")),
     }
@@ -164,7 +180,49 @@ in which pictures were there to judge, may have moved this number.</p>
 def _advice(facts: _Facts) -> str:
     steps = [step for step in (_weakest(facts), _pair(facts), _sure(facts), _few(facts), _fit(facts)) if step]
     items = "".join(f"<li>{step}</li>" for step in steps)
-    return section("Where it fails, and what to do next", f'<ol class="steps">{items}</ol>')
+    return section("What to fix first", f'<ol class="steps">{items}</ol>')
+
+
+def _trust(facts: _Facts) -> str:
+    return "" if facts.promises is None else promises_section(facts.promises, facts.names)
+
+
+def _breaks(facts: _Facts) -> str:
+    if facts.stress is not None:
+        return stress_section(facts.stress)
+    name = shlex.quote(facts.run.path.name if facts.run.path.parent.name == "runs" else str(facts.run.path))
+    body = f"<p>Not tried yet. It takes a minute or two:</p>{code_block(f'hangtag stress {name}')}"
+    return section("How it breaks", body)
+
+
+def _measured(facts: _Facts) -> str:
+    """Where the numbers come from, and how often the test pictures were looked at."""
+    opened = facts.config.get("test_opened") or []
+    judged = facts.evaluation
+    said = [
+        f"On {judged.images:,} {'test' if facts.part == 'test' else 'held-out'} pictures, with the model file itself, "
+        "through ONNX Runtime: what was measured is what ships."
+    ]
+    if facts.part == "test":
+        dates = ", ".join(str(each)[:16].replace("T", " ") for each in opened[-5:])
+        said.append(
+            f"The test pictures have been opened {times(max(1, len(opened)))} for this run ({dates or 'now'}, UTC). "
+            "Every choice made after a look at them makes their numbers a little too good."
+        )
+    else:
+        said.append("These pictures also watched the training and set the thresholds: the numbers flatter a little.")
+    if facts.distributed is not None:
+        low, high = facts.distributed.accuracy_interval
+        said.append(
+            f"As distributed, before your decisions about single pictures, it is right on "
+            f"{hundred(facts.distributed.accuracy)} of 100 ({hundred(low)} to {hundred(high)}); cleaned by them, on "
+            f"{hundred(judged.accuracy)}."
+        )
+    intervals = (
+        "Intervals of shares are Wilson's, 95&nbsp;%. They speak of chance in which pictures were there, not of "
+        "other seeds (<code>hangtag train --seeds 5</code>), nor of pictures of another kind."
+    )
+    return section("How this was measured", f'<p>{escaped(" ".join(said))}</p><p class="note">{intervals}</p>')
 
 
 def _weakest(facts: _Facts) -> str:

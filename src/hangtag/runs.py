@@ -6,6 +6,8 @@
     metrics.json          the evaluation
     history.jsonl         one line per epoch
     figures/*.png         pictures
+    neighbours.npz        some training pictures, small, to explain answers with
+    stress.json           how it breaks, once `hangtag stress` was asked
     checkpoints/          where an unfinished training goes on
     config.json           recipe, seed, data fingerprint, versions, machine, how it ended
 
@@ -74,6 +76,13 @@ class Run:
             return [json.loads(line) for line in whole_lines]
         except ValueError as error:
             raise RunError(f"{self.path / 'history.jsonl'}: damaged: {error}", "train again") from None
+
+    def stress(self) -> dict[str, Any] | None:
+        """What `hangtag stress` found; None where it was not asked."""
+        return self._read_table("stress.json") if (self.path / "stress.json").is_file() else None
+
+    def write_stress(self, found: dict[str, Any]) -> None:
+        write_json(self.path / "stress.json", found)
 
     def write_config(self, config: dict[str, Any]) -> None:
         write_json(self.path / "config.json", config)

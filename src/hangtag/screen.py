@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from hangtag.lesson import Section
     from hangtag.lifecycle import Judged, Training
     from hangtag.predictor import Answer
+    from hangtag.promises import Promises
     from hangtag.seeds import Seeds
+    from hangtag.stress import Stress
     from hangtag.train import Epoch
 
 
@@ -247,15 +249,43 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
     console.print(confusion)
 
 
+def print_promises(kept: "Promises") -> None:
+    """What the model promises about its answers, and what became of it, a line each."""
+    print(kept.calibration.in_words)
+    for each in kept.sets:
+        promised = f"sets for {each.coverage:.0%}"
+        print(f"{promised}: hold the label for {each.held.share:.1%}, {each.size:.2f} labels on average")
+    for target, answered, right in kept.right:
+        if answered.share is not None and right.share is not None:
+            print(
+                f"asked for {100 * target:g}% right: answers {answered.share:.1%}, of which {right.share:.1%} are right"
+            )
+    if kept.false_alarms is not None and kept.false_alarms.share is not None:
+        print(f"called unfamiliar, falsely: {kept.false_alarms.share:.1%} (5% expected)")
+    for sentence in kept.missing:
+        print(f"note: {sentence}")
+
+
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
 def print_answer(picture: Path, answer: "Answer") -> None:
     ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
-    print(f"{picture}: {ranked}")
+    print(f"{picture}: {ranked}{_how_sure(answer)}")
     for warning in answer.warnings:
         print(f"{picture}: note: {warning}", file=sys.stderr)
+
+
+def _how_sure(answer: "Answer") -> str:
+    if answer.unfamiliar:
+        return f"; unfamiliar: stranger than {answer.unfamiliarity:.1%} of the pictures it was tried on"
+    if answer.sure is None:
+        return ""
+    if answer.sure:
+        return "; sure"
+    several = answer.set is not None and len(answer.set) > 1
+    return f"; not sure: {' or '.join(answer.set or ())} ({answer.coverage:.0%})" if several else "; not sure"
 
 
 def print_bench(console: Console, found: "Bench") -> None:
@@ -275,6 +305,34 @@ def print_bench(console: Console, found: "Bench") -> None:
     print(f"with      {', '.join(f'{name} {version}' for name, version in found.versions.items())}")
     print(f"data      {found.data['name']}, {found.data['training_images']:,} training images")
     print("note      other programs that ran meanwhile make these numbers worse; run it twice")
+
+
+def print_stress(console: Console, found: "Stress") -> None:
+    table = table_of("corruption", *(f">{strength}" for strength in range(1, 6)), ">not sure when wrong", ">unfamiliar")
+    clean = found.clean
+    table.add_row("none", _whole(clean.accuracy), "", "", "", "", _whole(clean.caught), _whole(clean.unfamiliar))
+    table.add_section()
+    for name in found.worst():
+        cells = found.at(name)
+        caught = [cell.caught for cell in cells if cell.caught is not None]
+        strange = [cell.unfamiliar for cell in cells if cell.unfamiliar is not None]
+        means = (float(np.mean(some)) if some else None for some in (caught, strange))
+        table.add_row(name, *(_whole(cell.accuracy) for cell in cells), *map(_whole, means))
+    print(f"right answers in percent, {found.images:,} pictures, by strength; the last two over all strengths")
+    console.print(table)
+    print(f"mean over all corruptions {found.accuracy:.1%}, on the pictures as they are {clean.accuracy:.1%}")
+    if not found.slices:
+        print(f"no group is worse than the rest beyond chance ({found.tried:,} pictures)")
+    for each in found.slices[:10]:
+        low, high = each.interval
+        print(
+            f"weak: {each.by} {each.group}: right on {each.accuracy:.1%} [{low:.1%}, {high:.1%}] of {each.images:,}, "
+            f"on the rest {each.rest:.1%}"
+        )
+
+
+def _whole(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
 
 
 def print_cache(console: Console, entries: Sequence["Entry"], most: int) -> None:

@@ -20,6 +20,7 @@ COVERAGE, FALSE_ALARMS = 0.95, 0.05
 RIGHT = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Shares of sure answers that can be asked to be right."""
 
+_RISK = 0.1  # that fewer answers are right than was asked for
 _METHOD = "threshold"  # the smallest sets on validation images, at every coverage: docs/log.md
 
 Rows = NDArray[np.floating[Any]]
@@ -36,8 +37,8 @@ class Asking:
         cost: of a wrong answer, where no answer costs 1. Given, it decides what is sure: an answer whose expected cost
             is less than that of none (Chow, 1970).
         right: the share of sure answers that shall be right, one of `RIGHT`; given, it decides what is sure: answers as
-            probable as those of which so many were right on held-out pictures. With neither, the set decides: an
-            answer is sure if its set holds one label.
+            probable as those of which, judged by held-out pictures, at least so many are right, but for a risk of 0.1.
+            With neither, the set decides: an answer is sure if its set holds one label.
     """
 
     coverage: float = COVERAGE
@@ -190,11 +191,18 @@ def fit_trust(
 
 
 def _least(probabilities: Rows, labels: NDArray[np.int64], share: float) -> float | None:
-    """The smallest probability such that, of the answers at least as probable, this share is right."""
+    """The smallest probability such that, of the answers at least as probable, surely this share is right.
+
+    Surely: were fewer right in truth, so few mistakes on the held-out pictures would have a chance of `_RISK` (exact
+    binomial test at each probability; Angelopoulos et al., 2021, "Learn then test").
+    """
+    from scipy.stats import binom
+
     best = probabilities.max(axis=1)
     order = np.argsort(-best, kind="stable")
-    right = np.cumsum(probabilities.argmax(axis=1)[order] == labels[order]) / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero(right >= share)
+    answered = np.arange(1, len(order) + 1)
+    wrong = np.cumsum(probabilities.argmax(axis=1)[order] != labels[order])
+    enough = np.flatnonzero(binom.cdf(wrong, answered, 1 - share) <= _RISK)
     return float(best[order[enough[-1]]]) if len(enough) else None
 
 
