@@ -18,7 +18,10 @@ from hangtag.images import encode_png
 from hangtag.labelled import LabelledImages
 from toys import tiny_files, tiny_set, toy_model
 
-COMMANDS = ("data", "look", "model", "train", "evaluate", "predict", "report", "bench", "tutorial", "audit", "cache")
+COMMANDS = (
+    "data", "look", "model", "train", "evaluate", "predict", "report", "bench", "tutorial", "audit", "cache",
+    "compare", "stress", "check",
+)  # fmt: skip
 
 
 class Typed:
@@ -107,7 +110,8 @@ def test_train_fills_a_run_folder_that_evaluate_predict_and_report_use(hangtag: 
     assert trained.code == 0
     assert "epoch 2/2  1/1  loss" in trained.out
     assert sorted(path.name for path in run.iterdir()) == [
-        "config.json", "figures", "history.jsonl", "metrics.json", "model.onnx", "report.html", "weights.safetensors",
+        "config.json", "figures", "history.jsonl", "metrics.json", "model.onnx", "neighbours.npz", "report.html",
+        "weights.safetensors",
     ]  # fmt: skip
     assert json.loads((run / "config.json").read_text())["status"] == "finished"
 
@@ -158,8 +162,9 @@ def test_predict_answers_the_good_pictures_and_names_the_bad(hangtag: Any, tmp_p
 
     assert shown.code == 1
     assert shown.out.startswith("good.png: ")
-    assert shown.err.count("\n") == 1
-    assert shown.err.startswith("hangtag: text.png: not a picture")
+    note, error = shown.err.splitlines()
+    assert note.startswith("note: this model was made by a hangtag that promised nothing about its answers")
+    assert error.startswith("hangtag: text.png: not a picture")
 
 
 MISTAKES = [
@@ -421,3 +426,142 @@ def test_wrong_reading_options_are_one_line(hangtag: Any, photos: Path, options:
     shown = hangtag("data", "photos", *options)
 
     assert shown.code in (1, 2) and says in shown.err and shown.err.count("\n") == 1
+
+
+# --- answers to trust ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 240 drawn pictures in two classes, and two runs `a` and `b` trained on them."""
+    from PIL import Image
+
+    from toys import in_a_process, shapes
+
+    folder = tmp_path_factory.mktemp("trusted")
+    images, labels = shapes(360)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        part = "test" if number >= 240 else "train"
+        path = folder / "drawn" / part / ("bar", "dot", "edge")[label] / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    for name, recipe in (("a", "fast"), ("b", "quick")):
+        command = ["train", "drawn", "--recipe", recipe, "--epochs", "2", "--batch-size", "16", "--out", f"runs/{name}"]
+        program = f"import sys; from hangtag import cli; sys.argv = {['hangtag', *command]!r}; cli.main()"
+        in_a_process(program, folder)
+    return folder
+
+
+@pytest.fixture
+def in_trained(hangtag: Any, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(trained)
+    return hangtag
+
+
+def test_predict_says_what_is_sure_and_leaves_the_rest_out(in_trained: Any, trained: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    (trained / "noise.png").write_bytes(encode_png(noise))
+    pictures = ("drawn/test/bar/240.png", "noise.png")
+
+    shown = in_trained("predict", "runs/a", *pictures, "--coverage", "0.9", "--json").json
+    familiar, strange = shown
+
+    assert familiar["label"] == "bar" and familiar["coverage"] == 0.9 and "bar" in familiar["set"]
+    assert not familiar["unfamiliar"]
+    assert strange["unfamiliarity"] > 0.9
+    # 24 held-out pictures: more than 23 of 24 cannot be less strange, so that 5 % can just be told
+    only = in_trained("predict", "runs/a", *pictures, "--cost", "1.5", "--false-alarms", "0.2", "--sure-only")
+    assert only.code == 0 and "noise.png" not in only.out
+    assert "left out, because it is not sure: " in only.err
+
+
+def test_predict_explains_itself_in_a_picture(in_trained: Any, trained: Path) -> None:
+    one = in_trained("predict", "runs/a", "drawn/test/dot/241.png", "--why", "why.png")
+    two = in_trained(
+        "predict", "runs/b/model.onnx", "drawn/test/dot/241.png", "drawn/test/bar/240.png", "--why", "both", "--json"
+    )
+
+    assert one.code == 0 and "wrote why.png" in one.out
+    assert (trained / "why.png").stat().st_size > 10_000
+    assert [answer["why"] for answer in two.json] == ["both/241.png", "both/240.png"]
+
+
+def test_compare_judges_both_on_the_same_pictures(in_trained: Any, trained: Path) -> None:
+    said = in_trained("compare", "runs/a", "runs/b", "--json").json
+
+    assert said["names"] == ["a", "b"] and said["images"] == 120
+    assert said["both_right"] + said["only_first"] + said["only_second"] + said["both_wrong"] == 120
+    assert "right of 100" in (trained / "comparison.html").read_text()
+    config = json.loads((trained / "runs" / "a" / "config.json").read_text())
+    assert len(config["test_opened"]) >= 2
+
+
+def test_compare_refuses_other_pictures_and_other_classes(in_trained: Any, trained: Path, photos: Path) -> None:
+    photos.replace(trained / "photos")
+    assert in_trained("train", "photos", "--recipe", "quick", "--epochs", "1", "--out", "runs/c").code == 0
+
+    other = in_trained("compare", "runs/a", "runs/c")
+
+    assert other.code == 2 and "know other classes" in other.err
+    assert in_trained("compare", "runs/a", "runs/nowhere").code == 1
+
+
+def test_stress_breaks_the_model_and_adds_it_to_the_report(in_trained: Any, trained: Path) -> None:
+    shown = in_trained("stress", "runs/a", "--images", "30")
+
+    assert shown.code == 0, shown.err
+    assert "inversion" in shown.out and "mean over all corruptions" in shown.out
+    assert "Pictures gone wrong" in (trained / "runs" / "a" / "report.html").read_text()
+    said = in_trained("stress", "runs/a", "drawn", "--images", "20", "--json").json
+    assert len(said["cells"]) == 75 and said["clean"]["accuracy"] > 0.5
+
+
+def test_check_fails_with_the_pictures_that_changed(in_trained: Any, trained: Path) -> None:
+    kept = in_trained("check", "runs/a", "drawn/test")
+    wrong = trained / "wrong" / "dot"
+    wrong.mkdir(parents=True)
+    (wrong / "240.png").write_bytes((trained / "drawn/test/bar/240.png").read_bytes())
+    (wrong / "text.png").write_text("no picture")
+    (wrong / ".DS_Store").write_text("junk")
+    broken = in_trained("check", "runs/a", "wrong")
+
+    assert kept.code == 0 and "120 of 120 pictures keep their labels" in kept.out
+    assert broken.code == 1
+    assert broken.out.splitlines()[0].startswith("dot/240.png: must be dot, is bar ")
+    assert "dot/text.png: must be dot, wrong/dot/text.png: not a picture" in broken.out
+    assert "0 of 2 pictures keep their labels" in broken.out
+    assert in_trained("check", "runs/a", "wrong", "--json").json["kept"] is False
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        (("check", "runs/a", "nowhere"), 1, "nowhere: no such folder"),
+        (("check", "runs/a", "runs/a/figures"), 1, "holds no expectations"),
+        (("check", "runs/a", "drawn"), 2, "label test in drawn"),
+        (("predict", "runs/a", "x.png", "--coverage", "1"), 2, "a coverage of 1 cannot be promised"),
+        (("predict", "runs/a", "x.png", "--right", "0.5"), 2, "choose one of 0.9, 0.95, 0.98, 0.99, 0.995, 0.999"),
+        (("predict", "runs/a", "x.png", "--cost", "0"), 2, "a cost of 0"),
+    ],
+)
+def test_what_cannot_be_trusted_or_asked_is_one_line(
+    in_trained: Any, command: tuple[str, ...], code: int, says: str
+) -> None:
+    shown = in_trained(*command)
+
+    assert shown.code == code and says in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_decisions_give_both_scores(in_trained: Any, trained: Path) -> None:
+    (trained / "mine.csv").write_text("name,decision\ntest/dot/241.png,relabel: bar\n")
+
+    both = in_trained("evaluate", "runs/a", "--decisions", "mine.csv", "--json")
+
+    assert both.code == 0, both.err
+    assert both.json["as_distributed"]["accuracy"] >= both.json["cleaned"]["accuracy"]
+    again = in_trained(
+        "train", "drawn", "--decisions", "mine.csv", "--recipe", "quick", "--epochs", "1", "--out", "runs/d", "--json"
+    )
+    assert again.json["as_distributed"]["images"] == again.json["images"] == 120
+    assert "before your decisions" in (trained / "runs" / "d" / "report.html").read_text()

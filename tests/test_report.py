@@ -10,11 +10,17 @@ import pytest
 from numpy.typing import NDArray
 
 import toys
+from hangtag.calibration import Calibrator
+from hangtag.corruptions import CORRUPTIONS, STRENGTHS
 from hangtag.errors import RunError, UsageError
 from hangtag.evaluate import evaluate
 from hangtag.images import Images
+from hangtag.promises import promises
 from hangtag.report import write_report
 from hangtag.runs import Run
+from hangtag.slices import Slice
+from hangtag.stress import Cell, Stress
+from hangtag.trust import Trust, fit_trust
 
 HISTORY = [
     {"number": 1, "loss": 0.9, "accuracy": 0.7, "val_loss": 0.8, "val_accuracy": 0.72, "finished": True},
@@ -33,11 +39,19 @@ def judged(names: tuple[str, ...], count: int = 300) -> tuple[NDArray[np.int64],
     return labels, rows
 
 
+def taught(names: tuple[str, ...]) -> Trust:
+    """By 200 held-out pictures, answered as the judged ones are."""
+    labels, rows = judged(names, max(200, len(names)))
+    return fit_trust(np.log(rows), labels, Calibrator.none(len(names)), names, unfamiliar=True)
+
+
 def finished_run(folder: Path, names: tuple[str, ...] = toys.CLASSES, count: int = 300, **config: Any) -> Run:
     labels, rows = judged(names, count)
     run = Run(folder)
     folder.mkdir(parents=True)
-    run.write_metrics({"part": "test", **evaluate(rows, labels, names, 0.9).to_json()})
+    strange = np.linspace(0, 1, count).astype(np.float32)
+    kept = promises({"probabilities": rows, "uncalibrated": rows, "unfamiliarity": strange}, labels, taught(names))
+    run.write_metrics({"part": "test", **evaluate(rows, labels, names, 0.9).to_json(), "promises": kept.to_json()})
     data = {
         "name": "shapes",
         "fingerprint": "f" * 64,
@@ -120,14 +134,17 @@ def test_sections_come_in_the_order_in_which_they_matter(tmp_path: Path) -> None
     page = page_of(finished_run(tmp_path / "run"))
 
     assert re.findall("<h2>(.*?)</h2>", page) == [
-        "Where it fails, and what to do next",
+        "Can its answers be trusted",
+        "Use the model",
         "What it says",
         "Class by class",
         "What it takes for what",
         "Its surest mistakes",
+        "How it breaks",
+        "What to fix first",
+        "How this was measured",
         "How it was trained",
         "What it learned from",
-        "Use the model",
         "Where it comes from",
     ]
 
@@ -137,7 +154,7 @@ def test_the_examples_mistakes_and_curves_are_there(tmp_path: Path) -> None:
 
     assert page.count('<div class="beside">') == 15
     assert page.count('<span class="wrong">✗ dot 90%</span><span class="said">is bar</span>') == 12
-    assert page.count("<polyline") == 4
+    assert page.count("<polyline") == 7
     assert "training, last 0.5" in words_of(page)
     assert "validation, last 75%" in words_of(page)
     assert "That gap is overfitting" in words_of(page)
@@ -219,7 +236,44 @@ def test_any_number_of_classes_stays_under_3_megabytes(tmp_path: Path, classes: 
     page = page_of(finished_run(tmp_path / "run", names, count), names, count, images)
 
     assert len(page.encode()) < 3_000_000
-    assert page.count("<h2>") == 9
+    assert page.count("<h2>") == 12
+
+
+def test_what_the_model_promises_is_shown_beside_what_became_of_it(tmp_path: Path) -> None:
+    words = words_of(page_of(finished_run(tmp_path / "run")))
+
+    assert "Sets of labels" in words and "95 of 100 100 (98.7 to 100)" in words
+    assert "The fewer it answers, the more are right" in words
+    assert "It called 5.0 of 100 of these pictures unfamiliar" in words
+    assert "The test pictures have been opened once for this run" in words
+
+
+def test_a_run_of_an_older_version_has_a_report_without_promises(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    run.write_metrics({name: value for name, value in run.metrics().items() if name != "promises"})
+
+    assert "Can its answers be trusted" not in page_of(run)
+
+
+def test_how_it_breaks_and_what_was_cleaned_is_told(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", test_opened=["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"])
+    clean = Cell("none", 0, 0.8, 0.1, 0.7, 0.9, 0.5, 0.05)
+    cells = tuple(
+        Cell(name, strength, 0.5, 0.1, None, None, None, None) for name in CORRUPTIONS for strength in STRENGTHS
+    )
+    weak = Slice("camera", "<old>", 40, 20, 0.5, (0.35, 0.65), 0.85, 0.001)
+    run.write_stress(Stress(300, clean, cells, (weak,), 300, 0).to_json())
+    labels, rows = judged(toys.CLASSES)
+    run.write_metrics({**run.metrics(), "as_distributed": evaluate(rows, labels, toys.CLASSES).to_json()})
+
+    page = page_of(run)
+
+    tags_of(page)
+    words = words_of(page)
+    assert "camera: &lt;old&gt; 50.0 (35.0 to 65.0) 85.0 40" in words
+    assert "over all 15 ways and 5 strengths, on 50.0" in words
+    assert "opened 2 times for this run (2026-01-01 00:00, 2026-01-02 00:00, UTC)" in words
+    assert "As distributed, before your decisions about single pictures, it is right on 80.0 of 100" in words
 
 
 def test_a_bare_run_still_has_a_report(tmp_path: Path) -> None:

@@ -30,13 +30,14 @@ def test_answers_are_right_as_often_as_asked_in_nine_of_ten_trainings(share: flo
     rows, labels = fresh(20_000)
     kept = 0
     for seed in range(2, 32):
-        sure = taught(1500, seed).judge(rows, None, Asking(right=share)).sure
+        logits, truth = drawn(1500, seed=seed)
+        trust = fit_trust(logits, truth, Calibrator.none(5), NAMES, unfamiliar=False)
+        sure = trust.judge(rows, None, Asking(right=share)).sure
         assert sure is not None
         right = (rows.argmax(1) == labels)[sure]
         kept += not len(right) or right.mean() >= share
 
-    assert kept >= 23
-    assert right.mean() < share + 0.06
+    assert kept >= 26
 
 
 def test_too_few_pictures_cannot_say_what_is_right_so_often() -> None:

@@ -20,7 +20,7 @@ COVERAGE, FALSE_ALARMS = 0.95, 0.05
 RIGHT = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Shares of sure answers that can be asked to be right."""
 
-_RISK = 0.1  # that fewer answers are right than was asked for
+_RISK = 0.05  # at one probability; over all that are tried, fewer are right than asked for in one training of ten
 _METHOD = "threshold"  # the smallest sets on validation images, at every coverage: docs/log.md
 
 Rows = NDArray[np.floating[Any]]
@@ -36,9 +36,9 @@ class Asking:
         false_alarms: the share of familiar pictures that may be called unfamiliar.
         cost: of a wrong answer, where no answer costs 1. Given, it decides what is sure: an answer whose expected cost
             is less than that of none (Chow, 1970).
-        right: the share of sure answers that shall be right, one of `RIGHT`; given, it decides what is sure: answers as
-            probable as those of which, judged by held-out pictures, at least so many are right, but for a risk of 0.1.
-            With neither, the set decides: an answer is sure if its set holds one label.
+        right: the share of sure answers that shall be right, one of `RIGHT`; given, it decides what is sure: answers
+            as probable as those of which, by held-out pictures, at least so many are right; nine times in ten that is
+            kept. With neither, the set decides: an answer is sure if its set holds one label.
     """
 
     coverage: float = COVERAGE
