@@ -78,6 +78,18 @@ def fast(numbers: dict[str, Any]) -> list[Row]:
     ]
 
 
+def trust(numbers: dict[str, Any]) -> list[Row]:
+    least = min(found["mean"] for name, found in numbers.items() if name.startswith("auroc"))
+    n = numbers["ece"]["n"]
+    ece, before, floor = (f"{numbers[name]['mean']:.4f}" for name in ("ece", "ece_before", "ece_floor"))
+    return [
+        ("expected calibration error (test)", f"{ece} (n = {n})", f"before {before}; by chance alone {floor}", ""),
+        ("labels in a set that holds the true one, 95 %", spread(numbers["threshold 0.95 size"], ".3f"), "", ""),
+        ("right among the surest 80 %", spread(numbers["right_of_80"], ".4f"), "", ""),
+        ("AUROC against strangers, the worst kind of six", f"{least:.3f} (n = {n})", "", ""),
+    ]
+
+
 def start_up(numbers: dict[str, Any]) -> list[Row]:
     name = next(name for name in numbers if "predict" in name)
     return [
@@ -90,6 +102,7 @@ MAKERS = {
     "epoch_speed": epochs,
     "time_to_accuracy": accuracy_in_time,
     "fast_recipe": fast,
+    "trust": trust,
     "start_up": start_up,
 }
 

@@ -26,7 +26,9 @@ import hangtag
 from hangtag.artifact import METADATA_KEY, OUTPUT
 from hangtag.calibration import Calibrator, calibration, fitted_calibrator, log_softmax
 from hangtag.conformal import METHODS, calibrate
+from hangtag.labelled import LabelledImages
 from hangtag.predictor import Predictor
+from hangtag.slices import groupings_of, weak_slices
 from hangtag.trust import FALSE_ALARMS
 
 COVERAGES = (0.9, 0.95, 0.99)
@@ -49,6 +51,7 @@ def main() -> None:
         tag = hangtag.load(path)
         found.append(tried(tag, data.test.images, data.test.labels, strange))
         print(f"seed {seed}: {found[-1]}", flush=True)
+    found[0]["null slices"] = null_slices(data.test, found[0]["accuracy"])
     with alone():
         found[0]["cost"] = extra_cost(path, data.test.images)
     publish(describe(found, list(strange)), settings.json)
@@ -137,6 +140,14 @@ def calibrator_of(logs: NDArray[np.float64], labels: NDArray[np.int64]) -> Calib
     return fitted_calibrator(logs, labels, "matrix", 1e-3)
 
 
+def null_slices(test: LabelledImages, accuracy: float) -> int:
+    """Groups reported as weak in a hundred trials in which mistakes fall on pictures at random."""
+    random = np.random.default_rng(0)
+    groupings = groupings_of(test)
+    right = np.arange(len(test)) < round(accuracy * len(test))
+    return sum(len(weak_slices(random.permutation(right), groupings)) for _ in range(100))
+
+
 def extra_cost(path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
     """Time of the whole file against the same graph cut down to its bare probabilities; medians of ratios."""
     import onnx
@@ -190,11 +201,13 @@ def describe(found: list[dict[str, Any]], kinds: list[str]) -> Result:
         mean, least, most = cells
         rows.append((name, mean, sd, least, most, str(values["n"])))
     numbers["cost"] = found[0]["cost"]
+    numbers["null slices"] = found[0]["null slices"]
     says = [
         f"Everything about trust costs {100 * (cost['ratio']['median'] - 1):.0f} % more time than bare probabilities, "
         f"{count} pictures at a time ({cost['milliseconds']:.2f} ms; n = {cost['ratio']['n']})."
         for count, cost in numbers["cost"].items()
     ]
+    says.append(f"Groups called weak in 100 trials with mistakes at random: {numbers['null slices']}.")
     says.append(f"Calibrators chosen: {', '.join(one['calibrator'] for one in found)}.")
     columns = ("quantity", "mean", "sd", "least", "most", "seeds")
     return Result("trust", "Promises of recipe `fast` on Fashion-MNIST", columns, rows, says, numbers)

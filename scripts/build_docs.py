@@ -94,7 +94,7 @@ def problems() -> list[str]:
     if any(text != texts[0] for text in texts):
         found.append("the tutorials show different outputs: run `make docs`")
     found += [f"no picture docs/{step.picture}" for step in steps if step.picture and not _exists(step.picture)]
-    shown = {name for page in (*PAGES, DOCS.parent / "README.md") for name in pictures_of(page)}
+    shown = {name for page in (*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md") for name in pictures_of(page)}
     kept = sorted((DOCS / "pictures").glob("*.png"))
     found += [f"docs/pictures/{path.name} is on no page" for path in kept if path.name not in shown]
     if not HELP.is_file() or HELP.read_text(encoding="utf-8") != help_page():

@@ -655,7 +655,8 @@ def tutorial(
         "  a better model       hangtag train fashion-mnist      (recipe 'fast', about 93 % instead of 88 %)\n"
         "  a file that ships    every run holds model.onnx, verified to answer exactly as the trained network\n"
         "  an honest number     accuracy comes with its 95 % interval, and with the gap to training explained\n"
-        "  still open           a wrong answer can be very confident: read a probability as a score, not as a promise"
+        "  answers to trust     hangtag predict says sure, not sure or unfamiliar; --why draws a picture of the reasons\n"
+        "                       (of models that held pictures out, as every recipe but the lesson's does)"
     )
 
 
