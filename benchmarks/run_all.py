@@ -20,7 +20,7 @@ RESULTS = HERE / "results"
 README = HERE.parent / "README.md"
 NAMES = (
     "start_up", "epoch_speed", "time_to_accuracy", "tutorial_parity", "fast_recipe", "streaming", "reading",
-    "near_duplicates", "planted_labels", "mutated_pictures", "trust",
+    "near_duplicates", "planted_labels", "mutated_pictures", "trust", "trust_cost",
 )  # fmt: skip
 
 

@@ -12,7 +12,6 @@ Coverage: two hundred times for each model, the 10,000 test images are divided a
 """
 
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import betabinom, rankdata
 
 import hangtag
-from hangtag.artifact import METADATA_KEY, OUTPUT
+from hangtag.artifact import OUTPUT
 from hangtag.calibration import Calibrator, calibration, fitted_calibrator, log_softmax
 from hangtag.conformal import METHODS, calibrate
 from hangtag.labelled import LabelledImages
@@ -52,8 +51,6 @@ def main() -> None:
         found.append(tried(tag, data.test.images, data.test.labels, strange))
         print(f"seed {seed}: {found[-1]}", flush=True)
     found[0]["null slices"] = null_slices(data.test, found[0]["accuracy"])
-    with alone():
-        found[0]["cost"] = extra_cost(path, data.test.images)
     publish(describe(found, list(strange)), settings.json)
 
 
@@ -148,34 +145,6 @@ def null_slices(test: LabelledImages, accuracy: float) -> int:
     return sum(len(weak_slices(random.permutation(right), groupings)) for _ in range(100))
 
 
-def extra_cost(path: Path, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Time of the whole file against the same graph cut down to its bare probabilities; medians of ratios."""
-    import onnx
-    import onnxruntime
-
-    model = onnx.load(path)
-    bare = onnx.utils.Extractor(model).extract_model(["images"], ["uncalibrated"])
-    bare.metadata_props.extend(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
-    sessions = [onnxruntime.InferenceSession(each.SerializeToString()) for each in (bare, model)]
-    asked = (["uncalibrated"], [OUTPUT, "unfamiliarity"])
-    found: dict[str, Any] = {}
-    for count, rounds in ((1, 1000), (64, 60), (1000, 10)):
-        ratios, seconds = [], []
-        for _ in range(rounds):
-            took = []
-            for session, names in zip(sessions, asked, strict=True):
-                began = time.perf_counter()
-                session.run(names, {"images": images[:count]})
-                took.append(time.perf_counter() - began)
-            ratios.append(took[1] / took[0])
-            seconds.append(took[1])
-        found[str(count)] = {
-            "ratio": summary(ratios) | {"values": []},
-            "milliseconds": 1000 * float(np.median(seconds)),
-        }
-    return found
-
-
 def describe(found: list[dict[str, Any]], kinds: list[str]) -> Result:
     rows, numbers = [], {}
     shown = [
@@ -200,15 +169,11 @@ def describe(found: list[dict[str, Any]], kinds: list[str]) -> Result:
         cells = (f"{values[part]:.{digits}f}" for part in ("mean", "least", "most"))
         mean, least, most = cells
         rows.append((name, mean, sd, least, most, str(values["n"])))
-    numbers["cost"] = found[0]["cost"]
     numbers["null slices"] = found[0]["null slices"]
     says = [
-        f"Everything about trust costs {100 * (cost['ratio']['median'] - 1):.0f} % more time than bare probabilities, "
-        f"{count} pictures at a time ({cost['milliseconds']:.2f} ms; n = {cost['ratio']['n']})."
-        for count, cost in numbers["cost"].items()
+        f"Groups called weak in 100 trials with mistakes at random: {numbers['null slices']}.",
+        f"Calibrators chosen: {', '.join(one['calibrator'] for one in found)}.",
     ]
-    says.append(f"Groups called weak in 100 trials with mistakes at random: {numbers['null slices']}.")
-    says.append(f"Calibrators chosen: {', '.join(one['calibrator'] for one in found)}.")
     columns = ("quantity", "mean", "sd", "least", "most", "seeds")
     return Result("trust", "Promises of recipe `fast` on Fashion-MNIST", columns, rows, says, numbers)
 

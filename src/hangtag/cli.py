@@ -528,8 +528,7 @@ def stress(
     predictor = load(found.path)
     given = _read(what, path, reading, predictor.spec) if what or path else None
     judged = judge(found, given)
-    groups = judged.data.groups
-    columns = {} if groups is None else {reading.group_by or "group": groups}
+    columns = _columns(judged.data, reading.group_by)
     with screen.share_progress() as progress:
         progress("corrupting pictures", 0.0)
         from hangtag.stress import stress as break_it
@@ -655,8 +654,8 @@ def tutorial(
         "  a better model       hangtag train fashion-mnist      (recipe 'fast', about 93 % instead of 88 %)\n"
         "  a file that ships    every run holds model.onnx, verified to answer exactly as the trained network\n"
         "  an honest number     accuracy comes with its 95 % interval, and with the gap to training explained\n"
-        "  answers to trust     hangtag predict says sure, not sure or unfamiliar; --why draws a picture of the reasons\n"
-        "                       (of models that held pictures out, as every recipe but the lesson's does)"
+        "  answers to trust     hangtag predict says sure, not sure or unfamiliar, where pictures were held out\n"
+        "                       (as in every recipe but the lesson's); --why draws a picture of the reasons"
     )
 
 
@@ -930,6 +929,16 @@ def _export(data: "LabelledImages", folder: Path) -> None:
     with screen.byte_progress() as progress:
         paths = export_folder(data, folder, progress)
     print(f"wrote {len(paths):,} pictures under {folder}", file=sys.stderr)
+
+
+def _columns(data: "LabelledImages", group_by: str | None) -> dict[str, Any]:
+    """What is known about each picture beside its label: the groups it was read with, by name."""
+    if data.groups is None:
+        return {}
+    named = [data.group_names[number] if data.group_names else str(number) for number in data.groups]
+    import numpy as np
+
+    return {group_by or "group": np.array(named, object)}
 
 
 def _cleaned(run: "Run", reading: Reading) -> "Judged":

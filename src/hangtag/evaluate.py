@@ -27,6 +27,7 @@ class ClassResult:
     recall: float | None
     recall_interval: tuple[float, float] | None
     f1: float | None
+    precision_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,17 @@ class Evaluation:
         fields["accuracy_interval"] = tuple(fields["accuracy_interval"])
         fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
         fields["classes"] = tuple(
-            ClassResult(**{**row, "recall_interval": row["recall_interval"] and tuple(row["recall_interval"])})
-            for row in fields["classes"]
+            ClassResult(**{name: _no_list(cell) for name, cell in row.items()}) for row in fields["classes"]
         )
         return cls(**fields)
 
     def __str__(self) -> str:
         low, high = self.accuracy_interval
         return f"accuracy {self.accuracy:.4f} [{low:.4f}, {high:.4f}], loss {self.loss:.4f}, {self.images:,} images"
+
+
+def _no_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def in_percent(probability: float) -> str:
@@ -161,4 +165,5 @@ def _class_result(name: str, confusion: NDArray[np.int64], index: int) -> ClassR
         recall=hits / images if images else None,
         recall_interval=wilson(hits, images) if images else None,
         f1=2 * hits / (images + predicted) if images + predicted else None,
+        precision_interval=wilson(hits, predicted) if predicted else None,
     )

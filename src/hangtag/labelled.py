@@ -40,6 +40,7 @@ class LabelledImages:
         parts: for each part its images, as a slice or an array of positions.
         names: (N,) a name for each picture, such as its file's; empty where there are none.
         groups: (N,) int64, equal for pictures that belong together (one object, one video), or None.
+        group_names: the name of each group, by its number; empty where there are none.
         skipped: what was set aside while reading, with reasons.
         notes: what had to be decided or changed while reading, in sentences.
         understood: how the source was understood, as one sentence; "" for what needed no understanding.
@@ -55,6 +56,7 @@ class LabelledImages:
     parts: Mapping[str, slice | NDArray[np.int64]] = field(default_factory=dict)
     names: Sequence[str] = ()
     groups: NDArray[np.int64] | None = None
+    group_names: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     understood: str = ""

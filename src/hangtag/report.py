@@ -353,7 +353,10 @@ def _with_share(names: Sequence[str], probabilities: NDArray[np.floating[Any]], 
 
 
 def _per_class(facts: _Facts) -> str:
-    head = ("class", "found of 100 (recall)", "95 % interval", "right when said (precision)", "F1", "pictures")
+    head = (
+        "class", "found of 100 (recall)", "95 % interval", "right when said (precision)", "95 % interval", "F1",
+        "pictures",
+    )  # fmt: skip
     rows = [_class_row(number, row) for number, row in enumerate(facts.evaluation.classes)]
     note = (
         "Recall: how many of 100 pictures of the class it finds. Precision: of 100 times it names the class, how "
@@ -363,12 +366,16 @@ def _per_class(facts: _Facts) -> str:
 
 
 def _class_row(number: int, row: ClassResult) -> list[str]:
-    interval = f"{hundred(row.recall_interval[0])} to {hundred(row.recall_interval[1])}" if row.recall_interval else ""
+    intervals = [
+        f'<span class="interval">{hundred(span[0])} to {hundred(span[1])}</span>' if span else ""
+        for span in (row.recall_interval, row.precision_interval)
+    ]
     return [
         f'<span class="index">{number}</span>{escaped(row.name)}',
         _meter(row.recall),
-        f'<span class="interval">{interval}</span>',
+        intervals[0],
         _meter(row.precision),
+        intervals[1],
         "&ndash;" if row.f1 is None else f"{row.f1:.3f}",
         f"{row.images:,}",
     ]

@@ -214,10 +214,19 @@ def print_summary(console: Console, training: "Training", judged: "Judged", repo
     print()
     print(f"{judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
+    _print_trust(judged.promises)
     print(f"training took {training.seconds['train']:.1f} s: {training.speed}")
     print(f"  ship this    {run.model}")
     print(f"  read this    {report}")
     print(f"  try this     hangtag predict {run.path} photo.png")
+
+
+def _print_trust(kept: "Promises") -> None:
+    """Whether the answers can be used, in two lines."""
+    if kept.sure and kept.sure_right and kept.sure.share is not None and kept.sure_right.share is not None:
+        print(f"sure of {kept.sure.share:.1%} of them, and right on {kept.sure_right.share:.1%} of these")
+    for sentence in kept.missing:
+        print(f"note: {sentence}")
 
 
 def print_seeds(seeds: "Seeds", kept: int, judged: "Judged", report: Path) -> None:
@@ -230,6 +239,7 @@ def print_seeds(seeds: "Seeds", kept: int, judged: "Judged", report: Path) -> No
     )
     print(f"kept seed {kept} ({common['kept_because']}): {judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
+    _print_trust(judged.promises)
     print(f"  ship this    {seeds.run.model}")
     print(f"  read this    {report}")
     print(f"  try this     hangtag predict {seeds.run.path} photo.png")
@@ -238,10 +248,12 @@ def print_seeds(seeds: "Seeds", kept: int, judged: "Judged", report: Path) -> No
 def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> None:
     print(f"{part} {evaluation}")
     print(evaluation.gap_in_words)
-    table = table_of("class", ">images", ">precision", ">recall", "95 %", ">F1")
+    table = table_of("class", ">images", ">precision", "95 %", ">recall", "95 %", ">F1")
     for row in evaluation.classes:
-        interval = f"{row.recall_interval[0]:.3f}-{row.recall_interval[1]:.3f}" if row.recall_interval else ""
-        table.add_row(row.name, f"{row.images:,}", *map(_share, (row.precision, row.recall)), interval, _share(row.f1))
+        cells: list[str] = []
+        for share, interval in ((row.precision, row.precision_interval), (row.recall, row.recall_interval)):
+            cells += [_share(share), f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else ""]
+        table.add_row(row.name, f"{row.images:,}", *cells, _share(row.f1))
     console.print(table)
     confusion = table_of("true \\ predicted", *(f">{index}" for index in range(len(evaluation.classes))))
     for index, (row, counts) in enumerate(zip(evaluation.classes, evaluation.confusion, strict=True)):

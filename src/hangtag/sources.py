@@ -397,9 +397,10 @@ def _decoded(
         del images
         number = {name: index for index, name in enumerate(names)}
         parts = [gathered.parts[row] for row in good]
-        groups = None
+        groups, group_names = None, []
         if gathered.groups is not None:
-            groups = np.unique([gathered.groups[row] for row in good], return_inverse=True)[1].astype(np.int64)
+            found_names, inverse = np.unique([gathered.groups[row] for row in good], return_inverse=True)
+            groups, group_names = inverse.astype(np.int64), found_names.tolist()
         divided = any(parts)
         arrays: dict[str, NDArray[Any] | None] = {
             "labels": np.array([number[label] for label in labels], np.int64),
@@ -408,7 +409,7 @@ def _decoded(
         }
         said = {
             "what": origin, "name": gathered.name, "kind": gathered.kind, "classes": names,
-            "spec": kept.to_json(), "decoded_as": spec.to_json(),
+            "spec": kept.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
             "notes": _notes(kept, facts, found.notes, set(gathered.labels) - set(names), skipped),
             "skipped": [each.to_json() for each in skipped],
         }  # fmt: skip
@@ -437,6 +438,7 @@ def _opened(found: Pictures) -> LabelledImages:
         },
         names=found.names,
         groups=found.groups,
+        group_names=tuple(said.get("group_names", ())),
         skipped=found.skipped,
         notes=tuple(said["notes"]),
         facts=found.facts,

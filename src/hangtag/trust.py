@@ -14,7 +14,7 @@ from hangtag.calibration import Calibrator, log_softmax
 from hangtag.conformal import LEVELS, METHODS, Conformal, calibrate, check_coverage, needed
 from hangtag.errors import UnknownName, UsageError
 
-__all__ = ["COVERAGE", "FALSE_ALARMS", "RIGHT", "Asking", "Trust", "Verdicts", "fit_trust", "in_words"]
+__all__ = ["COVERAGE", "FALSE_ALARMS", "RIGHT", "Asking", "Trust", "Verdicts", "fit_trust"]
 
 COVERAGE, FALSE_ALARMS = 0.95, 0.05
 RIGHT = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
@@ -204,11 +204,3 @@ def _least(probabilities: Rows, labels: NDArray[np.int64], share: float) -> floa
     wrong = np.cumsum(probabilities.argmax(axis=1)[order] != labels[order])
     enough = np.flatnonzero(binom.cdf(wrong, answered, 1 - share) <= _RISK)
     return float(best[order[enough[-1]]]) if len(enough) else None
-
-
-def in_words(trust: Trust) -> list[str]:
-    """What a model promises, as sentences for a screen."""
-    said = []
-    if trust.calibrator.method != "none":
-        said.append(f"probabilities calibrated on {sum(trust.images):,} held-out pictures ({trust.calibrator.method})")
-    return [*said, *trust.missing]
