@@ -1,10 +1,10 @@
-"""What everything about trust costs when predicting: the whole model file against its graph cut down to probabilities.
+"""What trust costs when predicting: the whole model file against its graph cut down to bare probabilities.
 
     python -m benchmarks.trust_cost [--json FILE]
 
-The network of recipe `fast`, hardly trained (weights do not change the time), calibrated and fitted as ever. Both run in
-turn, a block of calls each, first in every other round; the first calls of a block are not counted, since threads of the
-other session still spin. Medians of blocks, then of the ratios of the rounds.
+The network of recipe `fast`, hardly trained (weights do not change the time), calibrated and fitted as ever. Both run
+in turn, a block of calls each, first in every other round; the first calls of a block are not counted, since threads of
+the other session still spin. Medians of blocks, then of the ratios of the rounds.
 """
 
 import time
@@ -79,7 +79,10 @@ def describe(found: dict[str, Any]) -> Result:
         for count, numbers in found.items()
     ]
     columns = ("pictures at a time", "bare probabilities", "with everything", "more time (median of ratios)", "rounds")
-    says = ["Everything: calibration, unfamiliarity, embedding and evidence; sets are two comparisons more, in Python."]
+    says = [
+        "Everything: calibration, unfamiliarity, embedding. Evidence is computed when asked for; sets are two comparisons "
+        "more, in Python."
+    ]
     return Result("trust_cost", "What trust costs when predicting", columns, rows, says, found)
 
 

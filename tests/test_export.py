@@ -92,7 +92,7 @@ def test_scores_that_differ_are_refused() -> None:
     seen = seen_by(network(), IMAGES)
     familiar = fit_familiar(seen.descriptor, LABELS, seen.descriptor, seen.logits)
     content = build(network(), metadata(), familiar)
-    other = dataclasses.replace(familiar, centre=familiar.centre + 1)
+    other = dataclasses.replace(familiar, offset=familiar.offset + 1)
 
     with pytest.raises(ModelError, match="finds other pictures unfamiliar than the network does"):
         verify(content, network(), IMAGES, other)

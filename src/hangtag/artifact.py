@@ -20,6 +20,7 @@ from hangtag.images import FITS, MAX_PIXELS, Images, ImageSpec
 from hangtag.trust import Trust
 
 __all__ = [
+    "EXPLAIN",
     "EXTRAS",
     "FORMAT",
     "INPUT",
@@ -42,9 +43,12 @@ EXTRAS = {
     "uncalibrated": "float32 (N, K): the probabilities before calibration",
     "unfamiliarity": "float32 (N,): the share of held-out pictures that are less strange",
     "embedding": "float32 (N, E): near rows are pictures alike",
-    "evidence": "float32 (N, h, w): how much each place speaks for the answer, in logits",
+    "evidence": "float32 (N, h, w): what each place speaks for the answer, in logits; none unless asked to explain",
 }
 """What a graph may also answer."""
+
+EXPLAIN = "explain"
+"""A graph's second input, which is false unless it is given: whether to compute evidence."""
 
 _RETRAIN = "train again, or take the file from its source again"
 _PIXELS_PER_CALL = 4_000_000  # bounds the memory of a call on many images
@@ -140,8 +144,9 @@ class Artifact:
     def outputs(self, images: Images, *names: str) -> dict[str, NDArray[np.float32]]:
         """What the graph answers under these names; N rows each."""
         per_call = max(1, _PIXELS_PER_CALL // int(np.prod(images.shape[1:])))
+        asked = {EXPLAIN: np.array(True)} if "evidence" in names else {}
         rows = [
-            self._session.run(list(names), {INPUT: np.ascontiguousarray(images[start : start + per_call])})
+            self._session.run(list(names), {INPUT: np.ascontiguousarray(images[start : start + per_call]), **asked})
             for start in range(0, len(images), per_call)
         ]
         if not rows:

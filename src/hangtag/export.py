@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hangtag.artifact import INPUT, METADATA_KEY, OUTPUT, PIXELS, Metadata, open_artifact
+from hangtag.artifact import EXPLAIN, INPUT, METADATA_KEY, OUTPUT, PIXELS, Metadata, open_artifact
 from hangtag.calibration import Calibrator, log_softmax
 from hangtag.errors import ModelError
 from hangtag.features import Described, seen_by
 from hangtag.images import Images, ImageSpec
+from hangtag.models import FlipAveraged
 from hangtag.sizing import SIZED, sizing_nodes
 from hangtag.unfamiliar import Familiar
 
@@ -48,7 +49,7 @@ def build(network: nn.Module, metadata: Metadata, familiar: Familiar | None = No
     core, told = _export_network(network, metadata.image)
     opset = next(entry.version for entry in core.opset_import if not entry.domain)
     before = onnx.parser.parse_model(_before(metadata.image, opset))
-    after = _after(metadata, told, familiar, opset)
+    after = _after(network, metadata, told, familiar, opset)
     core = onnx.compose.add_prefix(core, "network/")
     for part in (before, core, after):
         part.ir_version = _IR_VERSION
@@ -166,65 +167,94 @@ def _before(spec: ImageSpec, opset: int) -> str:
         }}"""
 
 
-def _after(metadata: Metadata, told: dict[str, str], familiar: Familiar | None, opset: int) -> onnx.ModelProto:
+def _after(
+    network: nn.Module, metadata: Metadata, told: dict[str, str], familiar: Familiar | None, opset: int
+) -> onnx.ModelProto:
     """What the network tells -> probabilities, and what else the file answers."""
     classes = len(metadata.class_names)
     calibrator = metadata.trust.calibrator if metadata.trust else Calibrator.none(classes)
     arrays = {"weights": np.array(calibrator.weights), "bias": np.array(calibrator.bias)}
-    nodes = """
-            uncalibrated = Softmax <axis = -1> (seen_logits)
-            logs = LogSoftmax <axis = -1> (seen_logits)
-            moved = MatMul (logs, weights)
-            scores = Add (moved, bias)
-            probabilities = Softmax <axis = -1> (scores)"""
-    outputs = {OUTPUT: str(classes), "uncalibrated": str(classes)}
-    for name in ("embedding", "evidence"):
-        if name in told:
-            outputs[name] = told[name]
-            nodes += f"\n            {name} = Identity (seen_{name})"
+    outputs = {OUTPUT: f"N, {classes}", "uncalibrated": f"N, {classes}", "embedding": f"N, {told['embedding']}"}
+    nodes = _CALIBRATION
     if familiar is not None:
-        away, weak, mean = familiar.scales
-        arrays |= {name: getattr(familiar, name) for name in ("projection", "centre", "classes", "lengths")}
-        arrays |= {"quantiles": familiar.quantiles[None, :]}
-        arrays |= {"away": np.array([away]), "weak": np.array([weak]), "mean": np.array([mean]), "zero": np.zeros(1)}
+        arrays |= {name: getattr(familiar, name) for name in ("projection", "offset", "classes", "lengths")}
+        arrays |= {"quantiles": familiar.quantiles[None, :], "weak": np.array([familiar.weak])}
         arrays |= {"per_rank": np.array([1 / (len(familiar.quantiles) + 1)]), "across": np.array([1], np.int64)}
         nodes += _STRANGENESS
-        outputs["unfamiliarity"] = ""
+        outputs["unfamiliarity"] = "N"
+    if "maps" in told:
+        last = network.network if isinstance(network, FlipAveraged) else network
+        weights = last.get_submodule("logits").get_parameter("weight").detach().cpu().numpy()
+        height, width = told["maps"].split(", ")[-2:]
+        arrays |= {"of_class": weights - weights.mean(axis=0), "places": np.array([3, 4], np.int64)}
+        arrays |= {"channels": np.array([2], np.int64), "views": np.array([1], np.int64)}
+        arrays |= {"spread": np.array([1, 3, 4], np.int64), "nothing": np.zeros((0, int(height), int(width)))}
+        nodes += _EVIDENCE.format(height=height, width=width)
+        outputs["evidence"] = f"explained, {height}, {width}"
     given = [f"float[N, {shape}] seen_{name}" for name, shape in told.items()]
-    given += [f"{_ELEMENT[array.dtype.kind]}{list(array.shape)} {name}" for name, array in arrays.items()]
-    answers = [f"float[{', '.join(['N', shape] if shape else ['N'])}] {name}" for name, shape in outputs.items()]
+    given += [f"bool {EXPLAIN}"] if "maps" in told else []
+    constants = [f"{_ELEMENT[array.dtype.kind]}{list(array.shape)} {name}" for name, array in arrays.items()]
+    answers = [f"float[{shape}] {name}" for name, shape in outputs.items()]
     model = onnx.parser.parse_model(f"""
         <ir_version: {_IR_VERSION}, opset_import: ["" : {opset}]>
-        after ({", ".join(given)}) => ({", ".join(answers)}) {{{nodes}
+        after ({", ".join([*given, *constants])}) => ({", ".join(answers)}) {{{nodes}
         }}""")
+    del model.graph.input[len(given) :]
     for name, array in arrays.items():  # too large for text
         kept = array if array.dtype.kind == "i" else array.astype(np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(kept, name))
-    del model.graph.input[len(told) :]
+    if "maps" in told:  # an input with a value of its own: it need not be given
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(False), EXPLAIN))
     return model
 
 
 _ELEMENT = {"f": "float", "i": "int64"}
 _RANKS = 3  # by which rounding may move a picture among the held-out ones
 
+_CALIBRATION = """
+            embedding = Identity (seen_embedding)
+            uncalibrated = Softmax <axis = -1> (seen_logits)
+            logs = LogSoftmax <axis = -1> (seen_logits)
+            scores = Gemm (logs, weights, bias)
+            probabilities = Softmax <axis = -1> (scores)"""
+
 _STRANGENESS = """
-            projected = MatMul (seen_descriptor, projection)
-            placed = Sub (projected, centre)
-            squared = Mul (placed, placed)
-            length = ReduceSum <keepdims = 1> (squared, across)
-            toward = MatMul (placed, classes)
-            partial = Add (length, toward)
-            distances = Add (partial, lengths)
-            nearest = ReduceMin <keepdims = 1> (distances, across)
-            positive = Max (nearest, zero)
+            placed = Gemm (seen_descriptor, projection, offset)
+            length = ReduceSumSquare <keepdims = 1> (placed, across)
+            toward = Gemm (placed, classes, lengths)
+            squares = Add (length, toward)
+            nearest = ReduceMin <keepdims = 1> (squares, across)
+            positive = Relu (nearest)
             distance = Sqrt (positive)
-            far = Mul (distance, away)
             best = ReduceMax <keepdims = 1> (seen_logits, across)
             strong = Mul (best, weak)
-            difference = Sub (far, strong)
-            strangeness = Sub (difference, mean)
+            strangeness = Sub (distance, strong)
             less_strange = Less (quantiles, strangeness)
             ones = Cast <to = 1> (less_strange)
             rank = ReduceSum <keepdims = 0> (ones, across)
             unfamiliarity = Mul (rank, per_rank)"""
 """What `Familiar.unfamiliarity` computes."""
+
+_EVIDENCE = """
+            evidence = If (explain) <
+                then_branch = located () => (float[N, {height}, {width}] found) {{
+                    answer = ArgMax <axis = 1, keepdims = 0> (seen_logits)
+                    row = Gather <axis = 0> (of_class, answer)
+                    worth = Unsqueeze (row, spread)
+                    most = ReduceMax <keepdims = 1> (seen_maps, places)
+                    same = Equal (seen_maps, most)
+                    there = Cast <to = 1> (same)
+                    often = ReduceSum <keepdims = 1> (there, places)
+                    kept = Mul (seen_maps, there)
+                    share = Div (kept, often)
+                    weighed = Mul (share, worth)
+                    of_view = ReduceSum <keepdims = 0> (weighed, channels)
+                    found = ReduceMean <keepdims = 0> (of_view, views)
+                }},
+                else_branch = unasked () => (float[0, {height}, {width}] empty) {{
+                    empty = Identity (nothing)
+                }}
+            >"""
+"""How much each place speaks for the answer: each channel's maximum, times the channel's weight for the answer less its
+mean weight, laid where the maximum is. Exact, because the network pools by maximum: all of it adds up to the answer's
+logit less the mean logit, but for the biases (class activation mapping: Zhou et al., 2016)."""

@@ -1,13 +1,12 @@
-"""What a network saw on the way to its answer: a descriptor, an embedding, and where on the picture its evidence lies.
+"""What a network saw on the way to its answer: a descriptor, an embedding, and the maps its evidence can be read from.
 
 One wrapper around a network, exported with it, so that the model file can tell. It fits and decides nothing.
 
-    descriptor  (N, D)     whether a picture is like those learned from: channel means of the last feature maps, means
-                           and deviations of the first; of a network that is not ours, its embedding
-    embedding   (N, E)     what the last linear layer sees; near rows are pictures alike
-    evidence    (N, h, w)  how much each place speaks for the answer, in logits over the mean of all classes; its sum is
-                           the answer's logit less the mean logit, but for the biases (class activation mapping: Zhou et
-                           al., 2016; here exact, because the maximum of a channel lies in one place). Ours only.
+    descriptor  (N, D)  whether a picture is like those learned from: the channel means of the last feature maps; of a
+                        network that is not ours, its embedding
+    embedding   (N, E)  what the last linear layer sees; near rows are pictures alike
+    maps        (N, V, C, h, w) the last feature maps of each view: of the picture and, where answers are averaged over
+                        mirror images, of the mirror image, turned back. Ours only; `export.py` reads evidence there.
 """
 
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from hangtag.images import Images
 from hangtag.mapped import Rows
@@ -40,7 +40,7 @@ class Seen:
 
 
 class Described(nn.Module):
-    """A network that answers with (logits, descriptor, embedding), and with evidence where it can.
+    """A network that answers with (logits, descriptor, embedding), and with maps where it can.
 
     Args:
         network: takes float32 (N, C, H, W) from 0 to 1, returns logits (N, K); or a `FlipAveraged` one.
@@ -55,21 +55,18 @@ class Described(nn.Module):
 
     @property
     def outputs(self) -> list[str]:
-        return ["logits", "descriptor", "embedding", *(["evidence"] if self.ours else [])]
+        return ["logits", "descriptor", "embedding", *(["maps"] if self.ours else [])]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         views = [self._view(x), self._view(x.flip(3))] if self.flips else [self._view(x)]
         logits, descriptor, embedding = (_mean([view[place] for view in views]) for place in range(3))
         if not self.ours:
             return logits, descriptor, embedding
-        weights = self.last.weight[logits.argmax(dim=1)] - self.last.weight.mean(dim=0)  # type: ignore[union-attr]
-        maps = [_evidence(view[3], weights) for view in views]
-        if self.flips:
-            maps[1] = maps[1].flip(2)
-        return logits, descriptor, embedding, _mean(maps)
+        maps = [views[0][3], views[1][3].flip(3)] if self.flips else [views[0][3]]
+        return logits, descriptor, embedding, torch.stack(maps, dim=1)
 
     def _view(self, x: Tensor) -> list[Tensor]:
-        """Logits, descriptor, embedding and, of ours, the last feature maps, without mirror images."""
+        """Logits, descriptor, embedding and, of ours, the last feature maps, of one view."""
         if self.ours:
             return self._through_blocks(x)
         caught: list[Tensor] = []
@@ -85,17 +82,14 @@ class Described(nn.Module):
         return [logits, seen, seen]
 
     def _through_blocks(self, x: Tensor) -> list[Tensor]:
-        first = maps = embedding = x
+        maps = embedding = x
         for name, part in self.network.named_children():
             if name == "pool":
                 maps = x
             elif name == "logits":
                 embedding = x
             x = part(x)
-            if name == "stem":
-                first = x
-        descriptor = torch.cat([first.mean((2, 3)), first.std((2, 3)), maps.mean((2, 3))], dim=1)
-        return [x, descriptor, embedding, maps]
+        return [x, adaptive_avg_pool2d(maps, 1).flatten(1), embedding, maps]
 
 
 @torch.inference_mode()
@@ -117,14 +111,6 @@ def seen_by(network: nn.Module, images: Images | Rows, batch: int = 1000) -> See
 
 def _mean(tensors: list[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else (tensors[0] + tensors[1]) / 2
-
-
-def _evidence(maps: Tensor, weights: Tensor) -> Tensor:
-    """(N, h, w): each channel's maximum, times its weight, laid where the maximum is; shared where it is twice."""
-    most = maps.amax((2, 3), keepdim=True)
-    there = (maps == most).to(maps.dtype)
-    share = maps * there / there.sum((2, 3), keepdim=True)
-    return (share * weights[:, :, None, None]).sum(1)
 
 
 def _last_linear(network: nn.Module) -> nn.Linear | None:

@@ -7,7 +7,7 @@ probability, the energy (Liu et al., 2020) and nearest neighbours (Sun et al., 2
 the share of held-out pictures that are less strange, so that a limit of 0.95 alarms falsely on 5 of 100.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,34 +26,32 @@ class Familiar:
     """What is familiar, as arrays for the graph; all float32.
 
     Attributes:
-        projection: (D, D) that makes the spread of each class round.
-        centre: (D,) of all, projected.
-        classes: (D, K) class means less the centre, projected, times -2.
+        projection: (D, D) that makes the spread of each class round; distances are then in standard deviations of those
+            of held-out pictures.
+        offset: (D,) minus the centre of all classes, projected.
+        classes: (D, K) class means from the centre, projected, times -2.
         lengths: (K,) their squared lengths.
-        scales: of distance and largest logit, 1 / standard deviation; and the sum of their means in these units.
+        weak: 1 / standard deviation of the largest logit.
         quantiles: (Q,) scores of held-out pictures, ascending.
     """
 
     projection: NDArray[np.float32]
-    centre: NDArray[np.float32]
+    offset: NDArray[np.float32]
     classes: NDArray[np.float32]
     lengths: NDArray[np.float32]
-    scales: tuple[float, float, float]
+    weak: float
     quantiles: NDArray[np.float32]
 
     def distance(self, descriptor: Rows) -> NDArray[np.float32]:
-        """(N,) Mahalanobis distance to the nearest class mean."""
-        placed = descriptor.astype(np.float32) @ self.projection - self.centre
-        squares = (placed * placed).sum(axis=1, keepdims=True) + placed @ self.classes + self.lengths
+        """(N,) Mahalanobis distance to the nearest class mean, in standard deviations of held-out pictures."""
+        placed = descriptor.astype(np.float32) @ self.projection + self.offset
+        squares = (placed * placed).sum(axis=1, keepdims=True) + (placed @ self.classes + self.lengths)
         found: NDArray[np.float32] = np.sqrt(np.maximum(squares.min(axis=1), 0))
         return found
 
     def score(self, descriptor: Rows, logits: Rows) -> NDArray[np.float32]:
-        """(N,) how strange; of held-out pictures the mean is 0."""
-        away, weak, mean = self.scales
-        found: NDArray[np.float32] = (away * self.distance(descriptor) - weak * logits.max(axis=1) - mean).astype(
-            np.float32
-        )
+        """(N,) how strange, in standard deviations of two things added up."""
+        found: NDArray[np.float32] = (self.distance(descriptor) - self.weak * logits.max(axis=1)).astype(np.float32)
         return found
 
     def unfamiliarity(self, descriptor: Rows, logits: Rows) -> NDArray[np.float32]:
@@ -92,22 +90,22 @@ def fit_familiar(
     covariance += 1e-6 * max(float(np.trace(covariance)) / len(covariance), 1e-6) * np.eye(len(covariance))
     whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
     centre = means.mean(axis=0)
-    classes = (means - centre) @ whitening
-    unscaled = Familiar(
-        projection=(scale[:, None] * whitening).astype(np.float32),
-        centre=(centre @ whitening).astype(np.float32),
-        classes=(-2 * classes.T).astype(np.float32),
-        lengths=(classes**2).sum(axis=1).astype(np.float32),
-        scales=(1.0, 1.0, 0.0),
-        quantiles=np.zeros(0, np.float32),
-    )
-    distance, weakness = unscaled.distance(held_out_descriptor), -held_out_logits.max(axis=1)
-    away, weak = (1 / max(float(each.std()), 1e-6) for each in (distance, weakness))
-    scales = (away, weak, away * float(distance.mean()) + weak * float(weakness.mean()))
-    arrays = {name: value for name, value in vars(unscaled).items() if name not in ("scales", "quantiles")}
-    scaled = Familiar(**arrays, scales=scales, quantiles=np.zeros(0, np.float32))
-    scores = np.sort(scaled.score(held_out_descriptor, held_out_logits))
+    projection, classes = scale[:, None] * whitening, (means - centre) @ whitening
+
+    def measured_in(unit: float, weak: float) -> Familiar:
+        return Familiar(
+            projection=(projection / unit).astype(np.float32),
+            offset=(-centre @ whitening / unit).astype(np.float32),
+            classes=(-2 * classes.T / unit).astype(np.float32),
+            lengths=((classes / unit) ** 2).sum(axis=1).astype(np.float32),
+            weak=weak,
+            quantiles=np.zeros(0, np.float32),
+        )
+
+    distance, best = measured_in(1.0, 0.0).distance(held_out_descriptor), held_out_logits.max(axis=1)
+    familiar = measured_in(max(float(distance.std()), 1e-6), 1 / max(float(best.std()), 1e-6))
+    scores = np.sort(familiar.score(held_out_descriptor, held_out_logits))
     if len(scores) > _MOST_QUANTILES:
         at = (np.arange(1, _MOST_QUANTILES + 1) * (len(scores) + 1) / (_MOST_QUANTILES + 1)).round().astype(np.int64)
         scores = scores[np.clip(at - 1, 0, len(scores) - 1)]
-    return Familiar(**arrays, scales=scales, quantiles=scores.astype(np.float32))
+    return replace(familiar, quantiles=scores.astype(np.float32))

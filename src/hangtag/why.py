@@ -1,7 +1,7 @@
 """Why a model answered as it did: where on the picture its evidence lies, and which training pictures are alike.
 
-The evidence of our networks is in the model file (`features.py`). For any other, parts of the picture are covered one
-after the other, and what the answer loses is what the part was worth (occlusion: Zeiler & Fergus, 2014).
+The evidence of our networks comes from the model file (`export.py`). For any other, parts of the picture are covered
+one after the other, and what the answer loses is what the part was worth (occlusion: Zeiler & Fergus, 2014).
 """
 
 from dataclasses import dataclass
