@@ -80,8 +80,8 @@ def describe(found: dict[str, Any]) -> Result:
     ]
     columns = ("pictures at a time", "bare probabilities", "with everything", "more time (median of ratios)", "rounds")
     says = [
-        "Everything: calibration, unfamiliarity, embedding. Evidence is computed when asked for; sets are two comparisons "
-        "more, in Python."
+        "Everything: calibration, unfamiliarity, embedding. Evidence is computed when asked for; sets are two "
+        "comparisons more, in Python."
     ]
     return Result("trust_cost", "What trust costs when predicting", columns, rows, says, found)
 
