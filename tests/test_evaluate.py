@@ -82,8 +82,8 @@ def test_classes_without_images_or_predictions_have_no_numbers_instead_of_false_
     found = evaluate(probabilities, np.array([0, 0, 2]), ("seen", "only predicted", "never predicted", "absent"))
 
     assert found.classes == (
-        ClassResult("seen", 2, 0.5, 0.5, wilson(1, 2), 0.5),
-        ClassResult("only predicted", 0, 0.0, None, None, 0.0),
+        ClassResult("seen", 2, 0.5, 0.5, wilson(1, 2), 0.5, wilson(1, 2)),
+        ClassResult("only predicted", 0, 0.0, None, None, 0.0, wilson(0, 1)),
         ClassResult("never predicted", 1, None, 0.0, wilson(0, 1), 0.0),
         ClassResult("absent", 0, None, None, None, None),
     )
