@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hangtag.artifact import METADATA_KEY, open_artifact
+from hangtag.artifact import EXTRAS, METADATA_KEY, open_artifact
 from hangtag.calibration import Calibrator, log_softmax
 from hangtag.errors import ModelError
 from hangtag.export import TOLERANCE, build, verify
 from hangtag.features import seen_by
-from hangtag.images import ImageSpec
+from hangtag.images import FITS, ImageSpec
 from hangtag.models import NETWORKS, FlipAveraged, logits_of
 from hangtag.models import build as build_network
 from hangtag.trust import Trust
@@ -86,6 +86,23 @@ def test_the_graph_tells_what_is_unfamiliar_alike_and_where_the_evidence_lies(na
         best = seen.logits.argmax(1)
         expected = seen.logits.max(1) - seen.logits.mean(1) - (biases[best] - biases.mean())
         np.testing.assert_allclose(evidence.sum((1, 2)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_everything_is_told_of_pictures_of_other_sizes_too(fit: str, channels: int) -> None:
+    spec = ImageSpec(SIDE, SIDE, channels, background=0, fit=fit)
+    trained = build_network("cnn-small", spec, len(CLASSES), seed=1).eval()
+    images = np.random.default_rng(0).integers(0, 256, (20, *spec.shape), dtype=np.uint8)
+    seen = seen_by(trained, images)
+    familiar = fit_familiar(seen.descriptor, np.arange(20) % 3, seen.descriptor, seen.logits)
+
+    content = build(trained, metadata(spec), familiar)
+    verify(content, trained, images, familiar)
+
+    larger = np.random.default_rng(0).integers(0, 256, (2, 31, 17, *spec.shape[2:]), dtype=np.uint8)
+    told = open_artifact(content).outputs(larger, "probabilities", *EXTRAS)
+    assert {name: len(rows) for name, rows in told.items()} == {"probabilities": 2, **dict.fromkeys(EXTRAS, 2)}
 
 
 def test_scores_that_differ_are_refused() -> None:

@@ -188,7 +188,7 @@ def _after(
         height, width = told["maps"].split(", ")[-2:]
         arrays |= {"of_class": weights - weights.mean(axis=0), "places": np.array([3, 4], np.int64)}
         arrays |= {"channels": np.array([2], np.int64), "views": np.array([1], np.int64)}
-        arrays |= {"spread": np.array([1, 3, 4], np.int64), "nothing": np.zeros((0, int(height), int(width)))}
+        arrays |= {"spread": np.array([1, 3, 4], np.int64), "no_evidence": np.zeros((0, int(height), int(width)))}
         nodes += _EVIDENCE.format(height=height, width=width)
         outputs["evidence"] = f"explained, {height}, {width}"
     given = [f"float[N, {shape}] seen_{name}" for name, shape in told.items()]
@@ -252,7 +252,7 @@ _EVIDENCE = """
                     found = ReduceMean <keepdims = 0> (of_view, views)
                 }},
                 else_branch = unasked () => (float[0, {height}, {width}] empty) {{
-                    empty = Identity (nothing)
+                    empty = Identity (no_evidence)
                 }}
             >"""
 """How much each place speaks for the answer: each channel's maximum, times the channel's weight for the answer less its
