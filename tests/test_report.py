@@ -248,6 +248,15 @@ def test_what_the_model_promises_is_shown_beside_what_became_of_it(tmp_path: Pat
     assert "The test pictures have been opened once for this run" in words
 
 
+def test_pictures_that_set_the_thresholds_do_not_pass_for_a_trial(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    assert "which set none of them" in page_of(run)
+
+    run.write_metrics({**run.metrics(), "part": "validation"})
+
+    assert "the same held-out ones that set the thresholds" in words_of(page_of(run))
+
+
 def test_a_run_of_an_older_version_has_a_report_without_promises(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     run.write_metrics({name: value for name, value in run.metrics().items() if name != "promises"})

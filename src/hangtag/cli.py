@@ -147,14 +147,14 @@ def data_command(
     what: Data = "fashion-mnist",
     path: DataPath = None,
     export: Annotated[Path | None, typer.Option(help="Also write the images as PNG files, a folder per class.")] = None,
-    part: Annotated[str, typer.Option(help="The part to export: train or test.")] = "test",
+    part: Annotated[str, typer.Option(help="The part to export, where there are parts.")] = "test",
     first: Annotated[int | None, typer.Option(help="Export only the first so many.", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read data and say how it was understood, what was set aside and why, and its fingerprint."""
     data = _read(what, path, reading)
     if export:
-        _export(data.part(part).take(slice(first)), export)
+        _export((data.part(part) if data.parts else data).take(slice(first)), export)
     if as_json:
         return _print_json(data.to_json())
     _say_understood(data)
@@ -388,7 +388,7 @@ def evaluate(
         said = judged.to_json()
         return _print_json(said if cleaned is None else {"as_distributed": said, "cleaned": cleaned.to_json()})
     screen.print_evaluation(screen.console(), judged.evaluation, judged.part)
-    screen.print_promises(judged.promises)
+    screen.print_promises(judged.promises, judged.part)
     if judged.distributed:
         print(f"as distributed, before your decisions: {judged.distributed}")
     if cleaned is not None:

@@ -57,7 +57,7 @@ class Judged:
 
     Attributes:
         evaluation: the numbers.
-        part: "test" or "validation".
+        part: "test"; "validation", which also set the thresholds; or "given", other data without a test part.
         data: the images judged.
         outputs: (N, ...) float32 each, what the model file answered.
         promises: how what the model promises about its answers fared.
@@ -358,7 +358,7 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judged:
     if data is None:
         part, images = judged_part(run, read_again(run))
     else:
-        part, images = ("test", data.test) if "test" in data.parts else ("validation", data)
+        part, images = ("test", data.test) if "test" in data.parts else ("given", data)
     if images.class_names != predictor.class_names:
         raise DataError(
             f"{images.name} has classes {', '.join(images.class_names)}; the model knows "

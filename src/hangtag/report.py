@@ -184,7 +184,7 @@ def _advice(facts: _Facts) -> str:
 
 
 def _trust(facts: _Facts) -> str:
-    return "" if facts.promises is None else promises_section(facts.promises, facts.names)
+    return "" if facts.promises is None else promises_section(facts.promises, facts.names, facts.part == "test")
 
 
 def _breaks(facts: _Facts) -> str:

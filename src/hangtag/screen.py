@@ -261,8 +261,12 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
     console.print(confusion)
 
 
-def print_promises(kept: "Promises") -> None:
+def print_promises(kept: "Promises", part: str) -> None:
     """What the model promises about its answers, and what became of it, a line each."""
+    if part != "test" and kept.sets:
+        print(
+            "note: there is no test part; these pictures set the thresholds themselves, so the promises are not tried"
+        )
     print(kept.calibration.in_words)
     for each in kept.sets:
         promised = f"sets for {each.coverage:.0%}"
@@ -320,7 +324,7 @@ def print_bench(console: Console, found: "Bench") -> None:
 
 
 def print_stress(console: Console, found: "Stress") -> None:
-    table = table_of("corruption", *(f">{strength}" for strength in range(1, 6)), ">not sure when wrong", ">unfamiliar")
+    table = table_of("corruption", *(f">{strength}" for strength in range(1, 6)), ">caught", ">unfamiliar")
     clean = found.clean
     table.add_row("none", _whole(clean.accuracy), "", "", "", "", _whole(clean.caught), _whole(clean.unfamiliar))
     table.add_section()
@@ -330,7 +334,10 @@ def print_stress(console: Console, found: "Stress") -> None:
         strange = [cell.unfamiliar for cell in cells if cell.unfamiliar is not None]
         means = (float(np.mean(some)) if some else None for some in (caught, strange))
         table.add_row(name, *(_whole(cell.accuracy) for cell in cells), *map(_whole, means))
-    print(f"right answers in percent, {found.images:,} pictures, by strength; the last two over all strengths")
+    print(
+        f"right answers in percent of {found.images:,} pictures, by strength; of the wrong ones, how many were caught "
+        "(called not sure), and how many pictures unfamiliar, over all strengths"
+    )
     console.print(table)
     print(f"mean over all corruptions {found.accuracy:.1%}, on the pictures as they are {clean.accuracy:.1%}")
     if not found.slices:
@@ -344,7 +351,7 @@ def print_stress(console: Console, found: "Stress") -> None:
 
 
 def _whole(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
+    return "-" if share is None else f"{100 * share:.0f}"
 
 
 def print_cache(console: Console, entries: Sequence["Entry"], most: int) -> None:

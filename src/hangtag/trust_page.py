@@ -27,8 +27,12 @@ def trust_tiles(kept: Promises) -> dict[str, str]:
     return tiles
 
 
-def promises_section(kept: Promises, names: Sequence[str]) -> str:
-    """Calibration, sets, answers left out, unfamiliar pictures: each promise beside what became of it."""
+def promises_section(kept: Promises, names: Sequence[str], tried: bool) -> str:
+    """Calibration, sets, answers left out, unfamiliar pictures: each promise beside what became of it.
+
+    Args:
+        tried: whether the pictures judged are others than those that taught the promises.
+    """
     charts = f'<div class="charts">{_answered_chart(kept)}{_reliability_chart(kept.calibration, kept.before)}</div>'
     parts = [_missing(kept), f"<p>{escaped(_summary(kept))}</p>", charts]
     if kept.right:
@@ -38,6 +42,9 @@ def promises_section(kept: Promises, names: Sequence[str]) -> str:
     note = (
         "Thresholds and calibration come from pictures held out of training; what you see here was tried on the "
         "pictures judged, which set none of them."
+        if tried
+        else "There is no test part: the pictures judged are the same held-out ones that set the thresholds, so that "
+        "these numbers show what was fitted, not what new pictures will show. Give a test part to try the promises."
     )
     return section("Can its answers be trusted", "".join(parts), note)
 
