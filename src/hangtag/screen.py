@@ -263,10 +263,8 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
 
 def print_promises(kept: "Promises", part: str) -> None:
     """What the model promises about its answers, and what became of it, a line each."""
-    if part != "test" and kept.sets:
-        print(
-            "note: there is no test part; these pictures set the thresholds themselves, so the promises are not tried"
-        )
+    if part == "validation" and kept.sets:
+        print("note: there is no test part; these pictures also set the thresholds, so that the promises are not tried")
     print(kept.calibration.in_words)
     for each in kept.sets:
         promised = f"sets for {each.coverage:.0%}"
