@@ -542,6 +542,7 @@ def test_check_fails_with_the_pictures_that_changed(in_trained: Any, trained: Pa
         (("predict", "runs/a", "x.png", "--coverage", "1"), 2, "a coverage of 1 cannot be promised"),
         (("predict", "runs/a", "x.png", "--right", "0.5"), 2, "choose one of 0.9, 0.95, 0.98, 0.99, 0.995, 0.999"),
         (("predict", "runs/a", "x.png", "--cost", "0"), 2, "a cost of 0"),
+        (("predict", "runs/a", "x.png", "--sets", "rap"), 2, "did you mean 'raps'"),
     ],
 )
 def test_what_cannot_be_trusted_or_asked_is_one_line(

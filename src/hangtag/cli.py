@@ -411,6 +411,9 @@ def predict(
     cost: Annotated[
         float | None, typer.Option("--cost", help="A wrong answer costs so many times as much as none.")
     ] = None,
+    sets: Annotated[
+        str | None, typer.Option("--sets", help="How sets are made: threshold (smallest), raps or aps.")
+    ] = None,
     false_alarms: Annotated[
         float | None, typer.Option("--false-alarms", help="The share of familiar pictures called unfamiliar: 0.05.")
     ] = None,
@@ -425,14 +428,10 @@ def predict(
     An answer is sure if its set holds one label and the picture is familiar; --right or --cost put that otherwise.
     """
     from hangtag import screen
-    from hangtag.trust import COVERAGE, FALSE_ALARMS, Asking
+    from hangtag.trust import Asking
 
-    asking = Asking(
-        coverage=COVERAGE if coverage is None else coverage,
-        false_alarms=FALSE_ALARMS if false_alarms is None else false_alarms,
-        cost=cost,
-        right=right,
-    )
+    given = {"coverage": coverage, "method": sets, "false_alarms": false_alarms, "cost": cost, "right": right}
+    asking = Asking(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     predictor = _predictor(run).asked(asking)
     if sure_only and not predictor.knows_sure:
         raise UsageError(f"{run} cannot say what is sure", "; ".join(predictor.trust.missing))

@@ -219,6 +219,7 @@ def load(
     false_alarms: float = FALSE_ALARMS,
     cost: float | None = None,
     right: float | None = None,
+    sets: str = "threshold",
 ) -> Predictor:
     """A `Predictor` from a `model.onnx`, its bytes, or the run folder that holds one.
 
@@ -227,9 +228,10 @@ def load(
         false_alarms: the share of familiar pictures that may be called unfamiliar.
         cost: of a wrong answer, where no answer costs 1; given, it decides which answers are sure.
         right: the share of sure answers that shall be right (see `trust.RIGHT`); likewise.
+        sets: how sets of labels are made, one of `conformal.METHODS`.
 
     Raises:
         UsageError: a coverage, share or cost that makes no sense.
         RunError, ArtifactError: it is not there, not ours, or lies about itself.
     """
-    return Predictor(open_artifact(source), Asking(coverage, false_alarms=false_alarms, cost=cost, right=right))
+    return Predictor(open_artifact(source), Asking(coverage, sets, false_alarms, cost, right))
