@@ -91,7 +91,7 @@ def test_a_model_answers_with_one_row_of_probabilities_per_image() -> None:
 
 def test_many_images_are_answered_in_pieces_with_the_same_answers() -> None:
     artifact = open_artifact(toy_model())
-    images = np.random.default_rng(0).integers(0, 256, (9, 1500, 1000), dtype=np.uint8)  # 2 fit into a piece
+    images = np.random.default_rng(0).integers(0, 256, (9, 200, 1000), dtype=np.uint8)  # 2 fit into a piece
 
     together = artifact.probabilities(images)
 

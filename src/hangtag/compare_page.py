@@ -71,8 +71,8 @@ def _card(found: Comparison, data: LabelledImages, first: Rows, second: Rows, at
         best = int(rows[at].argmax())
         kind, mark = ("said", "✓") if best == data.labels[at] else ("wrong", "✗")
         share = in_percent(float(rows[at, best]))
+        said += f'<span class="note">{escaped(name)}:</span>'
         said += f'<span class="{kind}">{mark} {escaped(data.class_names[best])} {share}</span>'
-        said += f'<span class="note">{escaped(name)}</span>'
     name = escaped(name_of(data, at))
     caption = f'<figcaption>{said}<span class="note">{name}</span></figcaption>'
     return f'<figure class="card">{_picture(data, at)}{caption}</figure>\n'
