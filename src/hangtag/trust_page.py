@@ -39,6 +39,7 @@ def promises_section(kept: Promises, names: Sequence[str], tried: bool) -> str:
         parts.append("<h3>Answering only when sure</h3>" + _right_table(kept))
     if kept.sets:
         parts.append("<h3>Sets of labels</h3>" + _sets_table(kept.sets) + _class_note(kept.sets, names))
+        parts.append(_by_class(kept.sets, names))
     note = (
         "Thresholds and calibration come from pictures held out of training; what you see here was tried on the "
         "pictures judged, which set none of them."
@@ -51,15 +52,15 @@ def promises_section(kept: Promises, names: Sequence[str], tried: bool) -> str:
 
 def stress_section(broken: Stress) -> str:
     """Groups it is weak on, and a table of corruptions."""
-    head = ("pictures gone wrong by", *map(str, STRENGTHS), "not sure when wrong", "called unfamiliar")
+    head = ("pictures gone wrong by", *map(str, STRENGTHS), "off by, points", "not sure when wrong", "unfamiliar")
     rows = [_stress_row(name, broken.at(name)) for name in broken.worst()]
     clean = broken.clean
     body = _slices(broken)
     body += (
         f"<h3>Pictures gone wrong</h3><p>As they are, it is right on {hundred(clean.accuracy)} of 100; over all "
         f"{len(CORRUPTIONS)} ways and {len(STRENGTHS)} strengths, on {hundred(broken.accuracy)}. Darker red: fewer "
-        "right. The last two columns are means over the strengths: a wrong answer should come with &ldquo;not "
-        "sure&rdquo;.</p>"
+        "right. The last three columns are means over the strengths: by how many points probabilities are off, and how "
+        "many of the wrong answers come with &ldquo;not sure&rdquo;, as they should.</p>"
     )
     body += table(head, rows, "wide heat")
     return section("How it breaks", body, f"{broken.images:,} of the judged pictures, corrupted on purpose.")
@@ -119,6 +120,15 @@ def _class_note(sets: Sequence[SetsKept], names: Sequence[str]) -> str:
         f'<p class="note">The promise is about all pictures together. For {listed(low)} of 100, fewer sets than '
         f"{100 * _MAIN:g} of 100 hold the true label; for other classes more do.</p>"
     )
+
+
+def _by_class(sets: Sequence[SetsKept], names: Sequence[str]) -> str:
+    """How often the sets of each class hold its label, for every coverage shown."""
+    rows = [
+        (escaped(name), *(_with_interval(each.classes[number]) for each in sets)) for number, name in enumerate(names)
+    ]
+    head = ("sets that hold the label, of 100", *(f"promised {100 * each.coverage:g}" for each in sets))
+    return table(head, rows, "wide")
 
 
 def _with_interval(share: Share) -> str:
@@ -192,7 +202,8 @@ def _stress_row(name: str, cells: Sequence[Cell]) -> list[str]:
     caught = [cell.caught for cell in cells if cell.caught is not None]
     strange = [cell.unfamiliar for cell in cells if cell.unfamiliar is not None]
     means = [f"{100 * sum(some) / len(some):.0f}" if some else "&ndash;" for some in (caught, strange)]
-    return [escaped(name), *shown, *means]
+    off = sum(cell.ece for cell in cells) / len(cells)
+    return [escaped(name), *shown, f"{100 * off:.0f}", *means]
 
 
 def _slices(broken: Stress) -> str:
