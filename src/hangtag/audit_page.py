@@ -7,9 +7,8 @@ import numpy as np
 from hangtag.audit import KINDS, Audit, Finding
 from hangtag.decisions import name_of
 from hangtag.files import write_text
-from hangtag.images import encode_png
 from hangtag.labelled import LabelledImages
-from hangtag.page import data_uri, document, escaped, section, shrunk, table
+from hangtag.page import document, escaped, section, table, thumbnail
 
 __all__ = ["write_page"]
 
@@ -75,8 +74,4 @@ def _sure(certainty: float) -> str:
 
 
 def _picture(data: LabelledImages, position: int) -> str:
-    image = np.asarray(data.images[position])
-    step = -(-max(image.shape[:2]) // _THUMB)
-    image = shrunk(image, step) if step > 1 else image
-    pixels = " pixels" if max(image.shape[:2]) < _THUMB // 2 else ""
-    return f'<img class="picture{pixels}" alt="" loading="lazy" src="{data_uri(encode_png(image))}">'
+    return thumbnail(np.asarray(data.images[position]), _THUMB)

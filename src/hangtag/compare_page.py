@@ -9,9 +9,8 @@ from hangtag.compare import Comparison
 from hangtag.decisions import name_of
 from hangtag.evaluate import in_percent
 from hangtag.files import write_text
-from hangtag.images import encode_png
 from hangtag.labelled import LabelledImages
-from hangtag.page import data_uri, document, escaped, hundred, section, shrunk, table
+from hangtag.page import document, escaped, hundred, section, table, thumbnail
 
 __all__ = ["write_comparison"]
 
@@ -80,9 +79,4 @@ def _card(found: Comparison, data: LabelledImages, first: Rows, second: Rows, at
 
 def _picture(data: LabelledImages, position: int) -> str:
     image = np.asarray(data.images[position])
-    step = -(-max(image.shape[:2]) // _THUMB)
-    image = shrunk(image, step) if step > 1 else image
-    if image.ndim == 2 and data.spec.background <= _DARK_GROUND:
-        image = 255 - image
-    pixels = " pixels" if max(image.shape[:2]) < _THUMB // 2 else ""
-    return f'<img class="picture{pixels}" alt="" loading="lazy" src="{data_uri(encode_png(image))}">'
+    return thumbnail(image, _THUMB, invert=image.ndim == 2 and data.spec.background <= _DARK_GROUND)

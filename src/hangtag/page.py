@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.images import encode_png
+
 __all__ = [
     "MOST_ROWS",
     "bytes_in_words",
@@ -28,6 +30,7 @@ __all__ = [
     "shrunk",
     "table",
     "text_of",
+    "thumbnail",
     "times",
 ]
 
@@ -155,6 +158,16 @@ def shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     means = sums / sizes.reshape(sizes.shape + (1,) * (image.ndim - 2))
     small: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
     return small
+
+
+def thumbnail(image: NDArray[np.uint8], side: int, alt: str = "", invert: bool = False, lazy: bool = True) -> str:
+    """A picture of at most about `side` pixels a side; small ones show their pixels. `invert`: light becomes dark."""
+    step = -(-max(image.shape[:2]) // side)
+    small = shrunk(image, step) if step > 1 else image
+    small = 255 - small if invert else small
+    pixels = " pixels" if max(small.shape[:2]) < side // 2 else ""
+    later = ' loading="lazy"' if lazy else ""
+    return f'<img class="picture{pixels}" alt="{escaped(alt)}"{later} src="{data_uri(encode_png(small))}">'
 
 
 def data_uri(png: bytes) -> str:

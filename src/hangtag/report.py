@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hangtag.errors import RunError, UsageError
 from hangtag.evaluate import ClassResult, Evaluation, in_percent, wilson
 from hangtag.files import write_text
-from hangtag.images import Images, encode_png
+from hangtag.images import Images
 from hangtag.page import (
     MOST_ROWS,
     bytes_in_words,
@@ -35,8 +35,8 @@ from hangtag.page import (
     right_on,
     seconds_in_words,
     section,
-    shrunk,
     table,
+    thumbnail,
     times,
 )
 from hangtag.promises import Promises
@@ -539,10 +539,4 @@ def _origin(facts: _Facts) -> str:
 
 def _picture(facts: _Facts, index: int) -> str:
     image = np.asarray(facts.images[index])
-    step = -(-max(image.shape[:2]) // _THUMB)
-    if step > 1:
-        image = shrunk(image, step)
-    image = 255 - image if facts.invert else image
-    pixels = " pixels" if max(image.shape[:2]) < _THUMB // 2 else ""
-    alt = escaped(facts.names[facts.labels[index]])
-    return f'<img class="picture{pixels}" alt="{alt}" src="{data_uri(encode_png(image))}">'
+    return thumbnail(image, _THUMB, facts.names[facts.labels[index]], facts.invert, lazy=False)
