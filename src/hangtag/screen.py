@@ -328,9 +328,7 @@ def print_stress(console: Console, found: "Stress") -> None:
     table.add_section()
     for name in found.worst():
         cells = found.at(name)
-        caught = [cell.caught for cell in cells if cell.caught is not None]
-        strange = [cell.unfamiliar for cell in cells if cell.unfamiliar is not None]
-        means = (float(np.mean(some)) if some else None for some in (caught, strange))
+        means = (found.mean(name, what) for what in ("caught", "unfamiliar"))
         table.add_row(name, *(_whole(cell.accuracy) for cell in cells), *map(_whole, means))
     print(
         f"right answers in percent of {found.images:,} pictures, by strength; of the wrong ones, how many were caught "

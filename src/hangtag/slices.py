@@ -36,7 +36,6 @@ class Slice:
         accuracy: on the group, with its 95 % interval (Wilson).
         rest: accuracy on all other pictures.
         q: the false discovery rate at which it is just reported.
-        positions: of its pictures.
     """
 
     by: str

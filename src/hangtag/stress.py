@@ -78,10 +78,14 @@ class Stress:
         """Its cells, weakest first."""
         return [cell for cell in self.cells if cell.corruption == corruption]
 
+    def mean(self, corruption: str, what: str) -> float | None:
+        """Of a number of its cells, over the strengths at which there is one."""
+        known = [value for cell in self.at(corruption) if (value := getattr(cell, what)) is not None]
+        return float(np.mean(known)) if known else None
+
     def worst(self) -> list[str]:
         """Corruptions by mean accuracy, the worst first."""
-        means = {name: float(np.mean([cell.accuracy for cell in self.at(name)])) for name in CORRUPTIONS}
-        return sorted(means, key=lambda name: means[name])
+        return sorted(CORRUPTIONS, key=lambda name: self.mean(name, "accuracy") or 0.0)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

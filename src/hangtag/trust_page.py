@@ -6,7 +6,7 @@ from hangtag.calibration import Calibration
 from hangtag.corruptions import CORRUPTIONS, STRENGTHS
 from hangtag.page import escaped, hundred, listed, section, table
 from hangtag.promises import Promises, SetsKept, Share
-from hangtag.stress import Cell, Stress
+from hangtag.stress import Stress
 
 __all__ = ["promises_section", "stress_section", "trust_tiles"]
 
@@ -53,7 +53,7 @@ def promises_section(kept: Promises, names: Sequence[str], tried: bool) -> str:
 def stress_section(broken: Stress) -> str:
     """Groups it is weak on, and a table of corruptions."""
     head = ("pictures gone wrong by", *map(str, STRENGTHS), "off by, points", "not sure when wrong", "unfamiliar")
-    rows = [_stress_row(name, broken.at(name)) for name in broken.worst()]
+    rows = [_stress_row(name, broken) for name in broken.worst()]
     clean = broken.clean
     body = _slices(broken)
     body += (
@@ -194,16 +194,13 @@ def _y(share: float, bottom: float) -> float:
     return 182 - 170 * (share - bottom) / (1 - bottom)
 
 
-def _stress_row(name: str, cells: Sequence[Cell]) -> list[str]:
+def _stress_row(name: str, broken: Stress) -> list[str]:
     shown = [
         f'<span class="shade" style="--a:{0.9 * (1 - cell.accuracy):.2f}">{100 * cell.accuracy:.0f}</span>'
-        for cell in cells
+        for cell in broken.at(name)
     ]
-    caught = [cell.caught for cell in cells if cell.caught is not None]
-    strange = [cell.unfamiliar for cell in cells if cell.unfamiliar is not None]
-    means = [f"{100 * sum(some) / len(some):.0f}" if some else "&ndash;" for some in (caught, strange)]
-    off = sum(cell.ece for cell in cells) / len(cells)
-    return [escaped(name), *shown, f"{100 * off:.0f}", *means]
+    means = (broken.mean(name, what) for what in ("ece", "caught", "unfamiliar"))
+    return [escaped(name), *shown, *("&ndash;" if mean is None else f"{100 * mean:.0f}" for mean in means)]
 
 
 def _slices(broken: Stress) -> str:
