@@ -11,6 +11,7 @@ from hangtag.classifier import ImageClassifier
 from hangtag.errors import RunError, UsageError
 from hangtag.labelled import LabelledImages
 from hangtag.lifecycle import Judged, Training, judge
+from hangtag.neighbours import FILE
 from hangtag.recipes import Recipe
 from hangtag.runs import Run
 from hangtag.seeds import Seeds, spread
@@ -63,6 +64,7 @@ def test_the_best_by_validation_is_kept_and_the_spread_said(tmp_path: Path) -> N
     assert kept == min(losses, key=lambda number: losses[number])
     top = Run(tmp_path / "run")
     assert top.model.read_bytes() == runs[kept].model.read_bytes()
+    assert (top.path / FILE).read_bytes() == (runs[kept].path / FILE).read_bytes()
     assert (top.config()["status"], top.config()["kept_seed"], top.config()["seeds"]) == ("finished", kept, [4, 5, 6])
     common = top.metrics()["seeds"]
     values = [run.metrics()["accuracy"] for run in runs.values()]

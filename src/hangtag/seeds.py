@@ -21,6 +21,7 @@ from hangtag.errors import RunError, UsageError
 from hangtag.files import write_bytes
 from hangtag.labelled import LabelledImages
 from hangtag.lifecycle import STOPPED, Judged, Training, judge, unfinished_like
+from hangtag.neighbours import FILE
 from hangtag.runs import Lock, Run, new_run, now
 
 __all__ = ["Seeds", "Spread", "spread"]
@@ -128,7 +129,7 @@ class Seeds:
         losses = [_validation_loss(run) for run in runs]
         best = 0 if None in losses else min(range(len(runs)), key=lambda index: losses[index] or 0.0)
         kept = runs[best]
-        for name in _COPIED:
+        for name in (*_COPIED, *([FILE] if (kept.path / FILE).is_file() else [])):
             write_bytes(self.run.path / name, (kept.path / name).read_bytes())
         metrics = kept.metrics()
         metrics["seeds"] = self._in_common(runs, best, losses)
