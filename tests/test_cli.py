@@ -537,6 +537,8 @@ def test_check_fails_with_the_pictures_that_changed(in_trained: Any, trained: Pa
     ("command", "code", "says"),
     [
         (("check", "runs/a", "nowhere"), 1, "nowhere: no such folder"),
+        (("stress", "runs/a", "--group-by", "x"), 2, "--group-by: a run's own data is read as it was"),
+        (("compare", "runs/a", "runs/b", "--size", "9"), 2, "--size: a run's own data is read as it was"),
         (("check", "runs/a", "runs/a/figures"), 1, "holds no expectations"),
         (("check", "runs/a", "drawn"), 2, "label test in drawn"),
         (("predict", "runs/a", "x.png", "--coverage", "1"), 2, "a coverage of 1 cannot be promised"),

@@ -46,7 +46,7 @@ __all__ = ["ImageClassifier", "split_seed_of"]
 
 _IN_MEMORY = 256_000_000  # bytes; images of a larger mapped file are read as training needs them
 _VERIFIED_IMAGES = 1000  # training images on which every exported file is compared with its network
-_MOST_DESCRIBED = 10_000  # training images that say what is familiar; ten times as many change nothing: docs/log.md
+_MOST_DESCRIBED = 10_000  # training images that say what is familiar; seconds, not a share of the training
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types

@@ -489,6 +489,7 @@ def compare(
     from hangtag.predictor import load
     from hangtag.runs import find_run
 
+    _needs_data(what, path, reading)
     runs = find_run(first), find_run(second)
     data = [_read(what, path, reading, load(run.path).spec) if what or path else None for run in runs]
     one, two = (judge(run, theirs) for run, theirs in zip(runs, data, strict=True))
@@ -523,6 +524,7 @@ def stress(
     from hangtag.predictor import load
     from hangtag.runs import find_run
 
+    _needs_data(what, path, reading)
     found = find_run(run)
     predictor = load(found.path)
     given = _read(what, path, reading, predictor.spec) if what or path else None
@@ -928,6 +930,13 @@ def _export(data: "LabelledImages", folder: Path) -> None:
     with screen.byte_progress() as progress:
         paths = export_folder(data, folder, progress)
     print(f"wrote {len(paths):,} pictures under {folder}", file=sys.stderr)
+
+
+def _needs_data(what: str | None, path: Path | None, reading: Reading) -> None:
+    """Raises UsageError where it is said how to read data, but not which."""
+    if what is None and path is None and reading.options():
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in reading.options())
+        raise UsageError(f"{options}: a run's own data is read as it was for the training", "name the data as well")
 
 
 def _columns(data: "LabelledImages", group_by: str | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
 from hangtag.labelled import LabelledImages
 from hangtag.models import NETWORKS, layers, parameter_count
-from hangtag.neighbours import KEPT, write_neighbours
+from hangtag.neighbours import write_neighbours
 from hangtag.predictor import Predictor, load
 from hangtag.promises import promises
 from hangtag.recipes import Recipe
@@ -114,7 +114,6 @@ class Training:
         config = self.config_of(classifier, data, source)
         name = f"{data.name}-{config['recipe']['name']}"
         self.seconds: dict[str, float] = {}
-        self.keeps = KEPT  # training images, small, to explain answers with
         self.from_checkpoint: Checkpoint | None = None
         self.interrupted = False
         self.history: list[Epoch] = []
@@ -170,7 +169,6 @@ class Training:
         )
         training.data = read_again(run)
         training.seconds = {}
-        training.keeps = KEPT
         held = run.lock()
         if held is None:
             raise RunError(f"{run.path}: another process is training here", "wait for it, or name another --out")
@@ -247,8 +245,7 @@ class Training:
             min(classifier.recipe_.batch_size, len(classifier.split_.train)), choose_device(classifier.device),
         )  # fmt: skip
         self.run.write_model(content)
-        if self.keeps:
-            write_neighbours(self.run.path, classifier.neighbours(self.keeps))
+        write_neighbours(self.run.path, classifier.neighbours())
         self._complete(content)
         return judged
 
@@ -381,9 +378,7 @@ def _before_decisions(config: dict[str, Any], part: str) -> LabelledImages | Non
     if "decisions" not in options or part != "test":
         return None
     without = {name: value for name, value in options.items() if name != "decisions"}
-    data = _read(source.get("what") or config["data"]["name"], source.get("path"), without)
-    same = {tuple(config["data"]["class_names"])} if "class_names" in config["data"] else {data.class_names}
-    return data.test if "test" in data.parts and data.class_names in same else None
+    return _read(source.get("what") or config["data"]["name"], source.get("path"), without).test
 
 
 def _note_opened(run: Run) -> None:
