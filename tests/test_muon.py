@@ -40,7 +40,7 @@ def test_a_step_goes_downhill_and_keeps_the_length() -> None:
     first = float(loss().detach())
     for _ in range(50):
         loss().backward()
-        muon.step(1.0)
+        muon.step(torch.tensor(1.0))
 
     assert float(loss().detach()) < 0.3 * first
     assert float(weight.detach().norm()) == pytest.approx(8**0.5, rel=0.05)
@@ -50,7 +50,7 @@ def test_a_step_goes_downhill_and_keeps_the_length() -> None:
 def test_what_it_remembers_can_be_given_to_another() -> None:
     def stepped(muon: Muon, weight: torch.nn.Parameter, seed: int) -> None:
         weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
-        muon.step(0.5)
+        muon.step(torch.tensor(0.5))
 
     one = torch.nn.Parameter(torch.ones(4, 2, 3, 3))
     first = Muon([one], 0.1, 0.9)

@@ -22,6 +22,7 @@ __all__ = ["Batches", "Phase", "mixed_seed", "phases_of", "resized"]
 
 _SMALL_FIRST = ((0.3, 5 / 7), (0.6, 6 / 7))  # until which share of all steps, share of the side; docs/log.md
 _LEAST_SMALL = 16  # pixels; below, nothing is left to see
+_GPU_SHARE = 0.5  # of the free memory; the rest is for the network, what it computes, and its optimizer
 _CHUNK_PIXELS = 1_600_000  # 6 MB once float32: stays in a processor's cache
 
 
@@ -29,7 +30,7 @@ class Batches:
     """The training images of one run.
 
     Args:
-        images: (N, H, W) or (N, H, W, 3) uint8; `Rows` stay in their file, an array is copied to the device.
+        images: (N, H, W) or (N, H, W, 3) uint8; `Rows` stay in their file, an array is copied to the device if it fits.
         labels: (N,) int64.
         recipe: batch size and augmentation.
         seed: decides order and augmentation.
@@ -42,7 +43,7 @@ class Batches:
         self.device = device
         self.file = images if isinstance(images, Rows) else None
         """Images that stay in their file, and of which each chunk is read when its turn comes."""
-        self.images = torch.empty(0) if self.file is not None else torch.from_numpy(np.array(images)).to(device)
+        self.images = torch.empty(0) if self.file is not None else _placed(torch.from_numpy(np.array(images)), device)
         image_pixels = math.prod(images.shape[1:])
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
         self.recipe = recipe
@@ -76,7 +77,7 @@ class Batches:
     def _gathered(self, positions: Tensor) -> Tensor:
         """(M, H, W[, 3]) uint8 on the device."""
         if self.file is None:
-            return self.images.index_select(0, positions)
+            return self.images.index_select(0, positions.to(self.images.device)).to(self.device)
         return torch.from_numpy(self.file[positions.cpu().numpy()]).to(self.device)
 
     def steps_before(self, chunk: int) -> int:
@@ -93,6 +94,13 @@ class Batches:
                 order = torch.randperm(len(self.labels), generator=random)
             self._order = (epoch, order.to(self.device))
         return self._order[1]
+
+
+def _placed(images: Tensor, device: torch.device) -> Tensor:
+    """On the device, or where they are if they would fill more than a share of a GPU's free memory."""
+    if device.type == "cuda" and images.nbytes > _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return images
+    return images.to(device)
 
 
 def flipped(images: Tensor, mirror: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ class Muon:
         self.sums = [torch.zeros_like(weight) for weight in weights]
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
-        """One step at `share` of the largest rate; gradients are given up."""
+    def step(self, share: Tensor) -> None:
+        """One step at `share`, one number, of the largest rate; gradients are given up."""
         for weight, total in zip(self.weights, self.sums, strict=True):
             if weight.grad is None:
                 continue
@@ -39,7 +39,7 @@ class Muon:
             ahead = weight.grad.add(total, alpha=self.momentum)
             turned = orthogonalised(ahead.reshape(len(ahead), -1)).view_as(weight)
             weight.mul_(len(weight) ** 0.5 / weight.norm())
-            weight.add_(turned, alpha=-self.rate * share)
+            weight.sub_(turned * (self.rate * share))
             weight.grad = None
 
     def state(self) -> dict[str, Tensor]:

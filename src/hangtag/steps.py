@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from hangtag.captured import Captured, record_cuda_graph
 from hangtag.dense import CompiledSteps, DenseSteps, dense_layers
 from hangtag.models import WHITE, scale_free
 from hangtag.muon import Muon
@@ -72,7 +73,8 @@ class GenericSteps:
 
     AdamW takes the steps; on weights whose length means nothing, Muon does where the recipe has a rate for it.
 
-    Where recipe and hardware agree, products are made in bfloat16; sums and weights are float32 always.
+    Where recipe and hardware agree, products are made in bfloat16; sums and weights are float32 always. On a CUDA GPU
+    a step is captured once for each size of batch, and replayed.
     """
 
     torch_threads: int | None = None
@@ -101,9 +103,13 @@ class GenericSteps:
                 {"params": matrices, "weight_decay": recipe.weight_decay},
                 {"params": vectors, "weight_decay": 0.0},
             ]
+        self.rate = torch.tensor(recipe.lr_peak, device=device)
+        """Of the step to come; a tensor, so that a captured step reads it anew."""
+        on_cuda = device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
-            groups, lr=recipe.lr_peak, betas=(ADAM_BETA1, recipe.beta2), eps=recipe.adam_epsilon, fused=True
+            groups, self.rate, (ADAM_BETA1, recipe.beta2), recipe.adam_epsilon, fused=True, capturable=on_cuda
         )
+        self._step = Captured(self._take_one, record_cuda_graph) if on_cuda else self._take_one
 
     def state(self) -> dict[str, Tensor]:
         remembered = self.optimizer.state_dict()["state"]
@@ -123,14 +129,20 @@ class GenericSteps:
             laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
             tables.setdefault(int(index), {})[name] = laid_out
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": tables})
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate  # loading made a copy
+        if isinstance(self._step, Captured):
+            self._step.forget()
 
     def take(self, images: Tensor, labels: Tensor, rates: list[float]) -> Tensor:
         batches = zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), rates, strict=True)
-        return torch.cat([self._step(x, y, rate) for x, y, rate in batches])
+        logits = []
+        for x, y, rate in batches:
+            self.rate.fill_(rate)
+            logits.append(self._step(x, y))
+        return torch.cat(logits)
 
-    def _step(self, images: Tensor, y: Tensor, rate: float) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def _take_one(self, images: Tensor, y: Tensor) -> Tensor:
         x = torch.div(images, WHITE)
         # Around each forward pass by itself: inside, the weights' bfloat16 copies are made once and kept.
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bfloat16):
@@ -140,7 +152,7 @@ class GenericSteps:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves some methods untyped
         self.optimizer.step()
-        self.muon.step(rate / self.recipe.lr_peak)
+        self.muon.step(self.rate / self.recipe.lr_peak)
         return logits.detach()
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:

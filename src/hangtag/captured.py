@@ -1,0 +1,75 @@
+"""A function of tensors, recorded once on a GPU and replayed.
+
+A small network's step is some hundred short kernels, and starting each from Python takes longer than running it; a
+CUDA graph (pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) starts all of them at once. It does not know what the
+function does.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Captured", "Function", "record_cuda_graph"]
+
+Function = Callable[..., Tensor]
+"""Of tensors on one device, answering one tensor."""
+
+_WARM_UP = 3  # calls before recording, in which libraries choose their kernels; as PyTorch's notes advise
+
+
+class Captured:
+    """Calls `function` and answers what it answers, from a recording as soon as there is one for inputs of such shapes.
+
+    What the function reads and writes beside its inputs must stay at its place in memory from call to call, and it
+    must not look at values (`.item()`, branches). Where it cannot be recorded, a warning says why, and it is called
+    as ever.
+
+    Args:
+        function: to be called.
+        record: makes a recording from the function and its inputs, without running it.
+    """
+
+    def __init__(self, function: Function, record: Callable[[Function, tuple[Tensor, ...]], Function]) -> None:
+        self.function, self.record = function, record
+        self.recorded: dict[tuple[torch.Size, ...], Function] = {}
+        self.possible = True
+        self._calls: dict[tuple[torch.Size, ...], int] = {}
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        shapes = tuple(each.shape for each in inputs)
+        if shapes in self.recorded:
+            return self.recorded[shapes](*inputs)
+        calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
+        if self.possible and calls > _WARM_UP:
+            try:
+                self.recorded[shapes] = self.record(self.function, inputs)
+            except RuntimeError as error:
+                self.possible = False
+                reason = str(error).splitlines()[0]
+                warnings.warn(f"steps cannot be captured for replay and are taken one by one: {reason}", stacklevel=2)
+            else:
+                return self.recorded[shapes](*inputs)
+        return self.function(*inputs)
+
+    def forget(self) -> None:
+        """What the function uses has moved in memory: record anew."""
+        self.recorded.clear()
+
+
+def record_cuda_graph(function: Function, inputs: tuple[Tensor, ...]) -> Function:
+    """Raises RuntimeError where the function does what a graph cannot hold."""
+    places = tuple(each.clone() for each in inputs)
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        answer = function(*places)
+
+    def replay(*inputs: Tensor) -> Tensor:
+        for place, value in zip(places, inputs, strict=True):
+            place.copy_(value)
+        graph.replay()
+        return answer.clone()
+
+    return replay
