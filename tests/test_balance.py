@@ -66,13 +66,13 @@ def test_weighted_steps_weigh_each_image_by_its_own_class() -> None:
     recipe = replace(FAST, bfloat16=False)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIDE * SIDE, 3))
     weights = torch.tensor([1.0, 2.0, 3.0])
-    steps = steps_for(network, recipe, 8, torch.device("cpu"), weights)
+    steps = steps_for(network, recipe, 8, torch.device("cpu"), weighted=True)
     assert isinstance(steps, GenericSteps)
     logits, labels = torch.randn(8, 3), torch.arange(8) % 3
 
     each = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
 
-    assert float(steps._loss(logits, labels)) == pytest.approx(float((each * weights[labels]).mean()))
+    assert float(steps._loss(logits, labels, weights[labels])) == pytest.approx(float((each * weights[labels]).mean()))
 
 
 @pytest.mark.parametrize("balance", ["auto", "sampling"])

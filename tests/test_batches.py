@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from hangtag.batches import Batches, Phase, erased, flipped, phases_of, resized, shifted
+from hangtag.batches import Batches, Chunk, Phase, erased, flipped, phases_of, resized, shifted
 from hangtag.images import ImageSpec
 from hangtag.models import build
 from hangtag.recipes import find_recipe
@@ -15,12 +15,12 @@ CPU = torch.device("cpu")
 PLAIN = replace(find_recipe("tutorial"), batch_size=8)
 
 
-def chunks(batches: Batches, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return [batches.chunk(epoch, number) for number in range(batches.chunks)]
+def chunks(batches: Batches, epoch: int) -> list[Chunk]:
+    return [batches.chunk(epoch, number) for number in range(batches.chunks(epoch))]
 
 
 def labels_of(batches: Batches, epoch: int) -> list[int]:
-    return [int(label) for _, labels in chunks(batches, epoch) for label in labels]
+    return [int(label) for chunk in chunks(batches, epoch) for label in chunk.labels]
 
 
 def test_every_image_comes_once_an_epoch_with_its_own_label() -> None:
@@ -30,8 +30,8 @@ def test_every_image_comes_once_an_epoch_with_its_own_label() -> None:
 
     pairs = [
         (int(image[0, 0, 0]), int(label))
-        for pixels, chunk in chunks(batches, 1)
-        for image, label in zip(pixels, chunk, strict=True)
+        for chunk in chunks(batches, 1)
+        for image, label in zip(chunk.images, chunk.labels, strict=True)
     ]
 
     assert sorted(pairs) == [(position, position % 3) for position in range(30)]
@@ -55,8 +55,8 @@ def test_a_last_smaller_batch_is_taken_or_left_as_the_recipe_says() -> None:
     taken = Batches(images, labels, PLAIN, 0, CPU)
     left = Batches(images, labels, replace(PLAIN, last_partial_batch=False), 0, CPU)
 
-    assert (taken.steps, len(labels_of(taken, 1))) == (4, 30)
-    assert (left.steps, len(labels_of(left, 1))) == (3, 24)
+    assert (taken.steps(1), len(labels_of(taken, 1))) == (4, 30)
+    assert (left.steps(1), len(labels_of(left, 1))) == (3, 24)
 
 
 def test_a_batch_larger_than_the_data_becomes_the_data() -> None:
@@ -64,7 +64,7 @@ def test_a_batch_larger_than_the_data_becomes_the_data() -> None:
 
     batches = Batches(images, labels, replace(PLAIN, batch_size=100, last_partial_batch=False), 0, CPU)
 
-    assert (batches.steps, batches.batch_size) == (1, 6)
+    assert (batches.steps(1), batches.batch_size) == (1, 6)
 
 
 def test_alternating_flip_shows_each_image_both_ways_in_two_epochs() -> None:
@@ -73,7 +73,7 @@ def test_alternating_flip_shows_each_image_both_ways_in_two_epochs() -> None:
     batches = Batches(images, np.zeros(20, np.int64), replace(PLAIN, flip=True), 0, CPU)
 
     def mirrored(epoch: int) -> int:
-        return sum(int((pixels[:, 0, 0, -1] > 0).sum()) for pixels, _ in chunks(batches, epoch))
+        return sum(int((chunk.images[:, 0, 0, -1] > 0).sum()) for chunk in chunks(batches, epoch))
 
     assert 0 < mirrored(1) < 20
     assert mirrored(1) + mirrored(2) == 20

@@ -135,5 +135,5 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 def test_chunks_of_an_epoch_add_up_to_its_steps() -> None:
     batches = Batches(IMAGES, LABELS, replace(RECIPES["tutorial"], batch_size=8), 0, torch.device("cpu"))
 
-    assert batches.chunks > 2
-    assert [batches.steps_before(0), batches.steps_before(batches.chunks)] == [0, batches.steps]
+    assert batches.chunks(1) > 2
+    assert [batches.steps_before(1, 0), batches.steps_before(1, batches.chunks(1))] == [0, batches.steps(1)]

@@ -2,11 +2,12 @@
 
 Images stay uint8, a quarter of the bytes to move; gathering, flipping and shifting a chunk of some batches at once
 leaves nothing of that to each step. What a chunk holds depends on (seed, epoch, number) alone: any one can be made
-again.
+again. Where the recipe leaves easy images out, also on what `Pruning` knows of them.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +17,34 @@ from torch.nn.functional import interpolate
 from hangtag.balance import balanced_order
 from hangtag.images import Images
 from hangtag.mapped import Rows
+from hangtag.pruning import Pruning
 from hangtag.recipes import Recipe
 
-__all__ = ["Batches", "Phase", "mixed_seed", "phases_of", "resized"]
+__all__ = ["Batches", "Chunk", "Phase", "mixed_seed", "phases_of", "resized"]
 
 _SMALL_FIRST = ((0.3, 5 / 7), (0.6, 6 / 7))  # until which share of all steps, share of the side; docs/log.md
 _LEAST_SMALL = 16  # pixels; below, nothing is left to see
 _GPU_SHARE = 0.5  # of the free memory; the rest is for the network, what it computes, and its optimizer
 _CHUNK_PIXELS = 1_600_000  # 6 MB once float32: stays in a processor's cache
+
+
+class Chunk(NamedTuple):
+    """Some batches in a row; split them by `Batches.batch_size`.
+
+    Attributes:
+        images: (M, C, H, W) uint8.
+        labels: (M,) int64.
+        weights: (M,) float32, how many images each stands for; None: one.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor | None
+
+    def first(self, count: int) -> "Chunk":
+        """Its first images."""
+        weights = None if self.weights is None else self.weights[:count]
+        return Chunk(self.images[:count], self.labels[:count], weights)
 
 
 class Batches:
@@ -51,18 +72,29 @@ class Batches:
         turns = torch.randint(0, 2, (len(labels),), generator=_random(seed, 0))
         self.turns = turns.to(device)  # who is mirrored in even epochs
         self.batch_size = min(recipe.batch_size, len(labels))
-        whole, rest = divmod(len(labels), self.batch_size)
-        self.steps = whole + (1 if rest and recipe.last_partial_batch else 0)
-        """Steps of one epoch."""
+        self.pruning = Pruning(len(labels), recipe) if recipe.kept < 1 and recipe.balance != "sampling" else None
+        """What leaves easy images out; sampling chooses images by itself."""
         self._chunk_steps = max(1, _CHUNK_PIXELS // (image_pixels * self.batch_size))
-        self.chunks = -(-self.steps // self._chunk_steps)
-        """Chunks of one epoch."""
         self._order = (0, torch.empty(0))
 
-    def chunk(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
-        """Chunk `number` (from 0) of an epoch: uint8 images (M, C, H, W), labels (M,); split them by `batch_size`."""
-        length = self._chunk_steps * self.batch_size
-        positions = self._positions(epoch)[: self.steps * self.batch_size][number * length :][:length]
+    def begin(self, epoch: int) -> None:
+        """Before the first chunk of an epoch; not before going on in the middle of one."""
+        if self.pruning is not None:
+            self.pruning.begin(epoch)
+
+    def steps(self, epoch: int) -> int:
+        """Of one epoch, from 1."""
+        left_out = self.pruning.left_out if self.pruning is not None and epoch > 1 else 0
+        whole, rest = divmod(len(self.labels) - left_out, self.batch_size)
+        return max(1, whole + (1 if rest and self.recipe.last_partial_batch else 0))
+
+    def chunks(self, epoch: int) -> int:
+        """Of one epoch, from 1."""
+        return -(-self.steps(epoch) // self._chunk_steps)
+
+    def chunk(self, epoch: int, number: int) -> Chunk:
+        """Chunk `number`, from 0, of an epoch."""
+        positions = self._positions_of(epoch, number)
         chunk = self._gathered(positions)
         chunk = chunk.unsqueeze(1) if chunk.ndim == 3 else chunk.permute(0, 3, 1, 2)
         if self.recipe.flip:
@@ -72,7 +104,13 @@ class Batches:
             chunk = shifted(chunk, self.recipe.shift, random)
         if self.recipe.erase:
             chunk = erased(chunk, self.recipe.erase, random)
-        return chunk, self.labels[positions]
+        weights = self.pruning.weights(positions.cpu()).to(self.device) if self.pruning is not None else None
+        return Chunk(chunk, self.labels[positions], weights)
+
+    def note(self, epoch: int, number: int, losses: Tensor) -> None:
+        """The losses that the images of a chunk had; of its first ones, if there are fewer."""
+        if self.pruning is not None:
+            self.pruning.note(self._positions_of(epoch, number)[: len(losses)].cpu(), losses.cpu())
 
     def _gathered(self, positions: Tensor) -> Tensor:
         """(M, H, W[, 3]) uint8 on the device."""
@@ -80,18 +118,24 @@ class Batches:
             return self.images.index_select(0, positions.to(self.images.device)).to(self.device)
         return torch.from_numpy(self.file[positions.cpu().numpy()]).to(self.device)
 
-    def steps_before(self, chunk: int) -> int:
+    def steps_before(self, epoch: int, chunk: int) -> int:
         """Steps of an epoch before this chunk of it."""
-        return min(self.steps, chunk * self._chunk_steps)
+        return min(self.steps(epoch), chunk * self._chunk_steps)
+
+    def _positions_of(self, epoch: int, number: int) -> Tensor:
+        length = self._chunk_steps * self.batch_size
+        return self._positions(epoch)[: self.steps(epoch) * self.batch_size][number * length :][:length]
 
     def _positions(self, epoch: int) -> Tensor:
-        """All images in the order of an epoch."""
+        """The images of an epoch, in its order."""
         if self._order[0] != epoch:
             random = _random(self.seed, epoch)
             if self.recipe.balance == "sampling":
                 order = balanced_order(self.labels.cpu(), random)
             else:
                 order = torch.randperm(len(self.labels), generator=random)
+            if self.pruning is not None:
+                order = self.pruning.kept(order)
             self._order = (epoch, order.to(self.device))
         return self._order[1]
 

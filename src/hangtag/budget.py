@@ -99,11 +99,11 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
         except HangtagError:  # images too small for it, for example
             continue
         measured[network] = cost.step
-        left = 60 * minutes - (time.perf_counter() - began) - cost.afterwards
+        left = 60 * minutes - (time.perf_counter() - began) - cost.besides
         epochs = min(left / cost.epoch, float(_MOST_EPOCHS))
         if epochs >= max(fewest, 0.1):
             return _plan(recipe, minutes, epochs, cost, time.perf_counter() - began, measured)
-    needed = time.perf_counter() - began + cost.afterwards + 0.1 * cost.epoch
+    needed = time.perf_counter() - began + cost.besides + 0.1 * cost.epoch
     raise UsageError(
         f"--minutes {minutes:g} is too short: reading, checking and judging alone take {needed:.0f} s here",
         f"give at least {1.1 * needed / 60:.2f}",
@@ -112,11 +112,12 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
 
 @dataclass(frozen=True)
 class _Cost:
-    """Seconds of one candidate: a step, an epoch with its validation, and everything after training."""
+    """Seconds of one candidate: a step; an epoch with its validation; what comes besides, after training and in the
+    first epoch, which leaves no image out."""
 
     step: float
     epoch: float
-    afterwards: float
+    besides: float
 
     @classmethod
     def of(cls, recipe: Recipe, data: LabelledImages, device: torch.device, seed: int) -> "_Cost":
@@ -127,16 +128,18 @@ class _Cost:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
         few = split.train[: min(len(split.train), 16 * recipe.batch_size)]
         batches = Batches(train.images[few], train.labels[few], recipe, seed, device)
-        steps = steps_for(network, recipe, batches.batch_size, device)
+        steps = steps_for(network, recipe, batches.batch_size, device, batches.pruning is not None)
         with settings(recipe, steps.torch_threads):
             step = _seconds_per_step(batches, steps, recipe.lr_peak)
             forward = _forward_seconds(network, train.images[: min(512, len(train))])
         whole, rest = divmod(len(split.train), batches.batch_size)
         count = whole + bool(rest and recipe.last_partial_batch)
+        full = _SLOWER * count * step * _mean_area(recipe, network, train.spec)
+        afterwards = _AFTERWARDS + _PASSES * forward * (judged + min(_VERIFIED, len(train)))
         return cls(
             step=step,
-            epoch=_SLOWER * count * step * _mean_area(recipe, network, train.spec) + len(split.validation) * forward,
-            afterwards=_AFTERWARDS + _PASSES * forward * (judged + min(_VERIFIED, len(train))),
+            epoch=full * recipe.kept + len(split.validation) * forward,
+            besides=afterwards + full * (1 - recipe.kept),
         )
 
 
@@ -145,17 +148,16 @@ def _seconds_per_step(batches: Batches, steps: Any, rate: float) -> float:
 
     def timed() -> float:
         began = time.perf_counter()
-        images, labels = batches.chunk(1, 0)
-        images, labels = images[: count * batches.batch_size], labels[: count * batches.batch_size]
+        images, labels, weights = batches.chunk(1, 0).first(count * batches.batch_size)
         taken = -(-len(labels) // batches.batch_size)
-        steps.take(images, labels, [rate] * taken)
+        steps.take(images, labels, [rate] * taken, weights)
         if images.device.type == "cuda":
             torch.cuda.synchronize(images.device)
         return (time.perf_counter() - began) / taken
 
     count = 1
     first = timed()
-    count = max(1, min(batches.steps, int(0.2 * _MEASURED_SECONDS / first)))
+    count = max(1, min(batches.steps(1), int(0.2 * _MEASURED_SECONDS / first)))
     rounds, end = [timed()], time.perf_counter() + _MEASURED_SECONDS
     while len(rounds) < 3 or time.perf_counter() < end:
         rounds.append(timed())
@@ -185,4 +187,4 @@ def _plan(
     whole = max(1, -int(-epochs // 1))
     share = min(1.0, max(0.01, epochs - (whole - 1)))
     chosen = replace(recipe, epochs=whole, last_epoch=round(share, 3))
-    return Plan(chosen, minutes, passed + epochs * cost.epoch + cost.afterwards, epochs, cost.epoch, measured)
+    return Plan(chosen, minutes, passed + epochs * cost.epoch + cost.besides, epochs, cost.epoch, measured)

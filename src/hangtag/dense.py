@@ -43,7 +43,8 @@ class CompiledSteps:
         return _compiled() is not None
 
     @torch.inference_mode()
-    def take(self, images: Tensor, labels: Tensor, rates: list[float]) -> Tensor:
+    def take(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
+        assert weights is None, "here all images count alike"
         whole = len(labels) // self.batch_size
         logits = torch.empty(len(labels), self.layers[-1].out_features)
         images = images.flatten(1).contiguous()
@@ -199,7 +200,8 @@ class DenseSteps:
         self.taken = int(state["taken"])
 
     @torch.inference_mode()
-    def take(self, images: Tensor, labels: Tensor, rates: list[float]) -> Tensor:
+    def take(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
+        assert weights is None, "here all images count alike"
         whole = len(labels) // self.batch_size * self.batch_size
         sizes = [(0, whole, self.batch_size), (whole, len(labels), len(labels) - whole)]
         logits, waiting = [], iter(rates)

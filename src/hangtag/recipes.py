@@ -44,6 +44,9 @@ class Recipe:
         small_first: begin with smaller images, where the network takes any size (Howard, 2018, "progressive resizing").
         flip_averaging: answer with the mean of the logits of a picture and its mirror image; predicting takes twice as
             long. Built into the model file.
+        easy: share of the images, those of the smallest losses, that count as easy; 0: none.
+        easy_skipped: share of the easy ones that each epoch but the first leaves out, the others counting more (Qin et
+            al., 2024, "InfoBatch").
         erase: share of the images in which a random rectangle becomes noise (Zhong et al., 2020, "random erasing").
         validation: share of each class held out to watch, never trained on.
         patience: stop after so many epochs in which the validation loss did not get smaller, and keep the weights from
@@ -75,6 +78,8 @@ class Recipe:
     shift: int = 0
     small_first: bool = False
     flip_averaging: bool = False
+    easy: float = 0.0
+    easy_skipped: float = 0.0
     erase: float = 0.0
     least_steps: int = 0
     validation: float = 0.1
@@ -91,6 +96,8 @@ class Recipe:
             ("batch_size", self.batch_size >= 1, "a batch holds at least 1 image"),
             ("lr_peak", 0 < self.lr_peak < float("inf"), "a learning rate is above 0, mostly below 0.1"),
             ("validation", 0 <= self.validation < 1, "a share is at least 0 and less than 1"),
+            ("easy", 0 <= self.easy < 1, "a share is at least 0 and less than 1"),
+            ("easy_skipped", 0 <= self.easy_skipped < 1, "a share is at least 0 and less than 1"),
             ("erase", 0 <= self.erase <= 1, "a share is from 0 to 1"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "a share is at least 0 and less than 1"),
             ("warm_up", 0 <= self.warm_up <= 1, "a share is from 0 to 1"),
@@ -111,6 +118,11 @@ class Recipe:
                 f"patience={self.patience} needs images held out, and recipe '{self.name}' holds out none",
                 "hold some out: --set validation=0.1",
             )
+
+    @property
+    def kept(self) -> float:
+        """Share of the images that each epoch but the first trains on."""
+        return 1 - self.easy * self.easy_skipped
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -227,14 +239,14 @@ def suited(recipe: Recipe, images: int) -> tuple[Recipe, str]:
     'few images: 24 epochs in batches of 16, not 9 of 256, for enough steps'
     """
     own = RECIPES.get(recipe.name)
-    if own is None or recipe.epochs * (images // recipe.batch_size) >= recipe.least_steps:
+    if own is None or recipe.epochs * (int(recipe.kept * images) // recipe.batch_size) >= recipe.least_steps:
         return recipe, ""
     batch, epochs = recipe.batch_size, recipe.epochs
     if batch == own.batch_size:
         while batch > _LEAST_BATCH and images < _STEPS_PER_EPOCH * batch:
             batch //= 2
     if epochs == own.epochs:
-        epochs = max(epochs, -(-recipe.least_steps // max(1, images // batch)))
+        epochs = max(epochs, -(-recipe.least_steps // max(1, int(recipe.kept * images) // batch)))
         epochs = min(epochs, _MOST_TIMES * recipe.epochs)
     if (batch, epochs) == (recipe.batch_size, recipe.epochs):
         return recipe, ""

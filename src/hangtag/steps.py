@@ -40,13 +40,14 @@ class Steps(Protocol):
         """
         ...
 
-    def take(self, images: Tensor, labels: Tensor, rates: list[float]) -> Tensor:
+    def take(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
         """One step per batch.
 
         Args:
             images: (M, C, H, W) uint8, whole batches one after the other, the last one maybe smaller.
             labels: (M,) int64.
             rates: learning rate of each step.
+            weights: (M,) float32, how much each image counts; None: all alike. Only for steps made for it.
 
         Returns:
             (M, K) logits, each batch's from before its own step.
@@ -55,17 +56,17 @@ class Steps(Protocol):
 
 
 def steps_for(
-    network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device, class_weights: Tensor | None = None
+    network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device, weighted: bool = False
 ) -> Steps:
     """The fastest steps that can train this network by this recipe.
 
     Args:
-        class_weights: (K,), how much an image of each class counts; None: all alike.
+        weighted: images will not count alike.
     """
-    plain = not (recipe.weight_decay or recipe.label_smoothing or recipe.bfloat16 or class_weights is not None)
+    plain = not (recipe.weight_decay or recipe.label_smoothing or recipe.bfloat16 or weighted)
     if plain and device.type == "cpu" and dense_layers(network):
         return (CompiledSteps if CompiledSteps.possible() else DenseSteps)(network, recipe, batch_size)
-    return GenericSteps(network, recipe, batch_size, device, class_weights)
+    return GenericSteps(network, recipe, batch_size, device)
 
 
 class GenericSteps:
@@ -85,12 +86,10 @@ class GenericSteps:
         recipe: Recipe,
         batch_size: int,
         device: torch.device,
-        class_weights: Tensor | None = None,
     ) -> None:
         self.network, self.recipe, self.batch_size = network, recipe, batch_size
         self.device_type = device.type
         self.bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
-        self.class_weights = None if class_weights is None else class_weights.to(device)
         turned = scale_free(network) if recipe.muon_lr else []
         self.muon = Muon(turned, recipe.muon_lr, recipe.muon_momentum)
         theirs = {id(weight) for weight in turned}
@@ -134,34 +133,33 @@ class GenericSteps:
         if isinstance(self._step, Captured):
             self._step.forget()
 
-    def take(self, images: Tensor, labels: Tensor, rates: list[float]) -> Tensor:
-        batches = zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), rates, strict=True)
+    def take(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
+        arrays = (images, labels) if weights is None else (images, labels, weights)
         logits = []
-        for x, y, rate in batches:
+        for *batch, rate in zip(*(torch.split(array, self.batch_size) for array in arrays), rates, strict=True):
             self.rate.fill_(rate)
-            logits.append(self._step(x, y))
+            logits.append(self._step(*batch))
         return torch.cat(logits)
 
-    def _take_one(self, images: Tensor, y: Tensor) -> Tensor:
+    def _take_one(self, images: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         x = torch.div(images, WHITE)
         # Around each forward pass by itself: inside, the weights' bfloat16 copies are made once and kept.
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bfloat16):
             logits: Tensor = self.network(x)
         logits = logits.float()
-        loss = self._loss(logits, y)
+        loss = self._loss(logits, y, weights)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves some methods untyped
         self.optimizer.step()
         self.muon.step(self.rate / self.recipe.lr_peak)
         return logits.detach()
 
-    def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
         smoothing = self.recipe.label_smoothing
-        if self.class_weights is None:
+        if weights is None:
             return cross_entropy(logits, y, label_smoothing=smoothing)
-        # PyTorch's own weights would weigh the smoothed part by every class's weight, not by the image's own.
         each = cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
-        return (each * self.class_weights[y]).mean()
+        return (each * weights).mean()
 
 
 def has_bfloat16(device_type: str) -> bool:

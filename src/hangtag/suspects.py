@@ -77,7 +77,7 @@ def suspect_labels(
             continue
         network = build("cnn", data.spec, classes, seed + number)
         recipe = replace(find_recipe("fast"), epochs=_EPOCHS, least_steps=_LEAST_STEPS, validation=0.0)
-        recipe = replace(suited(recipe, len(learned))[0], flip_averaging=False)
+        recipe = replace(suited(recipe, len(learned))[0], easy=0.0, flip_averaging=False)
         for epoch in train(network, data.images[learned], data.labels[learned], recipe, seed + number, device=where):
             if progress:
                 in_all = _FOLDS * recipe.epochs * epoch.steps

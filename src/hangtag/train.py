@@ -25,8 +25,9 @@ from hangtag.errors import DivergedError, ModelError, RunError, UsageError
 from hangtag.images import Images
 from hangtag.mapped import Rows
 from hangtag.models import logits_of
+from hangtag.pruning import Pruning
 from hangtag.recipes import Recipe
-from hangtag.steps import Steps, steps_for
+from hangtag.steps import Steps, has_bfloat16, steps_for
 
 __all__ = ["Epoch", "choose_device", "learning_rate", "train"]
 
@@ -112,22 +113,22 @@ def train(
     _make_ready(network, recipe, device)
     with _enough_memory(recipe.batch_size):
         batches = Batches(images, labels, recipe, seed, device)
-    weights = class_weights(np.bincount(labels)) if recipe.balance == "weights" else None
-    steps = steps_for(network, recipe, batches.batch_size, device, weights)
+    by_class = class_weights(np.bincount(labels)).to(device) if recipe.balance == "weights" else None
+    steps = steps_for(network, recipe, batches.batch_size, device, bool(by_class is not None or batches.pruning))
     phases = phases_of(recipe, network, *images.shape[1:3])
-    last_steps = max(1, round(recipe.last_epoch * batches.steps))
-    total = (recipe.epochs - 1) * batches.steps + last_steps
+    steps_of = _steps_of(recipe, batches)
     good, best = _LastGood(), _Best(recipe.patience)
-    at = _go_on(resume, network, steps, best) if resume is not None else _Position(1, 0, 0.0, 0, 0, 0.0)
-    taken = (at.epoch - 1) * batches.steps + min(batches.steps, batches.steps_before(at.chunk))
+    at = _Position(1, 0) if resume is None else _go_on(resume, network, steps, best, batches.pruning)
+    taken, total = sum(steps_of[: at.epoch - 1]) + batches.steps_before(at.epoch, at.chunk), sum(steps_of)
     for number in range(at.epoch, recipe.epochs + 1):
         began = reported = time.perf_counter() - at.seconds
         good.look(network, number - 1)
         sums = _Sums(recipe.label_smoothing, at.images, at.hits, at.loss)
-        of = batches.steps if number < recipe.epochs else last_steps
-        step = first = min(of, batches.steps_before(at.chunk))
-        stopped = False
-        for chunk in range(at.chunk, batches.chunks):
+        of, stopped = steps_of[number - 1], False
+        step = first = min(of, batches.steps_before(number, at.chunk))
+        if not at.chunk:
+            batches.begin(number)
+        for chunk in range(at.chunk, batches.chunks(number)):
             if step >= of:
                 break
             with (
@@ -135,19 +136,19 @@ def train(
                 settings(recipe, steps.torch_threads),
                 _enough_memory(batches.batch_size),
             ):
-                most = (of - step) * batches.batch_size
-                images_, labels_ = (part[:most] for part in batches.chunk(number, chunk))
+                images_, labels_, stands_for = batches.chunk(number, chunk).first((of - step) * batches.batch_size)
                 images_ = resized(images_, next(phase.size for phase in phases if taken <= phase.until * total))
                 count = math.ceil(len(labels_) / batches.batch_size)
                 rates = [learning_rate(recipe, (taken + ahead) / total) for ahead in range(count)]
-                sums.add(steps.take(images_, labels_, rates), labels_)
+                logits = steps.take(images_, labels_, rates, _weights(labels_, by_class, stands_for))
+                batches.note(number, chunk, sums.add(logits, labels_, stands_for))
             step, taken = step + count, taken + count
             if not math.isfinite(sums.loss):
                 raise _diverged(recipe, f"epoch {number}, step {step}", good.bring_back(network))
             stopped = stop()
             if keeper is not None and (stopped or keeper.due()):
                 here = _Position(number, chunk + 1, time.perf_counter() - began, sums.images, sums.hits, sums.loss)
-                keeper.save(partial(_checkpoint, network, steps, best, here))
+                keeper.save(partial(_checkpoint, network, steps, best, batches.pruning, here))
             if stopped:
                 break
             if time.perf_counter() - reported > _REPORT_SECONDS:
@@ -156,7 +157,7 @@ def train(
                 yield Epoch(number, recipe.epochs, step, of, *sums.means(), rate, reported - began)
         trained = time.perf_counter() - began - at.seconds
         with _enough_memory(batches.batch_size):
-            val_loss, val_accuracy = _judge(network, validation)
+            val_loss, val_accuracy = _judge(network, recipe, device, validation)
         best.look(network, number, val_loss)
         over = stopped or best.enough or number == recipe.epochs
         kept = best.bring_back(network) if over else None
@@ -166,7 +167,7 @@ def train(
         )  # fmt: skip
         if over:
             return
-        at = _Position(number + 1, 0, 0.0, 0, 0, 0.0)
+        at = _Position(number + 1, 0)
 
 
 def _make_ready(network: nn.Module, recipe: Recipe, device: torch.device) -> None:
@@ -174,6 +175,12 @@ def _make_ready(network: nn.Module, recipe: Recipe, device: torch.device) -> Non
     network.train()
     with settings(recipe, None):
         torch.ones(1 << 20).sum()  # worker threads take these settings over when they start, at the first large sum
+
+
+def _steps_of(recipe: Recipe, batches: Batches) -> list[int]:
+    """Steps of each epoch."""
+    *steps, last = (batches.steps(number) for number in range(1, recipe.epochs + 1))
+    return [*steps, max(1, round(recipe.last_epoch * last))]
 
 
 def learning_rate(recipe: Recipe, done: float) -> float:
@@ -213,23 +220,26 @@ class _Position:
 
     epoch: int
     chunk: int
-    seconds: float
-    images: int
-    hits: int
-    loss: float
+    seconds: float = 0.0
+    images: float = 0
+    hits: float = 0
+    loss: float = 0.0
 
 
-def _checkpoint(network: nn.Module, steps: Steps, best: "_Best", position: _Position) -> Checkpoint:
+def _checkpoint(
+    network: nn.Module, steps: Steps, best: "_Best", pruning: Pruning | None, position: _Position
+) -> Checkpoint:
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"steps.{name}": value for name, value in steps.state().items()}
     tensors |= {f"best.{name}": value for name, value in best.state.items()}
+    tensors |= {f"pruning.{name}": value for name, value in (pruning.state() if pruning else {}).items()}
     facts = {"steps": type(steps).__name__, "position": asdict(position), "best": best.facts()}
     return Checkpoint(tensors, facts)
 
 
-def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps, best: "_Best") -> _Position:
-    """Put network and steps where they were."""
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "steps": {}, "best": {}}
+def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps, best: "_Best", pruning: Pruning | None) -> _Position:
+    """Put network, steps and what is known of the images where they were."""
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "steps": {}, "best": {}, "pruning": {}}
     for key, value in saved.tensors.items():
         part, _, name = key.partition(".")
         parts[part][name] = value
@@ -239,6 +249,8 @@ def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps, best: "_Best") -
         network.load_state_dict(parts["network"])
         steps.set_state(parts["steps"])
         best.set_state(parts["best"], saved.facts["best"])
+        if pruning is not None:
+            pruning.set_state(parts["pruning"])
         return _Position(**saved.facts["position"])
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise RunError(
@@ -308,18 +320,34 @@ class _Best:
 
 
 class _Sums:
-    """Loss and hits of an epoch so far."""
+    """Loss and hits of an epoch so far, of all its images, those included for which others stand."""
 
-    def __init__(self, label_smoothing: float, images: int, hits: int, loss: float) -> None:
+    def __init__(self, label_smoothing: float, images: float, hits: float, loss: float) -> None:
         self.label_smoothing, self.images, self.hits, self.loss = label_smoothing, images, hits, loss
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        self.images += len(labels)
-        self.loss += float(cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing))
-        self.hits += int((logits.argmax(1) == labels).sum())
+    def add(self, logits: Tensor, labels: Tensor, stands_for: Tensor | None) -> Tensor:
+        """Returns the loss (M,) of each image."""
+        losses = cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        hits = logits.argmax(1) == labels
+        if stands_for is None:
+            counts = torch.stack((losses.sum(), hits.sum()))
+            self.images += len(labels)
+        else:
+            counts = torch.stack((losses @ stands_for, hits.float() @ stands_for))
+            self.images += float(stands_for.sum())
+        loss, right = counts.tolist()
+        self.loss, self.hits = self.loss + loss, self.hits + right
+        return losses
 
     def means(self) -> tuple[float, float]:
         return self.loss / self.images, self.hits / self.images
+
+
+def _weights(labels: Tensor, by_class: Tensor | None, stands_for: Tensor | None) -> Tensor | None:
+    """(M,), how much each image counts in its step; None: all alike."""
+    if by_class is None:
+        return stands_for
+    return by_class[labels] if stands_for is None else by_class[labels] * stands_for
 
 
 @contextmanager
@@ -372,9 +400,16 @@ def settings(recipe: Recipe, threads: int | None) -> Iterator[None]:
 
 
 def _judge(
-    network: nn.Module, validation: tuple[Images | Rows, NDArray[np.int64]] | None
+    network: nn.Module,
+    recipe: Recipe,
+    device: torch.device,
+    validation: tuple[Images | Rows, NDArray[np.int64]] | None,
 ) -> tuple[float | None, float | None]:
+    """Loss and accuracy on the held-out images, with products as in training: they tell how it goes, no more."""
     if validation is None or not len(validation[1]):
         return None, None
-    logits, labels = logits_of(network, validation[0]), torch.from_numpy(validation[1])
+    bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        logits = logits_of(network, validation[0])
+    labels = torch.from_numpy(validation[1])
     return float(cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())
