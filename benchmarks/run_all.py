@@ -19,8 +19,8 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 README = HERE.parent / "README.md"
 NAMES = (
-    "start_up", "epoch_speed", "time_to_accuracy", "tutorial_parity", "fast_recipe", "streaming", "reading",
-    "near_duplicates", "planted_labels", "mutated_pictures", "trust", "trust_cost",
+    "start_up", "epoch_speed", "time_to_accuracy", "tutorial_parity", "fast_recipe", "accurate_recipe", "streaming",
+    "reading", "near_duplicates", "planted_labels", "mutated_pictures", "trust", "trust_cost",
 )  # fmt: skip
 
 

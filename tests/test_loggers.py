@@ -39,6 +39,7 @@ def test_finished_epochs_reach_tensorboard(tmp_path: Path) -> None:
     assert str(tmp_path / "tensorboard") in logger.where
 
 
+@pytest.mark.filterwarnings("ignore")  # MLflow's own libraries warn each other
 def test_finished_epochs_reach_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     import numpy as np
