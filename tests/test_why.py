@@ -1,5 +1,6 @@
 """why.py and neighbours.py: the evidence lies where the mark is, and the pictures most alike are of its class."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ def corners(count: int = 240) -> LabelledImages:
 @pytest.fixture(scope="module", params=["cnn-small", "mlp"])
 def trained(request: pytest.FixtureRequest) -> ImageClassifier:
     recipe = find_recipe("fast", network=request.param, epochs=4, batch_size=16)
+    recipe = replace(recipe, flip=False)  # two of the corners mirror each other
     return ImageClassifier(recipe=recipe).fit(corners())
 
 

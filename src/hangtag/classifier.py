@@ -246,7 +246,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     @property
     def shipped_(self) -> nn.Module:
         """What the model file computes: the trained network, averaged over mirror images where the recipe says so."""
-        return FlipAveraged(self.network_) if self.recipe_.flip_averaging else self.network_
+        return FlipAveraged(self.network_) if self.recipe_.averages_mirror_images else self.network_
 
     @property
     def training_accuracy_(self) -> float | None:

@@ -43,7 +43,7 @@ class Recipe:
         shift: move images by up to this many pixels in both directions.
         small_first: begin with smaller images, where the network takes any size (Howard, 2018, "progressive resizing").
         flip_averaging: answer with the mean of the logits of a picture and its mirror image; predicting takes twice as
-            long. Built into the model file.
+            long. Built into the model file; only together with `flip`.
         easy: share of the images, those of the smallest losses, that count as easy; 0: none.
         easy_skipped: share of the easy ones that each epoch but the first leaves out, the others counting more (Qin et
             al., 2024, "InfoBatch").
@@ -118,6 +118,11 @@ class Recipe:
                 f"patience={self.patience} needs images held out, and recipe '{self.name}' holds out none",
                 "hold some out: --set validation=0.1",
             )
+
+    @property
+    def averages_mirror_images(self) -> bool:
+        """Where mirror images are other things, as with letters, flip=no turns both off."""
+        return self.flip and self.flip_averaging
 
     @property
     def kept(self) -> float:
