@@ -153,6 +153,7 @@ def reason_kind(reason: str) -> str:
         ("cannot be read", "cannot be read"),
         ("no picture", "no picture"),
         ("no agreed meaning", "pixels without a meaning"),
+        ("a HEIC picture", "HEIC (pip install 'hangtag[heic]')"),
     ):
         if sign in reason:
             return kind

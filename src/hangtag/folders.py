@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from hangtag.errors import DataError, UsageError
 
-__all__ = ["PARTS", "Choose", "Layout", "is_picture_name", "layout_of", "natural"]
+__all__ = ["PARTS", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "natural"]
 
 PARTS = {
     "train": "train", "training": "train", "trainset": "train",
@@ -19,6 +19,11 @@ PARTS = {
 }  # fmt: skip
 """Names of folders, columns' values and files that mean a part, in small letters."""
 
+PICTURE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".heic", ".heif",
+)  # fmt: skip
+"""Endings by which names are known to be pictures', in small letters; a picture may have any other name, too."""
+
 Choose: TypeAlias = Callable[[str, Sequence[tuple[str, str]]], str]
 """Asked (question, ((answer, what it means), ...)), returns one of the answers, or raises."""
 
@@ -26,7 +31,7 @@ _NOT_PICTURES = {
     "txt", "csv", "tsv", "json", "jsonl", "md", "rst", "xml", "yaml", "yml", "toml", "ini", "cfg", "py", "ipynb", "js",
     "html", "htm", "css", "pdf", "doc", "docx", "xls", "xlsx", "log", "db", "sqlite", "npy", "npz", "pkl", "pt", "pth",
     "onnx", "h5", "mat", "parquet", "mp4", "avi", "mov", "mkv", "mp3", "wav", "sh", "exe", "lnk", "url", "sha256",
-    "md5", "zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "7z", "rar",
+    "md5", "aae", "xmp", "zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "7z", "rar",
 }  # fmt: skip
 
 

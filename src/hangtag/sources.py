@@ -28,7 +28,7 @@ from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT
 from hangtag.decoding import Decoded, Pool
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.files import user_path, write_text
-from hangtag.folders import Choose, natural
+from hangtag.folders import PICTURE_ENDINGS, Choose, natural
 from hangtag.gather import (
     Asked,
     Gathered,
@@ -39,7 +39,7 @@ from hangtag.gather import (
     from_table,
     refuse,
 )
-from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
+from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels, reads_heic
 from hangtag.labelled import LabelledImages, amount, from_arrays
 from hangtag.sizing import Sizer
 from hangtag.tables import read_table, table_of_frame
@@ -230,7 +230,7 @@ def _of_whole_folder(
         return _of_idx(path, size, progress)
     container, listing = folder_listing(path, scanned)
     parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
-    pictures = any("/" in entry.name and entry.name.lower().endswith(_PICTURE_ENDINGS) for entry in listing.entries)
+    pictures = any("/" in entry.name and entry.name.lower().endswith(PICTURE_ENDINGS) for entry in listing.entries)
     if parquet and not pictures:
         return _of_table(parquet, path, asked, size, progress)
     tables = [file for file in files if file.suffix.lower() in _TABLES and file.stem.lower() in _TABLE_NAMES]
@@ -241,7 +241,6 @@ def _of_whole_folder(
     return _listed(container, listing, path, "", asked, size, progress)
 
 
-_PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm")
 _TABLE_NAMES = ("labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "images")
 
 
@@ -371,7 +370,10 @@ def _tabled(gathered: Gathered, origin: str, asked: Asked, size: _Size, progress
 
 
 def _key(*parts: object) -> str:
-    return hashlib.sha256(repr((cache.VERSION, *parts)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    """A name for an entry of the cache; another one where other pictures can be read."""
+    return hashlib.sha256(repr((cache.VERSION, reads_heic(), *parts)).encode("utf-8", "surrogateescape")).hexdigest()[
+        :32
+    ]
 
 
 def _decoded(

@@ -14,14 +14,13 @@ from typing import Any
 
 from hangtag.containers import Container, Folder, ParquetColumn, Skipped, need_pyarrow
 from hangtag.errors import DataError, UnknownName
-from hangtag.folders import PARTS, Choose
+from hangtag.folders import PARTS, PICTURE_ENDINGS, Choose
 
 __all__ = ["Columns", "Found", "Table", "find_columns", "label_names", "paths_of", "read_table", "table_of_frame"]
 
 _LABELS = ("label", "labels", "class", "class_name", "classname", "label_name", "category", "target", "species", "y")
 _IMAGES = ("image", "img", "picture", "photo", "path", "file", "filename", "file_name", "image_path", "filepath", "x")
 _PARTS = ("split", "part", "set", "subset", "partition", "usage", "fold_name")
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".heic")
 _LOOKED_AT = 200  # rows
 _MOSTLY = 0.9
 _MOST_CLASSES = 1000  # a column of more different values is no label, unless it is named
@@ -351,7 +350,7 @@ def _holds_pictures(table: Table, name: str) -> bool:
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) < len(values):
         return False
-    by_name = sum(text.lower().endswith(_ENDINGS) for text in texts)
+    by_name = sum(text.lower().endswith(PICTURE_ENDINGS) for text in texts)
     if by_name >= _MOSTLY * len(texts):
         return True
     ending = _missing_ending(table.root, texts)
@@ -389,7 +388,7 @@ def _missing_ending(root: str, values: Sequence[Any]) -> str:
     first = next((value for value in values if isinstance(value, str) and value), None)
     if first is None or _stat(os.path.join(root, first)) is not None:  # noqa: PTH118
         return ""
-    for ending in _ENDINGS:
+    for ending in PICTURE_ENDINGS:
         for written in (ending, ending.upper()):
             if _stat(os.path.join(root, first + written)) is not None:  # noqa: PTH118
                 return written
