@@ -329,7 +329,7 @@ def test_a_cmyk_jpeg_is_read_as_colour() -> None:
 
 
 PNG_FILE, JPEG_FILE = (file_of(Image.fromarray(np.tile(RGB, (4, 4, 1))), kind) for kind in ("PNG", "JPEG"))
-KNOWN = "known formats: PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, PPM and HEIC; the name's ending does not matter, the content does"
+KNOWN = f"known formats: {', '.join(FORMATS)} and HEIC; the name's ending does not matter, the content does"
 TOO_LARGE = "pixels, over the limit of 80,000,000"
 
 

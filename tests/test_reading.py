@@ -281,7 +281,8 @@ print(len(data), *data.notes, *(each.reason for each in data.skipped), sep="; ")
     )  # fmt: skip
 
     assert done.stdout == (
-        "2; set aside 1 file: 1 HEIC (pip install 'hangtag[heic]'); a HEIC picture, and hangtag[heic] is not installed\n"
+        "2; set aside 1 file: 1 HEIC (pip install 'hangtag[heic]'); "
+        "a HEIC picture, and hangtag[heic] is not installed\n"
     )
     assert sorted(read(root).names) == ["a/1.png", "a/IMG_1.HEIC", "b/2.png"]
 
