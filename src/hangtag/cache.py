@@ -34,6 +34,7 @@ __all__ = [
     "Pictures",
     "building",
     "clear",
+    "drop",
     "entries",
     "groups_kept",
     "keep",
@@ -139,6 +140,11 @@ def open_pictures(key: str) -> Pictures | None:
         os.utime(folder)
     names = KeptNames(folder / "names.json", len(labels))
     return Pictures(images, facts, labels, parts, groups, names, said, skipped)
+
+
+def drop(key: str) -> None:
+    """Delete an entry that is no longer true."""
+    shutil.rmtree(cache_home(_PICTURES) / key, ignore_errors=True)
 
 
 @contextmanager

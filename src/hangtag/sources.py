@@ -5,6 +5,7 @@ of picture files takes one way: gathered, decoded once into the cache, mapped fr
 """
 
 import csv
+import difflib
 import hashlib
 import io
 import json
@@ -21,10 +22,10 @@ from numpy.typing import NDArray
 from hangtag import cache, datasets
 from hangtag.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
 from hangtag.cache import Pictures
-from hangtag.containers import Container, Listing, Scan, Skipped, scan
+from hangtag.containers import FAILING, Container, Folder, Listing, Scan, Skipped, scan
 from hangtag.datasets import Progress
 from hangtag.decisions import apply_decisions
-from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT
+from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT, UNREAD
 from hangtag.decoding import Decoded, Pool
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.files import user_path, write_text
@@ -202,19 +203,31 @@ def _of_path(path: Path, said: str, asked: Asked, size: _Size, progress: Progres
             raise DataError(f"{path}: the folder is empty", "a folder for each class, with its pictures")
     except PermissionError:
         raise DataError(f"{path}: may not be read", "check the permissions") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in FAILING:
+            raise DataError(
+                f"{path}: the disk or network fails: {error.strerror}", "is it plugged in, mounted, reachable?"
+            ) from None
         is_folder = is_file = False
     if is_folder:
         return _of_folder(path, asked, size, progress)
     if is_file:
         return _of_file(path, asked, size, progress)
+    if "/" in said and path.parent.is_dir():
+        raise _no_such_file(path)
     raise UnknownName.among("data set", said, datasets.NAMED, ", or a folder, archive or table of your own")
+
+
+def _no_such_file(path: Path) -> UnknownName:
+    near = difflib.get_close_matches(path.name, [each.name for each in path.parent.iterdir()], n=1)
+    offer = f"did you mean '{path.parent / near[0]}'?" if near else "check the spelling and the folder you are in"
+    return UnknownName(f"{path}: no such file or folder", offer)
 
 
 def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     scanned = scan(str(path))
     alias = _key(str(path.resolve()), scanned.digest, asked.said(), size) if scanned else None
-    if alias is not None and (known := cache.remembered(alias)) and (kept := cache.open_pictures(known)):
+    if alias is not None and (known := cache.remembered(alias)) and (kept := _kept(known, Folder(str(path)))):
         return _opened(kept)
     data = _of_whole_folder(path, scanned, asked, size, progress)
     if alias is not None and isinstance(data.names, cache.KeptNames):
@@ -353,7 +366,7 @@ def _listed(
 ) -> LabelledImages:
     """Pictures in folders; what was understood of exactly these before is not thought about again."""
     key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
-    found = cache.open_pictures(key)
+    found = _kept(key, container)
     if found is None:
         with Pool([container]) as pool:
             return _decoded(pool, from_listing(container, listing, path, asked, kind), str(path), key, size, progress)
@@ -362,11 +375,21 @@ def _listed(
 
 def _tabled(gathered: Gathered, origin: str, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     key = _key(origin, gathered.digest, gathered.labels, gathered.parts, gathered.groups, asked.said(), size)
-    found = cache.open_pictures(key)
+    found = _kept(key, gathered.containers[0])
     if found is None:
         with Pool(gathered.containers) as pool:
             return _decoded(pool, gathered, origin, key, size, progress)
     return _opened(found)
+
+
+def _kept(key: str, container: Container) -> Pictures | None:
+    """The entry, unless a picture is missing from it that could not be read then and can be now."""
+    found = cache.open_pictures(key)
+    unread = [each.name for each in found.skipped if each.kind in UNREAD] if found is not None else []
+    if unread and (not isinstance(container, Folder) or any(map(container.gives, unread))):
+        cache.drop(key)
+        return None
+    return found
 
 
 def _key(*parts: object) -> str:
