@@ -23,6 +23,7 @@ from hangtag.labelled import LabelledImages
 from hangtag.sizing import Sizer
 from hangtag.sources import read, write_skipped
 from pictures import HAS_HEIC, encoded, kinds, needs_heic, photo, write_folder, write_forms
+from toys import idx_files
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,40 @@ def test_nested_folders_can_be_read_in_two_ways(tmp_path: Path) -> None:
     assert "the 2 folders at the top: cats, dogs" in str(error) and "the 4 innermost folders" in str(error)
     assert len(asked) == 1 and chosen.class_names == ("cats/kit", "cats/tom", "dogs/bo", "dogs/rex")
     assert read(root, classes="top").class_names == ("cats", "dogs")
+
+
+def test_folders_that_are_parts_are_no_classes(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", "train/1.png", "test/2.png")
+
+    assert "its folders are parts (test, train), and no class folders are in them" in str(refused(root))
+
+
+def test_options_that_mean_nothing_for_this_form_are_refused(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", "a/1.png", "b/2.png")
+    (root / "t.csv").write_text("file,label\na/1.png,a\nb/2.png,b\n")
+    np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8), np.uint8), labels=[0, 1, 0, 1])
+
+    assert "--label-column x means nothing here (it is for a table" in str(refused(root, label_column="x"))
+    assert "--classes top means nothing here" in str(refused(root / "t.csv", classes="top"))
+    assert "--group-by x means nothing here" in str(refused(tmp_path / "a.npz", group_by="x"))
+    assert "--root . means nothing here" in str(refused("digits", root="."))
+
+
+def test_an_archive_is_called_as_its_file_without_endings(forms: dict[str, Path]) -> None:
+    assert {read(forms[form]).name for form in ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")} == {"a"}
+
+
+def test_idx_files_of_ones_own_may_have_the_names_of_a_public_set(tmp_path: Path) -> None:
+    images, labels = np.stack([photo(number, 12, 12)[..., 0] for number in range(8)]), np.arange(8) % 2
+    for name, content in idx_files(images, labels, train=6).items():
+        (tmp_path / name).write_bytes(content)
+
+    data = read(tmp_path)
+
+    assert ({name: len(data.part(name)) for name in data.parts}, data.class_names) == (
+        {"train": 6, "test": 2},
+        ("0", "1"),
+    )
 
 
 def test_junk_is_no_class(tmp_path: Path) -> None:
@@ -444,6 +479,45 @@ def test_columns_can_be_named_and_parts_come_from_a_column(tmp_path: Path) -> No
     assert {name: len(data.part(name)) for name in data.parts} == {"train": 2, "validation": 1, "test": 1}
     assert data.class_names == ("x", "y")
     assert isinstance(refused(root / "a.csv", label_column="clas"), UnknownName)
+
+
+def test_a_table_may_lack_its_header(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", "1.png", "2.png", "3.png", "4.png")
+    (root / "a.csv").write_text("1.png,a\n2.png,b\n3.png,b\n4.png,a\n")
+
+    data = read(root / "a.csv")
+
+    assert (len(data), data.class_names, data.labels.tolist()) == (4, ("a", "b"), [0, 1, 1, 0])
+
+
+def test_pictures_may_lie_in_a_folder_beside_the_table(tmp_path: Path) -> None:
+    one = tree(tmp_path / "one", "images/1.png", "images/2.png")
+    own = tree(tmp_path / "own", "train/1.png", "train/2.png", "test/1.png")
+    both = tree(tmp_path / "both", "left/1.png", "left/2.png", "right/1.png")
+    for root in (one, own, both):
+        (root / "train.csv").write_text("id,label\n1,a\n2,b\n")
+
+    assert read(one).names[0] == read(one / "train.csv").names[0] == "1.png"
+    assert read(own / "train.csv").fingerprint == read(own).fingerprint == read(one).fingerprint
+    assert "no column holds pictures" in str(refused(both / "train.csv"))
+    assert read(both / "train.csv", root=both / "left").fingerprint == read(one).fingerprint
+
+
+def test_a_folder_with_two_tables_is_asked_about(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", "images/1.png", "images/2.png")
+    for name in ("labels.csv", "metadata.csv"):
+        (root / name).write_text("id,label\n1,a\n2,b\n" if name == "labels.csv" else "id,label\n1,c\n2,d\n")
+
+    assert "'labels.csv': the table labels.csv; or 'metadata.csv'" in str(refused(root))
+    assert read(root, choose=lambda question, answers: answers[1][0]).class_names == ("c", "d")
+
+
+def test_a_group_that_is_no_column_offers_the_nearest(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", "1.png", "2.png")
+    (root / "a.csv").write_text("file,label,patient\n1.png,a,x\n2.png,b,y\n")
+
+    assert "did you mean the column 'patient'?" in str(refused(root / "a.csv", group_by="patnt"))
+    assert read(root / "a.csv", group_by="patient").group_names == ("x", "y")
 
 
 def test_mixed_labels_are_refused(tmp_path: Path) -> None:

@@ -910,7 +910,7 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
         print("which? ", end="", file=sys.stderr, flush=True)
         said = sys.stdin.readline()
         if not said:
-            raise UsageError("nothing was chosen", "say which, with the option")
+            raise UsageError("nothing was chosen", "say which of them")
         if said.strip().isdigit() and 1 <= int(said) <= len(answers):
             return answers[int(said) - 1][0]
 

@@ -88,6 +88,12 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
             f"{where}: {loose} lies in no class folder",
             "put each picture into a folder named after its class, or give a table with a label column",
         )
+    if all(len(folder) == 1 and folder[0].lower() in PARTS for folder in folders):
+        named = _some({folder[0] for folder in folders})
+        raise DataError(
+            f"{where}: its folders are parts ({named}), and no class folders are in them",
+            "put each picture into a folder named after its class, or name the table that holds the labels",
+        )
     parts: list[str | None] = [None] * len(folders)
     in_words = "a folder per class"
     for place in (0, 1):  # train/cat/1.png, or cat/train/1.png
@@ -118,7 +124,7 @@ def _labels(folders: list[tuple[str, ...]], where: str, choose: Choose, classes:
     if len(set(top)) == 1:
         return ["/".join(folder[1:]) or folder[0] for folder in folders]
     answer = choose(
-        f"{where}: folders lie inside folders; which are the classes?",
+        f"{where}: folders lie inside folders; which are the classes? (--classes)",
         (
             ("top", f"the {len(set(top))} folders at the top: {_some(set(top))}"),
             ("leaf", f"the {len(set(leaf))} innermost folders: {_some(set(leaf))}"),

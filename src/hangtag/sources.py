@@ -29,7 +29,7 @@ from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT, UNR
 from hangtag.decoding import Decoded, Pool
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.files import user_path, write_text
-from hangtag.folders import PICTURE_ENDINGS, Choose, natural
+from hangtag.folders import PARTS, PICTURE_ENDINGS, Choose, natural
 from hangtag.gather import (
     Asked,
     Gathered,
@@ -125,6 +125,7 @@ def read(
         data = what
     elif isinstance(what, (str, Path)):
         if path is not None or str(what) in datasets.NAMED:
+            _refuse_needless(what, "data of your own", **asked.options())
             data = _named(str(what), user_path(path) if path is not None else None, progress)
         else:
             data = _of_path(user_path(what), str(what), asked, wanted, progress)
@@ -218,6 +219,14 @@ def _of_path(path: Path, said: str, asked: Asked, size: _Size, progress: Progres
     raise UnknownName.among("data set", said, datasets.NAMED, ", or a folder, archive or table of your own")
 
 
+def _refuse_needless(where: object, only_for: str, **given: str | None) -> None:
+    """Raises UsageError where something was said that means nothing for this form of data."""
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')} {value}"
+            raise UsageError(f"{where}: {option} means nothing here", f"it is for {only_for}; leave it out")
+
+
 def _no_such_file(path: Path) -> UnknownName:
     near = difflib.get_close_matches(path.name, [each.name for each in path.parent.iterdir()], n=1)
     offer = f"did you mean '{path.parent / near[0]}'?" if near else "check the spelling and the folder you are in"
@@ -240,18 +249,36 @@ def _of_whole_folder(
 ) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
-        return _of_idx(path, size, progress)
+        return _of_idx(path, asked, size, progress)
     container, listing = folder_listing(path, scanned)
     parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
     pictures = any("/" in entry.name and entry.name.lower().endswith(PICTURE_ENDINGS) for entry in listing.entries)
     if parquet and not pictures:
         return _of_table(parquet, path, asked, size, progress)
     tables = [file for file in files if file.suffix.lower() in _TABLES and file.stem.lower() in _TABLE_NAMES]
-    if tables and (asked.label_column or len({e.name.split("/")[0] for e in listing.entries if "/" in e.name}) < 2):
-        return _of_table(tables[:1], tables[0], asked, size, progress)
+    if tables and (asked.label_column or not _may_be_classes(listing)):
+        return _of_table(_one_of(tables, path, asked.choose), path, asked, size, progress)
     if not pictures and any(file.suffix == ".npy" for file in files):
-        return _of_array_parts(read_npy(path), path, "a pair of .npy files", size)
+        return _of_array_parts(read_npy(path), path, "a pair of .npy files", asked, size)
     return _listed(container, listing, path, "", asked, size, progress)
+
+
+def _may_be_classes(listing: Listing) -> bool:
+    """Whether there are folders of pictures, at least two, that are not parts such as train and test."""
+    folders = {entry.name.rpartition("/")[0] for entry in listing.entries if "/" in entry.name}
+    parts = all(folder.lower() in PARTS for folder in folders)
+    return len({folder.split("/")[0] for folder in folders}) > 1 and not parts
+
+
+def _one_of(tables: list[Path], where: Path, choose: Choose) -> list[Path]:
+    """The one of several tables in a folder that is meant."""
+    if len(tables) > 1:
+        answers = [(file.name, f"the table {file.name}") for file in tables]
+        said = choose(
+            f"{where}: holds several tables; which one says the labels? (name it instead of the folder)", answers
+        )
+        return [file for file in tables if file.name == said]
+    return tables
 
 
 _TABLE_NAMES = ("labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "images")
@@ -262,11 +289,11 @@ def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -
     if name.endswith(_TABLES):
         return _of_table([path], path, asked, size, progress)
     if name.endswith(".npz"):
-        return _of_array_parts(read_npz(path), path, "arrays in a .npz file", size)
+        return _of_array_parts(read_npz(path), path, "arrays in a .npz file", asked, size)
     if name.endswith(".npy"):
-        return _of_array_parts(read_npy(path), path, "a pair of .npy files", size)
+        return _of_array_parts(read_npy(path), path, "a pair of .npy files", asked, size)
     if is_idx(path):
-        return _of_idx(path, size, progress)
+        return _of_idx(path, asked, size, progress)
     if name.endswith((".zip", *_TARS)):
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             container, listing = archive_listing(path, Path(temporary) / "tar")
@@ -278,26 +305,27 @@ def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -
     )
 
 
-def _of_idx(path: Path, size: _Size, progress: Progress | None) -> LabelledImages:
+def _of_idx(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     if path.is_dir():
-        for name in datasets.NAMED:
+        for name in (each.name for each in datasets.NAMED.values() if each.files):
             try:
                 return _named(name, path, progress)
             except DataError:
                 continue
-    return _of_array_parts(read_idx_folder(path), path, "IDX files", size)
+    return _of_array_parts(read_idx_folder(path), path, "IDX files", asked, size)
 
 
 def _of_table(paths: list[Path], where: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+    _refuse_needless(where, "folders in folders", classes=asked.classes)
     table = read_table(paths, user_path(asked.root) if asked.root else None)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-        gathered = from_table(table, where.stem, asked, _spool(temporary))
+        gathered = from_table(table, where.name if where.is_dir() else where.stem, asked, _spool(temporary))
         return _tabled(gathered, str(where.resolve()), asked, size, progress)
 
 
 def _of_object(what: Any, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     if isinstance(what, tuple) and len(what) == 2 and hasattr(what[0], "shape"):
-        return _of_array_parts([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", size)
+        return _of_array_parts([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", asked, size)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         if hasattr(what, "columns") or isinstance(what, Mapping):
             table = table_of_frame(what, user_path(asked.root) if asked.root else None)
@@ -320,8 +348,9 @@ def _spool(folder: str) -> Any:
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def _of_array_parts(parts: list[ArrayPart], path: Path | None, kind: str, size: _Size) -> LabelledImages:
+def _of_array_parts(parts: list[ArrayPart], path: Path | None, kind: str, asked: Asked, size: _Size) -> LabelledImages:
     """Arrays take the way of pictures: looked at, and brought to size and colours by the same rules."""
+    _refuse_needless(path or "arrays", "pictures or tables", **asked.options())
     where = str(path) if path else "arrays"
     arrays = [check_images(_channels_last(part.images), where) for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
@@ -365,11 +394,13 @@ def _listed(
     container: Container, listing: Listing, path: Path, kind: str, asked: Asked, size: _Size, progress: Progress | None
 ) -> LabelledImages:
     """Pictures in folders; what was understood of exactly these before is not thought about again."""
+    _refuse_needless(path, "a table", image_column=asked.image_column, label_column=asked.label_column, root=asked.root)
     key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
     found = _kept(key, container)
     if found is None:
         with Pool([container]) as pool:
-            return _decoded(pool, from_listing(container, listing, path, asked, kind), str(path), key, size, progress)
+            gathered = from_listing(container, listing, path, asked, kind)
+            return _decoded(pool, gathered, str(path.absolute()), key, size, progress)
     return _opened(found)
 
 
