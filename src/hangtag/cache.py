@@ -157,9 +157,11 @@ def building(key: str, what: str) -> Iterator[Path]:
         SaveError: nothing can be written.
     """
     home = cache_home(_PICTURES)
-    make_folder(home)
     folder = home / f".{key}.partial"
-    make_folder(folder)
+    try:
+        make_folder(folder)
+    except SaveError as error:
+        raise SaveError(error.message, f"{error.hint}; XDG_CACHE_HOME moves the cache") from error
     lock = _lock(folder / "lock")
     if lock is None:
         folder = home / f".{key}.{os.getpid()}.partial"

@@ -165,10 +165,11 @@ def data_command(
     print(f"size         {data.images.nbytes / 1e6:,.1f} MB of pixels")
     print(f"fingerprint  {data.fingerprint}")
     if data.skipped:
+        from hangtag.labelled import amount
         from hangtag.sources import write_skipped
 
         write_skipped(data, Path("skipped.csv"))
-        print(f"set aside    {len(data.skipped):,} files, see skipped.csv")
+        print(f"set aside    {amount(len(data.skipped), 'file')}, see skipped.csv")
     return None
 
 
@@ -258,6 +259,7 @@ def audit(
     data = _read(what, path, reading)
     if not as_json:
         _say_understood(data)
+    make_folder(out)  # before the work, so that it is not in vain
     with screen.byte_progress() as progress:
         from hangtag.audit import audit as look_for
         from hangtag.audit import write_audit
@@ -883,7 +885,11 @@ def _read(
     size = options.get("size")
     options |= {"size": tuple(size)} if isinstance(size, list) else {}
     with screen.byte_progress() as progress:
-        return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **options)
+        try:
+            return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **options)
+        except KeyboardInterrupt:
+            print("stopped reading; what is decoded is kept, the same command goes on from there", file=sys.stderr)
+            raise
 
 
 def _look_for_near(data: "LabelledImages", recipe: "Recipe") -> None:

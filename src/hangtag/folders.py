@@ -89,9 +89,9 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
             "put each picture into a folder named after its class, or give a table with a label column",
         )
     if all(len(folder) == 1 and folder[0].lower() in PARTS for folder in folders):
-        named = _some({folder[0] for folder in folders})
+        shown = _some({folder[0] for folder in folders})
         raise DataError(
-            f"{where}: its folders are parts ({named}), and no class folders are in them",
+            f"{where}: its folders are parts ({shown}), and no class folders are in them",
             "put each picture into a folder named after its class, or name the table that holds the labels",
         )
     parts: list[str | None] = [None] * len(folders)

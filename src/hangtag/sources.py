@@ -445,7 +445,10 @@ def _decoded(
         labels = [gathered.labels[row] for row in good]
         names = tuple(sorted(set(labels), key=natural))
         if len(names) < 2:
-            raise DataError(f"{origin}: there is only one class: {names[0]}", "a classifier needs at least two classes")
+            more = f" (set aside: {_counted(skipped)})" if skipped else ""
+            raise DataError(
+                f"{origin}: there is only one class: {names[0]}{more}", "a classifier needs at least two classes"
+            )
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         kept = spec
         if size.spec is None:

@@ -192,6 +192,8 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
             inside = {each.name: _picture_field(each.type, pyarrow.types) for each in schema}
             plain = [name for name, found in inside.items() if found is None]
             read = file.read(columns=plain)
+        except PermissionError:
+            raise DataError(f"{path}: may not be read", "check the permissions") from None
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{path}: not a whole Parquet file: {error}", "download or make it again") from error
         if place and [*columns, *kept] != [*plain, *(name for name in inside if name not in plain)]:
