@@ -110,12 +110,14 @@ def test_arrays_in_files_are_the_same_data_as_pictures_of_them(tmp_path: Path) -
 
 
 def test_the_same_weights_come_of_every_form(forms: dict[str, Path]) -> None:
-    weights = []
+    weights, splits = [], []
     for form in ("folder", "zip", "raw"):
-        clf = hangtag.ImageClassifier(recipe="tutorial", epochs=1).fit(read(forms[form], size=16))
+        clf = hangtag.ImageClassifier(recipe="quick", epochs=1).fit(read(forms[form], size=16))
+        splits.append(clf.split_.to_json())
         weights.append(b"".join(value.numpy().tobytes() for value in clf.network_.state_dict().values()))
 
     assert weights[0] == weights[1] == weights[2]
+    assert splits[0] == splits[1] == splits[2] and len(splits[0]["fingerprint"]) == 64
 
 
 # --- understanding ---------------------------------------------------------------------------------------------

@@ -811,14 +811,22 @@ class _Asked:
 
         what = self.what or "fashion-mnist"
         absolute = str(Path(what).resolve()) if Path(what).exists() and what not in NAMED else what
-        said: dict[str, Any] = {"what": absolute, "path": str(self.path) if self.path else None}
+        said: dict[str, Any] = {"what": absolute, "path": str(self.path.absolute()) if self.path else None}
         options = {name: value for name, value in self.reading.options().items() if name != "strict"}
+        options |= {name: _absolute(options[name]) for name in ("root", "decisions") if name in options}
         return said | ({"options": options} if options else {})
 
     def data(self) -> "LabelledImages":
         data = _read(self.what, self.path, self.reading)
         _say_understood(data, sys.stderr)
         return data
+
+
+def _absolute(path: str) -> str:
+    """So that a run can be judged from any folder."""
+    from hangtag.files import user_path
+
+    return str(user_path(path).absolute())
 
 
 def _training(asked: _Asked) -> "Training":

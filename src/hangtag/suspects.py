@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hangtag.labelled import LabelledImages
 from hangtag.models import build, logits_of
 from hangtag.recipes import find_recipe, suited
-from hangtag.splits import joined_groups
+from hangtag.splits import by_appearance, joined_groups
 from hangtag.train import choose_device, train
 
 __all__ = ["Suspects", "suspect_labels"]
@@ -109,7 +109,9 @@ def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> N
     """(N,) a fold for each image: every class spread evenly, groups together."""
     random = np.random.default_rng(seed)
     fold = np.zeros(len(labels), np.int64)
-    _, firsts, group_of, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    _, firsts, group_of, sizes = np.unique(
+        by_appearance(groups), return_index=True, return_inverse=True, return_counts=True
+    )
     of_group = np.zeros(len(firsts), np.int64)
     for label in np.unique(labels):
         members = random.permutation(np.flatnonzero(labels[firsts] == label))
