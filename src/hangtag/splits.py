@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hangtag import cache
 from hangtag.duplicates import Progress, groups_of, near_pairs
-from hangtag.errors import UsageError
+from hangtag.errors import DataError, UsageError
 from hangtag.labelled import LabelledImages
 
 __all__ = ["Split", "by_appearance", "joined_groups", "near_groups", "split_of", "stratified"]
@@ -54,6 +54,9 @@ def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[Labelled
 
     Args:
         fraction: of each class to hold out, where no validation part was given.
+
+    Raises:
+        DataError: nothing can be held out.
     """
     if "validation" in data.parts and "train" in data.parts:
         trains = data.positions("train")
@@ -66,6 +69,11 @@ def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[Labelled
     groups = _together(images) if fraction else None
     found = stratified(images.labels[order], fraction, seed, None if groups is None else groups[order])
     held_out = order[found.validation]
+    if fraction and not len(held_out) and len(images):
+        raise DataError(
+            f"{images.name}: no image can be held out: there is one of each class, or all of a class are one group",
+            "add images, give a validation or test part, or hold nothing out: --set validation=0",
+        )
     fingerprint = _fingerprint(images, held_out) if len(held_out) else ""
     return images, Split(order[found.train], held_out, fingerprint=fingerprint, notes=_notes(images, found, order))
 
@@ -176,4 +184,5 @@ def _notes(images: LabelledImages, found: Split, order: NDArray[np.int64]) -> tu
     missing = [name for name, count in zip(images.class_names, counts, strict=True) if not count]
     if not missing:
         return ()
-    return (f"no validation images of {', '.join(missing[:5])}: too few images, or all of one group",)
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return (f"no validation images of {', '.join(missing[:5])}{more}: too few images, or all of one group",)
