@@ -892,7 +892,7 @@ def _read(
     options = (reading or Reading()).options()
     size = options.get("size")
     options |= {"size": tuple(size)} if isinstance(size, list) else {}
-    with screen.byte_progress() as progress:
+    with _notes(), screen.byte_progress() as progress:
         try:
             return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **options)
         except KeyboardInterrupt:

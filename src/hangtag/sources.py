@@ -184,8 +184,8 @@ def choose_spec(facts: NDArray[Any], count: int, size: _Size = _Size()) -> Image
 # --- by kind ---------------------------------------------------------------------------------------------------
 
 
-def _named(name: str, path: Path | None, progress: Progress | None) -> LabelledImages:
-    found = datasets.fetch(name, path, progress)
+def _named(name: str, path: Path | None, progress: Progress | None, proven: bool = False) -> LabelledImages:
+    found = datasets.fetch(name, path, progress, proven)
     wanted = datasets.NAMED[name]
     return LabelledImages(
         images=found.images,
@@ -309,7 +309,7 @@ def _of_idx(path: Path, asked: Asked, size: _Size, progress: Progress | None) ->
     if path.is_dir():
         for name in (each.name for each in datasets.NAMED.values() if each.files):
             try:
-                return _named(name, path, progress)
+                return _named(name, path, progress, proven=True)
             except DataError:
                 continue
     return _of_array_parts(read_idx_folder(path), path, "IDX files", asked, size)
@@ -439,7 +439,8 @@ def _decoded(
         skipped = (*gathered.skipped, *found.skipped)
         if not len(found.good):
             raise DataError(
-                f"{origin}: none of {len(gathered.wanted):,} pictures can be read: {_counted(skipped)}", "mend them"
+                f"{origin}: none of {len(gathered.wanted):,} pictures can be read: {_counted(skipped)}",
+                _public_set(gathered, origin) or "mend them",
             )
         good = found.good.tolist()
         labels = [gathered.labels[row] for row in good]
@@ -480,6 +481,13 @@ def _decoded(
             f"{origin}: the decoded pictures vanished from the cache", "is something clearing it? try again"
         )
     return _opened(pictures)
+
+
+def _public_set(gathered: Gathered, origin: str) -> str:
+    """How to read files that are called as those of a public set, whose form is not that of pictures; else ""."""
+    names = {Path(each.name).name for each in gathered.wanted}
+    found = [each for each in datasets.NAMED.values() if names & {file.name for file in each.files}]
+    return f"they look like {found[0].title}: name it: {found[0].name} --path {origin}" if found else ""
 
 
 def _opened(found: Pictures) -> LabelledImages:
