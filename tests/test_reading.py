@@ -83,6 +83,35 @@ def test_pictures_in_memory_are_the_same_data(forms: dict[str, Path], folder: La
     assert {read(way).fingerprint for way in ways} == {folder.fingerprint}
 
 
+def test_paths_in_a_list_or_frame_start_where_one_is(
+    forms: dict[str, Path], folder: LabelledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(forms["folder"])
+    paths = sorted(str(path) for path in Path().rglob("*") if path.is_file())
+    labels = [path.split("/")[0] for path in paths]
+
+    frame = read(pandas.DataFrame({"image": paths, "label": labels}))
+    pairs = read(list(zip(paths, labels, strict=True)))
+    renamed = read({"what": paths, "kind": labels})
+
+    assert frame.fingerprint == pairs.fingerprint == renamed.fingerprint == folder.fingerprint
+    assert "columns 'image' and 'label'" in frame.understood and "columns 'what' and 'kind'" in renamed.understood
+
+
+@pytest.mark.parametrize("form", ["list", "frame"])
+def test_opened_pictures_in_memory_are_as_their_files(form: str, tmp_path: Path) -> None:
+    for orientation in range(1, 9):
+        path = tmp_path / "set" / "ab"[orientation % 2] / f"{orientation}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(Image.fromarray(photo(orientation, 12, 20)), "x.png", orientation))
+    paths = sorted((tmp_path / "set").rglob("*.png"))
+    images, labels = [Image.open(path) for path in paths], [path.parent.name for path in paths]
+
+    data = read(list(zip(images, labels, strict=True)) if form == "list" else {"image": images, "label": labels})
+
+    assert data.fingerprint == read(tmp_path / "set").fingerprint
+
+
 def test_every_row_is_what_the_model_file_makes_of_the_picture(folder: LabelledImages, forms: dict[str, Path]) -> None:
     sizer = Sizer(folder.spec)
 

@@ -176,7 +176,7 @@ def from_pairs(pairs: Sequence[tuple[Any, Any]], asked: Asked, spool: Callable[[
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise DataError(f"item {place} of the list is no pair", "give (picture, label) for each")
     columns: dict[str, Sequence[Any]] = {"image": [pair[0] for pair in pairs], "label": [pair[1] for pair in pairs]}
-    table = Table("the list", "", columns, len(pairs))
+    table = Table("the list", ".", columns, len(pairs))
     found = from_table(table, "list", Asked("image", "label", group_by=asked.group_by), spool)
     found.kind = "a list of pictures and labels"
     return found

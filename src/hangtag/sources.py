@@ -405,7 +405,9 @@ def _listed(
 
 
 def _tabled(gathered: Gathered, origin: str, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
-    key = _key(origin, gathered.digest, gathered.labels, gathered.parts, gathered.groups, asked.said(), size)
+    key = _key(
+        origin, gathered.kind, gathered.digest, gathered.labels, gathered.parts, gathered.groups, asked.said(), size
+    )
     found = _kept(key, gathered.containers[0])
     if found is None:
         with Pool(gathered.containers) as pool:
