@@ -357,6 +357,8 @@ def why_gone(container: Container, place: str) -> str | None:
         try:
             with os.scandir(place) as children:  # where a file system was unmounted, an empty folder is left
                 return None if next(children, None) is not None else "it is empty now"
+        except PermissionError:  # it is there; that some pictures can be read all the same is known by their reading
+            return None
         except OSError as error:
             return error.strerror or str(error)
     why = None

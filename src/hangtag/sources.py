@@ -4,6 +4,7 @@ Names of public sets, folders, archives, tables, files of arrays, frames, arrays
 of picture files takes one way: gathered, decoded once into the cache, mapped from there.
 """
 
+import contextlib
 import csv
 import difflib
 import hashlib
@@ -228,7 +229,10 @@ def _refuse_needless(where: object, only_for: str, **given: str | None) -> None:
 
 
 def _no_such_file(path: Path) -> UnknownName:
-    near = difflib.get_close_matches(path.name, [each.name for each in path.parent.iterdir()], n=1)
+    beside: list[str] = []
+    with contextlib.suppress(OSError):
+        beside = [each.name for each in path.parent.iterdir()]
+    near = difflib.get_close_matches(path.name, beside, n=1)
     offer = f"did you mean '{path.parent / near[0]}'?" if near else "check the spelling and the folder you are in"
     return UnknownName(f"{path}: no such file or folder", offer)
 

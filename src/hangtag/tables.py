@@ -3,6 +3,7 @@
 Columns are found by what is in them, or named by the user. It reads tables, not pictures.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -105,8 +106,9 @@ def read_table(paths: Sequence[Path], root: Path | None = None) -> Table:
     if not table.rows:
         raise DataError(f"{first}: the table has no rows", "a header, then a row for each picture")
     if root is None:
-        folders = sorted(str(each) for each in first.parent.iterdir() if each.is_dir())
-        table.beside = tuple(folders) if len(folders) <= _MOST_BESIDE else ()
+        with contextlib.suppress(OSError):
+            folders = sorted(str(each) for each in first.parent.iterdir() if each.is_dir())
+            table.beside = tuple(folders) if len(folders) <= _MOST_BESIDE else ()
     return table
 
 
