@@ -193,6 +193,18 @@ def test_a_folder_that_vanishes_stops_the_reading_which_goes_on_once_it_is_back(
     assert (len(data), data.skipped) == (120, ())
 
 
+def test_ctrl_c_says_that_what_is_decoded_is_kept(tmp_path: Path) -> None:
+    root = slow_pictures(tmp_path / "photos")
+    process = read_until_something_is_done(root, tmp_path / "cache")
+
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert said.splitlines()[0] == "stopped reading; what is decoded is kept, the same command goes on from there"
+    assert [path.stat().st_size > 0 for path in (tmp_path / "cache").rglob("journal")] == [True]
+
+
 def test_files_that_vanish_are_set_aside_and_looked_for_again(tmp_path: Path) -> None:
     root = slow_pictures(tmp_path / "photos")
     process = read_until_something_is_done(root, tmp_path / "cache")
