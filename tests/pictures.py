@@ -1,19 +1,25 @@
 """Pictures of every kind for the tests of reading: a folder per class, and the same pictures in every other form."""
 
 import csv
+import importlib.util
 import io
 import json
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 ORIENTATION = 274  # the Exif tag
+HAS_HEIC = importlib.util.find_spec("pillow_heif") is not None
+
+needs_heic = pytest.mark.skipif(not HAS_HEIC, reason="HEIC pictures are made by pillow-heif: pip install hangtag[heic]")
 
 
 def photo(seed: int, height: int = 40, width: int = 48) -> NDArray[np.uint8]:
@@ -42,11 +48,14 @@ def kinds() -> dict[str, Image.Image]:
         "colour.png": rgb, "alpha.png": rgba, "deep.png": deep, "cmyk.jpg": rgb.convert("CMYK"), "float.tiff": real,
         "photo.jpg": rgb, "PHOTO.JPG": rgb, "web.webp": rgb, "web-alpha.webp": rgba, "old.gif": rgb.convert("P"),
         "map.bmp": rgb, "scan.tif": rgb, "new.avif": rgb, "plain.ppm": rgb,
+        **({"PHONE.HEIC": rgb, "phone-alpha.heif": rgba, "phone-grey.heic": grey} if HAS_HEIC else {}),
     }  # fmt: skip
 
 
 def encoded(image: Image.Image, name: str, orientation: int = 0) -> bytes:
     ending = name.rsplit(".", 1)[1].lower()
+    if ending in ("heic", "heif"):
+        return encoded_heic(image, orientation)
     kind = {"jpg": "JPEG", "tif": "TIFF", "tiff": "TIFF", "ppm": "PPM"}.get(ending, ending.upper())
     buffer = io.BytesIO()
     if orientation:
@@ -55,6 +64,18 @@ def encoded(image: Image.Image, name: str, orientation: int = 0) -> bytes:
         image.save(buffer, kind, exif=exif)
     else:
         image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def encoded_heic(image: Image.Image, orientation: int = 0, **options: Any) -> bytes:
+    """A HEIC file as phones make them, as lossless as its encoder can."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation or 1
+    buffer = io.BytesIO()
+    image.save(buffer, "HEIF", exif=exif.tobytes(), quality=-1, chroma=444, **options)
     return buffer.getvalue()
 
 
@@ -76,6 +97,10 @@ def write_folder(root: Path, each: int = 8) -> list[tuple[Path, str]]:
         path = root / "night" / f"turned-{orientation}.jpg"
         path.write_bytes(encoded(Image.fromarray(photo(50 + orientation)), path.name, orientation))
         found.append((path, "night"))
+        if HAS_HEIC:
+            path = root / "night" / f"phone-{orientation}.heic"
+            path.write_bytes(encoded(Image.fromarray(photo(60 + orientation)), path.name, orientation))
+            found.append((path, "night"))
     return found
 
 

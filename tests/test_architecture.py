@@ -38,6 +38,7 @@ MAY_IMPORT_LEAVES = {
 }
 HOMES = {
     "PIL": {"images"},
+    "pillow_heif": {"images"},
     "matplotlib": {"figures"},
     "onnx": {"export", "sizing", "decoding"},
     "onnxruntime": {"artifact", "sizing"},

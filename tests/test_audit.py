@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from hangtag.audit import KINDS, audit, write_audit
@@ -15,8 +16,10 @@ from hangtag.decisions import apply_decisions
 from hangtag.decoder import FACTS
 from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
 from hangtag.labelled import LabelledImages, from_arrays
+from hangtag.sources import read
 from hangtag.splits import split_of
 from hangtag.suspects import suspect_labels
+from pictures import photo
 from test_duplicates import changed, textured
 
 
@@ -77,8 +80,75 @@ def test_everything_planted_is_found() -> None:
         "tiny": {"052.png"}, "odd aspect": {"050.png", "051.png"}, "odd colours": {"060.png"},
     }  # fmt: skip
     assert list(found.counts()) == [kind for kind in KINDS if kind in by_kind]
-    assert found.first()[0] == "take 1 picture out of the test part (also in training)"
+    assert found.first()[0] == "take 1 picture out of the test part (also in training): 110.png"
     assert len(found.first()) == 5
+
+
+def test_size_proportions_and_mode_are_those_of_the_files(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for number in range(120):
+        (root / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(number, 200, 200)).save(root / "ab"[number % 2] / f"{number:03d}.jpg")
+    Image.fromarray(photo(200, 20, 20)).save(root / "a" / "tiny.png")
+    Image.fromarray(photo(201, 100, 900)).save(root / "a" / "wide.jpg")
+    Image.fromarray(photo(202, 200, 200)).convert("CMYK").save(root / "b" / "print.jpg")
+    Image.fromarray(photo(203, 200, 200)).convert("L").save(root / "b" / "grey.jpg")
+    Image.fromarray(photo(3, 200, 200)).resize((120, 120)).save(root / "b" / "000-smaller.png")
+
+    data = read(root)
+    found = audit(data, labels=False)
+
+    assert max(data.spec.shape) <= 96
+    said = {each.name: (each.kind, each.says) for each in found.findings}
+    assert said == {
+        "a/tiny.png": ("tiny", "20x20 pixels; half of the others have 200 or more"),
+        "a/wide.jpg": ("odd aspect", "900x100 pixels, 9 times as wide as high; usual is 1"),
+        "b/print.jpg": ("odd colours", "its file is CMYK; 98% are colour"),
+        "b/grey.jpg": ("odd colours", "its file is grey; 98% are colour"),
+        "b/000-smaller.png": ("duplicate", "nearly the same picture as b/003.jpg"),  # the larger one is to be kept
+    }
+    page = write_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "900x100" in page and "width:84px;height:9px" in page
+
+
+def test_suspect_labels_come_with_their_like_and_equal_pictures_with_the_label_to_believe() -> None:
+    clean = load_digits()
+    images, truth = (clean.images[:600] * 15.9375).astype(np.uint8), clean.target[:600]
+    labels = truth.copy()
+    labels[:200:10] = (labels[:200:10] + 1) % 10
+    blank, rare = np.full((1, 8, 8), 99, np.uint8), (clean.images[700:704] * 15.9375).astype(np.uint8)
+    data = from_arrays(
+        np.concatenate([images, blank, images[500:501], rare]),
+        [*map(str, labels), "3", str((labels[500] + 5) % 10), *["rare"] * 4],
+    )
+    names = data.class_names
+
+    findings = audit(data).findings
+
+    suspects = {each.position: each for each in findings if each.kind == "suspect label"}
+    flipped = [suspects[place] for place in range(0, 200, 10) if place in suspects]
+    assert len(flipped) > 10
+    right = [each for each in flipped if each.suggestion == f"relabel: {truth[each.position]}"]
+    assert len(right) > 10 and all(0.3 < each.certainty < 1 for each in right)
+    for each in right:
+        beside = [names[data.labels[other]] for other in each.others]
+        assert beside == [str(truth[each.position]), str(labels[each.position])] and each.position not in each.others
+    per_class = {(each.suggestion, each.others[0]) for each in suspects.values()}
+    assert len(per_class) > len({each.suggestion for each in suspects.values()})  # not one picture for each class
+    assert not {600, 601, 500, *range(602, 606)} & set(suspects)
+    (twice,) = (each for each in findings if each.kind == "contradiction" and 601 in (each.position, *each.others))
+    assert (twice.position, twice.others, twice.suggestion) == (601, (500,), f"relabel: {labels[500]}")
+    (small,) = (each for each in findings if each.kind == "small class")
+    assert small.says.startswith("4 pictures to train on") and small.says.endswith("too few to check their labels")
+    assert [names[data.labels[other]] for other in small.others] == ["rare"] * 3
+
+
+def test_labels_of_very_few_pictures_are_not_judged() -> None:
+    images = textured(12)
+
+    found = audit(from_arrays(images, ["a", "b"] * 6))
+
+    assert set(found.counts()) == {"small class"}
 
 
 def test_parts_that_differ_are_said() -> None:

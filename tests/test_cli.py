@@ -373,11 +373,14 @@ def test_a_recipe_that_holds_nothing_out_is_refused_before_it_trains(hangtag: An
     assert shown.code == 1 and "no images to judge the model on" in shown.err and "validation=0.1" in shown.err
 
 
-def test_audit_finds_and_train_obeys_decisions(hangtag: Any, photos: Path, tmp_path: Path) -> None:
+def test_audit_finds_and_train_obeys_decisions(
+    hangtag: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = hangtag("audit", "photos", "--no-labels", "--out", "seen")
 
     assert shown.code == 0, shown.err
-    assert "drop 1 picture (there more than once)" in shown.out
+    assert "drop 1 picture (there more than once): dog/03.png" in shown.out
+    assert f"hangtag train {photos} --decisions seen/decisions.csv" in shown.out
     assert (tmp_path / "seen" / "audit.html").stat().st_size > 1000
     (tmp_path / "mine.csv").write_text("name,decision\ndog/03.png,drop\ncat/00.png,relabel: dog\n")
     trained = hangtag(
@@ -386,7 +389,9 @@ def test_audit_finds_and_train_obeys_decisions(hangtag: Any, photos: Path, tmp_p
     assert trained.code == 0 and "by mine.csv: 1 picture dropped, 1 label changed" in trained.err
     config = json.loads((tmp_path / "runs" / "b" / "config.json").read_text())
     assert config["data"]["images"] == 59
-    assert hangtag("evaluate", "runs/b").code == 0  # the same decisions again
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert hangtag("evaluate", str(tmp_path / "runs" / "b")).code == 0  # the same decisions again
 
 
 def test_two_readings_are_refused_where_nobody_can_answer(hangtag: Any, photos: Path) -> None:

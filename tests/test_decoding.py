@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -16,7 +19,9 @@ from hangtag import decoding
 from hangtag.containers import Folder
 from hangtag.decoder import FACTS, Known, reason_kind
 from hangtag.decoding import Pool, Wanted, header_of
+from hangtag.errors import DataError
 from hangtag.images import ImageSpec
+from hangtag.sources import read
 from pictures import encoded, photo
 
 SPEC = ImageSpec(16, 16, 3)
@@ -140,6 +145,111 @@ def test_a_killed_reading_can_be_done_again(tmp_path: Path) -> None:
     whole = subprocess.run([sys.executable, "-c", program], env=fresh, capture_output=True, text=True, check=True)
 
     assert again.stdout == whole.stdout != ""
+
+
+def slow_pictures(root: Path) -> Path:
+    """A folder that takes some seconds to read."""
+    contents = [encoded(Image.fromarray(photo(number, 900, 900)), "x.png") for number in range(2)]
+    for label in ("a", "b"):
+        (root / label).mkdir(parents=True)
+        for number in range(60):
+            (root / label / f"{number}.png").write_bytes(contents[number % 2])
+    return root
+
+
+def read_until_something_is_done(what: Path, cache: Path) -> "subprocess.Popen[str]":
+    """A reading in a process of its own, some of whose pictures are decoded."""
+    program = "from hangtag.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "data", str(what)], env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cache.parent,
+    )  # fmt: skip
+    while process.poll() is None and not any(path.stat().st_size for path in cache.rglob("journal")):
+        time.sleep(0.01)
+    return process
+
+
+def test_a_folder_that_vanishes_stops_the_reading_which_goes_on_once_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = slow_pictures(tmp_path / "photos")
+    process = read_until_something_is_done(root, tmp_path / "cache")
+
+    root.rename(tmp_path / "away")
+    _, said = process.communicate(timeout=60)
+    (journal,) = (tmp_path / "cache").rglob("journal")
+    done = sum(len(json.loads(line)[0]) for line in journal.read_text().splitlines())
+    (tmp_path / "away").rename(root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    steps: list[tuple[str, int, int]] = []
+    data = read(root, progress=lambda *step: steps.append(step))
+
+    assert process.returncode == 1
+    assert said.startswith(
+        f"hangtag: {root}: cannot be read any more (No such file or directory); {done} pictures were read before"
+    )
+    assert said.count("\n") == 1
+    assert 0 < done < steps[0][1] <= steps[-1][1] == 120  # what was done is not done again
+    assert (len(data), data.skipped) == (120, ())
+
+
+def test_ctrl_c_says_that_what_is_decoded_is_kept(tmp_path: Path) -> None:
+    root = slow_pictures(tmp_path / "photos")
+    process = read_until_something_is_done(root, tmp_path / "cache")
+
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert said.splitlines()[0] == "stopped reading; what is decoded is kept, the same command goes on from there"
+    assert [path.stat().st_size > 0 for path in (tmp_path / "cache").rglob("journal")] == [True]
+
+
+def test_files_that_vanish_are_set_aside_and_looked_for_again(tmp_path: Path) -> None:
+    root = slow_pictures(tmp_path / "photos")
+    process = read_until_something_is_done(root, tmp_path / "cache")
+    (root / "b" / "59.png").rename(tmp_path / "59.png")
+    said, _ = process.communicate(timeout=60)
+    (tmp_path / "59.png").rename(root / "b" / "59.png")
+
+    again = read_until_something_is_done(root, tmp_path / "cache").communicate(timeout=60)[0]
+
+    assert "note: set aside 1 file: 1 cannot be read" in said and "119 images" in said
+    assert "set aside" not in again and "120 images" in again
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose reading fails with EIO")
+@pytest.mark.parametrize("failing", [5, 300])
+def test_a_disk_that_fails_stops_the_reading_and_some_bad_sectors_do_not(failing: int, tmp_path: Path) -> None:
+    rows = [f"{wanted.name},{'ab'[number % 2]}" for number, wanted in enumerate(pictures(tmp_path, 4))]
+    rows += ["/proc/self/mem,a"] * failing
+    (tmp_path / "table.csv").write_text("\n".join(["file,label", *rows]))
+
+    if failing == 5:
+        assert {each.kind for each in read(tmp_path / "table.csv").skipped} == {"disk or network fails"}
+    else:
+        with pytest.raises(DataError, match=r"cannot be read any more \(Input/output error\)"):
+            read(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("form", ["tar", "parquet"])
+def test_an_archive_or_table_that_vanishes_stops_the_reading(form: str, tmp_path: Path) -> None:
+    root = slow_pictures(tmp_path / "photos")
+    path = tmp_path / f"photos.{form}"
+    if form == "tar":
+        with tarfile.open(path, "w") as tar:
+            tar.add(root, "photos")
+    else:
+        contents = [file.read_bytes() for file in sorted(root.rglob("*.png"))]
+        table = pyarrow.table({"image": contents, "label": ["a", "b"] * 60})
+        pyarrow.parquet.write_table(table, path, row_group_size=10)
+    process = read_until_something_is_done(path, tmp_path / "cache")
+
+    path.rename(tmp_path / "away")
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 1 and said.count("\n") == 1
+    assert f"{path}: cannot be read any more (No such file or directory)" in said
 
 
 def test_what_was_decoded_before_is_known_by_its_content(tmp_path: Path) -> None:

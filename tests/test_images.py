@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hangtag.errors import PictureError
-from hangtag.images import FORMATS, MAX_PIXELS, ImageSpec, check_images, decode, encode_png
+from hangtag.images import FORMATS, MAX_PIXELS, ImageSpec, check_images, decode, encode_png, picture_bytes
+from pictures import encoded_heic, needs_heic, photo
 from toys import in_a_process
 
 GREY, COLOUR = ImageSpec(8, 8, background=0), ImageSpec(8, 8, channels=3, background=0)
@@ -328,7 +329,7 @@ def test_a_cmyk_jpeg_is_read_as_colour() -> None:
 
 
 PNG_FILE, JPEG_FILE = (file_of(Image.fromarray(np.tile(RGB, (4, 4, 1))), kind) for kind in ("PNG", "JPEG"))
-KNOWN = "known formats: PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, PPM; the name's ending does not matter, the content does"
+KNOWN = f"known formats: {', '.join(FORMATS)} and HEIC; the name's ending does not matter, the content does"
 TOO_LARGE = "pixels, over the limit of 80,000,000"
 
 
@@ -341,8 +342,8 @@ TOO_LARGE = "pixels, over the limit of 80,000,000"
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not a picture hangtag can read", KNOWN),
         (PNG_FILE[: len(PNG_FILE) // 2], "truncated or damaged picture", "save or download it again"),
         (PNG_FILE[:45], "truncated or damaged picture", "save or download it again"),
-        (PNG_FILE[:20], "damaged picture: Truncated File Read", "save it again from its source"),
-        (JPEG_FILE[:300], "damaged picture: Truncated File Read", "save it again from its source"),
+        (PNG_FILE[:20], "truncated or damaged picture", "save or download it again"),
+        (JPEG_FILE[:300], "truncated or damaged picture", "save or download it again"),
         (JPEG_FILE[:-100], "truncated or damaged picture", "save or download it again"),
         (png_that_declares(100_000, 100_000), f"declares 100000x100000 {TOO_LARGE}", "scale it down first"),
         (png_that_declares(20_000, 9_000), f"declares 20000x9000 {TOO_LARGE}", "scale it down first"),
@@ -531,3 +532,110 @@ def test_a_spec_is_read_off_the_images(shape: tuple[int, ...], spec: ImageSpec, 
 
 def test_the_limit_on_pixels_is_that_of_the_documentation() -> None:
     assert MAX_PIXELS == 80_000_000
+
+
+# --- HEIC ------------------------------------------------------------------------------------------------------
+
+
+@needs_heic
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_heic_photo_is_turned_upright_once(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo_of = Image.fromarray(photo(1, 40, 64))
+    wanted, _ = decode(file_of(photo_of, "PNG", exif=exif), COLOUR)
+
+    found, notes = decode(encoded_heic(photo_of, orientation), COLOUR)
+
+    assert (found.shape, notes) == (wanted.shape, ())
+    assert np.abs(found.astype(int) - wanted.astype(int)).max() <= 3  # what YCbCr rounds
+
+
+@needs_heic
+@pytest.mark.parametrize(("mode", "says"), [("RGB", ()), ("L", ()), ("RGBA", (FILLED,)), ("I;16", (DEEP,))])
+def test_heic_pictures_of_every_mode(mode: str, says: tuple[str, ...]) -> None:
+    image = Image.fromarray(photo(2, 32, 48)).convert("L")
+    image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(np.full((32, 48), 128, np.uint8)))
+    wanted, _ = decode(image, COLOUR)
+
+    found, notes = decode(encoded_heic(image), COLOUR)
+
+    assert notes == says
+    assert np.abs(found.astype(int) - wanted.astype(int)).max() <= 3
+
+
+@needs_heic
+def test_of_several_pictures_in_a_heic_file_the_main_one_is_used() -> None:
+    frames = [Image.new("L", (32, 32), level) for level in (10, 240, 60)]
+
+    pixels, notes = decode(encoded_heic(frames[0], append_images=frames[1:], save_all=True, primary_index=1), GREY)
+
+    assert abs(int(pixels[16, 16]) - 240) <= 3
+    assert notes == ("of several pictures in the file the main one was used",)
+
+
+@needs_heic
+def test_a_heic_picture_larger_than_allowed_is_refused_before_it_is_decoded() -> None:
+    content = bytearray(encoded_heic(Image.new("L", (64, 64))))
+    place = content.index(b"ispe") + 8
+    content[place : place + 8] = struct.pack(">II", 20_000, 20_000)
+
+    assert "20000x20000 pixels, over the limit" in refusal(bytes(content))[0]
+
+
+@needs_heic
+def test_a_heic_file_cut_short_is_refused() -> None:
+    content = encoded_heic(Image.fromarray(photo(1, 40, 64)))
+
+    assert "truncated or damaged" in refusal(content[: len(content) * 2 // 3])[0]
+
+
+def test_a_heic_picture_without_its_extra_is_refused_with_the_way_to_get_it() -> None:
+    program = """
+import sys
+sys.modules["pillow_heif"] = None  # as if it were not installed
+from hangtag.errors import PictureError
+from hangtag.images import ImageSpec, decode
+try:
+    decode(b"\\0\\0\\0\\x18ftypheic\\0\\0\\0\\0mif1heic", ImageSpec(8, 8))
+except PictureError as error:
+    print(error)
+"""
+    said = "picture of 24 bytes: a HEIC picture, and hangtag[heic] is not installed (pip install 'hangtag[heic]')\n"
+    assert in_a_process(program, Path.cwd()) == said
+
+
+def test_reading_other_pictures_never_loads_what_reads_heic() -> None:
+    program = """
+import sys, numpy
+from hangtag.images import ImageSpec, decode, encode_png, reads_heic
+decode(encode_png(numpy.zeros((8, 8), numpy.uint8)), ImageSpec(8, 8))
+reads_heic()
+print("pillow_heif" in sys.modules)
+"""
+    assert in_a_process(program, Path.cwd()) == "False\n"
+
+
+# --- the bytes of a picture in memory ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_pil_image_as_bytes_is_the_same_picture(name: str) -> None:
+    image = MODES[name][0]
+
+    pixels, _ = decode(picture_bytes(image), COLOUR)
+
+    np.testing.assert_array_equal(pixels, decode(image, COLOUR)[0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_pil_image_as_bytes_is_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(io.BytesIO(file_of(COLOUR_IMAGE, "PNG", exif=exif))) as opened:
+        pixels, _ = decode(picture_bytes(opened), COLOUR)
+        wanted, _ = decode(opened, COLOUR)
+
+    np.testing.assert_array_equal(pixels, wanted)

@@ -70,7 +70,6 @@ def test_a_folder_may_be_named_from_home(
         ("fashion-mnits", "did you mean 'fashion-mnist'? "),
         ("Fashion_MNIST", "did you mean 'fashion-mnist'? "),
         ("zzz", ""),
-        ("no/such/folder", ""),
         ("x" * 5000, ""),
         ("nul\0l", ""),
     ],
@@ -81,6 +80,19 @@ def test_an_unknown_name_offers_the_nearest_one(name: str, offer: str) -> None:
     assert isinstance(error, UnknownName)
     assert error.message == f"unknown data set '{name}'"
     assert error.hint == f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("photo", "did you mean '{}/photos'?"), ("zzz", "check the spelling and the folder you are in")],
+)
+def test_a_path_to_nothing_offers_what_lies_beside_it(name: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+
+    error = refused(read, f"{tmp_path}/{name}")
+
+    assert isinstance(error, UnknownName)
+    assert (error.message, error.hint) == (f"{tmp_path}/{name}: no such file or folder", hint.format(tmp_path))
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:

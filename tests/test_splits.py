@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from hangtag.errors import UsageError
-from hangtag.splits import stratified
+from hangtag.labelled import LabelledImages
+from hangtag.splits import split_of, stratified
 
 a_few_labels = arrays(np.int64, st.integers(1, 200), elements=st.integers(0, 6))
 
@@ -44,6 +45,23 @@ def test_another_seed_gives_another_split() -> None:
     splits = {stratified(labels, 0.2, seed).validation.tobytes() for seed in range(20)}
 
     assert len(splits) == 20
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pictures_in_another_order_and_groups_of_other_numbers_are_split_alike(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (90, 8, 8), dtype=np.uint8)
+    labels, groups = np.arange(90) % 3, np.arange(90) // 2
+    images[10] = images[13]  # equal ones, too
+    data = LabelledImages(images, labels, ("a", "b", "c"), groups=groups)
+    shuffle, number = random.permutation(90), random.permutation(1000)
+    other = LabelledImages(images[shuffle], labels[shuffle], ("a", "b", "c"), groups=number[groups[shuffle]])
+
+    (_, first), (_, second) = split_of(data, 0.2, seed=0), split_of(other, 0.2, seed=0)
+
+    assert first.fingerprint == second.fingerprint != ""
+    assert set(first.validation) == set(shuffle[second.validation])
+    assert split_of(data, 0.2, seed=1)[1].fingerprint != first.fingerprint
 
 
 def test_a_split_in_json_is_its_sizes() -> None:

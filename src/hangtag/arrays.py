@@ -53,6 +53,8 @@ def read_npz(path: Path) -> list[ArrayPart]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
             arrays = {name: opened[name] for name in opened.files}
+    except PermissionError:
+        raise _closed(path) from None
     except ValueError as error:
         raise _no_pickle(path, error) from error
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
@@ -71,6 +73,8 @@ def read_npy(path: Path) -> list[ArrayPart]:
     for file in sorted(folder.glob("*.npy")):
         try:
             arrays[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except PermissionError:
+            raise _closed(file) from None
         except ValueError as error:
             raise _no_pickle(file, error) from error
         except (OSError, EOFError) as error:
@@ -143,6 +147,10 @@ def _checked(part: str | None, images: NDArray[Any], labels: NDArray[Any], where
             f"{where}: {len(images):,} images but {len(labels):,} labels{of_part}", "one label for each image"
         )
     return ArrayPart(part, images, labels)
+
+
+def _closed(path: Path) -> DataError:
+    return DataError(f"{path}: may not be read", "check the permissions")
 
 
 def _no_pickle(path: Path, error: ValueError) -> DataError:

@@ -7,8 +7,8 @@ small, parts that differ. It draws nothing; `audit_page.py` does.
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.decisions import name_of
+from hangtag.decoder import COLOUR_FILE
 from hangtag.duplicates import Pairs, groups_of, near_pairs
 from hangtag.files import make_folder, write_json, write_text
+from hangtag.images import Images
 from hangtag.labelled import LabelledImages, amount
 from hangtag.suspects import Suspects, suspect_labels
 
@@ -42,7 +44,7 @@ KINDS = {
 _TODO = {
     "leak": "take {} out of the test part (also in training)",
     "contradiction": "decide the label of {} (two labels)",
-    "suspect label": "look at {}, the first ones first",
+    "suspect label": "look at {}, surest first",
     "unreadable": "replace {} (cannot be read)",
     "duplicate": "drop {} (there more than once)",
     "shift": "find out why test pictures differ from training pictures, in {}",
@@ -63,6 +65,12 @@ _FEW = 10  # images of a class
 _UNEVEN = 0.1  # of the median class
 _TINY = 32.0  # pixels of the shorter side
 _FAR = 3.0  # times another size or proportion
+_MODES = {
+    "L": "grey", "1": "black and white", "LA": "half-transparent grey", "I;16": "16-bit grey", "I": "32-bit grey",
+    "F": "floating point", "P": "palette", "RGB": "colour", "RGBA": "half-transparent colour", "CMYK": "CMYK",
+}  # fmt: skip
+_AT_A_TIME = 16 << 20  # pixels
+_CELLS = 12  # a side, by which pictures are compared that look alike
 _SOME = 0.05  # share of the pictures; what more have is not odd
 _RARE = 0.02  # share of a colour mode that is odd
 _SHIFTED = 0.1  # Kolmogorov-Smirnov distance that matters
@@ -81,7 +89,7 @@ class Finding:
         says: in a sentence.
         certainty: 0 to 1.
         position: of the picture among the data; None where it is not about one.
-        others: positions of pictures to look at beside it.
+        others: positions of pictures to look at beside it, or in its stead.
         suggestion: a decision to take over or not: "drop", "relabel: X", or "".
     """
 
@@ -121,11 +129,14 @@ class Audit:
         }  # fmt: skip
 
     def first(self, most: int = 5) -> list[str]:
-        """What to do first, in sentences."""
-        count = self.counts()
-        some = {kind: amount(number, _NOUNS.get(kind, "picture")) for kind, number in count.items()}
-        todo = {kind: _TODO[kind].format(number) for kind, number in some.items()}
-        return [todo[kind] for kind in KINDS if kind in todo][:most]
+        """What to do first, in sentences, each with the first one or two that it is about."""
+        steps = []
+        for kind, number in list(self.counts().items())[:most]:
+            names = [finding.name for finding in self.findings if finding.kind == kind][:2]
+            more = ", ..." if number > len(names) else ""
+            todo = _TODO[kind].format(amount(number, _NOUNS.get(kind, "picture")))
+            steps.append(f"{todo}: {', '.join(names)}{more}")
+        return steps
 
 
 def audit(
@@ -147,7 +158,9 @@ def audit(
     ]
     if labels:
         found = suspect_labels(data, groups_of(len(data), pairs), seed, device, progress)
-        findings += _suspects(data, found, {f.position for f in findings if f.kind == "contradiction"})
+        findings = [_judged(data, each, found) for each in findings]
+        known = [each for each in findings if each.kind in ("contradiction", "blank")]
+        findings += _suspects(data, found, {place for each in known for place in (each.position, *each.others)})
     importance = {kind: place for place, kind in enumerate(KINDS)}
     return Audit(data, tuple(sorted(findings, key=lambda each: (importance[each.kind], -each.certainty, each.name))))
 
@@ -175,7 +188,7 @@ def write_audit(found: Audit, folder: Path) -> list[Path]:
 
 
 def _unreadable(data: LabelledImages) -> list[Finding]:
-    return [Finding("unreadable", each.name, f"{each.kind}: {each.reason}", 1.0) for each in data.skipped]
+    return [Finding("unreadable", each.name, each.reason, 1.0) for each in data.skipped]
 
 
 def _with_equal(data: LabelledImages, near: Pairs) -> Pairs:
@@ -192,9 +205,10 @@ def _with_equal(data: LabelledImages, near: Pairs) -> Pairs:
 
 def _duplicates(data: LabelledImages, pairs: Pairs) -> list[Finding]:
     part_of = _part_of(data)
+    area = _areas(data)
     found: dict[int, Finding] = {}
     for a, b, certainty in zip(pairs.first.tolist(), pairs.second.tolist(), pairs.certainty.tolist(), strict=True):
-        first, second = (a, b) if part_of[a] <= part_of[b] else (b, a)
+        first, second = (a, b) if (part_of[a], area[b], a) <= (part_of[b], area[a], b) else (b, a)
         same = "the same picture as" if certainty == 1 else "nearly the same picture as"
         one, other = (data.class_names[data.labels[each]] for each in (first, second))
         says = f"{same} {name_of(data, first)}"
@@ -212,39 +226,92 @@ def _duplicates(data: LabelledImages, pairs: Pairs) -> list[Finding]:
     return list(found.values())
 
 
+def _areas(data: LabelledImages) -> list[int]:
+    """Of each picture's file, in pixels; the same for all where nothing is known about files."""
+    if data.facts is None:
+        return [0] * len(data)
+    found: list[int] = (data.facts["height"].astype(np.int64) * data.facts["width"]).tolist()
+    return found
+
+
 def _suspects(data: LabelledImages, found: Suspects, known: set[int | None]) -> list[Finding]:
     findings = []
+    small = _small(data)
     for position in found.positions.tolist():
         if position in known:
             continue
-        given, better = (data.class_names[each] for each in (data.labels[position], found.suggested[position]))
+        label, other = int(data.labels[position]), int(found.suggested[position])
+        given, better = data.class_names[label], data.class_names[other]
         if given == better:
             continue
-        share = float(found.probabilities[position, found.suggested[position]])
+        share = float(found.probabilities[position, other])
         says = f"labelled {given}; networks that never saw it say {better} ({share:.0%})"
-        others = _examples(data, found, int(found.suggested[position]), position)
-        certainty = float(1 - found.quality[position])
+        others = (*_most_like(data, small, position, other), *_most_like(data, small, position, label))
+        certainty = float(1 - found.quality[position]) * found.accuracy  # the networks err, too
         name = name_of(data, position)
         findings.append(Finding("suspect label", name, says, certainty, position, others, f"relabel: {better}"))
     return findings
 
 
-def _examples(data: LabelledImages, found: Suspects, label: int, but: int) -> tuple[int, ...]:
-    """The picture of this class that networks are surest of."""
-    members = np.flatnonzero((data.labels == label) & (np.arange(len(data)) != but))
-    return (int(members[found.probabilities[members, label].argmax()]),) if len(members) else ()
+def _judged(data: LabelledImages, finding: Finding, found: Suspects) -> Finding:
+    """The finding with what networks say of it: which of two labels of the same picture, and what they cannot judge."""
+    if finding.kind == "small class" and finding.name in found.left_out:
+        return replace(finding, says=f"{finding.says}; too few to check their labels")
+    if finding.kind != "contradiction" or finding.position is None:
+        return finding
+    this, other = finding.position, finding.others[0]
+    believed = found.probabilities[[this, other]].mean(axis=0)
+    mine, its = believed[data.labels[this]], believed[data.labels[other]]
+    if mine == its:
+        return finding
+    if mine > its:
+        this, other = other, this
+    wrong, right = (data.class_names[data.labels[each]] for each in (this, other))
+    nearly = "nearly " if finding.says.startswith("nearly") else ""
+    says = f"{nearly}the same picture as {name_of(data, other)}; there it is {right}, here {wrong}; "
+    says += f"networks that never saw them say {right} ({max(mine, its):.0%}; {wrong} {min(mine, its):.0%})"
+    return replace(
+        finding, name=name_of(data, this), says=says, position=this, others=(other,), suggestion=f"relabel: {right}"
+    )
+
+
+def _small(data: LabelledImages) -> NDArray[np.float32]:
+    """(N, 144) or fewer: each picture as the grey levels of some cells, without its brightness and contrast."""
+    edges = [np.linspace(0, side, min(side, _CELLS) + 1).astype(int) for side in data.images.shape[1:3]]
+    found = []
+    for rows in _some_rows(data):
+        grey = rows.astype(np.float32) if rows.ndim == 3 else rows.mean(axis=3, dtype=np.float32)
+        for axis, edge in enumerate(edges, 1):
+            grey = np.add.reduceat(grey, edge[:-1], axis=axis)
+        cells = (grey / np.outer(np.diff(edges[0]), np.diff(edges[1]))).reshape(len(rows), -1)
+        cells -= cells.mean(axis=1, keepdims=True)
+        found.append(cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-6))
+    return np.concatenate(found)
+
+
+def _most_like(data: LabelledImages, small: NDArray[np.float32], position: int, label: int) -> tuple[int, ...]:
+    """The picture of this class that looks most like the one at a position; none where the class has no other."""
+    members = np.flatnonzero((data.labels == label) & (np.arange(len(data)) != position))
+    return (int(members[(small[members] @ small[position]).argmax()]),) if len(members) else ()
+
+
+def _some_rows(data: LabelledImages) -> Iterator[Images]:
+    """All images, some at a time."""
+    count = max(1, _AT_A_TIME // int(np.prod(data.images.shape[1:])))
+    for start in range(0, len(data), count):
+        yield data.images[start : start + count]
 
 
 def _small_classes(data: LabelledImages) -> list[Finding]:
     counts = data.train.counts() if not data.parts or "train" in data.parts else data.counts()
     typical = float(np.median(counts))
-    return [
-        Finding(
-            "small class", name, f"{count} pictures to train on; half of the classes have {typical:,.0f} or more", 1.0
-        )
-        for name, count in zip(data.class_names, counts.tolist(), strict=True)
-        if count < _FEW or count < _UNEVEN * typical
-    ]
+    findings = []
+    for label, (name, count) in enumerate(zip(data.class_names, counts.tolist(), strict=True)):
+        if count < _FEW or count < _UNEVEN * typical:
+            says = f"{amount(count, 'picture')} to train on; half of the classes have {typical:,.0f} or more"
+            members = tuple(np.flatnonzero(data.labels == label)[:3].tolist())
+            findings.append(Finding("small class", name, says, 1.0, others=members))
+    return findings
 
 
 def _shift(data: LabelledImages) -> list[Finding]:
@@ -260,7 +327,10 @@ def _shift(data: LabelledImages) -> list[Finding]:
         if result.statistic > _SHIFTED and result.pvalue < _SURE:
             before, after = float(np.median(values[train])), float(np.median(values[test]))
             says = f"{what}: the median is {before:.3g} in training, {after:.3g} in test"
-            findings.append(Finding("shift", what, says, float(1 - result.pvalue)))
+            usual = tuple(
+                int(rows[np.abs(values[rows] - middle).argmin()]) for rows, middle in ((train, before), (test, after))
+            )
+            findings.append(Finding("shift", what, says, float(1 - result.pvalue), others=usual))
     shares = [np.bincount(data.labels[rows], minlength=len(data.class_names)) / len(rows) for rows in (train, test)]
     distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
     if distance > _SHIFTED:
@@ -282,11 +352,12 @@ def _measures(data: LabelledImages) -> dict[str, NDArray[np.float64]]:
 
 def _levels(data: LabelledImages) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """(N,) each: mean and standard deviation of the grey levels, and the level of the brightest twentieth."""
-    found = np.empty((3, len(data)))
-    for start in range(0, len(data), 4096):
-        rows = data.images[start : start + 4096].reshape(len(data.images[start : start + 4096]), -1)
-        found[:, start : start + 4096] = rows.mean(axis=1), rows.std(axis=1), np.quantile(rows, 0.95, axis=1)
-    return found[0], found[1], found[2]
+    found = []
+    for rows in _some_rows(data):
+        flat = rows.reshape(len(rows), -1)
+        found.append((flat.mean(axis=1), flat.std(axis=1), np.quantile(flat, 0.95, axis=1)))
+    mean, spread, bright = (np.concatenate(each) for each in zip(*found, strict=True))
+    return mean, spread, bright
 
 
 def _pixels(data: LabelledImages) -> list[Finding]:
@@ -318,17 +389,23 @@ def _files(data: LabelledImages) -> list[Finding]:
         size = f"{width[position]:.0f}x{height[position]:.0f} pixels"
         says = f"{size}, {aspect[position]:.2g} times as wide as high; usual is {usual:.2g}"
         findings.append(Finding("odd aspect", name_of(data, position), says, 0.8, position))
-    return findings + _odd_colours(data, (data.facts["flags"] & 1).astype(np.uint8))
+    return findings + _odd_colours(data, data.facts)
 
 
-def _odd_colours(data: LabelledImages, colour: NDArray[np.uint8]) -> list[Finding]:
-    share = float(colour.mean())
-    if not 0 < min(share, 1 - share) < _RARE:
-        return []
-    rare = 1 if share < 0.5 else 0
-    says = "a colour file among grey ones" if rare else "a grey file among colour ones"
-    positions: Iterable[int] = np.flatnonzero(colour == rare).tolist()
-    return [Finding("odd colours", name_of(data, position), says, 0.7, position) for position in positions]
+def _odd_colours(data: LabelledImages, facts: NDArray[Any]) -> list[Finding]:
+    """Files of a mode that few have: grey among colour, CMYK, 16 bits."""
+    if not (facts["kind"] == b"").any():
+        modes = np.array([kind.decode().rpartition(" ")[2] for kind in facts["kind"].tolist()])
+    else:
+        modes = np.where(facts["flags"] & COLOUR_FILE, "RGB", "L")
+    names, of, counts = np.unique(modes, return_inverse=True, return_counts=True)
+    usual = _MODES.get(str(names[counts.argmax()]), str(names[counts.argmax()]))
+    findings = []
+    for position in np.flatnonzero((counts / len(data))[of] < _RARE).tolist():
+        mode = _MODES.get(str(modes[position]), str(modes[position]))
+        says = f"its file is {mode}; {min(0.99, counts.max() / len(data)):.0%} are {usual}"
+        findings.append(Finding("odd colours", name_of(data, position), says, 0.7, position))
+    return findings
 
 
 def _part_of(data: LabelledImages) -> list[int]:

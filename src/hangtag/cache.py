@@ -34,6 +34,7 @@ __all__ = [
     "Pictures",
     "building",
     "clear",
+    "drop",
     "entries",
     "groups_kept",
     "keep",
@@ -141,6 +142,11 @@ def open_pictures(key: str) -> Pictures | None:
     return Pictures(images, facts, labels, parts, groups, names, said, skipped)
 
 
+def drop(key: str) -> None:
+    """Delete an entry that is no longer true."""
+    shutil.rmtree(cache_home(_PICTURES) / key, ignore_errors=True)
+
+
 @contextmanager
 def building(key: str, what: str) -> Iterator[Path]:
     """A folder to fill for the entry `key`; call `keep` on it when it is whole.
@@ -151,9 +157,11 @@ def building(key: str, what: str) -> Iterator[Path]:
         SaveError: nothing can be written.
     """
     home = cache_home(_PICTURES)
-    make_folder(home)
     folder = home / f".{key}.partial"
-    make_folder(folder)
+    try:
+        make_folder(folder)
+    except SaveError as error:
+        raise SaveError(error.message, f"{error.hint}; XDG_CACHE_HOME moves the cache") from error
     lock = _lock(folder / "lock")
     if lock is None:
         folder = home / f".{key}.{os.getpid()}.partial"

@@ -342,21 +342,12 @@ def _enough_images(recipe: Recipe, data: LabelledImages) -> None:
 
     A named recipe's own batch shrinks to small data; one that was asked for does not.
     """
-    validates = recipe.validation and "validation" not in data.parts
     data = data.train
     own = RECIPES.get(recipe.name)
     if recipe.batch_size > len(data) and (own is None or own.batch_size != recipe.batch_size):
         raise UsageError(
             f"a batch of {recipe.batch_size:,} is larger than the data: {len(data):,} training images",
             f"use a smaller one: --batch-size {max(1, len(data) // 10)}",
-        )
-    counts = data.counts()
-    if validates and (counts == 1).any():
-        names = [data.class_names[index] for index in np.flatnonzero(counts == 1)]
-        raise DataError(
-            f"{'classes' if len(names) > 1 else 'class'} {', '.join(names[:5])}: one image, which cannot both train "
-            "and validate",
-            "add images of it, leave the class out, or hold nothing out: --set validation=0",
         )
 
 

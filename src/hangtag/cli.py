@@ -165,10 +165,11 @@ def data_command(
     print(f"size         {data.images.nbytes / 1e6:,.1f} MB of pixels")
     print(f"fingerprint  {data.fingerprint}")
     if data.skipped:
+        from hangtag.labelled import amount
         from hangtag.sources import write_skipped
 
         write_skipped(data, Path("skipped.csv"))
-        print(f"set aside    {len(data.skipped):,} files, see skipped.csv")
+        print(f"set aside    {amount(len(data.skipped), 'file')}, see skipped.csv")
     return None
 
 
@@ -258,6 +259,7 @@ def audit(
     data = _read(what, path, reading)
     if not as_json:
         _say_understood(data)
+    make_folder(out)  # before the work, so that it is not in vain
     with screen.byte_progress() as progress:
         from hangtag.audit import audit as look_for
         from hangtag.audit import write_audit
@@ -809,14 +811,22 @@ class _Asked:
 
         what = self.what or "fashion-mnist"
         absolute = str(Path(what).resolve()) if Path(what).exists() and what not in NAMED else what
-        said: dict[str, Any] = {"what": absolute, "path": str(self.path) if self.path else None}
+        said: dict[str, Any] = {"what": absolute, "path": str(self.path.absolute()) if self.path else None}
         options = {name: value for name, value in self.reading.options().items() if name != "strict"}
+        options |= {name: _absolute(options[name]) for name in ("root", "decisions") if name in options}
         return said | ({"options": options} if options else {})
 
     def data(self) -> "LabelledImages":
         data = _read(self.what, self.path, self.reading)
         _say_understood(data, sys.stderr)
         return data
+
+
+def _absolute(path: str) -> str:
+    """So that a run can be judged from any folder."""
+    from hangtag.files import user_path
+
+    return str(user_path(path).absolute())
 
 
 def _training(asked: _Asked) -> "Training":
@@ -882,8 +892,12 @@ def _read(
     options = (reading or Reading()).options()
     size = options.get("size")
     options |= {"size": tuple(size)} if isinstance(size, list) else {}
-    with screen.byte_progress() as progress:
-        return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **options)
+    with _notes(), screen.byte_progress() as progress:
+        try:
+            return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **options)
+        except KeyboardInterrupt:
+            print("stopped reading; what is decoded is kept, the same command goes on from there", file=sys.stderr)
+            raise
 
 
 def _look_for_near(data: "LabelledImages", recipe: "Recipe") -> None:
@@ -910,7 +924,7 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
         print("which? ", end="", file=sys.stderr, flush=True)
         said = sys.stdin.readline()
         if not said:
-            raise UsageError("nothing was chosen", "say which, with the option")
+            raise UsageError("nothing was chosen", "say which of them")
         if said.strip().isdigit() and 1 <= int(said) <= len(answers):
             return answers[int(said) - 1][0]
 

@@ -4,13 +4,14 @@ A container lists what it holds and gives the bytes of one thing at a time, in p
 beside itself. It refuses what a stranger's archive should not hold. It decodes no pictures and knows no labels.
 """
 
+import errno
 import hashlib
 import os
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import IO, Any, NamedTuple, TypeAlias
 from hangtag.errors import DataError, MissingExtra, PictureError
 
 __all__ = [
+    "FAILING",
     "LARGEST_FILE",
     "Container",
     "Entry",
@@ -32,8 +34,10 @@ __all__ = [
     "container_of",
     "is_junk",
     "need_pyarrow",
+    "place_of",
     "scan",
     "tar_listing",
+    "why_gone",
 ]
 
 LARGEST_FILE = 512_000_000
@@ -43,6 +47,8 @@ _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "syst
 _MOST_PACKED = 200  # times smaller than its content; PNG and JPEG members come to about 1, uncompressed BMP to 50
 _SMALL = 4_000_000  # bytes; whatever is smaller may be packed as well as it likes
 _PIECE = 1 << 16
+FAILING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN}
+"""What the system says when not a file but the disk or network it is on has a problem."""
 
 
 class Entry(NamedTuple):
@@ -153,7 +159,15 @@ class Folder:
             finally:
                 os.close(handle)
         except OSError as error:
-            raise PictureError(f"{key}: cannot be read: {error.strerror}", "check the file") from error
+            raise _unread(key, error) from error
+
+    def gives(self, key: str) -> bool:
+        """Whether this file can be opened."""
+        try:
+            os.close(os.open(os.path.join(self.root, key), os.O_RDONLY))  # noqa: PTH118
+        except OSError:
+            return False
+        return True
 
     def to_json(self) -> list[str]:
         return ["folder", self.root]
@@ -174,7 +188,8 @@ class Folder:
             with os.scandir(folder) as found_here:
                 children = list(found_here)
         except OSError as error:
-            found.refuse(prefix.rstrip("/") or ".", "may not be read", f"the folder {error.strerror}")
+            kind = "may not be read" if isinstance(error, PermissionError) else "cannot be read"
+            found.refuse(prefix.rstrip("/") or ".", kind, f"the folder: {error.strerror}")
             return
         entries = found.entries
         for child in children:
@@ -247,9 +262,10 @@ class Zip:
             KeyError,
             NotImplementedError,
             RuntimeError,
-            OSError,
         ) as error:
             raise PictureError(f"{key}: damaged in the zip file: {error}", "make the zip file again") from error
+        except OSError as error:
+            raise _unread(key, error) from error
 
     def to_json(self) -> list[str]:
         return ["zip", self.path]
@@ -258,7 +274,9 @@ class Zip:
         if self._open is None:
             try:
                 self._open = zipfile.ZipFile(self.path)
-            except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
+            except OSError as error:
+                raise _unread(self.path, error) from error
+            except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
                 raise DataError(f"{self.path}: not a whole zip file: {error}", "download or make it again") from error
         return self._open
 
@@ -276,7 +294,7 @@ class Spans:
                 file.seek(at)
                 content = file.read(size)
         except OSError as error:
-            raise PictureError(f"{self.path}: cannot be read: {error.strerror}", "check the file") from error
+            raise _unread(self.path, error) from error
         if len(content) < size:
             raise PictureError(f"{self.path}: cut short", "download or make it again")
         return content
@@ -301,6 +319,8 @@ class ParquetColumn:
             try:
                 read = pyarrow.parquet.ParquetFile(self.paths[file]).read_row_group(group, columns=[self.column])
             except (OSError, pyarrow.ArrowException) as error:
+                if isinstance(error, OSError) and error.errno:
+                    raise _unread(self.paths[file], error) from error
                 raise PictureError(f"{self.paths[file]}: row group {group} is damaged", "get the file again") from error
             self._group = ((file, group), read.column(self.column))
         value = self._group[1][row].as_py()
@@ -321,6 +341,36 @@ def container_of(value: list[Any]) -> Container:
     kinds: dict[str, Any] = {"folder": Folder, "zip": Zip, "spans": Spans, "parquet": ParquetColumn}
     made: Container = kinds[value[0]](*value[1:])
     return made
+
+
+def place_of(container: Container, keys: Iterable[Any]) -> str:
+    """The folder or file without which none of these pictures can be read; of many files the first."""
+    if isinstance(container, Folder):
+        paths = [os.path.abspath(os.path.join(container.root, key)) for key in keys]  # noqa: PTH100, PTH118
+        return os.path.commonpath([os.path.dirname(min(paths)), os.path.dirname(max(paths))])  # noqa: PTH120
+    return container.paths[0] if isinstance(container, ParquetColumn) else container.path
+
+
+def why_gone(container: Container, place: str) -> str | None:
+    """Why nothing can be read any more of what `place_of` named, in a few words; None where something still can."""
+    if isinstance(container, Folder):
+        try:
+            with os.scandir(place) as children:  # where a file system was unmounted, an empty folder is left
+                return None if next(children, None) is not None else "it is empty now"
+        except PermissionError:  # it is there; that some pictures can be read all the same is known by their reading
+            return None
+        except OSError as error:
+            return error.strerror or str(error)
+    why = None
+    for path in container.paths if isinstance(container, ParquetColumn) else [container.path]:
+        try:
+            with Path(path).open("rb") as file:
+                file.read(1)
+        except OSError as error:
+            why = error.strerror or str(error)
+        else:
+            return None
+    return why
 
 
 def tar_listing(path: str, unpacked: Path) -> tuple[Spans, Listing]:
@@ -364,6 +414,12 @@ def _refused(name: str, found: Listing) -> bool:
     else:
         return False
     return True
+
+
+def _unread(name: str, error: OSError) -> PictureError:
+    """The error for a picture that may be whole, but that the system does not give."""
+    said = "the disk or network fails" if error.errno in FAILING else "cannot be read"
+    return PictureError(f"{name}: {said}: {error.strerror or error}", "check the file")
 
 
 def _packed_too_well(size: int, packed: int) -> bool:

@@ -24,7 +24,7 @@ from hangtag.errors import HangtagError
 from hangtag.images import ImageSpec, decode_alone, examine, in_channels
 from hangtag.sizing import Sizer
 
-__all__ = ["FACTS", "STATUS", "Known", "reason_kind", "work"]
+__all__ = ["FACTS", "STATUS", "UNREAD", "Known", "reason_kind", "work"]
 
 STATUS = struct.Struct("<qd")
 """The row being decoded (-1: none) and when that began, in seconds of the system's monotonic clock."""
@@ -44,6 +44,9 @@ FACTS = np.dtype(
 _FACTS = struct.Struct("<16sIIIB15s")
 
 COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT, NOTED = 1, 2, 4, 8
+
+UNREAD = ("cannot be read", "disk or network fails")
+"""Kinds of reasons that say nothing about the picture: another time it may be there."""
 
 
 class Known:
@@ -151,8 +154,10 @@ def reason_kind(reason: str) -> str:
         ("larger than", "too large"),
         ("may not be read", "may not be read"),
         ("cannot be read", "cannot be read"),
+        ("disk or network fails", "disk or network fails"),
         ("no picture", "no picture"),
         ("no agreed meaning", "pixels without a meaning"),
+        ("a HEIC picture", "HEIC (pip install 'hangtag[heic]')"),
     ):
         if sign in reason:
             return kind

@@ -24,9 +24,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.containers import Container, Skipped
+from hangtag.containers import Container, Skipped, place_of, why_gone
 from hangtag.datasets import Progress
-from hangtag.decoder import FACTS, STATUS
+from hangtag.decoder import FACTS, STATUS, UNREAD
 from hangtag.errors import DataError, SaveError
 from hangtag.images import ImageSpec
 from hangtag.sizing import sizing_model
@@ -38,6 +38,7 @@ _SECONDS = 20.0
 
 _MEMORY = 6_000_000_000  # bytes of address space of one worker, of which libraries reserve one or two
 _PER_CHUNK = 64  # pictures handed to a worker at a time
+_MOST_FAILING = 100  # pictures, one after the other, that a disk or network fails to give
 _HEADER = 128  # bytes before the pixels in images.npy
 
 
@@ -73,6 +74,7 @@ class Pool:
     """
 
     def __init__(self, containers: Sequence[Container], workers: int | None = None) -> None:
+        self.containers = containers
         self.told = {"containers": [container.to_json() for container in containers], "memory": _MEMORY}
         self.count = workers or _cores()
         self.idle = [_Worker(self.told) for _ in range(self.count)]
@@ -137,6 +139,8 @@ class _Job:
         self.stop = threading.Event()
         self.errors: list[BaseException] = []
         self.shown = 0.0
+        self.places: dict[int, str] = {}  # of containers, once something could not be read
+        self.failing = 0
 
     def go_on(self) -> None:
         """Take over what the journal says was done, as far as the pixels on disk prove it."""
@@ -158,6 +162,8 @@ class _Job:
                     break
                 said = {remark[0]: remark for remark in remarks}
                 for row in rows:
+                    if row in said and said[row][1] in UNREAD:
+                        continue
                     array.seek(_HEADER + row * self.row_bytes)
                     bad = row in said and said[row][1] is not None
                     if bad or zlib.crc32(array.read(self.row_bytes)) == facts[row]["pixels"]:
@@ -240,6 +246,7 @@ class _Job:
                         rows.remove(at)
                         self._write_down([at], [[at, *reason]], journal)
                     else:
+                        self._stop_where_all_is_gone(pool.containers, rows, remarks)
                         self._write_down(rows, remarks, journal)
                         rows = []
             if worker is not None and not self.stop.is_set():
@@ -251,6 +258,29 @@ class _Job:
         finally:
             if worker is not None:
                 worker.end()
+
+    def _stop_where_all_is_gone(
+        self, containers: Sequence[Container], rows: list[int], remarks: list[list[Any]]
+    ) -> None:
+        """Raises `DataError` where it is not single pictures that cannot be read, but the place of all."""
+        unread = {row: said for row, kind, said in remarks if kind in UNREAD}
+        failing = all(row in unread and "fails" in unread[row] for row in rows)
+        self.failing = self.failing + len(rows) if failing else 0
+        for container in {self.wanted[row].container for row in unread}:
+            with self.lock:
+                if container not in self.places:
+                    keys = [each.key for each in self.wanted if each.container == container]
+                    self.places[container] = place_of(containers[container], keys)
+            place = self.places[container]
+            why = why_gone(containers[container], place)
+            if why is None and self.failing > _MOST_FAILING:
+                why = unread[rows[-1]].partition(": ")[2]
+            if why is not None:
+                read = int(self.done.sum()) - len(self.reasons) if self.spec else 0
+                raise DataError(
+                    f"{place}: cannot be read any more ({why}); {read:,} pictures were read before",
+                    "bring it back and give the same command again: it goes on where it was",
+                )
 
     def _write_down(self, rows: list[int], remarks: list[list[Any]], journal: IO[str]) -> None:
         said = {remark[0]: remark for remark in remarks}

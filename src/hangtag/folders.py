@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from hangtag.errors import DataError, UsageError
 
-__all__ = ["PARTS", "Choose", "Layout", "is_picture_name", "layout_of", "natural"]
+__all__ = ["PARTS", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "natural"]
 
 PARTS = {
     "train": "train", "training": "train", "trainset": "train",
@@ -19,6 +19,11 @@ PARTS = {
 }  # fmt: skip
 """Names of folders, columns' values and files that mean a part, in small letters."""
 
+PICTURE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".heic", ".heif",
+)  # fmt: skip
+"""Endings by which names are known to be pictures', in small letters; a picture may have any other name, too."""
+
 Choose: TypeAlias = Callable[[str, Sequence[tuple[str, str]]], str]
 """Asked (question, ((answer, what it means), ...)), returns one of the answers, or raises."""
 
@@ -26,7 +31,7 @@ _NOT_PICTURES = {
     "txt", "csv", "tsv", "json", "jsonl", "md", "rst", "xml", "yaml", "yml", "toml", "ini", "cfg", "py", "ipynb", "js",
     "html", "htm", "css", "pdf", "doc", "docx", "xls", "xlsx", "log", "db", "sqlite", "npy", "npz", "pkl", "pt", "pth",
     "onnx", "h5", "mat", "parquet", "mp4", "avi", "mov", "mkv", "mp3", "wav", "sh", "exe", "lnk", "url", "sha256",
-    "md5", "zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "7z", "rar",
+    "md5", "aae", "xmp", "zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "7z", "rar",
 }  # fmt: skip
 
 
@@ -83,6 +88,12 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
             f"{where}: {loose} lies in no class folder",
             "put each picture into a folder named after its class, or give a table with a label column",
         )
+    if all(len(folder) == 1 and folder[0].lower() in PARTS for folder in folders):
+        shown = _some({folder[0] for folder in folders})
+        raise DataError(
+            f"{where}: its folders are parts ({shown}), and no class folders are in them",
+            "put each picture into a folder named after its class, or name the table that holds the labels",
+        )
     parts: list[str | None] = [None] * len(folders)
     in_words = "a folder per class"
     for place in (0, 1):  # train/cat/1.png, or cat/train/1.png
@@ -113,7 +124,7 @@ def _labels(folders: list[tuple[str, ...]], where: str, choose: Choose, classes:
     if len(set(top)) == 1:
         return ["/".join(folder[1:]) or folder[0] for folder in folders]
     answer = choose(
-        f"{where}: folders lie inside folders; which are the classes?",
+        f"{where}: folders lie inside folders; which are the classes? (--classes)",
         (
             ("top", f"the {len(set(top))} folders at the top: {_some(set(top))}"),
             ("leaf", f"the {len(set(leaf))} innermost folders: {_some(set(leaf))}"),

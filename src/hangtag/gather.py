@@ -3,6 +3,7 @@
 Nothing is decoded here. What was found has a digest that changes when any of it is edited.
 """
 
+import difflib
 import hashlib
 import json
 import re
@@ -39,7 +40,7 @@ def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
         UsageError: always.
     """
     either = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
-    raise UsageError(f"{question} {either}", "say which, with the option")
+    raise UsageError(f"{question} {either}", "say which of them")
 
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
@@ -56,9 +57,13 @@ class Asked:
     group_by: str | None = None
     choose: Choose = refuse
 
+    def options(self) -> dict[str, str | None]:
+        """Everything but who answers, by name."""
+        return {name: value for name, value in vars(self).items() if name != "choose"}
+
     def said(self) -> tuple[str | None, ...]:
         """Everything but who answers."""
-        return (self.image_column, self.label_column, self.root, self.classes, self.group_by)
+        return tuple(self.options().values())
 
 
 @dataclass
@@ -113,7 +118,7 @@ def from_listing(container: Container, listing: Listing, where: Path, asked: Ask
     names = [entry.name for entry in entries]
     layout = layout_of(names, str(where), asked.choose, asked.classes)
     return Gathered(
-        where.name.removesuffix(".tar.gz").removesuffix(where.suffix) or where.resolve().name,
+        _named_as(where),
         f"{kind}, {layout.in_words}" if kind else layout.in_words,
         [Wanted(entry.name, 0, entry.key) for entry in entries],
         [container],
@@ -123,6 +128,13 @@ def from_listing(container: Container, listing: Listing, where: Path, asked: Ask
         "",
         skipped,
     )
+
+
+def _named_as(where: Path) -> str:
+    """photos.tar.gz and photos/ are both called photos."""
+    if where.is_dir():
+        return where.resolve().name
+    return where.stem.removesuffix(".tar")
 
 
 def from_table(table: Table, name: str, asked: Asked, spool: Callable[[], IO[bytes]]) -> Gathered:
@@ -164,7 +176,7 @@ def from_pairs(pairs: Sequence[tuple[Any, Any]], asked: Asked, spool: Callable[[
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise DataError(f"item {place} of the list is no pair", "give (picture, label) for each")
     columns: dict[str, Sequence[Any]] = {"image": [pair[0] for pair in pairs], "label": [pair[1] for pair in pairs]}
-    table = Table("the list", "", columns, len(pairs))
+    table = Table("the list", ".", columns, len(pairs))
     found = from_table(table, "list", Asked("image", "label", group_by=asked.group_by), spool)
     found.kind = "a list of pictures and labels"
     return found
@@ -189,7 +201,7 @@ def _pictures(
     wanted = [Wanted(str(key), 0, key) if key is not None else None for key in found.keys]
     marks = [f"{key}\0{size}\0{stamp}" for key, size, stamp in zip(found.keys, found.sizes, found.stamps, strict=True)]
     gone = [
-        Skipped(str(table.columns[column][row]), "no such file", f"row {row + 1}: not under {table.root or '.'}")
+        Skipped(str(table.columns[column][row]), "no such file", f"row {row + 1}: not under {found.container.root}")
         for row, key in enumerate(found.keys)
         if key is None
     ]
@@ -250,7 +262,13 @@ def _groups_by_name(names: Sequence[str], group_by: str | None) -> list[str] | N
 def _groups_by_column(table: Table, group_by: str | None, names: Sequence[str]) -> list[str] | None:
     if group_by is not None and group_by in table.columns:
         return [str(value) for value in table.columns[group_by]]
-    return _groups_by_name(names, group_by)
+    try:
+        return _groups_by_name(names, group_by)
+    except UsageError as error:
+        near = difflib.get_close_matches(str(group_by), table.columns, n=1)
+        offer = f"did you mean the column '{near[0]}'? " if near else ""
+        hint = f"{offer}columns: {', '.join(table.columns)}; or {error.hint}"
+        raise UsageError(f"{error.message}, and no column is called so", hint) from None
 
 
 def _starts(path: Path, magic: bytes) -> bool:

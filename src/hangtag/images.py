@@ -4,6 +4,7 @@ The only module that touches Pillow. It decodes and converts colour; it never re
 itself, so that a picture is resized by the same code wherever the model runs.
 """
 
+import importlib.util
 import io
 import threading
 import warnings
@@ -34,6 +35,7 @@ __all__ = [
     "encode_png",
     "examine",
     "in_channels",
+    "reads_heic",
 ]
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -44,6 +46,9 @@ Picture: TypeAlias = "str | PathLike[str] | bytes | Image.Image | NDArray[Any]"
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """Decoders we let near a stranger's file; Pillow has many more, some of them old and rarely tested."""
+
+HEIC = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"
+"""Brands of HEIF files (ISO 23008-12) as phones make them; pillow-heif decodes them, the extra `heic`."""
 
 MAX_PIXELS = 80_000_000
 """Larger pictures are refused before a pixel is decoded: 80 megapixels is 240 MB in colour."""
@@ -223,11 +228,13 @@ def picture_bytes(picture: object) -> bytes:
     if isinstance(picture, np.ndarray):
         return encode_png(_from_array(picture, ImageSpec(1, 1, _GREY_CHANNELS if picture.ndim == 2 else 3))[0])
     if isinstance(picture, Image.Image):
-        buffer = io.BytesIO()
-        mode = picture.mode if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "RGB"
-        picture.convert(mode).save(buffer, format="PNG")
-        return buffer.getvalue()
+        return _png_of(picture)
     return _content(picture, _name(picture))
+
+
+def reads_heic() -> bool:
+    """Whether HEIC pictures can be read here; looked up, not imported."""
+    return importlib.util.find_spec("pillow_heif") is not None
 
 
 def carries_colour(pixels: NDArray[np.uint8]) -> bool:
@@ -304,6 +311,8 @@ def _open(content: bytes, name: str) -> Image.Image:
         with _nothing if _alone else _filtered_warnings():
             if content.startswith(_PNG):  # as Image.open does, without trying what else it might be
                 opened: Image.Image = PngImageFile(io.BytesIO(content))
+            elif _is_heic(content):
+                opened = _open_heic(content, name)
             else:
                 opened = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -311,12 +320,33 @@ def _open(content: bytes, name: str) -> Image.Image:
     except UnidentifiedImageError:
         raise PictureError(
             f"{name}: not a picture hangtag can read",
-            f"known formats: {', '.join(FORMATS)}; the name's ending does not matter, the content does",
+            f"known formats: {', '.join(FORMATS)} and HEIC; the name's ending does not matter, the content does",
         ) from None
+    except PictureError:
+        raise
     except Exception as error:  # Pillow's decoders raise many types on broken headers
-        raise PictureError(f"{name}: damaged picture: {error}", "save it again from its source") from error
+        raise _damaged(name, error) from error
     if opened.width * opened.height > MAX_PIXELS:
         raise _too_large(name, f"{opened.width}x{opened.height}")
+    return opened
+
+
+def _is_heic(content: bytes) -> bool:
+    """Does it begin as a HEIF file does that is no AVIF, which Pillow reads itself?"""
+    return content[4:8] == b"ftyp" and content[8:12] in HEIC and b"avif" not in content[16:64]
+
+
+def _open_heic(content: bytes, name: str) -> Image.Image:
+    """As HEIF demands, turned by what the file says beside Exif; Exif's own orientation counts for nothing there."""
+    try:
+        import pillow_heif
+    except ModuleNotFoundError:
+        raise PictureError(
+            f"{name}: a HEIC picture, and hangtag[heic] is not installed", "pip install 'hangtag[heic]'"
+        ) from None
+    if _alone:
+        pillow_heif.options.DECODE_THREADS = 1
+    opened: Image.Image = pillow_heif.HeifImageFile(io.BytesIO(content))
     return opened
 
 
@@ -350,9 +380,11 @@ def _from_pil(opened: Image.Image, spec: ImageSpec, name: str) -> tuple[NDArray[
         raise PictureError(f"{name}: a picture of {opened.width}x{opened.height} has no pixels", "leave it out")
     try:
         frames = getattr(opened, "n_frames", 1)  # looks through the whole file, so it can fail as decoding can
-        if frames > 1:
+        if frames > 1 and opened.format == "HEIF":  # not an animation; it opens at the main one
+            notes.append("of several pictures in the file the main one was used")
+        elif frames > 1:
             notes.append(f"animated: the first of {frames} frames was used")
-        if getattr(opened, "filename", None) is not None or frames > 1:
+        if opened.format != "HEIF" and (getattr(opened, "filename", None) is not None or frames > 1):
             opened.seek(0)
         opened.load()
         upright = ImageOps.exif_transpose(opened)
@@ -365,8 +397,28 @@ def _from_pil(opened: Image.Image, spec: ImageSpec, name: str) -> tuple[NDArray[
     return np.asarray(flat, dtype=np.uint8), (*notes, *colour_notes)
 
 
+def _png_of(image: Image.Image) -> bytes:
+    """A PIL image as the bytes of a PNG file that decodes to what the image itself does."""
+    try:
+        if image.format != "HEIF" and getattr(image, "n_frames", 1) > 1:
+            image.seek(0)
+        upright = ImageOps.exif_transpose(image)
+        assert upright is not None
+        if upright.mode.startswith("I") or upright.mode == "F":
+            upright = _to_8_bit(upright)
+        elif upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+            upright = upright.convert(_VIA.get(upright.mode, "RGBA" if upright.has_transparency_data else "RGB"))
+        buffer = io.BytesIO()
+        upright.save(buffer, format="PNG")
+    except PictureError as error:
+        raise PictureError(f"picture: {error.message}", error.hint) from None
+    except Exception as error:  # as in _from_pil: it may be a file that is decoded only now
+        raise _damaged("picture", error) from error
+    return buffer.getvalue()
+
+
 def _damaged(name: str, error: Exception) -> PictureError:
-    cut = any(sign in str(error) for sign in ("truncated", "broken data stream", "unexpected end"))
+    cut = any(sign in str(error).lower() for sign in ("truncated", "broken data stream", "unexpected end"))
     reason = "truncated or damaged" if cut else f"damaged ({error})"
     return PictureError(f"{name}: {reason} picture", "save or download it again")
 

@@ -3,6 +3,7 @@
 rich draws. Without a terminal there are no bars and no pictures, only the lines that a log file wants.
 """
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -373,6 +374,10 @@ def print_audit(console: Console, found: "Audit", written: Sequence[Path]) -> No
         print(f"  {number}  {step}")
     for path in written:
         print(f"wrote {path}")
+    if steps:
+        decisions = written[-1].parent / "decisions.csv"
+        print(f"next         look at {written[-1]}; write keep, drop or relabel: CLASS into {decisions}, then")
+        print(f"             hangtag train {shlex.quote(found.data.origin)} --decisions {shlex.quote(str(decisions))}")
 
 
 def print_section(console: Console, section: "Section") -> None:

@@ -4,7 +4,9 @@ Names of public sets, folders, archives, tables, files of arrays, frames, arrays
 of picture files takes one way: gathered, decoded once into the cache, mapped from there.
 """
 
+import contextlib
 import csv
+import difflib
 import hashlib
 import io
 import json
@@ -21,14 +23,14 @@ from numpy.typing import NDArray
 from hangtag import cache, datasets
 from hangtag.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
 from hangtag.cache import Pictures
-from hangtag.containers import Container, Listing, Scan, Skipped, scan
+from hangtag.containers import FAILING, Container, Folder, Listing, Scan, Skipped, scan
 from hangtag.datasets import Progress
 from hangtag.decisions import apply_decisions
-from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT
+from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT, UNREAD
 from hangtag.decoding import Decoded, Pool
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.files import user_path, write_text
-from hangtag.folders import Choose, natural
+from hangtag.folders import PARTS, PICTURE_ENDINGS, Choose, natural
 from hangtag.gather import (
     Asked,
     Gathered,
@@ -39,7 +41,7 @@ from hangtag.gather import (
     from_table,
     refuse,
 )
-from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
+from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels, reads_heic
 from hangtag.labelled import LabelledImages, amount, from_arrays
 from hangtag.sizing import Sizer
 from hangtag.tables import read_table, table_of_frame
@@ -124,6 +126,7 @@ def read(
         data = what
     elif isinstance(what, (str, Path)):
         if path is not None or str(what) in datasets.NAMED:
+            _refuse_needless(what, "data of your own", **asked.options())
             data = _named(str(what), user_path(path) if path is not None else None, progress)
         else:
             data = _of_path(user_path(what), str(what), asked, wanted, progress)
@@ -182,8 +185,8 @@ def choose_spec(facts: NDArray[Any], count: int, size: _Size = _Size()) -> Image
 # --- by kind ---------------------------------------------------------------------------------------------------
 
 
-def _named(name: str, path: Path | None, progress: Progress | None) -> LabelledImages:
-    found = datasets.fetch(name, path, progress)
+def _named(name: str, path: Path | None, progress: Progress | None, proven: bool = False) -> LabelledImages:
+    found = datasets.fetch(name, path, progress, proven)
     wanted = datasets.NAMED[name]
     return LabelledImages(
         images=found.images,
@@ -202,19 +205,42 @@ def _of_path(path: Path, said: str, asked: Asked, size: _Size, progress: Progres
             raise DataError(f"{path}: the folder is empty", "a folder for each class, with its pictures")
     except PermissionError:
         raise DataError(f"{path}: may not be read", "check the permissions") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in FAILING:
+            raise DataError(
+                f"{path}: the disk or network fails: {error.strerror}", "is it plugged in, mounted, reachable?"
+            ) from None
         is_folder = is_file = False
     if is_folder:
         return _of_folder(path, asked, size, progress)
     if is_file:
         return _of_file(path, asked, size, progress)
+    if "/" in said and path.parent.is_dir():
+        raise _no_such_file(path)
     raise UnknownName.among("data set", said, datasets.NAMED, ", or a folder, archive or table of your own")
+
+
+def _refuse_needless(where: object, only_for: str, **given: str | None) -> None:
+    """Raises UsageError where something was said that means nothing for this form of data."""
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')} {value}"
+            raise UsageError(f"{where}: {option} means nothing here", f"it is for {only_for}; leave it out")
+
+
+def _no_such_file(path: Path) -> UnknownName:
+    beside: list[str] = []
+    with contextlib.suppress(OSError):
+        beside = [each.name for each in path.parent.iterdir()]
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    offer = f"did you mean '{path.parent / near[0]}'?" if near else "check the spelling and the folder you are in"
+    return UnknownName(f"{path}: no such file or folder", offer)
 
 
 def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     scanned = scan(str(path))
     alias = _key(str(path.resolve()), scanned.digest, asked.said(), size) if scanned else None
-    if alias is not None and (known := cache.remembered(alias)) and (kept := cache.open_pictures(known)):
+    if alias is not None and (known := cache.remembered(alias)) and (kept := _kept(known, Folder(str(path)))):
         return _opened(kept)
     data = _of_whole_folder(path, scanned, asked, size, progress)
     if alias is not None and isinstance(data.names, cache.KeptNames):
@@ -227,21 +253,38 @@ def _of_whole_folder(
 ) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
-        return _of_idx(path, size, progress)
+        return _of_idx(path, asked, size, progress)
     container, listing = folder_listing(path, scanned)
     parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
-    pictures = any("/" in entry.name and entry.name.lower().endswith(_PICTURE_ENDINGS) for entry in listing.entries)
+    pictures = any("/" in entry.name and entry.name.lower().endswith(PICTURE_ENDINGS) for entry in listing.entries)
     if parquet and not pictures:
         return _of_table(parquet, path, asked, size, progress)
     tables = [file for file in files if file.suffix.lower() in _TABLES and file.stem.lower() in _TABLE_NAMES]
-    if tables and (asked.label_column or len({e.name.split("/")[0] for e in listing.entries if "/" in e.name}) < 2):
-        return _of_table(tables[:1], tables[0], asked, size, progress)
+    if tables and (asked.label_column or not _may_be_classes(listing)):
+        return _of_table(_one_of(tables, path, asked.choose), path, asked, size, progress)
     if not pictures and any(file.suffix == ".npy" for file in files):
-        return _of_array_parts(read_npy(path), path, "a pair of .npy files", size)
+        return _of_array_parts(read_npy(path), path, "a pair of .npy files", asked, size)
     return _listed(container, listing, path, "", asked, size, progress)
 
 
-_PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm")
+def _may_be_classes(listing: Listing) -> bool:
+    """Whether there are folders of pictures, at least two, that are not parts such as train and test."""
+    folders = {entry.name.rpartition("/")[0] for entry in listing.entries if "/" in entry.name}
+    parts = all(folder.lower() in PARTS for folder in folders)
+    return len({folder.split("/")[0] for folder in folders}) > 1 and not parts
+
+
+def _one_of(tables: list[Path], where: Path, choose: Choose) -> list[Path]:
+    """The one of several tables in a folder that is meant."""
+    if len(tables) > 1:
+        answers = [(file.name, f"the table {file.name}") for file in tables]
+        said = choose(
+            f"{where}: holds several tables; which one says the labels? (name it instead of the folder)", answers
+        )
+        return [file for file in tables if file.name == said]
+    return tables
+
+
 _TABLE_NAMES = ("labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "images")
 
 
@@ -250,11 +293,11 @@ def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -
     if name.endswith(_TABLES):
         return _of_table([path], path, asked, size, progress)
     if name.endswith(".npz"):
-        return _of_array_parts(read_npz(path), path, "arrays in a .npz file", size)
+        return _of_array_parts(read_npz(path), path, "arrays in a .npz file", asked, size)
     if name.endswith(".npy"):
-        return _of_array_parts(read_npy(path), path, "a pair of .npy files", size)
+        return _of_array_parts(read_npy(path), path, "a pair of .npy files", asked, size)
     if is_idx(path):
-        return _of_idx(path, size, progress)
+        return _of_idx(path, asked, size, progress)
     if name.endswith((".zip", *_TARS)):
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             container, listing = archive_listing(path, Path(temporary) / "tar")
@@ -266,26 +309,27 @@ def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -
     )
 
 
-def _of_idx(path: Path, size: _Size, progress: Progress | None) -> LabelledImages:
+def _of_idx(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     if path.is_dir():
-        for name in datasets.NAMED:
+        for name in (each.name for each in datasets.NAMED.values() if each.files):
             try:
-                return _named(name, path, progress)
+                return _named(name, path, progress, proven=True)
             except DataError:
                 continue
-    return _of_array_parts(read_idx_folder(path), path, "IDX files", size)
+    return _of_array_parts(read_idx_folder(path), path, "IDX files", asked, size)
 
 
 def _of_table(paths: list[Path], where: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+    _refuse_needless(where, "folders in folders", classes=asked.classes)
     table = read_table(paths, user_path(asked.root) if asked.root else None)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-        gathered = from_table(table, where.stem, asked, _spool(temporary))
+        gathered = from_table(table, where.name if where.is_dir() else where.stem, asked, _spool(temporary))
         return _tabled(gathered, str(where.resolve()), asked, size, progress)
 
 
 def _of_object(what: Any, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     if isinstance(what, tuple) and len(what) == 2 and hasattr(what[0], "shape"):
-        return _of_array_parts([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", size)
+        return _of_array_parts([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", asked, size)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         if hasattr(what, "columns") or isinstance(what, Mapping):
             table = table_of_frame(what, user_path(asked.root) if asked.root else None)
@@ -308,8 +352,9 @@ def _spool(folder: str) -> Any:
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def _of_array_parts(parts: list[ArrayPart], path: Path | None, kind: str, size: _Size) -> LabelledImages:
+def _of_array_parts(parts: list[ArrayPart], path: Path | None, kind: str, asked: Asked, size: _Size) -> LabelledImages:
     """Arrays take the way of pictures: looked at, and brought to size and colours by the same rules."""
+    _refuse_needless(path or "arrays", "pictures or tables", **asked.options())
     where = str(path) if path else "arrays"
     arrays = [check_images(_channels_last(part.images), where) for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
@@ -353,25 +398,42 @@ def _listed(
     container: Container, listing: Listing, path: Path, kind: str, asked: Asked, size: _Size, progress: Progress | None
 ) -> LabelledImages:
     """Pictures in folders; what was understood of exactly these before is not thought about again."""
+    _refuse_needless(path, "a table", image_column=asked.image_column, label_column=asked.label_column, root=asked.root)
     key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
-    found = cache.open_pictures(key)
+    found = _kept(key, container)
     if found is None:
         with Pool([container]) as pool:
-            return _decoded(pool, from_listing(container, listing, path, asked, kind), str(path), key, size, progress)
+            gathered = from_listing(container, listing, path, asked, kind)
+            return _decoded(pool, gathered, str(path.absolute()), key, size, progress)
     return _opened(found)
 
 
 def _tabled(gathered: Gathered, origin: str, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
-    key = _key(origin, gathered.digest, gathered.labels, gathered.parts, gathered.groups, asked.said(), size)
-    found = cache.open_pictures(key)
+    key = _key(
+        origin, gathered.kind, gathered.digest, gathered.labels, gathered.parts, gathered.groups, asked.said(), size
+    )
+    found = _kept(key, gathered.containers[0])
     if found is None:
         with Pool(gathered.containers) as pool:
             return _decoded(pool, gathered, origin, key, size, progress)
     return _opened(found)
 
 
+def _kept(key: str, container: Container) -> Pictures | None:
+    """The entry, unless a picture is missing from it that could not be read then and can be now."""
+    found = cache.open_pictures(key)
+    unread = [each.name for each in found.skipped if each.kind in UNREAD] if found is not None else []
+    if unread and (not isinstance(container, Folder) or any(map(container.gives, unread))):
+        cache.drop(key)
+        return None
+    return found
+
+
 def _key(*parts: object) -> str:
-    return hashlib.sha256(repr((cache.VERSION, *parts)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    """A name for an entry of the cache; another one where other pictures can be read."""
+    return hashlib.sha256(repr((cache.VERSION, reads_heic(), *parts)).encode("utf-8", "surrogateescape")).hexdigest()[
+        :32
+    ]
 
 
 def _decoded(
@@ -383,13 +445,17 @@ def _decoded(
         skipped = (*gathered.skipped, *found.skipped)
         if not len(found.good):
             raise DataError(
-                f"{origin}: none of {len(gathered.wanted):,} pictures can be read: {_counted(skipped)}", "mend them"
+                f"{origin}: none of {len(gathered.wanted):,} pictures can be read: {_counted(skipped)}",
+                _public_set(gathered, origin) or "mend them",
             )
         good = found.good.tolist()
         labels = [gathered.labels[row] for row in good]
         names = tuple(sorted(set(labels), key=natural))
         if len(names) < 2:
-            raise DataError(f"{origin}: there is only one class: {names[0]}", "a classifier needs at least two classes")
+            more = f" (set aside: {_counted(skipped)})" if skipped else ""
+            raise DataError(
+                f"{origin}: there is only one class: {names[0]}{more}", "a classifier needs at least two classes"
+            )
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         kept = spec
         if size.spec is None:
@@ -421,6 +487,13 @@ def _decoded(
             f"{origin}: the decoded pictures vanished from the cache", "is something clearing it? try again"
         )
     return _opened(pictures)
+
+
+def _public_set(gathered: Gathered, origin: str) -> str:
+    """How to read files that are called as those of a public set, whose form is not that of pictures; else ""."""
+    names = {Path(each.name).name for each in gathered.wanted}
+    found = [each for each in datasets.NAMED.values() if names & {file.name for file in each.files}]
+    return f"they look like {found[0].title}: name it: {found[0].name} --path {origin}" if found else ""
 
 
 def _opened(found: Pictures) -> LabelledImages:

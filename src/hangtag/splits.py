@@ -3,6 +3,7 @@
 Test images are never touched. Pictures that belong together, the same picture among them, are never on both sides.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 
 from hangtag import cache
 from hangtag.duplicates import Progress, groups_of, near_pairs
-from hangtag.errors import UsageError
+from hangtag.errors import DataError, UsageError
 from hangtag.labelled import LabelledImages
 
-__all__ = ["Split", "joined_groups", "near_groups", "split_of", "stratified"]
+__all__ = ["Split", "by_appearance", "joined_groups", "near_groups", "split_of", "stratified"]
 
 _MOST_COMPARED = 200_000
 """Images up to which nearly equal ones are looked for before a split; beyond, that would take many minutes."""
@@ -26,12 +27,14 @@ class Split:
 
     Attributes:
         given: whether the data came divided so.
+        fingerprint: SHA-256 of the labels and content of the validation images; equal for equal images, in any form.
         notes: what had to be decided, in sentences.
     """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     given: bool = False
+    fingerprint: str = ""
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -39,6 +42,7 @@ class Split:
             "train": len(self.train),
             "validation": len(self.validation),
             **({"given": True} if self.given else {}),
+            **({"fingerprint": self.fingerprint} if self.fingerprint else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
         }
 
@@ -50,17 +54,28 @@ def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[Labelled
 
     Args:
         fraction: of each class to hold out, where no validation part was given.
+
+    Raises:
+        DataError: nothing can be held out.
     """
     if "validation" in data.parts and "train" in data.parts:
         trains = data.positions("train")
         both = data.take(np.concatenate([trains, data.positions("validation")]), f"{data.name} (train)")
         order = both.order
-        return both, Split(order[order < len(trains)], order[order >= len(trains)], given=True)
+        held_out = order[order >= len(trains)]
+        return both, Split(order[order < len(trains)], held_out, True, _fingerprint(both, held_out))
     images = data.train
     order = images.order
     groups = _together(images) if fraction else None
     found = stratified(images.labels[order], fraction, seed, None if groups is None else groups[order])
-    return images, Split(order[found.train], order[found.validation], notes=_notes(images, found, order))
+    held_out = order[found.validation]
+    if fraction and not len(held_out) and len(images):
+        raise DataError(
+            f"{images.name}: no image can be held out: there is one of each class, or all of a class are one group",
+            "add images, give a validation or test part, or hold nothing out: --set validation=0",
+        )
+    fingerprint = _fingerprint(images, held_out) if len(held_out) else ""
+    return images, Split(order[found.train], held_out, fingerprint=fingerprint, notes=_notes(images, found, order))
 
 
 def stratified(labels: NDArray[np.int64], fraction: float, seed: int, groups: NDArray[np.int64] | None = None) -> Split:
@@ -70,7 +85,8 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int, groups: ND
         labels: (N,) int64.
         fraction: of each class, from 0 up to but not including 1; 0 holds out nothing.
         seed: the same seed and labels give the same split.
-        groups: (N,) int64, equal for images that stay together; a group goes with the class of its first image.
+        groups: (N,) int64, equal for images that stay together; a group goes with the class of its first image. Where
+            they stand decides, not their numbers.
 
     >>> split = stratified(np.array([0] * 10 + [1] * 20), 0.1, seed=0)
     >>> len(split.train), len(split.validation)
@@ -82,7 +98,9 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int, groups: ND
     if groups is None:
         firsts, group_of, sizes = np.arange(len(labels)), np.arange(len(labels)), np.ones(len(labels), np.int64)
     else:
-        _, firsts, group_of, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+        _, firsts, group_of, sizes = np.unique(
+            by_appearance(groups), return_index=True, return_inverse=True, return_counts=True
+        )
     label_of = labels[firsts]
     held_out = np.zeros(len(firsts), bool)
     for name in np.unique(labels):
@@ -97,6 +115,16 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int, groups: ND
         held_out[members[taken][: len(members) - 1]] = True
     out = held_out[group_of]
     return Split(np.flatnonzero(~out), np.flatnonzero(out))
+
+
+def by_appearance(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) the same groups, numbered in the order in which they first appear.
+
+    >>> by_appearance(np.array([7, 3, 7, 9])).tolist()
+    [0, 1, 0, 2]
+    """
+    _, firsts, group_of = np.unique(groups, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(firsts))[group_of.reshape(-1)].astype(np.int64)
 
 
 def joined_groups(*groupings: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -142,6 +170,12 @@ def _together(images: LabelledImages) -> NDArray[np.int64] | None:
     return groups if groups is not None and len(np.unique(groups)) < len(images) else None
 
 
+def _fingerprint(images: LabelledImages, positions: NDArray[np.int64]) -> str:
+    """Of images in the order of their content."""
+    rows = np.column_stack([images.labels[positions].astype(np.uint64), images.contents[positions]])
+    return hashlib.sha256(np.ascontiguousarray(rows, "<u8").data).hexdigest()
+
+
 def _notes(images: LabelledImages, found: Split, order: NDArray[np.int64]) -> tuple[str, ...]:
     if not len(found.validation):
         return ()
@@ -150,4 +184,5 @@ def _notes(images: LabelledImages, found: Split, order: NDArray[np.int64]) -> tu
     missing = [name for name, count in zip(images.class_names, counts, strict=True) if not count]
     if not missing:
         return ()
-    return (f"no validation images of {', '.join(missing[:5])}: too few images, or all of one group",)
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return (f"no validation images of {', '.join(missing[:5])}{more}: too few images, or all of one group",)

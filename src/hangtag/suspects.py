@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hangtag.labelled import LabelledImages
 from hangtag.models import build, logits_of
 from hangtag.recipes import find_recipe, suited
-from hangtag.splits import joined_groups
+from hangtag.splits import by_appearance, joined_groups
 from hangtag.train import choose_device, train
 
 __all__ = ["Suspects", "suspect_labels"]
@@ -22,6 +22,7 @@ __all__ = ["Suspects", "suspect_labels"]
 _EPOCHS = 2  # of 40,000 images in each fold: average precision 0.92 at 3 % planted flips; docs/log.md
 _FOLDS = 3
 _LEAST_STEPS = 150
+_LEAST = 10  # images of a class; from fewer nothing is learned that could judge a label
 
 Progress = Callable[[str, int, int], None]
 
@@ -35,6 +36,7 @@ class Suspects:
         quality: (N,) the probability of the given label; small is suspect.
         suggested: (N,) the most probable class.
         probabilities: (N, K) float32, out of fold; all 1/K for images in no fold.
+        accuracy: how often the out-of-fold predictions agree with the labels; 0 where nothing was judged.
         left_out: names of classes with too few images to be judged.
     """
 
@@ -42,6 +44,7 @@ class Suspects:
     quality: NDArray[np.float64]
     suggested: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    accuracy: float
     left_out: tuple[str, ...]
 
 
@@ -65,8 +68,12 @@ def suspect_labels(
     order = data.order
     contents = np.unique(data.contents, axis=0, return_inverse=True)[1].reshape(-1)
     together = joined_groups(contents, *([groups] if groups is not None else []))
-    enough = data.counts() >= _FOLDS
+    enough = data.counts() >= _LEAST
+    left_out = tuple(name for name, fine in zip(data.class_names, enough, strict=True) if not fine)
     usable = order[enough[data.labels[order]]]
+    if enough.sum() < 2:
+        none, even = np.zeros(0, np.int64), np.full((len(data), classes), 1 / classes, np.float32)
+        return Suspects(none, np.ones(len(data)), data.labels, even, 0.0, left_out)
     fold = _folds(data.labels[usable], together[usable], seed)
     probabilities = np.full((len(data), classes), 1 / classes, np.float32)
     where = choose_device(device)
@@ -93,17 +100,18 @@ def suspect_labels(
     rows = probabilities[np.ix_(usable, present)]
     rows = rows / rows.sum(axis=1, keepdims=True)
     ranked = find_label_issues(compact, rows, return_indices_ranked_by="self_confidence", n_jobs=1)
-    left_out = tuple(name for name, fine in zip(data.class_names, enough, strict=True) if not fine)
-    return Suspects(
-        usable[np.asarray(ranked, np.int64)], quality, probabilities.argmax(axis=1), probabilities, left_out
-    )
+    suggested = probabilities.argmax(axis=1)
+    agree = float((suggested[usable] == labels).mean())
+    return Suspects(usable[np.asarray(ranked, np.int64)], quality, suggested, probabilities, agree, left_out)
 
 
 def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """(N,) a fold for each image: every class spread evenly, groups together."""
     random = np.random.default_rng(seed)
     fold = np.zeros(len(labels), np.int64)
-    _, firsts, group_of, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    _, firsts, group_of, sizes = np.unique(
+        by_appearance(groups), return_index=True, return_inverse=True, return_counts=True
+    )
     of_group = np.zeros(len(firsts), np.int64)
     for label in np.unique(labels):
         members = random.permutation(np.flatnonzero(labels[firsts] == label))

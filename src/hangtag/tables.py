@@ -3,6 +3,7 @@
 Columns are found by what is in them, or named by the user. It reads tables, not pictures.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -14,17 +15,17 @@ from typing import Any
 
 from hangtag.containers import Container, Folder, ParquetColumn, Skipped, need_pyarrow
 from hangtag.errors import DataError, UnknownName
-from hangtag.folders import PARTS, Choose
+from hangtag.folders import PARTS, PICTURE_ENDINGS, Choose
 
 __all__ = ["Columns", "Found", "Table", "find_columns", "label_names", "paths_of", "read_table", "table_of_frame"]
 
 _LABELS = ("label", "labels", "class", "class_name", "classname", "label_name", "category", "target", "species", "y")
 _IMAGES = ("image", "img", "picture", "photo", "path", "file", "filename", "file_name", "image_path", "filepath", "x")
 _PARTS = ("split", "part", "set", "subset", "partition", "usage", "fold_name")
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".heic")
 _LOOKED_AT = 200  # rows
 _MOSTLY = 0.9
 _MOST_CLASSES = 1000  # a column of more different values is no label, unless it is named
+_MOST_BESIDE = 50  # folders beside a table that are looked into for its pictures
 _KINDS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 
@@ -36,6 +37,7 @@ class Table:
         parquet: for a column that stays in its files, how to get at it: the container and a key for each row.
         class_names: for a column of numbers, the names that the table itself gives them.
         parts: for each row the part that its file's name says, or None.
+        beside: folders in the root, where its pictures may lie as well.
     """
 
     where: str
@@ -45,6 +47,16 @@ class Table:
     parquet: dict[str, tuple[Container, list[Any]]] = field(default_factory=dict)
     class_names: dict[str, list[str]] = field(default_factory=dict)
     parts: list[str | None] | None = None
+    beside: tuple[str, ...] = ()
+
+    def home(self, values: Sequence[Any]) -> str:
+        """Where these paths start: the table's root, or the one folder beside the table in which the first one is."""
+        first = next((value for value in values if isinstance(value, str) and value), None)
+        if first is None or _is_there(self.root, first):
+            return self.root
+        found = [folder for folder in self.beside if _is_there(folder, first)]
+        own = [folder for folder in found if Path(folder).name == Path(self.where).stem]
+        return own[0] if own else found[0] if len(found) == 1 else self.root
 
 
 @dataclass(frozen=True)
@@ -80,8 +92,8 @@ def read_table(paths: Sequence[Path], root: Path | None = None) -> Table:
     start = str(root if root is not None else first.parent)
     try:
         if ending in (".parquet", ".pq"):
-            return _parquet(paths, start)
-        if ending in _KINDS:
+            table = _parquet(paths, start)
+        elif ending in _KINDS:
             table = _csv(first, start, _KINDS[ending])
         elif ending in (".jsonl", ".ndjson", ".json"):
             table = _json(first, start)
@@ -93,6 +105,10 @@ def read_table(paths: Sequence[Path], root: Path | None = None) -> Table:
         raise DataError(f"{first}: cannot be read: {error.strerror}", "check the file") from error
     if not table.rows:
         raise DataError(f"{first}: the table has no rows", "a header, then a row for each picture")
+    if root is None:
+        with contextlib.suppress(OSError):
+            folders = sorted(str(each) for each in first.parent.iterdir() if each.is_dir())
+            table.beside = tuple(folders) if len(folders) <= _MOST_BESIDE else ()
     return table
 
 
@@ -124,6 +140,8 @@ def _csv(path: Path, root: str, separator: str) -> Table:
     rows = [row for row in rows if row]
     if not rows:
         raise DataError(f"{path}: the table is empty", "a header, then a row for each picture")
+    if any(name.lower().endswith(PICTURE_ENDINGS) for name in rows[0]):  # a picture, no header
+        rows.insert(0, [""] * len(rows[0]))
     names = [name.strip() or f"column {number}" for number, name in enumerate(rows[0], 1)]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -176,6 +194,8 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
             inside = {each.name: _picture_field(each.type, pyarrow.types) for each in schema}
             plain = [name for name, found in inside.items() if found is None]
             read = file.read(columns=plain)
+        except PermissionError:
+            raise DataError(f"{path}: may not be read", "check the permissions") from None
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{path}: not a whole Parquet file: {error}", "download or make it again") from error
         if place and [*columns, *kept] != [*plain, *(name for name in inside if name not in plain)]:
@@ -285,12 +305,13 @@ def paths_of(table: Table, column: str) -> Found:
     """
     values = [_plain(value) for value in table.columns[column]]
     values = [value.get("path") if isinstance(value, dict) else value for value in values]
-    ending = _missing_ending(table.root, values)
+    root = table.home(values)
+    ending = _missing_ending(root, values)
     keys: list[str | None] = []
     sizes, stamps, missing = [], [], []
     for value in values:
         key = f"{value}{ending}" if value is not None else None
-        status = _stat(os.path.join(table.root, key)) if key else None  # noqa: PTH118
+        status = _stat(os.path.join(root, key)) if key else None  # noqa: PTH118
         if status is None:
             missing.append(str(value))
         keys.append(key if status else None)
@@ -299,10 +320,10 @@ def paths_of(table: Table, column: str) -> Found:
     if 2 * len(missing) > len(values):
         raise DataError(
             f"{table.where}: {len(missing):,} of {len(values):,} pictures do not exist, looked for under "
-            f"{table.root or '.'}: {', '.join(missing[:3])}",
+            f"{os.path.abspath(root)}: {', '.join(missing[:3])}",  # noqa: PTH100
             "say where they are: --root FOLDER; or name another column: --image-column",
         )
-    return Found(Folder(table.root), keys, sizes, stamps)
+    return Found(Folder(root), keys, sizes, stamps)
 
 
 def _one(found: list[str], preferred: Sequence[str], what: str, option: str, table: Table, choose: Choose) -> str:
@@ -351,11 +372,12 @@ def _holds_pictures(table: Table, name: str) -> bool:
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) < len(values):
         return False
-    by_name = sum(text.lower().endswith(_ENDINGS) for text in texts)
+    by_name = sum(text.lower().endswith(PICTURE_ENDINGS) for text in texts)
     if by_name >= _MOSTLY * len(texts):
         return True
-    ending = _missing_ending(table.root, texts)
-    there = sum(_stat(os.path.join(table.root, text + ending)) is not None for text in texts)  # noqa: PTH118
+    root = table.home(texts)
+    ending = _missing_ending(root, texts)
+    there = sum(_stat(os.path.join(root, text + ending)) is not None for text in texts)  # noqa: PTH118
     return there >= _MOSTLY * len(texts)
 
 
@@ -389,11 +411,16 @@ def _missing_ending(root: str, values: Sequence[Any]) -> str:
     first = next((value for value in values if isinstance(value, str) and value), None)
     if first is None or _stat(os.path.join(root, first)) is not None:  # noqa: PTH118
         return ""
-    for ending in _ENDINGS:
+    for ending in PICTURE_ENDINGS:
         for written in (ending, ending.upper()):
             if _stat(os.path.join(root, first + written)) is not None:  # noqa: PTH118
                 return written
     return ""
+
+
+def _is_there(folder: str, name: str) -> bool:
+    """Whether there is such a file, with an ending or without."""
+    return _stat(os.path.join(folder, name)) is not None or _missing_ending(folder, [name]) != ""  # noqa: PTH118
 
 
 def _stat(path: str) -> os.stat_result | None:
