@@ -216,18 +216,21 @@ def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None)
     alias = _key(str(path.resolve()), scanned.digest, asked.said(), size) if scanned else None
     if alias is not None and (known := cache.remembered(alias)) and (kept := cache.open_pictures(known)):
         return _opened(kept)
-    data = _of_whole_folder(path, scanned, asked, size, progress)
+    with Pool() as pool:
+        data = _of_whole_folder(path, scanned, asked, size, progress, pool)
     if alias is not None and isinstance(data.names, cache.KeptNames):
         cache.remember(alias, data.names.path.parent.name)
     return data
 
 
 def _of_whole_folder(
-    path: Path, scanned: Scan | None, asked: Asked, size: _Size, progress: Progress | None
+    path: Path, scanned: Scan | None, asked: Asked, size: _Size, progress: Progress | None, pool: Pool
 ) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
         return _of_idx(path, size, progress)
+    if scanned is not None:  # and nothing like it was read before: there will be work
+        pool.start()
     container, listing = folder_listing(path, scanned)
     parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
     pictures = any("/" in entry.name and entry.name.lower().endswith(_PICTURE_ENDINGS) for entry in listing.entries)
@@ -238,7 +241,7 @@ def _of_whole_folder(
         return _of_table(tables[:1], tables[0], asked, size, progress)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _of_array_parts(read_npy(path), path, "a pair of .npy files", size)
-    return _listed(container, listing, path, "", asked, size, progress)
+    return _listed(container, listing, path, "", asked, size, progress, pool)
 
 
 _PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm")
@@ -259,7 +262,8 @@ def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             container, listing = archive_listing(path, Path(temporary) / "tar")
             kind = "a zip file" if name.endswith(".zip") else "a tar file"
-            return _listed(container, listing, path, kind, asked, size, progress)
+            with Pool() as pool:
+                return _listed(container, listing, path, kind, asked, size, progress, pool)
     raise DataError(
         f"{path}: is a file of a kind hangtag does not read",
         "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
@@ -350,14 +354,15 @@ def _facts_of(images: Images) -> NDArray[Any]:
 
 
 def _listed(
-    container: Container, listing: Listing, path: Path, kind: str, asked: Asked, size: _Size, progress: Progress | None
-) -> LabelledImages:
+    container: Container, listing: Listing, path: Path, kind: str, asked: Asked, size: _Size,
+    progress: Progress | None, pool: Pool,
+) -> LabelledImages:  # fmt: skip
     """Pictures in folders; what was understood of exactly these before is not thought about again."""
     key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
     found = cache.open_pictures(key)
     if found is None:
-        with Pool([container]) as pool:
-            return _decoded(pool, from_listing(container, listing, path, asked, kind), str(path), key, size, progress)
+        pool.containers = [container]
+        return _decoded(pool, from_listing(container, listing, path, asked, kind), str(path), key, size, progress)
     return _opened(found)
 
 
