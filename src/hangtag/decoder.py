@@ -111,6 +111,8 @@ class _Decoder:
             return [row, reason_kind(reason), reason]
         except MemoryError:
             return [row, "too large", "needs more memory than one picture may take"]
+        except ModuleNotFoundError:
+            return [row, "cannot be sized", "has another size than the others, and sizing needs onnx: hangtag[train]"]
         except (RuntimeError, ValueError, OSError) as error:
             return [row, "cannot be sized", str(error)[:200]]
         if row != self.first_row + len(self.rows) or len(self.rows) * self.row_bytes > _MOST_WAITING:

@@ -101,6 +101,7 @@ class Pool:
         folder: Path,
         known: Sequence[Path] = (),
         progress: Progress | None = None,
+        one_size: bool = False,
     ) -> Decoded:
         """Fill `folder` with images.npy (M, H, W[, 3]) uint8 and facts.npy (M,), going on where an earlier try ended.
 
@@ -108,12 +109,16 @@ class Pool:
             wanted: the pictures; the same ones in the same order when an earlier try is gone on with.
             spec: what to bring them to; None only looks at them, and images.npy is empty.
             known: folders of the cache in which the same content may be found decoded already.
+            one_size: whether the pictures are likely to have the spec's size; a process that meets another then gets
+                ready for sizing itself, which is spared otherwise.
 
         Raises:
             SaveError: the disk is full.
         """
         job = _Job(wanted, self.containers, spec, folder, known, progress)
         job.go_on()
+        if spec is not None and not one_size and _may_size():
+            job.told["sizing"] = sizing_model(spec).hex()
         job.run(self)
         return job.finish()
 
@@ -172,8 +177,6 @@ class _Job:
         self.left = np.flatnonzero(~self.done)[::-1].tolist()  # taken from its end
         if not self.left:
             return
-        if self.spec is not None and self._may_need_sizing():
-            self.told["sizing"] = sizing_model(self.spec).hex()
         with self.journal.open("a", encoding="utf-8") as journal:
             threads = [
                 threading.Thread(target=self._feed, args=(pool, journal), daemon=True)
@@ -210,13 +213,6 @@ class _Job:
             path.unlink()
         skipped = tuple(Skipped(self.wanted[row].name, *self.reasons[row]) for row in sorted(self.reasons))
         return Decoded(good, skipped, self.notes)
-
-    def _may_need_sizing(self) -> bool:
-        try:
-            import onnx  # noqa: F401
-        except ModuleNotFoundError:
-            return False  # pictures that have the size already need none; others are set aside, saying so
-        return True
 
     def _feed(self, pool: Pool, journal: IO[str]) -> None:
         """Hand chunks to one worker after the other; each dies at most once a picture."""
@@ -382,6 +378,14 @@ def _close_holes(file: IO[bytes], good: NDArray[np.int64], row_bytes: int) -> No
             content += file.read(len(run) * row_bytes)
         file.seek(_HEADER + start * row_bytes)
         file.write(content)
+
+
+def _may_size() -> bool:
+    try:
+        import onnx  # noqa: F401
+    except ModuleNotFoundError:
+        return False  # pictures that have the size already need none; others are set aside, saying so
+    return True
 
 
 def _cores() -> int:

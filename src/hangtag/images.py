@@ -178,10 +178,10 @@ def _bare_png(content: bytes) -> NDArray[np.uint8] | None:
     """
     if len(content) < _PNG_START.size or not content.endswith(_PNG_END):
         return None
-    signature, _, header, width, height, *how, check, size, chunk = _PNG_START.unpack_from(content)
+    signature, length, header, width, height, *how, check, size, chunk = _PNG_START.unpack_from(content)
     mode = _BARE_MODES.get(tuple(how))
     whole = len(content) == _PNG_START.size + size + 4 + len(_PNG_END) and zlib.crc32(content[12:29]) == check
-    if mode is None or not whole or (signature, header, chunk) != (_PNG, b"IHDR", b"IDAT"):
+    if mode is None or not whole or (signature, length, header, chunk) != (_PNG, 13, b"IHDR", b"IDAT"):
         return None
     if not 0 < width * height <= MAX_PIXELS:
         return None

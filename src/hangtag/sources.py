@@ -5,12 +5,14 @@ of picture files takes one way: gathered, decoded once into the cache, mapped fr
 """
 
 import csv
+import gc
 import hashlib
 import io
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -212,12 +214,16 @@ def _of_path(path: Path, said: str, asked: Asked, size: _Size, progress: Progres
 
 
 def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
-    scanned = scan(str(path))
-    alias = _key(str(path.resolve()), scanned.digest, asked.said(), size) if scanned else None
-    if alias is not None and (known := cache.remembered(alias)) and (kept := cache.open_pictures(known)):
-        return _opened(kept)
+    whole = str(path.resolve())
     with Pool() as pool:
+        if cache.remembered(_key(whole)) is None:
+            pool.start()  # never read before: there will be work, once its files are listed
+        scanned = scan(str(path))
+        alias = _key(whole, scanned.digest, asked.said(), size) if scanned else None
+        if alias is not None and (known := cache.remembered(alias)) and (kept := cache.open_pictures(known)):
+            return _opened(kept)
         data = _of_whole_folder(path, scanned, asked, size, progress, pool)
+    cache.remember(_key(whole), "read")
     if alias is not None and isinstance(data.names, cache.KeptNames):
         cache.remember(alias, data.names.path.parent.name)
     return data
@@ -229,9 +235,8 @@ def _of_whole_folder(
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
         return _of_idx(path, size, progress)
-    if scanned is not None:  # and nothing like it was read before: there will be work
-        pool.start()
-    container, listing = folder_listing(path, scanned)
+    with _without_collecting():
+        container, listing = folder_listing(path, scanned)
     parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
     pictures = any("/" in entry.name and entry.name.lower().endswith(_PICTURE_ENDINGS) for entry in listing.entries)
     if parquet and not pictures:
@@ -358,12 +363,26 @@ def _listed(
     progress: Progress | None, pool: Pool,
 ) -> LabelledImages:  # fmt: skip
     """Pictures in folders; what was understood of exactly these before is not thought about again."""
-    key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
-    found = cache.open_pictures(key)
-    if found is None:
-        pool.containers = [container]
-        return _decoded(pool, from_listing(container, listing, path, asked, kind), str(path), key, size, progress)
-    return _opened(found)
+    with _without_collecting():
+        key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
+        found = cache.open_pictures(key)
+        if found is not None:
+            return _opened(found)
+        gathered = from_listing(container, listing, path, asked, kind)
+    pool.containers = [container]
+    return _decoded(pool, gathered, str(path), key, size, progress)
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """No search for garbage meanwhile: it looks through all names again whenever there are a quarter more of them."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _tabled(gathered: Gathered, origin: str, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
@@ -456,32 +475,32 @@ def _decode(
     pool: Pool, gathered: Gathered, folder: Path, size: _Size, progress: Progress | None
 ) -> tuple[ImageSpec, Decoded, NDArray[Any]]:
     """images.npy and facts.npy in the folder; a spec, what came of it, and the facts."""
-    spec = _guess(pool, gathered, folder, size)
+    spec, one_size = _guess(pool, gathered, folder, size)
     while True:
-        found = pool.decode(gathered.wanted, spec, folder, cache.known_like(spec), progress)
+        found = pool.decode(gathered.wanted, spec, folder, cache.known_like(spec), progress, one_size)
         facts = np.load(folder / "facts.npy", allow_pickle=False)
         exact = choose_spec(facts, len(facts), size) if len(facts) else spec
         if exact == spec:
             return spec, found, facts
         (folder / "images.npy").unlink()  # the first pictures were not like the others: once more
-        spec = exact
+        spec, one_size = exact, False
         (folder / "guess.json").write_text(json.dumps(spec.to_json()), encoding="utf-8")
 
 
-def _guess(pool: Pool, gathered: Gathered, folder: Path, size: _Size) -> ImageSpec:
-    """A spec by some of the pictures, spread evenly."""
+def _guess(pool: Pool, gathered: Gathered, folder: Path, size: _Size) -> tuple[ImageSpec, bool]:
+    """A spec by some of the pictures, spread evenly, and whether all of these have its size."""
     if size.spec is not None:
-        return size.spec
+        return size.spec, False
     said = folder / "guess.json"  # an interrupted decoding is gone on with by the same guess
     if said.is_file():
-        return ImageSpec(**json.loads(said.read_text(encoding="utf-8")))
+        return ImageSpec(**json.loads(said.read_text(encoding="utf-8"))), False
     step = max(1, len(gathered.wanted) // _LOOKED_AT)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         pool.decode(gathered.wanted[::step], None, Path(temporary))
         facts = np.load(Path(temporary) / "facts.npy", allow_pickle=False)
     spec = choose_spec(facts, len(gathered.wanted), size) if len(facts) else ImageSpec(32, 32)
     said.write_text(json.dumps(spec.to_json()), encoding="utf-8")
-    return spec
+    return spec, bool((facts["height"] == spec.height).all() and (facts["width"] == spec.width).all())
 
 
 def _with_background(spec: ImageSpec, images: Images, order: NDArray[np.int64], facts: NDArray[Any]) -> ImageSpec:
