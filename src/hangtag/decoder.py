@@ -97,7 +97,7 @@ class _Decoder:
         self.shape = self.spec.shape if self.spec else (0,)
         self.row_bytes = int(np.prod(self.shape))
         self.first_row = 0  # of those that wait to be written
-        self.rows: list[NDArray[np.uint8]] = []
+        self.rows: list[memoryview] = []
         self.all_facts: list[bytes] = []
 
     def put(self, row: int, place: int, key: Any) -> list[Any] | None:
@@ -118,7 +118,7 @@ class _Decoder:
         if row != self.first_row + len(self.rows) or len(self.rows) * self.row_bytes > _MOST_WAITING:
             self.write()
             self.first_row = row
-        self.rows.append(pixels)
+        self.rows.append(pixels.data)
         self.all_facts.append(facts)
         return [row, None, note] if note else None
 

@@ -139,7 +139,8 @@ class _Job:
         self.notes: dict[str, int] = {}
         self.done = np.zeros(len(wanted), bool)
         self.told = {
-            "containers": [container.to_json() for container in containers], "spec": spec.to_json() if spec else None, "sizing": "", "known": [str(each) for each in known],
+            "containers": [container.to_json() for container in containers],
+            "spec": spec.to_json() if spec else None, "sizing": "", "known": [str(each) for each in known],
             "array": str(self.array), "facts": str(self.facts), "first": _HEADER,
         }  # fmt: skip
         self.left: list[int] = []

@@ -5,12 +5,17 @@ them back at once. The file's content stays in the system's cache, so that readi
 """
 
 import mmap
+import tempfile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Rows", "forget", "mapping_of", "rows_of"]
+from hangtag.files import cache_home, make_folder
+
+__all__ = ["Rows", "forget", "mapping_of", "rows_of", "scratch"]
+
+_HELD = 64_000_000  # bytes of a scratch array up to which memory holds it
 
 
 class Rows:
@@ -70,3 +75,16 @@ def mapping_of(array: object) -> mmap.mmap | None:
         array = array.base
     # What was written to a private mapping and not yet to its file would be lost.
     return array if isinstance(array, mmap.mmap) and not writable else None
+
+
+def scratch(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
+    """An array to fill; a large one lies in a file of the cache folder that vanishes with it, so that memory is spared.
+
+    Raises:
+        SaveError: the folder cannot be made.
+    """
+    if np.prod(shape, dtype=np.int64) * np.dtype(dtype).itemsize <= _HELD:
+        return np.empty(shape, dtype)
+    make_folder(cache_home("scratch"))
+    with tempfile.TemporaryFile(dir=cache_home("scratch")) as file:
+        return np.memmap(file, dtype, "w+", shape=shape)

@@ -456,7 +456,7 @@ def _opened(found: Pictures) -> LabelledImages:
         name=said["name"],
         origin=said["what"],
         parts={
-            name: np.flatnonzero(found.parts == number)
+            name: _as_slice(np.flatnonzero(found.parts == number))
             for number, name in enumerate(cache.PARTS_KEPT)
             if (found.parts == number).any()
         },
@@ -469,6 +469,12 @@ def _opened(found: Pictures) -> LabelledImages:
         made_with=ImageSpec(**said["spec"]),
     )
     return replace(data, understood=_sentence(data, said["kind"], found.facts))
+
+
+def _as_slice(positions: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Positions without gaps as a slice: images taken by it stay in their file."""
+    first, last = int(positions[0]), int(positions[-1])
+    return slice(first, last + 1) if last - first + 1 == len(positions) else positions
 
 
 def _decode(
