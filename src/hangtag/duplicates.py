@@ -30,7 +30,7 @@ _NEXT = 0.8  # correlation that is assumed of the next best when none was looked
 _ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
 _TINT = 16.0  # grey levels by which a quarter may be redder or bluer than in the other picture
 _BLANK = 2.0  # grey levels of standard deviation; below, nothing can be compared
-_BLOCK, _PAIRS_AT_ONCE = 256, 1000
+_BLOCK, _ROWS_AT_ONCE, _PAIRS_AT_ONCE = 256, 32, 1000
 _PIXELS_AT_ONCE = 4_000_000
 _PICTURES_AT_ONCE = 8192
 _MOST_PAIRS = 10_000_000  # candidates that are held before those that cannot stay are dropped
@@ -200,13 +200,14 @@ def _candidates(
         window = slice(low, low + _WINDOW)
         for others, half in ((whole[window], True), (middle[window], False)):
             likeness = block @ others.T
-            rows, columns = np.divmod(np.flatnonzero(likeness > _LIKE), likeness.shape[1])
-            values = likeness[rows, columns]
-            a, b = start + rows, low + columns
-            keep = a < b if half else a != b
-            found.append((a[keep], b[keep], values[keep]))
-        if sum(len(each[0]) for each in found) > _MOST_PAIRS:
-            found = [_likest(found)]
+            for few in _parts(len(block), _ROWS_AT_ONCE):
+                rows, columns = np.divmod(np.flatnonzero(likeness[few] > _LIKE), likeness.shape[1])
+                values = likeness[few][rows, columns]
+                a, b = start + few.start + rows, low + columns
+                keep = a < b if half else a != b
+                found.append((a[keep], b[keep], values[keep]))
+                if sum(len(each[0]) for each in found) > _MOST_PAIRS:
+                    found = [_likest(found)]
         if progress:
             progress("looking for like pictures", min(start + _BLOCK, count), count)
     first, second, _ = _likest(found)
