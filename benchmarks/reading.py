@@ -8,7 +8,8 @@ with Python's bytecode cache switched on.
 
 The large set is 90,000 photos, all different: their rows of 128x96 colour pixels are more than three times the memory
 that the processes may have together (`memory_limit.py`). They are read, divided into training and validation
-images with a search for near duplicates, and gone through in one epoch of the lesson's network, within the limit.
+images with a search for near duplicates, and gone through in one epoch of the lesson's network, within the limit; what
+counts there is memory, and it takes no turn at the machine.
 """
 
 import os
@@ -70,7 +71,7 @@ def main() -> None:
             shutil.rmtree(folder / "cache")
         for start in range(0, settings.large, PER_PROCESS):
             in_fresh_process(write_photos, folder / "photos", start, min(start + PER_PROCESS, settings.large))
-        with limit(ALLOWED) as allowed, alone():
+        with limit(ALLOWED) as allowed:
             large = in_fresh_process(read_large, folder / "photos", folder / "cache", allowed)
         print(large, flush=True)
     publish(describe(rounds, large, allowed), settings.json)
