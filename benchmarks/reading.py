@@ -1,12 +1,12 @@
 """Reading a folder of 60,000 PNG files: decoding once, opening again, going through them; and memory on a large set.
 
-    python -m benchmarks.reading [--rounds 5] [--large 90000] [--json FILE]
+    python -m benchmarks.reading [--rounds 5] [--large 84000] [--json FILE]
 
 The files are Fashion-MNIST's training images. Beside it, in the same round: one process that opens each with Pillow and
 makes a grey array of it, which is what a loader without a cache does in every epoch. Both as on an ordinary machine,
 with Python's bytecode cache switched on.
 
-The large set is 90,000 photos, all different: their rows of 128x96 colour pixels are more than three times the memory
+The large set is 84,000 photos, all different: their rows of 128x96 colour pixels are more than three times the memory
 that the processes may have together (`memory_limit.py`). They are read, divided into training and validation
 images with a search for near duplicates, and gone through in one epoch of the lesson's network, within the limit; what
 counts there is memory, and it takes no turn at the machine.
@@ -56,7 +56,7 @@ class Large:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--large", type=int, default=90_000)
+    parser.add_argument("--large", type=int, default=84_000)
     settings = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as ordinary_environment, for the processes to come
     rounds = []
