@@ -38,7 +38,8 @@ def entry_of(data: LabelledImages) -> Path:
 def test_a_known_folder_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = a_set(tmp_path / "set")
     first = read(root)
-    monkeypatch.setattr(Pool, "__init__", lambda *given: pytest.fail("decoded again"))
+    for started in ("start", "decode"):
+        monkeypatch.setattr(Pool, started, lambda *given: pytest.fail("decoded again"))
 
     again = read(root)
 

@@ -278,3 +278,18 @@ def test_what_was_decoded_before_is_known_by_its_content(tmp_path: Path) -> None
 )  # fmt: skip
 def test_reasons_are_counted_by_kind(reason: str, kind: str) -> None:
     assert reason_kind(reason) == kind
+
+
+def test_a_picture_of_another_size_than_expected_is_sized_all_the_same(tmp_path: Path) -> None:
+    wanted = pictures(tmp_path / "in", 6)
+    (tmp_path / "in" / "004.png").write_bytes(encoded(Image.fromarray(photo(4, 40, 30)), "x.png"))
+    rows = []
+    for one_size in (True, False):
+        out = tmp_path / f"out {one_size}"
+        out.mkdir()
+        with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
+            found = pool.decode(wanted, SPEC, out, one_size=one_size)
+        assert found.good.tolist() == list(range(6))
+        rows.append(np.load(out / "images.npy"))
+
+    np.testing.assert_array_equal(*rows)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from hangtag import duplicates, mapped
 from hangtag.duplicates import Pairs, groups_of, near_pairs
 
 
@@ -67,6 +68,24 @@ def test_blank_and_equal_images_are_in_no_pair() -> None:
 
     assert len(pairs) == 0
     assert len(near_pairs(blank)) == len(near_pairs(some[:1])) == len(near_pairs(some[:0])) == 0
+
+
+def test_a_set_that_is_worked_out_in_files_and_parts_has_the_same_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = textured(300)
+    images = np.concatenate([images, images[:3], *([changed(each, "shift")] for each in images[:40])])
+    expected = near_pairs(images)
+    monkeypatch.setattr(mapped, "_HELD", 0)
+    monkeypatch.setattr(duplicates, "_MOST_PAIRS", 20)
+    monkeypatch.setattr(duplicates, "_PICTURES_AT_ONCE", 100)
+    monkeypatch.setattr(duplicates, "_PIXELS_AT_ONCE", 50_000)
+    shuffled = np.random.default_rng(0).permutation(len(images))
+
+    found = near_pairs(mapped.Rows(images[shuffled], np.argsort(shuffled)))
+
+    assert len(expected) >= 38
+    np.testing.assert_array_equal(found.first, expected.first)
+    np.testing.assert_array_equal(found.second, expected.second)
+    np.testing.assert_allclose(found.certainty, expected.certainty, atol=1e-5)
 
 
 def test_groups_connect_pairs_and_do_not_grow_without_end() -> None:

@@ -17,8 +17,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
+from hangtag import images
 from hangtag.errors import PictureError
-from hangtag.images import FORMATS, MAX_PIXELS, ImageSpec, check_images, decode, encode_png, picture_bytes
+from hangtag.images import FORMATS, MAX_PIXELS, ImageSpec, check_images, decode, encode_png, examine, picture_bytes
 from pictures import encoded_heic, needs_heic, photo
 from toys import in_a_process
 
@@ -441,6 +442,60 @@ def test_pictures_can_be_decoded_in_many_threads() -> None:
         thread.join()
 
     assert sorted(outcomes) == [" declares"] * 20 + ["fine"] * 20
+
+
+# --- bare PNG files, which take a shorter way ---------------------------------------------------------------------
+
+
+def bare_pngs() -> dict[str, bytes]:
+    """Small PNG files of every filter and compression, without any further chunk."""
+    random, found = np.random.default_rng(1), {}
+    for height, width in ((1, 1), (5, 6), (28, 28), (33, 40)):
+        y, x = np.mgrid[0:height, 0:width]
+        smooth = (x * 5 + y * 3 + random.integers(0, 4, (height, width))).astype(np.uint8)
+        for name, pixels in (("grey", smooth), ("colour", np.stack([smooth, 255 - smooth, smooth // 2], axis=2))):
+            for level in (0, 1, 9):
+                image = Image.fromarray(pixels)
+                found[f"{name} {width}x{height}, level {level}"] = file_of(image, "PNG", compress_level=level)
+    header = struct.pack(">IIBBBBB", 6, 5, 8, 0, 0, 0, 0)
+    for filtered in range(6):  # there is no filter 5
+        rows = b"".join(bytes([filtered, *random.integers(0, 256, 6).tolist()]) for _ in range(5))
+        for what, body in (("", rows), (", too short", rows[:-3]), (", too long", rows + bytes(40))):
+            chunks = png_chunk(b"IHDR", header), png_chunk(b"IDAT", zlib.compress(body)), png_chunk(b"IEND", b"")
+            found[f"filter {filtered}{what}"] = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    return found
+
+
+def examined(content: bytes) -> tuple[object, ...]:
+    """Everything `examine` says about a file."""
+    try:
+        pixels, *others = examine(content, "picture")
+    except PictureError as error:
+        return (error.message, error.hint)
+    return (pixels.shape, pixels.tobytes(), *others)
+
+
+@pytest.mark.parametrize("kind", bare_pngs())
+def test_a_bare_png_is_examined_exactly_as_any_other_file(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, random = bare_pngs()[kind], np.random.default_rng(2)
+    files = [content, content + b"x", content[:-1], content[:33] + png_chunk(b"tRNS", b"\0\0") + content[33:]]
+    for _ in range(200):  # one damaged byte each; half of them with check sums that fit again
+        damaged = bytearray(content)
+        damaged[random.integers(len(damaged))] = random.integers(256)
+        if random.random() < 0.5:
+            damaged[29:33] = struct.pack(">I", zlib.crc32(damaged[12:29]))
+        if max(struct.unpack(">II", damaged[16:24])) < 1000:  # larger ones take their time
+            files.append(bytes(damaged))
+
+    short = [examined(each) for each in files]
+    monkeypatch.setattr(images, "_bare_png", lambda content: None)
+
+    assert short == [examined(each) for each in files]
+
+
+def test_a_bare_png_takes_the_short_way() -> None:
+    assert images._bare_png(PNG_FILE) is not None
+    assert images._bare_png(png_that_declares(10_000, 9_000)) is None
 
 
 # --- properties ------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 from hangtag import classifier as classifier_module
 from hangtag.classifier import ImageClassifier
 from hangtag.labelled import from_arrays
-from hangtag.mapped import Rows, forget, mapping_of, rows_of
+from hangtag.mapped import Rows, forget, mapping_of, rows_of, scratch
 from toys import quick_recipe, shapes
 
 
@@ -52,6 +52,16 @@ def test_what_was_read_is_given_back(tmp_path: Path) -> None:
     for start in range(0, 20_000, 1000):
         rows_of(mapped, np.arange(start, start + 1000))
     assert held() - before < 30e6
+
+
+def test_a_large_scratch_array_lies_in_a_file_that_nobody_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    small, large = scratch((3, 4)), scratch((20_000, 1000))  # 80 MB
+    large[19_999] = np.arange(1000)
+
+    assert not isinstance(small, np.memmap) and isinstance(large, np.memmap)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    np.testing.assert_array_equal(rows_of(large, np.array([19_999, 0])), [np.arange(1000), np.zeros(1000)])
 
 
 def test_training_from_a_file_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import hangtag
 from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
 from hangtag.images import ImageSpec, decode
 from hangtag.labelled import LabelledImages
+from hangtag.mapped import mapping_of
 from hangtag.sizing import Sizer
 from hangtag.sources import read, write_skipped
 from pictures import HAS_HEIC, encoded, kinds, needs_heic, photo, write_folder, write_forms
@@ -496,6 +497,15 @@ def test_a_table_that_cannot_be_understood(table: str, says: str | None, tmp_pat
         assert len(read(root / "a.csv")) == 4
     else:
         assert says in str(refused(root / "a.csv"))
+
+
+def test_parts_in_folders_of_their_own_stay_in_their_file(tmp_path: Path) -> None:
+    names = [f"{part}/{label}/{number}.png" for part in ("train", "test") for label in "ab" for number in range(3)]
+
+    data = read(tree(tmp_path / "set", *names))
+
+    assert (data.parts["train"], data.parts["test"]) == (slice(6, 12), slice(0, 6))
+    assert mapping_of(data.train.images) is not None
 
 
 def test_columns_can_be_named_and_parts_come_from_a_column(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from hangtag import splits
 from hangtag.errors import UsageError
-from hangtag.labelled import LabelledImages
+from hangtag.labelled import LabelledImages, from_arrays
 from hangtag.splits import split_of, stratified
 
 a_few_labels = arrays(np.int64, st.integers(1, 200), elements=st.integers(0, 6))
@@ -105,3 +106,17 @@ def test_an_impossible_fraction_is_refused(fraction: float) -> None:
         stratified(np.array([0, 1]), fraction, seed=0)
 
     assert str(caught.value) == (f"validation fraction {fraction} is out of range (give at least 0 and less than 1)")
+
+
+def test_a_set_too_large_to_look_for_nearly_equal_pictures_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    data = from_arrays(images, np.arange(40) % 2)
+    assert split_of(data, 0.2, seed=0)[1].to_json() == {"train": 32, "validation": 8}
+    monkeypatch.setattr(splits, "_MOST_COMPARED", 39)
+
+    found = split_of(data, 0.2, seed=0)[1].to_json()
+
+    assert found["notes"] == [
+        "more than 39 images: equal pictures were kept on one side, nearly equal ones were not looked for; keep them "
+        "together with --group-by if there are many"
+    ]

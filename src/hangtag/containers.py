@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -109,13 +110,13 @@ def scan(root: str) -> Scan | None:
         while waiting:
             folder = waiting.pop()
             found, folders = [], []
-            with os.scandir(folder) as children:
+            with _opened_folder(folder) as place, os.scandir(place) as children:
                 for child in children:
                     if child.is_file(follow_symlinks=False):
                         status = child.stat(follow_symlinks=False)
                         found.append(f"{child.name}\0{status.st_size}\0{status.st_mtime_ns}")
                     elif child.is_dir(follow_symlinks=False):
-                        folders.append(child.path)
+                        folders.append(os.path.join(folder, child.name))  # noqa: PTH118
                     else:
                         return None
             found.sort()
@@ -125,6 +126,19 @@ def scan(root: str) -> Scan | None:
     except OSError:
         return None
     return Scan(digest.hexdigest(), files)
+
+
+@contextmanager
+def _opened_folder(folder: str) -> Iterator[int | str]:
+    """The folder's handle, by which the system finds files in it without walking the whole path, where it can."""
+    if os.scandir not in os.supports_fd:
+        yield folder
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ FACTS = np.dtype(
 """What is known about one picture that was decoded; flags: 1 colour file, 2 carries colour, 4 transparent, 8 noted."""
 
 _FACTS = struct.Struct("<16sIIIB15s")
+_NO_PIXELS = np.empty(0, np.uint8)
+_MOST_WAITING = 8_000_000  # bytes of pixels that wait to be written
 
 COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT, NOTED = 1, 2, 4, 8
 
@@ -95,8 +97,11 @@ class _Decoder:
         self.array = os.open(told["array"], os.O_WRONLY)
         self.facts = os.open(told["facts"], os.O_WRONLY)
         self.first = told["first"]
-        self.waiting: tuple[int, list[bytes], list[bytes]] | None = None  # first row, pixels, facts
-        self.row_bytes = int(np.prod(self.spec.shape)) if self.spec else 0
+        self.shape = self.spec.shape if self.spec else (0,)
+        self.row_bytes = int(np.prod(self.shape))
+        self.first_row = 0  # of those that wait to be written
+        self.rows: list[memoryview] = []
+        self.all_facts: list[bytes] = []
 
     def put(self, row: int, place: int, key: Any) -> list[Any] | None:
         """Decode one picture, to be written; None, or [row, kind of reason, reason], or [row, None, note]."""
@@ -109,28 +114,32 @@ class _Decoder:
             return [row, reason_kind(reason), reason]
         except MemoryError:
             return [row, "too large", "needs more memory than one picture may take"]
+        except ModuleNotFoundError:
+            return [row, "cannot be sized", "has another size than the others, and sizing needs onnx: hangtag[train]"]
         except (RuntimeError, ValueError, OSError) as error:
             return [row, "cannot be sized", str(error)[:200]]
-        if self.waiting and row != self.waiting[0] + len(self.waiting[1]):
+        if row != self.first_row + len(self.rows) or len(self.rows) * self.row_bytes > _MOST_WAITING:
             self.write()
-        first, rows, all_facts = self.waiting or (row, [], [])
-        rows.append(pixels.tobytes())
-        all_facts.append(facts)
-        self.waiting = (first, rows, all_facts)
+            self.first_row = row
+        self.rows.append(pixels.data)
+        self.all_facts.append(facts)
         return [row, None, note] if note else None
 
     def write(self) -> None:
         """Put neighbouring rows that wait into their files."""
-        if self.waiting:
-            first, rows, facts = self.waiting
-            os.pwrite(self.array, b"".join(rows), self.first + first * self.row_bytes)
-            os.pwrite(self.facts, b"".join(facts), first * FACTS.itemsize)
-            self.waiting = None
+        if not self.rows:
+            return
+        os.pwrite(self.array, b"".join(self.rows), self.first + self.first_row * self.row_bytes)
+        os.pwrite(self.facts, b"".join(self.all_facts), self.first_row * FACTS.itemsize)
+        self.first_row += len(self.rows)
+        self.rows, self.all_facts = [], []
 
     def _decoded(self, content: bytes, digest: bytes) -> tuple[bytes, NDArray[np.uint8], str]:
         seen = examine(content, "picture", self.spec.background if self.spec else 255)
-        pixels = np.empty(0, np.uint8)
-        if self.spec is not None and self.sizer is not None:
+        pixels = seen.pixels
+        if self.spec is None:
+            pixels = _NO_PIXELS
+        elif pixels.shape != self.shape and self.sizer is not None:
             pixels = np.ascontiguousarray(self.sizer(in_channels(seen.pixels, self.spec.channels)))
         flags = COLOUR_FILE * (seen.pixels.ndim == 3) | CARRIES_COLOUR * seen.colourful
         flags |= TRANSPARENT * seen.transparent | NOTED * bool(seen.notes)
@@ -171,14 +180,16 @@ def work() -> None:
     decode_alone()
     with open(told["status"], "r+b") as file:  # noqa: PTH123
         status = mmap.mmap(file.fileno(), STATUS.size)
-    containers: list[Container] = [container_of(each) for each in told["containers"]]
+    containers: dict[str, Container] = {}  # an archive that was opened stays open
     decoder: _Decoder | None = None
     for line in sys.stdin:
         said = json.loads(line)
         if isinstance(said, dict):
             if decoder is not None:
                 decoder.close()
-            decoder = _Decoder(said, containers)
+            for each in said["containers"]:
+                containers.setdefault(repr(each), container_of(each))
+            decoder = _Decoder(said, [containers[repr(each)] for each in said["containers"]])
             continue
         assert decoder is not None
         remarks = []

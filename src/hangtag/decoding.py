@@ -8,7 +8,6 @@ import contextlib
 import json
 import mmap
 import os
-import queue
 import select
 import subprocess
 import sys
@@ -37,7 +36,8 @@ _SECONDS = 20.0
 """Longest that one picture may take; the largest allowed takes about three on one slow core."""
 
 _MEMORY = 6_000_000_000  # bytes of address space of one worker, of which libraries reserve one or two
-_PER_CHUNK = 64  # pictures handed to a worker at a time
+_FIRST_CHUNK, _LARGEST_CHUNK = 32, 512  # pictures handed to a worker at a time
+_CHUNK_SECONDS = 0.1  # that a chunk should take, so that what is done is written down and shown often enough
 _MOST_FAILING = 100  # pictures, one after the other, that a disk or network fails to give
 _HEADER = 128  # bytes before the pixels in images.npy
 
@@ -69,25 +69,28 @@ class Pool:
     """Processes that decode; use as a context manager.
 
     Args:
-        containers: where the bytes of the pictures are.
+        containers: where the bytes of the pictures are; can be set later, as long as it is before `decode`.
         workers: how many; None takes one a core.
     """
 
-    def __init__(self, containers: Sequence[Container], workers: int | None = None) -> None:
+    def __init__(self, containers: Sequence[Container] = (), workers: int | None = None) -> None:
         self.containers = containers
-        self.told = {"containers": [container.to_json() for container in containers], "memory": _MEMORY}
         self.count = workers or _cores()
-        self.idle = [_Worker(self.told) for _ in range(self.count)]
+        self.idle: list[_Worker] = []
 
     def __enter__(self) -> "Pool":
         return self
+
+    def start(self) -> None:
+        """Start the processes before there is work; they take a fifth of a second until they are ready."""
+        self.idle += [_Worker() for _ in range(self.count - len(self.idle))]
 
     def __exit__(self, *error: object) -> None:
         for worker in self.idle:
             worker.end()
 
     def take(self) -> "_Worker":
-        return self.idle.pop() if self.idle else _Worker(self.told)
+        return self.idle.pop() if self.idle else _Worker()
 
     def give(self, worker: "_Worker") -> None:
         self.idle.append(worker)
@@ -99,6 +102,7 @@ class Pool:
         folder: Path,
         known: Sequence[Path] = (),
         progress: Progress | None = None,
+        one_size: bool = False,
     ) -> Decoded:
         """Fill `folder` with images.npy (M, H, W[, 3]) uint8 and facts.npy (M,), going on where an earlier try ended.
 
@@ -106,12 +110,16 @@ class Pool:
             wanted: the pictures; the same ones in the same order when an earlier try is gone on with.
             spec: what to bring them to; None only looks at them, and images.npy is empty.
             known: folders of the cache in which the same content may be found decoded already.
+            one_size: whether the pictures are likely to have the spec's size; a process that meets another then gets
+                ready for sizing itself, which is spared otherwise.
 
         Raises:
             SaveError: the disk is full.
         """
-        job = _Job(wanted, spec, folder, known, progress)
+        job = _Job(wanted, self.containers, spec, folder, known, progress)
         job.go_on()
+        if spec is not None and not one_size and _may_size():
+            job.told["sizing"] = sizing_model(spec).hex()
         job.run(self)
         return job.finish()
 
@@ -120,8 +128,8 @@ class _Job:
     """One array in the making."""
 
     def __init__(
-        self, wanted: Sequence[Wanted], spec: ImageSpec | None, folder: Path, known: Sequence[Path],
-        progress: Progress | None,
+        self, wanted: Sequence[Wanted], containers: Sequence[Container], spec: ImageSpec | None, folder: Path,
+        known: Sequence[Path], progress: Progress | None,
     ) -> None:  # fmt: skip
         self.wanted, self.spec, self.folder = wanted, spec, folder
         self.progress = progress
@@ -132,9 +140,11 @@ class _Job:
         self.notes: dict[str, int] = {}
         self.done = np.zeros(len(wanted), bool)
         self.told = {
+            "containers": [container.to_json() for container in containers],
             "spec": spec.to_json() if spec else None, "sizing": "", "known": [str(each) for each in known],
             "array": str(self.array), "facts": str(self.facts), "first": _HEADER,
         }  # fmt: skip
+        self.left: list[int] = []
         self.lock = threading.Lock()
         self.stop = threading.Event()
         self.errors: list[BaseException] = []
@@ -167,22 +177,16 @@ class _Job:
                     array.seek(_HEADER + row * self.row_bytes)
                     bad = row in said and said[row][1] is not None
                     if bad or zlib.crc32(array.read(self.row_bytes)) == facts[row]["pixels"]:
-                        self._note(row, said.get(row))
+                        self._note([row], [said[row]] if row in said else [])
 
     def run(self, pool: Pool) -> None:
-        left = np.flatnonzero(~self.done)
-        if not len(left):
+        self.left = np.flatnonzero(~self.done)[::-1].tolist()  # taken from its end
+        if not self.left:
             return
-        if self.spec is not None and self._may_need_sizing():
-            self.told["sizing"] = sizing_model(self.spec).hex()
-        chunks: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
-        per_chunk = max(1, min(_PER_CHUNK, len(left) // (4 * pool.count)))
-        for start in range(0, len(left), per_chunk):
-            chunks.put(left[start : start + per_chunk].tolist())
         with self.journal.open("a", encoding="utf-8") as journal:
             threads = [
-                threading.Thread(target=self._feed, args=(pool, chunks, journal), daemon=True)
-                for _ in range(min(pool.count, chunks.qsize()))
+                threading.Thread(target=self._feed, args=(pool, journal), daemon=True)
+                for _ in range(min(pool.count, len(self.left)))
             ]
             for thread in threads:
                 thread.start()
@@ -216,39 +220,36 @@ class _Job:
         skipped = tuple(Skipped(self.wanted[row].name, *self.reasons[row]) for row in sorted(self.reasons))
         return Decoded(good, skipped, self.notes)
 
-    def _may_need_sizing(self) -> bool:
-        try:
-            import onnx  # noqa: F401
-        except ModuleNotFoundError:
-            return False  # pictures that have the size already need none; others are set aside, saying so
-        return True
-
-    def _feed(self, pool: Pool, chunks: "queue.SimpleQueue[list[int]]", journal: IO[str]) -> None:
+    def _feed(self, pool: Pool, journal: IO[str]) -> None:
         """Hand chunks to one worker after the other; each dies at most once a picture."""
         worker: _Worker | None = None
+        rows: list[int] = []
+        size = _FIRST_CHUNK
         try:
             while not self.stop.is_set():
-                try:
-                    rows = chunks.get_nowait()
-                except queue.Empty:
+                rows = rows or self._next(size, pool.count)
+                if not rows:
                     break
-                while rows:
-                    if worker is None:
-                        worker = pool.take()
-                        worker.say(self.told)
-                    pictures = [[row, self.wanted[row].container, self.wanted[row].key] for row in rows]
-                    remarks = worker.put(pictures, self.stop)
-                    if self.stop.is_set():
-                        break
-                    if remarks is None:  # it died or hung; the others of its chunk are done again
-                        at, reason = worker.culprit()
-                        worker = None
-                        rows.remove(at)
-                        self._write_down([at], [[at, *reason]], journal)
-                    else:
-                        self._stop_where_all_is_gone(pool.containers, rows, remarks)
-                        self._write_down(rows, remarks, journal)
-                        rows = []
+                if worker is None:
+                    worker = pool.take()
+                    worker.say(self.told)
+                began, chunk = time.monotonic(), rows[:size]
+                pictures = [[row, self.wanted[row].container, self.wanted[row].key] for row in chunk]
+                remarks = worker.put(pictures, self.stop)
+                if self.stop.is_set():
+                    break
+                if remarks is None:  # it died or hung; the others of its chunk are done again
+                    at, reason = worker.culprit()
+                    worker = None
+                    rows.remove(at)
+                    self._write_down([at], [[at, *reason]], journal)
+                    size = max(1, size // 4)
+                    continue
+                self._stop_where_all_is_gone(pool.containers, chunk, remarks)
+                self._write_down(chunk, remarks, journal)
+                rows = rows[size:]
+                quick = time.monotonic() - began < _CHUNK_SECONDS
+                size = min(2 * size, _LARGEST_CHUNK) if quick else max(1, size // 2)
             if worker is not None and not self.stop.is_set():
                 pool.give(worker)
                 worker = None
@@ -282,35 +283,40 @@ class _Job:
                     "bring it back and give the same command again: it goes on where it was",
                 )
 
-    def _write_down(self, rows: list[int], remarks: list[list[Any]], journal: IO[str]) -> None:
-        said = {remark[0]: remark for remark in remarks}
+    def _next(self, size: int, workers: int) -> list[int]:
+        """Some rows that are left; towards the end fewer, so that all workers end at the same time."""
         with self.lock:
-            for row in rows:
-                self._note(row, said.get(row))
-            journal.write(json.dumps([rows, remarks]) + "\n")
+            start = len(self.left) - max(1, min(size, len(self.left) // (2 * workers)))
+            rows = self.left[max(0, start) :][::-1]
+            del self.left[max(0, start) :]
+            return rows
+
+    def _write_down(self, rows: list[int], remarks: list[list[Any]], journal: IO[str]) -> None:
+        line = json.dumps([rows, remarks]) + "\n"
+        with self.lock:
+            self._note(rows, remarks)
+            journal.write(line)
             journal.flush()
             now = time.monotonic()
             if self.progress and (now - self.shown > 0.1 or self.done.all()):
                 self.shown = now
                 self.progress("decoding pictures", int(self.done.sum()), len(self.wanted))
 
-    def _note(self, row: int, remark: list[Any] | None) -> None:
-        self.done[row] = True
-        if remark is None:
-            return
-        _, kind, said = remark
-        if kind is not None:
-            self.reasons[row] = (kind, said)
-            return
-        for note in said.split("; "):
-            short = note.partition(":")[0] if note.startswith("animated") else note
-            self.notes[short] = self.notes.get(short, 0) + 1
+    def _note(self, rows: list[int], remarks: list[list[Any]]) -> None:
+        self.done[rows] = True
+        for row, kind, said in remarks:
+            if kind is not None:
+                self.reasons[row] = (kind, said)
+                continue
+            for note in said.split("; "):
+                short = note.partition(":")[0] if note.startswith("animated") else note
+                self.notes[short] = self.notes.get(short, 0) + 1
 
 
 class _Worker:
     """One process of `decoder.py`."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
+    def __init__(self) -> None:
         self.status_file = tempfile.NamedTemporaryFile(prefix="hangtag-")  # noqa: SIM115
         self.status_file.write(STATUS.pack(-1, 0.0))
         self.status_file.flush()
@@ -323,7 +329,7 @@ class _Worker:
         )  # fmt: skip
         self.waiting = b""
         self.hung = False
-        self.say({**told, "status": self.status_file.name})
+        self.say({"memory": _MEMORY, "status": self.status_file.name})
 
     def put(self, pictures: list[list[Any]], stop: threading.Event) -> list[list[Any]] | None:
         """Remarks on these pictures; None when the process died or was killed, then see `culprit`."""
@@ -402,6 +408,14 @@ def _close_holes(file: IO[bytes], good: NDArray[np.int64], row_bytes: int) -> No
             content += file.read(len(run) * row_bytes)
         file.seek(_HEADER + start * row_bytes)
         file.write(content)
+
+
+def _may_size() -> bool:
+    try:
+        import onnx  # noqa: F401
+    except ModuleNotFoundError:
+        return False  # pictures that have the size already need none; others are set aside, saying so
+    return True
 
 
 def _cores() -> int:

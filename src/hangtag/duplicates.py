@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.images import Images
-from hangtag.mapped import forget
+from hangtag.mapped import Rows, rows_of, scratch
 
 __all__ = ["Pairs", "groups_of", "near_pairs"]
 
@@ -30,7 +30,10 @@ _NEXT = 0.8  # correlation that is assumed of the next best when none was looked
 _ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
 _TINT = 16.0  # grey levels by which a quarter may be redder or bluer than in the other picture
 _BLANK = 2.0  # grey levels of standard deviation; below, nothing can be compared
-_BLOCK, _PAIRS_AT_ONCE = 512, 1000
+_BLOCK, _ROWS_AT_ONCE, _PAIRS_AT_ONCE = 256, 32, 1000
+_PIXELS_AT_ONCE = 4_000_000
+_PICTURES_AT_ONCE = 8192
+_MOST_PAIRS = 10_000_000  # candidates that are held before those that cannot stay are dropped
 _WINDOW = 100_000  # images that one is compared with, those most like it in the coarsest respect
 _MOST_LIKE = 16  # candidates of one image
 _LARGEST_GROUP = 50  # images; nearly-the-same is not carried on through more
@@ -55,11 +58,12 @@ class Pairs:
         return len(self.first)
 
 
-def near_pairs(images: Images, progress: Progress | None = None) -> Pairs:
+def near_pairs(images: Images | Rows, progress: Progress | None = None) -> Pairs:
     """Pairs of nearly, but not exactly, the same pictures.
 
     Every image is compared with every other up to 100,000 images; beyond, with the 100,000 that are most like it along
-    the set's first principal component. Blank images are in no pair.
+    the set's first principal component: time grows with their number then. Blank images are in no pair. What is worked
+    out about a large set lies in files, not in memory.
 
     Args:
         images: (N, H, W) or (N, H, W, 3) uint8; may be mapped from a file.
@@ -68,15 +72,14 @@ def near_pairs(images: Images, progress: Progress | None = None) -> Pairs:
     if len(images) < 2:
         return _pairs([], [], [])
     small = _small(images)
-    usable = np.flatnonzero(small.std(axis=(1, 2)) > _BLANK)
+    spread = [small[part].std(axis=(1, 2)) for part in _parts(len(small), _PICTURES_AT_ONCE)]
+    usable = np.flatnonzero(np.concatenate(spread) > _BLANK)
     if len(usable) < 2:
         return _pairs([], [], [])
-    first, second = _candidates(small[usable], progress)
-    first, second = usable[first], usable[second]
-    equal = (small[first] == small[second]).all(axis=(1, 2))
-    differ = ~equal
-    differ[equal] = [bool((images[a] != images[b]).any()) for a, b in zip(first[equal], second[equal], strict=True)]
-    first, second = first[differ], second[differ]
+    first, second = _candidates(small, usable, progress)
+    equal = np.flatnonzero(~_differ(small, first, second))
+    same = equal[~_differ(images, first[equal], second[equal])]
+    first, second = np.delete(first, same), np.delete(second, same)
     if images.ndim == 4 and len(first):
         tint = _tints(images)
         alike = np.abs(tint[first] - tint[second]).max(axis=1) < _TINT
@@ -114,35 +117,53 @@ def _pairs(first: Any, second: Any, certainty: Any) -> Pairs:
     return Pairs(np.minimum(a, b)[order], np.maximum(a, b)[order], sure[order])
 
 
-# --- small grey pictures ---------------------------------------------------------------------------------------
+def _parts(count: int, at_once: int) -> list[slice]:
+    return [slice(start, start + at_once) for start in range(0, count, at_once)]
 
 
-def _small(images: Images) -> NDArray[np.float32]:
-    """(N, 28, 28) grey levels, by area-weighted linear interpolation."""
-    height, width = images.shape[1:3]
-    rows, columns = _shrinking(height), _shrinking(width)
-    found = np.empty((len(images), _SIDE, _SIDE), np.float32)
-    at_once = max(1, 20_000_000 // (height * width))
-    for start in range(0, len(images), at_once):
-        part = images[start : start + at_once].astype(np.float32)
-        grey = part if part.ndim == 3 else part @ np.array([0.299, 0.587, 0.114], np.float32)
-        found[start : start + at_once] = rows @ grey @ columns.T
-        forget(images)
+def _differ(
+    images: Images | Rows | NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """(M,) whether the pixels of two images differ anywhere."""
+    found = np.zeros(len(first), bool)
+    for part in _parts(len(first), max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3])))):
+        one, other = rows_of(images, first[part]), rows_of(images, second[part])
+        found[part] = (one != other).reshape(len(one), -1).any(axis=1)
     return found
 
 
-def _tints(images: Images) -> NDArray[np.float32]:
+# --- small grey pictures ---------------------------------------------------------------------------------------
+
+
+def _small(images: Images | Rows) -> NDArray[np.float32]:
+    """(N, 28, 28) grey levels, by area-weighted linear interpolation."""
+    height, width = images.shape[1:3]
+    rows, columns = _shrinking(height), _shrinking(width)
+    found = scratch((len(images), _SIDE, _SIDE))
+    for places in _as_in_file(images):
+        pixels = rows_of(images, places).astype(np.float32)
+        grey = pixels if pixels.ndim == 3 else pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+        found[places] = rows @ grey @ columns.T
+    return found
+
+
+def _as_in_file(images: Images | Rows) -> list[NDArray[np.int64]]:
+    """All places of a set, some at a time, in the order in which a file holds them: a disk is quickest so."""
+    order = np.argsort(images.positions) if isinstance(images, Rows) else np.arange(len(images))
+    return [order[part] for part in _parts(len(order), max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3]))))]
+
+
+def _tints(images: Images | Rows) -> NDArray[np.float32]:
     """(N, 8) how far red and blue are from the mean of the channels in each quarter, in grey levels."""
     found = np.empty((len(images), 8), np.float32)
     down, across = images.shape[1] // 2, images.shape[2] // 2
-    at_once = max(1, 20_000_000 // (images.shape[1] * images.shape[2]))
-    for start in range(0, len(images), at_once):
-        part = images[start : start + at_once].astype(np.float32)
-        quarters = (part[:, :down, :across], part[:, :down, across:], part[:, down:, :across], part[:, down:, across:])
+    for places in _as_in_file(images):
+        pixels = rows_of(images, places).astype(np.float32)
+        halves = (pixels[:, :down], pixels[:, down:])
+        quarters = [quarter for half in halves for quarter in (half[:, :, :across], half[:, :, across:])]
         means = np.stack([quarter.mean(axis=(1, 2)) for quarter in quarters], axis=1)
         away = means[:, :, (0, 2)] - means.mean(axis=2, keepdims=True)
-        found[start : start + at_once] = away.reshape(len(part), 8)
-        forget(images)
+        found[places] = away.reshape(len(pixels), 8)
     return found
 
 
@@ -170,39 +191,50 @@ def _sampling(zoom: float, offset: float) -> NDArray[np.float32]:
 # --- candidates ------------------------------------------------------------------------------------------------
 
 
-def _candidates(small: NDArray[np.float32], progress: Progress | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of like descriptors: first (M,), second (M,); each pair once."""
-    whole, middle = _descriptors(small)
-    order = np.argsort(whole[:, 0], kind="stable") if len(small) > _WINDOW else np.arange(len(small))
-    whole, middle = whole[order], middle[order]
+def _candidates(
+    small: NDArray[np.float32], usable: NDArray[np.int64], progress: Progress | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of like descriptors among some pictures: first (M,), second (M,); each pair once."""
+    whole, middle, order = _descriptors(small, usable)
+    count = len(usable)
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-    for start in range(0, len(small), _BLOCK):
+    for start in range(0, count, _BLOCK):
         block = whole[start : start + _BLOCK]
-        low = max(0, min(start + _BLOCK // 2 - _WINDOW // 2, len(small) - _WINDOW))
+        low = max(0, min(start + _BLOCK // 2 - _WINDOW // 2, count - _WINDOW))
         window = slice(low, low + _WINDOW)
         for others, half in ((whole[window], True), (middle[window], False)):
             likeness = block @ others.T
-            rows, columns = np.divmod(np.flatnonzero(likeness > _LIKE), likeness.shape[1])
-            values = likeness[rows, columns]
-            a, b = start + rows, low + columns
-            keep = a < b if half else a != b
-            found.append((a[keep], b[keep], values[keep]))
+            for few in _parts(len(block), _ROWS_AT_ONCE):
+                rows, columns = np.divmod(np.flatnonzero(likeness[few] > _LIKE), likeness.shape[1])
+                values = likeness[few][rows, columns]
+                a, b = start + few.start + rows, low + columns
+                keep = a < b if half else a != b
+                found.append((a[keep], b[keep], values[keep]))
+                if sum(len(each[0]) for each in found) > _MOST_PAIRS:
+                    found = [_likest(found)]
         if progress:
-            progress("looking for like pictures", min(start + _BLOCK, len(small)), len(small))
+            progress("looking for like pictures", min(start + _BLOCK, count), count)
+    first, second, _ = _likest(found)
+    return usable[order[first]], usable[order[second]]
+
+
+def _likest(
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Each pair once, and only those that are among the most like of either of the two."""
     first, second, likeness = (np.concatenate(each) for each in zip(*found, strict=True))
     low_end, high_end = np.minimum(first, second), np.maximum(first, second)
     best = np.lexsort((-likeness, high_end, low_end))
     low_end, high_end, likeness = low_end[best], high_end[best], likeness[best]
     once = np.ones(len(best), bool)
     once[1:] = (low_end[1:] != low_end[:-1]) | (high_end[1:] != high_end[:-1])
-    low_end, high_end = _most_like(low_end[once], high_end[once], likeness[once])
-    return order[low_end], order[high_end]
+    low_end, high_end, likeness = low_end[once], high_end[once], likeness[once]
+    keep = _most_like(low_end, high_end, likeness)
+    return low_end[keep], high_end[keep], likeness[keep]
 
 
-def _most_like(
-    first: NDArray[np.int64], second: NDArray[np.int64], likeness: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Only pairs that are among the most like of either of the two."""
+def _most_like(first: NDArray[np.int64], second: NDArray[np.int64], likeness: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(M,) whether a pair is among the most like of either of the two."""
     keep = np.zeros(len(first), bool)
     for ends in (first, second):
         order = np.lexsort((-likeness, ends))
@@ -211,35 +243,50 @@ def _most_like(
         lengths = np.diff(np.r_[starts, len(order)])
         rank = np.arange(len(order)) - np.repeat(starts, lengths)
         keep[order[rank < _MOST_LIKE]] = True
-    return first[keep], second[keep]
+    return keep
 
 
-def _descriptors(small: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(N, D) each, D at most 96: of the whole pictures and of their middles, whitened alike, of length 1."""
-    whole = _magnitudes(small)
-    inner = _sampling(_MIDDLE, (1 - _MIDDLE) * _SIDE / 2)
-    middle = _magnitudes((inner @ small @ inner.T).astype(np.float32))
-    few = whole[:: max(1, len(whole) // 6000)]
+def _descriptors(
+    small: NDArray[np.float32], usable: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """(M, D) each, D at most 96: of whole pictures and of their middles, whitened alike, of length 1; their order.
+
+    They come in an order in which like ones are near each other, where they are too many to compare all.
+    """
+    few = _magnitudes(rows_of(small, usable[:: max(1, len(usable) // 6000)]))
     mean = few.mean(axis=0)
     _, spread, directions = np.linalg.svd(few - mean, full_matrices=False)
     kept = min(_DIMENSIONS, max(8, len(few) // 4))  # of few pictures, what differs by chance is not learned
     spread = spread[:kept] / np.sqrt(len(few))
     weights = (directions[:kept].T / (spread + _FLOOR * spread[0] + 1e-6)).astype(np.float32)
-    return _of_length_1((whole - mean) @ weights), _of_length_1((middle - mean) @ weights)
+    inner = _sampling(_MIDDLE, (1 - _MIDDLE) * _SIDE / 2)
+    whole, middle = (scratch((len(usable), weights.shape[1])) for _ in range(2))
+    for part in _parts(len(usable), _PICTURES_AT_ONCE):
+        pictures = rows_of(small, usable[part])
+        whole[part] = _of_length_1((_magnitudes(pictures) - mean) @ weights)
+        middle[part] = _of_length_1((_magnitudes((inner @ pictures @ inner.T).astype(np.float32)) - mean) @ weights)
+    if len(usable) <= _WINDOW:
+        return whole, middle, np.arange(len(usable))
+    order = np.argsort(whole[:, 0], kind="stable")
+    return _in_order(whole, order), _in_order(middle, order), order
+
+
+def _in_order(rows: NDArray[np.float32], order: NDArray[np.int64]) -> NDArray[np.float32]:
+    found = scratch(rows.shape)
+    for part in _parts(len(order), _PICTURES_AT_ONCE):
+        found[part] = rows_of(rows, order[part])
+    return found
 
 
 def _magnitudes(small: NDArray[np.float32]) -> NDArray[np.float32]:
     """Square roots of the magnitudes of the lowest frequencies, of pictures that fade out at their edges."""
     place = np.arange(_SIDE)
     fade = np.minimum(1, np.minimum(place + 1, _SIDE - place) / 8).astype(np.float32)
-    found = []
-    for start in range(0, len(small), 8192):
-        part = small[start : start + 8192]
-        faded = (part - part.mean(axis=(1, 2), keepdims=True)) * np.outer(fade, fade)
-        size = np.abs(np.fft.rfft2(faded, s=(32, 32)))
-        low = np.concatenate([size[:, :_KEEP, :_KEEP], size[:, 1 - _KEEP :, :_KEEP]], axis=1)
-        found.append(np.sqrt(low.reshape(len(part), -1)[:, 1:]).astype(np.float32))
-    return np.concatenate(found)
+    faded = (small - small.mean(axis=(1, 2), keepdims=True)) * np.outer(fade, fade)
+    size = np.abs(np.fft.rfft2(faded, s=(32, 32)))
+    low = np.concatenate([size[:, :_KEEP, :_KEEP], size[:, 1 - _KEEP :, :_KEEP]], axis=1)
+    found: NDArray[np.float32] = np.sqrt(low.reshape(len(small), -1)[:, 1:]).astype(np.float32)
+    return found
 
 
 def _of_length_1(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -77,13 +77,15 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
     >>> layout_of(["train/cat/1.png", "train/dog/1.png", "Test/cat/2.png"], "pets", choose=None).parts
     ('train', 'train', 'test')
     """
-    folders = [tuple(name.split("/")[:-1]) for name in names]
+    folder_of = [name.rpartition("/")[0] for name in names]
+    distinct = list(dict.fromkeys(folder_of))  # few, beside the names in them
+    folders = [tuple(folder.split("/")) if folder else () for folder in distinct]
     while all(len(folder) >= 2 for folder in folders) and len({folder[0] for folder in folders}) == 1:
         if folders[0][0].lower() in PARTS and len({folder[1] for folder in folders}) > 1:
             break  # only a train folder: its name is still a part
         folders = [folder[1:] for folder in folders]
     if not all(folders):
-        loose = names[next(index for index, folder in enumerate(folders) if not folder)]
+        loose = names[folder_of.index(distinct[folders.index(())])]
         raise DataError(
             f"{where}: {loose} lies in no class folder",
             "put each picture into a folder named after its class, or give a table with a label column",
@@ -110,7 +112,10 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
                 f"not ({_some({name for name in named if not named[name]})})",
                 "keep either only parts (train, validation, test) or only classes at the top",
             )
-    return Layout(tuple(_labels(folders, where, choose, classes)), tuple(parts), in_words)
+    found_in = dict(zip(distinct, zip(_labels(folders, where, choose, classes), parts, strict=True), strict=True))
+    return Layout(
+        tuple(found_in[folder][0] for folder in folder_of), tuple(found_in[folder][1] for folder in folder_of), in_words
+    )
 
 
 def _labels(folders: list[tuple[str, ...]], where: str, choose: Choose, classes: str | None) -> list[str]:

@@ -6,8 +6,10 @@ itself, so that a picture is resized by the same code wherever the model runs.
 
 import importlib.util
 import io
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -61,6 +63,9 @@ _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = ("PNG", "JPEG")
+_PNG_START = struct.Struct(">8sI4sIIBBBBBII4s")  # signature, header with its check sum, start of the next chunk
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_BARE_MODES = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}  # depth, colour, compression, filter, interlace
 _ALTERING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp", "transparency", "loop", "duration"}
 """What a PNG or JPEG file says when its pixels are not yet the picture."""
 
@@ -153,6 +158,10 @@ def examine(content: bytes, name: str, background: int = 255) -> Examined:
     """
     if not content:
         raise PictureError(f"{name}: the file is empty", "replace it with a real picture")
+    bare = _bare_png(content)
+    if bare is not None:
+        colour = bare.ndim == 3
+        return Examined(bare, colour and carries_colour(bare), False, "PNG RGB" if colour else "PNG L", ())
     with _open(content, name) as opened:
         kind = f"{opened.format} {opened.mode}"
         if opened.format in _PLAIN and opened.mode in ("L", "RGB"):
@@ -164,6 +173,28 @@ def examine(content: bytes, name: str, background: int = 255) -> Examined:
         pixels, notes = _from_pil(opened, spec, name)
     transparent = any(note.startswith("transparency") for note in notes)
     return Examined(pixels, not grey and carries_colour(pixels), transparent, kind, notes)
+
+
+def _bare_png(content: bytes) -> NDArray[np.uint8] | None:
+    """The pixels of a PNG file that is a header, one chunk of grey or RGB pixels and an end, and nothing else.
+
+    Small pictures are mostly such files, and Pillow takes longer to look for other chunks in them than to decode the
+    pixels. Its decoder is handed the pixels here at once; None for whatever is not exactly like this, or damaged.
+    """
+    if len(content) < _PNG_START.size or not content.endswith(_PNG_END):
+        return None
+    signature, length, header, width, height, *how, check, size, chunk = _PNG_START.unpack_from(content)
+    mode = _BARE_MODES.get(tuple(how))
+    whole = len(content) == _PNG_START.size + size + 4 + len(_PNG_END) and zlib.crc32(content[12:29]) == check
+    if mode is None or not whole or (signature, length, header, chunk) != (_PNG, 13, b"IHDR", b"IDAT"):
+        return None
+    if not 0 < width * height <= MAX_PIXELS:
+        return None
+    try:
+        decoded = Image.frombytes(mode, (width, height), content[_PNG_START.size : -len(_PNG_END) - 4], "zip", mode)
+    except ValueError:
+        return None
+    return np.frombuffer(decoded.tobytes(), np.uint8).reshape((height, width) if mode == "L" else (height, width, 3))
 
 
 def _plain_pixels(opened: Image.Image, name: str) -> NDArray[np.uint8] | None:

@@ -5,12 +5,19 @@ them back at once. The file's content stays in the system's cache, so that readi
 """
 
 import mmap
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Rows", "forget", "mapping_of", "rows_of"]
+from hangtag.files import cache_home, make_folder
+
+__all__ = ["Rows", "forget", "mapping_of", "rows_of", "scratch"]
+
+_HELD = 64_000_000  # bytes of a scratch array up to which memory holds it
 
 
 class Rows:
@@ -50,9 +57,34 @@ def rows_of(array: "NDArray[Any] | Rows", positions: NDArray[np.int64]) -> NDArr
         return array[positions]
     order = np.argsort(positions, kind="stable")  # a file is read from front to back
     found = np.empty((len(positions), *array.shape[1:]), array.dtype)
-    found[order] = array[positions[order]]
+    with _only_these(array, positions[order]):
+        found[order] = array[positions[order]]
     forget(array)
     return found
+
+
+@contextmanager
+def _only_these(array: NDArray[Any], positions: NDArray[np.int64]) -> Iterator[None]:
+    """While large rows of a mapped file are read: the system fetches these at once, and none of what lies around them.
+
+    Left to itself it fetches some megabytes at each row, of which shuffled reading of a set larger than memory uses
+    little before they are given up again.
+    """
+    mapping = mapping_of(array)
+    row_bytes = array[:1].nbytes
+    if mapping is None or row_bytes < mmap.PAGESIZE or not array.flags.c_contiguous or not hasattr(mmap, "MADV_RANDOM"):
+        yield
+        return
+    start = array.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
+    mapping.madvise(mmap.MADV_RANDOM)
+    for position in positions.tolist():
+        at = start + position * row_bytes
+        first = at - at % mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_WILLNEED, first, at + row_bytes - first)
+    try:
+        yield
+    finally:
+        mapping.madvise(mmap.MADV_NORMAL)
 
 
 def forget(array: "NDArray[Any] | Rows") -> None:
@@ -70,3 +102,16 @@ def mapping_of(array: object) -> mmap.mmap | None:
         array = array.base
     # What was written to a private mapping and not yet to its file would be lost.
     return array if isinstance(array, mmap.mmap) and not writable else None
+
+
+def scratch(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
+    """An array to fill; a large one lies in a file of the cache folder that vanishes with it, so that memory is spared.
+
+    Raises:
+        SaveError: the folder cannot be made.
+    """
+    if np.prod(shape, dtype=np.int64) * np.dtype(dtype).itemsize <= _HELD:
+        return np.empty(shape, dtype)
+    make_folder(cache_home("scratch"))
+    with tempfile.TemporaryFile(dir=cache_home("scratch")) as file:
+        return np.memmap(file, dtype, "w+", shape=shape)

@@ -7,12 +7,14 @@ of picture files takes one way: gathered, decoded once into the cache, mapped fr
 import contextlib
 import csv
 import difflib
+import gc
 import hashlib
 import io
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -238,23 +240,29 @@ def _no_such_file(path: Path) -> UnknownName:
 
 
 def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
-    scanned = scan(str(path))
-    alias = _key(str(path.resolve()), scanned.digest, asked.said(), size) if scanned else None
-    if alias is not None and (known := cache.remembered(alias)) and (kept := _kept(known, Folder(str(path)))):
-        return _opened(kept)
-    data = _of_whole_folder(path, scanned, asked, size, progress)
+    whole = str(path.resolve())
+    with Pool() as pool:
+        if cache.remembered(_key(whole)) is None:
+            pool.start()  # never read before: there will be work, once its files are listed
+        scanned = scan(str(path))
+        alias = _key(whole, scanned.digest, asked.said(), size) if scanned else None
+        if alias is not None and (known := cache.remembered(alias)) and (kept := _kept(known, Folder(str(path)))):
+            return _opened(kept)
+        data = _of_whole_folder(path, scanned, asked, size, progress, pool)
+    cache.remember(_key(whole), "read")
     if alias is not None and isinstance(data.names, cache.KeptNames):
         cache.remember(alias, data.names.path.parent.name)
     return data
 
 
 def _of_whole_folder(
-    path: Path, scanned: Scan | None, asked: Asked, size: _Size, progress: Progress | None
+    path: Path, scanned: Scan | None, asked: Asked, size: _Size, progress: Progress | None, pool: Pool
 ) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
         return _of_idx(path, asked, size, progress)
-    container, listing = folder_listing(path, scanned)
+    with _without_collecting():
+        container, listing = folder_listing(path, scanned)
     parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
     pictures = any("/" in entry.name and entry.name.lower().endswith(PICTURE_ENDINGS) for entry in listing.entries)
     if parquet and not pictures:
@@ -264,7 +272,7 @@ def _of_whole_folder(
         return _of_table(_one_of(tables, path, asked.choose), path, asked, size, progress)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _of_array_parts(read_npy(path), path, "a pair of .npy files", asked, size)
-    return _listed(container, listing, path, "", asked, size, progress)
+    return _listed(container, listing, path, "", asked, size, progress, pool)
 
 
 def _may_be_classes(listing: Listing) -> bool:
@@ -302,7 +310,8 @@ def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             container, listing = archive_listing(path, Path(temporary) / "tar")
             kind = "a zip file" if name.endswith(".zip") else "a tar file"
-            return _listed(container, listing, path, kind, asked, size, progress)
+            with Pool() as pool:
+                return _listed(container, listing, path, kind, asked, size, progress, pool)
     raise DataError(
         f"{path}: is a file of a kind hangtag does not read",
         "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
@@ -395,17 +404,31 @@ def _facts_of(images: Images) -> NDArray[Any]:
 
 
 def _listed(
-    container: Container, listing: Listing, path: Path, kind: str, asked: Asked, size: _Size, progress: Progress | None
-) -> LabelledImages:
+    container: Container, listing: Listing, path: Path, kind: str, asked: Asked, size: _Size,
+    progress: Progress | None, pool: Pool,
+) -> LabelledImages:  # fmt: skip
     """Pictures in folders; what was understood of exactly these before is not thought about again."""
     _refuse_needless(path, "a table", image_column=asked.image_column, label_column=asked.label_column, root=asked.root)
-    key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
-    found = _kept(key, container)
-    if found is None:
-        with Pool([container]) as pool:
-            gathered = from_listing(container, listing, path, asked, kind)
-            return _decoded(pool, gathered, str(path.absolute()), key, size, progress)
-    return _opened(found)
+    with _without_collecting():
+        key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
+        found = _kept(key, container)
+        if found is not None:
+            return _opened(found)
+        gathered = from_listing(container, listing, path, asked, kind)
+    pool.containers = [container]
+    return _decoded(pool, gathered, str(path.absolute()), key, size, progress)
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """No search for garbage meanwhile: it looks through all names again whenever there are a quarter more of them."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _tabled(gathered: Gathered, origin: str, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
@@ -505,7 +528,7 @@ def _opened(found: Pictures) -> LabelledImages:
         name=said["name"],
         origin=said["what"],
         parts={
-            name: np.flatnonzero(found.parts == number)
+            name: _as_slice(np.flatnonzero(found.parts == number))
             for number, name in enumerate(cache.PARTS_KEPT)
             if (found.parts == number).any()
         },
@@ -520,36 +543,42 @@ def _opened(found: Pictures) -> LabelledImages:
     return replace(data, understood=_sentence(data, said["kind"], found.facts))
 
 
+def _as_slice(positions: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Positions without gaps as a slice: images taken by it stay in their file."""
+    first, last = int(positions[0]), int(positions[-1])
+    return slice(first, last + 1) if last - first + 1 == len(positions) else positions
+
+
 def _decode(
     pool: Pool, gathered: Gathered, folder: Path, size: _Size, progress: Progress | None
 ) -> tuple[ImageSpec, Decoded, NDArray[Any]]:
     """images.npy and facts.npy in the folder; a spec, what came of it, and the facts."""
-    spec = _guess(pool, gathered, folder, size)
+    spec, one_size = _guess(pool, gathered, folder, size)
     while True:
-        found = pool.decode(gathered.wanted, spec, folder, cache.known_like(spec), progress)
+        found = pool.decode(gathered.wanted, spec, folder, cache.known_like(spec), progress, one_size)
         facts = np.load(folder / "facts.npy", allow_pickle=False)
         exact = choose_spec(facts, len(facts), size) if len(facts) else spec
         if exact == spec:
             return spec, found, facts
         (folder / "images.npy").unlink()  # the first pictures were not like the others: once more
-        spec = exact
+        spec, one_size = exact, False
         (folder / "guess.json").write_text(json.dumps(spec.to_json()), encoding="utf-8")
 
 
-def _guess(pool: Pool, gathered: Gathered, folder: Path, size: _Size) -> ImageSpec:
-    """A spec by some of the pictures, spread evenly."""
+def _guess(pool: Pool, gathered: Gathered, folder: Path, size: _Size) -> tuple[ImageSpec, bool]:
+    """A spec by some of the pictures, spread evenly, and whether all of these have its size."""
     if size.spec is not None:
-        return size.spec
+        return size.spec, False
     said = folder / "guess.json"  # an interrupted decoding is gone on with by the same guess
     if said.is_file():
-        return ImageSpec(**json.loads(said.read_text(encoding="utf-8")))
+        return ImageSpec(**json.loads(said.read_text(encoding="utf-8"))), False
     step = max(1, len(gathered.wanted) // _LOOKED_AT)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         pool.decode(gathered.wanted[::step], None, Path(temporary))
         facts = np.load(Path(temporary) / "facts.npy", allow_pickle=False)
     spec = choose_spec(facts, len(gathered.wanted), size) if len(facts) else ImageSpec(32, 32)
     said.write_text(json.dumps(spec.to_json()), encoding="utf-8")
-    return spec
+    return spec, bool((facts["height"] == spec.height).all() and (facts["width"] == spec.width).all())
 
 
 def _with_background(spec: ImageSpec, images: Images, order: NDArray[np.int64], facts: NDArray[Any]) -> ImageSpec:

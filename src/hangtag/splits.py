@@ -14,11 +14,12 @@ from hangtag import cache
 from hangtag.duplicates import Progress, groups_of, near_pairs
 from hangtag.errors import DataError, UsageError
 from hangtag.labelled import LabelledImages
+from hangtag.mapped import Rows
 
 __all__ = ["Split", "by_appearance", "joined_groups", "near_groups", "split_of", "stratified"]
 
-_MOST_COMPARED = 200_000
-"""Images up to which nearly equal ones are looked for before a split; beyond, that would take many minutes."""
+_MOST_COMPARED = 1_000_000
+"""Images up to which nearly equal ones are looked for before a split; beyond, that would take an hour."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +151,7 @@ def near_groups(images: LabelledImages, progress: Progress | None = None) -> NDA
         return None
     kept = cache.groups_kept(images.fingerprint)
     if kept is None:
-        found = groups_of(len(images), near_pairs(images.images[images.order], progress))
+        found = groups_of(len(images), near_pairs(Rows(images.images, images.order), progress))
         cache.keep_groups(images.fingerprint, found)
         kept = found
     groups = np.empty(len(images), np.int64)
@@ -182,7 +183,13 @@ def _notes(images: LabelledImages, found: Split, order: NDArray[np.int64]) -> tu
     labels = images.labels[order]
     counts = np.bincount(labels[found.validation], minlength=len(images.class_names))
     missing = [name for name, count in zip(images.class_names, counts, strict=True) if not count]
-    if not missing:
-        return ()
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    return (f"no validation images of {', '.join(missing[:5])}{more}: too few images, or all of one group",)
+    notes = []
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        notes.append(f"no validation images of {', '.join(missing[:5])}{more}: too few images, or all of one group")
+    if len(images) > _MOST_COMPARED:
+        notes.append(
+            f"more than {_MOST_COMPARED:,} images: equal pictures were kept on one side, nearly equal ones were not "
+            "looked for; keep them together with --group-by if there are many"
+        )
+    return tuple(notes)
