@@ -115,7 +115,7 @@ def test_going_on_from_any_checkpoint_gives_the_bits_of_an_uninterrupted_trainin
     history = list(train(whole, IMAGES, LABELS, recipe, 5, keeper=Collect(tmp_path)))
     last = history[-1]
 
-    assert len(kept) >= 3 * 4
+    assert len(kept) >= (12 if recipe.kept == 1 else 8)  # later epochs are shorter where easy images are left out
     for saved in kept if name == "tutorial" else kept[1::4]:
         again = network(recipe)
         finished = [epoch for epoch in train(again, IMAGES, LABELS, recipe, 5, resume=saved) if epoch.finished]

@@ -221,8 +221,9 @@ def test_the_split_can_stay_while_the_seed_changes() -> None:
 
 def test_mirror_images_are_averaged_inside_the_model_file() -> None:
     images, labels = shapes(60)
-    plain = ImageClassifier(recipe=quick_recipe()).fit(images, labels)
-    averaged = ImageClassifier(recipe=replace(quick_recipe(), flip_averaging=True)).fit(images, labels)
+    recipe = replace(quick_recipe(), flip=True)
+    plain = ImageClassifier(recipe=recipe).fit(images, labels)
+    averaged = ImageClassifier(recipe=replace(recipe, flip_averaging=True)).fit(images, labels)
 
     assert all(
         torch.equal(a, b) for a, b in zip(plain.network_.parameters(), averaged.network_.parameters(), strict=True)
