@@ -51,7 +51,7 @@ EXPLAIN = "explain"
 """A graph's second input, which is false unless it is given: whether to compute evidence."""
 
 _RETRAIN = "train again, or take the file from its source again"
-_PIXELS_PER_CALL = 400_000  # bounds the memory of a call on many images; more at a time are not faster
+_PIXELS_PER_CALL = 200_000  # bounds the memory of a call on many images; more at a time are not faster
 
 
 @dataclass(frozen=True)

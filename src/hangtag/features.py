@@ -19,7 +19,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from hangtag.images import Images
 from hangtag.mapped import Rows
-from hangtag.models import FlipAveraged, is_ours, to_pixels
+from hangtag.models import FlipAveraged, images_at_once, is_ours, to_pixels
 
 __all__ = ["Described", "Seen", "seen_by"]
 
@@ -93,13 +93,14 @@ class Described(nn.Module):
 
 
 @torch.inference_mode()
-def seen_by(network: nn.Module, images: Images | Rows, batch: int = 1000) -> Seen:
+def seen_by(network: nn.Module, images: Images | Rows) -> Seen:
     """What a network in evaluation mode sees on N uint8 images (N, H, W[, C])."""
     described = Described(network)
     was_training = network.training
     described.eval()
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     rows: list[list[Tensor]] = []
+    batch = images_at_once(images)
     try:
         for start in range(0, max(1, len(images)), batch):
             pixels = to_pixels(torch.from_numpy(np.array(images[start : start + batch]))).to(device)

@@ -28,6 +28,7 @@ __all__ = [
     "Layer",
     "build",
     "check_answer",
+    "images_at_once",
     "is_ours",
     "layers",
     "logits_of",
@@ -41,6 +42,7 @@ WHITE = 255
 """The largest value of a uint8 pixel: networks see pixels divided by it."""
 
 
+_PIXELS_AT_ONCE = 200_000  # 255 images of 28x28; more at a time are not faster
 _LEAST_SIDE = 4  # of what one stride and one pooling leave something
 
 
@@ -280,8 +282,11 @@ def parameter_count(network: nn.Module) -> int:
 
 
 @torch.inference_mode()
-def logits_of(network: nn.Module, images: Images | Rows, batch: int = 1000) -> Tensor:
+def logits_of(network: nn.Module, images: Images | Rows, batch: int | None = None) -> Tensor:
     """(N, K) float32 on the CPU, the network in evaluation mode; N uint8 images (N, H, W[, C]).
+
+    Args:
+        batch: images at a time; None takes as many as memory is spared with.
 
     Raises:
         ModelError: the network does not take such images, or does not answer one row of logits per image.
@@ -290,6 +295,7 @@ def logits_of(network: nn.Module, images: Images | Rows, batch: int = 1000) -> T
     network.eval()
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     rows = []
+    batch = batch or images_at_once(images)
     try:
         for start in range(0, max(1, len(images)), batch):
             pixels = to_pixels(torch.from_numpy(np.array(images[start : start + batch]))).to(device)
@@ -309,6 +315,11 @@ def logits_of(network: nn.Module, images: Images | Rows, batch: int = 1000) -> T
     finally:
         network.train(was_training)
     return torch.cat(rows)
+
+
+def images_at_once(images: Images | Rows) -> int:
+    """How many to judge at a time, so that feature maps at full size stay small."""
+    return max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3])))
 
 
 def to_pixels(images: Tensor) -> Tensor:
