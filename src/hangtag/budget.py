@@ -24,7 +24,7 @@ from hangtag.train import settings
 
 __all__ = ["Plan", "plan"]
 
-_CANDIDATES = (("accurate", "cnn-large", 12), ("fast", "cnn", 4), ("fast", "cnn-small", 3), ("quick", "mlp", 0))
+_CANDIDATES = (("accurate", "cnn-large", 20), ("fast", "cnn", 4), ("fast", "cnn-small", 3), ("quick", "mlp", 0))
 """Recipe, network, and the fewest epochs that make it better than the next one, largest first; see docs/log.md."""
 _MOST_EPOCHS = 200  # beyond this more passes teach nothing
 _MEASURED_SECONDS = 0.8  # per candidate
