@@ -30,7 +30,7 @@ _MOST_EPOCHS = 200  # beyond this more passes teach nothing
 _MEASURED_SECONDS = 0.8  # per candidate
 _VERIFIED = 1000  # as in classifier.py
 _AFTERWARDS = 6.0  # seconds for exporting, opening the file, drawing and writing the report; see docs/log.md
-_SLOWER = 1.05  # a whole training beside a few of its steps
+_SLOWER = 1.1  # a whole training beside a few of its steps; see docs/log.md
 _PASSES = 2.5  # over judged and verified images afterwards, in forward passes of PyTorch
 
 
@@ -135,7 +135,9 @@ class _Cost:
         whole, rest = divmod(len(split.train), batches.batch_size)
         count = whole + bool(rest and recipe.last_partial_batch)
         full = _SLOWER * count * step * _mean_area(recipe, network, train.spec)
-        afterwards = _AFTERWARDS + _PASSES * forward * (judged + min(_VERIFIED, len(train)))
+        views = 2 if recipe.averages_mirror_images else 1
+        told = judged + len(split.validation) + min(_VERIFIED, len(train))
+        afterwards = _AFTERWARDS + _PASSES * views * forward * told
         return cls(
             step=step,
             epoch=full * recipe.kept + len(split.validation) * forward,

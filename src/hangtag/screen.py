@@ -363,6 +363,7 @@ def print_cache(console: Console, entries: Sequence["Entry"], most: int) -> None
 
 def print_audit(console: Console, found: "Audit", written: Sequence[Path]) -> None:
     from hangtag.audit import KINDS
+    from hangtag.datasets import NAMED
 
     table = table_of("finding", ">number", "meaning")
     for kind, count in found.counts().items():
@@ -377,7 +378,8 @@ def print_audit(console: Console, found: "Audit", written: Sequence[Path]) -> No
     if steps:
         decisions = written[-1].parent / "decisions.csv"
         print(f"next         look at {written[-1]}; write keep, drop or relabel: CLASS into {decisions}, then")
-        print(f"             hangtag train {shlex.quote(found.data.origin)} --decisions {shlex.quote(str(decisions))}")
+        named = found.data.name if found.data.name in NAMED else found.data.origin
+        print(f"             hangtag train {shlex.quote(named)} --decisions {shlex.quote(str(decisions))}")
 
 
 def print_section(console: Console, section: "Section") -> None:
