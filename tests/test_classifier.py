@@ -219,6 +219,25 @@ def test_the_split_can_stay_while_the_seed_changes() -> None:
     assert one.history_[0].loss != other.history_[0].loss
 
 
+@pytest.mark.parametrize(
+    ("names", "flip", "hinted"),
+    [
+        (["0", "1", "2"], True, True),
+        (["A", "B", "C"], True, True),
+        (["left shoe", "Right_shoe", "bag"], True, True),
+        (["leftover", "bright", "bag"], True, False),
+        (["0", "1", "twelve"], True, False),
+        (["0", "1", "2"], False, False),
+    ],
+)
+def test_a_hint_where_a_mirror_image_may_be_another_thing(names: list[str], flip: bool, hinted: bool) -> None:
+    images, labels = shapes(30)
+
+    clf = ImageClassifier(recipe=replace(quick_recipe(1), flip=flip)).fit(images, np.array(names)[labels])
+
+    assert any("flip=no" in note for note in clf.notes_) is hinted
+
+
 def test_mirror_images_are_averaged_inside_the_model_file() -> None:
     images, labels = shapes(60)
     recipe = replace(quick_recipe(), flip=True)

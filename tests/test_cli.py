@@ -373,6 +373,14 @@ def test_a_recipe_that_holds_nothing_out_is_refused_before_it_trains(hangtag: An
     assert shown.code == 1 and "no images to judge the model on" in shown.err and "validation=0.1" in shown.err
 
 
+def test_a_training_refused_at_its_beginning_leaves_no_folder(hangtag: Any, photos: Path, tmp_path: Path) -> None:
+    shown = hangtag("train", "photos", "--recipe", "quick", "--batch-size", "5000", "--out", "runs/a")
+
+    assert shown.code == 2 and "a batch of 5,000 is larger than the data" in shown.err
+    assert not (tmp_path / "runs" / "a").exists()
+    assert hangtag("train", "photos", "--recipe", "quick", "--epochs", "1", "--out", "runs/a").code == 0
+
+
 def test_audit_finds_and_train_obeys_decisions(
     hangtag: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ here is what ships. It draws and writes nothing by itself, except in `save`.
 """
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -310,6 +311,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         counts = np.bincount(data.labels[self.split_.train], minlength=len(data.class_names))
         chosen = choose_balance(recipe, counts)
         notes = [balance_in_words(chosen, counts, data.class_names)]
+        notes.append(_mirror_hint(recipe, data.class_names))
         if recipe.bfloat16 and not has_bfloat16(device.type):
             notes.append("this processor has no bfloat16 products in hardware: training in float32, slower")
         self.notes_ = [note for note in (self._suited, *notes, *self.split_.notes) if note]
@@ -349,6 +351,26 @@ def _enough_images(recipe: Recipe, data: LabelledImages) -> None:
             f"a batch of {recipe.batch_size:,} is larger than the data: {len(data):,} training images",
             f"use a smaller one: --batch-size {max(1, len(data) // 10)}",
         )
+
+
+def _mirror_hint(recipe: Recipe, class_names: tuple[str, ...]) -> str:
+    """A sentence where mirror images are used and the names of the classes let one doubt that they should be."""
+    characters = all(len(name) == 1 for name in class_names)
+    if not recipe.flip or not (characters or any({"left", "right"} & set(_words(name)) for name in class_names)):
+        return ""
+    told = "a single character each" if characters else "left or right"
+    return (
+        f"classes are called by {told}: where a mirror image would be another thing, as with digits and letters, "
+        f"train without them: --set flip=no"
+    )
+
+
+def _words(name: str) -> list[str]:
+    """
+    >>> _words("Left_shoe-2")
+    ['left', 'shoe']
+    """
+    return re.findall("[a-z]+", name.lower())
 
 
 def _part(data: LabelledImages, positions: NDArray[np.int64]) -> tuple[Images | Rows, NDArray[np.int64]]:

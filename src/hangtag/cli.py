@@ -166,10 +166,11 @@ def data_command(
     print(f"fingerprint  {data.fingerprint}")
     if data.skipped:
         from hangtag.labelled import amount
+        from hangtag.runs import SKIPPED
         from hangtag.sources import write_skipped
 
-        write_skipped(data, Path("skipped.csv"))
-        print(f"set aside    {amount(len(data.skipped), 'file')}, see skipped.csv")
+        write_skipped(data, Path(SKIPPED))
+        print(f"set aside    {amount(len(data.skipped), 'file')}, see {SKIPPED}")
     return None
 
 

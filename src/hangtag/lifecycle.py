@@ -18,7 +18,7 @@ from torch import nn
 from hangtag.artifact import OUTPUT
 from hangtag.checkpoints import Checkpoint, Keeper, newest
 from hangtag.classifier import ImageClassifier, split_seed_of
-from hangtag.errors import DataError, DivergedError, RunError, SaveError
+from hangtag.errors import DataError, DivergedError, HangtagError, RunError, SaveError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
 from hangtag.labelled import LabelledImages
@@ -27,7 +27,7 @@ from hangtag.neighbours import write_neighbours
 from hangtag.predictor import Predictor, load
 from hangtag.promises import promises
 from hangtag.recipes import Recipe
-from hangtag.runs import TRAINING, Lock, Run, machine, new_run, now, unfinished, versions
+from hangtag.runs import SKIPPED, TRAINING, Lock, Run, machine, new_run, now, unfinished, versions
 from hangtag.sources import read, write_skipped
 from hangtag.speed import speed_of
 from hangtag.splits import split_of
@@ -126,7 +126,7 @@ class Training:
         self.config: dict[str, Any] = config
         self.run.write_config(config)
         if data.skipped:
-            write_skipped(data, self.run.path / "skipped.csv")
+            write_skipped(data, self.run.path / SKIPPED)
 
     @staticmethod
     def config_of(classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any]) -> dict[str, Any]:
@@ -207,10 +207,12 @@ class Training:
         """Train, keeping each finished epoch in the folder, and a checkpoint now and then."""
         began = time.perf_counter()
         self.keeper = Keeper(self.run.checkpoints)
+        trained = self.interrupted
         try:
             for epoch in self.classifier.fit_epochs(
                 self.data, stop=stop, keeper=self.keeper, resume=self.from_checkpoint, history=self.history
             ):
+                trained = True
                 if epoch.finished:
                     self.run.add_epoch(epoch.to_json())
                 yield epoch
@@ -218,6 +220,10 @@ class Training:
             self.run.write_weights(_weights(self.classifier.network_))
             self.config["status"] = DIVERGED
             self.run.write_config(self.config)
+            raise
+        except HangtagError:
+            if not trained:  # refused: the next try is the first
+                self.run.discard()
             raise
         before = sum(epoch.seconds for epoch in self.classifier.history_)  # of an interrupted run, by its checkpoints
         self.seconds["train"] = max(time.perf_counter() - began, before)

@@ -30,9 +30,11 @@ from hangtag.errors import RunError, SaveError
 from hangtag.files import append_line, new_folder, user_path, write_bytes, write_json, write_text
 from hangtag.native import processors
 
-__all__ = ["TRAINING", "Lock", "Run", "find_run", "machine", "new_run", "now", "unfinished", "versions"]
+__all__ = ["SKIPPED", "TRAINING", "Lock", "Run", "find_run", "machine", "new_run", "now", "unfinished", "versions"]
 
 RUNS = Path("runs")
+SKIPPED = "skipped.csv"
+"""What was set aside while reading the data."""
 TRAINING = "training"
 """The status of a run from its beginning to its end."""
 
@@ -95,6 +97,17 @@ class Run:
 
     def write_weights(self, content: bytes) -> None:
         write_bytes(self.weights, content)
+
+    def discard(self) -> None:
+        """Take the folder away again where nothing was trained: it holds no more than what a run begins with."""
+        begun = [self.path / name for name in ("config.json", SKIPPED)]
+        try:
+            if set(self.path.iterdir()) <= set(begun):
+                for file in begun:
+                    file.unlink(missing_ok=True)
+                self.path.rmdir()
+        except OSError:  # an empty folder more is no loss
+            pass
 
     def lock(self) -> "Lock | None":
         """For the one process that trains here; None while another one has it."""
