@@ -16,9 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-IMAGES = 6000
+TESTS = 100  # images that are not trained on
 RECIPES = {"tutorial": 40, "fast": 3}  # epochs: some seconds each
 
 
@@ -26,22 +29,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0, help="decides when to kill")
+    parser.add_argument("--images", type=int, default=6000, help="to train on")
     parser.add_argument("--child", nargs=2, metavar=("RECIPE", "RUN"), help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.child:
-        return child(*settings.child)
+        return child(*settings.child, settings.images)
+    begin = partial(start, settings.images)
     when, survived = random.Random(settings.seed), 0
     with tempfile.TemporaryDirectory(prefix="hangtag-soak-") as name:
         folder = Path(name)
         expected = {}
         for recipe in RECIPES:
             started = time.perf_counter()
-            start(recipe, folder / recipe).wait()
+            if begin(recipe, folder / recipe).wait():
+                sys.exit(f"{recipe}: training failed, although nobody killed it")
             expected[recipe] = (weights(folder / recipe), time.perf_counter() - started)
             print(f"{recipe}: left alone it takes {expected[recipe][1]:.1f} s", flush=True)
         while survived < settings.kills:
             for recipe, (right, seconds) in expected.items():
-                kills = killed_until_done(recipe, folder / "killed", seconds, when)
+                kills = killed_until_done(partial(begin, recipe, folder / "killed"), seconds, when)
                 if weights(folder / "killed") != right:
                     sys.exit(f"{recipe}: after {kills} kills the weights are not those of a training left alone")
                 shutil.rmtree(folder / "killed")
@@ -51,11 +57,11 @@ def main() -> None:
     return None
 
 
-def killed_until_done(recipe: str, run: Path, seconds: float, when: random.Random) -> int:
+def killed_until_done(begin: Callable[[], "subprocess.Popen[bytes]"], seconds: float, when: random.Random) -> int:
     """Kills it took until the training could end."""
     kills = 0
     while True:
-        process = start(recipe, run)
+        process = begin()
         try:
             process.wait(when.uniform(0.3, 1.0) * seconds)
         except subprocess.TimeoutExpired:
@@ -64,15 +70,16 @@ def killed_until_done(recipe: str, run: Path, seconds: float, when: random.Rando
             kills += 1
             continue
         if process.returncode:
-            sys.exit(f"{recipe}: going on failed after {kills} kills")
+            sys.exit(f"going on failed after {kills} kills: {process.args!r}")
         return kills
 
 
-def start(recipe: str, run: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-W", "ignore", __file__, "--child", recipe, str(run)])
+def start(images: int, recipe: str, run: Path) -> "subprocess.Popen[bytes]":
+    options = ["--images", str(images), "--child", recipe, str(run)]
+    return subprocess.Popen([sys.executable, "-W", "ignore", __file__, *options])
 
 
-def child(recipe: str, run: str) -> None:
+def child(recipe: str, run: str, images: int) -> None:
     """Train, or go on training, saving as often as possible."""
     import hangtag
     from hangtag import batches, checkpoints
@@ -83,7 +90,8 @@ def child(recipe: str, run: str) -> None:
     checkpoints._FIRST_SECONDS, checkpoints._COST = 0.0, 1e9
     if (Path(run) / "config.json").is_file() and Run(Path(run)).config()["status"] == "finished":
         return  # the kill came after the end
-    data = hangtag.read("fashion-mnist").take(slice(IMAGES))
+    some = hangtag.read("fashion-mnist").take(slice(images + TESTS))
+    data = replace(some, parts={"train": slice(images), "test": slice(images, images + TESTS)})
     classifier = hangtag.ImageClassifier(recipe=recipe, epochs=RECIPES[recipe], seed=1, device="cpu")
     training = Training(classifier, data, {"what": "fashion-mnist", "path": None}, Path(run))
     for _ in training.epochs():

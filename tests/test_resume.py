@@ -207,3 +207,16 @@ def test_kill_9_at_any_instant_changes_no_bit() -> None:
     assert kills >= 1
     assert weights(Run(Path("killed"))) == weights(whole)
     assert json.loads((Path("killed") / "metrics.json").read_text())["part"] == "test"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@pytest.mark.slow
+def test_the_long_campaign_runs(fashion: LabelledImages) -> None:
+    soak = Path(__file__).parent.parent / "scripts" / "soak.py"
+    command = [sys.executable, "-W", "ignore", soak, "--images", "512", "--kills", "1"]
+
+    environment = {**os.environ, "HANGTAG_DATA": str(Path(fashion.origin))}
+    shown = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+    assert shown.returncode == 0, shown.stderr
+    assert "with equal bits" in shown.stdout
