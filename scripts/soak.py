@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, metavar=("RECIPE", "RUN"), help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.child:
-        return child(*settings.child, settings.images)
+        recipe, run = settings.child
+        return child(recipe, run, settings.images)
     begin = partial(start, settings.images)
     when, survived = random.Random(settings.seed), 0
     with tempfile.TemporaryDirectory(prefix="hangtag-soak-") as name:
