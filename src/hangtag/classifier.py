@@ -361,7 +361,7 @@ def _mirror_hint(recipe: Recipe, class_names: tuple[str, ...]) -> str:
     told = "a single character each" if characters else "left or right"
     return (
         f"classes are called by {told}: where a mirror image would be another thing, as with digits and letters, "
-        f"train without them: --set flip=no"
+        "train without them: --set flip=no"
     )
 
 

@@ -196,7 +196,7 @@ ACCURATE = replace(
     says="a larger convolutional network, ten times as long",
     network="cnn-large",
     epochs=28,  # under 25 minutes on two cores
-    erase=0.25,  # in half of the images it was no better, and learned more slowly; a shift of a pixel lagged behind
+    erase=0.25,  # not compared with other shares at equal length; docs/log.md
 )
 
 # For a GPU. Not yet measured: on a CPU it takes hours, and no GPU was at hand when it was written.

@@ -8,6 +8,7 @@
     figures/*.png         pictures
     neighbours.npz        some training pictures, small, to explain answers with
     stress.json           how it breaks, once `hangtag stress` was asked
+    skipped.csv           what was set aside while reading, if anything was
     checkpoints/          where an unfinished training goes on
     config.json           recipe, seed, data fingerprint, versions, machine, how it ended
 
