@@ -1,6 +1,6 @@
 """The recipe `accurate` on Fashion-MNIST: seconds of training, test accuracy, peak memory; see fast_recipe.py.
 
-python -m benchmarks.accurate_recipe [--seeds 5] [--json FILE]      (a seed takes about 25 minutes)
+python -m benchmarks.accurate_recipe [--seeds 5] [--json FILE] [--go-on]     (a seed takes about 25 minutes)
 """
 
 from benchmarks.fast_recipe import Aims, measure

@@ -1,21 +1,25 @@
 """A recipe on Fashion-MNIST, `fast`, the default: seconds of training, test accuracy, peak memory.
 
-    python -m benchmarks.fast_recipe [--seeds 5] [--json FILE]
+    python -m benchmarks.fast_recipe [--seeds 5] [--json FILE] [--go-on]
 
 Each seed trains in a process of its own on the 60,000 images less its validation split. Seconds are those of `fit`:
 from images in memory to a trained network, validation after each epoch included, imports and export not. Peak memory
 is the process's largest resident size (ru_maxrss), imports, data and evaluation included. Test accuracy is reported
-here and nowhere used to choose anything.
+here and nowhere used to choose anything. FILE is written after every seed; with `--go-on` the seeds it holds already
+are not trained again, if they come from the same kind of machine and the same versions.
 """
 
+import json
 import resource
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Result, alone, in_fresh_process, options, publish, summary
+
+from hangtag.runs import machine, versions
 
 
 @dataclass(frozen=True)
@@ -40,19 +44,37 @@ class Aims:
 
 
 def measure(recipe: str, description: str | None, seeds: int, aims: Aims) -> None:
-    """One process for each seed, then the summary."""
+    """One process for each seed, and the summary after each."""
     parser = options(description)
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument(
         "--models", type=Path, help="also keep the model files here, as benchmarks.trust looks for them"
     )
+    parser.add_argument("--go-on", action="store_true", help="keep the seeds that the file of --json holds already")
     settings = parser.parse_args()
-    found = []
-    for seed in range(settings.seeds):
+    if settings.go_on and (settings.json is None or not settings.json.is_file()):
+        parser.error("--go-on needs the file of a former --json")
+    found = measured_before(settings.json) if settings.go_on else []
+    for seed in range(len(found), settings.seeds):
         with alone():
             found.append(in_fresh_process(train_once, recipe, seed, settings.models))
         print(f"seed {seed}: {found[-1]}", flush=True)
-    publish(describe(recipe, found, aims), settings.json)
+        publish(describe(recipe, found, aims), settings.json)
+
+
+def measured_before(file: Path) -> list[Trained]:
+    """The seeds in a result of this benchmark, in order.
+
+    Raises:
+        SystemExit: they were measured on another kind of machine or with other versions.
+    """
+    result = json.loads(file.read_text(encoding="utf-8"))
+    here = {"machine": machine(), "versions": versions()}
+    there = {key: result[key] for key in here}
+    if there != here:
+        raise SystemExit(f"{file} was measured on {there}; this is {here}: leave out --go-on")
+    columns = [[*result["numbers"][field.name]["values"]] for field in fields(Trained)]
+    return [Trained(*values) for values in zip(*columns, strict=True)]
 
 
 def train_once(recipe: str, seed: int, models: Path | None) -> Trained:
@@ -79,7 +101,8 @@ def peak_gb() -> float:
 
 
 def describe(recipe: str, found: list[Trained], aims: Aims) -> Result:
-    rows, numbers = [], {}
+    rows: list[tuple[str, ...]] = []
+    numbers: dict[str, Any] = {"epochs": summary([one.epochs for one in found])}
     for name, key, digits in (
         ("test accuracy", "test_accuracy", 4),
         ("validation accuracy", "validation_accuracy", 4),
