@@ -73,6 +73,38 @@ def test_two_are_kept_and_a_damaged_newest_falls_back_to_the_one_before(tmp_path
 
     assert len(files) == 2
     assert found is not None and found.facts == {"number": 2}
+    keeper.save(example)
+    assert files[0].exists()  # the good one
+
+
+def test_the_newest_is_the_one_of_the_largest_number(tmp_path: Path) -> None:
+    for number in (99999, 100000):
+        content = replace(example(), facts={"number": number}).to_bytes()
+        (tmp_path / f"{number}.checkpoint").write_bytes(content)
+    found = newest(tmp_path)
+
+    assert found is not None and found.facts == {"number": 100000}
+
+
+def test_what_a_killed_save_left_is_removed_with_the_rest(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path / "checkpoints")
+    keeper.save(example)
+    (tmp_path / "checkpoints" / ".00002.checkpoint.abc.partial").write_bytes(b"half")
+
+    keeper.remove()
+
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_tied_weights_can_be_kept(tmp_path: Path) -> None:
+    one = nn.Linear(3, 3)
+    tied = nn.Sequential(one, nn.ReLU(), one)
+    keeper = Keeper(tmp_path)
+
+    keeper.save(lambda: Checkpoint(dict(tied.state_dict()), {}))
+
+    found = newest(tmp_path)
+    assert found is not None and torch.equal(found.tensors["2.weight"], one.weight)
 
 
 def test_no_checkpoint_is_no_error_but_only_damaged_ones_are(tmp_path: Path) -> None:

@@ -64,6 +64,18 @@ def test_training_for_no_epochs_is_refused(epochs: int) -> None:
     assert str(caught.value) == f"epochs={epochs} makes no sense (train for at least 1 epoch)"
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "weight_decay=inf", "adam_epsilon=nan", "adam_epsilon=-1", "lr_start=nan", "lr_end=inf", "lr_end=-1",
+        "lr_peak=nan", "muon_lr=inf", "least_steps=-5", "label_smoothing=nan", "beta2=nan", "last_epoch=nan",
+    ],
+)  # fmt: skip
+def test_a_number_that_nothing_can_be_trained_with_is_refused(setting: str) -> None:
+    with pytest.raises(UsageError, match=f"{setting.partition('=')[0]}=.* makes no sense"):
+        with_settings(find_recipe("fast"), [setting])
+
+
 def test_any_number_can_be_set_in_words() -> None:
     changed = with_settings(find_recipe("fast"), ["lr_peak=0.002", "flip=no", "epochs=3", "cores=none", "network=mlp"])
 

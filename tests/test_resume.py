@@ -131,6 +131,19 @@ def test_a_damaged_newest_checkpoint_costs_a_little_and_changes_nothing() -> Non
     assert weights(again.run) == weights(whole)
 
 
+def test_a_kill_inside_a_save_leaves_nothing_behind() -> None:
+    whole = finish(training(Path("whole")))
+    killed = leave(training(Path("killed")), after=3)
+    for left in (killed.checkpoints / ".00009.checkpoint.x.partial", killed.path / ".config.json.y.partial"):
+        left.write_bytes(b"half")
+
+    finish(training(Path("killed")))
+
+    assert weights(killed) == weights(whole)
+    assert not killed.checkpoints.exists()
+    assert not list(killed.path.glob(".*"))
+
+
 def test_a_stopped_run_goes_on_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = finish(training(Path("whole")))
     stopped = training()

@@ -4,7 +4,7 @@ import copy
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hangtag.dense import CompiledSteps, DenseSteps
 from hangtag.models import build
@@ -42,6 +42,27 @@ def test_the_lessons_network_gets_the_fast_steps_and_nothing_else_does() -> None
     assert kind(plain, weight_decay=0.1) is GenericSteps
     assert kind(plain, label_smoothing=0.1) is GenericSteps
     assert {kind(network) for network in (frozen, no_bias, gelu, build("cnn", SPEC, 3, 0))} == {GenericSteps}
+
+
+class Doubled(nn.Sequential):
+    """Looks like a stack, and is more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = 2 * super().forward(x)
+        return logits
+
+
+def test_what_only_looks_like_a_stack_of_dense_layers_is_none() -> None:
+    tied = nn.Linear(SIDE * SIDE, SIDE * SIDE)
+    hooked = copy.deepcopy(build("mlp", SPEC, 3, seed=0))
+    hooked.register_forward_hook(lambda module, given, answer: 2 * answer)
+    for network in (
+        Doubled(nn.Flatten(), nn.Linear(SIDE * SIDE, 3)),
+        hooked,
+        nn.Sequential(nn.Flatten(), tied, nn.ReLU(), tied),
+        nn.Sequential(nn.Flatten(2), nn.Linear(SIDE * SIDE, 3)),
+    ):
+        assert type(steps_for(network, RECIPE, 8, CPU)) is GenericSteps
 
 
 def test_weight_decay_spares_biases() -> None:

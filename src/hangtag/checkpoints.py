@@ -10,16 +10,18 @@ import json
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
-from hangtag.errors import RunError, SaveError
-from hangtag.files import make_folder, write_bytes
+from hangtag.errors import RunError
+from hangtag.files import make_folder, remove_partial, write_bytes
 
 __all__ = ["Checkpoint", "Keeper", "newest"]
 
@@ -46,7 +48,12 @@ class Checkpoint:
     def to_bytes(self) -> bytes:
         metadata = {"version": _VERSION, "facts": json.dumps(self.facts, allow_nan=False)}
         content = safetensors.torch.save(
-            {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}, metadata
+            {
+                # A copy: weights that are tied, or views of one vector, share what safetensors wants apart.
+                name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, tensor in self.tensors.items()
+            },
+            metadata,
         )
         return content + hashlib.sha256(content).digest()
 
@@ -94,37 +101,38 @@ class Keeper:
         self.wait = max(_FIRST_SECONDS, (self.last - began) / _COST)
 
     def remove(self) -> None:
-        """Once the run is complete nobody goes on from here."""
-        for path in _files(self.folder):
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir():
-            try:
-                self.folder.rmdir()
-            except OSError as error:
-                raise SaveError(f"{self.folder}: cannot be removed: {error.strerror}", "remove it by hand") from error
+        """Once the run is complete nobody goes on from here; what cannot be removed does no harm."""
+        remove_partial(self.folder)
+        with suppress(OSError):
+            for path in _files(self.folder):
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None where there is none. Damaged ones are passed over with a warning.
+    """The newest checkpoint that is whole; None where there is none. Damaged ones after it are removed, with a warning.
 
     Raises:
         RunError: there are checkpoints, but all are damaged.
     """
-    reasons = []
+    damaged: dict[Path, str] = {}
     for path in reversed(_files(folder)):
         try:
             found = Checkpoint.from_bytes(path.read_bytes())
         except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-            reasons.append(f"{path}: {error}")
+            damaged[path] = str(error)
             continue
-        for reason in reasons:
-            warnings.warn(f"passed over a damaged checkpoint: {reason}", stacklevel=2)
+        for bad, reason in damaged.items():
+            warnings.warn(f"passed over a damaged checkpoint: {bad}: {reason}", stacklevel=2)
+            with suppress(OSError):
+                bad.unlink()  # or it would be one of the two that are kept
         return found
-    if reasons:
-        raise RunError(f"every checkpoint is damaged: {'; '.join(reasons)}", "begin anew in another folder: --out")
+    if damaged:
+        said = "; ".join(f"{path}: {reason}" for path, reason in damaged.items())
+        raise RunError(f"every checkpoint is damaged: {said}", "begin anew in another folder: --out")
     return None
 
 
 def _files(folder: Path) -> list[Path]:
     """Oldest first."""
-    return sorted(path for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdigit()) if folder.is_dir() else []
+    return sorted((path for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdigit()), key=lambda path: int(path.stem))

@@ -64,7 +64,7 @@ RecipeName = Annotated[
     str | None, typer.Option("--recipe", help="How to train: fast (when not given), accurate, best, quick, tutorial.")
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images; the recipe's when not given.")]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same model.")]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same model.", min=0)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
@@ -308,7 +308,7 @@ def train(
         typer.Option("--set", help="Change any number of the recipe, name=value; can be given again."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Same seed, machine and versions: same model.", show_default="0")
+        int | None, typer.Option("--seed", help="Same seed, machine and versions: same model.", show_default="0", min=0)
     ] = None,
     seeds: Annotated[
         int | None,

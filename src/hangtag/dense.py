@@ -292,11 +292,21 @@ class _Workspace:
 
 def dense_layers(network: nn.Module) -> list[nn.Linear]:
     """The dense layers of `Flatten > Dense > ReLU > ... > Dense`, or nothing if the network is something else."""
-    if not isinstance(network, nn.Sequential) or len(network) < 2 or not isinstance(network[0], nn.Flatten):
+    # Exactly these kinds: a class of one's own may compute something else, and a parametrised layer is one.
+    if type(network) is not nn.Sequential or len(network) < 2 or type(network[0]) is not nn.Flatten:
+        return []
+    if (network[0].start_dim, network[0].end_dim) != (1, -1) or any(map(_hooked, network.modules())):
         return []
     dense, between = list(network)[1::2], list(network)[2::2]
-    if len(dense) != len(between) + 1 or not all(isinstance(layer, nn.ReLU) for layer in between):
+    if len(dense) != len(between) + 1 or not all(type(layer) is nn.ReLU for layer in between):
         return []
-    layers = [layer for layer in dense if isinstance(layer, nn.Linear) and layer.bias is not None]
+    layers = [layer for layer in dense if type(layer) is nn.Linear and layer.bias is not None]
+    if len({id(parameter) for layer in layers for parameter in layer.parameters()}) < 2 * len(layers):
+        return []  # some are tied
     trainable = all(parameter.requires_grad for parameter in network.parameters())
     return layers if len(layers) == len(dense) and trainable else []
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether more happens in it than its class says."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

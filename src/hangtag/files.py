@@ -18,15 +18,18 @@ from hangtag.errors import SaveError
 __all__ = [
     "append_line",
     "cache_home",
+    "is_partial",
     "make_folder",
     "new_folder",
     "new_folder_whole",
+    "remove_partial",
     "user_path",
     "write_bytes",
     "write_json",
     "write_text",
 ]
 
+_PARTIAL = ".partial"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -52,7 +55,7 @@ def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
         sync: wait until it would survive a power cut; not worth it for files that are easily made again.
     """
     with _saving(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -113,7 +116,7 @@ def new_folder_whole(path: Path) -> Iterator[Path]:
     """
     with _saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent))
         try:
             yield temporary
             temporary.chmod(0o777 & ~_umask())
@@ -124,6 +127,18 @@ def new_folder_whole(path: Path) -> Iterator[Path]:
                     raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what writers that were killed left there; only where no other writer can be at work."""
+    for path in filter(is_partial, folder.glob(".*")):
+        with suppress(OSError):
+            path.unlink()
+
+
+def is_partial(path: Path) -> bool:
+    """Whether it is called as a file that is not whole."""
+    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from hangtag.classifier import ImageClassifier, split_seed_of
 from hangtag.errors import DataError, DivergedError, HangtagError, RunError, SaveError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
+from hangtag.files import remove_partial
 from hangtag.labelled import LabelledImages
 from hangtag.models import NETWORKS, layers, parameter_count
 from hangtag.neighbours import write_neighbours
@@ -176,6 +177,8 @@ class Training:
         return training
 
     def _go_on(self, run: Run, held: Lock) -> None:
+        for folder in (run.path, run.checkpoints):
+            remove_partial(folder)  # the lock is ours: whoever wrote them was killed
         self.interrupted = True
         self.run, self.held, self.config = run, held, run.config()
         self.from_checkpoint = newest(run.checkpoints)

@@ -12,7 +12,7 @@ from hangtag.errors import UnknownName, UsageError
 __all__ = ["ADAM_BETA1", "BALANCE", "DEFAULT", "RECIPES", "Recipe", "find_recipe", "suited", "with_settings"]
 
 _LEAST_BATCH, _STEPS_PER_EPOCH, _MOST_TIMES = 16, 32, 10  # for few images
-
+_MOST = 1e30  # of any setting; a float32 holds some more
 
 ADAM_BETA1 = 0.9
 """Decay of Adam's first moment, in every recipe."""
@@ -94,17 +94,21 @@ class Recipe:
         for name, fine, hint in (
             ("epochs", self.epochs >= 1, "train for at least 1 epoch"),
             ("batch_size", self.batch_size >= 1, "a batch holds at least 1 image"),
-            ("lr_peak", 0 < self.lr_peak < float("inf"), "a learning rate is above 0, mostly below 0.1"),
+            ("lr_peak", 0 < self.lr_peak <= _MOST, "a learning rate is above 0, mostly below 0.1"),
             ("validation", 0 <= self.validation < 1, "a share is at least 0 and less than 1"),
             ("easy", 0 <= self.easy < 1, "a share is at least 0 and less than 1"),
             ("easy_skipped", 0 <= self.easy_skipped < 1, "a share is at least 0 and less than 1"),
             ("erase", 0 <= self.erase <= 1, "a share is from 0 to 1"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "a share is at least 0 and less than 1"),
             ("warm_up", 0 <= self.warm_up <= 1, "a share is from 0 to 1"),
-            ("muon_lr", 0 <= self.muon_lr < float("inf"), "a learning rate is 0 or more"),
+            ("muon_lr", 0 <= self.muon_lr <= _MOST, "a learning rate is 0 or more"),
             ("muon_momentum", 0 <= self.muon_momentum < 1, "a decay is at least 0 and less than 1"),
             ("beta2", 0 <= self.beta2 < 1, "a decay is at least 0 and less than 1"),
-            ("weight_decay", self.weight_decay >= 0, "it is 0 or more"),
+            ("lr_start", 0 <= self.lr_start <= _MOST, "it is a share of lr_peak, 0 or more"),
+            ("lr_end", 0 <= self.lr_end <= _MOST, "it is a share of lr_peak, 0 or more"),
+            ("adam_epsilon", 0 <= self.adam_epsilon <= _MOST, "it is 0 or more, mostly below 1e-6"),
+            ("weight_decay", 0 <= self.weight_decay <= _MOST, "it is 0 or more, mostly below 0.1"),
+            ("least_steps", self.least_steps >= 0, "it is 0 or more steps"),
             ("shift", self.shift >= 0, "it is 0 or more pixels"),
             ("patience", self.patience >= 0, "it is a number of epochs, 0 for never"),
             ("last_epoch", 0 < self.last_epoch <= 1, "a share is above 0 and at most 1"),
