@@ -361,6 +361,8 @@ def test_a_folder_is_trained_on_judged_and_asked(hangtag: Any, photos: Path, tmp
     assert (tmp_path / "runs" / "a" / "skipped.csv").is_file()
     assert hangtag("evaluate", "runs/a").code == 0
     assert hangtag("evaluate", "runs/a", "photos").code == 0
+    (tmp_path / "mine.csv").write_text("name,decision\ncat/00.png,drop\n")
+    assert "has no test part to judge on" in hangtag("evaluate", "runs/a", "--decisions", "mine.csv").err
     answer = hangtag("predict", "runs/a", "photos/cat/00.png", "--json").json[0]
     assert answer["label"] in ("cat", "dog")
     (few,) = answer["warnings"]

@@ -973,6 +973,11 @@ def _cleaned(run: "Run", reading: Reading) -> "Judged":
     options = Reading(decisions=reading.decisions)
     path = source.get("path")
     data = _read(source.get("what"), Path(path) if path else None, options, load(run.path).spec)
+    if "test" not in data.parts:  # all other pictures may be those it learned from
+        raise UsageError(
+            f"--decisions {reading.decisions}: {data.name} has no test part to judge on after them",
+            "train with them: hangtag train DATA --decisions FILE",
+        )
     return judge(run, data)
 
 
