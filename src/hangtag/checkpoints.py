@@ -115,17 +115,18 @@ def newest(folder: Path) -> Checkpoint | None:
     Raises:
         RunError: there are checkpoints, but all are damaged.
     """
-    damaged: dict[Path, str] = {}
+    damaged: dict[Path, Exception] = {}
     for path in reversed(_files(folder)):
         try:
             found = Checkpoint.from_bytes(path.read_bytes())
         except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-            damaged[path] = str(error)
+            damaged[path] = error
             continue
         for bad, reason in damaged.items():
             warnings.warn(f"passed over a damaged checkpoint: {bad}: {reason}", stacklevel=2)
-            with suppress(OSError):
-                bad.unlink()  # or it would be one of the two that are kept
+            if not isinstance(reason, OSError):  # what the disk did not give just now may be whole
+                with suppress(OSError):
+                    bad.unlink()  # or it would be one of the two that are kept
         return found
     if damaged:
         said = "; ".join(f"{path}: {reason}" for path, reason in damaged.items())

@@ -18,7 +18,6 @@ from hangtag.errors import SaveError
 __all__ = [
     "append_line",
     "cache_home",
-    "is_partial",
     "make_folder",
     "new_folder",
     "new_folder_whole",
@@ -131,14 +130,9 @@ def new_folder_whole(path: Path) -> Iterator[Path]:
 
 def remove_partial(folder: Path) -> None:
     """Remove what writers that were killed left there; only where no other writer can be at work."""
-    for path in filter(is_partial, folder.glob(".*")):
+    for path in folder.glob(f".*{_PARTIAL}"):
         with suppress(OSError):
             path.unlink()
-
-
-def is_partial(path: Path) -> bool:
-    """Whether it is called as a file that is not whole."""
-    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
 
 
 @contextmanager
