@@ -73,7 +73,10 @@ def measured_before(file: Path) -> list[Trained]:
     there = {key: result[key] for key in here}
     if there != here:
         raise SystemExit(f"{file} was measured on {there}; this is {here}: leave out --go-on")
-    columns = [[*result["numbers"][field.name]["values"]] for field in fields(Trained)]
+    lacking = [field.name for field in fields(Trained) if field.name not in result["numbers"]]
+    if lacking:
+        raise SystemExit(f"{file} does not hold {lacking[0]} of its seeds: leave out --go-on")
+    columns = [result["numbers"][field.name]["values"] for field in fields(Trained)]
     return [Trained(*values) for values in zip(*columns, strict=True)]
 
 
