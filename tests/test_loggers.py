@@ -1,13 +1,15 @@
-"""loggers.py: each epoch reaches TensorBoard's own files; what is missing or unknown is said."""
+"""loggers.py: each epoch reaches the tool's own files; what is missing or fails is said and ends no training."""
 
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from hangtag.errors import MissingExtra, UnknownName
-from hangtag.evaluate import evaluate
-from hangtag.loggers import logged, open_logger
+from hangtag import loggers
+from hangtag.errors import MissingExtra, UnknownName, UsageError
+from hangtag.evaluate import Evaluation, evaluate
+from hangtag.loggers import Log
+from hangtag.recipes import Recipe
 from hangtag.runs import Run
 from hangtag.train import Epoch
 from toys import CLASSES, quick_recipe
@@ -23,12 +25,10 @@ def epochs() -> list[Epoch]:
 
 def test_finished_epochs_reach_tensorboard(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    import numpy as np
-
-    logger = open_logger("tensorboard", Run(tmp_path), quick_recipe())
-    assert list(logged(iter(epochs()), logger)) == epochs()
+    log = Log("tensorboard")
+    assert list(log.through(iter(epochs()), Run(tmp_path), quick_recipe())) == epochs()
     rows = np.eye(3, dtype=np.float32)
-    logger.end(evaluate(rows, np.array([0, 1, 1]), CLASSES))
+    where = log.end(evaluate(rows, np.array([0, 1, 1]), CLASSES))
 
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -36,19 +36,17 @@ def test_finished_epochs_reach_tensorboard(tmp_path: Path) -> None:
     assert [(event.step, round(event.value, 4)) for event in losses] == [(1, 0.8), (2, 0.4)]
     assert [event.step for event in events.Scalars("accuracy/validation")] == [1]
     assert events.Scalars("judged/accuracy")[0].value == pytest.approx(2 / 3)
-    assert str(tmp_path / "tensorboard") in logger.where
+    assert str(tmp_path / "tensorboard") in where
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own libraries warn each other
 def test_finished_epochs_reach_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
-    import numpy as np
-
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
-    logger = open_logger("mlflow", Run(tmp_path), quick_recipe())
-    list(logged(iter(epochs()), logger))
-    logger.end(evaluate(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), CLASSES))
+    log = Log("mlflow")
+    list(log.through(iter(epochs()), Run(tmp_path), quick_recipe()))
+    log.end(evaluate(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), CLASSES))
 
     found = mlflow.last_active_run()
     assert found.data.params["batch_size"] == "32"
@@ -56,19 +54,54 @@ def test_finished_epochs_reach_mlflow(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
-def test_a_tool_that_is_not_installed_is_named_with_its_extra(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, name, None)
+def test_a_tool_that_is_not_installed_is_named_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
     with pytest.raises(MissingExtra, match=rf"pip install 'hangtag\[{name}\]'"):
-        open_logger(name, Run(tmp_path), quick_recipe())
+        Log(name)
 
 
-def test_an_unknown_tool_offers_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_tool_offers_the_nearest() -> None:
     with pytest.raises(UnknownName, match="did you mean 'tensorboard'"):
-        open_logger("tensorbord", Run(tmp_path), quick_recipe())
+        Log("tensorbord")
 
 
-def test_without_a_logger_nothing_happens() -> None:
-    assert list(logged(iter(epochs()), None)) == epochs()
+def test_without_a_tool_nothing_happens(tmp_path: Path) -> None:
+    assert list(Log(None).through(iter(epochs()), Run(tmp_path), quick_recipe())) == epochs()
+    assert not any(tmp_path.iterdir())
+
+
+class Failing:
+    """A tool that breaks when it is told of an epoch."""
+
+    where = "nowhere"
+
+    def __init__(self, run: Run, recipe: Recipe) -> None:
+        self.told = 0
+
+    def epoch(self, epoch: Epoch) -> None:
+        raise ConnectionError("the server is gone\nand more")
+
+    def end(self, evaluation: Evaluation) -> None:
+        raise AssertionError("it was to be told nothing more")
+
+
+def test_a_tool_that_fails_meanwhile_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setitem(loggers.LOGGERS, "tensorboard", Failing)
+    log = Log("tensorboard")
+
+    with pytest.warns(UserWarning, match="tensorboard failed and is told nothing more: the server is gone;") as said:
+        assert list(log.through(iter(epochs()), Run(tmp_path), quick_recipe())) == epochs()
+
+    assert len(said) == 1
+    assert log.end(evaluate(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), CLASSES)) == ""
+
+
+def test_a_tool_that_cannot_be_opened_is_said_at_the_beginning(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    (tmp_path / "tensorboard").write_text("a file where its folder would be")
+    told = Log("tensorboard").through(iter(epochs()), Run(tmp_path), quick_recipe())
+
+    with pytest.raises(UsageError, match=r"tensorboard cannot be opened: .*leave --log-to out"):
+        next(told)

@@ -63,7 +63,6 @@ def leave(training: Training, after: int) -> Run:
     for _ in range(after):
         next(epochs)
     epochs.close()
-    assert training.held is not None
     training.held.close()
     return training.run
 

@@ -18,6 +18,7 @@ from hangtag.errors import SaveError
 __all__ = [
     "append_line",
     "cache_home",
+    "is_partial",
     "make_folder",
     "new_folder",
     "new_folder_whole",
@@ -128,9 +129,14 @@ def new_folder_whole(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def is_partial(path: Path) -> bool:
+    """Whether it is, by its name, what a writer that was killed left."""
+    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
+
+
 def remove_partial(folder: Path) -> None:
     """Remove what writers that were killed left there; only where no other writer can be at work."""
-    for path in folder.glob(f".*{_PARTIAL}"):
+    for path in filter(is_partial, folder.glob(".*")):
         with suppress(OSError):
             path.unlink()
 

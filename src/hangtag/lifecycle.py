@@ -18,6 +18,7 @@ from torch import nn
 from hangtag.artifact import OUTPUT
 from hangtag.checkpoints import Checkpoint, Keeper, newest
 from hangtag.classifier import ImageClassifier, split_seed_of
+from hangtag.datasets import NAMED
 from hangtag.errors import DataError, DivergedError, HangtagError, RunError, SaveError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
@@ -28,7 +29,7 @@ from hangtag.neighbours import write_neighbours
 from hangtag.predictor import Predictor, load
 from hangtag.promises import promises
 from hangtag.recipes import Recipe
-from hangtag.runs import SKIPPED, TRAINING, Lock, Run, machine, new_run, now, unfinished, versions
+from hangtag.runs import SKIPPED, STOPPED, TRAINING, Lock, Run, machine, new_run, now, unfinished, versions
 from hangtag.sources import read, write_skipped
 from hangtag.speed import speed_of
 from hangtag.splits import split_of
@@ -36,11 +37,11 @@ from hangtag.train import Epoch, choose_device
 
 __all__ = [
     "DIVERGED",
-    "STOPPED",
     "Judged",
     "Training",
     "judge",
     "judged_part",
+    "locked",
     "planned_before",
     "read_again",
     "unfinished_like",
@@ -48,9 +49,6 @@ __all__ = [
 
 DIVERGED = "diverged"
 """The status of a run whose loss was no longer a number; its weights are the last good ones."""
-
-STOPPED = "stopped early"
-"""The status of a run that was asked to end before its last step."""
 
 
 class Judged:
@@ -104,7 +102,8 @@ class Training:
             training lies there (it was killed), it is gone on with.
 
     Raises:
-        RunError: `out` holds another run.
+        RunError: `out` holds another run, or another process is training there.
+        UsageError: the device is not there.
     """
 
     def __init__(
@@ -123,7 +122,7 @@ class Training:
             self._go_on(*before)
             return
         self.run: Run = new_run(out, name)
-        self.held = self.run.lock()  # before the config says that there is something to go on with
+        self.held = locked(self.run)  # before the config says that there is something to go on with
         self.config: dict[str, Any] = config
         self.run.write_config(config)
         if data.skipped:
@@ -170,15 +169,10 @@ class Training:
         )
         training.data = read_again(run)
         training.seconds = {}
-        held = run.lock()
-        if held is None:
-            raise RunError(f"{run.path}: another process is training here", "wait for it, or name another --out")
-        training._go_on(run, held)
+        training._go_on(run, locked(run))
         return training
 
     def _go_on(self, run: Run, held: Lock) -> None:
-        for folder in (run.path, run.checkpoints):
-            remove_partial(folder)  # the lock is ours: whoever wrote them was killed
         self.interrupted = True
         self.run, self.held, self.config = run, held, run.config()
         self.from_checkpoint = newest(run.checkpoints)
@@ -286,7 +280,7 @@ class Training:
                 "layers": [vars(layer) for layer in layers(classifier.network_, classifier.spec_)],
             },
             "split": split.to_json(),
-            "device": classifier.device,
+            "device": choose_device(classifier.device).type,
             "seconds": self.seconds,
             "speed": self.speed.to_json(),
             "model": {"bytes": len(content), "fingerprint": load(content).fingerprint},
@@ -295,8 +289,21 @@ class Training:
         self.run.write_config(self.config)
         if not stopped:
             self.keeper.remove()
-        if self.held is not None:
-            self.held.close()
+        self.held.close()
+
+
+def locked(run: Run) -> Lock:
+    """The lock of a run's folder, for whoever trains there; half-written files of one who was killed are removed.
+
+    Raises:
+        RunError: another process has it.
+    """
+    held = run.lock()
+    if held is None:
+        raise RunError(f"{run.path}: another process is training here", "wait for it, or name another --out")
+    for folder in (run.path, run.checkpoints):
+        remove_partial(folder)
+    return held
 
 
 def _needs_judges(classifier: ImageClassifier, data: LabelledImages) -> None:
@@ -316,24 +323,35 @@ def unfinished_like(config: dict[str, Any], out: Path | None, name: str) -> tupl
     """
     for run in unfinished(out, name):
         theirs = run.config()
-        differ = [
-            key for key in ("recipe", "seed", "split_seed", "seeds", "hangtag") if theirs.get(key) != config.get(key)
-        ]
-        if theirs.get("data", {}).get("fingerprint") != config["data"]["fingerprint"]:
-            differ.append("data")
-        if not differ:
-            held = run.lock()
-            if held is not None:
-                return run, held
-        if out is not None:
-            said = [f"{key} {_short(theirs.get(key))} there, {_short(config.get(key))} here" for key in differ]
+        differ = _differences(theirs, config)
+        if differ and out is not None:
             raise RunError(
-                f"{run.path}: holds an unfinished run of another training ({'; '.join(said)})"
-                if differ
-                else f"{run.path}: another process is training here",
+                f"{run.path}: holds an unfinished run of another training ({'; '.join(differ)})",
                 f"go on with it: hangtag train --resume {run.path}; or choose another --out",
             )
+        if not differ and not (out is None and run.is_locked()):
+            return run, locked(run)
     return None
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """What another training was begun with that ours is not, each in words; empty where they are the same.
+
+    >>> begun = {"recipe": {"epochs": 9}, "seed": 0, "data": {"name": "cats", "fingerprint": "1f"}}
+    >>> _differences(begun, {**begun, "recipe": {"epochs": 3}, "seed": 1})
+    ['epochs 9 there, 3 here', 'seed 0 there, 1 here']
+    """
+    before, here = theirs.get("recipe", {}), ours.get("recipe", {})
+    names = [name for name in {**before, **here} if name != "says" and before.get(name) != here.get(name)]
+    found = [f"{name} {before.get(name)} there, {here.get(name)} here" for name in names]
+    for key in ("seed", "split_seed", "seeds", "hangtag"):
+        if theirs.get(key) != ours.get(key) and not (key == "split_seed" and found and found[-1].startswith("seed ")):
+            found.append(f"{key} {theirs.get(key)} there, {ours.get(key)} here")
+    one, other = theirs.get("data", {}), ours.get("data", {})
+    if one.get("fingerprint") != other.get("fingerprint"):
+        same = "; the pictures or labels differ" if one.get("name") == other.get("name") else ""
+        found.append(f"data {one.get('name')} there, {other.get('name')} here{same}")
+    return found
 
 
 def planned_before(data: LabelledImages, minutes: float, seed: int, out: Path | None) -> Run | None:
@@ -342,15 +360,9 @@ def planned_before(data: LabelledImages, minutes: float, seed: int, out: Path | 
         theirs = run.config()
         wanted = (minutes, seed, data.fingerprint)
         found = (theirs.get("plan", {}).get("minutes"), theirs.get("seed"), theirs.get("data", {}).get("fingerprint"))
-        lock = run.lock() if wanted == found else None
-        if lock is not None:
-            lock.close()
+        if wanted == found and not run.is_locked():
             return run
     return None
-
-
-def _short(value: Any) -> str:
-    return str(value.get("name", "?") if isinstance(value, dict) else value)
 
 
 def judge(run: Run, data: LabelledImages | None = None) -> Judged:
@@ -413,6 +425,8 @@ def read_again(run: Run) -> LabelledImages:
 
 def _read(what: str, path: str | None, options: dict[str, Any]) -> LabelledImages:
     """As a run folder's config says."""
+    if what in NAMED:  # earlier versions wrote these down, and passed them over, for public sets too
+        options = {name: value for name, value in options.items() if name not in ("size", "fit", "colour")}
     size = options.get("size")
     return read(what, path, **options | ({"size": tuple(size)} if isinstance(size, list) else {}))
 

@@ -1,16 +1,24 @@
-"""Training's numbers for other tools: TensorBoard and MLflow, each through its own client."""
+"""Training's numbers for other tools: TensorBoard and MLflow, each through its own client.
 
+A tool that cannot be opened ends a training before its first epoch is over; one that fails later does not: the
+training goes on, and that is said once.
+"""
+
+import importlib.util
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from typing import Any, Protocol
 
-from hangtag.errors import HangtagError, MissingExtra, UnknownName, UsageError
+from hangtag.errors import MissingExtra, UnknownName, UsageError
 from hangtag.evaluate import Evaluation
 from hangtag.recipes import Recipe
 from hangtag.runs import Run
 from hangtag.train import Epoch
 
-__all__ = ["LOGGERS", "Logger", "logged", "open_logger"]
+__all__ = ["LOGGERS", "Log", "Logger"]
 
 
 class Logger(Protocol):
@@ -32,10 +40,6 @@ class TensorBoard:
     """Event files in the run folder."""
 
     def __init__(self, run: Run, recipe: Recipe) -> None:
-        try:
-            import tensorboard  # noqa: F401  # the client below says less clearly that it is missing
-        except ModuleNotFoundError:
-            raise MissingExtra.named("tensorboard", "tensorboard") from None
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.path / "tensorboard"
@@ -59,16 +63,11 @@ class MLflow:
     """A run in the experiment that MLflow's own settings (MLFLOW_TRACKING_URI, ...) name."""
 
     def __init__(self, run: Run, recipe: Recipe) -> None:
-        try:
-            import mlflow
-        except ModuleNotFoundError:
-            raise MissingExtra.named("mlflow", "mlflow") from None
+        import mlflow
+
         self.mlflow, self.run = mlflow, run
-        try:
-            started = mlflow.start_run(run_name=run.path.name)
-            mlflow.log_params(recipe.to_json())
-        except mlflow.exceptions.MlflowException as error:
-            raise _mlflow_failed(error) from error
+        started = mlflow.start_run(run_name=run.path.name)
+        mlflow.log_params(recipe.to_json())
         self.where = f"MLflow run {started.info.run_id} at {mlflow.get_tracking_uri()}"
 
     def epoch(self, epoch: Epoch) -> None:
@@ -87,19 +86,80 @@ class MLflow:
 LOGGERS: dict[str, Callable[[Run, Recipe], Logger]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
-def open_logger(name: str, run: Run, recipe: Recipe) -> Logger:
-    """Raises UnknownName, MissingExtra, or UsageError where the tool refuses."""
-    if name not in LOGGERS:
-        raise UnknownName.among("logger", name, LOGGERS)
-    return LOGGERS[name](run, recipe)
+class Log:
+    """A training told to one of `LOGGERS`, or, where none is named, to nobody.
+
+    Args:
+        name: of the tool; None: nobody is told.
+
+    Raises:
+        UnknownName: no such tool.
+        MissingExtra: its client is not installed.
+    """
+
+    def __init__(self, name: str | None) -> None:
+        if name is not None and name not in LOGGERS:
+            raise UnknownName.among("logger", name, LOGGERS)
+        if name is not None and importlib.util.find_spec(name) is None:
+            raise MissingExtra.named(name, name)
+        self.name = name
+        self.logger: Logger | None = None
+
+    def through(self, epochs: Iterator[Epoch], run: Run, recipe: Recipe) -> Iterator[Epoch]:
+        """The same epochs, each finished one also told to the tool, which is opened once the training has begun.
+
+        Raises:
+            UsageError: the tool cannot be opened.
+        """
+        for first in epochs:
+            if self.name is not None:
+                self._open(self.name, run, recipe)
+            break
+        else:
+            return
+        yield from self._told(first, epochs)
+
+    def end(self, evaluation: Evaluation) -> str:
+        """The run folder is complete; returns where to look, in words, "" where nothing was told."""
+        logger = self.logger
+        if logger is None:
+            return ""
+        with self._harmless():
+            logger.end(evaluation)
+        self.logger = None
+        return logger.where
+
+    def _open(self, name: str, run: Run, recipe: Recipe) -> None:
+        try:
+            self.logger = LOGGERS[name](run, recipe)
+        except Exception as error:  # whatever the tool may raise
+            raise UsageError(
+                f"{name} cannot be opened: {_first_line(error)}",
+                f"check its settings{' (MLFLOW_TRACKING_URI, ...)' if name == 'mlflow' else ''}, or leave --log-to out; "
+                "the same command begins again",
+            ) from error
+
+    def _told(self, first: Epoch, others: Iterator[Epoch]) -> Iterator[Epoch]:
+        for epoch in chain([first], others):
+            if self.logger is not None and epoch.finished:
+                with self._harmless():
+                    self.logger.epoch(epoch)
+            yield epoch
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """A tool that fails is told nothing more."""
+        try:
+            yield
+        except Exception as error:  # whatever the tool may raise
+            self.logger = None
+            warnings.warn(
+                f"{self.name} failed and is told nothing more: {_first_line(error)}; the training goes on", stacklevel=2
+            )
 
 
-def logged(epochs: Iterator[Epoch], logger: Logger | None) -> Iterator[Epoch]:
-    """The same epochs, each finished one also told to the logger."""
-    for epoch in epochs:
-        if logger is not None and epoch.finished:
-            logger.epoch(epoch)
-        yield epoch
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _numbers(epoch: Epoch) -> dict[str, float]:
@@ -109,7 +169,3 @@ def _numbers(epoch: Epoch) -> dict[str, float]:
     }  # fmt: skip
     values: dict[str, Any] = asdict(epoch)
     return {title: float(values[name]) for name, title in wanted.items() if values[name] is not None}
-
-
-def _mlflow_failed(error: Exception) -> HangtagError:
-    return UsageError(f"MLflow: {str(error).splitlines()[0]}", "check MLFLOW_TRACKING_URI; or leave --log-to out")

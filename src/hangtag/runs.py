@@ -28,16 +28,39 @@ from typing import Any
 import hangtag
 from hangtag.artifact import MODEL_FILE
 from hangtag.errors import RunError, SaveError
-from hangtag.files import append_line, new_folder, user_path, write_bytes, write_json, write_text
+from hangtag.files import (
+    append_line,
+    is_partial,
+    new_folder,
+    user_path,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from hangtag.native import processors
 
-__all__ = ["SKIPPED", "TRAINING", "Lock", "Run", "find_run", "machine", "new_run", "now", "unfinished", "versions"]
+__all__ = [
+    "SKIPPED",
+    "STOPPED",
+    "TRAINING",
+    "Lock",
+    "Run",
+    "find_run",
+    "machine",
+    "new_run",
+    "newest_unfinished",
+    "now",
+    "unfinished",
+    "versions",
+]
 
 RUNS = Path("runs")
 SKIPPED = "skipped.csv"
 """What was set aside while reading the data."""
 TRAINING = "training"
 """The status of a run from its beginning to its end."""
+STOPPED = "stopped early"
+"""The status of a run that was asked to end before its last step."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +147,13 @@ class Run:
             return None
         return lock
 
+    def is_locked(self) -> bool:
+        """Whether another process trains here at this moment."""
+        lock = self.lock()
+        if lock is not None:
+            lock.close()
+        return lock is None
+
     def write_history(self, epochs: list[dict[str, Any]]) -> None:
         """Replace what `add_epoch` wrote."""
         lines = (json.dumps(epoch, ensure_ascii=False, allow_nan=False) + "\n" for epoch in epochs)
@@ -166,11 +196,16 @@ class Lock:
 
 
 def new_run(wanted: Path | None, default_name: str) -> Run:
-    """A new folder: `wanted`, which must not exist, or the first free of runs/NAME, runs/NAME-2, ..."""
+    """A new folder: `wanted`, which must be empty or not exist, or the first free of runs/NAME, runs/NAME-2, ...
+
+    Raises:
+        RunError: `wanted` holds something.
+        SaveError: it cannot be made.
+    """
     if wanted is None:
         names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 1_000_000))
         return Run(next(RUNS / name for name in names if _made(RUNS / name)))
-    if not _made(wanted):
+    if not _made(wanted) and not _is_empty(wanted):
         raise RunError(f"{wanted}: already exists", "choose another name; earlier runs are never overwritten")
     return Run(wanted)
 
@@ -188,6 +223,14 @@ def _made(folder: Path) -> bool:
     return True
 
 
+def _is_empty(folder: Path) -> bool:
+    """Whether it is a folder that holds nothing but what writers that were killed left there."""
+    try:
+        return all(map(is_partial, folder.iterdir()))
+    except OSError:
+        return False
+
+
 def unfinished(wanted: Path | None, default_name: str) -> list[Run]:
     """Runs whose training began and neither ended nor was stopped: `wanted`, or those `new_run` gave this name."""
     paths = [wanted] if wanted else [RUNS / default_name, *sorted(RUNS.glob(f"{glob.escape(default_name)}-*"))]
@@ -199,6 +242,26 @@ def unfinished(wanted: Path | None, default_name: str) -> list[Run]:
         except RunError:
             continue
     return found
+
+
+def newest_unfinished() -> Run:
+    """The newest run under runs/ that was killed or stopped and that nobody is working on.
+
+    Raises:
+        RunError: there is none.
+    """
+    found = []
+    for path in RUNS.glob("*/"):
+        run = Run(path)
+        try:
+            config = run.config()
+        except RunError:
+            continue
+        if config.get("status") in (TRAINING, STOPPED) and "seeds" not in config and not run.is_locked():
+            found.append((str(config.get("created", "")), run.path))
+    if not found:
+        raise RunError("there is no unfinished run here", "name the run: hangtag train --resume RUN")
+    return Run(max(found)[1])
 
 
 def find_run(name: str | Path) -> Run:

@@ -7,9 +7,9 @@ All of them hold out the same images. Each goes on by itself after a crash.
 """
 
 import math
-import shutil
 import statistics
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from hangtag.classifier import ImageClassifier
 from hangtag.errors import RunError, UsageError
 from hangtag.files import write_bytes
 from hangtag.labelled import LabelledImages
-from hangtag.lifecycle import STOPPED, Judged, Training, judge, unfinished_like
+from hangtag.lifecycle import DIVERGED, Judged, Training, judge, locked, unfinished_like
 from hangtag.neighbours import FILE
-from hangtag.runs import Lock, Run, new_run, now
+from hangtag.runs import STOPPED, Lock, Run, new_run, now
 
 __all__ = ["Seeds", "Spread", "spread"]
 
@@ -92,28 +92,35 @@ class Seeds:
         config = Training.config_of(self.classifiers[0], data, source) | {"seeds": self.numbers}
         name = f"{data.name}-{config['recipe']['name']}-seeds"
         before = unfinished_like(config, out, name)
-        self.held: Lock | None
+        self.held: Lock
         if before is not None:
             self.run, self.held = before
             self.config = self.run.config()
         else:
             self.run, self.config = new_run(out, name), config
-            self.held = self.run.lock()
+            self.held = locked(self.run)
             self.run.write_config(config)
         self.goes_on = before is not None
 
     def trainings(self) -> Iterator[tuple[int, Training | Judged]]:
-        """For each seed in turn: a training to go through and finish; or, where it is done already, its judgement."""
+        """For each seed in turn: a training to go through and finish; or, where it is done already, its judgement.
+
+        Raises:
+            RunError: a seed diverged before, and would again.
+        """
         for number, classifier in zip(self.numbers, self.classifiers, strict=True):
-            folder = self.run.path / "seeds" / str(number)
+            folder = self._folder(number)
             status = Run(folder).config().get("status") if (folder / "config.json").is_file() else None
+            if status == DIVERGED:
+                raise RunError(
+                    f"{folder}: with seed {number} the loss was no longer a number, and would not be again",
+                    "choose a smaller learning rate, --set lr_peak=NUMBER, and another --out",
+                )
             if status == "finished":
                 yield number, judge(Run(folder))
             elif status == STOPPED:
                 yield number, Training.of(Run(folder), classifier.device)
             else:
-                if folder.is_dir() and not (folder / "config.json").is_file():  # killed while it was begun
-                    shutil.rmtree(folder)
                 yield number, Training(classifier, self.data, self.source, folder)
 
     def finish(self) -> tuple[int, Judged]:
@@ -122,7 +129,7 @@ class Seeds:
         Raises:
             RunError: a seed is not trained to its end.
         """
-        runs = [Run(self.run.path / "seeds" / str(number)) for number in self.numbers]
+        runs = [Run(self._folder(number)) for number in self.numbers]
         for run in runs:
             if run.config().get("status") != "finished":
                 raise RunError(f"{run.path}: is {run.config().get('status')}", "give the same command again to go on")
@@ -140,9 +147,18 @@ class Seeds:
         }
         self.config |= {"seed": self.numbers[best], "kept_seed": self.numbers[best], "ended": now()}
         self.run.write_config(self.config)
-        if self.held is not None:
-            self.held.close()
+        self.held.close()
         return self.numbers[best], judge(self.run)
+
+    def discard(self) -> None:
+        """Take the folder away again where no seed was begun, as when the first one is refused."""
+        if not any(self._folder(number).exists() for number in self.numbers):
+            with suppress(OSError):
+                (self.run.path / "seeds").rmdir()
+            self.run.discard()
+
+    def _folder(self, number: int) -> Path:
+        return self.run.path / "seeds" / str(number)
 
     def _in_common(self, runs: list[Run], best: int, losses: list[float | None]) -> dict[str, Any]:
         metrics = [run.metrics() for run in runs]
