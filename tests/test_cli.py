@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hangtag import cli, datasets, screen
+from hangtag import cli, cli_train, datasets, screen
 from hangtag.bench import Bench
 from hangtag.images import encode_png
 from hangtag.labelled import LabelledImages
@@ -254,6 +254,40 @@ def test_resuming_otherwise_than_begun_names_both(hangtag: Any) -> None:
     assert "network mlp there, cnn here" in answer.err
     assert "seed 0 there, 3 here" in answer.err
     assert hangtag("train", "other", "--resume", "run").err.count("data tiny there, other here") == 1
+    assert "size None there, 9 here" in hangtag("train", "--resume", "run", "--size", "9").err
+    assert "elsewhere here" in hangtag("train", "--resume", "run", "--path", "elsewhere").err
+    assert "exclude each other" in hangtag("train", "--resume", "run", "--out", "elsewhere").err
+
+
+def killed_before_its_first_checkpoint(run: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"status": "training"}))
+    for name in ("model.onnx", "weights.safetensors", "metrics.json"):
+        (run / name).unlink()
+
+
+def test_the_newest_unfinished_run_is_gone_on_with(hangtag: Any, tmp_path: Path) -> None:
+    assert "there is no unfinished run here" in hangtag("train", "--resume", "last").err
+    train_tiny(hangtag)
+    before = (tmp_path / "runs/tiny-tutorial/weights.safetensors").read_bytes()
+    train_tiny(hangtag, "--seed", "1")
+    killed_before_its_first_checkpoint(tmp_path / "runs/tiny-tutorial")
+
+    answer = hangtag("train", "--resume", "last")
+
+    assert answer.code == 0 and "into runs/tiny-tutorial\n" in answer.out
+    assert (tmp_path / "runs/tiny-tutorial/weights.safetensors").read_bytes() == before
+
+
+def test_an_unfinished_run_of_another_training_is_said_setting_by_setting(hangtag: Any, tmp_path: Path) -> None:
+    train_tiny(hangtag, "--out", "run")
+    killed_before_its_first_checkpoint(tmp_path / "run")
+
+    answer = train_tiny(hangtag, "--set", "lr_peak=0.01", "--seed", "2", "--out", "run")
+
+    assert answer.code == 1
+    assert "(lr_peak 0.001 there, 0.01 here; seed 0 there, 2 here)" in answer.err
+    assert answer.err.rstrip().endswith("(go on with it: hangtag train --resume run; or choose another --out)")
 
 
 def test_a_recipes_numbers_can_be_changed(hangtag: Any, tmp_path: Path) -> None:
@@ -300,10 +334,26 @@ def test_several_seeds_say_their_spread(hangtag: Any, tmp_path: Path) -> None:
     assert "2 seeds, into seeds" in answer.err
 
 
+def test_seeds_that_are_refused_leave_no_folder(hangtag: Any, tmp_path: Path) -> None:
+    answer = train_tiny(hangtag, "--seeds", "2", "--batch-size", "50", "--out", "seeds")
+
+    assert answer.code == 2 and "a batch of 50 is larger than the data" in answer.err
+    assert not (tmp_path / "seeds").exists()
+
+
+def test_a_seed_that_diverged_is_named_and_does_not_begin_again(hangtag: Any) -> None:
+    wild = ("--seeds", "2", "--set", "lr_peak=1e30", "--out", "seeds")
+    first = train_tiny(hangtag, *wild)
+    again = train_tiny(hangtag, *wild)
+
+    assert first.code == 1 and "seed 0:" in first.out and "the loss is no longer a number" in first.err
+    assert again.code == 1 and "seeds/seeds/0: with seed 0 the loss was no longer a number" in again.err
+
+
 def test_minutes_choose_everything_else_and_exclude_it(
     hangtag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_BEGAN", time.perf_counter())
+    monkeypatch.setattr(cli_train, "BEGAN", time.perf_counter())
     answer = hangtag("train", "tiny", "--path", "files", "--minutes", "0.3", "--out", "timed", "--json")
 
     assert answer.code == 0
@@ -320,6 +370,11 @@ def test_epochs_are_told_to_tensorboard(hangtag: Any, tmp_path: Path) -> None:
 
     assert "logged: tensorboard --logdir logged/tensorboard" in answer.out
     assert list((tmp_path / "logged" / "tensorboard").glob("events*"))
+    several = train_tiny(hangtag, "--log-to", "tensorboard", "--seeds", "2", "--out", "seeds")
+    assert "logged: tensorboard --logdir seeds/seeds/1/tensorboard" in several.out
+    unknown = train_tiny(hangtag, "--log-to", "tensorbord", "--out", "nothing")
+    assert unknown.code == 2 and "did you mean 'tensorboard'" in unknown.err
+    assert not (tmp_path / "nothing").exists()
 
 
 # --- your own pictures -----------------------------------------------------------------------------------------

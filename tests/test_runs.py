@@ -8,7 +8,7 @@ import pytest
 
 import hangtag
 from hangtag.errors import HangtagError, RunError, SaveError
-from hangtag.runs import Run, find_run, machine, new_run, now, versions
+from hangtag.runs import Run, find_run, machine, new_run, newest_unfinished, now, versions
 from toys import toy_model
 
 
@@ -66,6 +66,13 @@ def test_a_wanted_folder_that_exists_is_refused_and_left_alone(kind: str) -> Non
     assert (path if kind == "file" else path / "model.onnx").read_text() == "kept"
 
 
+def test_a_wanted_folder_that_is_empty_is_taken() -> None:
+    Path("taken").mkdir()
+    Path("taken/.config.json.abc.partial").write_text("of a run killed at its very beginning")
+
+    assert new_run(Path("taken"), "clothes") == Run(Path("taken"))
+
+
 def test_a_place_where_no_folder_can_be_is_refused() -> None:
     Path("file").write_text("kept")
 
@@ -95,6 +102,20 @@ def test_the_last_run_is_the_newest_that_was_finished() -> None:
     new_run(None, "not finished")
 
     assert find_run("last") == Run(Path("runs/newest"))
+
+
+def test_the_newest_unfinished_run_is_one_that_nobody_works_on() -> None:
+    begun = {"killed": "training", "stopped": "stopped early", "finished": "finished", "worked on": "training"}
+    for minute, (name, status) in enumerate(begun.items()):
+        new_run(None, name).write_config({"status": status, "created": f"2026-01-01T00:{minute:02d}:00+00:00"})
+    new_run(None, "several").write_config({"status": "training", "created": "2027", "seeds": [0, 1]})
+    new_run(None, "empty")
+    held = Run(Path("runs/worked on")).lock()
+
+    assert newest_unfinished() == Run(Path("runs/stopped"))
+    assert held is not None
+    held.close()
+    assert newest_unfinished() == Run(Path("runs/worked on"))
 
 
 def test_a_folder_of_the_name_last_is_itself() -> None:

@@ -4,46 +4,41 @@ Errors become one line on stderr and an exit code in `main` alone: 2 for a reque
 failure, 130 for Ctrl-C. Heavy packages are imported inside the commands, so that `--help` stays quick.
 """
 
-import functools
-import inspect
-import json
 import os
-import shlex
-import signal
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 import hangtag
+from hangtag.cli_options import (
+    AsJson,
+    Data,
+    DataPath,
+    Device,
+    Out,
+    Reading,
+    RunName,
+    Seed,
+    needs_data,
+    read_data,
+    reads,
+    say_understood,
+)
+from hangtag.cli_train import train
 from hangtag.errors import HangtagError, MissingExtra, UsageError
 from hangtag.files import make_folder
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from hangtag.classifier import ImageClassifier
-    from hangtag.images import ImageSpec
     from hangtag.labelled import LabelledImages
     from hangtag.lesson import Section
-    from hangtag.lifecycle import Judged, Training
-    from hangtag.loggers import Logger
+    from hangtag.lifecycle import Judged
     from hangtag.predictor import Predictor
-    from hangtag.recipes import Recipe
     from hangtag.runs import Run
     from hangtag.train import Epoch
-
-_BEGAN = time.perf_counter()
-_DATA_HELP = (
-    "A public set's name (fashion-mnist), or your own: a folder per class, a zip or tar of it, a table (.csv, .tsv, "
-    ".jsonl, .parquet), arrays (.npz, .npy, IDX)."
-)
 
 app = typer.Typer(
     name="hangtag",
@@ -54,76 +49,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Data = Annotated[str, typer.Argument(help=_DATA_HELP)]
-DataPath = Annotated[Path | None, typer.Option("--path", help="Take the set's files from this folder.")]
-RunName = Annotated[str, typer.Argument(help="A run folder, its name under runs/, or 'last'.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
-RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="How to train: fast (when not given), accurate, best, quick, tutorial.")
-]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Passes over the images; the recipe's when not given.")]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same model.", min=0)]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The options that say how to read data, the same for every command that takes some."""
-
-    image_column: Annotated[str | None, typer.Option(help="The table's column of pictures.")] = None
-    label_column: Annotated[str | None, typer.Option(help="The table's column of labels.")] = None
-    root: Annotated[Path | None, typer.Option(help="Where the table's relative paths start.")] = None
-    classes: Annotated[str | None, typer.Option(help="Of nested folders, the classes: top or leaf.")] = None
-    group_by: Annotated[
-        str | None,
-        typer.Option(help="A column or regular expression on names: equal ones never on both sides of a split."),
-    ] = None
-    size: Annotated[str | None, typer.Option(help="Pixels of a side, or HEIGHTxWIDTH; chosen when not given.")] = None
-    fit: Annotated[str | None, typer.Option(help="Other proportions: squash, pad or crop; chosen when not given.")] = (
-        None
-    )
-    colour: Annotated[
-        bool | None, typer.Option("--colour/--grey", help="Whether the model sees colour; chosen when not given.")
-    ] = None
-    decisions: Annotated[
-        Path | None, typer.Option(help="A CSV of pictures to keep, drop or relabel, as hangtag audit writes it.")
-    ] = None
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at a file that cannot be read.")] = False
-
-    def options(self) -> dict[str, Any]:
-        """What was given, as `read` takes it and JSON can hold it."""
-        given: dict[str, Any] = {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in vars(self).items()
-            if (value is not None and value is not False) or (name == "colour" and value is not None)
-        }
-        if self.classes not in (None, "top", "leaf"):
-            raise UsageError(f"--classes {self.classes}: neither top nor leaf", "say which folders are the classes")
-        if self.size is not None:
-            sides = self.size.lower().split("x")
-            if len(sides) > 2 or not all(side.isdigit() for side in sides):
-                raise UsageError(f"--size {self.size}: no size", "give pixels, 64, or height and width, 48x64")
-            given["size"] = int(sides[0]) if len(sides) == 1 else [int(side) for side in sides]
-        return given
-
-
-def _reads(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `Reading` in place of its parameter `reading`."""
-
-    @functools.wraps(command)
-    def taking_options(**given: Any) -> Any:
-        names = [field.name for field in fields(Reading)]
-        return command(reading=Reading(**{name: given.pop(name) for name in names}), **given)
-
-    own = [each for each in inspect.signature(command).parameters.values() if each.name != "reading"]
-    options = [
-        each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in inspect.signature(Reading).parameters.values()
-    ]
-    taking_options.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
-    taking_options.__annotations__ = {each.name: each.annotation for each in (*own, *options)}
-    return taking_options
 
 
 @app.callback(invoke_without_command=True)
@@ -141,7 +66,7 @@ def hangtag_itself(
     short_help="Fetch a data set and describe it.",
     epilog="Example: hangtag data photos/ --size 64",
 )
-@_reads
+@reads
 def data_command(
     reading: Reading,
     what: Data = "fashion-mnist",
@@ -152,12 +77,14 @@ def data_command(
     as_json: AsJson = False,
 ) -> None:
     """Read data and say how it was understood, what was set aside and why, and its fingerprint."""
-    data = _read(what, path, reading)
+    from hangtag import screen
+
+    data = read_data(what, path, reading)
     if export:
         _export((data.part(part) if data.parts else data).take(slice(first)), export)
     if as_json:
-        return _print_json(data.to_json())
-    _say_understood(data)
+        return screen.print_json(data.to_json())
+    say_understood(data)
     parts = ", ".join(f"{name} {len(data.part(name)):,}" for name in data.parts)
     parts = f" ({parts})" if parts else ""
     print(f"{data.name}: {len(data):,} images of {data.spec}, {len(data.class_names)} classes{parts}")
@@ -178,14 +105,14 @@ def data_command(
     short_help="Look at the images: pictures and a table of classes.",
     epilog="Example: hangtag look fashion-mnist --out pictures",
 )
-@_reads
+@reads
 def look(
     reading: Reading, what: Data = "fashion-mnist", path: DataPath = None, out: Out = None, as_json: AsJson = False
 ) -> None:
     """Look at the images: two pictures, a table of the classes, and a contact sheet in the terminal."""
     from hangtag import figures, screen
 
-    data = _read(what, path, reading)
+    data = read_data(what, path, reading)
     folder = out or Path("pictures")
     make_folder(folder)
     train = data.train
@@ -197,9 +124,9 @@ def look(
         figures.save(figure, folder / name)
     table = {name: data.part(name).counts().tolist() for name in data.parts} or {"all": data.counts().tolist()}
     if as_json:
-        return _print_json({"classes": list(data.class_names), "counts": table, "pictures": [*pictures]})
+        return screen.print_json({"classes": list(data.class_names), "counts": table, "pictures": [*pictures]})
     console = screen.console()
-    _say_understood(data)
+    say_understood(data)
     screen.print_class_table(console, data.class_names, table)
     screen.print_contact_sheet(console, data)
     for name in pictures:
@@ -223,7 +150,7 @@ def model(
     network = build(found.network, spec, 10, seed=0)
     rows, total = layers(network, spec), parameter_count(network)
     if as_json:
-        return _print_json({"network": found.network, "layers": [vars(row) for row in rows], "parameters": total})
+        return screen.print_json({"network": found.network, "layers": [vars(row) for row in rows], "parameters": total})
     table = screen.table_of("layer", "kind", ">output shape", ">parameters")
     for row in rows:
         table.add_row(row.name, row.kind, f"(N, {', '.join(map(str, row.shape))})", f"{row.parameters:,}")
@@ -238,7 +165,7 @@ def model(
     short_help="Find what is wrong with pictures and labels.",
     epilog="Example: hangtag audit photos/ --out audit",
 )
-@_reads
+@reads
 def audit(
     reading: Reading,
     what: Data = "fashion-mnist",
@@ -257,9 +184,9 @@ def audit(
     """
     from hangtag import screen
 
-    data = _read(what, path, reading)
+    data = read_data(what, path, reading)
     if not as_json:
-        _say_understood(data)
+        say_understood(data)
     make_folder(out)  # before the work, so that it is not in vain
     with screen.byte_progress() as progress:
         from hangtag.audit import audit as look_for
@@ -269,104 +196,19 @@ def audit(
         found = look_for(data, labels, seed, device, progress)
         written = [*write_audit(found, out), write_page(found, out / "audit.html")]
     if as_json:
-        return _print_json(found.to_json())
+        return screen.print_json(found.to_json())
     screen.print_audit(screen.console(), found, written)
     return None
 
 
-@app.command(
+app.command(
     short_help="Train, verify and judge a classifier.",
     epilog="Example: hangtag train fashion-mnist --recipe tutorial --out runs/lesson",
-)
-@_reads
-def train(
-    reading: Reading,
-    what: Annotated[
-        str | None,
-        typer.Argument(help=_DATA_HELP, show_default="fashion-mnist"),
-    ] = None,
-    path: DataPath = None,
-    recipe: RecipeName = None,
-    epochs: Epochs = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Images per step; the recipe's when not given.")
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option("--patience", help="Stop after so many epochs without a smaller validation loss; keep the best."),
-    ] = None,
-    balance: Annotated[
-        str | None,
-        typer.Option("--balance", help="For uneven classes: auto, off, weights or sampling."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Another network: mlp, cnn, or your own as module:function."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change any number of the recipe, name=value; can be given again."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Same seed, machine and versions: same model.", show_default="0", min=0)
-    ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option("--seeds", help="Train with so many seeds; say mean and spread, keep the best by validation."),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option("--minutes", help="Choose recipe, network and epochs to be done in this time, all included."),
-    ] = None,
-    log_to: Annotated[
-        str | None, typer.Option("--log-to", help="Also tell each epoch to tensorboard or mlflow.")
-    ] = None,
-    device: Device = "auto",
-    out: Annotated[Path | None, typer.Option("--out", help="The run folder to make; must not exist.")] = None,
-    resume: Annotated[
-        str | None, typer.Option("--resume", help="Go on with this interrupted run, as it was begun.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Train, export, verify and judge a classifier; everything lands in one run folder. Ctrl-C keeps what there is.
-
-    A training that was killed goes on where it was when the same command is given again, or with --resume.
-    """
-    from hangtag import screen
-
-    console = screen.console(stderr=as_json)
-    changes = {
-        "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
-    }  # fmt: skip
-    asked = _Asked(what, path, reading, recipe, changes, settings or [], seed, device, out)
-    if minutes is not None and (seeds is not None or resume is not None or recipe or settings or any(changes.values())):
-        raise UsageError("--minutes chooses the recipe itself", "give it without other settings of the training")
-    if seeds is not None:
-        if resume is not None:
-            raise UsageError("--resume and --seeds exclude each other", "give the command that began the seeds again")
-        return _train_seeds(console, asked, seeds, as_json)
-    with _notes():
-        if minutes is not None:
-            training = _in_minutes(console, asked, minutes)
-        else:
-            training = _training(asked) if resume is None else _resumed(asked, resume)
-    logger = _logger(log_to, training)
-    judged, stopped = _through(console, training, logger)
-    report = _write_report(training.run, training.data, judged)
-    if logger is not None:
-        logger.end(judged.evaluation)
-        console.print(f"logged: {logger.where}")
-    if as_json:
-        _print_json({"run": str(training.run.path), "seconds": training.seconds, **judged.to_json()})
-    else:
-        screen.print_summary(console, training, judged, report)
-    if stopped:
-        raise typer.Exit(130)
-    return None
+)(reads(train))
 
 
 @app.command(short_help="Judge a run's model file again.", epilog="Example: hangtag evaluate last")
-@_reads
+@reads
 def evaluate(
     reading: Reading,
     run: RunName = "last",
@@ -384,12 +226,12 @@ def evaluate(
     if what or path:
         from hangtag.predictor import load
 
-        data = _read(what, path, reading, load(found.path).spec)
+        data = read_data(what, path, reading, load(found.path).spec)
     judged = judge(found, data)
     cleaned = _cleaned(found, reading) if reading.decisions and data is None else None
     if as_json:
         said = judged.to_json()
-        return _print_json(said if cleaned is None else {"as_distributed": said, "cleaned": cleaned.to_json()})
+        return screen.print_json(said if cleaned is None else {"as_distributed": said, "cleaned": cleaned.to_json()})
     screen.print_evaluation(screen.console(), judged.evaluation, judged.part)
     screen.print_promises(judged.promises, judged.part)
     if judged.distributed:
@@ -462,7 +304,7 @@ def predict(
             if written:
                 print(f"wrote {written}")
     if as_json:
-        _print_json(answers)
+        screen.print_json(answers)
     if left_out:
         print(f"left out, because it is not sure: {left_out:,} of {len(pictures):,} pictures", file=sys.stderr)
     if failed:
@@ -473,7 +315,7 @@ def predict(
     short_help="Say whether one of two models is better.",
     epilog="Example: hangtag compare runs/a runs/b --out diff.html",
 )
-@_reads
+@reads
 def compare(
     reading: Reading,
     first: Annotated[str, typer.Argument(help="A run folder, its name under runs/, or 'last'.")],
@@ -486,20 +328,21 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Judge two models on the same pictures: is the difference real (paired test), and on which pictures is it?"""
+    from hangtag import screen
     from hangtag.compare import compared, name_pair
     from hangtag.compare_page import write_comparison
     from hangtag.lifecycle import judge
     from hangtag.predictor import load
     from hangtag.runs import find_run
 
-    _needs_data(what, path, reading)
+    needs_data(what, path, reading)
     runs = find_run(first), find_run(second)
-    data = [_read(what, path, reading, load(run.path).spec) if what or path else None for run in runs]
+    data = [read_data(what, path, reading, load(run.path).spec) if what or path else None for run in runs]
     one, two = (judge(run, theirs) for run, theirs in zip(runs, data, strict=True))
     found, rows = compared(name_pair(runs[0].path, runs[1].path), one, two)
     written = write_comparison(found, one.data, one.probabilities, rows, out)
     if as_json:
-        return _print_json({**found.to_json(), "page": str(written)})
+        return screen.print_json({**found.to_json(), "page": str(written)})
     for name, (share, low, high) in zip(found.names, found.accuracies, strict=True):
         print(f"{name}: accuracy {share:.4f} [{low:.4f}, {high:.4f}]")
     print(found.in_words)
@@ -508,7 +351,7 @@ def compare(
 
 
 @app.command(short_help="Find out how a model breaks.", epilog="Example: hangtag stress last --images 1000")
-@_reads
+@reads
 def stress(
     reading: Reading,
     run: RunName = "last",
@@ -527,10 +370,10 @@ def stress(
     from hangtag.predictor import load
     from hangtag.runs import find_run
 
-    _needs_data(what, path, reading)
+    needs_data(what, path, reading)
     found = find_run(run)
     predictor = load(found.path)
-    given = _read(what, path, reading, predictor.spec) if what or path else None
+    given = read_data(what, path, reading, predictor.spec) if what or path else None
     judged = judge(found, given)
     columns = _columns(judged.data, reading.group_by)
     with screen.share_progress() as progress:
@@ -542,9 +385,11 @@ def stress(
         from hangtag.lifecycle import read_again
 
         found.write_stress(broken.to_json())
-        report = _write_report(found, read_again(found), judged)
+        from hangtag.report import write_report_and_pictures
+
+        report = write_report_and_pictures(found, read_again(found), judged)
     if as_json:
-        return _print_json(broken.to_json())
+        return screen.print_json(broken.to_json())
     screen.print_stress(screen.console(), broken)
     if given is None:
         print(f"wrote {found.path / 'stress.json'}\nwrote {report}")
@@ -560,11 +405,12 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check that pictures keep the labels they must keep; names those that do not, and then ends with exit code 1."""
+    from hangtag import screen
     from hangtag.check import check as ask
 
     found = ask(_predictor(run), expectations)
     if as_json:
-        _print_json(found.to_json())
+        screen.print_json(found.to_json())
     else:
         for broken in found.broken:
             print(f"{broken.file}: must be {broken.expected}, {broken.reason}")
@@ -578,10 +424,11 @@ def check(
 def report(run: RunName = "last") -> None:
     """Write a run's report and pictures again."""
     from hangtag.lifecycle import judge, read_again
+    from hangtag.report import write_report_and_pictures
     from hangtag.runs import find_run
 
     found = find_run(run)
-    print(f"wrote {_write_report(found, read_again(found), judge(found))}")
+    print(f"wrote {write_report_and_pictures(found, read_again(found), judge(found))}")
 
 
 @app.command(
@@ -597,12 +444,12 @@ def cache_command(
     if clear:
         freed = cache.clear()
         if as_json:
-            return _print_json({"freed_bytes": freed})
+            return screen.print_json({"freed_bytes": freed})
         print(f"freed {freed / 1e6:,.1f} MB")
         return None
     found = cache.entries()
     if as_json:
-        return _print_json({"most_bytes": cache.most_bytes(), "entries": [entry.to_json() for entry in found]})
+        return screen.print_json({"most_bytes": cache.most_bytes(), "entries": [entry.to_json() for entry in found]})
     screen.print_cache(screen.console(), found, cache.most_bytes())
     return None
 
@@ -621,14 +468,14 @@ def bench(
     """
     from hangtag import screen
 
-    data = _read(what, path)
+    data = read_data(what, path)
     with screen.share_progress() as progress:
         progress("starting", 0.0)
         from hangtag.bench import bench as measure
 
         found = measure(data, device, seconds, progress)
     if as_json:
-        return _print_json(found.to_json())
+        return screen.print_json(found.to_json())
     screen.print_bench(screen.console(), found)
     return None
 
@@ -644,7 +491,7 @@ def tutorial(
     from hangtag.lesson import Section, walk
 
     classifier = _classifier("tutorial", None, seed, "cpu")
-    data = _read("fashion-mnist", path)
+    data = read_data("fashion-mnist", path)
     make_folder(out)
     console = screen.console()
     for step in _in_groups(walk(data, classifier, out)):
@@ -693,188 +540,6 @@ def _print_error(error: HangtagError) -> None:
     print(f"hangtag: {' '.join(str(error).split())}", file=sys.stderr)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-@contextmanager
-def _notes() -> Iterator[None]:
-    """Warnings, each as one line."""
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for note in notes:
-        print(f"hangtag: note: {note.message}", file=sys.stderr)
-
-
-def _logger(name: str | None, training: "Training") -> "Logger | None":
-    if name is None:
-        return None
-    from hangtag.loggers import open_logger
-    from hangtag.recipes import Recipe
-
-    return open_logger(name, training.run, Recipe(**training.config["recipe"]))
-
-
-def _in_minutes(console: "Console", asked: "_Asked", minutes: float) -> "Training":
-    """A training planned to end in this time; or one planned so before, and killed."""
-    data = asked.data()
-    from hangtag.budget import plan
-    from hangtag.classifier import ImageClassifier
-    from hangtag.lifecycle import Training, planned_before
-    from hangtag.train import choose_device
-
-    seed = asked.seed or 0
-    before = planned_before(data, minutes, seed, asked.out)
-    if before is not None:
-        return Training.of(before, asked.device)
-    console.print("measuring this machine ...")
-    chosen = plan(data, minutes, _BEGAN, choose_device(asked.device), seed)
-    console.print(chosen.in_words)
-    training = Training(ImageClassifier(chosen.recipe, seed=seed, device=asked.device), data, asked.source, asked.out)
-    training.say(plan=chosen.to_json())
-    return training
-
-
-def _through(console: "Console", training: "Training", logger: "Logger | None" = None) -> tuple["Judged", bool]:
-    """Train to the end, or to Ctrl-C, and judge; returns whether it was stopped."""
-    from hangtag import screen
-    from hangtag.loggers import logged
-
-    data, name = training.data, training.config["recipe"]["name"]
-    console.print(f"training recipe '{name}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
-    if training.goes_on:
-        console.print(training.goes_on)
-    with _stop_on_interrupt() as stop:
-        screen.show_epochs(console, logged(training.epochs(stop), logger), training.notes)
-        stopped = stop()
-        if stopped:
-            console.print(
-                "stopped; keeping what was learned so far. "
-                f"To go on later: hangtag train --resume {shlex.quote(str(training.run.path))}"
-            )
-        console.print("exporting, verifying and judging the model file ...")
-        return training.finish(), stopped
-
-
-def _train_seeds(console: "Console", asked: "_Asked", count: int, as_json: bool) -> None:
-    """One training after the other, then what they have in common."""
-    from hangtag.classifier import ImageClassifier
-
-    classifier = ImageClassifier(recipe=asked.chosen(), seed=asked.seed or 0, device=asked.device)
-    data = asked.data()
-    from hangtag import screen
-    from hangtag.lifecycle import Training
-    from hangtag.seeds import Seeds
-
-    with _notes():
-        seeds = Seeds(classifier, data, asked.source, asked.out, count)
-    console.print(f"{count} seeds, into {seeds.run.path}{'; going on with it' if seeds.goes_on else ''}")
-    for number, step in seeds.trainings():
-        if not isinstance(step, Training):
-            console.print(f"seed {number}: done before; {step.part} {step.evaluation}")
-            continue
-        judged, stopped = _through(console, step)
-        console.print(f"seed {number}: {judged.part} {judged.evaluation}")
-        if stopped:
-            console.print("all seeds go on when the same command is given again")
-            raise typer.Exit(130)
-    kept, judged = seeds.finish()
-    report = _write_report(seeds.run, data, judged)
-    if as_json:
-        return _print_json({"run": str(seeds.run.path), **seeds.run.metrics()})
-    screen.print_seeds(seeds, kept, judged, report)
-    return None
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What `hangtag train` was given; None and {} where the user said nothing."""
-
-    what: str | None
-    path: Path | None
-    reading: Reading
-    recipe: str | None
-    changes: Mapping[str, Any]
-    settings: Sequence[str]
-    seed: int | None
-    device: str
-    out: Path | None
-
-    def chosen(self) -> "Recipe":
-        from hangtag.recipes import DEFAULT, find_recipe, with_settings
-
-        return find_recipe(with_settings(find_recipe(self.recipe or DEFAULT), self.settings), **self.changes)
-
-    @property
-    def source(self) -> dict[str, Any]:
-        from hangtag.datasets import NAMED
-
-        what = self.what or "fashion-mnist"
-        absolute = str(Path(what).resolve()) if Path(what).exists() and what not in NAMED else what
-        said: dict[str, Any] = {"what": absolute, "path": str(self.path.absolute()) if self.path else None}
-        options = {name: value for name, value in self.reading.options().items() if name != "strict"}
-        options |= {name: _absolute(options[name]) for name in ("root", "decisions") if name in options}
-        return said | ({"options": options} if options else {})
-
-    def data(self) -> "LabelledImages":
-        data = _read(self.what, self.path, self.reading)
-        _say_understood(data, sys.stderr)
-        return data
-
-
-def _absolute(path: str) -> str:
-    """So that a run can be judged from any folder."""
-    from hangtag.files import user_path
-
-    return str(user_path(path).absolute())
-
-
-def _training(asked: _Asked) -> "Training":
-    """A new training, or one of exactly this kind that was killed."""
-    recipe = asked.chosen()  # a wrong name is said before anything heavy starts
-    from hangtag.classifier import ImageClassifier
-
-    classifier = ImageClassifier(recipe=recipe, seed=asked.seed or 0, device=asked.device)
-    data = asked.data()
-    _look_for_near(data, recipe)
-    from hangtag.lifecycle import Training
-
-    return Training(classifier, data, asked.source, asked.out)
-
-
-def _resumed(asked: _Asked, name: str) -> "Training":
-    """The named training, as it was begun; whatever else was asked for must be what it was begun with."""
-    from hangtag.runs import find_run
-
-    run = find_run(name)
-    begun = run.config()
-    wanted = {key: value for key, value in asked.changes.items() if value is not None}
-    if asked.recipe or asked.settings:
-        wanted |= asked.chosen().to_json()
-    differ = [
-        f"{key} {begun['recipe'].get(key)} there, {value} here"
-        for key, value in wanted.items()
-        if begun.get("recipe", {}).get(key) != value
-    ]
-    if asked.seed is not None and asked.seed != begun.get("seed"):
-        differ.append(f"seed {begun.get('seed')} there, {asked.seed} here")
-    if asked.what is not None and asked.source["what"] != begun.get("source", {}).get("what"):
-        differ.append(f"data {begun.get('source', {}).get('what')} there, {asked.what} here")
-    if differ:
-        raise UsageError(
-            f"{run.path}: was begun otherwise ({'; '.join(differ)})",
-            "go on as it was begun, with --resume alone; or begin another run without --resume",
-        )
-    if asked.out is not None:
-        raise UsageError(
-            f"--resume {name} and --out {asked.out} exclude each other", "a resumed run stays in its folder"
-        )
-    from hangtag.lifecycle import Training
-
-    return Training.of(run, asked.device)
-
-
 def _classifier(recipe: str, epochs: int | None, seed: int, device: str) -> "ImageClassifier":
     from hangtag.recipes import find_recipe
 
@@ -884,60 +549,6 @@ def _classifier(recipe: str, epochs: int | None, seed: int, device: str) -> "Ima
     return ImageClassifier(recipe=recipe, epochs=epochs, seed=seed, device=device)
 
 
-def _read(
-    what: str | None, path: Path | None, reading: Reading | None = None, spec: "ImageSpec | None" = None
-) -> "LabelledImages":
-    from hangtag import screen
-    from hangtag.sources import read
-
-    options = (reading or Reading()).options()
-    size = options.get("size")
-    options |= {"size": tuple(size)} if isinstance(size, list) else {}
-    with _notes(), screen.byte_progress() as progress:
-        try:
-            return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **options)
-        except KeyboardInterrupt:
-            print("stopped reading; what is decoded is kept, the same command goes on from there", file=sys.stderr)
-            raise
-
-
-def _look_for_near(data: "LabelledImages", recipe: "Recipe") -> None:
-    """Find nearly equal pictures once, with a bar, before a split needs to know them."""
-    if not recipe.validation or "validation" in data.parts:
-        return
-    from hangtag import screen
-    from hangtag.splits import near_groups
-
-    with screen.byte_progress() as progress:
-        near_groups(data.train, progress)
-
-
-def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
-    """Ask in a terminal; refuse elsewhere."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        from hangtag.gather import refuse
-
-        return refuse(question, answers)
-    print(question, file=sys.stderr)
-    for number, (_, meaning) in enumerate(answers, 1):
-        print(f"  {number}  {meaning}", file=sys.stderr)
-    while True:
-        print("which? ", end="", file=sys.stderr, flush=True)
-        said = sys.stdin.readline()
-        if not said:
-            raise UsageError("nothing was chosen", "say which of them")
-        if said.strip().isdigit() and 1 <= int(said) <= len(answers):
-            return answers[int(said) - 1][0]
-
-
-def _say_understood(data: "LabelledImages", file: Any = None) -> None:
-    """How the data was understood, and what had to be decided about it."""
-    if data.understood:
-        print(data.understood, file=file)
-    for note in data.notes:
-        print(f"note: {note}", file=file)
-
-
 def _export(data: "LabelledImages", folder: Path) -> None:
     from hangtag import screen
     from hangtag.labelled import export_folder
@@ -945,13 +556,6 @@ def _export(data: "LabelledImages", folder: Path) -> None:
     with screen.byte_progress() as progress:
         paths = export_folder(data, folder, progress)
     print(f"wrote {len(paths):,} pictures under {folder}", file=sys.stderr)
-
-
-def _needs_data(what: str | None, path: Path | None, reading: Reading) -> None:
-    """Raises UsageError where it is said how to read data, but not which."""
-    if what is None and path is None and reading.options():
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in reading.options())
-        raise UsageError(f"{options}: a run's own data is read as it was for the training", "name the data as well")
 
 
 def _columns(data: "LabelledImages", group_by: str | None) -> dict[str, Any]:
@@ -972,7 +576,7 @@ def _cleaned(run: "Run", reading: Reading) -> "Judged":
     source = run.config().get("source", {})
     options = Reading(decisions=reading.decisions)
     path = source.get("path")
-    data = _read(source.get("what"), Path(path) if path else None, options, load(run.path).spec)
+    data = read_data(source.get("what"), Path(path) if path else None, options, load(run.path).spec)
     if "test" not in data.parts:  # all other pictures may be those it learned from
         raise UsageError(
             f"--decisions {reading.decisions}: {data.name} has no test part to judge on after them",
@@ -1021,36 +625,6 @@ def _blank(predictor: "Predictor") -> Any:
     import numpy as np
 
     return np.zeros((1, *predictor.spec.shape), np.uint8)
-
-
-def _write_report(run: "Run", data: "LabelledImages", judged: "Judged") -> Path:
-    from hangtag import figures
-    from hangtag.report import write_report
-
-    images, labels, rows = judged.data.images, judged.data.labels, judged.probabilities
-    make_folder(run.figures)
-    train = data.train
-    for name, figure in figures.lesson(train.images, train.labels, images, labels, rows, data.class_names).items():
-        figures.save(figure, run.figures / f"{name}.png")
-    return write_report(run, images, labels, rows)
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C asks for a clean end, a second one is an ordinary KeyboardInterrupt."""
-    asked = False
-
-    def ask(signum: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("\nstopping after this moment's steps; press Ctrl-C again to abandon the run", file=sys.stderr)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _in_groups(steps: Iterator["Section | Epoch"]) -> Iterator["Section | Iterator[Epoch]"]:

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import chain
 from typing import Any, Protocol
 
 from hangtag.errors import MissingExtra, UnknownName, UsageError
@@ -111,13 +110,14 @@ class Log:
         Raises:
             UsageError: the tool cannot be opened.
         """
-        for first in epochs:
-            if self.name is not None:
-                self._open(self.name, run, recipe)
-            break
-        else:
-            return
-        yield from self._told(first, epochs)
+        opened = False
+        for epoch in epochs:
+            if self.name is not None and not opened:
+                self.logger, opened = _opened(self.name, run, recipe), True
+            if self.logger is not None and epoch.finished:
+                with self._harmless():
+                    self.logger.epoch(epoch)
+            yield epoch
 
     def end(self, evaluation: Evaluation) -> str:
         """The run folder is complete; returns where to look, in words, "" where nothing was told."""
@@ -129,23 +129,6 @@ class Log:
         self.logger = None
         return logger.where
 
-    def _open(self, name: str, run: Run, recipe: Recipe) -> None:
-        try:
-            self.logger = LOGGERS[name](run, recipe)
-        except Exception as error:  # whatever the tool may raise
-            raise UsageError(
-                f"{name} cannot be opened: {_first_line(error)}",
-                f"check its settings{' (MLFLOW_TRACKING_URI, ...)' if name == 'mlflow' else ''}, or leave --log-to out; "
-                "the same command begins again",
-            ) from error
-
-    def _told(self, first: Epoch, others: Iterator[Epoch]) -> Iterator[Epoch]:
-        for epoch in chain([first], others):
-            if self.logger is not None and epoch.finished:
-                with self._harmless():
-                    self.logger.epoch(epoch)
-            yield epoch
-
     @contextmanager
     def _harmless(self) -> Iterator[None]:
         """A tool that fails is told nothing more."""
@@ -156,6 +139,16 @@ class Log:
             warnings.warn(
                 f"{self.name} failed and is told nothing more: {_first_line(error)}; the training goes on", stacklevel=2
             )
+
+
+def _opened(name: str, run: Run, recipe: Recipe) -> Logger:
+    try:
+        return LOGGERS[name](run, recipe)
+    except Exception as error:  # whatever the tool may raise
+        raise UsageError(
+            f"{name} cannot be opened: {_first_line(error)}",
+            "check its settings, as MLFLOW_TRACKING_URI, or leave --log-to out; the same command begins again",
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import RunError, UsageError
 from hangtag.evaluate import ClassResult, Evaluation, in_percent, wilson
-from hangtag.files import write_text
+from hangtag.files import make_folder, write_text
 from hangtag.images import Images
 from hangtag.page import (
     MOST_ROWS,
@@ -44,7 +44,11 @@ from hangtag.runs import Run
 from hangtag.stress import Stress
 from hangtag.trust_page import promises_section, stress_section, trust_tiles
 
-__all__ = ["write_report"]
+if TYPE_CHECKING:
+    from hangtag.labelled import LabelledImages
+    from hangtag.lifecycle import Judged
+
+__all__ = ["write_report", "write_report_and_pictures"]
 
 EXAMPLES, MISTAKES = 15, 12
 _CELLS, _BARS = 20, 40  # most classes for a matrix in HTML, for bars
@@ -52,6 +56,18 @@ _THUMB = 96  # pixels a side
 _DARK_GROUND = 16  # as in figures.py: light things on black are shown black on white
 _SURE = 0.9
 _FEW = 0.2  # a recall interval wider than this says little
+
+
+def write_report_and_pictures(run: Run, data: "LabelledImages", judged: "Judged") -> Path:
+    """The six pictures of the lesson, for the run's own data, and its report, whose path is returned."""
+    from hangtag import figures
+
+    images, labels, rows = judged.data.images, judged.data.labels, judged.probabilities
+    make_folder(run.figures)
+    train = data.train
+    for name, figure in figures.lesson(train.images, train.labels, images, labels, rows, data.class_names).items():
+        figures.save(figure, run.figures / f"{name}.png")
+    return write_report(run, images, labels, rows)
 
 
 def write_report(run: Run, images: Images, labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> Path:

@@ -3,13 +3,14 @@
 rich draws. Without a terminal there are no bars and no pictures, only the lines that a log file wants.
 """
 
+import json
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     from hangtag.seeds import Seeds
     from hangtag.stress import Stress
     from hangtag.train import Epoch
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def console(stderr: bool = False) -> Console:
