@@ -32,6 +32,7 @@ TESTS = 100  # images that are not trained on
 RECIPES = {"tutorial": 40, "fast": 3}  # epochs: some seconds each
 TIMES = ("seconds", "training_seconds", "first_step")  # of an epoch: those of the process that ended it
 KILL = (0.2, 1.2)  # shares of the time of a training left alone; some must come too late, or none would ever end
+LATER = 1.1  # times as late after each kill: a run ends even where the machine has become slower meanwhile
 
 
 def main() -> None:
@@ -93,7 +94,7 @@ def killed_until_done(
     while True:
         process = begin()
         try:
-            process.wait(when.uniform(*KILL) * seconds)
+            process.wait(when.uniform(*KILL) * seconds * LATER**kills.all)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
