@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -244,6 +245,36 @@ def test_the_long_campaign_says_which_files_of_a_run_are_not_those_of_one_left_a
         "weights.safetensors is not that of a training left alone",
         "metrics.json is not that of a training left alone",
     ]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_the_long_campaign_counts_kills_and_those_while_finishing_and_none_after_the_end(soak: ModuleType) -> None:
+    run = Path("run")
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text('{"status": "training"}')
+    (run / "history.jsonl").write_text("{}\n{}\n")
+
+    def kills(*commands: str, epochs: int = 2) -> object:
+        """Of a training whose processes are these, one after the other."""
+        processes = (
+            ended(command) if command != "sleep" else subprocess.Popen(["sleep", "60"]) for command in commands
+        )
+        return soak.killed_until_done(lambda: next(processes), run, epochs, 0.1, random.Random(0))
+
+    assert kills("true") == soak.Kills(0, 0)
+    assert kills("sleep", "sleep", "true") == soak.Kills(2, 2)
+    assert kills("sleep", "true", epochs=3) == soak.Kills(1, 0)
+    with pytest.raises(SystemExit, match="going on failed after 1 kills"):
+        kills("sleep", "false")
+    (run / "config.json").write_text('{"status": "finished"}')
+    assert kills("sleep") == soak.Kills(0, 0)
+    assert not (run / "checkpoints").exists()
+
+
+def ended(command: str) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen([command])
+    process.wait()
+    return process
 
 
 @pytest.fixture(scope="module")
