@@ -36,7 +36,7 @@ format: $(STAMP)  ## mend the style
 docs: $(STAMP) data  ## run the tutorials' code, put its real output and pictures into docs/
 	$(PYTHON) scripts/build_docs.py
 
-soak: $(STAMP) data  ## kill trainings at random instants; they must end with the same bits (about ten minutes)
+soak: $(STAMP) data  ## kill trainings at random instants; they must leave the same run folder (about twenty minutes)
 	$(PYTHON) scripts/soak.py
 
 bench: $(STAMP) data  ## measure everything the README claims (about an hour with every peer)

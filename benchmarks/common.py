@@ -22,7 +22,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from hangtag.runs import machine, now, versions
 
-__all__ = ["Others", "Result", "alone", "in_fresh_process", "options", "ordinary_environment", "publish", "summary"]
+__all__ = [
+    "NO_GPU", "Others", "Result", "alone", "in_fresh_process", "options", "ordinary_environment", "publish",
+    "result_from_here", "summary",
+]  # fmt: skip
+
+NO_GPU = 3
+"""Exit status of a benchmark that needs a GPU, where there is none."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,6 +76,20 @@ def publish(result: Result, file: Path | None) -> None:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+
+
+def result_from_here(file: Path) -> dict[str, Any]:
+    """A `Result` as it was published to `file`.
+
+    Raises:
+        SystemExit: it was measured on another kind of machine or with other versions.
+    """
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    here = {"machine": machine(), "versions": versions()}
+    there = {key: result[key] for key in here}
+    if there != here:
+        raise SystemExit(f"{file} was measured on {there}; this is {here}: leave out --go-on")
+    return result
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:

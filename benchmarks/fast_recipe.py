@@ -9,7 +9,6 @@ here and nowhere used to choose anything. FILE is written after every seed; with
 are not trained again, if they come from the same kind of machine and the same versions.
 """
 
-import json
 import resource
 import sys
 import time
@@ -17,9 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Result, alone, in_fresh_process, options, publish, summary
-
-from hangtag.runs import machine, versions
+from benchmarks.common import Result, alone, in_fresh_process, options, publish, result_from_here, summary
 
 
 @dataclass(frozen=True)
@@ -68,15 +65,11 @@ def measured_before(file: Path) -> list[Trained]:
     Raises:
         SystemExit: they were measured on another kind of machine or with other versions.
     """
-    result = json.loads(file.read_text(encoding="utf-8"))
-    here = {"machine": machine(), "versions": versions()}
-    there = {key: result[key] for key in here}
-    if there != here:
-        raise SystemExit(f"{file} was measured on {there}; this is {here}: leave out --go-on")
-    lacking = [field.name for field in fields(Trained) if field.name not in result["numbers"]]
+    numbers = result_from_here(file)["numbers"]
+    lacking = [field.name for field in fields(Trained) if field.name not in numbers]
     if lacking:
         raise SystemExit(f"{file} does not hold {lacking[0]} of its seeds: leave out --go-on")
-    columns = [result["numbers"][field.name]["values"] for field in fields(Trained)]
+    columns = [numbers[field.name]["values"] for field in fields(Trained)]
     return [Trained(*values) for values in zip(*columns, strict=True)]
 
 

@@ -81,6 +81,18 @@ def recipe(name: str) -> Callable[[dict[str, Any]], list[Row]]:
     return rows
 
 
+def gpu(numbers: dict[str, Any]) -> list[Row]:
+    """Test accuracy of `best`, and the training of the quickest recipe that has an accuracy."""
+    rows = []
+    if "best" in numbers:
+        accuracy = spread(numbers["best"]["test_accuracy"], ".4f")
+        rows.append((f"recipe `best` on one {numbers['gpu']}: test accuracy", accuracy, "", ""))
+    for wanted, name in numbers["quickest"].items():
+        seconds = f"{spread(numbers[name]['training_seconds'], '.2f', ' s')}, `{name}`" if name else "not reached"
+        rows.append((f"training on one {numbers['gpu']} to {float(wanted):.0%} test accuracy", seconds, "", ""))
+    return rows
+
+
 def trust(numbers: dict[str, Any]) -> list[Row]:
     least = min(found["mean"] for name, found in numbers.items() if name.startswith("auroc"))
     n = numbers["ece"]["n"]
@@ -106,6 +118,7 @@ MAKERS = {
     "time_to_accuracy": accuracy_in_time,
     "fast_recipe": recipe("fast"),
     "accurate_recipe": recipe("accurate"),
+    "gpu_recipes": gpu,
     "trust": trust,
     "start_up": start_up,
 }

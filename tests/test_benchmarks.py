@@ -1,11 +1,15 @@
 """benchmarks/: what is claimed is what was measured, and a peer's script tells what it is asked for."""
 
 import importlib
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,3 +90,71 @@ def test_every_peer_has_its_script_and_the_list_of_its_environment(module: Calla
         assert (peers / f"{peer.script}.py").is_file()
         pinned = (peers / f"{peer.environment}.txt").read_text(encoding="utf-8").splitlines()[1:]
         assert all(line.count("==") == 1 for line in pinned)
+
+
+GPU = "GPU of a made-up kind"
+
+
+def trained(module: Callable[[str], ModuleType], accuracies: list[float], seconds: float) -> list[Any]:
+    """Made-up seeds of a recipe, each a second longer than the one before."""
+    make = module("gpu_recipes").Trained
+    return [
+        make(accuracy, accuracy + 0.001, 4.0, 1.0, seconds + place, 2.5, 9) for place, accuracy in enumerate(accuracies)
+    ]
+
+
+def test_the_time_to_an_accuracy_is_that_of_the_quickest_recipe_whose_mean_is_there(
+    module: Callable[[str], ModuleType],
+) -> None:
+    found = {
+        "fast": trained(module, [0.939, 0.943], 1.0),
+        "accurate": trained(module, [0.949, 0.9505], 20.0),
+        "best": trained(module, [0.962, 0.964], 90.0),
+    }
+
+    result = module("gpu_recipes").describe(found, GPU)
+
+    assert result.numbers["quickest"] == {"0.94": "fast", "0.95": "best"}
+    of_best, to_94, to_95, *_ = result.says
+    assert "96.30%" in of_best and "n = 2" in of_best and of_best.endswith("96.91%: reached).")
+    assert "1.50 s of training (sd 0.71, n = 2) with `fast`" in to_94 and to_94.endswith("the aim is reached).")
+    assert "6.5 s from starting the process, warm-up included" in to_94
+    assert "with `best`" in to_95 and "NOT REACHED" in to_95
+    assert GPU in result.title
+    assert all(len(row) == len(result.columns) for row in result.rows)
+
+
+def test_an_accuracy_that_no_recipe_has_has_no_time(module: Callable[[str], ModuleType]) -> None:
+    found = {"fast": trained(module, [0.93], 1.0), "accurate": [], "best": []}
+
+    result = module("gpu_recipes").describe(found, GPU)
+
+    assert [row[0] for row in result.rows] == ["`fast`"]
+    assert sum("no recipe's mean is there" in sentence and "NOT REACHED" in sentence for sentence in result.says) == 2
+    measured = {"gpu_recipes": json.loads(json.dumps(asdict(result)))}
+    assert module("readme").table(measured).count("not reached") == 2
+    assert GPU in module("run_all").page(measured)
+
+
+def test_seeds_on_a_gpu_are_gone_on_with_where_they_were_measured(
+    module: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    gpu_recipes = module("gpu_recipes")
+    found = {"fast": trained(module, [0.94, 0.95], 1.0), "accurate": [], "best": []}
+    file = tmp_path / "gpu.json"
+    module("common").publish(gpu_recipes.describe(found, GPU), file)
+
+    assert gpu_recipes.measured_before(file, GPU) == found
+    with pytest.raises(SystemExit, match="leave out --go-on"):
+        gpu_recipes.measured_before(file, "another one")
+
+
+def test_without_a_gpu_the_benchmark_that_needs_one_says_so_and_counts_as_skipped(
+    module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:  # some seconds: two other Pythons import PyTorch
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    command = [sys.executable, "-m", "benchmarks.gpu_recipes"]
+
+    assert subprocess.run(command, check=False, cwd=ROOT).returncode == module("common").NO_GPU == 3
+    assert capfd.readouterr().out == "skipped gpu_recipes: no GPU here\n"
+    assert module("run_all").ran("gpu_recipes")

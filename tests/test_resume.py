@@ -1,8 +1,10 @@
 """A killed training goes on where it was, from the terminal and in Python, and ends with the bits it would have had."""
 
 import hashlib
+import importlib.util
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from hangtag.runs import Run
 from toys import shapes
 
 SOURCE = {"what": "toys", "path": None}
+SOAK = Path(__file__).parent.parent / "scripts" / "soak.py"
 
 
 @pytest.fixture(autouse=True)
@@ -221,11 +225,72 @@ def test_kill_9_at_any_instant_changes_no_bit() -> None:
     assert json.loads((Path("killed") / "metrics.json").read_text())["part"] == "test"
 
 
+def test_the_long_campaign_says_which_files_of_a_run_are_not_those_of_one_left_alone(soak: ModuleType) -> None:
+    whole, other = finish(training(Path("whole"))), finish(training(Path("other")))
+    right = soak.contents(whole.path)
+    assert soak.differences(right, soak.contents(other.path)) == []
+
+    other.write_weights(b"other bits")
+    other.write_metrics({"part": "test"})
+    other.write_history([{**line, "seconds": 7.0} for line in other.history()])
+    other.model.unlink()
+    other.checkpoints.mkdir()
+    (other.path / ".model.onnx.x.partial").write_bytes(b"half")
+
+    assert soak.differences(right, soak.contents(other.path)) == [
+        "model.onnx is missing",
+        ".model.onnx.x.partial was left behind",
+        "checkpoints was left behind",
+        "weights.safetensors is not that of a training left alone",
+        "metrics.json is not that of a training left alone",
+    ]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_the_long_campaign_counts_kills_and_those_while_finishing_and_none_after_the_end(soak: ModuleType) -> None:
+    run = Path("run")
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text('{"status": "training"}')
+    (run / "history.jsonl").write_text("{}\n{}\n")
+
+    def kills(*commands: str, epochs: int = 2) -> object:
+        """Of a training whose processes are these, one after the other."""
+        processes = (
+            ended(command) if command != "sleep" else subprocess.Popen(["sleep", "60"]) for command in commands
+        )
+        return soak.killed_until_done(lambda: next(processes), run, epochs, 0.1, random.Random(0))
+
+    assert kills("true") == soak.Kills(0, 0)
+    assert kills("sleep", "sleep", "true") == soak.Kills(2, 2)
+    assert kills("sleep", "true", epochs=3) == soak.Kills(1, 0)
+    with pytest.raises(SystemExit, match="going on failed after 1 kills"):
+        kills("sleep", "false")
+    (run / "config.json").write_text('{"status": "finished"}')
+    assert kills("sleep") == soak.Kills(0, 0)
+    assert not (run / "checkpoints").exists()
+
+
+def ended(command: str) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen([command])
+    process.wait()
+    return process
+
+
+@pytest.fixture(scope="module")
+def soak() -> ModuleType:
+    """scripts/soak.py as a module."""
+    spec = importlib.util.spec_from_file_location("soak", SOAK)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["soak"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 @pytest.mark.slow
 def test_the_long_campaign_runs(fashion: LabelledImages) -> None:
-    soak = Path(__file__).parent.parent / "scripts" / "soak.py"
-    command = [sys.executable, "-W", "ignore", soak, "--images", "512", "--kills", "1"]
+    command = [sys.executable, "-W", "ignore", SOAK, "--images", "512", "--kills", "1"]
 
     environment = {**os.environ, "HANGTAG_DATA": str(Path(fashion.origin))}
     shown = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
