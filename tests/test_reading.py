@@ -217,6 +217,29 @@ def test_options_that_mean_nothing_for_this_form_are_refused(tmp_path: Path) -> 
     assert "--root . means nothing here" in str(refused("digits", root="."))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": 64}, "--size 64"),
+        ({"size": (48, 64)}, "--size 48x64"),
+        ({"fit": "pad"}, "--fit pad"),
+        ({"colour": True}, "--colour"),
+        ({"colour": False}, "--grey"),
+    ],
+)
+def test_size_fit_and_colour_are_refused_where_pictures_stay_as_they_are(options: dict[str, Any], said: str) -> None:
+    for what, only_for in (("digits", "data of your own"), (read("digits"), "what is not read yet")):
+        error = refused(what, **options)
+
+        assert isinstance(error, UsageError)
+        assert error.message == f"digits: {said} means nothing here"
+        assert error.hint == f"it is for {only_for}; leave it out"
+
+
+def test_a_public_set_is_as_it_is_whatever_a_model_takes() -> None:
+    assert read("digits", spec=ImageSpec(32, 32, 3)).spec.shape == (8, 8)
+
+
 def test_an_archive_is_called_as_its_file_without_endings(forms: dict[str, Path]) -> None:
     assert {read(forms[form]).name for form in ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")} == {"a"}
 

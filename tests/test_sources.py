@@ -56,6 +56,13 @@ def test_a_folder_of_files_is_read_by_itself_or_for_a_name(
     assert data.fingerprint == fashion.fingerprint
 
 
+def test_options_that_mean_nothing_for_the_files_of_a_public_set_are_refused(idx_folder: Path) -> None:
+    error = refused(lambda: read(idx_folder, size=14))
+
+    assert error.message == f"{idx_folder}: --size 14 means nothing here"
+    assert error.hint == "it is for data of your own, and these are the files of Fashion-MNIST; leave it out"
+
+
 def test_a_folder_may_be_named_from_home(
     idx_folder: Path, fashion: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

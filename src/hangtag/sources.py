@@ -69,6 +69,15 @@ class _Size:
     fit: str | None = None
     colour: bool | None = None
 
+    def options(self) -> dict[str, str | None]:
+        """What was said by single options, by their names on the command line."""
+        size = None
+        if self.side is not None:
+            height, width = self.side
+            size = str(height) if height == width else f"{height}x{width}"
+        colour = {} if self.colour is None else {"colour" if self.colour else "grey": ""}
+        return {"size": size, "fit": self.fit, **colour}
+
 
 def read(
     what: Any,
@@ -101,17 +110,17 @@ def read(
         classes: "top" or "leaf": which of nested folders are the classes.
         group_by: a column, or a regular expression on the picture's name (its first group counts): pictures of one
             group never stand on both sides of a split.
-        size: pixels of a side, or (height, width); None chooses by the pictures.
+        size: pixels of a side, or (height, width); None chooses by the pictures. Public sets stay as they are.
         fit: "squash", "pad" or "crop"; None chooses.
         colour: whether the model sees colour; None looks whether colour carries anything.
-        spec: all four at once.
+        spec: all four at once, for data that is not a public set.
         strict: raise at the first picture that cannot be read, instead of setting it aside.
         decisions: a CSV of what was decided about single pictures, see `decisions.py`.
         choose: asked where there are two readings; None raises an error that names both.
 
     Raises:
         UnknownName: neither a known name nor a file or folder.
-        UsageError: two readings are possible, and nobody was there to ask.
+        UsageError: two readings are possible, and nobody was there to ask; or an option means nothing for this data.
         DataError: it cannot be used as labelled images.
         DownloadError: the set is not on this machine and could not be fetched.
 
@@ -125,10 +134,11 @@ def read(
         raise UsageError(f"size {wanted.side} is out of range", "give 8 to 1024 pixels")
     asked = Asked(image_column, label_column, str(root) if root else None, classes, group_by, choose)
     if isinstance(what, LabelledImages):
+        _refuse_needless(what.name, "what is not read yet", **asked.options(), **wanted.options())
         data = what
     elif isinstance(what, (str, Path)):
         if path is not None or str(what) in datasets.NAMED:
-            _refuse_needless(what, "data of your own", **asked.options())
+            _refuse_needless(what, "data of your own", **asked.options(), **wanted.options())
             data = _named(str(what), user_path(path) if path is not None else None, progress)
         else:
             data = _of_path(user_path(what), str(what), asked, wanted, progress)
@@ -226,7 +236,7 @@ def _refuse_needless(where: object, only_for: str, **given: str | None) -> None:
     """Raises UsageError where something was said that means nothing for this form of data."""
     for name, value in given.items():
         if value is not None:
-            option = f"--{name.replace('_', '-')} {value}"
+            option = f"--{name.replace('_', '-')} {value}".rstrip()
             raise UsageError(f"{where}: {option} means nothing here", f"it is for {only_for}; leave it out")
 
 
@@ -320,11 +330,14 @@ def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -
 
 def _of_idx(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
     if path.is_dir():
-        for name in (each.name for each in datasets.NAMED.values() if each.files):
+        for each in (each for each in datasets.NAMED.values() if each.files):
             try:
-                return _named(name, path, progress, proven=True)
+                data = _named(each.name, path, progress, proven=True)
             except DataError:
                 continue
+            own = f"data of your own, and these are the files of {each.title}"
+            _refuse_needless(path, own, **asked.options(), **size.options())
+            return data
     return _of_array_parts(read_idx_folder(path), path, "IDX files", asked, size)
 
 
