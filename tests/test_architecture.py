@@ -13,7 +13,7 @@ ORDER = (
     "errors", "files", "native", "mapped",
     "images", "duplicates", "sizing", "archives", "idx", "named", "mirrors", "datasets",
     "containers", "folders", "decoder", "decoding", "cache", "tables", "arrays",
-    "labelled", "decisions", "gather", "sources", "splits", "models", "recipes", "balance", "peak",
+    "labelled", "decisions", "gather", "spelling", "sources", "splits", "models", "recipes", "balance", "peak",
     "pruning", "batches", "captured", "dense", "muon", "steps", "checkpoints", "train", "speed",
     "calibration", "conformal", "unfamiliar", "features", "trust",
     "evaluate", "promises", "artifact", "export", "neighbours", "predictor", "why",

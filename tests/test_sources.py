@@ -1,5 +1,6 @@
 """Whatever the user has becomes `LabelledImages`, or one error that says what it is instead."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,16 +91,78 @@ def test_an_unknown_name_offers_the_nearest_one(name: str, offer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"),
-    [("photo", "did you mean '{}/photos'?"), ("zzz", "check the spelling and the folder you are in")],
+    ("name", "offer"),
+    [
+        ("photso", "did you mean 'Photos'? "),
+        ("PHOTOS.ZP", "did you mean 'photos.zip'? "),
+        ("minst", "did you mean 'mnist'? "),
+        ("minst-wn", "did you mean 'minst-own'? "),
+        ("hidden", ""),
+    ],
 )
-def test_a_path_to_nothing_offers_what_lies_beside_it(name: str, hint: str, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
+def test_an_unknown_name_offers_what_lies_here_too(
+    name: str, offer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("Photos", "minst-own", ".hidden"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "photos.zip").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
 
-    error = refused(read, f"{tmp_path}/{name}")
+    error = refused(read, name)
 
     assert isinstance(error, UnknownName)
-    assert (error.message, error.hint) == (f"{tmp_path}/{name}: no such file or folder", hint.format(tmp_path))
+    assert error.message == f"unknown data set '{name}'"
+    assert error.hint == f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
+
+
+@pytest.mark.parametrize(
+    ("path", "says", "hint"),
+    [
+        ("data/photso", "no such file or folder", "did you mean 'data/photos'?"),
+        ("data/PHOTOS/", "no such file or folder", "did you mean 'data/photos'?"),
+        ("./dtaa", "no such file or folder", "did you mean 'data'?"),
+        ("dtaa/photos", "there is no folder dtaa", "did you mean 'data/photos'?"),
+        ("dtaa/photso/cats", "there is no folder dtaa", "did you mean 'data/photos/cats'?"),
+        ("data/photso/cats", "there is no folder data/photso", "did you mean 'data/photos/cats'?"),
+        ("dtaa/zzz", "there is no folder dtaa", "did you mean 'data'?"),
+        ("data/zzz", "no such file or folder", "check the spelling and the folder you are in"),
+        ("zzz/photos", "there is no folder zzz", "check the spelling and the folder you are in"),
+        ("data/a.zip/cats", "data/a.zip is a file, not a folder", "name the file itself"),
+        ("data/" + "x" * 5000, "no such file or folder", "check the spelling and the folder you are in"),
+        ("data/nul\0l", "no such file or folder", "check the spelling and the folder you are in"),
+    ],
+)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_path_to_nothing_says_where_it_ends_and_offers_the_nearest(
+    path: str, says: str, hint: str, absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "photos" / "cats").mkdir(parents=True)
+    (tmp_path / "data" / "a.zip").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    if absolute:
+        path = f"{tmp_path}/{path}"
+        says, hint = (re.sub(r"(folder |^|')(data|dtaa|zzz)", rf"\1{tmp_path}/\2", text) for text in (says, hint))
+
+    error = refused(read, path)
+
+    assert isinstance(error, UnknownName)
+    assert (error.message, error.hint) == (f"{Path(path)}: {says}", hint)
+
+
+def test_a_folder_that_is_called_as_a_public_set_is_read_by_its_path_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_folder(from_arrays(IMAGES, LABELS), tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+
+    assert read("digits").class_names == NAMED["digits"].class_names
+    assert read("digits").notes == (
+        "this is the public set digits, not the folder of that name here: to read that, say ./digits",
+    )
+    for own in ("./digits", Path("digits")):
+        assert (len(read(own)), read(own).notes) == (9, ())
+    monkeypatch.chdir("/")
+    assert read("digits").notes == ()
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:

@@ -4,9 +4,7 @@ Names of public sets, folders, archives, tables, files of arrays, frames, arrays
 of picture files takes one way: gathered, decoded once into the cache, mapped from there.
 """
 
-import contextlib
 import csv
-import difflib
 import gc
 import hashlib
 import io
@@ -46,6 +44,7 @@ from hangtag.gather import (
 from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels, reads_heic
 from hangtag.labelled import LabelledImages, amount, from_arrays
 from hangtag.sizing import Sizer
+from hangtag.spelling import leads_nowhere
 from hangtag.tables import read_table, table_of_frame
 
 __all__ = ["choose_spec", "read", "write_skipped"]
@@ -137,9 +136,11 @@ def read(
         _refuse_needless(what.name, "what is not read yet", **asked.options(), **wanted.options())
         data = what
     elif isinstance(what, (str, Path)):
-        if path is not None or str(what) in datasets.NAMED:
+        if path is not None or _is_public(what):
             _refuse_needless(what, "data of your own", **asked.options(), **wanted.options())
             data = _named(str(what), user_path(path) if path is not None else None, progress)
+            if path is None:
+                data = replace(data, notes=_not_read(str(what)))
         else:
             data = _of_path(user_path(what), str(what), asked, wanted, progress)
     else:
@@ -197,6 +198,20 @@ def choose_spec(facts: NDArray[Any], count: int, size: _Size = _Size()) -> Image
 # --- by kind ---------------------------------------------------------------------------------------------------
 
 
+def _is_public(what: str | Path) -> bool:
+    """Whether a public set is meant: by its name, unless that is a `Path` to something."""
+    return str(what) in datasets.NAMED and (isinstance(what, str) or not what.exists())
+
+
+def _not_read(name: str) -> tuple[str, ...]:
+    """A note where something in this folder has the name of the public set that was taken."""
+    here = Path(name)
+    if not here.exists():
+        return ()
+    kind = "folder" if here.is_dir() else "file"
+    return (f"this is the public set {name}, not the {kind} of that name here: to read that, say ./{name}",)
+
+
 def _named(name: str, path: Path | None, progress: Progress | None, proven: bool = False) -> LabelledImages:
     found = datasets.fetch(name, path, progress, proven)
     wanted = datasets.NAMED[name]
@@ -227,9 +242,7 @@ def _of_path(path: Path, said: str, asked: Asked, size: _Size, progress: Progres
         return _of_folder(path, asked, size, progress)
     if is_file:
         return _of_file(path, asked, size, progress)
-    if "/" in said and path.parent.is_dir():
-        raise _no_such_file(path)
-    raise UnknownName.among("data set", said, datasets.NAMED, ", or a folder, archive or table of your own")
+    raise leads_nowhere(said, path)
 
 
 def _refuse_needless(where: object, only_for: str, **given: str | None) -> None:
@@ -238,15 +251,6 @@ def _refuse_needless(where: object, only_for: str, **given: str | None) -> None:
         if value is not None:
             option = f"--{name.replace('_', '-')} {value}".rstrip()
             raise UsageError(f"{where}: {option} means nothing here", f"it is for {only_for}; leave it out")
-
-
-def _no_such_file(path: Path) -> UnknownName:
-    beside: list[str] = []
-    with contextlib.suppress(OSError):
-        beside = [each.name for each in path.parent.iterdir()]
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    offer = f"did you mean '{path.parent / near[0]}'?" if near else "check the spelling and the folder you are in"
-    return UnknownName(f"{path}: no such file or folder", offer)
 
 
 def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
