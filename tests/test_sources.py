@@ -228,6 +228,8 @@ def test_a_part_that_is_a_slice_copies_nothing() -> None:
     data = divided()
 
     assert np.shares_memory(data.train.images, data.images)
+    assert np.shares_memory(data.take(np.array([4, 5, 6])).images, data.images)
+    assert not np.shares_memory(data.test.images, data.images)
 
 
 def test_undivided_data_is_all_for_training() -> None:
@@ -247,6 +249,18 @@ def test_a_missing_part_is_refused_with_those_there_are() -> None:
 
 def test_counts_include_classes_without_images() -> None:
     assert divided().take(slice(0, 2)).counts().tolist() == [1, 1, 0]
+    assert divided().counts("test").tolist() == [1, 0, 1]
+    assert refused(divided().counts, "tset").message == "shapes has no 'tset' part"
+
+
+def test_counting_looks_at_no_image() -> None:
+    terabyte = np.broadcast_to(np.zeros((), np.uint8), (900_000, 1000, 1000))
+    labels, odd = np.arange(900_000) % 3, np.arange(1, 900_000, 2)
+    spec = ImageSpec(1000, 1000)
+    data = LabelledImages(terabyte, labels, ("bar", "dot", "edge"), parts={"train": odd}, made_with=spec)
+
+    assert (data.counts("train").tolist(), data.sizes()) == ([150_000] * 3, {"train": 450_000})
+    assert repr(data) == "<images: 900,000 images (train 450,000), 3 classes, 1000x1000 grey>"
 
 
 def test_json_says_everything_about_a_set() -> None:

@@ -8,12 +8,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from hangtag.cache import PARTS_KEPT
 from hangtag.containers import Container, Folder, Listing, Scan, Skipped, Spans, Zip, tar_listing
 from hangtag.decoding import Wanted
 from hangtag.errors import DataError, UsageError
@@ -87,6 +88,23 @@ class Gathered:
     groups: list[str] | None
     digest: str
     skipped: list[Skipped]
+
+    def by_part(self) -> "Gathered":
+        """The same, part after part, so that each lies in one piece of the array the pictures are decoded into.
+
+        A picture of which no part is said is for training where one is said of others. Without parts nothing moves.
+        """
+        if not any(self.parts):
+            return self
+        numbers = np.array([PARTS_KEPT.index(part or "train") for part in self.parts])
+        order = np.argsort(numbers, kind="stable").tolist()
+        return replace(
+            self,
+            wanted=[self.wanted[row] for row in order],
+            labels=[self.labels[row] for row in order],
+            parts=[self.parts[row] or "train" for row in order],
+            groups=None if self.groups is None else [self.groups[row] for row in order],
+        )
 
 
 def folder_listing(path: Path, scanned: Scan | None = None) -> tuple[Container, Listing]:

@@ -43,6 +43,7 @@ from hangtag.gather import (
 )
 from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels, reads_heic
 from hangtag.labelled import LabelledImages, amount, from_arrays
+from hangtag.mapped import as_slice
 from hangtag.sizing import Sizer
 from hangtag.spelling import leads_nowhere
 from hangtag.tables import read_table, table_of_frame
@@ -54,7 +55,7 @@ _SIDES = (96, 64, 48, 32)
 _PIXELS = 50_000_000  # of a whole set, by which the side is chosen: 5,000 pictures at 96, 20,000 at 48
 _LOOKED_AT = 200  # pictures that a first guess is made of
 _SAME_ASPECT = 1.1  # proportions that differ by less may be squashed
-_PART_NUMBERS = {part: number for number, part in enumerate(cache.PARTS_KEPT)}
+_PART_NUMBERS: dict[str | None, int] = {None: -1} | {part: at for at, part in enumerate(cache.PARTS_KEPT)}
 _TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 _TARS = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 
@@ -479,7 +480,8 @@ def _key(*parts: object) -> str:
 def _decoded(
     pool: Pool, gathered: Gathered, origin: str, key: str, size: _Size, progress: Progress | None
 ) -> LabelledImages:
-    """What was gathered, decoded into the cache, unless it cannot be learned from."""
+    """What was gathered, decoded into the cache part after part, unless it cannot be learned from."""
+    gathered = gathered.by_part()
     with cache.building(key, origin) as folder:
         spec, found, facts = _decode(pool, gathered, folder, size, progress)
         skipped = (*gathered.skipped, *found.skipped)
@@ -507,10 +509,9 @@ def _decoded(
         if gathered.groups is not None:
             found_names, inverse = np.unique([gathered.groups[row] for row in good], return_inverse=True)
             groups, group_names = inverse.astype(np.int64), found_names.tolist()
-        divided = any(parts)
         arrays: dict[str, NDArray[Any] | None] = {
             "labels": np.array([number[label] for label in labels], np.int64),
-            "parts": np.array([_PART_NUMBERS[each or "train"] if divided else -1 for each in parts], np.int8),
+            "parts": np.array([_PART_NUMBERS[each] for each in parts], np.int8),
             "groups": groups,
         }
         said = {
@@ -545,7 +546,7 @@ def _opened(found: Pictures) -> LabelledImages:
         name=said["name"],
         origin=said["what"],
         parts={
-            name: _as_slice(np.flatnonzero(found.parts == number))
+            name: as_slice(np.flatnonzero(found.parts == number))
             for number, name in enumerate(cache.PARTS_KEPT)
             if (found.parts == number).any()
         },
@@ -558,12 +559,6 @@ def _opened(found: Pictures) -> LabelledImages:
         made_with=ImageSpec(**said["spec"]),
     )
     return replace(data, understood=_sentence(data, said["kind"], found.facts))
-
-
-def _as_slice(positions: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """Positions without gaps as a slice: images taken by it stay in their file."""
-    first, last = int(positions[0]), int(positions[-1])
-    return slice(first, last + 1) if last - first + 1 == len(positions) else positions
 
 
 def _decode(
@@ -611,7 +606,7 @@ def _with_background(spec: ImageSpec, images: Images, order: NDArray[np.int64], 
 
 def _sentence(data: LabelledImages, kind: str, facts: NDArray[Any]) -> str:
     shown = ", ".join(data.class_names[:5]) + (", ..." if len(data.class_names) > 5 else "")
-    parts = ", ".join(f"{name} {len(data.positions(name)):,}" for name in data.parts)
+    parts = ", ".join(f"{name} {size:,}" for name, size in data.sizes().items())
     area = facts["height"].astype(np.int64) * facts["width"]
     small, large = facts[int(area.argmin())], facts[int(area.argmax())]
     sizes = f"{small['width']}x{small['height']}"
