@@ -31,6 +31,7 @@ __all__ = [
     "from_pairs",
     "from_table",
     "refuse",
+    "refuse_needless",
 ]
 
 
@@ -42,6 +43,14 @@ def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
     """
     either = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
     raise UsageError(f"{question} {either}", "say which of them")
+
+
+def refuse_needless(where: object, only_for: str, **given: str | None) -> None:
+    """Raises UsageError where something was said that means nothing for this form of data."""
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')} {value}".rstrip()
+            raise UsageError(f"{where}: {option} means nothing here", f"it is for {only_for}; leave it out")
 
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
