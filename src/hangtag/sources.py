@@ -44,7 +44,7 @@ from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images
 from hangtag.kept_pictures import decoded, key_of, open_kept
 from hangtag.labelled import LabelledImages, from_arrays
 from hangtag.sizing import Sizer
-from hangtag.spelling import leads_nowhere
+from hangtag.spelling import is_there, leads_nowhere
 from hangtag.tables import read_table, table_of_frame
 from hangtag.understood import sentence_on
 
@@ -144,13 +144,13 @@ def write_skipped(data: LabelledImages, path: Path) -> None:
 
 def _is_public(what: str | Path) -> bool:
     """Whether a public set is meant: by its name, unless that is a `Path` to something."""
-    return str(what) in datasets.NAMED and (isinstance(what, str) or not what.exists())
+    return str(what) in datasets.NAMED and (isinstance(what, str) or not is_there(what))
 
 
 def _not_read(name: str) -> tuple[str, ...]:
     """A note where something in this folder has the name of the public set that was taken."""
     here = Path(name)
-    if not here.exists():
+    if not is_there(here):
         return ()
     kind = "folder" if here.is_dir() else "file"
     return (f"this is the public set {name}, not the {kind} of that name here: to read that, say ./{name}",)

@@ -8,10 +8,17 @@ from pathlib import Path
 from hangtag.errors import UnknownName
 from hangtag.named import NAMED
 
-__all__ = ["leads_nowhere"]
+__all__ = ["is_there", "leads_nowhere"]
 
 _LIKE_A_SET = 0.5  # of difflib; names of public sets are few, and long
 _LIKE_A_FILE = 0.6
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path leads to something that this user may see."""
+    with contextlib.suppress(OSError, ValueError):  # forbidden, a name too long, a null character
+        return path.exists()
+    return False
 
 
 def leads_nowhere(said: str, path: Path) -> UnknownName:
@@ -37,7 +44,7 @@ def _no_such_name(said: str) -> UnknownName:
 
 
 def _no_such_path(path: Path) -> UnknownName:
-    missing = next((each for each in (*reversed(path.parents), path) if not _is_there(each)), path)
+    missing = next((each for each in (*reversed(path.parents), path) if not is_there(each)), path)
     if missing.parent.is_file():
         return UnknownName(f"{path}: {missing.parent} is a file, not a folder", "name the file itself")
     where = "no such file or folder" if missing == path else f"there is no folder {missing}"
@@ -50,7 +57,7 @@ def _meant(path: Path) -> Path | None:
     """What is there and most like this path, as far down as that can be told; None where nothing is like it."""
     found, mended = Path(), False
     for part in path.parts:
-        if _is_there(found / part):
+        if is_there(found / part):
             found /= part
             continue
         near = _nearest(part, _names_in(found))
@@ -76,9 +83,3 @@ def _names_in(folder: Path) -> list[str]:
     with contextlib.suppress(OSError):
         return sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
     return []
-
-
-def _is_there(path: Path) -> bool:
-    with contextlib.suppress(OSError, ValueError):  # a name too long, a null character
-        return path.exists()
-    return False
