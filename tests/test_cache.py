@@ -72,7 +72,8 @@ def test_a_damaged_entry_is_made_again(harm: str, tmp_path: Path) -> None:
         content = (entry / "images.npy").read_bytes()
         (entry / "images.npy").write_bytes(content[:-100])
     elif harm == "version":
-        (entry / "index.json").write_text((entry / "index.json").read_text().replace('"version": 1', '"version": 0'))
+        index = (entry / "index.json").read_text()
+        (entry / "index.json").write_text(index.replace(f'"version": {cache.VERSION}', '"version": 0'))
     elif harm == "index":
         (entry / "index.json").write_text("{")
     elif harm == "facts":

@@ -9,7 +9,7 @@ import torch
 from hangtag import classifier as classifier_module
 from hangtag.classifier import ImageClassifier
 from hangtag.labelled import from_arrays
-from hangtag.mapped import Rows, forget, mapping_of, rows_of, scratch
+from hangtag.mapped import Rows, as_slice, forget, mapping_of, rows_of, scratch
 from toys import quick_recipe, shapes
 
 
@@ -28,6 +28,13 @@ def test_rows_come_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
     assert (len(rows), rows.shape, rows.ndim, rows.nbytes) == (4, (4, 8, 8), 3, 256)
     assert np.array_equal(rows[1:3], images[[3, 3]])
     assert np.array_equal(rows[np.array([3, 0])], images[[100, 250]])
+
+
+def test_only_positions_in_a_row_are_a_slice() -> None:
+    assert as_slice(np.array([4])) == slice(4, 5) and as_slice(np.arange(3, 9)) == slice(3, 9)
+    for others in ([], [3, 5], [5, 4], [3, 3], [-2, -1], [False, True]):
+        positions = np.array(others)
+        assert as_slice(positions) is positions
 
 
 def test_a_mapped_file_is_known_through_its_views_and_only_when_read_only(tmp_path: Path) -> None:

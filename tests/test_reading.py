@@ -23,6 +23,7 @@ from hangtag.labelled import LabelledImages
 from hangtag.mapped import mapping_of
 from hangtag.sizing import Sizer
 from hangtag.sources import read, write_skipped
+from hangtag.splits import split_of
 from pictures import HAS_HEIC, encoded, kinds, needs_heic, photo, write_folder, write_forms
 from toys import idx_files
 
@@ -215,6 +216,29 @@ def test_options_that_mean_nothing_for_this_form_are_refused(tmp_path: Path) -> 
     assert "--classes top means nothing here" in str(refused(root / "t.csv", classes="top"))
     assert "--group-by x means nothing here" in str(refused(tmp_path / "a.npz", group_by="x"))
     assert "--root . means nothing here" in str(refused("digits", root="."))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": 64}, "--size 64"),
+        ({"size": (48, 64)}, "--size 48x64"),
+        ({"fit": "pad"}, "--fit pad"),
+        ({"colour": True}, "--colour"),
+        ({"colour": False}, "--grey"),
+    ],
+)
+def test_size_fit_and_colour_are_refused_where_pictures_stay_as_they_are(options: dict[str, Any], said: str) -> None:
+    for what, only_for in (("digits", "data of your own"), (read("digits"), "what is not read yet")):
+        error = refused(what, **options)
+
+        assert isinstance(error, UsageError)
+        assert error.message == f"digits: {said} means nothing here"
+        assert error.hint == f"it is for {only_for}; leave it out"
+
+
+def test_a_public_set_is_as_it_is_whatever_a_model_takes() -> None:
+    assert read("digits", spec=ImageSpec(32, 32, 3)).spec.shape == (8, 8)
 
 
 def test_an_archive_is_called_as_its_file_without_endings(forms: dict[str, Path]) -> None:
@@ -499,13 +523,67 @@ def test_a_table_that_cannot_be_understood(table: str, says: str | None, tmp_pat
         assert says in str(refused(root / "a.csv"))
 
 
-def test_parts_in_folders_of_their_own_stay_in_their_file(tmp_path: Path) -> None:
-    names = [f"{part}/{label}/{number}.png" for part in ("train", "test") for label in "ab" for number in range(3)]
+@pytest.mark.parametrize("name", ["{part}/{label}/{number}.png", "{label}/{part}/{number}.png"])
+def test_parts_in_folders_of_their_own_stay_in_their_file(name: str, tmp_path: Path) -> None:
+    parts = {"train": 3, "val": 2, "test": 1}
+    names = [
+        name.format(part=part, label=label, number=number)
+        for part, count in parts.items()
+        for label in "ab"
+        for number in range(count)
+    ]
 
     data = read(tree(tmp_path / "set", *names))
 
-    assert (data.parts["train"], data.parts["test"]) == (slice(6, 12), slice(0, 6))
-    assert mapping_of(data.train.images) is not None
+    assert data.parts == {"train": slice(0, 6), "validation": slice(6, 10), "test": slice(10, 12)}
+    assert all(mapping_of(data.part(part).images) is not None for part in data.parts)
+    assert [name.partition(".")[0][-1] for name in data.names] == [*"012012", *"0101", *"00"]
+
+
+MIXED = """file,label,patient,split
+0.png,a,x,test
+1.png,b,y,train
+2.png,a,x,val
+3.png,b,z,
+4.png,a,x,train
+5.png,a,y,train
+6.png,b,z,test
+7.png,a,x,val
+"""
+
+
+def test_parts_that_a_table_mixes_lie_side_by_side_with_all_that_is_known_of_each_picture(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", *(f"{number}.png" for number in range(8)))
+    (root / "4.png").write_bytes(b"no picture")
+    (root / "a.csv").write_text(MIXED)
+    (root / "decided.csv").write_text("name,decision\n1.png,drop\n6.png,relabel: a\n")
+
+    first, again = (read(root / "a.csv", group_by="patient") for _ in range(2))
+    decided = read(root / "a.csv", group_by="patient", decisions=root / "decided.csv")
+
+    for data in (first, again):
+        assert data.parts == {"train": slice(0, 3), "validation": slice(3, 5), "test": slice(5, 7)}
+        assert list(data.names) == [f"{number}.png" for number in (1, 3, 5, 2, 7, 0, 6)]
+        np.testing.assert_array_equal(data.images, [photo(number, 16, 16) for number in (1, 3, 5, 2, 7, 0, 6)])
+        assert data.labels.tolist() == [1, 1, 0, 0, 0, 0, 1]
+        assert data.groups is not None
+        assert [data.group_names[group] for group in data.groups] == [*"yzyxxxz"]
+        assert [each.name for each in data.skipped] == ["4.png"]
+    assert {part: list(decided.part(part).names) for part in decided.parts} == {
+        "train": ["3.png", "5.png"], "validation": ["2.png", "7.png"], "test": ["0.png", "6.png"],
+    }  # fmt: skip
+    assert decided.test.labels.tolist() == [0, 0]
+
+
+def test_given_training_and_validation_parts_stay_in_their_file(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", *(f"{number}.png" for number in range(8)))
+    (root / "a.csv").write_text(MIXED)
+
+    both, split = split_of(read(root / "a.csv"), 0.1, seed=0)
+
+    assert mapping_of(both.images) is not None
+    assert {both.names[position] for position in split.validation} == {"2.png", "7.png"}
+    assert {both.names[position] for position in split.train} == {"1.png", "3.png", "4.png", "5.png"}
 
 
 def test_columns_can_be_named_and_parts_come_from_a_column(tmp_path: Path) -> None:
@@ -516,7 +594,7 @@ def test_columns_can_be_named_and_parts_come_from_a_column(tmp_path: Path) -> No
 
     data = read(root / "a.csv", image_column="two", label_column="class")
 
-    assert list(data.names) == ["2.png", "1.png", "4.png", "3.png"]
+    assert list(data.names) == ["2.png", "1.png", "3.png", "4.png"]  # those that validate before those that test
     assert {name: len(data.part(name)) for name in data.parts} == {"train": 2, "validation": 1, "test": 1}
     assert data.class_names == ("x", "y")
     assert isinstance(refused(root / "a.csv", label_column="clas"), UnknownName)

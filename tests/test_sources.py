@@ -1,5 +1,6 @@
 """Whatever the user has becomes `LabelledImages`, or one error that says what it is instead."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ def test_a_folder_of_files_is_read_by_itself_or_for_a_name(
     assert data.fingerprint == fashion.fingerprint
 
 
+def test_options_that_mean_nothing_for_the_files_of_a_public_set_are_refused(idx_folder: Path) -> None:
+    error = refused(lambda: read(idx_folder, size=14))
+
+    assert error.message == f"{idx_folder}: --size 14 means nothing here"
+    assert error.hint == "it is for data of your own, and these are the files of Fashion-MNIST; leave it out"
+
+
 def test_a_folder_may_be_named_from_home(
     idx_folder: Path, fashion: LabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,16 +91,78 @@ def test_an_unknown_name_offers_the_nearest_one(name: str, offer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"),
-    [("photo", "did you mean '{}/photos'?"), ("zzz", "check the spelling and the folder you are in")],
+    ("name", "offer"),
+    [
+        ("photso", "did you mean 'Photos'? "),
+        ("PHOTOS.ZP", "did you mean 'photos.zip'? "),
+        ("minst", "did you mean 'mnist'? "),
+        ("minst-wn", "did you mean 'minst-own'? "),
+        ("hidden", ""),
+    ],
 )
-def test_a_path_to_nothing_offers_what_lies_beside_it(name: str, hint: str, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
+def test_an_unknown_name_offers_what_lies_here_too(
+    name: str, offer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("Photos", "minst-own", ".hidden"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "photos.zip").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
 
-    error = refused(read, f"{tmp_path}/{name}")
+    error = refused(read, name)
 
     assert isinstance(error, UnknownName)
-    assert (error.message, error.hint) == (f"{tmp_path}/{name}: no such file or folder", hint.format(tmp_path))
+    assert error.message == f"unknown data set '{name}'"
+    assert error.hint == f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
+
+
+@pytest.mark.parametrize(
+    ("path", "says", "hint"),
+    [
+        ("data/photso", "no such file or folder", "did you mean 'data/photos'?"),
+        ("data/PHOTOS/", "no such file or folder", "did you mean 'data/photos'?"),
+        ("./dtaa", "no such file or folder", "did you mean 'data'?"),
+        ("dtaa/photos", "there is no folder dtaa", "did you mean 'data/photos'?"),
+        ("dtaa/photso/cats", "there is no folder dtaa", "did you mean 'data/photos/cats'?"),
+        ("data/photso/cats", "there is no folder data/photso", "did you mean 'data/photos/cats'?"),
+        ("dtaa/zzz", "there is no folder dtaa", "did you mean 'data'?"),
+        ("data/zzz", "no such file or folder", "check the spelling and the folder you are in"),
+        ("zzz/photos", "there is no folder zzz", "check the spelling and the folder you are in"),
+        ("data/a.zip/cats", "data/a.zip is a file, not a folder", "name the file itself"),
+        ("data/" + "x" * 5000, "no such file or folder", "check the spelling and the folder you are in"),
+        ("data/nul\0l", "no such file or folder", "check the spelling and the folder you are in"),
+    ],
+)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_path_to_nothing_says_where_it_ends_and_offers_the_nearest(
+    path: str, says: str, hint: str, absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "photos" / "cats").mkdir(parents=True)
+    (tmp_path / "data" / "a.zip").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    if absolute:
+        path = f"{tmp_path}/{path}"
+        says, hint = (re.sub(r"(folder |^|')(data|dtaa|zzz)", rf"\1{tmp_path}/\2", text) for text in (says, hint))
+
+    error = refused(read, path)
+
+    assert isinstance(error, UnknownName)
+    assert (error.message, error.hint) == (f"{Path(path)}: {says}", hint)
+
+
+def test_a_folder_that_is_called_as_a_public_set_is_read_by_its_path_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_folder(from_arrays(IMAGES, LABELS), tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+
+    assert read("digits").class_names == NAMED["digits"].class_names
+    assert read("digits").notes == (
+        "this is the public set digits, not the folder of that name here: to read that, say ./digits",
+    )
+    for own in ("./digits", Path("digits")):
+        assert (len(read(own)), read(own).notes) == (9, ())
+    monkeypatch.chdir("/")
+    assert read("digits").notes == ()
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
@@ -158,6 +228,8 @@ def test_a_part_that_is_a_slice_copies_nothing() -> None:
     data = divided()
 
     assert np.shares_memory(data.train.images, data.images)
+    assert np.shares_memory(data.take(np.array([4, 5, 6])).images, data.images)
+    assert not np.shares_memory(data.test.images, data.images)
 
 
 def test_undivided_data_is_all_for_training() -> None:
@@ -177,6 +249,18 @@ def test_a_missing_part_is_refused_with_those_there_are() -> None:
 
 def test_counts_include_classes_without_images() -> None:
     assert divided().take(slice(0, 2)).counts().tolist() == [1, 1, 0]
+    assert divided().counts("test").tolist() == [1, 0, 1]
+    assert refused(divided().counts, "tset").message == "shapes has no 'tset' part"
+
+
+def test_counting_looks_at_no_image() -> None:
+    terabyte = np.broadcast_to(np.zeros((), np.uint8), (900_000, 1000, 1000))
+    labels, odd = np.arange(900_000) % 3, np.arange(1, 900_000, 2)
+    spec = ImageSpec(1000, 1000)
+    data = LabelledImages(terabyte, labels, ("bar", "dot", "edge"), parts={"train": odd}, made_with=spec)
+
+    assert (data.counts("train").tolist(), data.sizes()) == ([150_000] * 3, {"train": 450_000})
+    assert repr(data) == "<images: 900,000 images (train 450,000), 3 classes, 1000x1000 grey>"
 
 
 def test_json_says_everything_about_a_set() -> None:

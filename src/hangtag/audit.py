@@ -303,7 +303,7 @@ def _some_rows(data: LabelledImages) -> Iterator[Images]:
 
 
 def _small_classes(data: LabelledImages) -> list[Finding]:
-    counts = data.train.counts() if not data.parts or "train" in data.parts else data.counts()
+    counts = data.counts("train" if "train" in data.parts else None)
     typical = float(np.median(counts))
     findings = []
     for label, (name, count) in enumerate(zip(data.class_names, counts.tolist(), strict=True)):

@@ -49,8 +49,8 @@ __all__ = [
 
 PARTS_KEPT = ("train", "validation", "test")
 
-VERSION = 1
-"""Of the entries' layout; entries of another are not looked at."""
+VERSION = 2
+"""Of the entries' layout; entries of another are not looked at. Since 2 the pictures of a part lie side by side."""
 
 _MOST_GIGABYTES = 20.0
 _PICTURES, _SETS, _ALIASES = "pictures", "datasets", "names"

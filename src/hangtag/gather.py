@@ -8,12 +8,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from hangtag.cache import PARTS_KEPT
 from hangtag.containers import Container, Folder, Listing, Scan, Skipped, Spans, Zip, tar_listing
 from hangtag.decoding import Wanted
 from hangtag.errors import DataError, UsageError
@@ -30,6 +31,7 @@ __all__ = [
     "from_pairs",
     "from_table",
     "refuse",
+    "refuse_needless",
 ]
 
 
@@ -41,6 +43,14 @@ def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
     """
     either = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
     raise UsageError(f"{question} {either}", "say which of them")
+
+
+def refuse_needless(where: object, only_for: str, **given: str | None) -> None:
+    """Raises UsageError where something was said that means nothing for this form of data."""
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')} {value}".rstrip()
+            raise UsageError(f"{where}: {option} means nothing here", f"it is for {only_for}; leave it out")
 
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
@@ -87,6 +97,23 @@ class Gathered:
     groups: list[str] | None
     digest: str
     skipped: list[Skipped]
+
+    def by_part(self) -> "Gathered":
+        """The same, part after part, so that each lies in one piece of the array the pictures are decoded into.
+
+        A picture of which no part is said is for training where one is said of others. Without parts nothing moves.
+        """
+        if not any(self.parts):
+            return self
+        numbers = np.array([PARTS_KEPT.index(part or "train") for part in self.parts])
+        order = np.argsort(numbers, kind="stable").tolist()
+        return replace(
+            self,
+            wanted=[self.wanted[row] for row in order],
+            labels=[self.labels[row] for row in order],
+            parts=[self.parts[row] or "train" for row in order],
+            groups=None if self.groups is None else [self.groups[row] for row in order],
+        )
 
 
 def folder_listing(path: Path, scanned: Scan | None = None) -> tuple[Container, Listing]:

@@ -20,7 +20,7 @@ from hangtag.errors import DataError
 from hangtag.files import make_folder, write_bytes
 from hangtag.folders import natural
 from hangtag.images import Images, ImageSpec, check_images, encode_png
-from hangtag.mapped import forget
+from hangtag.mapped import as_slice, forget
 
 __all__ = ["LabelledImages", "amount", "export_folder", "from_arrays"]
 
@@ -80,13 +80,11 @@ class LabelledImages:
         return self.part("test")
 
     def part(self, name: str) -> "LabelledImages":
-        if name not in self.parts:
-            has = f"it has {', '.join(self.parts)}" if self.parts else "it is not divided"
-            raise DataError(f"{self.name} has no '{name}' part", f"{has}; use the parts there are")
-        return self.take(self.parts[name], f"{self.name} ({name})")
+        return self.take(self._where(name), f"{self.name} ({name})")
 
     def take(self, positions: slice | NDArray[np.int64], name: str | None = None) -> "LabelledImages":
-        """Some of the images, in the given order; a slice copies nothing."""
+        """Some of the images, in the given order; a slice, or positions in a row, copy nothing."""
+        positions = positions if isinstance(positions, slice) else as_slice(positions)
         return replace(
             self,
             images=self.images[positions],
@@ -101,12 +99,17 @@ class LabelledImages:
 
     def positions(self, part: str) -> NDArray[np.int64]:
         """(M,) where a part's images are among all."""
-        found = self.parts[part]
+        found = self._where(part)
         return np.arange(len(self))[found] if isinstance(found, slice) else found
 
-    def counts(self) -> NDArray[np.int64]:
-        """(K,) images of each class."""
-        return np.bincount(self.labels, minlength=len(self.class_names))
+    def counts(self, part: str | None = None) -> NDArray[np.int64]:
+        """(K,) images of each class, of a part or of all; no image is looked at."""
+        labels = self.labels if part is None else self.labels[self._where(part)]
+        return np.bincount(labels, minlength=len(self.class_names))
+
+    def sizes(self) -> dict[str, int]:
+        """How many images each part has; no image is looked at."""
+        return {name: len(self.positions(name)) for name in self.parts}
 
     @cached_property
     def contents(self) -> NDArray[np.uint64]:
@@ -146,7 +149,7 @@ class LabelledImages:
             "name": self.name,
             "origin": self.origin,
             "images": len(self),
-            "parts": {name: len(self.part(name)) for name in self.parts},
+            "parts": self.sizes(),
             "classes": list(self.class_names),
             "image": self.spec.to_json(),
             "bytes": int(self.images.nbytes),
@@ -157,9 +160,15 @@ class LabelledImages:
         }
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{name} {len(self.part(name)):,}" for name in self.parts)
+        parts = ", ".join(f"{name} {size:,}" for name, size in self.sizes().items())
         inside = f" ({parts})" if parts else ""
         return f"<{self.name}: {len(self):,} images{inside}, {len(self.class_names)} classes, {self.spec}>"
+
+    def _where(self, part: str) -> slice | NDArray[np.int64]:
+        if part not in self.parts:
+            has = f"it has {', '.join(self.parts)}" if self.parts else "it is not divided"
+            raise DataError(f"{self.name} has no '{part}' part", f"{has}; use the parts there are")
+        return self.parts[part]
 
 
 def from_arrays(images: object, labels: Sequence[Any] | NDArray[Any], name: str = "arrays") -> LabelledImages:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hangtag.files import cache_home, make_folder
 
-__all__ = ["Rows", "forget", "mapping_of", "rows_of", "scratch"]
+__all__ = ["Rows", "as_slice", "forget", "mapping_of", "rows_of", "scratch"]
 
 _HELD = 64_000_000  # bytes of a scratch array up to which memory holds it
 
@@ -49,6 +49,17 @@ class Rows:
     def __getitem__(self, which: slice | NDArray[np.int64]) -> NDArray[Any]:
         """A copy of some of them, in memory."""
         return rows_of(self.array, self.positions[which])
+
+
+def as_slice(positions: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Positions in a row as a slice: what is taken by it is not copied, and stays in its file.
+
+    >>> as_slice(np.array([3, 4, 5])), as_slice(np.array([5, 4]))
+    (slice(3, 6, None), array([5, 4]))
+    """
+    if len(positions) and positions.dtype.kind in "iu" and positions[0] >= 0 and (np.diff(positions) == 1).all():
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return positions
 
 
 def rows_of(array: "NDArray[Any] | Rows", positions: NDArray[np.int64]) -> NDArray[Any]:

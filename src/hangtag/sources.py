@@ -1,21 +1,17 @@
-"""`read`: whatever labelled images the user has -> `LabelledImages`, and a sentence on how they were understood.
+"""`read`: whatever labelled images the user has -> `LabelledImages`.
 
-Names of public sets, folders, archives, tables, files of arrays, frames, arrays and lists. Everything that consists
-of picture files takes one way: gathered, decoded once into the cache, mapped from there.
+Names of public sets, folders, archives, tables, files of arrays, frames, arrays and lists: which of them it is, and
+whom to ask. What consists of picture files takes one way: gathered (`gather.py`), decoded once into the cache and
+opened from there (`kept_pictures.py`).
 """
 
-import contextlib
 import csv
-import difflib
 import gc
-import hashlib
 import io
-import json
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,15 +20,15 @@ from numpy.typing import NDArray
 
 from hangtag import cache, datasets
 from hangtag.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
-from hangtag.cache import Pictures
-from hangtag.containers import FAILING, Container, Folder, Listing, Scan, Skipped, scan
+from hangtag.chosen_spec import Size, choose_spec, with_background
+from hangtag.containers import FAILING, Container, Folder, Listing, Scan, scan
 from hangtag.datasets import Progress
 from hangtag.decisions import apply_decisions
-from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS, TRANSPARENT, UNREAD
-from hangtag.decoding import Decoded, Pool
+from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS
+from hangtag.decoding import Pool
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.files import user_path, write_text
-from hangtag.folders import PARTS, PICTURE_ENDINGS, Choose, natural
+from hangtag.folders import PARTS, PICTURE_ENDINGS, Choose
 from hangtag.gather import (
     Asked,
     Gathered,
@@ -42,32 +38,20 @@ from hangtag.gather import (
     from_pairs,
     from_table,
     refuse,
+    refuse_needless,
 )
-from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels, reads_heic
-from hangtag.labelled import LabelledImages, amount, from_arrays
+from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
+from hangtag.kept_pictures import decoded, key_of, open_kept
+from hangtag.labelled import LabelledImages, from_arrays
 from hangtag.sizing import Sizer
+from hangtag.spelling import is_there, leads_nowhere
 from hangtag.tables import read_table, table_of_frame
+from hangtag.understood import sentence_on
 
-__all__ = ["choose_spec", "read", "write_skipped"]
+__all__ = ["read", "write_skipped"]
 
-_LARGEST_KEPT = 96  # pixels; sets of one size up to this keep it
-_SIDES = (96, 64, 48, 32)
-_PIXELS = 50_000_000  # of a whole set, by which the side is chosen: 5,000 pictures at 96, 20,000 at 48
-_LOOKED_AT = 200  # pictures that a first guess is made of
-_SAME_ASPECT = 1.1  # proportions that differ by less may be squashed
-_PART_NUMBERS = {part: number for number, part in enumerate(cache.PARTS_KEPT)}
 _TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 _TARS = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
-
-
-@dataclass(frozen=True)
-class _Size:
-    """What the user said about the size and colours of the pictures; None where nothing was said."""
-
-    spec: ImageSpec | None = None
-    side: tuple[int, int] | None = None  # height, width
-    fit: str | None = None
-    colour: bool | None = None
 
 
 def read(
@@ -101,17 +85,17 @@ def read(
         classes: "top" or "leaf": which of nested folders are the classes.
         group_by: a column, or a regular expression on the picture's name (its first group counts): pictures of one
             group never stand on both sides of a split.
-        size: pixels of a side, or (height, width); None chooses by the pictures.
+        size: pixels of a side, or (height, width); None chooses by the pictures. Public sets stay as they are.
         fit: "squash", "pad" or "crop"; None chooses.
         colour: whether the model sees colour; None looks whether colour carries anything.
-        spec: all four at once.
+        spec: all four at once, for data that is not a public set.
         strict: raise at the first picture that cannot be read, instead of setting it aside.
         decisions: a CSV of what was decided about single pictures, see `decisions.py`.
         choose: asked where there are two readings; None raises an error that names both.
 
     Raises:
         UnknownName: neither a known name nor a file or folder.
-        UsageError: two readings are possible, and nobody was there to ask.
+        UsageError: two readings are possible, and nobody was there to ask; or an option means nothing for this data.
         DataError: it cannot be used as labelled images.
         DownloadError: the set is not on this machine and could not be fetched.
 
@@ -120,16 +104,19 @@ def read(
     """
     if fit is not None and fit not in FITS:
         raise UnknownName.among("way to fit", fit, FITS)
-    wanted = _Size(spec, (size, size) if isinstance(size, int) else size, fit, colour)
+    wanted = Size(spec, (size, size) if isinstance(size, int) else size, fit, colour)
     if wanted.side is not None and not all(8 <= side <= 1024 for side in wanted.side):
         raise UsageError(f"size {wanted.side} is out of range", "give 8 to 1024 pixels")
     asked = Asked(image_column, label_column, str(root) if root else None, classes, group_by, choose)
     if isinstance(what, LabelledImages):
+        refuse_needless(what.name, "what is not read yet", **asked.options(), **wanted.options())
         data = what
     elif isinstance(what, (str, Path)):
-        if path is not None or str(what) in datasets.NAMED:
-            _refuse_needless(what, "data of your own", **asked.options())
+        if path is not None or _is_public(what):
+            refuse_needless(what, "data of your own", **asked.options(), **wanted.options())
             data = _named(str(what), user_path(path) if path is not None else None, progress)
+            if path is None:
+                data = replace(data, notes=_not_read(str(what)))
         else:
             data = _of_path(user_path(what), str(what), asked, wanted, progress)
     else:
@@ -152,39 +139,21 @@ def write_skipped(data: LabelledImages, path: Path) -> None:
     write_text(path, buffer.getvalue())
 
 
-def choose_spec(facts: NDArray[Any], count: int, size: _Size = _Size()) -> ImageSpec:
-    """The size and colours a model should take, from the pictures themselves.
-
-    One size up to 96 pixels is kept. Otherwise a side is chosen so that all pictures together have at most 50 million
-    pixels, and none is enlarged; pictures of like proportions keep them, others become squares with a filled rest.
-
-    Args:
-        facts: (M,) of `decoder.FACTS`, of some pictures or all.
-        count: how many pictures there are in all.
-    """
-    if size.spec is not None:
-        return size.spec
-    heights, widths, flags = facts["height"].astype(float), facts["width"].astype(float), facts["flags"]
-    colour = size.colour if size.colour is not None else bool((flags & CARRIES_COLOUR > 0).mean() > 0.01)
-    transparent = bool((flags & TRANSPARENT).any())
-    aspect = float(np.median(widths / heights))
-    alike = np.maximum(widths / heights / aspect, aspect * heights / widths) < _SAME_ASPECT
-    fit = size.fit or ("squash" if alike.mean() > 0.9 else "pad")
-    if size.side is not None:
-        height, width = size.side
-    elif np.ptp(heights) == 0 and np.ptp(widths) == 0 and max(heights[0], widths[0]) <= _LARGEST_KEPT:
-        height, width = int(heights[0]), int(widths[0])
-    else:
-        most = next((side for side in _SIDES if count * side * side <= _PIXELS), _SIDES[-1])
-        side = min(most, max(8, float(np.median(np.minimum(heights, widths)))))
-        if alike.mean() > 0.9 and 1 / 3 < aspect < 3:
-            height, width = (max(8, round(side * factor)) for factor in (aspect**-0.5, aspect**0.5))
-        else:
-            height = width = round(side)
-    return ImageSpec(height, width, 3 if colour else 1, 255 if transparent or fit == "pad" else 0, fit)
-
-
 # --- by kind ---------------------------------------------------------------------------------------------------
+
+
+def _is_public(what: str | Path) -> bool:
+    """Whether a public set is meant: by its name, unless that is a `Path` to something."""
+    return str(what) in datasets.NAMED and (isinstance(what, str) or not is_there(what))
+
+
+def _not_read(name: str) -> tuple[str, ...]:
+    """A note where something in this folder has the name of the public set that was taken."""
+    here = Path(name)
+    if not is_there(here):
+        return ()
+    kind = "folder" if here.is_dir() else "file"
+    return (f"this is the public set {name}, not the {kind} of that name here: to read that, say ./{name}",)
 
 
 def _named(name: str, path: Path | None, progress: Progress | None, proven: bool = False) -> LabelledImages:
@@ -200,7 +169,7 @@ def _named(name: str, path: Path | None, progress: Progress | None, proven: bool
     )
 
 
-def _of_path(path: Path, said: str, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+def _of_path(path: Path, said: str, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
         if is_folder and not any(path.iterdir()):
@@ -217,46 +186,29 @@ def _of_path(path: Path, said: str, asked: Asked, size: _Size, progress: Progres
         return _of_folder(path, asked, size, progress)
     if is_file:
         return _of_file(path, asked, size, progress)
-    if "/" in said and path.parent.is_dir():
-        raise _no_such_file(path)
-    raise UnknownName.among("data set", said, datasets.NAMED, ", or a folder, archive or table of your own")
+    raise leads_nowhere(said, path)
 
 
-def _refuse_needless(where: object, only_for: str, **given: str | None) -> None:
-    """Raises UsageError where something was said that means nothing for this form of data."""
-    for name, value in given.items():
-        if value is not None:
-            option = f"--{name.replace('_', '-')} {value}"
-            raise UsageError(f"{where}: {option} means nothing here", f"it is for {only_for}; leave it out")
-
-
-def _no_such_file(path: Path) -> UnknownName:
-    beside: list[str] = []
-    with contextlib.suppress(OSError):
-        beside = [each.name for each in path.parent.iterdir()]
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    offer = f"did you mean '{path.parent / near[0]}'?" if near else "check the spelling and the folder you are in"
-    return UnknownName(f"{path}: no such file or folder", offer)
-
-
-def _of_folder(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+def _of_folder(path: Path, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
     whole = str(path.resolve())
     with Pool() as pool:
-        if cache.remembered(_key(whole)) is None:
+        if cache.remembered(key_of(whole)) is None:
             pool.start()  # never read before: there will be work, once its files are listed
         scanned = scan(str(path))
-        alias = _key(whole, scanned.digest, asked.said(), size) if scanned else None
-        if alias is not None and (known := cache.remembered(alias)) and (kept := _kept(known, Folder(str(path)))):
-            return _opened(kept)
+        alias = key_of(whole, scanned.digest, asked.said(), size) if scanned else None
+        known = cache.remembered(alias) if alias is not None else None
+        kept = open_kept(known, Folder(str(path))) if known is not None else None
+        if kept is not None:
+            return kept
         data = _of_whole_folder(path, scanned, asked, size, progress, pool)
-    cache.remember(_key(whole), "read")
+    cache.remember(key_of(whole), "read")
     if alias is not None and isinstance(data.names, cache.KeptNames):
         cache.remember(alias, data.names.path.parent.name)
     return data
 
 
 def _of_whole_folder(
-    path: Path, scanned: Scan | None, asked: Asked, size: _Size, progress: Progress | None, pool: Pool
+    path: Path, scanned: Scan | None, asked: Asked, size: Size, progress: Progress | None, pool: Pool
 ) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
@@ -296,7 +248,7 @@ def _one_of(tables: list[Path], where: Path, choose: Choose) -> list[Path]:
 _TABLE_NAMES = ("labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "images")
 
 
-def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+def _of_file(path: Path, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
     name = path.name.lower()
     if name.endswith(_TABLES):
         return _of_table([path], path, asked, size, progress)
@@ -318,25 +270,28 @@ def _of_file(path: Path, asked: Asked, size: _Size, progress: Progress | None) -
     )
 
 
-def _of_idx(path: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+def _of_idx(path: Path, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
     if path.is_dir():
-        for name in (each.name for each in datasets.NAMED.values() if each.files):
+        for each in (each for each in datasets.NAMED.values() if each.files):
             try:
-                return _named(name, path, progress, proven=True)
+                data = _named(each.name, path, progress, proven=True)
             except DataError:
                 continue
+            own = f"data of your own, and these are the files of {each.title}"
+            refuse_needless(path, own, **asked.options(), **size.options())
+            return data
     return _of_array_parts(read_idx_folder(path), path, "IDX files", asked, size)
 
 
-def _of_table(paths: list[Path], where: Path, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
-    _refuse_needless(where, "folders in folders", classes=asked.classes)
+def _of_table(paths: list[Path], where: Path, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
+    refuse_needless(where, "folders in folders", classes=asked.classes)
     table = read_table(paths, user_path(asked.root) if asked.root else None)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         gathered = from_table(table, where.name if where.is_dir() else where.stem, asked, _spool(temporary))
         return _tabled(gathered, str(where.resolve()), asked, size, progress)
 
 
-def _of_object(what: Any, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
+def _of_object(what: Any, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
     if isinstance(what, tuple) and len(what) == 2 and hasattr(what[0], "shape"):
         return _of_array_parts([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", asked, size)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
@@ -361,9 +316,9 @@ def _spool(folder: str) -> Any:
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def _of_array_parts(parts: list[ArrayPart], path: Path | None, kind: str, asked: Asked, size: _Size) -> LabelledImages:
+def _of_array_parts(parts: list[ArrayPart], path: Path | None, kind: str, asked: Asked, size: Size) -> LabelledImages:
     """Arrays take the way of pictures: looked at, and brought to size and colours by the same rules."""
-    _refuse_needless(path or "arrays", "pictures or tables", **asked.options())
+    refuse_needless(path or "arrays", "pictures or tables", **asked.options())
     where = str(path) if path else "arrays"
     arrays = [check_images(_channels_last(part.images), where) for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
@@ -376,13 +331,13 @@ def _of_array_parts(parts: list[ArrayPart], path: Path | None, kind: str, asked:
     if spec.shape != images.shape[1:]:
         sizer = Sizer(spec)
         data = replace(data, images=np.stack([sizer(in_channels(image, spec.channels)) for image in images]))
-    spec = _with_background(spec, data.images, np.arange(len(images)), facts)
+    spec = with_background(spec, data.images, np.arange(len(images)), facts)
     ends = np.cumsum([0, *(len(part.labels) for part in parts)])
     given = {str(part.part): slice(int(ends[i]), int(ends[i + 1])) for i, part in enumerate(parts) if part.part}
     data = replace(
         data, name=path.stem if path else "arrays", origin=where, parts=given, facts=facts, made_with=spec
     )  # fmt: skip
-    return replace(data, understood=_sentence(data, kind, facts))
+    return replace(data, understood=sentence_on(data, kind, facts))
 
 
 def _channels_last(images: NDArray[Any]) -> NDArray[Any]:
@@ -404,19 +359,19 @@ def _facts_of(images: Images) -> NDArray[Any]:
 
 
 def _listed(
-    container: Container, listing: Listing, path: Path, kind: str, asked: Asked, size: _Size,
+    container: Container, listing: Listing, path: Path, kind: str, asked: Asked, size: Size,
     progress: Progress | None, pool: Pool,
 ) -> LabelledImages:  # fmt: skip
     """Pictures in folders; what was understood of exactly these before is not thought about again."""
-    _refuse_needless(path, "a table", image_column=asked.image_column, label_column=asked.label_column, root=asked.root)
+    refuse_needless(path, "a table", image_column=asked.image_column, label_column=asked.label_column, root=asked.root)
     with _without_collecting():
-        key = _key(str(path.resolve()), listing.digest(), asked.said(), size)
-        found = _kept(key, container)
-        if found is not None:
-            return _opened(found)
+        key = key_of(str(path.resolve()), listing.digest(), asked.said(), size)
+        kept = open_kept(key, container)
+        if kept is not None:
+            return kept
         gathered = from_listing(container, listing, path, asked, kind)
     pool.containers = [container]
-    return _decoded(pool, gathered, str(path.absolute()), key, size, progress)
+    return decoded(pool, gathered, str(path.absolute()), key, size, progress)
 
 
 @contextmanager
@@ -431,203 +386,12 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _tabled(gathered: Gathered, origin: str, asked: Asked, size: _Size, progress: Progress | None) -> LabelledImages:
-    key = _key(
+def _tabled(gathered: Gathered, origin: str, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
+    key = key_of(
         origin, gathered.kind, gathered.digest, gathered.labels, gathered.parts, gathered.groups, asked.said(), size
     )
-    found = _kept(key, gathered.containers[0])
-    if found is None:
-        with Pool(gathered.containers) as pool:
-            return _decoded(pool, gathered, origin, key, size, progress)
-    return _opened(found)
-
-
-def _kept(key: str, container: Container) -> Pictures | None:
-    """The entry, unless a picture is missing from it that could not be read then and can be now."""
-    found = cache.open_pictures(key)
-    unread = [each.name for each in found.skipped if each.kind in UNREAD] if found is not None else []
-    if unread and (not isinstance(container, Folder) or any(map(container.gives, unread))):
-        cache.drop(key)
-        return None
-    return found
-
-
-def _key(*parts: object) -> str:
-    """A name for an entry of the cache; another one where other pictures can be read."""
-    return hashlib.sha256(repr((cache.VERSION, reads_heic(), *parts)).encode("utf-8", "surrogateescape")).hexdigest()[
-        :32
-    ]
-
-
-def _decoded(
-    pool: Pool, gathered: Gathered, origin: str, key: str, size: _Size, progress: Progress | None
-) -> LabelledImages:
-    """What was gathered, decoded into the cache, unless it cannot be learned from."""
-    with cache.building(key, origin) as folder:
-        spec, found, facts = _decode(pool, gathered, folder, size, progress)
-        skipped = (*gathered.skipped, *found.skipped)
-        if not len(found.good):
-            raise DataError(
-                f"{origin}: none of {len(gathered.wanted):,} pictures can be read: {_counted(skipped)}",
-                _public_set(gathered, origin) or "mend them",
-            )
-        good = found.good.tolist()
-        labels = [gathered.labels[row] for row in good]
-        names = tuple(sorted(set(labels), key=natural))
-        if len(names) < 2:
-            more = f" (set aside: {_counted(skipped)})" if skipped else ""
-            raise DataError(
-                f"{origin}: there is only one class: {names[0]}{more}", "a classifier needs at least two classes"
-            )
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        kept = spec
-        if size.spec is None:
-            kept = _with_background(spec, images, np.argsort(facts["pixels"], kind="stable"), facts)
-        del images
-        number = {name: index for index, name in enumerate(names)}
-        parts = [gathered.parts[row] for row in good]
-        groups, group_names = None, []
-        if gathered.groups is not None:
-            found_names, inverse = np.unique([gathered.groups[row] for row in good], return_inverse=True)
-            groups, group_names = inverse.astype(np.int64), found_names.tolist()
-        divided = any(parts)
-        arrays: dict[str, NDArray[Any] | None] = {
-            "labels": np.array([number[label] for label in labels], np.int64),
-            "parts": np.array([_PART_NUMBERS[each or "train"] if divided else -1 for each in parts], np.int8),
-            "groups": groups,
-        }
-        said = {
-            "what": origin, "name": gathered.name, "kind": gathered.kind, "classes": names,
-            "spec": kept.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
-            "notes": _notes(kept, facts, found.notes, set(gathered.labels) - set(names), skipped),
-            "skipped": [each.to_json() for each in skipped],
-        }  # fmt: skip
-        cache.keep(folder, key, said, arrays, [gathered.wanted[row].name for row in good])
-    cache.make_room(key)
-    pictures = cache.open_pictures(key)
-    if pictures is None:
-        raise DataError(
-            f"{origin}: the decoded pictures vanished from the cache", "is something clearing it? try again"
-        )
-    return _opened(pictures)
-
-
-def _public_set(gathered: Gathered, origin: str) -> str:
-    """How to read files that are called as those of a public set, whose form is not that of pictures; else ""."""
-    names = {Path(each.name).name for each in gathered.wanted}
-    found = [each for each in datasets.NAMED.values() if names & {file.name for file in each.files}]
-    return f"they look like {found[0].title}: name it: {found[0].name} --path {origin}" if found else ""
-
-
-def _opened(found: Pictures) -> LabelledImages:
-    said = found.said
-    data = LabelledImages(
-        images=found.images,
-        labels=found.labels,
-        class_names=tuple(said["classes"]),
-        name=said["name"],
-        origin=said["what"],
-        parts={
-            name: _as_slice(np.flatnonzero(found.parts == number))
-            for number, name in enumerate(cache.PARTS_KEPT)
-            if (found.parts == number).any()
-        },
-        names=found.names,
-        groups=found.groups,
-        group_names=tuple(said.get("group_names", ())),
-        skipped=found.skipped,
-        notes=tuple(said["notes"]),
-        facts=found.facts,
-        made_with=ImageSpec(**said["spec"]),
-    )
-    return replace(data, understood=_sentence(data, said["kind"], found.facts))
-
-
-def _as_slice(positions: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """Positions without gaps as a slice: images taken by it stay in their file."""
-    first, last = int(positions[0]), int(positions[-1])
-    return slice(first, last + 1) if last - first + 1 == len(positions) else positions
-
-
-def _decode(
-    pool: Pool, gathered: Gathered, folder: Path, size: _Size, progress: Progress | None
-) -> tuple[ImageSpec, Decoded, NDArray[Any]]:
-    """images.npy and facts.npy in the folder; a spec, what came of it, and the facts."""
-    spec, one_size = _guess(pool, gathered, folder, size)
-    while True:
-        found = pool.decode(gathered.wanted, spec, folder, cache.known_like(spec), progress, one_size)
-        facts = np.load(folder / "facts.npy", allow_pickle=False)
-        exact = choose_spec(facts, len(facts), size) if len(facts) else spec
-        if exact == spec:
-            return spec, found, facts
-        (folder / "images.npy").unlink()  # the first pictures were not like the others: once more
-        spec, one_size = exact, False
-        (folder / "guess.json").write_text(json.dumps(spec.to_json()), encoding="utf-8")
-
-
-def _guess(pool: Pool, gathered: Gathered, folder: Path, size: _Size) -> tuple[ImageSpec, bool]:
-    """A spec by some of the pictures, spread evenly, and whether all of these have its size."""
-    if size.spec is not None:
-        return size.spec, False
-    said = folder / "guess.json"  # an interrupted decoding is gone on with by the same guess
-    if said.is_file():
-        return ImageSpec(**json.loads(said.read_text(encoding="utf-8"))), False
-    step = max(1, len(gathered.wanted) // _LOOKED_AT)
-    with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-        pool.decode(gathered.wanted[::step], None, Path(temporary))
-        facts = np.load(Path(temporary) / "facts.npy", allow_pickle=False)
-    spec = choose_spec(facts, len(gathered.wanted), size) if len(facts) else ImageSpec(32, 32)
-    said.write_text(json.dumps(spec.to_json()), encoding="utf-8")
-    return spec, bool((facts["height"] == spec.height).all() and (facts["width"] == spec.width).all())
-
-
-def _with_background(spec: ImageSpec, images: Images, order: NDArray[np.int64], facts: NDArray[Any]) -> ImageSpec:
-    """The spec with the background that its pictures have at their borders, where none was needed to make them."""
-    if spec.fit == "pad" or (facts["flags"] & TRANSPARENT).any():
-        return spec
-    few = images[np.sort(order[:: max(1, len(order) // 500)])]
-    return replace(spec, background=ImageSpec.of(few).background)
-
-
-# --- in words --------------------------------------------------------------------------------------------------
-
-
-def _sentence(data: LabelledImages, kind: str, facts: NDArray[Any]) -> str:
-    shown = ", ".join(data.class_names[:5]) + (", ..." if len(data.class_names) > 5 else "")
-    parts = ", ".join(f"{name} {len(data.positions(name)):,}" for name in data.parts)
-    area = facts["height"].astype(np.int64) * facts["width"]
-    small, large = facts[int(area.argmin())], facts[int(area.argmax())]
-    sizes = f"{small['width']}x{small['height']}"
-    if area.min() != area.max():
-        sizes += f" to {large['width']}x{large['height']}"
-    files = "colour" if data.spec.channels == 3 else "grey"
-    if files == "grey" and (facts["flags"] & COLOUR_FILE).any():
-        files = "colour files without colours"
-    return (
-        f"I understood your data as {kind}: {len(data):,} images, {len(data.class_names)} classes ({shown}), "
-        + (f"{parts}, " if parts else "")
-        + f"{sizes}, {files}"
-    )
-
-
-def _notes(
-    spec: ImageSpec, facts: NDArray[Any], changed: Mapping[str, int], gone: set[str], skipped: Sequence[Skipped]
-) -> list[str]:
-    notes = []
-    if (facts["height"] != spec.height).any() or (facts["width"] != spec.width).any():
-        ways = {
-            "squash": "proportions change a little",
-            "pad": f"proportions kept, the rest filled with grey level {spec.background}",
-            "crop": "proportions kept, edges cut off",
-        }
-        notes.append(f"pictures become {spec}: {ways[spec.fit]}")
-    notes += [f"{amount(count, 'picture')}: {note}" for note, count in changed.items() if note != "as before"]
-    if gone:
-        notes.append(f"no picture of {', '.join(sorted(gone)[:5])} can be read; not a class any more")
-    if skipped:
-        notes.append(f"set aside {amount(len(skipped), 'file')}: {_counted(skipped)}")
-    return notes
-
-
-def _counted(skipped: Sequence[Skipped]) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in Counter(each.kind for each in skipped).most_common())
+    kept = open_kept(key, gathered.containers[0])
+    if kept is not None:
+        return kept
+    with Pool(gathered.containers) as pool:
+        return decoded(pool, gathered, origin, key, size, progress)

@@ -51,7 +51,8 @@ class Split:
 def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[LabelledImages, Split]:
     """The images that may train and validate, and which do what; a validation part that was given is used.
 
-    Content alone decides, not the order in which images were read.
+    Content alone decides, not the order in which images were read. Where the parts that were given lie one behind the
+    other, as `read` puts them, no image is copied.
 
     Args:
         fraction: of each class to hold out, where no validation part was given.
