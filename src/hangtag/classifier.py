@@ -4,7 +4,6 @@ Training happens in PyTorch; every prediction comes from the exported file throu
 here is what ships. It draws and writes nothing by itself, except in `save`.
 """
 
-import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -31,7 +30,7 @@ from hangtag.files import user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images
 from hangtag.labelled import LabelledImages, from_arrays
 from hangtag.mapped import Rows, mapping_of
-from hangtag.models import FlipAveraged, check_answer, parameter_count
+from hangtag.models import FlipAveraged, own_network, parameter_count
 from hangtag.models import build as build_network
 from hangtag.neighbours import KEPT, Neighbours, chosen
 from hangtag.predictor import Predictor, load
@@ -297,14 +296,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def _network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
         classes = len(data.class_names)
-        if isinstance(self.model, nn.Module):
-            network = copy.deepcopy(self.model)
-        elif self.model is None or isinstance(self.model, str):
+        if self.model is None or isinstance(self.model, str):
             return build_network(recipe.network, data.spec, classes, self.seed)
-        else:
-            network = self.model(data.spec, classes)
-        check_answer(network, data.spec, classes)
-        return network
+        return own_network(self.model, data.spec, classes, self.seed)
 
     def _balanced(self, recipe: Recipe, data: LabelledImages, device: torch.device) -> Recipe:
         """The recipe with everything decided that it leaves to the data and the machine; each said in `notes_`."""
