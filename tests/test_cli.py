@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hangtag import cli, datasets, screen
+from hangtag import cache, cli, datasets, screen
 from hangtag.bench import Bench
+from hangtag.errors import UsageError
 from hangtag.images import encode_png
 from hangtag.labelled import LabelledImages
 from toys import tiny_files, tiny_set, toy_model
@@ -298,6 +299,18 @@ def test_several_seeds_say_their_spread(hangtag: Any, tmp_path: Path) -> None:
     assert (tmp_path / "seeds" / "report.html").is_file()
     assert hangtag("evaluate", "seeds").code == 0
     assert "2 seeds, into seeds" in answer.err
+
+
+def test_the_search_for_like_pictures_is_over_before_the_rest_of_the_time_is_planned(
+    hangtag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(data: LabelledImages, *_: object) -> None:
+        assert cache.groups_kept(data.train.fingerprint) is not None
+        raise UsageError("planned", "no more is wanted")
+
+    monkeypatch.setattr("hangtag.budget.plan", planned)
+
+    assert "planned" in hangtag("train", "tiny", "--path", "files", "--minutes", "0.3").err
 
 
 def test_minutes_choose_everything_else_and_exclude_it(

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
+from torch.nn.parameter import is_lazy
 
 from hangtag.errors import HangtagError, ModelError, UnknownName
 from hangtag.images import Images, ImageSpec
@@ -246,7 +247,7 @@ def own_network(
             enough_memory(f"while the network '{name}' was made", "make a smaller one"),
             foreign_code(f"the network '{name}' cannot be made", _MADE_BY),
         ):
-            network = copy.deepcopy(given) if isinstance(given, nn.Module) else given(spec, classes)
+            network = _copied(given) if isinstance(given, nn.Module) else given(spec, classes)
         if not isinstance(network, nn.Module):
             raise ModelError(f"'{name}' made a {type(network).__name__}", _MADE_BY)
         check_answer(network, spec, classes)
@@ -312,6 +313,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """A copy; PyTorch does not copy the weights that lazy layers do not have yet."""
+    tensors = [*network.parameters(), *network.buffers()]
+    lazy = {id(each): type(each)(each.requires_grad, each.device, each.dtype) for each in tensors if is_lazy(each)}
+    return copy.deepcopy(network, lazy)
 
 
 @contextmanager
