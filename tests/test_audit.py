@@ -14,13 +14,14 @@ from hangtag.audit_page import write_page
 from hangtag.containers import Skipped
 from hangtag.decisions import apply_decisions
 from hangtag.decoder import FACTS
-from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
+from hangtag.errors import DataError, HangtagError, ModelError, UnknownName, UsageError
 from hangtag.labelled import LabelledImages, from_arrays
 from hangtag.sources import read
 from hangtag.splits import split_of
 from hangtag.suspects import suspect_labels
 from pictures import photo
 from test_duplicates import changed, textured
+from toys import shapes
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,21 @@ def test_planted_labels_are_suspected_first(digits: tuple[LabelledImages, np.nda
     assert found.probabilities.shape == (1797, 10) and np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
     assert found.quality[flipped].mean() < 0.2
     assert np.delete(found.quality, flipped).mean() > 0.8
+
+
+@pytest.mark.parametrize("where", ["hangtag.train.Batches", "hangtag.suspects.logits_of"])
+def test_running_out_of_memory_while_labels_are_judged_says_what_an_audit_can_do(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(where, too_much)
+    with pytest.raises(ModelError) as caught:
+        suspect_labels(from_arrays(*shapes(60)), device="cpu")
+
+    assert caught.value.message == "out of memory while labels were judged"
+    assert "--no-labels" in caught.value.hint and "--batch-size" not in str(caught.value)
 
 
 def troubled() -> LabelledImages:

@@ -1,16 +1,22 @@
 """budget.py: the time asked for decides recipe, network and epochs, from steps timed here; nonsense is refused."""
 
 import time
+import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from hangtag import budget
 from hangtag.budget import plan
-from hangtag.errors import UsageError
+from hangtag.errors import DataError, ModelError, UsageError
 from hangtag.labelled import LabelledImages, from_arrays
-from toys import shapes
+from hangtag.models import is_ours
+from hangtag.recipes import RECIPES, Recipe, suited
+from hangtag.steps import GenericSteps, Steps
+from toys import CLASSES, shapes
 
 CPU = torch.device("cpu")
 
@@ -42,13 +48,134 @@ def test_the_largest_network_that_sees_the_data_often_enough_is_chosen(
 ) -> None:
     with_costs(monkeypatch, {"cnn-large": 40.0, "cnn": 20.0, "cnn-small": 10.0, "mlp": 1.0})
 
-    chosen = plan(data(), minutes, time.perf_counter(), CPU)
+    chosen = plan(data(60_000), minutes, time.perf_counter(), CPU)
 
     assert chosen.recipe.network == network
     assert chosen.epochs == pytest.approx(epochs, abs=0.1)
     assert chosen.recipe.epochs - 1 + chosen.recipe.last_epoch == pytest.approx(chosen.epochs, abs=0.01)
     assert chosen.expected_seconds == pytest.approx(60 * minutes, rel=0.02)
     assert f"network '{network}'" in chosen.in_words
+
+
+def test_few_images_need_more_passes_for_a_large_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_costs(monkeypatch, {"cnn-large": 0.5, "cnn": 0.2, "cnn-small": 0.1, "mlp": 0.1})
+
+    networks = [plan(data(count), 0.3, time.perf_counter(), CPU).recipe.network for count in (60_000, 60)]
+
+    assert networks == ["cnn-large", "cnn"]  # 20 epochs of it would do, if there were more images
+
+
+@pytest.mark.parametrize("count", [6, 15, 17, 300])
+def test_a_plan_for_few_images_is_what_will_be_trained(count: int) -> None:
+    chosen = plan(data(count), 0.5, time.perf_counter(), CPU).recipe
+
+    for epochs in (chosen.epochs, RECIPES[chosen.name].epochs):
+        assert suited(replace(chosen, epochs=epochs), count) == (replace(chosen, epochs=epochs), "")
+    assert chosen.batch_size <= count
+
+
+def parts_costed(monkeypatch: pytest.MonkeyPatch, **parts: slice) -> tuple[int, int, int]:
+    """How many images are counted on to train, to be held out, and to judge, of 600."""
+    seen = []
+
+    def cost(recipe: Recipe, data: LabelledImages, work: budget._Work, *_: object) -> budget._Cost:
+        seen.append((len(work.train), work.validation, work.judged))
+        return budget._Cost(0.1, 1.0, 5.0)
+
+    monkeypatch.setattr(budget._Cost, "of", cost)
+    plan(LabelledImages(*shapes(600), CLASSES, parts=parts), 10.0, time.perf_counter(), CPU)
+    return seen[0]
+
+
+def test_the_division_that_training_will_make_is_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, middle, last = slice(0, 300), slice(300, 420), slice(420, 600)
+
+    assert parts_costed(monkeypatch) == (540, 60, 60)
+    assert parts_costed(monkeypatch, train=train, test=last) == (270, 30, 180)
+    assert parts_costed(monkeypatch, train=train, validation=middle) == (300, 120, 120)
+    assert parts_costed(monkeypatch, train=train, validation=middle, test=last) == (300, 120, 180)
+    with pytest.raises(DataError, match="no training images"):
+        parts_costed(monkeypatch, test=last)
+
+
+class Slow:
+    """A machine on which a step of a network of convolutions takes ten milliseconds an image.
+
+    Attributes:
+        batches: sizes of the batches that were stepped on.
+    """
+
+    torch_threads = None
+
+    def __init__(self) -> None:
+        self.batches: set[int] = set()
+
+    def steps_for(self, network: nn.Module, recipe: Recipe, batch: int, device: torch.device, weighted: bool) -> Steps:
+        return SlowSteps(self, network, recipe, batch, device) if is_ours(network) else GenericSteps(
+            network, recipe, batch, device
+        )  # fmt: skip
+
+
+class SlowSteps(GenericSteps):
+    def __init__(self, slow: Slow, *others: object) -> None:
+        super().__init__(*others)  # type: ignore[arg-type]
+        self.slow = slow
+
+    def take(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
+        self.slow.batches.add(self.batch_size)
+        time.sleep(0.01 * len(images))
+        return torch.zeros(len(images), 3)
+
+
+def test_what_a_few_images_show_to_be_too_slow_is_not_tried_on_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow()
+    monkeypatch.setattr(budget, "steps_for", slow.steps_for)
+
+    chosen = plan(data(30_000), 1.0, time.perf_counter(), CPU)
+
+    assert chosen.recipe.network == "mlp"
+    assert set(chosen.measured) == {"mlp"}
+    assert max(slow.batches) <= 32
+
+
+def test_a_network_that_memory_does_not_suffice_for_is_passed_over_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused, real = [], budget.steps_for
+
+    def scarce(network: nn.Module, *others: object) -> Steps:
+        if is_ours(network):
+            refused.append(weakref.ref(network))
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        assert all(reference() is None for reference in refused)
+        return real(network, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(budget, "steps_for", scarce)
+
+    assert plan(data(), 1.0, time.perf_counter(), CPU).recipe.network == "mlp"
+    assert len(refused) == 3
+
+
+def test_too_little_memory_for_any_network_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(budget, "steps_for", too_much)
+    with pytest.raises(ModelError, match=r"out of memory with the network 'mlp' \(use smaller images"):
+        plan(data(), 1.0, time.perf_counter(), CPU)
+
+
+def test_uneven_classes_are_measured_with_the_steps_that_can_weigh(monkeypatch: pytest.MonkeyPatch) -> None:
+    weighted, real = [], budget.steps_for
+
+    def watched(*given: object) -> Steps:
+        weighted.append(given[4])
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(budget, "steps_for", watched)
+    images, labels = shapes(60)
+    uneven = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels)[:6]])
+    plan(from_arrays(images[uneven][:, :3, :3], labels[uneven]), 1.0, time.perf_counter(), CPU)
+
+    assert weighted and all(weighted)  # 'mlp' leaves no image out, so these are the classes' weights
 
 
 def test_what_has_passed_already_counts(monkeypatch: pytest.MonkeyPatch) -> None:

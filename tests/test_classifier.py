@@ -1,6 +1,7 @@
 """classifier.py: scikit-learn's contract, proved by use."""
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,6 +124,22 @@ def test_a_function_may_make_the_network() -> None:
     assert ImageClassifier(recipe=TEN_EPOCHS, model=make).fit(*shapes(90)).score(*shapes(30, 2)) > 0.9
 
 
+def test_the_seed_decides_the_weights_of_a_network_of_ones_own() -> None:
+    def make(spec: ImageSpec, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
+
+    def weights(model: nn.Module | Callable[[ImageSpec, int], nn.Module], seed: int) -> torch.Tensor:
+        torch.manual_seed(np.random.default_rng().integers(1000))
+        weight: torch.Tensor = (
+            ImageClassifier("tutorial", model, epochs=1, seed=seed).fit(*shapes(30)).network_[1].weight
+        )
+        return weight
+
+    for model in (make, make(ImageSpec(SIDE, SIDE), 3)):
+        assert torch.equal(weights(model, 3), weights(model, 3))
+        assert not torch.equal(weights(model, 3), weights(model, 4))
+
+
 def test_the_default_recipe_holds_out_validation_images_and_shows_them() -> None:
     classifier = ImageClassifier(epochs=1).fit(*shapes(300))
 
@@ -152,6 +169,10 @@ def test_leaving_the_training_early_keeps_what_was_learned() -> None:
     assert classifier.predict(images).shape == (90,)
 
 
+def broken(spec: ImageSpec, classes: int) -> nn.Module:
+    raise KeyError("weights")
+
+
 MISTAKES = [
     (lambda: ImageClassifier().fit(shapes(9)[0]), DataError, "labels are missing"),
     (lambda: ImageClassifier().fit(shapes(9)[0], [0, 1]), DataError, "9 images but 2 labels"),
@@ -162,6 +183,7 @@ MISTAKES = [
     (lambda: ImageClassifier(model="cnnn").fit(*shapes(9)), UnknownName, "did you mean 'cnn'"),
     (lambda: ImageClassifier(model=nn.Flatten()).fit(*shapes(9)), ModelError, "64 logits .* 3 classes"),
     (lambda: ImageClassifier(model=nn.Linear(5, 3)).fit(*shapes(9)), ModelError, "does not take pixels"),
+    (lambda: ImageClassifier(model=broken).fit(*shapes(9)), ModelError, "'broken' cannot be made: KeyError: 'weights'"),
     (lambda: ImageClassifier(epochs=0).fit(*shapes(9)), HangtagError, "at least 1"),
     (lambda: ImageClassifier().predict(shapes(9)[0]), RunError, "call fit"),
 ]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hangtag import cli, cli_train, datasets, screen
+from hangtag import cache, cli, cli_train, datasets, screen
 from hangtag.bench import Bench
+from hangtag.errors import UsageError
 from hangtag.images import encode_png
 from hangtag.labelled import LabelledImages
 from toys import tiny_files, tiny_set, toy_model
@@ -348,6 +349,16 @@ def test_a_seed_that_diverged_is_named_and_does_not_begin_again(hangtag: Any) ->
 
     assert first.code == 1 and "seed 0:" in first.out and "the loss is no longer a number" in first.err
     assert again.code == 1 and "seeds/seeds/0: with seed 0 the loss was no longer a number" in again.err
+def test_the_search_for_like_pictures_is_over_before_the_rest_of_the_time_is_planned(
+    hangtag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(data: LabelledImages, *_: object) -> None:
+        assert cache.groups_kept(data.train.fingerprint) is not None
+        raise UsageError("planned", "no more is wanted")
+
+    monkeypatch.setattr("hangtag.budget.plan", planned)
+
+    assert "planned" in hangtag("train", "tiny", "--path", "files", "--minutes", "0.3").err
 
 
 def test_minutes_choose_everything_else_and_exclude_it(

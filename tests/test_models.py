@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from hangtag.errors import ModelError, UnknownName
 from hangtag.images import ImageSpec
-from hangtag.models import NETWORKS, Layer, build, layers, logits_of, parameter_count, to_pixels
-from toys import SIDE, shapes
+from hangtag.models import NETWORKS, Layer, build, layers, logits_of, own_network, parameter_count, to_pixels
+from hangtag.train import train
+from toys import SIDE, quick_recipe, shapes
 
 LESSON = ImageSpec(28, 28)
 
@@ -138,6 +139,49 @@ def test_a_network_that_does_not_classify_is_refused(network: nn.Module, message
     assert caught.value.hint
 
 
+class Raising(nn.Module):
+    """Raises what it is given."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), AttributeError("x"), NotImplementedError("x"), AssertionError("x")])
+def test_whatever_a_network_raises_is_said_in_one_line(error: Exception) -> None:
+    with pytest.raises(ModelError) as caught:
+        logits_of(Raising(error), np.zeros((4, 8, 8), np.uint8))
+
+    assert f"does not take pixels of shape (4, 1, 8, 8): {type(error).__name__}: " in caught.value.message
+    assert caught.value.__cause__ is error
+
+
+def test_running_out_of_memory_is_no_mistake_of_the_network() -> None:
+    with pytest.raises(MemoryError):
+        logits_of(Raising(MemoryError()), np.zeros((4, 8, 8), np.uint8))
+    with pytest.raises(ModelError, match=r"out of memory with two images of 8x8 grey \(use smaller images"):
+        own_network(Raising(MemoryError()), ImageSpec(8, 8), 3, seed=0)
+
+
+def test_the_layer_table_takes_layers_that_answer_several_things() -> None:
+    class Reads(nn.Module):
+        """The rows of a picture, one after the other."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.LSTM(8, 5, batch_first=True)
+            self.logits = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.logits(self.rows(x[:, 0])[0][:, -1])
+            return answer
+
+    assert [layer.shape for layer in layers(Reads(), ImageSpec(8, 8))] == [(8, 5), (3,)]
+
+
 def test_no_images_give_no_logits() -> None:
     network = build("mlp", ImageSpec(8, 8), 3, seed=0)
 
@@ -177,6 +221,49 @@ def test_a_network_of_ones_own_is_named_as_module_and_function(tmp_path: Path, m
             build(name, spec, 3, seed=0)
     with pytest.raises(ModelError, match="answers 3 logits but the data has 4 classes"):
         build("own_networks:ready", spec, 4, seed=0)
+
+
+LAZY = """
+from torch import nn
+
+def lazy(spec, classes):
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(classes))
+
+ready = lazy(None, 3)
+
+def small(spec, classes):
+    from hangtag.models import build
+    return build("cnn", type(spec)(3, 3), classes, 0)
+"""
+
+
+@pytest.mark.parametrize("name", ["lazy_networks:lazy", "lazy_networks:ready"])
+def test_lazy_layers_have_their_weights_by_the_seed_and_learn(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lazy_networks.py").write_text(LAZY)
+    monkeypatch.chdir(tmp_path)
+    spec = ImageSpec(SIDE, SIDE)
+
+    one, same, other = (build(name, spec, 3, seed) for seed in (1, 1, 2))
+
+    assert parameter_count(one) == 4 * 9 + 4 + 8 + 4 * 36 * 3 + 3
+    assert weights(one) == weights(same) != weights(other)
+    before = weights(one)
+    list(train(one, *shapes(60), quick_recipe(), 0))
+    assert weights(one) != before
+
+
+def test_an_error_of_hangtags_in_ones_own_function_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small_networks.py").write_text(LAZY)
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ModelError) as caught:
+        build("small_networks:small", ImageSpec(8, 8), 3, seed=0)
+
+    assert caught.value.message == "images of 3x3 grey are too small for 'cnn'"
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hangtag import train as train_module
-from hangtag.checkpoints import Keeper, newest
-from hangtag.errors import ModelError, UsageError
+from hangtag.checkpoints import Checkpoint, Keeper, newest
+from hangtag.errors import DivergedError, ModelError, UsageError
 from hangtag.models import build
 from hangtag.recipes import Recipe, find_recipe
 from hangtag.train import Epoch, choose_device, learning_rate, train
@@ -91,6 +91,108 @@ def test_a_loss_that_is_no_longer_a_number_stops_the_training_with_advice() -> N
         list(train(build("cnn", SPEC, 3, 0), images, labels, recipe, 0))
 
 
+class Growing(nn.Module):
+    """Learns, while a buffer beside it grows a thousand million times with each step; judging multiplies with it.
+
+    Args:
+        most: where the growing ends.
+    """
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(SIDE * SIDE, 3)
+        self.most = most
+        self.register_buffer("grown", torch.ones(()))
+        self.register_buffer("mask", torch.full((3,), -torch.inf))  # meant to be no number
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.layer(x.flatten(1))
+        if self.training:
+            self.grown.mul_(1e9).clamp_(max=self.most)
+            return logits
+        return logits * 1e4 * self.grown
+
+
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [
+        (1e38, "the loss is no longer a number (epoch 2, on the held-out images); "),
+        (torch.inf, "the network's 'grown' is no longer a number (epoch 2, in the weights); "),
+    ],
+)
+def test_what_is_no_number_at_the_end_of_an_epoch_brings_the_weights_before_it_back(most: float, said: str) -> None:
+    images, labels = shapes(90)  # three steps an epoch
+    network = Growing(most)
+    states = {}
+
+    with pytest.raises(DivergedError) as caught:
+        for epoch in train(network, images, labels, quick_recipe(5), 0, shapes(30, seed=1)):
+            if epoch.finished:
+                states[epoch.number] = {name: value.clone() for name, value in network.state_dict().items()}
+
+    assert caught.value.message == f"{said}the weights after epoch 1 are kept"
+    assert "--set lr_peak=0.0001" in caught.value.hint
+    assert list(states) == [1]
+    assert all(torch.equal(states[1][name], value) for name, value in network.state_dict().items())
+
+
+def test_weights_that_are_no_numbers_are_found_without_held_out_images() -> None:
+    with pytest.raises(DivergedError, match="'grown' is no longer a number"):
+        list(train(Growing(torch.inf), *shapes(90), quick_recipe(5), 0))
+
+
+class Wrong(nn.Module):
+    """Answers as it must until it is trained; then it raises, or answers something else."""
+
+    def __init__(self, wrong: object) -> None:
+        super().__init__()
+        self.layer = nn.Linear(SIDE * SIDE, 3)
+        self.wrong = wrong
+
+    def forward(self, x: Tensor) -> object:
+        if self.training and isinstance(self.wrong, Exception):
+            raise self.wrong
+        logits = self.layer(x.flatten(1))
+        return self.wrong(logits) if self.training and callable(self.wrong) else logits
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (RuntimeError("shapes\n  do not fit"), "RuntimeError: shapes do not fit"),
+        (KeyError("weights"), "KeyError: 'weights'"),
+        (NotImplementedError(), "NotImplementedError:"),
+        (AssertionError("x" * 1000), "AssertionError:"),
+        (lambda logits: (logits, logits), "AttributeError: 'tuple' object has no attribute 'float'"),
+        (lambda logits: logits.detach(), "RuntimeError: element 0 of tensors does not require grad"),
+        (lambda logits: logits[1:], "ValueError: "),
+    ],
+)
+def test_whatever_ones_own_network_raises_in_training_is_one_line(wrong: object, said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        list(train(Wrong(wrong), *shapes(60), quick_recipe(), 0))
+
+    assert caught.value.message.startswith(f"the network cannot be trained: {said}")
+    assert len(caught.value.message.splitlines()) == 1
+    assert len(caught.value.message) < 400
+    assert "logits (N, K)" in caught.value.hint
+    assert caught.value.__cause__ is not None  # what --debug shows
+
+
+def test_an_error_of_hangtags_from_inside_ones_own_network_stays_as_it_is() -> None:
+    mine = UsageError("not so", "but so")
+
+    with pytest.raises(UsageError) as caught:
+        list(train(Wrong(mine), *shapes(60), quick_recipe(), 0))
+
+    assert caught.value is mine
+
+
+def test_a_network_without_anything_to_learn_is_said() -> None:
+    with pytest.raises(ModelError, match="the network cannot be trained"):
+        list(train(nn.Sequential(nn.Flatten(), nn.AvgPool1d(16)), *shapes(60), find_recipe("fast", epochs=1), 0))
+
+
 def test_the_learning_rate_goes_up_to_its_peak_and_down_again() -> None:
     recipe = replace(find_recipe("fast"), lr_peak=1.0, warm_up=0.2, lr_start=0.2, lr_end=0.0)
 
@@ -168,12 +270,39 @@ def test_part_of_a_last_epoch_can_be_left_out() -> None:
     assert not epochs[1].cut_short
 
 
+NO_MEMORY = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+
+
 def test_running_out_of_memory_is_said_with_a_smaller_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = shapes(90)
 
     def too_much(*_: object) -> None:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        raise RuntimeError(NO_MEMORY)
 
     monkeypatch.setattr(train_module, "Batches", too_much)
     with pytest.raises(ModelError, match=r"batches of 32 images \(use smaller ones: --batch-size 16"):
         list(train(build("mlp", SPEC, 3, 0), images, labels, quick_recipe(), 0))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(NO_MEMORY)]
+)
+def test_running_out_of_memory_in_a_step_is_told_from_the_networks_own_mistakes(error: Exception) -> None:
+    with pytest.raises(ModelError, match=r"out of memory with batches of 32 images \(use smaller ones"):
+        list(train(Wrong(error), *shapes(60), quick_recipe(), 0))
+
+
+def test_running_out_of_memory_while_going_on_is_not_taken_for_another_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    network, keeper = build("mlp", SPEC, 3, 0), Keeper(tmp_path)
+    list(train(network, *shapes(60), quick_recipe(), 0, stop=lambda: True, keeper=keeper))
+    saved = newest(tmp_path)
+    assert isinstance(saved, Checkpoint)
+
+    def too_much(*_: object) -> None:
+        raise RuntimeError(NO_MEMORY)
+
+    monkeypatch.setattr(network, "load_state_dict", too_much)
+    with pytest.raises(ModelError, match="out of memory with batches of 32 images"):
+        list(train(network, *shapes(60), quick_recipe(), 0, resume=saved))

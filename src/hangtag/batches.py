@@ -221,14 +221,14 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _takes(network: nn.Module, size: tuple[int, int]) -> bool:
     was_training = network.training
-    parameter = next(network.parameters())
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     network.eval()
     try:
         with torch.inference_mode():
             for channels in (1, 3):
                 try:
-                    network(torch.zeros(1, channels, *size, device=parameter.device))
-                except RuntimeError:
+                    network(torch.zeros(1, channels, *size, device=device))
+                except Exception:  # whatever the user's own network may raise
                     continue
                 return True
         return False

@@ -4,20 +4,28 @@ A few steps of each candidate are taken and timed; the largest network that stil
 Nothing that was trained here is kept.
 """
 
+import gc
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
+from hangtag.balance import choose_balance
 from hangtag.batches import Batches, phases_of
-from hangtag.errors import HangtagError, UsageError
+from hangtag.classifier import part_of
+from hangtag.errors import DataError, HangtagError, UsageError
 from hangtag.images import Images, ImageSpec
 from hangtag.labelled import LabelledImages
-from hangtag.models import build, logits_of
-from hangtag.recipes import Recipe, find_recipe
+from hangtag.mapped import Rows
+from hangtag.models import build, enough_memory, images_at_once, logits_of
+from hangtag.neighbours import KEPT
+from hangtag.recipes import Recipe, find_recipe, suited
 from hangtag.splits import stratified
 from hangtag.steps import steps_for
 from hangtag.train import settings
@@ -28,10 +36,13 @@ _CANDIDATES = (("accurate", "cnn-large", 20), ("fast", "cnn", 4), ("fast", "cnn-
 """Recipe, network, and the fewest epochs that make it better than the next one, largest first; see docs/log.md."""
 _MOST_EPOCHS = 200  # beyond this more passes teach nothing
 _MEASURED_SECONDS = 0.8  # per candidate
-_VERIFIED = 1000  # as in classifier.py
+_FEW = (2, 8, 32, 128)  # images of the steps that are tried before one on a whole batch
+_TRIED_PIXELS = 4_000_000  # of the images that are trained on meanwhile; at least a batch
+_UNTIL_CAPTURED = 5  # steps on a GPU; see captured.py
+_VERIFIED, _DESCRIBED = 1000, 10_000  # training images, as in classifier.py
 _AFTERWARDS = 6.0  # seconds for exporting, opening the file, drawing and writing the report; see docs/log.md
 _SLOWER = 1.1  # a whole training beside a few of its steps; see docs/log.md
-_PASSES = 2.5  # over judged and verified images afterwards, in forward passes of PyTorch
+_HASHED = 3  # times that the content of all images is gone over, where they came in parts
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,8 @@ class Plan:
 def plan(data: LabelledImages, minutes: float, began: float, device: torch.device, seed: int = 0) -> Plan:
     """Measure, and choose.
 
+    Nearly equal pictures are looked for before a split: do that first, so that the time it took has passed.
+
     Args:
         data: with a training part.
         minutes: for everything, from `began` to the written report.
@@ -88,26 +101,79 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
 
     Raises:
         UsageError: there is not even time for a tenth of an epoch of the smallest network.
+        DataError: there is nothing to train on.
+        ModelError: no network could be tried; the reason is that of the smallest one.
     """
     if not 0 < minutes < float("inf"):
         raise UsageError(f"--minutes {minutes:g} makes no sense", "give a number above 0")
+    end = began + 60 * minutes
     measured: dict[str, float] = {}
+    needed: float | None = None
+    refused: HangtagError | None = None
     for name, network, fewest in _CANDIDATES:
-        recipe = find_recipe(name, network=network)
+        work = _Work.of(data, find_recipe(name).validation, seed)
+        recipe, least = _suited(find_recipe(name, network=network), fewest, len(work.train))
+        cost: _Cost | None = None
         try:
-            cost = _Cost.of(recipe, data, device, seed)
-        except HangtagError:  # images too small for it, for example
+            with enough_memory(f"with the network '{network}'", "use smaller images: --size 64"):
+                cost = _Cost.of(recipe, data, work, device, seed, least, end)
+        except HangtagError as error:  # images too small for it, for example
+            refused = type(error)(error.message, error.hint)  # the error itself holds on to what was tried
+        if cost is None:
+            _give_back(device)
             continue
         measured[network] = cost.step
-        left = 60 * minutes - (time.perf_counter() - began) - cost.besides
-        epochs = min(left / cost.epoch, float(_MOST_EPOCHS))
-        if epochs >= max(fewest, 0.1):
+        epochs = min((end - time.perf_counter() - cost.besides) / cost.epoch, float(_MOST_EPOCHS))
+        wanted = max(least, 0.1)
+        if epochs >= wanted:
             return _plan(recipe, minutes, epochs, cost, time.perf_counter() - began, measured)
-    needed = time.perf_counter() - began + cost.besides + 0.1 * cost.epoch
+        needed = 60 * minutes + (wanted - epochs) * cost.epoch
+    if needed is None:
+        assert refused is not None
+        raise refused
     raise UsageError(
         f"--minutes {minutes:g} is too short: reading, checking and judging alone take {needed:.0f} s here",
         f"give at least {1.1 * needed / 60:.2f}",
     )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a training, and all that comes after it, goes over.
+
+    Attributes:
+        train: (M,) positions among all images of those that train.
+        validation, judged: how many are held out, and how many judge the model in the end.
+    """
+
+    train: NDArray[np.int64]
+    validation: int
+    judged: int
+
+    @classmethod
+    def of(cls, data: LabelledImages, fraction: float, seed: int) -> "_Work":
+        """The numbers of `splits.split_of`, but for groups; no image is looked at."""
+        given = data.parts
+        train = data.positions("train") if "train" in given else np.arange(0 if given else len(data))
+        if not len(train):
+            raise DataError(f"{data.name} has no training images", "give some: a part called train, or no parts")
+        if "validation" in given:
+            validation = len(data.positions("validation"))
+        else:
+            split = stratified(data.labels[train], fraction, seed)
+            train, validation = train[split.train], len(split.validation)
+        return cls(train, validation, len(data.positions("test")) if "test" in given else validation)
+
+
+def _suited(recipe: Recipe, fewest: float, images: int) -> tuple[Recipe, float]:
+    """The recipe as it will train on so many images, and the fewest epochs: few images take more, in smaller batches.
+
+    The classifier finds nothing left to change: the time asked for decides the epochs, not a least number of steps.
+    """
+    few, _ = suited(recipe, images)
+    batch = min(few.batch_size, images)
+    chosen = replace(recipe, batch_size=batch, least_steps=0)
+    return chosen, min(fewest * few.epochs / recipe.epochs, float(_MOST_EPOCHS))
 
 
 @dataclass(frozen=True)
@@ -120,53 +186,93 @@ class _Cost:
     besides: float
 
     @classmethod
-    def of(cls, recipe: Recipe, data: LabelledImages, device: torch.device, seed: int) -> "_Cost":
-        train = data.train
-        split = stratified(train.labels, recipe.validation, seed)
-        judged = len(data.test) if "test" in data.parts else len(split.validation)
-        network = build(recipe.network, train.spec, len(train.class_names), seed).to(device)
+    def of(
+        cls,
+        recipe: Recipe,
+        data: LabelledImages,
+        work: _Work,
+        device: torch.device,
+        seed: int,
+        least: float,
+        end: float,
+    ) -> "_Cost | None":
+        """Measured; None where `least` epochs cannot be over by `end`, a time of `time.perf_counter`."""
+        counts = np.bincount(data.labels[work.train], minlength=len(data.class_names))
+        tried = replace(recipe, balance=choose_balance(recipe, counts))
+        network = build(recipe.network, data.spec, len(data.class_names), seed).to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
-        few = split.train[: min(len(split.train), 16 * recipe.batch_size)]
-        batches = Batches(train.images[few], train.labels[few], recipe, seed, device)
-        steps = steps_for(network, recipe, batches.batch_size, device, batches.pruning is not None)
-        with settings(recipe, steps.torch_threads):
-            step = _seconds_per_step(batches, steps, recipe.lr_peak)
-            forward = _forward_seconds(network, train.images[: min(512, len(train))])
-        whole, rest = divmod(len(split.train), batches.batch_size)
-        count = whole + bool(rest and recipe.last_partial_batch)
-        full = _SLOWER * count * step * _mean_area(recipe, network, train.spec)
-        views = 2 if recipe.averages_mirror_images else 1
-        told = judged + len(split.validation) + min(_VERIFIED, len(train))
-        afterwards = _AFTERWARDS + _PASSES * views * forward * told
+        whole, rest = divmod(len(work.train), recipe.batch_size)
+        count = (whole + bool(rest and recipe.last_partial_batch)) * _mean_area(recipe, network, data.spec)
+        steps = count * (1 + (least - 1) * recipe.kept)
+        few_images = _FEW if least and device.type == "cpu" else ()  # a GPU takes many as quickly as few
+        for few in few_images:
+            if few < recipe.batch_size:
+                timed = _timer(network, replace(tried, batch_size=few), *part_of(data, work.train[:few]), seed, device)
+                if steps * _seconds_of_few(timed) > end - _AFTERWARDS - time.perf_counter():
+                    return None
+        at_once = min(16 * recipe.batch_size, _TRIED_PIXELS // (data.spec.height * data.spec.width))
+        images, labels = part_of(data, work.train[: max(recipe.batch_size, at_once)])
+        step = _seconds_per_step(_timer(network, tried, images, labels, seed, device), device)
+        forward = _forward_seconds(network, images)
+        full = _SLOWER * count * step
         return cls(
             step=step,
-            epoch=full * recipe.kept + len(split.validation) * forward,
-            besides=afterwards + full * (1 - recipe.kept),
+            epoch=full * recipe.kept + work.validation * forward,
+            besides=_afterwards(recipe, data, work, forward) + full * (1 - recipe.kept),
         )
 
 
-def _seconds_per_step(batches: Batches, steps: Any, rate: float) -> float:
-    """Median over some rounds of steps, the making of the batches included; the first round does not count."""
+def _timer(
+    network: nn.Module,
+    recipe: Recipe,
+    images: Images | Rows,
+    labels: NDArray[np.int64],
+    seed: int,
+    device: torch.device,
+) -> Callable[[int], float]:
+    """Takes at most so many steps, and tells the seconds of one, the making of the batches included."""
+    batches = Batches(images, labels, recipe, seed, device)
+    weighted = recipe.balance == "weights" or batches.pruning is not None
+    steps = steps_for(network, recipe, batches.batch_size, device, weighted)
 
-    def timed() -> float:
+    def timed(count: int) -> float:
         began = time.perf_counter()
-        images, labels, weights = batches.chunk(1, 0).first(count * batches.batch_size)
-        taken = -(-len(labels) // batches.batch_size)
-        steps.take(images, labels, [rate] * taken, weights)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
+        with settings(recipe, steps.torch_threads):
+            images, labels, weights = batches.chunk(1, 0).first(count * batches.batch_size)
+            taken = -(-len(labels) // batches.batch_size)
+            if weighted and weights is None:
+                weights = torch.ones(len(labels), device=device)
+            steps.take(images, labels, [recipe.lr_peak] * taken, weights)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         return (time.perf_counter() - began) / taken
 
-    count = 1
-    first = timed()
-    count = max(1, min(batches.steps(1), int(0.2 * _MEASURED_SECONDS / first)))
-    rounds, end = [timed()], time.perf_counter() + _MEASURED_SECONDS
+    return timed
+
+
+def _seconds_of_few(timed: Callable[[int], float]) -> float:
+    """No step on more images is quicker than this; in the first, kernels are chosen and memory is fetched."""
+    tries = [timed(1)]
+    while len(tries) < 3 and sum(tries) < _MEASURED_SECONDS:
+        tries.append(timed(1))
+    return min(tries)
+
+
+def _seconds_per_step(timed: Callable[[int], float], device: torch.device) -> float:
+    """Median over some rounds of steps; the first do not count."""
+    for _ in range(1 if device.type == "cpu" else _UNTIL_CAPTURED):
+        timed(1)
+    once = timed(1)
+    if once > _MEASURED_SECONDS:
+        return once
+    count = max(1, int(0.2 * _MEASURED_SECONDS / once))
+    rounds, end = [timed(count)], time.perf_counter() + _MEASURED_SECONDS
     while len(rounds) < 3 or time.perf_counter() < end:
-        rounds.append(timed())
+        rounds.append(timed(count))
     return statistics.median(rounds[1:])
 
 
-def _mean_area(recipe: Recipe, network: torch.nn.Module, spec: ImageSpec) -> float:
+def _mean_area(recipe: Recipe, network: nn.Module, spec: ImageSpec) -> float:
     """Of the images over a training, as a share of the full area; steps cost about as much."""
     total, before = 0.0, 0.0
     for phase in phases_of(recipe, network, spec.height, spec.width):
@@ -175,12 +281,47 @@ def _mean_area(recipe: Recipe, network: torch.nn.Module, spec: ImageSpec) -> flo
     return total
 
 
-def _forward_seconds(network: torch.nn.Module, images: Images) -> float:
+def _forward_seconds(network: nn.Module, images: Images | Rows) -> float:
     """Per image, of judging."""
-    logits_of(network, np.array(images[:1]))
+
+    def timed(count: int) -> float:
+        pixels = images[:count]
+        began = time.perf_counter()
+        logits_of(network, pixels)
+        return (time.perf_counter() - began) / count
+
+    once = min(len(images), images_at_once(images))
+    timed(once)  # not counted, as above
+    return timed(max(once, min(len(images), int(0.25 * _MEASURED_SECONDS / timed(once)))))
+
+
+def _afterwards(recipe: Recipe, data: LabelledImages, work: _Work, forward: float) -> float:
+    """Seconds from the last step to the report, and of going over the content of the images before the first.
+
+    In forward passes, images that judge count three times (network, file, and the file again), those on which the file
+    is proved twice.
+    """
+    train = len(work.train)
+    told = 3 * work.judged + work.validation + 2 * min(_VERIFIED, train) + min(_DESCRIBED, train) + min(KEPT, train)
+    views = 2 if recipe.averages_mirror_images else 1
+    return _AFTERWARDS + views * forward * told + _hashing_seconds(data, train + work.validation)
+
+
+def _hashing_seconds(data: LabelledImages, images: int) -> float:
+    """Of so many images; each part that is taken out of the data is gone over anew."""
+    if not data.parts:
+        return 0.0
+    some = data.take(slice(0, 100))
     began = time.perf_counter()
-    logits_of(network, np.array(images))
-    return (time.perf_counter() - began) / len(images)
+    hashed = len(some.contents)
+    return _HASHED * images * (time.perf_counter() - began) / hashed
+
+
+def _give_back(device: torch.device) -> None:
+    """The memory of what was tried in vain."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _plan(

@@ -4,7 +4,6 @@ Training happens in PyTorch; every prediction comes from the exported file throu
 here is what ships. It draws and writes nothing by itself, except in `save`.
 """
 
-import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -31,7 +30,7 @@ from hangtag.files import user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images
 from hangtag.labelled import LabelledImages, from_arrays
 from hangtag.mapped import Rows, mapping_of
-from hangtag.models import FlipAveraged, check_answer, parameter_count
+from hangtag.models import FlipAveraged, own_network, parameter_count
 from hangtag.models import build as build_network
 from hangtag.neighbours import KEPT, Neighbours, chosen
 from hangtag.predictor import Predictor, load
@@ -43,7 +42,7 @@ from hangtag.train import Epoch, choose_device, train
 from hangtag.trust import Trust, fit_trust
 from hangtag.unfamiliar import Familiar, fit_familiar
 
-__all__ = ["ImageClassifier", "split_seed_of"]
+__all__ = ["ImageClassifier", "part_of", "split_seed_of"]
 
 _IN_MEMORY = 256_000_000  # bytes; images of a larger mapped file are read as training needs them
 _VERIFIED_IMAGES = 1000  # training images on which every exported file is compared with its network
@@ -131,7 +130,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         recipe = self.recipe_ = self._balanced(recipe, data, device)
         self.network_ = self._network(data, recipe)
         self.history_: list[Epoch] = list(history)
-        chosen, held_out = (_part(data, positions) for positions in (self.split_.train, self.split_.validation))
+        chosen, held_out = (part_of(data, positions) for positions in (self.split_.train, self.split_.validation))
         self._content: bytes | None = None  # the model file, made when first asked for
         self._taught: tuple[Trust, Familiar | None] | None = None  # by the held-out images, likewise
         self._learned, self._held_out = chosen, held_out
@@ -297,14 +296,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def _network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
         classes = len(data.class_names)
-        if isinstance(self.model, nn.Module):
-            network = copy.deepcopy(self.model)
-        elif self.model is None or isinstance(self.model, str):
+        if self.model is None or isinstance(self.model, str):
             return build_network(recipe.network, data.spec, classes, self.seed)
-        else:
-            network = self.model(data.spec, classes)
-        check_answer(network, data.spec, classes)
-        return network
+        return own_network(self.model, data.spec, classes, self.seed)
 
     def _balanced(self, recipe: Recipe, data: LabelledImages, device: torch.device) -> Recipe:
         """The recipe with everything decided that it leaves to the data and the machine; each said in `notes_`."""
@@ -373,7 +367,7 @@ def _words(name: str) -> list[str]:
     return re.findall("[a-z]+", name.lower())
 
 
-def _part(data: LabelledImages, positions: NDArray[np.int64]) -> tuple[Images | Rows, NDArray[np.int64]]:
+def part_of(data: LabelledImages, positions: NDArray[np.int64]) -> tuple[Images | Rows, NDArray[np.int64]]:
     """Images and labels; the images of a large file stay in it."""
     labels = data.labels[positions]
     if data.images.nbytes > _IN_MEMORY and mapping_of(data.images) is not None:

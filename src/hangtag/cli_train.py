@@ -158,12 +158,14 @@ def _in_minutes(console: "Console", asked: "_Asked", minutes: float) -> "Trainin
     from hangtag.budget import plan
     from hangtag.classifier import ImageClassifier
     from hangtag.lifecycle import Training, planned_before
+    from hangtag.recipes import DEFAULT, find_recipe
     from hangtag.train import choose_device
 
     seed = asked.seed or 0
     before = planned_before(data, minutes, seed, asked.out)
     if before is not None:
         return Training.of(before, asked.device)
+    look_for_near(data, find_recipe(DEFAULT))  # before the plan, so that its time counts
     console.print("measuring this machine ...")
     chosen = plan(data, minutes, BEGAN, choose_device(asked.device), seed)
     console.print(chosen.in_words)

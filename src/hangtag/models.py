@@ -7,17 +7,21 @@ not theirs.
 import copy
 import importlib
 import sys
+import textwrap
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
+from torch.nn.parameter import is_lazy
 
-from hangtag.errors import ModelError, UnknownName
+from hangtag.errors import HangtagError, ModelError, UnknownName
 from hangtag.images import Images, ImageSpec
 from hangtag.mapped import Rows
 
@@ -28,10 +32,14 @@ __all__ = [
     "Layer",
     "build",
     "check_answer",
+    "enough_memory",
+    "foreign_code",
     "images_at_once",
     "is_ours",
+    "is_out_of_memory",
     "layers",
     "logits_of",
+    "own_network",
     "parameter_count",
     "scale_free",
     "to_pixels",
@@ -44,6 +52,10 @@ WHITE = 255
 
 _PIXELS_AT_ONCE = 200_000  # 255 images of 28x28; more at a time are not faster
 _LEAST_SIDE = 4  # of what one stride and one pooling leave something
+_LONGEST = 300  # characters of another's error; PyTorch writes some of several pages
+_NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")  # in errors of processors, CUDA and its libraries
+_TAKES_AND_RETURNS = "it must take float (N, C, H, W) and return logits (N, K)"
+_MADE_BY = "a function takes (hangtag.ImageSpec, number of classes) and returns a torch.nn.Module"
 
 
 @dataclass(frozen=True)
@@ -209,15 +221,47 @@ def build(name: str, spec: ImageSpec, classes: int, seed: int) -> nn.Module:
     """
     if name not in NETWORKS and ":" not in name:
         raise UnknownName.among("network", name, NETWORKS, ", or your own as module:function")
-    with torch.random.fork_rng(devices=[]):
-        make = NETWORKS[name] if name in NETWORKS else _own_network(name, seed)
-        torch.manual_seed(seed)
-        return make(spec, classes)
+    with _seeded(seed):
+        if name in NETWORKS:
+            return NETWORKS[name](spec, classes)
+        found = _imported(name)  # a module may make its network while it is imported
+    return own_network(found, spec, classes, seed, name)
+
+
+def own_network(
+    given: nn.Module | Callable[[ImageSpec, int], nn.Module], spec: ImageSpec, classes: int, seed: int, name: str = ""
+) -> nn.Module:
+    """A network that somebody else wrote: a copy of a ready one, or what a function makes, its weights by `seed`.
+
+    Lazy layers have their weights afterwards. PyTorch's own random state is left as it was.
+
+    Args:
+        name: what to call it in an error; None takes that of the function or class.
+
+    Raises:
+        ModelError: it cannot be made, or does not answer as it must.
+    """
+    name = name or getattr(given, "__name__", type(given).__name__)
+    with _seeded(seed):
+        with (
+            enough_memory(f"while the network '{name}' was made", "make a smaller one"),
+            foreign_code(f"the network '{name}' cannot be made", _MADE_BY),
+        ):
+            network = _copied(given) if isinstance(given, nn.Module) else given(spec, classes)
+        if not isinstance(network, nn.Module):
+            raise ModelError(f"'{name}' made a {type(network).__name__}", _MADE_BY)
+        check_answer(network, spec, classes)
+    return network
 
 
 def check_answer(network: nn.Module, spec: ImageSpec, classes: int) -> None:
-    """Raises ModelError unless the network takes such images and answers one logit per class."""
-    answered = logits_of(network, np.zeros((2, *spec.shape), np.uint8)).shape[1]
+    """Raises ModelError unless the network takes such images and answers one logit per class.
+
+    Lazy layers draw their weights here, by PyTorch's random state.
+    """
+    # Not inference mode: weights that come into being there could never be trained.
+    with torch.no_grad(), enough_memory(f"with two images of {spec}", "use smaller images, or a smaller network"):
+        answered = _logits_of(network, np.zeros((2, *spec.shape), np.uint8), 2).shape[1]
     if answered != classes:
         raise ModelError(
             f"the network answers {answered} logits but the data has {classes} classes",
@@ -225,37 +269,76 @@ def check_answer(network: nn.Module, spec: ImageSpec, classes: int) -> None:
         )
 
 
-def _own_network(name: str, seed: int) -> Callable[[ImageSpec, int], nn.Module]:
-    """Makes what `module:function` names; the module is looked for in the folder worked in first."""
+@contextmanager
+def foreign_code(failed: str, hint: str = _TAKES_AND_RETURNS) -> Iterator[None]:
+    """Whatever a network's own code raises inside the block becomes one ModelError.
+
+    Errors of ours stay as they are, and so does running out of memory: see `enough_memory`.
+
+    Args:
+        failed: what did not work; the error's kind and words follow.
+        hint: what to do.
+    """
+    try:
+        yield
+    except HangtagError:
+        raise
+    except Exception as error:  # whatever it may be
+        if is_out_of_memory(error):
+            raise
+        said = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST, placeholder=" ...")
+        raise ModelError(f"{failed}: {said}", f"{hint}; hangtag --debug shows where it fails") from error
+
+
+@contextmanager
+def enough_memory(doing: str, hint: str) -> Iterator[None]:
+    """Running out of memory inside the block, on any device, becomes one ModelError.
+
+    Args:
+        doing: goes on after "out of memory".
+        hint: what to do.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"out of memory {doing}", hint) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, in a processor's or on a GPU; also of the ModelError that was made of that."""
+    if isinstance(error, ModelError):
+        return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """A copy; PyTorch does not copy the weights that lazy layers do not have yet."""
+    tensors = [*network.parameters(), *network.buffers()]
+    lazy = {id(each): type(each)(each.requires_grad, each.device, each.dtype) for each in tensors if is_lazy(each)}
+    return copy.deepcopy(network, lazy)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _imported(name: str) -> Any:
+    """What `module:function` names; the module is looked for in the folder worked in first."""
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
-    torch.manual_seed(seed)  # a module may make its network while it is imported
     sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever the user's own code may raise
-        raise _cannot_be_made(name, error) from error
+        with foreign_code(f"the network '{name}' cannot be made", f"name it as module:function; {_MADE_BY}"):
+            return getattr(importlib.import_module(module), attribute)
     finally:
         sys.path.remove(here)
-
-    def make(spec: ImageSpec, classes: int) -> nn.Module:
-        try:
-            network = copy.deepcopy(found) if isinstance(found, nn.Module) else found(spec, classes)
-        except Exception as error:
-            raise _cannot_be_made(name, error) from error
-        if not isinstance(network, nn.Module):
-            raise ModelError(f"'{name}' made a {type(network).__name__}", "it must return a torch.nn.Module")
-        check_answer(network, spec, classes)
-        return network
-
-    return make
-
-
-def _cannot_be_made(name: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"the network '{name}' cannot be made: {type(error).__name__}: {error}",
-        "name it as module:function; the function takes (hangtag.ImageSpec, number of classes)",
-    )
 
 
 def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
@@ -290,27 +373,24 @@ def logits_of(network: nn.Module, images: Images | Rows, batch: int | None = Non
 
     Raises:
         ModelError: the network does not take such images, or does not answer one row of logits per image.
+        RuntimeError, MemoryError: memory ran out; who calls puts `enough_memory` around it, and knows what to do.
     """
+    return _logits_of(network, images, batch or images_at_once(images))
+
+
+def _logits_of(network: nn.Module, images: Images | Rows, batch: int) -> Tensor:
     was_training = network.training
     network.eval()
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     rows = []
-    batch = batch or images_at_once(images)
     try:
         for start in range(0, max(1, len(images)), batch):
             pixels = to_pixels(torch.from_numpy(np.array(images[start : start + batch]))).to(device)
-            try:
+            with foreign_code(f"the network does not take pixels of shape {tuple(pixels.shape)}"):
                 answer = network(pixels)
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                raise ModelError(
-                    f"the network does not take pixels of shape {tuple(pixels.shape)}: {error}",
-                    "it must take float (N, C, H, W) and return logits (N, K)",
-                ) from error
             if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != len(pixels):
                 shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-                raise ModelError(
-                    f"the network answered {shape} for {len(pixels)} images", "it must return logits (N, K)"
-                )
+                raise ModelError(f"the network answered {shape} for {len(pixels)} images", _TAKES_AND_RETURNS)
             rows.append(answer.float().cpu())
     finally:
         network.train(was_training)
@@ -336,8 +416,15 @@ def _dense(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def _recorder(name: str, rows: list[Layer]) -> Callable[[nn.Module, object, Tensor], None]:
-    def record(module: nn.Module, _: object, output: Tensor) -> None:
-        rows.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), parameter_count(module)))
+def _recorder(name: str, rows: list[Layer]) -> Callable[[nn.Module, object, object], None]:
+    def record(module: nn.Module, _: object, output: object) -> None:
+        rows.append(Layer(name, type(module).__name__, _shape_of(output), parameter_count(module)))
 
     return record
+
+
+def _shape_of(output: object) -> tuple[int, ...]:
+    """Of what a layer answers, without the batch; of the first part where it answers several, as an LSTM does."""
+    while isinstance(output, tuple | list) and output:
+        output = output[0]
+    return tuple(output.shape[1:]) if isinstance(output, Tensor) else ()

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from hangtag.labelled import LabelledImages
-from hangtag.models import build, logits_of
+from hangtag.models import build, enough_memory, logits_of
 from hangtag.recipes import find_recipe, suited
 from hangtag.splits import by_appearance, joined_groups
 from hangtag.train import choose_device, train
@@ -23,6 +23,8 @@ _EPOCHS = 2  # of 40,000 images in each fold: average precision 0.92 at 3 % plan
 _FOLDS = 3
 _LEAST_STEPS = 150
 _LEAST = 10  # images of a class; from fewer nothing is learned that could judge a label
+_DOING = "while labels were judged"
+_HINT = "use smaller pictures: --size 64; or look for everything else: --no-labels"
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,6 +62,9 @@ def suspect_labels(
     Args:
         groups: (N,) int64; images of one group are judged by a network that saw none of them, as are equal images.
         progress: called with (what is going on, done, in all).
+
+    Raises:
+        ModelError: out of memory.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
@@ -82,15 +87,18 @@ def suspect_labels(
         learned, judged = usable[fold != number], usable[fold == number]
         if not len(judged):
             continue
-        network = build("cnn", data.spec, classes, seed + number)
-        recipe = replace(find_recipe("fast"), epochs=_EPOCHS, least_steps=_LEAST_STEPS, validation=0.0)
-        recipe = replace(suited(recipe, len(learned))[0], easy=0.0, flip_averaging=False)
-        for epoch in train(network, data.images[learned], data.labels[learned], recipe, seed + number, device=where):
-            if progress:
-                in_all = _FOLDS * recipe.epochs * epoch.steps
-                steps = (number * recipe.epochs + epoch.number - 1) * epoch.steps + epoch.step
-                progress("learning from pictures", min(steps, in_all), in_all)
-        logits = logits_of(network, data.images[judged])
+        with enough_memory(_DOING, _HINT):
+            network = build("cnn", data.spec, classes, seed + number)
+            recipe = replace(find_recipe("fast"), epochs=_EPOCHS, least_steps=_LEAST_STEPS, validation=0.0)
+            recipe = replace(suited(recipe, len(learned))[0], easy=0.0, flip_averaging=False)
+            for epoch in train(
+                network, data.images[learned], data.labels[learned], recipe, seed + number, device=where
+            ):
+                if progress:
+                    in_all = _FOLDS * recipe.epochs * epoch.steps
+                    steps = (number * recipe.epochs + epoch.number - 1) * epoch.steps + epoch.step
+                    progress("learning from pictures", min(steps, in_all), in_all)
+            logits = logits_of(network, data.images[judged])
         probabilities[judged] = torch.softmax(logits, dim=1).numpy()
     quality = np.ones(len(data))
     labels = data.labels[usable]

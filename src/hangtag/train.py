@@ -7,7 +7,7 @@ asking, the network holds the weights of the last step.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -21,10 +21,10 @@ from torch.nn.functional import cross_entropy
 from hangtag.balance import class_weights
 from hangtag.batches import Batches, mixed_seed, phases_of, resized
 from hangtag.checkpoints import Checkpoint, Keeper
-from hangtag.errors import DivergedError, ModelError, RunError, UsageError
+from hangtag.errors import DivergedError, RunError, UsageError
 from hangtag.images import Images
 from hangtag.mapped import Rows
-from hangtag.models import logits_of
+from hangtag.models import enough_memory, foreign_code, is_out_of_memory, logits_of
 from hangtag.pruning import Pruning
 from hangtag.recipes import Recipe
 from hangtag.steps import Steps, has_bfloat16, steps_for
@@ -105,20 +105,21 @@ def train(
         resume: go on from here; the weights will be those of a training that was never interrupted.
 
     Raises:
-        DivergedError: the loss is no longer a number; the network has the weights from before this epoch.
-        ModelError: out of memory.
+        DivergedError: the loss, here or on the held-out images, or a weight is no longer a number; the network has
+            the weights from before this epoch.
+        ModelError: out of memory; or the network's own code raised something.
         RunError: `resume` is of another training.
     """
     device = torch.device(device)
-    _make_ready(network, recipe, device)
-    with _enough_memory(recipe.batch_size):
+    with _enough_memory(min(recipe.batch_size, len(labels))), _own_code():
+        _make_ready(network, recipe, device)
         batches = Batches(images, labels, recipe, seed, device)
-    by_class = class_weights(np.bincount(labels)).to(device) if recipe.balance == "weights" else None
-    steps = steps_for(network, recipe, batches.batch_size, device, bool(by_class is not None or batches.pruning))
-    phases = phases_of(recipe, network, *images.shape[1:3])
+        by_class = class_weights(np.bincount(labels)).to(device) if recipe.balance == "weights" else None
+        steps = steps_for(network, recipe, batches.batch_size, device, bool(by_class is not None or batches.pruning))
+        phases = phases_of(recipe, network, *images.shape[1:3])
+        good, best = _LastGood(network), _Best(recipe.patience)
+        at = _Position(1, 0) if resume is None else _go_on(resume, network, steps, best, batches.pruning)
     steps_of = _steps_of(recipe, batches)
-    good, best = _LastGood(), _Best(recipe.patience)
-    at = _Position(1, 0) if resume is None else _go_on(resume, network, steps, best, batches.pruning)
     taken, total = sum(steps_of[: at.epoch - 1]) + batches.steps_before(at.epoch, at.chunk), sum(steps_of)
     for number in range(at.epoch, recipe.epochs + 1):
         began = reported = time.perf_counter() - at.seconds
@@ -140,11 +141,11 @@ def train(
                 images_ = resized(images_, next(phase.size for phase in phases if taken <= phase.until * total))
                 count = math.ceil(len(labels_) / batches.batch_size)
                 rates = [learning_rate(recipe, (taken + ahead) / total) for ahead in range(count)]
-                logits = steps.take(images_, labels_, rates, _weights(labels_, by_class, stands_for))
+                logits = _taken(steps, images_, labels_, rates, _weights(labels_, by_class, stands_for))
                 batches.note(number, chunk, sums.add(logits, labels_, stands_for))
             step, taken = step + count, taken + count
             if not math.isfinite(sums.loss):
-                raise _diverged(recipe, f"epoch {number}, step {step}", good.bring_back(network))
+                raise _diverged(recipe, "the loss is", f"epoch {number}, step {step}", good.bring_back(network))
             stopped = stop()
             if keeper is not None and (stopped or keeper.due()):
                 here = _Position(number, chunk + 1, time.perf_counter() - began, sums.images, sums.hits, sums.loss)
@@ -157,7 +158,7 @@ def train(
                 yield Epoch(number, recipe.epochs, step, of, *sums.means(), rate, reported - began)
         trained = time.perf_counter() - began - at.seconds
         with _enough_memory(batches.batch_size):
-            val_loss, val_accuracy = _judge(network, recipe, device, validation)
+            val_loss, val_accuracy = _judge(network, recipe, device, validation, number, good)
         best.look(network, number, val_loss)
         over = stopped or best.enough or number == recipe.epochs
         kept = best.bring_back(network) if over else None
@@ -253,35 +254,53 @@ def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps, best: "_Best", p
             pruning.set_state(parts["pruning"])
         return _Position(**saved.facts["position"])
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise RunError(
             f"the checkpoint does not fit this training: {error}", "begin anew in another folder: --out"
         ) from error
 
 
-def _diverged(recipe: Recipe, where: str, kept: str) -> DivergedError:
+def _diverged(recipe: Recipe, what: str, where: str, kept: str) -> DivergedError:
     return DivergedError(
-        f"the loss is no longer a number ({where}); {kept} are kept",
+        f"{what} no longer a number ({where}); {kept} are kept",
         f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one: "
         f"--set lr_peak={recipe.lr_peak / 10:g}",
     )
 
 
 class _LastGood:
-    """The newest weights that are all numbers, at the end of an epoch."""
+    """The newest weights that are all numbers, at the end of an epoch; running statistics count as weights.
 
-    def __init__(self) -> None:
-        self.state: dict[str, Tensor] = {}
-        self.epochs = 0
+    What holds something else from the beginning, such as the mask of an attention, is meant to.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        state = network.state_dict()
+        self.watched = [name for name, value in state.items() if _all_numbers(value)]
+        self.state, self.epochs = _copied(state), 0
+
+    def no_numbers(self, network: nn.Module) -> str:
+        """The name of what no longer holds numbers alone; empty where all is well."""
+        state = network.state_dict()
+        return next((name for name in self.watched if not _all_numbers(state[name])), "")
 
     def look(self, network: nn.Module, epochs: int) -> None:
-        state = network.state_dict()
-        if all(bool(torch.isfinite(value).all()) for value in state.values()):
-            self.state, self.epochs = {name: value.clone() for name, value in state.items()}, epochs
+        if not self.no_numbers(network):
+            self.state, self.epochs = _copied(network.state_dict()), epochs
 
     def bring_back(self, network: nn.Module) -> str:
         """Put them into the network, and say which they are."""
         network.load_state_dict(self.state)
         return f"the weights after epoch {self.epochs}" if self.epochs else "the weights it began with"
+
+
+def _all_numbers(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in state.items()}
 
 
 class _Best:
@@ -297,7 +316,7 @@ class _Best:
             return
         self.newest = epoch
         if loss < self.loss:
-            self.state = {name: value.clone() for name, value in network.state_dict().items()}
+            self.state = _copied(network.state_dict())
             self.epoch, self.loss = epoch, loss
 
     @property
@@ -367,19 +386,23 @@ def _own_randomness(device: torch.device, *numbers: int) -> Iterator[None]:
             generator.set_state(state)
 
 
-@contextmanager
-def _enough_memory(batch_size: int) -> Iterator[None]:
-    """Running out of memory, on any device, becomes one clear error."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        said = str(error)
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in said:
-            raise
-        raise ModelError(
-            f"out of memory with batches of {batch_size} images",
-            f"use smaller ones: --batch-size {max(1, batch_size // 2)}; or smaller images, or a smaller network",
-        ) from error
+def _taken(steps: Steps, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None) -> Tensor:
+    with _own_code():
+        return steps.take(images, labels, rates, weights)
+
+
+def _own_code() -> AbstractContextManager[None]:
+    return foreign_code(
+        "the network cannot be trained",
+        "in training, too, it must take float (N, C, H, W) and return logits (N, K), through which gradients flow",
+    )
+
+
+def _enough_memory(batch_size: int) -> AbstractContextManager[None]:
+    return enough_memory(
+        f"with batches of {batch_size} images",
+        f"use smaller ones: --batch-size {max(1, batch_size // 2)}; or smaller images, or a smaller network",
+    )
 
 
 @contextmanager
@@ -404,12 +427,29 @@ def _judge(
     recipe: Recipe,
     device: torch.device,
     validation: tuple[Images | Rows, NDArray[np.int64]] | None,
+    number: int,
+    good: _LastGood,
 ) -> tuple[float | None, float | None]:
-    """Loss and accuracy on the held-out images, with products as in training: they tell how it goes, no more."""
+    """Loss and accuracy on the held-out images, with products as in training: they tell how it goes, no more.
+
+    Args:
+        number: of the epoch.
+        good: what is brought back where it went wrong.
+
+    Raises:
+        DivergedError: a weight, or an answer to a held-out image, is no longer a number.
+    """
+    if wrong := good.no_numbers(network):
+        raise _diverged(
+            recipe, f"the network's '{wrong}' is", f"epoch {number}, in the weights", good.bring_back(network)
+        )
     if validation is None or not len(validation[1]):
         return None, None
     bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         logits = logits_of(network, validation[0])
     labels = torch.from_numpy(validation[1])
-    return float(cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())
+    loss = float(cross_entropy(logits, labels))
+    if not (math.isfinite(loss) and _all_numbers(logits)):
+        raise _diverged(recipe, "the loss is", f"epoch {number}, on the held-out images", good.bring_back(network))
+    return loss, float((logits.argmax(1) == labels).float().mean())
