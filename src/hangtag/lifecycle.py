@@ -122,11 +122,11 @@ class Training:
             self._go_on(*before)
             return
         self.run: Run = new_run(out, name)
-        self.held = locked(self.run)  # before the config says that there is something to go on with
+        self.held = locked(self.run)
         self.config: dict[str, Any] = config
-        self.run.write_config(config)
         if data.skipped:
             write_skipped(data, self.run.path / SKIPPED)
+        self.run.write_config(config)  # last: from now on there is something to go on with
 
     @staticmethod
     def config_of(classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any]) -> dict[str, Any]:

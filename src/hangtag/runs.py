@@ -224,9 +224,9 @@ def _made(folder: Path) -> bool:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether it is a folder that holds nothing but what writers that were killed left there."""
+    """Whether it is a folder that holds nothing but what a process left there that was killed before it said more."""
     try:
-        return all(map(is_partial, folder.iterdir()))
+        return all(is_partial(path) or path.name == SKIPPED for path in folder.iterdir())
     except OSError:
         return False
 
