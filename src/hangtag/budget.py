@@ -25,7 +25,7 @@ from hangtag.labelled import LabelledImages
 from hangtag.mapped import Rows
 from hangtag.models import build, enough_memory, images_at_once, logits_of
 from hangtag.neighbours import KEPT
-from hangtag.recipes import Recipe, find_recipe, suited
+from hangtag.recipes import DEFAULT, Recipe, find_recipe, suited
 from hangtag.splits import stratified
 from hangtag.steps import steps_for
 from hangtag.train import settings
@@ -110,8 +110,8 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
     measured: dict[str, float] = {}
     needed: float | None = None
     refused: HangtagError | None = None
+    work = _Work.of(data, find_recipe(DEFAULT).validation, seed)  # every candidate holds out as many
     for name, network, fewest in _CANDIDATES:
-        work = _Work.of(data, find_recipe(name).validation, seed)
         recipe, least = _suited(find_recipe(name, network=network), fewest, len(work.train))
         cost: _Cost | None = None
         try:
