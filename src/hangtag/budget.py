@@ -154,7 +154,7 @@ class _Work:
     def of(cls, data: LabelledImages, fraction: float, seed: int) -> "_Work":
         """The numbers of `splits.split_of`, but for groups; no image is looked at."""
         given = data.parts
-        train = data.positions("train") if "train" in given else np.arange(0 if given else len(data))
+        train = data.positions("train") if "train" in given else np.arange(0 if given else len(data), dtype=np.int64)
         if not len(train):
             raise DataError(f"{data.name} has no training images", "give some: a part called train, or no parts")
         if "validation" in given:
