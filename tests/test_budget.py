@@ -48,7 +48,7 @@ def test_the_largest_network_that_sees_the_data_often_enough_is_chosen(
 ) -> None:
     with_costs(monkeypatch, {"cnn-large": 40.0, "cnn": 20.0, "cnn-small": 10.0, "mlp": 1.0})
 
-    chosen = plan(data(60_000), minutes, time.perf_counter(), CPU)
+    chosen = plan(data(30_000), minutes, time.perf_counter(), CPU)
 
     assert chosen.recipe.network == network
     assert chosen.epochs == pytest.approx(epochs, abs=0.1)
@@ -60,14 +60,14 @@ def test_the_largest_network_that_sees_the_data_often_enough_is_chosen(
 def test_few_images_need_more_passes_for_a_large_network(monkeypatch: pytest.MonkeyPatch) -> None:
     with_costs(monkeypatch, {"cnn-large": 0.5, "cnn": 0.2, "cnn-small": 0.1, "mlp": 0.1})
 
-    networks = [plan(data(count), 0.3, time.perf_counter(), CPU).recipe.network for count in (60_000, 60)]
+    networks = [plan(data(count), 0.3, time.perf_counter(), CPU).recipe.network for count in (30_000, 60)]
 
     assert networks == ["cnn-large", "cnn"]  # 20 epochs of it would do, if there were more images
 
 
 @pytest.mark.parametrize("count", [6, 15, 17, 300])
 def test_a_plan_for_few_images_is_what_will_be_trained(count: int) -> None:
-    chosen = plan(data(count), 0.5, time.perf_counter(), CPU).recipe
+    chosen = plan(data(count), 5.0, time.perf_counter(), CPU).recipe
 
     for epochs in (chosen.epochs, RECIPES[chosen.name].epochs):
         assert suited(replace(chosen, epochs=epochs), count) == (replace(chosen, epochs=epochs), "")
@@ -131,7 +131,7 @@ def test_what_a_few_images_show_to_be_too_slow_is_not_tried_on_whole_batches(mon
     slow = Slow()
     monkeypatch.setattr(budget, "steps_for", slow.steps_for)
 
-    chosen = plan(data(30_000), 1.0, time.perf_counter(), CPU)
+    chosen = plan(data(300_000), 10.0, time.perf_counter(), CPU)
 
     assert chosen.recipe.network == "mlp"
     assert set(chosen.measured) == {"mlp"}
@@ -150,7 +150,7 @@ def test_a_network_that_memory_does_not_suffice_for_is_passed_over_and_let_go(mo
 
     monkeypatch.setattr(budget, "steps_for", scarce)
 
-    assert plan(data(), 1.0, time.perf_counter(), CPU).recipe.network == "mlp"
+    assert plan(data(), 10.0, time.perf_counter(), CPU).recipe.network == "mlp"
     assert len(refused) == 3
 
 
@@ -173,7 +173,7 @@ def test_uneven_classes_are_measured_with_the_steps_that_can_weigh(monkeypatch: 
     monkeypatch.setattr(budget, "steps_for", watched)
     images, labels = shapes(60)
     uneven = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels)[:6]])
-    plan(from_arrays(images[uneven][:, :3, :3], labels[uneven]), 1.0, time.perf_counter(), CPU)
+    plan(from_arrays(images[uneven][:, :3, :3], labels[uneven]), 10.0, time.perf_counter(), CPU)
 
     assert weighted and all(weighted)  # 'mlp' leaves no image out, so these are the classes' weights
 

@@ -25,7 +25,7 @@ from hangtag.labelled import LabelledImages
 from hangtag.mapped import Rows
 from hangtag.models import build, enough_memory, images_at_once, logits_of
 from hangtag.neighbours import KEPT
-from hangtag.recipes import Recipe, find_recipe, suited
+from hangtag.recipes import DEFAULT, Recipe, find_recipe, suited
 from hangtag.splits import stratified
 from hangtag.steps import steps_for
 from hangtag.train import settings
@@ -110,8 +110,8 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
     measured: dict[str, float] = {}
     needed: float | None = None
     refused: HangtagError | None = None
+    work = _Work.of(data, find_recipe(DEFAULT).validation, seed)  # every candidate holds out as many
     for name, network, fewest in _CANDIDATES:
-        work = _Work.of(data, find_recipe(name).validation, seed)
         recipe, least = _suited(find_recipe(name, network=network), fewest, len(work.train))
         cost: _Cost | None = None
         try:
@@ -154,7 +154,7 @@ class _Work:
     def of(cls, data: LabelledImages, fraction: float, seed: int) -> "_Work":
         """The numbers of `splits.split_of`, but for groups; no image is looked at."""
         given = data.parts
-        train = data.positions("train") if "train" in given else np.arange(0 if given else len(data))
+        train = data.positions("train") if "train" in given else np.arange(0 if given else len(data), dtype=np.int64)
         if not len(train):
             raise DataError(f"{data.name} has no training images", "give some: a part called train, or no parts")
         if "validation" in given:

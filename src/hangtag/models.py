@@ -247,7 +247,7 @@ def own_network(
             enough_memory(f"while the network '{name}' was made", "make a smaller one"),
             foreign_code(f"the network '{name}' cannot be made", _MADE_BY),
         ):
-            network = _copied(given) if isinstance(given, nn.Module) else given(spec, classes)
+            network: Any = _copied(given) if isinstance(given, nn.Module) else given(spec, classes)
         if not isinstance(network, nn.Module):
             raise ModelError(f"'{name}' made a {type(network).__name__}", _MADE_BY)
         check_answer(network, spec, classes)
@@ -317,7 +317,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _copied(network: nn.Module) -> nn.Module:
     """A copy; PyTorch does not copy the weights that lazy layers do not have yet."""
-    tensors = [*network.parameters(), *network.buffers()]
+    tensors: list[Any] = [*network.parameters(), *network.buffers()]
     lazy = {id(each): type(each)(each.requires_grad, each.device, each.dtype) for each in tensors if is_lazy(each)}
     return copy.deepcopy(network, lazy)
 
