@@ -85,7 +85,7 @@ def data_command(
     if as_json:
         return screen.print_json(data.to_json())
     say_understood(data)
-    parts = ", ".join(f"{name} {len(data.part(name)):,}" for name in data.parts)
+    parts = ", ".join(f"{name} {len(data.positions(name)):,}" for name in data.parts)
     parts = f" ({parts})" if parts else ""
     print(f"{data.name}: {len(data):,} images of {data.spec}, {len(data.class_names)} classes{parts}")
     print(f"from         {data.origin}")
@@ -122,7 +122,7 @@ def look(
     }
     for name, figure in pictures.items():
         figures.save(figure, folder / name)
-    table = {name: data.part(name).counts().tolist() for name in data.parts} or {"all": data.counts().tolist()}
+    table = {name: data.counts(name).tolist() for name in data.parts} or {"all": data.counts().tolist()}
     if as_json:
         return screen.print_json({"classes": list(data.class_names), "counts": table, "pictures": [*pictures]})
     console = screen.console()

@@ -449,7 +449,7 @@ def _weights(network: nn.Module) -> bytes:
 
 
 def _describe(data: LabelledImages) -> dict[str, Any]:
-    counts = {name: data.part(name).counts().tolist() for name in data.parts}
+    counts = {name: data.counts(name).tolist() for name in data.parts}
     said = data.to_json()
     said["skipped"] = len(data.skipped)
     return {**said, "counts": counts or {"train": data.counts().tolist()}}
