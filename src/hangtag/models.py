@@ -317,9 +317,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _copied(network: nn.Module) -> nn.Module:
     """A copy; PyTorch does not copy the weights that lazy layers do not have yet."""
-    tensors: list[Any] = [*network.parameters(), *network.buffers()]
-    lazy = {id(each): type(each)(each.requires_grad, each.device, each.dtype) for each in tensors if is_lazy(each)}
+    tensors = [*network.parameters(), *network.buffers()]
+    lazy = {id(each): _anew(each) for each in tensors if is_lazy(each)}
     return copy.deepcopy(network, lazy)
+
+
+def _anew(lazy: Any) -> Any:
+    return type(lazy)(lazy.requires_grad, lazy.device, lazy.dtype)
 
 
 @contextmanager
