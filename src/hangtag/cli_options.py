@@ -51,7 +51,7 @@ DataPath = Annotated[Path | None, typer.Option("--path", help="Take the set's fi
 RunName = Annotated[str, typer.Argument(help="A run folder, its name under runs/, or 'last'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same model.", min=0)]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same result.", min=0)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
