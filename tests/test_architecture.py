@@ -14,7 +14,7 @@ ORDER = (
     "images", "duplicates", "sizing", "archives", "idx", "named", "mirrors", "datasets",
     "containers", "folders", "decoder", "decoding", "cache", "tables", "arrays",
     "labelled", "decisions", "chosen_spec", "understood", "gather", "kept_pictures", "spelling", "sources",
-    "splits", "models", "recipes", "balance", "peak",
+    "splits", "foreign", "models", "recipes", "balance", "peak",
     "pruning", "batches", "captured", "dense", "muon", "steps", "checkpoints", "train", "speed",
     "calibration", "conformal", "unfamiliar", "features", "trust",
     "evaluate", "promises", "artifact", "export", "neighbours", "predictor", "why",
@@ -57,6 +57,7 @@ HOMES = {
     "safetensors": {"checkpoints", "lifecycle"},
     "sklearn": {"classifier", "datasets", "unfamiliar"},
     "torch": {
+        "foreign",
         "models",
         "balance",
         "peak",

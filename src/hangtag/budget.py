@@ -20,10 +20,11 @@ from hangtag.balance import choose_balance
 from hangtag.batches import Batches, phases_of
 from hangtag.classifier import part_of
 from hangtag.errors import DataError, HangtagError, UsageError
+from hangtag.foreign import enough_memory
 from hangtag.images import Images, ImageSpec
 from hangtag.labelled import LabelledImages
 from hangtag.mapped import Rows
-from hangtag.models import build, enough_memory, images_at_once, logits_of
+from hangtag.models import build, images_at_once, logits_of
 from hangtag.neighbours import KEPT
 from hangtag.recipes import DEFAULT, Recipe, find_recipe, suited
 from hangtag.splits import stratified

@@ -7,7 +7,6 @@ not theirs.
 import copy
 import importlib
 import sys
-import textwrap
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 from torch.nn.parameter import is_lazy
 
-from hangtag.errors import HangtagError, ModelError, UnknownName
+from hangtag.errors import ModelError, UnknownName
+from hangtag.foreign import TAKES_AND_RETURNS, enough_memory, foreign_code
 from hangtag.images import Images, ImageSpec
 from hangtag.mapped import Rows
 
@@ -32,11 +32,8 @@ __all__ = [
     "Layer",
     "build",
     "check_answer",
-    "enough_memory",
-    "foreign_code",
     "images_at_once",
     "is_ours",
-    "is_out_of_memory",
     "layers",
     "logits_of",
     "own_network",
@@ -52,9 +49,6 @@ WHITE = 255
 
 _PIXELS_AT_ONCE = 200_000  # 255 images of 28x28; more at a time are not faster
 _LEAST_SIDE = 4  # of what one stride and one pooling leave something
-_LONGEST = 300  # characters of another's error; PyTorch writes some of several pages
-_NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")  # in errors of processors, CUDA and its libraries
-_TAKES_AND_RETURNS = "it must take float (N, C, H, W) and return logits (N, K)"
 _MADE_BY = "a function takes (hangtag.ImageSpec, number of classes) and returns a torch.nn.Module"
 
 
@@ -269,52 +263,6 @@ def check_answer(network: nn.Module, spec: ImageSpec, classes: int) -> None:
         )
 
 
-@contextmanager
-def foreign_code(failed: str, hint: str = _TAKES_AND_RETURNS) -> Iterator[None]:
-    """Whatever a network's own code raises inside the block becomes one ModelError.
-
-    Errors of ours stay as they are, and so does running out of memory: see `enough_memory`.
-
-    Args:
-        failed: what did not work; the error's kind and words follow.
-        hint: what to do.
-    """
-    try:
-        yield
-    except HangtagError:
-        raise
-    except Exception as error:  # whatever it may be
-        if is_out_of_memory(error):
-            raise
-        said = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST, placeholder=" ...")
-        raise ModelError(f"{failed}: {said}", f"{hint}; hangtag --debug shows where it fails") from error
-
-
-@contextmanager
-def enough_memory(doing: str, hint: str) -> Iterator[None]:
-    """Running out of memory inside the block, on any device, becomes one ModelError.
-
-    Args:
-        doing: goes on after "out of memory".
-        hint: what to do.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelError(f"out of memory {doing}", hint) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, in a processor's or on a GPU; also of the ModelError that was made of that."""
-    if isinstance(error, ModelError):
-        return error.__cause__ is not None and is_out_of_memory(error.__cause__)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-
-
 def _copied(network: nn.Module) -> nn.Module:
     """A copy; PyTorch does not copy the weights that lazy layers do not have yet."""
     tensors = [*network.parameters(), *network.buffers()]
@@ -394,7 +342,7 @@ def _logits_of(network: nn.Module, images: Images | Rows, batch: int) -> Tensor:
                 answer = network(pixels)
             if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != len(pixels):
                 shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-                raise ModelError(f"the network answered {shape} for {len(pixels)} images", _TAKES_AND_RETURNS)
+                raise ModelError(f"the network answered {shape} for {len(pixels)} images", TAKES_AND_RETURNS)
             rows.append(answer.float().cpu())
     finally:
         network.train(was_training)

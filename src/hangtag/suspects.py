@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hangtag.foreign import enough_memory
 from hangtag.labelled import LabelledImages
-from hangtag.models import build, enough_memory, logits_of
+from hangtag.models import build, logits_of
 from hangtag.recipes import find_recipe, suited
 from hangtag.splits import by_appearance, joined_groups
 from hangtag.train import choose_device, train

@@ -22,9 +22,10 @@ from hangtag.balance import class_weights
 from hangtag.batches import Batches, mixed_seed, phases_of, resized
 from hangtag.checkpoints import Checkpoint, Keeper
 from hangtag.errors import DivergedError, RunError, UsageError
+from hangtag.foreign import enough_memory, foreign_code, is_out_of_memory
 from hangtag.images import Images
 from hangtag.mapped import Rows
-from hangtag.models import enough_memory, foreign_code, is_out_of_memory, logits_of
+from hangtag.models import logits_of
 from hangtag.pruning import Pruning
 from hangtag.recipes import Recipe
 from hangtag.steps import Steps, has_bfloat16, steps_for
