@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,7 @@ def read_until_something_is_done(what: Path, cache: Path) -> "subprocess.Popen[s
     process = subprocess.Popen(
         [sys.executable, "-c", program, "data", str(what)], env={**os.environ, "XDG_CACHE_HOME": str(cache)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cache.parent,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a job in the background ignores it
     )  # fmt: skip
     while process.poll() is None and not any(path.stat().st_size for path in cache.rglob("journal")):
         time.sleep(0.01)
