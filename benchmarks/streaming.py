@@ -73,10 +73,11 @@ def train_for(seconds: float, file: Path | None) -> Streamed:
         end[:] = end or [time.perf_counter() + seconds]
         return time.perf_counter() > end[0]
 
-    moments = [
-        (time.perf_counter(), (epoch.number - 1) * epoch.steps + epoch.step)
-        for epoch in classifier.fit_epochs(images, labels, stop=enough)
-    ]
+    moments: list[tuple[float, int]] = []
+    before_epoch = 0  # steps; epochs differ in theirs, as most easy images are left out after the first
+    for epoch in classifier.fit_epochs(images, labels, stop=enough):
+        moments.append((time.perf_counter(), before_epoch + epoch.step))
+        before_epoch += epoch.step if epoch.finished else 0
     warm = [moment for moment in moments if moment[0] >= end[0] - 0.8 * seconds]
     (first, before), (last, after) = warm[0], warm[-1]
     return Streamed((after - before) * recipe.batch_size / (last - first), peak_gb())

@@ -36,7 +36,8 @@ __all__ = ["Plan", "plan"]
 _CANDIDATES = (("accurate", "cnn-large", 20), ("fast", "cnn", 4), ("fast", "cnn-small", 3), ("quick", "mlp", 0))
 """Recipe, network, and the fewest epochs that make it better than the next one, largest first; see docs/log.md."""
 _MOST_EPOCHS = 200  # beyond this more passes teach nothing
-_MEASURED_SECONDS = 0.8  # per candidate
+_MEASURED_SECONDS = 0.8  # per candidate, at least
+_MEASURED_SHARE, _MOST_MEASURED = 0.015, 5.0  # of the time left, and seconds: a machine's slow moments pass
 _FEW = (2, 8, 32, 128)  # images of the steps that are tried before one on a whole batch
 _TRIED_PIXELS = 4_000_000  # of the images that are trained on meanwhile; at least a batch
 _UNTIL_CAPTURED = 5  # steps on a GPU; see captured.py
@@ -213,7 +214,8 @@ class _Cost:
                     return None
         at_once = min(16 * recipe.batch_size, _TRIED_PIXELS // (data.spec.height * data.spec.width))
         images, labels = part_of(data, work.train[: max(recipe.batch_size, at_once)])
-        step = _seconds_per_step(_timer(network, tried, images, labels, seed, device), device)
+        seconds = max(_MEASURED_SECONDS, min(_MOST_MEASURED, _MEASURED_SHARE * (end - time.perf_counter())))
+        step = _seconds_per_step(_timer(network, tried, images, labels, seed, device), device, seconds)
         forward = _forward_seconds(network, images)
         full = _SLOWER * count * step
         return cls(
@@ -259,15 +261,15 @@ def _seconds_of_few(timed: Callable[[int], float]) -> float:
     return min(tries)
 
 
-def _seconds_per_step(timed: Callable[[int], float], device: torch.device) -> float:
-    """Median over some rounds of steps; the first do not count."""
+def _seconds_per_step(timed: Callable[[int], float], device: torch.device, seconds: float) -> float:
+    """Median over rounds of steps for so many seconds; the first do not count."""
     for _ in range(1 if device.type == "cpu" else _UNTIL_CAPTURED):
         timed(1)
     once = timed(1)
     if once > _MEASURED_SECONDS:
         return once
     count = max(1, int(0.2 * _MEASURED_SECONDS / once))
-    rounds, end = [timed(count)], time.perf_counter() + _MEASURED_SECONDS
+    rounds, end = [timed(count)], time.perf_counter() + seconds
     while len(rounds) < 3 or time.perf_counter() < end:
         rounds.append(timed(count))
     return statistics.median(rounds[1:])
