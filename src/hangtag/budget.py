@@ -18,7 +18,8 @@ from torch import nn
 
 from hangtag.balance import choose_balance
 from hangtag.batches import Batches, phases_of
-from hangtag.classifier import part_of
+from hangtag.captured import WARM_UP
+from hangtag.classifier import MOST_DESCRIBED, VERIFIED, part_of
 from hangtag.errors import DataError, HangtagError, UsageError
 from hangtag.foreign import enough_memory
 from hangtag.images import Images, ImageSpec
@@ -40,8 +41,7 @@ _MEASURED_SECONDS = 0.8  # per candidate, at least
 _MEASURED_SHARE, _MOST_MEASURED = 0.015, 5.0  # of the time left, and seconds: a machine's slow moments pass
 _FEW = (2, 8, 32, 128)  # images of the steps that are tried before one on a whole batch
 _TRIED_PIXELS = 4_000_000  # of the images that are trained on meanwhile; at least a batch
-_UNTIL_CAPTURED = 5  # steps on a GPU; see captured.py
-_VERIFIED, _DESCRIBED = 1000, 10_000  # training images, as in classifier.py
+_UNTIL_CAPTURED = WARM_UP + 2  # steps on a GPU: the next is recorded, and the last is a replay
 _AFTERWARDS = 6.0  # seconds for exporting, opening the file, drawing and writing the report; see docs/log.md
 _SLOWER = 1.1  # a whole training beside a few of its steps; see docs/log.md
 _HASHED = 3  # times that the content of all images is gone over, where they came in parts
@@ -305,7 +305,7 @@ def _afterwards(recipe: Recipe, data: LabelledImages, work: _Work, forward: floa
     is proved twice.
     """
     train = len(work.train)
-    told = 3 * work.judged + work.validation + 2 * min(_VERIFIED, train) + min(_DESCRIBED, train) + min(KEPT, train)
+    told = 3 * work.judged + work.validation + 2 * min(VERIFIED, train) + min(MOST_DESCRIBED, train) + min(KEPT, train)
     views = 2 if recipe.averages_mirror_images else 1
     return _AFTERWARDS + views * forward * told + _hashing_seconds(data, train + work.validation)
 

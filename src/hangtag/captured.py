@@ -11,12 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Captured", "Function", "record_cuda_graph"]
+__all__ = ["WARM_UP", "Captured", "Function", "record_cuda_graph"]
 
 Function = Callable[..., Tensor]
 """Of tensors on one device, answering one tensor."""
 
-_WARM_UP = 3  # calls before recording, in which libraries choose their kernels; as PyTorch's notes advise
+WARM_UP = 3
+"""Calls before recording, in which libraries choose their kernels; as PyTorch's notes advise."""
 
 
 class Captured:
@@ -42,7 +43,7 @@ class Captured:
         if shapes in self.recorded:
             return self.recorded[shapes](*inputs)
         calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
-        if self.possible and calls > _WARM_UP:
+        if self.possible and calls > WARM_UP:
             try:
                 self.recorded[shapes] = self.record(self.function, inputs)
             except RuntimeError as error:

@@ -42,11 +42,13 @@ from hangtag.train import Epoch, choose_device, train
 from hangtag.trust import Trust, fit_trust
 from hangtag.unfamiliar import Familiar, fit_familiar
 
-__all__ = ["ImageClassifier", "part_of", "split_seed_of"]
+__all__ = ["MOST_DESCRIBED", "VERIFIED", "ImageClassifier", "part_of", "split_seed_of"]
 
 _IN_MEMORY = 256_000_000  # bytes; images of a larger mapped file are read as training needs them
-_VERIFIED_IMAGES = 1000  # training images on which every exported file is compared with its network
-_MOST_DESCRIBED = 10_000  # training images that say what is familiar; seconds, not a share of the training
+VERIFIED = 1000
+"""Training images on which every exported file is compared with its network, at most."""
+MOST_DESCRIBED = 10_000
+"""Training images that say what is familiar, at most: seconds, not a share of the training."""
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
@@ -135,7 +137,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self._taught: tuple[Trust, Familiar | None] | None = None  # by the held-out images, likewise
         self._learned, self._held_out = chosen, held_out
         self._opened: Predictor | None = None
-        self._sample = np.array(data.images[:_VERIFIED_IMAGES])
+        self._sample = np.array(data.images[:VERIFIED])
         for epoch in train(
             self.network_, *chosen, recipe, self.seed, held_out, device, stop, keeper, resume,
         ):  # fmt: skip
@@ -211,7 +213,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                 why = "no pictures were held out: its probabilities are not calibrated, and it promises nothing else"
                 self._taught = Trust.none(len(self.class_names_), why), None
             else:
-                some = np.random.default_rng(self.seed).permutation(len(self._learned[1]))[:_MOST_DESCRIBED]
+                some = np.random.default_rng(self.seed).permutation(len(self._learned[1]))[:MOST_DESCRIBED]
                 some.sort()
                 learned = seen_by(self.shipped_, self._learned[0][some])
                 seen = seen_by(self.shipped_, images)
