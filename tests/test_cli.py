@@ -227,12 +227,20 @@ def test_ctrl_c_keeps_what_there_is(fashion: LabelledImages, tmp_path: Path) -> 
     assert (history.parent / "report.html").is_file()
 
 
-def test_help_needs_no_heavy_package() -> None:
+@pytest.mark.parametrize(
+    ("typed", "heavy"),
+    [
+        (["--help"], ("torch", "numpy", "onnxruntime", "matplotlib", "PIL")),
+        (["train", "photos", "--recipe", "fats"], ("torch", "sklearn", "matplotlib")),
+        (["train", "photos", "--log-to", "tensorbord"], ("torch", "sklearn", "matplotlib")),
+    ],
+)
+def test_help_and_wrong_names_need_no_heavy_package(typed: list[str], heavy: tuple[str, ...]) -> None:
     program = (
         "import sys; from hangtag import cli\n"
-        "try: sys.argv = ['hangtag', '--help']; cli.main()\n"
+        f"try: sys.argv = ['hangtag', *{typed!r}]; cli.main()\n"
         "except SystemExit: pass\n"
-        "print([name for name in ('torch', 'numpy', 'onnxruntime', 'matplotlib', 'PIL') if name in sys.modules])"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     source = Path(cli.__file__).parents[1]
     done = subprocess.run(
@@ -323,6 +331,24 @@ def test_a_network_of_ones_own_trains_resumes_and_answers(hangtag: Any, tmp_path
     assert train_tiny(hangtag, "--model", "cli_networks:tiny", "--out", "own").code == 0
     assert hangtag("evaluate", "own").code == 0
     assert "No module named 'nowhere'" in train_tiny(hangtag, "--model", "nowhere:tiny").err
+
+
+def test_what_a_network_of_ones_own_warns_of_at_each_step_is_said_once(hangtag: Any, tmp_path: Path) -> None:
+    (tmp_path / "warning_networks.py").write_text(
+        "import warnings\n"
+        "from torch import nn\n"
+        "class Warning(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        warnings.warn('a network\\'s own')\n"
+        "        return x\n"
+        "def net(spec, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), Warning(), nn.Linear(spec.height * spec.width, classes))\n"
+    )
+
+    answer = train_tiny(hangtag, "--model", "warning_networks:net", "--out", "own")
+
+    assert answer.code == 0, answer.err
+    assert answer.err.count("hangtag: note: a network's own") == 1
 
 
 def test_several_seeds_say_their_spread(hangtag: Any, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """loggers.py: each epoch reaches the tool's own files; what is missing or fails is said and ends no training."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ from hangtag import loggers
 from hangtag.errors import MissingExtra, UnknownName, UsageError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.loggers import Log
-from hangtag.recipes import Recipe
 from hangtag.runs import Run
 from hangtag.train import Epoch
 from toys import CLASSES, quick_recipe
@@ -26,7 +27,7 @@ def epochs() -> list[Epoch]:
 def test_finished_epochs_reach_tensorboard(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     log = Log("tensorboard")
-    assert list(log.through(iter(epochs()), Run(tmp_path), quick_recipe())) == epochs()
+    assert list(log.through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
     rows = np.eye(3, dtype=np.float32)
     where = log.end(evaluate(rows, np.array([0, 1, 1]), CLASSES))
 
@@ -45,7 +46,7 @@ def test_finished_epochs_reach_mlflow(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     log = Log("mlflow")
-    list(log.through(iter(epochs()), Run(tmp_path), quick_recipe()))
+    list(log.through(iter(epochs()), Run(tmp_path), quick_recipe().to_json()))
     log.end(evaluate(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), CLASSES))
 
     found = mlflow.last_active_run()
@@ -67,7 +68,7 @@ def test_an_unknown_tool_offers_the_nearest() -> None:
 
 
 def test_without_a_tool_nothing_happens(tmp_path: Path) -> None:
-    assert list(Log(None).through(iter(epochs()), Run(tmp_path), quick_recipe())) == epochs()
+    assert list(Log(None).through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
     assert not any(tmp_path.iterdir())
 
 
@@ -76,7 +77,7 @@ class Failing:
 
     where = "nowhere"
 
-    def __init__(self, run: Run, recipe: Recipe) -> None:
+    def __init__(self, run: Run, recipe: Mapping[str, Any]) -> None:
         self.told = 0
 
     def epoch(self, epoch: Epoch) -> None:
@@ -92,7 +93,7 @@ def test_a_tool_that_fails_meanwhile_ends_no_training(tmp_path: Path, monkeypatc
     log = Log("tensorboard")
 
     with pytest.warns(UserWarning, match="tensorboard failed and is told nothing more: the server is gone;") as said:
-        assert list(log.through(iter(epochs()), Run(tmp_path), quick_recipe())) == epochs()
+        assert list(log.through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
 
     assert len(said) == 1
     assert log.end(evaluate(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), CLASSES)) == ""
@@ -101,7 +102,7 @@ def test_a_tool_that_fails_meanwhile_ends_no_training(tmp_path: Path, monkeypatc
 def test_a_tool_that_cannot_be_opened_is_said_at_the_beginning(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     (tmp_path / "tensorboard").write_text("a file where its folder would be")
-    told = Log("tensorboard").through(iter(epochs()), Run(tmp_path), quick_recipe())
+    told = Log("tensorboard").through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())
 
     with pytest.raises(UsageError, match=r"tensorboard cannot be opened: .*leave --log-to out"):
         next(told)

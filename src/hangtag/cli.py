@@ -85,7 +85,7 @@ def data_command(
     if as_json:
         return screen.print_json(data.to_json())
     say_understood(data)
-    parts = ", ".join(f"{name} {len(data.positions(name)):,}" for name in data.parts)
+    parts = ", ".join(f"{name} {size:,}" for name, size in data.sizes().items())
     parts = f" ({parts})" if parts else ""
     print(f"{data.name}: {len(data):,} images of {data.spec}, {len(data.class_names)} classes{parts}")
     print(f"from         {data.origin}")

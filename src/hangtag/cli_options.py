@@ -177,10 +177,13 @@ def look_for_near(data: "LabelledImages", recipe: "Recipe") -> None:
 
 @contextmanager
 def notes_at_once() -> Iterator[None]:
-    """Warnings, each as one line, the moment it is given."""
+    """Warnings, each as one line, the moment it is given; once, whatever a network says at every step."""
+    said: set[str] = set()
 
     def say(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"hangtag: note: {message}", file=sys.stderr)
+        if str(message) not in said:
+            print(f"hangtag: note: {message}", file=sys.stderr)
+            said.add(str(message))
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

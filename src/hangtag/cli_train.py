@@ -28,6 +28,7 @@ from hangtag.errors import HangtagError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hangtag.classifier import ImageClassifier
     from hangtag.labelled import LabelledImages
     from hangtag.lifecycle import Judged, Training
     from hangtag.loggers import Log
@@ -177,15 +178,14 @@ def _in_minutes(console: "Console", asked: "_Asked", minutes: float) -> "Trainin
 def _through(console: "Console", training: "Training", log: "Log") -> tuple["Judged", bool]:
     """Train to the end, or to Ctrl-C, and judge; returns whether it was stopped."""
     from hangtag import screen
-    from hangtag.recipes import Recipe
 
     data, name = training.data, training.config["recipe"]["name"]
     console.print(f"training recipe '{name}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
     if training.goes_on:
         console.print(training.goes_on)
     with _stop_on_interrupt() as stop:
-        recipe = Recipe(**training.config["recipe"])
-        screen.show_epochs(console, log.through(training.epochs(stop), training.run, recipe), training.notes)
+        epochs = log.through(training.epochs(stop), training.run, training.config["recipe"])
+        screen.show_epochs(console, epochs, training.notes)
         stopped = stop()
         if stopped:
             console.print(
@@ -198,12 +198,7 @@ def _through(console: "Console", training: "Training", log: "Log") -> tuple["Jud
 
 def _train_seeds(console: "Console", asked: "_Asked", count: int, log: "Log", as_json: bool) -> None:
     """One training after the other, then what they have in common."""
-    from hangtag.classifier import ImageClassifier
-
-    recipe = asked.chosen()
-    classifier = ImageClassifier(recipe=recipe, seed=asked.seed or 0, device=asked.device)
-    data = asked.data()
-    look_for_near(data, recipe)
+    classifier, data = _to_train(asked)
     from hangtag import screen
     from hangtag.lifecycle import Training
     from hangtag.seeds import Seeds
@@ -291,15 +286,21 @@ def _absolute(path: str) -> str:
 
 def _training(asked: _Asked) -> "Training":
     """A new training, or one of exactly this kind that was killed."""
+    classifier, data = _to_train(asked)
+    from hangtag.lifecycle import Training
+
+    return Training(classifier, data, asked.source, asked.out)
+
+
+def _to_train(asked: _Asked) -> tuple["ImageClassifier", "LabelledImages"]:
+    """What was asked for, unfitted, and its data."""
     recipe = asked.chosen()  # a wrong name is said before anything heavy starts
     from hangtag.classifier import ImageClassifier
 
     classifier = ImageClassifier(recipe=recipe, seed=asked.seed or 0, device=asked.device)
     data = asked.data()
     look_for_near(data, recipe)
-    from hangtag.lifecycle import Training
-
-    return Training(classifier, data, asked.source, asked.out)
+    return classifier, data
 
 
 def _resumed(asked: _Asked, name: str) -> "Training":

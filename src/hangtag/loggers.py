@@ -6,16 +6,17 @@ training goes on, and that is said once.
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hangtag.errors import MissingExtra, UnknownName, UsageError
-from hangtag.evaluate import Evaluation
-from hangtag.recipes import Recipe
-from hangtag.runs import Run
-from hangtag.train import Epoch
+
+if TYPE_CHECKING:  # so that a wrong name is said before PyTorch is loaded
+    from hangtag.evaluate import Evaluation
+    from hangtag.runs import Run
+    from hangtag.train import Epoch
 
 __all__ = ["LOGGERS", "Log", "Logger"]
 
@@ -26,11 +27,11 @@ class Logger(Protocol):
     where: str
     """Where to look, in words."""
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: "Epoch") -> None:
         """A finished one."""
         ...
 
-    def end(self, evaluation: Evaluation) -> None:
+    def end(self, evaluation: "Evaluation") -> None:
         """The run folder is complete."""
         ...
 
@@ -38,21 +39,21 @@ class Logger(Protocol):
 class TensorBoard:
     """Event files in the run folder."""
 
-    def __init__(self, run: Run, recipe: Recipe) -> None:
+    def __init__(self, run: "Run", recipe: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.path / "tensorboard"
         self.writer = SummaryWriter(str(folder))
         self.where = f"tensorboard --logdir {folder}"
-        text = "\n".join(f"    {name}: {value}" for name, value in recipe.to_json().items())
+        text = "\n".join(f"    {name}: {value}" for name, value in recipe.items())
         self.writer.add_text("recipe", text)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: "Epoch") -> None:
         for name, value in _numbers(epoch).items():
             self.writer.add_scalar(name, value, epoch.number)
         self.writer.flush()
 
-    def end(self, evaluation: Evaluation) -> None:
+    def end(self, evaluation: "Evaluation") -> None:
         for name in ("accuracy", "loss"):
             self.writer.add_scalar(f"judged/{name}", getattr(evaluation, name))
         self.writer.close()
@@ -61,20 +62,20 @@ class TensorBoard:
 class MLflow:
     """A run in the experiment that MLflow's own settings (MLFLOW_TRACKING_URI, ...) name."""
 
-    def __init__(self, run: Run, recipe: Recipe) -> None:
+    def __init__(self, run: "Run", recipe: Mapping[str, Any]) -> None:
         import mlflow
 
         self.mlflow, self.run = mlflow, run
         started = mlflow.start_run(run_name=run.path.name)
-        mlflow.log_params(recipe.to_json())
+        mlflow.log_params(dict(recipe))
         self.where = f"MLflow run {started.info.run_id} at {mlflow.get_tracking_uri()}"
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: "Epoch") -> None:
         self.mlflow.log_metrics(
             {name.replace("/", "_"): value for name, value in _numbers(epoch).items()}, epoch.number
         )
 
-    def end(self, evaluation: Evaluation) -> None:
+    def end(self, evaluation: "Evaluation") -> None:
         self.mlflow.log_metrics({"judged_accuracy": evaluation.accuracy, "judged_loss": evaluation.loss})
         for path in (self.run.model, self.run.report):
             if path.is_file():
@@ -82,7 +83,7 @@ class MLflow:
         self.mlflow.end_run()
 
 
-LOGGERS: dict[str, Callable[[Run, Recipe], Logger]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
+LOGGERS: "dict[str, Callable[[Run, Mapping[str, Any]], Logger]]" = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
 class Log:
@@ -104,8 +105,11 @@ class Log:
         self.name = name
         self.logger: Logger | None = None
 
-    def through(self, epochs: Iterator[Epoch], run: Run, recipe: Recipe) -> Iterator[Epoch]:
+    def through(self, epochs: "Iterator[Epoch]", run: "Run", recipe: Mapping[str, Any]) -> "Iterator[Epoch]":
         """The same epochs, each finished one also told to the tool, which is opened once the training has begun.
+
+        Args:
+            recipe: its settings, by name.
 
         Raises:
             UsageError: the tool cannot be opened.
@@ -119,7 +123,7 @@ class Log:
                     self.logger.epoch(epoch)
             yield epoch
 
-    def end(self, evaluation: Evaluation) -> str:
+    def end(self, evaluation: "Evaluation") -> str:
         """The run folder is complete; returns where to look, in words, "" where nothing was told."""
         logger = self.logger
         if logger is None:
@@ -141,7 +145,7 @@ class Log:
             )
 
 
-def _opened(name: str, run: Run, recipe: Recipe) -> Logger:
+def _opened(name: str, run: "Run", recipe: Mapping[str, Any]) -> Logger:
     try:
         return LOGGERS[name](run, recipe)
     except Exception as error:  # whatever the tool may raise
@@ -155,7 +159,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _numbers(epoch: Epoch) -> dict[str, float]:
+def _numbers(epoch: "Epoch") -> dict[str, float]:
     wanted = {
         "loss": "loss/training", "val_loss": "loss/validation", "accuracy": "accuracy/training",
         "val_accuracy": "accuracy/validation", "learning_rate": "learning_rate", "seconds": "seconds",
