@@ -47,6 +47,14 @@ def test_planted_labels_are_suspected_first(digits: tuple[LabelledImages, np.nda
     assert np.delete(found.quality, flipped).mean() > 0.8
 
 
+def test_few_pictures_are_passed_over_more_often_before_their_labels_are_judged() -> None:
+    said: list[tuple[str, int, int]] = []
+
+    suspect_labels(from_arrays(*shapes(300)), device="cpu", progress=lambda *each: said.append(each))
+
+    assert said[-1][1] == said[-1][2] >= 3 * 150
+
+
 @pytest.mark.parametrize("where", ["hangtag.train.Batches", "hangtag.suspects.logits_of"])
 def test_running_out_of_memory_while_labels_are_judged_says_what_an_audit_can_do(
     where: str, monkeypatch: pytest.MonkeyPatch

@@ -92,8 +92,8 @@ def cnn_small(spec: ImageSpec, classes: int) -> nn.Module:
 
 
 def cnn_large(spec: ImageSpec, classes: int) -> nn.Module:
-    """`cnn` with twice its channels and two blocks more: 64 million multiply-adds an image."""
-    return _convolutions(spec, classes, (32, 64, 128), (2, 2, 2))
+    """`cnn` with twice its channels and five blocks more: 86 million multiply-adds an image."""
+    return _convolutions(spec, classes, (32, 64, 128), (2, 3, 4))
 
 
 def cnn_wide(spec: ImageSpec, classes: int) -> nn.Module:
@@ -302,7 +302,7 @@ def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
     rows: list[Layer] = []
     hooks = []
     for name, module in network.named_modules():
-        if not list(module.children()):
+        if not list(module.children()) and not isinstance(module, nn.Identity):
             hooks.append(module.register_forward_hook(_recorder(name or type(network).__name__, rows)))
     try:
         logits_of(network, np.zeros((1, *spec.shape), np.uint8))

@@ -91,7 +91,8 @@ def suspect_labels(
         with enough_memory(_DOING, _HINT):
             network = build("cnn", data.spec, classes, seed + number)
             recipe = replace(find_recipe("fast"), epochs=_EPOCHS, least_steps=_LEAST_STEPS, validation=0.0)
-            recipe = replace(suited(recipe, len(learned))[0], easy=0.0, flip_averaging=False)
+            recipe = replace(recipe, easy=0.0, flip_averaging=False)
+            recipe, _ = suited(recipe, len(learned), unasked=recipe)
             for epoch in train(
                 network, data.images[learned], data.labels[learned], recipe, seed + number, device=where
             ):
