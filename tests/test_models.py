@@ -267,7 +267,7 @@ def test_an_error_of_hangtags_in_ones_own_function_stays_as_it_is(
 
 
 @pytest.mark.parametrize(
-    ("name", "million"), [("cnn-small", 3.2), ("cnn", 12.6), ("cnn-large", 86.2), ("cnn-wide", 286.3)]
+    ("name", "million"), [("cnn-small", 3.2), ("cnn", 12.6), ("cnn-large", 79.0), ("cnn-wide", 286.3)]
 )
 def test_the_sizes_that_are_said_are_counted(name: str, million: float) -> None:
     from torch.utils.flop_counter import FlopCounterMode
