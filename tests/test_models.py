@@ -74,6 +74,7 @@ def test_every_network_takes_every_size(name: str, spec: ImageSpec, classes: int
 
     assert (tuple(answer.shape), answer.dtype) == ((3, classes), torch.float32)
     assert layers(network, spec)[-1].shape == (classes,)
+    assert not any(layer.kind == "Identity" for layer in layers(network, spec))
     assert sum(layer.parameters for layer in layers(network, spec)) == parameter_count(network)
 
 
@@ -267,7 +268,7 @@ def test_an_error_of_hangtags_in_ones_own_function_stays_as_it_is(
 
 
 @pytest.mark.parametrize(
-    ("name", "million"), [("cnn-small", 3.2), ("cnn", 12.6), ("cnn-large", 79.0), ("cnn-wide", 286.3)]
+    ("name", "million"), [("cnn-small", 3.2), ("cnn", 12.6), ("cnn-large", 64.5), ("cnn-wide", 286.3)]
 )
 def test_the_sizes_that_are_said_are_counted(name: str, million: float) -> None:
     from torch.utils.flop_counter import FlopCounterMode
