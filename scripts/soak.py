@@ -57,19 +57,27 @@ def main() -> None:
             seconds, right = time.perf_counter() - started, contents(folder / recipe)
             if wrong := differences(right, right):
                 sys.exit(f"{recipe}: although nobody killed it: {'; '.join(wrong)}")
-            expected[recipe] = (right, seconds)
+            expected[recipe] = Alone(right, seconds)
             print(f"{recipe}: left alone it takes {seconds:.1f} s", flush=True)
         while survived.all < settings.kills:
-            for recipe, (right, seconds) in expected.items():
+            for recipe, alone in expected.items():
                 run = folder / "killed"
-                kills = killed_until_done(partial(begin, recipe, run), run, RECIPES[recipe], seconds, when)
-                if wrong := differences(right, contents(run)):
+                kills = killed_until_done(partial(begin, recipe, run), run, RECIPES[recipe], alone, when)
+                if wrong := differences(alone.right, contents(run)):
                     sys.exit(f"{recipe}: after {kills}: {'; '.join(wrong)}")
                 shutil.rmtree(run)
                 survived += kills
                 print(f"{recipe}: finished after {kills} with equal bits; survived in all: {survived}", flush=True)
     print(f"survived {survived} of {survived.all}")
     return None
+
+
+@dataclass
+class Alone:
+    """A training that nobody kills: what its run folder says, and the shortest time that one took so far."""
+
+    right: dict[str, Any]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -87,14 +95,14 @@ class Kills:
 
 
 def killed_until_done(
-    begin: Callable[[], "subprocess.Popen[bytes]"], run: Path, epochs: int, seconds: float, when: random.Random
+    begin: Callable[[], "subprocess.Popen[bytes]"], run: Path, epochs: int, alone: Alone, when: random.Random
 ) -> Kills:
-    """Kills it took until the training could end."""
+    """Kills it took until the training could end; where it took none, `alone` learns how long that was."""
     kills = Kills()
     while True:
-        process = begin()
+        began, process = time.perf_counter(), begin()
         try:
-            process.wait(when.uniform(*KILL) * seconds * LATER**kills.all)
+            process.wait(when.uniform(*KILL) * alone.seconds * LATER**kills.all)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -105,6 +113,8 @@ def killed_until_done(
             continue
         if process.returncode:
             sys.exit(f"going on failed after {kills}: {process.args!r}")
+        if not kills.all:
+            alone.seconds = min(alone.seconds, time.perf_counter() - began)
         return kills
 
 

@@ -252,19 +252,23 @@ def test_the_long_campaign_counts_kills_and_those_while_finishing_and_none_after
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.json").write_text('{"status": "training"}')
     (run / "history.jsonl").write_text("{}\n{}\n")
+    alone = soak.Alone({}, 0.1)
 
     def kills(*commands: str, epochs: int = 2) -> object:
         """Of a training whose processes are these, one after the other."""
         processes = (
             ended(command) if command != "sleep" else subprocess.Popen(["sleep", "60"]) for command in commands
         )
-        return soak.killed_until_done(lambda: next(processes), run, epochs, 0.1, random.Random(0))
+        return soak.killed_until_done(lambda: next(processes), run, epochs, alone, random.Random(0))
 
-    assert kills("true") == soak.Kills(0, 0)
     assert kills("sleep", "sleep", "true") == soak.Kills(2, 2)
+    assert alone.seconds == 0.1  # killed trainings say nothing of how long one left alone takes
+    assert kills("true") == soak.Kills(0, 0)
+    assert alone.seconds < 0.1
     assert kills("sleep", "true", epochs=3) == soak.Kills(1, 0)
     with pytest.raises(SystemExit, match="going on failed after 1 kills"):
         kills("sleep", "false")
+    alone.seconds = 0.1
     (run / "config.json").write_text('{"status": "finished"}')
     assert kills("sleep") == soak.Kills(0, 0)
     assert not (run / "checkpoints").exists()
