@@ -32,7 +32,7 @@ def test_the_images_of_the_smallest_losses_are_left_out_and_the_rest_stand_for_t
     order = torch.arange(9, -1, -1)
     kept = pruning.kept(order)
 
-    assert pruning.left_out == 3
+    assert pruning.left_out(2) == 3
     assert kept.tolist() == [9, 8, 7, 6, 5, 1, 0]  # of the easy 4, 3, 2, 1, 0 the first three are left out
     assert pruning.weights(kept).tolist() == [1.0] * 5 + [2.5] * 2
     assert float(pruning.weights(kept).sum()) == 10
@@ -62,6 +62,20 @@ def test_an_epoch_has_fewer_steps_and_its_weights_stand_for_all_images() -> None
     assert (batches.steps(1), batches.steps(2)) == (12, 8)
     assert len(weights) == 90 - 27
     assert float(weights.sum()) == pytest.approx(90)
+
+
+def test_the_last_epochs_take_all_images_again_if_so_wished_and_each_counts_once() -> None:
+    images, labels = shapes(90)
+    recipe = replace(pruned(8), easy_until=0.75, last_partial_batch=True)
+    batches = Batches(images, labels, recipe, 0, CPU)
+    for epoch in range(1, 9):
+        batches.begin(epoch)
+        weights = torch.cat([batches.chunk(epoch, number).weights for number in range(batches.chunks(epoch))])
+        assert float(weights.sum()) == pytest.approx(90)
+        assert bool((weights == 1).all()) == (epoch in (1, 7, 8))
+
+    assert [batches.steps(epoch) for epoch in range(1, 9)] == [12, 8, 8, 8, 8, 8, 12, 12]
+    assert recipe.kept == pytest.approx(1 - 0.5 * 0.6 * 0.75)
 
 
 def test_it_learns_as_well_and_says_the_accuracy_of_all_images() -> None:

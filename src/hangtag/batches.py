@@ -84,7 +84,7 @@ class Batches:
 
     def steps(self, epoch: int) -> int:
         """Of one epoch, from 1."""
-        left_out = self.pruning.left_out if self.pruning is not None and epoch > 1 else 0
+        left_out = self.pruning.left_out(epoch) if self.pruning is not None else 0
         whole, rest = divmod(len(self.labels) - left_out, self.batch_size)
         return max(1, whole + (1 if rest and self.recipe.last_partial_batch else 0))
 

@@ -47,6 +47,7 @@ class Recipe:
         easy: share of the images, those of the smallest losses, that count as easy; 0: none.
         easy_skipped: share of the easy ones that each epoch but the first leaves out, the others counting more (Qin et
             al., 2024, "InfoBatch").
+        easy_until: share of the epochs after which none is left out any more; there 0.875.
         erase: share of the images in which a random rectangle becomes noise (Zhong et al., 2020, "random erasing").
         validation: share of each class held out to watch, never trained on.
         patience: stop after so many epochs in which the validation loss did not get smaller, and keep the weights from
@@ -80,6 +81,7 @@ class Recipe:
     flip_averaging: bool = False
     easy: float = 0.0
     easy_skipped: float = 0.0
+    easy_until: float = 1.0
     erase: float = 0.0
     least_steps: int = 0
     validation: float = 0.1
@@ -98,6 +100,7 @@ class Recipe:
             ("validation", 0 <= self.validation < 1, "a share is at least 0 and less than 1"),
             ("easy", 0 <= self.easy < 1, "a share is at least 0 and less than 1"),
             ("easy_skipped", 0 <= self.easy_skipped < 1, "a share is at least 0 and less than 1"),
+            ("easy_until", 0 <= self.easy_until <= 1, "a share is from 0 to 1"),
             ("erase", 0 <= self.erase <= 1, "a share is from 0 to 1"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "a share is at least 0 and less than 1"),
             ("warm_up", 0 <= self.warm_up <= 1, "a share is from 0 to 1"),
@@ -130,8 +133,8 @@ class Recipe:
 
     @property
     def kept(self) -> float:
-        """Share of the images that each epoch but the first trains on."""
-        return 1 - self.easy * self.easy_skipped
+        """Share of the images that an epoch but the first trains on, in the mean."""
+        return 1 - self.easy * self.easy_skipped * self.easy_until
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
