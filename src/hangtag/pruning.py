@@ -24,16 +24,16 @@ class Pruning:
 
     def __init__(self, images: int, recipe: Recipe) -> None:
         easy = round(recipe.easy * images)
-        self.most_left_out = round(recipe.easy_skipped * easy)
-        self._last = round(recipe.easy_until * recipe.epochs)  # epoch that leaves any out
+        self._most_left_out = round(recipe.easy_skipped * easy)
+        self._last = round(recipe.easy_until * recipe.epochs)  # the last epoch that leaves any out
         self._easy_count = easy
-        self._weight = easy / (easy - self.most_left_out) if easy > self.most_left_out else 1.0
+        self._weight = easy / (easy - self._most_left_out) if easy > self._most_left_out else 1.0
         self.losses = torch.full((images,), torch.inf)
         self.easy = torch.zeros(images, dtype=torch.bool)
 
     def left_out(self, epoch: int) -> int:
         """How many images an epoch, from 1, leaves out: none in the first, nor in the last ones if so wished."""
-        return self.most_left_out if 1 < epoch <= self._last else 0
+        return self._most_left_out if 1 < epoch <= self._last else 0
 
     def begin(self, epoch: int) -> None:
         """Before an epoch: the images of the smallest losses are the easy ones; where none is left out, none is."""
@@ -44,7 +44,7 @@ class Pruning:
     def kept(self, order: Tensor) -> Tensor:
         """Of all positions in random order, those that this epoch trains on; it leaves out the first easy ones."""
         easy = self.easy[order]
-        return order[~easy | (easy.cumsum(0) > self.most_left_out)]
+        return order[~easy | (easy.cumsum(0) > self._most_left_out)]
 
     def weights(self, positions: Tensor) -> Tensor:
         """(M,) float32, how many images each of them stands for in this epoch."""
