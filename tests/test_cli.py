@@ -402,6 +402,14 @@ def test_minutes_choose_everything_else_and_exclude_it(
     assert "too short" in hangtag("train", "tiny", "--path", "files", "--minutes", "0.001").err
 
 
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_no_time_is_refused_before_data_are_read(hangtag: Any, minutes: str) -> None:
+    answer = hangtag("train", "nowhere/", "--minutes", minutes)
+
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert f"--minutes {minutes} makes no sense" in answer.err
+
+
 def test_epochs_are_told_to_tensorboard(hangtag: Any, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
 

@@ -132,7 +132,9 @@ def train(
 
 
 def _refuse_together(asked: "_Asked", seeds: int | None, minutes: float | None, resume: str | None) -> None:
-    """Raises UsageError where options exclude each other."""
+    """Raises UsageError where options exclude each other, or ask for no time; no data are read for that."""
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UsageError(f"--minutes {minutes:g} makes no sense", "give a number above 0")
     changed = asked.recipe or asked.settings or any(value is not None for value in asked.changes.values())
     if minutes is not None and (seeds is not None or resume is not None or changed):
         raise UsageError("--minutes chooses the recipe itself", "give it without other settings of the training")
