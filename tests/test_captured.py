@@ -1,5 +1,7 @@
 """captured.py: replayed steps are the steps; what cannot be recorded is called as ever, and said."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -49,12 +51,12 @@ def test_replayed_steps_give_the_same_weights_with_a_smaller_last_batch_and_rate
     images, labels = chunk_of(steps=7, rest=3)
     rates = [0.001 * number for number in range(1, 9)]
     plain, replayed = steps_of(), steps_of()
-    replayed._step = Captured(replayed._take_one, record_in_place)
+    replayed.captured = Captured(record_in_place)
 
     one = torch.cat([plain.take(images, labels, rates) for _ in range(2)])
     other = torch.cat([replayed.take(images, labels, rates) for _ in range(2)])
 
-    assert set(replayed._step.recorded) == {((8, 1, SIDE, SIDE), (8,))}
+    assert set(replayed.captured.recorded) == {((8, 1, SIDE, SIDE), (8,))}
     assert torch.equal(one, other)
     weights = zip(plain.network.parameters(), replayed.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
@@ -63,7 +65,7 @@ def test_replayed_steps_give_the_same_weights_with_a_smaller_last_batch_and_rate
 def test_a_training_gone_on_with_records_anew() -> None:
     images, labels = chunk_of(steps=5)
     steps = steps_of()
-    steps._step = Captured(steps._take_one, record_in_place)
+    steps.captured = Captured(record_in_place)
     steps.take(images, labels, [0.001] * 5)
     before = {name: value.clone() for name, value in steps.network.state_dict().items()}
     state = {name: value.clone() for name, value in steps.state().items()}
@@ -72,7 +74,7 @@ def test_a_training_gone_on_with_records_anew() -> None:
     steps.network.load_state_dict(before)
     steps.set_state(state)
 
-    assert not steps._step.recorded
+    assert not steps.captured.recorded
     assert torch.equal(steps.take(images, labels, [0.002] * 5), expected)
 
 
@@ -80,15 +82,47 @@ def test_what_cannot_be_recorded_is_called_as_ever_and_said_once() -> None:
     def refuse(function: object, inputs: object) -> Callable[..., Tensor]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    double = Captured(lambda x: x * 2, refuse)
+    def double(x: Tensor) -> Tensor:
+        return x * 2
+
+    called = Captured(refuse)
     x = torch.ones(3)
 
-    answers = [double(x) for _ in range(3)]
+    answers = [called(double, x) for _ in range(3)]
     with pytest.warns(UserWarning, match="one by one: operation not permitted when stream is capturing$"):
-        answers.append(double(x))
-    answers.append(double(x))
+        answers.append(called(double, x))
+    answers.append(called(double, x))
 
     assert all(torch.equal(answer, x * 2) for answer in answers)
+
+
+def test_a_step_after_a_recording_that_failed_halfway_is_a_step_like_any_other() -> None:
+    images, labels = chunk_of(steps=5)
+    plain, refused = steps_of(), steps_of()
+
+    def refuse(function: object, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+        for weight in refused.network.parameters():  # as a backward pass that was recorded and never ran leaves them
+            weight.grad = torch.full_like(weight, 7.0)
+        raise RuntimeError("out of memory")
+
+    refused.captured = Captured(refuse)
+    expected = plain.take(images, labels, [0.001] * 5)
+
+    with pytest.warns(UserWarning, match="taken one by one"):
+        assert torch.equal(refused.take(images, labels, [0.001] * 5), expected)
+
+
+def test_steps_are_given_up_at_once_when_nobody_needs_them() -> None:
+    steps = steps_of()
+    steps.captured = Captured(record_in_place)
+    steps.take(*chunk_of(steps=2), [0.001] * 2)
+    held = weakref.ref(steps)
+    gc.disable()
+    try:
+        del steps
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 @needs_gpu
@@ -103,7 +137,7 @@ def test_on_a_gpu_a_captured_training_learns_as_one_step_by_step(monkeypatch: py
         return found
 
     captured = accuracy()
-    monkeypatch.setattr(Captured, "__call__", lambda self, *inputs: self.function(*inputs))
+    monkeypatch.setattr(Captured, "__call__", lambda self, function, *inputs: function(*inputs))
 
     assert captured == pytest.approx(accuracy(), abs=0.05)
 

@@ -21,38 +21,37 @@ WARM_UP = 3
 
 
 class Captured:
-    """Calls `function` and answers what it answers, from a recording as soon as there is one for inputs of such shapes.
+    """Calls a function and answers what it answers, from a recording as soon as there is one for inputs of such shapes.
 
-    What the function reads and writes beside its inputs must stay at its place in memory from call to call, and it
-    must not look at values (`.item()`, branches). Where it cannot be recorded, a warning says why, and it is called
-    as ever.
+    The function is given with each call, and is always the same: held here, it would hold whoever holds this. What it
+    reads and writes beside its inputs must stay at its place in memory from call to call, and it must not look at
+    values (`.item()`, branches). Where it cannot be recorded, a warning says why, and it is called as ever.
 
     Args:
-        function: to be called.
         record: makes a recording from the function and its inputs, without running it.
     """
 
-    def __init__(self, function: Function, record: Callable[[Function, tuple[Tensor, ...]], Function]) -> None:
-        self.function, self.record = function, record
+    def __init__(self, record: Callable[[Function, tuple[Tensor, ...]], Function]) -> None:
+        self.record = record
         self.recorded: dict[tuple[torch.Size, ...], Function] = {}
         self.possible = True
         self._calls: dict[tuple[torch.Size, ...], int] = {}
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, function: Function, *inputs: Tensor) -> Tensor:
         shapes = tuple(each.shape for each in inputs)
         if shapes in self.recorded:
             return self.recorded[shapes](*inputs)
         calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
         if self.possible and calls > WARM_UP:
             try:
-                self.recorded[shapes] = self.record(self.function, inputs)
+                self.recorded[shapes] = self.record(function, inputs)
             except RuntimeError as error:
                 self.possible = False
                 reason = str(error).splitlines()[0]
                 warnings.warn(f"steps cannot be captured for replay and are taken one by one: {reason}", stacklevel=2)
             else:
                 return self.recorded[shapes](*inputs)
-        return self.function(*inputs)
+        return function(*inputs)
 
     def forget(self) -> None:
         """What the function uses has moved in memory: record anew."""
@@ -62,9 +61,11 @@ class Captured:
 def record_cuda_graph(function: Function, inputs: tuple[Tensor, ...]) -> Function:
     """Raises RuntimeError where the function does what a graph cannot hold."""
     places = tuple(each.clone() for each in inputs)
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
+    device, graph = inputs[0].device, torch.cuda.CUDAGraph()
+    torch.cuda.synchronize(device)
+    # A stream of this device: PyTorch's own for recording is one of whichever device was the current one at first.
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # PyTorch leaves some classes untyped
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
         answer = function(*places)
 
     def replay(*inputs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from hangtag.captured import Captured, record_cuda_graph
 from hangtag.dense import CompiledSteps, DenseSteps, dense_layers
-from hangtag.models import WHITE, scale_free
+from hangtag.models import WHITE, is_ours, scale_free
 from hangtag.muon import Muon
 from hangtag.recipes import ADAM_BETA1, Recipe
 
@@ -75,7 +75,8 @@ class GenericSteps:
     AdamW takes the steps; on weights whose length means nothing, Muon does where the recipe has a rate for it.
 
     Where recipe and hardware agree, products are made in bfloat16; sums and weights are float32 always. On a CUDA GPU
-    a step is captured once for each size of batch, and replayed.
+    a step of a network of ours is captured once for each size of batch, and replayed; what another's decides in Python
+    a recording would freeze.
     """
 
     torch_threads: int | None = None
@@ -108,7 +109,8 @@ class GenericSteps:
         self.optimizer = torch.optim.AdamW(
             groups, self.rate, (ADAM_BETA1, recipe.beta2), recipe.adam_epsilon, fused=True, capturable=on_cuda
         )
-        self._step = Captured(self._take_one, record_cuda_graph) if on_cuda else self._take_one
+        known = is_ours(network) or bool(dense_layers(network))
+        self.captured = Captured(record_cuda_graph) if on_cuda and known else None
 
     def state(self) -> dict[str, Tensor]:
         remembered = self.optimizer.state_dict()["state"]
@@ -130,15 +132,15 @@ class GenericSteps:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": tables})
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate  # loading made a copy
-        if isinstance(self._step, Captured):
-            self._step.forget()
+        if self.captured is not None:
+            self.captured.forget()
 
     def take(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
         arrays = (images, labels) if weights is None else (images, labels, weights)
         logits = []
         for *batch, rate in zip(*(torch.split(array, self.batch_size) for array in arrays), rates, strict=True):
             self.rate.fill_(rate)
-            logits.append(self._step(*batch))
+            logits.append(self.captured(self._take_one, *batch) if self.captured else self._take_one(*batch))
         return torch.cat(logits)
 
     def _take_one(self, images: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -148,7 +150,7 @@ class GenericSteps:
             logits: Tensor = self.network(x)
         logits = logits.float()
         loss = self._loss(logits, y, weights)
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves some methods untyped
         self.optimizer.step()
         self.muon.step(self.rate / self.recipe.lr_peak)
