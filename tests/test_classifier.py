@@ -173,6 +173,25 @@ def broken(spec: ImageSpec, classes: int) -> nn.Module:
     raise KeyError("weights")
 
 
+class Odder(nn.Sequential):
+    """Keeps something beside its tensors."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(SIDE * SIDE, 3))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"steps": 0}
+
+    def set_extra_state(self, state: dict[str, int]) -> None: ...
+
+
+def parts(**images: int) -> LabelledImages:
+    """So many images in each part."""
+    ends = np.cumsum(list(images.values())).tolist()
+    slices = {name: slice(end - count, end) for (name, count), end in zip(images.items(), ends, strict=True)}
+    return LabelledImages(*shapes(ends[-1]), CLASSES, "shapes", parts=slices)
+
+
 MISTAKES = [
     (lambda: ImageClassifier().fit(shapes(9)[0]), DataError, "labels are missing"),
     (lambda: ImageClassifier().fit(shapes(9)[0], [0, 1]), DataError, "9 images but 2 labels"),
@@ -184,6 +203,9 @@ MISTAKES = [
     (lambda: ImageClassifier(model=nn.Flatten()).fit(*shapes(9)), ModelError, "64 logits .* 3 classes"),
     (lambda: ImageClassifier(model=nn.Linear(5, 3)).fit(*shapes(9)), ModelError, "does not take pixels"),
     (lambda: ImageClassifier(model=broken).fit(*shapes(9)), ModelError, "'broken' cannot be made: KeyError: 'weights'"),
+    (lambda: ImageClassifier(model=Odder()).fit(*shapes(9)), ModelError, "keeps '_extra_state', which is no tensor"),
+    (lambda: ImageClassifier(find_recipe("tutorial", patience=3)).fit(*shapes(9)), UsageError, "'tutorial' holds out"),
+    (lambda: ImageClassifier().fit(parts(train=0, test=9)), DataError, "no training images"),
     (lambda: ImageClassifier(epochs=0).fit(*shapes(9)), HangtagError, "at least 1"),
     (lambda: ImageClassifier().predict(shapes(9)[0]), RunError, "call fit"),
 ]
@@ -195,6 +217,48 @@ def test_mistakes_are_answered_in_one_clear_sentence(do, kind: type, says: str) 
         do()
     assert "\n" not in caught.value.message
     assert caught.value.hint
+
+
+def test_patience_watches_a_part_that_was_given() -> None:
+    classifier = ImageClassifier(find_recipe("tutorial", epochs=3, patience=1)).fit(parts(train=60, validation=30))
+
+    assert classifier.history_[-1].kept is not None
+
+
+class Patches(nn.Module):
+    """The first of its linear layers to run, which is made last, sees four rows for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(5, 3)
+        self.embed = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.unfold(2, 4, 4).unfold(3, 4, 4).reshape(-1, 16)
+        seen: torch.Tensor = self.head(torch.relu(self.embed(rows)).reshape(x.shape[0], -1, 5).mean(1))
+        return seen
+
+
+class Volumes(nn.Module):
+    """A convolution with weights of five dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 2, (1, 3, 3))
+        self.logits = nn.Linear(2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen: torch.Tensor = self.logits(self.conv(x[:, None]).amax((2, 3, 4)))
+        return seen
+
+
+@pytest.mark.parametrize("network", [Patches, Volumes])
+def test_networks_with_unusual_layers_train_and_ship(network: type[nn.Module]) -> None:
+    images, labels = shapes(60)
+    classifier = ImageClassifier(model=network(), recipe=replace(TEN_EPOCHS, validation=0.2)).fit(images, labels)
+
+    assert classifier.predict_proba(images[:7]).shape == (7, 3)
+    assert classifier.familiar_ is not None
 
 
 def test_evaluating_on_other_classes_is_refused(fitted: ImageClassifier) -> None:

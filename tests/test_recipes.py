@@ -100,8 +100,3 @@ def test_any_number_can_be_set_in_words() -> None:
 def test_a_setting_that_makes_no_sense_is_said(setting: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         with_settings(find_recipe("fast"), [setting])
-
-
-def test_patience_without_held_out_images_is_refused() -> None:
-    with pytest.raises(UsageError, match="'tutorial' holds out none"):
-        find_recipe("tutorial", patience=3)

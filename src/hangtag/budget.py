@@ -25,7 +25,7 @@ from hangtag.foreign import enough_memory
 from hangtag.images import Images, ImageSpec
 from hangtag.labelled import LabelledImages
 from hangtag.mapped import Rows
-from hangtag.models import build, images_at_once, logits_of
+from hangtag.models import build, channels_last, images_at_once, logits_of
 from hangtag.neighbours import KEPT
 from hangtag.recipes import DEFAULT, Recipe, find_recipe, suited
 from hangtag.splits import stratified
@@ -119,8 +119,8 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
                 cost = _Cost.of(recipe, data, work, device, seed, least, end)
         except HangtagError as error:  # images too small for it, for example
             refused = type(error)(error.message, error.hint)  # the error itself holds on to what was tried
+        _give_back(device)
         if cost is None:
-            _give_back(device)
             continue
         measured[network] = cost.step
         epochs = min((end - time.perf_counter() - cost.besides) / cost.epoch, float(_MOST_EPOCHS))
@@ -200,7 +200,7 @@ class _Cost:
         counts = np.bincount(data.labels[work.train], minlength=len(data.class_names))
         tried = replace(recipe, balance=choose_balance(recipe, counts))
         network = build(recipe.network, data.spec, len(data.class_names), seed).to(device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
+        channels_last(network)
         whole, rest = divmod(len(work.train), recipe.batch_size)
         count = (whole + bool(rest and recipe.last_partial_batch)) * _mean_area(recipe, network, data.spec)
         steps = count * (1 + (least - 1) * recipe.kept)
@@ -215,11 +215,12 @@ class _Cost:
         seconds = max(_MEASURED_SECONDS, min(_MOST_MEASURED, _MEASURED_SHARE * (end - time.perf_counter())))
         step = _seconds_per_step(_timer(network, tried, images, labels, seed, device), device, seconds)
         forward = _forward_seconds(network, images)
+        shipped = forward if device.type == "cpu" else _forward_seconds(network.cpu(), images)
         full = _SLOWER * count * step
         return cls(
             step=step,
             epoch=full * recipe.kept + work.validation * forward,
-            besides=_afterwards(recipe, data, work, forward) + full * (1 - recipe.kept),
+            besides=_afterwards(recipe, data, work, shipped) + full * (1 - recipe.kept),
         )
 
 
@@ -301,6 +302,9 @@ def _afterwards(recipe: Recipe, data: LabelledImages, work: _Work, forward: floa
 
     In forward passes, images that judge count three times (network, file, and the file again), those on which the file
     is proved twice.
+
+    Args:
+        forward: seconds of a forward pass an image on the processor, which does all of this also where a GPU trains.
     """
     train = len(work.train)
     told = 3 * work.judged + work.validation + 2 * min(VERIFIED, train) + min(MOST_DESCRIBED, train) + min(KEPT, train)

@@ -126,7 +126,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         given = self._prepare(X, y)
         recipe = self._recipe()
         device = choose_device(self.device)
-        _enough_images(recipe, given)
+        _suits(recipe, given)
         data, self.split_ = split_of(given, recipe.validation, split_seed_of(self))
         recipe, self._suited = suited(recipe, len(self.split_.train))
         recipe = self.recipe_ = self._balanced(recipe, data, device)
@@ -138,14 +138,16 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self._learned, self._held_out = chosen, held_out
         self._opened: Predictor | None = None
         self._sample = np.array(data.images[:VERIFIED])
-        for epoch in train(
-            self.network_, *chosen, recipe, self.seed, held_out, device, stop, keeper, resume,
-        ):  # fmt: skip
-            self._content = self._opened = self._taught = None
-            if epoch.finished:
-                self.history_.append(epoch)
-            yield epoch
-        self.network_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        try:
+            for epoch in train(
+                self.network_, *chosen, recipe, self.seed, held_out, device, stop, keeper, resume,
+            ):  # fmt: skip
+                self._content = self._opened = self._taught = None
+                if epoch.finished:
+                    self.history_.append(epoch)
+                yield epoch
+        finally:  # also where whoever asks leaves early
+            self.network_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def predict_proba(self, X: LabelledImages | Images) -> NDArray[np.float32]:
         """(N, K) probabilities, columns in the order of `classes_`, from the exported file."""
@@ -290,6 +292,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.class_names_ = data.class_names
         self.spec_ = data.spec
         train = data.train
+        if not len(train):
+            raise DataError(f"{data.name} has no training images", "give some: a part called train, or no parts")
         self._data_summary = {"name": train.name, "fingerprint": train.fingerprint, "images": len(train)}
         return data
 
@@ -335,17 +339,22 @@ def split_seed_of(classifier: ImageClassifier) -> int:
     return classifier.seed if classifier.split_seed is None else classifier.split_seed
 
 
-def _enough_images(recipe: Recipe, data: LabelledImages) -> None:
-    """Raises where a setting cannot be meant for so few images.
+def _suits(recipe: Recipe, data: LabelledImages) -> None:
+    """Raises where a setting cannot be meant for such data.
 
     A named recipe's own batch shrinks to small data; one that was asked for does not.
     """
-    data = data.train
+    images = len(data.train)
     own = RECIPES.get(recipe.name)
-    if recipe.batch_size > len(data) and (own is None or own.batch_size != recipe.batch_size):
+    if recipe.batch_size > images and (own is None or own.batch_size != recipe.batch_size):
         raise UsageError(
-            f"a batch of {recipe.batch_size:,} is larger than the data: {len(data):,} training images",
-            f"use a smaller one: --batch-size {max(1, len(data) // 10)}",
+            f"a batch of {recipe.batch_size:,} is larger than the data: {images:,} training images",
+            f"use a smaller one: --batch-size {max(1, images // 10)}",
+        )
+    if recipe.patience and not recipe.validation and "validation" not in data.parts:
+        raise UsageError(
+            f"patience={recipe.patience} needs images held out, and recipe '{recipe.name}' holds out none",
+            "hold some out: --set validation=0.1",
         )
 
 

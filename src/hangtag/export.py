@@ -111,7 +111,8 @@ def _tied(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The graph, and what it tells: the shape of each output but for N, in ONNX's own text."""
-    example = torch.zeros(2, spec.channels, spec.height, spec.width)
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    example = torch.zeros(2, spec.channels, spec.height, spec.width, device=device)
     was_training = network.training
     described = Described(network).eval()
     try:

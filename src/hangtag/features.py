@@ -78,7 +78,9 @@ class Described(nn.Module):
         finally:
             if hook is not None:
                 hook.remove()
-        seen = caught[-1] if caught and caught[-1].ndim == 2 else logits
+        # Not len(): the exporter would take the number of its example for the only one.
+        one_row_each = bool(caught) and caught[-1].ndim == 2 and caught[-1].shape[0] == logits.shape[0]
+        seen = caught[-1] if one_row_each else logits
         return [logits, seen, seen]
 
     def _through_blocks(self, x: Tensor) -> list[Tensor]:

@@ -31,6 +31,7 @@ __all__ = [
     "FlipAveraged",
     "Layer",
     "build",
+    "channels_last",
     "check_answer",
     "images_at_once",
     "is_ours",
@@ -119,6 +120,16 @@ def _convolutions(
 
 def _residual(channels: int, count: int) -> list["_Block"]:
     return [_Block(channels, channels, residual=True) for _ in range(count)]
+
+
+def channels_last(network: nn.Module) -> None:
+    """Lay weights of convolutions out with their channels last, in place, which processors are quicker with.
+
+    PyTorch's own way for a whole module refuses weights of five dimensions.
+    """
+    for tensor in [*network.parameters(), *network.buffers()]:
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 def scale_free(network: nn.Module) -> list[nn.Parameter]:
@@ -245,6 +256,12 @@ def own_network(
         if not isinstance(network, nn.Module):
             raise ModelError(f"'{name}' made a {type(network).__name__}", _MADE_BY)
         check_answer(network, spec, classes)
+    strange = [key for key, value in network.state_dict().items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ModelError(
+            f"the network '{name}' keeps '{strange[0]}', which is no tensor: no checkpoint could hold it",
+            "keep it in a buffer: register_buffer",
+        )
     return network
 
 

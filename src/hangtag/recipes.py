@@ -120,11 +120,6 @@ class Recipe:
         ):
             if not fine:
                 raise UsageError(f"{name}={getattr(self, name)} makes no sense", hint)
-        if self.patience and not self.validation:
-            raise UsageError(
-                f"patience={self.patience} needs images held out, and recipe '{self.name}' holds out none",
-                "hold some out: --set validation=0.1",
-            )
 
     @property
     def averages_mirror_images(self) -> bool:

@@ -25,7 +25,7 @@ from hangtag.errors import DivergedError, RunError, UsageError
 from hangtag.foreign import enough_memory, foreign_code, is_out_of_memory
 from hangtag.images import Images
 from hangtag.mapped import Rows
-from hangtag.models import logits_of
+from hangtag.models import channels_last, logits_of
 from hangtag.pruning import Pruning
 from hangtag.recipes import Recipe
 from hangtag.steps import Steps, has_bfloat16, steps_for
@@ -173,7 +173,8 @@ def train(
 
 
 def _make_ready(network: nn.Module, recipe: Recipe, device: torch.device) -> None:
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the types
+    network.to(device)
+    channels_last(network)
     network.train()
     with settings(recipe, None):
         torch.ones(1 << 20).sum()  # worker threads take these settings over when they start, at the first large sum
@@ -376,7 +377,8 @@ def _own_randomness(device: torch.device, *numbers: int) -> Iterator[None]:
     # `torch.manual_seed` and `fork_rng` do this for every kind of device, which takes longer than some chunks.
     generators = [torch.default_generator]
     if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or torch.cuda.current_device()])
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[index])
     before = [generator.get_state() for generator in generators]
     for generator in generators:
         generator.manual_seed(mixed_seed(*numbers))
