@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hangtag import cache, cli, cli_train, datasets, screen
 from hangtag.bench import Bench
@@ -201,6 +204,40 @@ def test_a_mistake_gets_one_line_and_the_right_exit_code(
 def test_debug_shows_where_an_error_came_from(hangtag: Any) -> None:
     with pytest.raises(Exception, match="no such run"):
         hangtag("--debug", "evaluate", "nope")
+
+
+@contextmanager
+def pressed(after: int) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C when training has asked for it so many times."""
+    asked = iter([False] * after)
+    yield lambda: next(asked, True)
+
+
+def test_every_look_at_the_test_images_is_kept_when_a_stopped_run_goes_on(
+    hangtag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(cli_train, "_stop_on_interrupt", lambda: pressed(after=0))
+        assert train_tiny(hangtag, "--out", "run").code == 130
+
+    assert hangtag("train", "--resume", "run").code == 0
+    assert len(json.loads((tmp_path / "run" / "config.json").read_text())["test_opened"]) == 2
+
+
+def test_ctrl_c_in_the_last_steps_comes_too_late(hangtag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_train, "_stop_on_interrupt", lambda: pressed(after=1))  # chunks; each epoch has one
+    answer = train_tiny(hangtag, "--out", "run")
+
+    assert (answer.code, "go on later" in answer.out) == (0, False)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("more", [(), ("--minutes", "1"), ("--seeds", "2")])
+def test_a_gpu_that_is_not_there_is_said_before_data_are_read(hangtag: Any, more: tuple[str, ...]) -> None:
+    answer = hangtag("train", "nowhere/", "--device", "cuda", *more)
+
+    assert (answer.code, "device 'cuda' cannot be used" in answer.err) == (2, True)
 
 
 @pytest.mark.slow

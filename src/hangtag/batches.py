@@ -51,7 +51,7 @@ class Batches:
     """The training images of one run.
 
     Args:
-        images: (N, H, W) or (N, H, W, 3) uint8; `Rows` stay in their file, an array is copied to the device if it fits.
+        images: (N, H, W) or (N, H, W, 3) uint8; `Rows` stay in their file, an array goes to the device if it fits.
         labels: (N,) int64.
         recipe: batch size and augmentation.
         seed: decides order and augmentation.
@@ -64,7 +64,7 @@ class Batches:
         self.device = device
         self.file = images if isinstance(images, Rows) else None
         """Images that stay in their file, and of which each chunk is read when its turn comes."""
-        self.images = torch.empty(0) if self.file is not None else _placed(torch.from_numpy(np.array(images)), device)
+        self.images = torch.empty(0) if isinstance(images, Rows) else _placed(_tensor(images), device)
         image_pixels = math.prod(images.shape[1:])
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
         self.recipe = recipe
@@ -138,6 +138,12 @@ class Batches:
                 order = self.pruning.kept(order)
             self._order = (epoch, order.to(self.device))
         return self._order[1]
+
+
+def _tensor(images: Images) -> Tensor:
+    """The same memory, which nothing here writes to; a copy where PyTorch cannot have it."""
+    usable = images.flags.writeable and images.flags.c_contiguous
+    return torch.from_numpy(images if usable else np.array(images))
 
 
 def _placed(images: Tensor, device: torch.device) -> Tensor:

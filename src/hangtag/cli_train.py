@@ -157,20 +157,21 @@ def _end(console: "Console", log: "Log", judged: "Judged") -> None:
 
 def _in_minutes(console: "Console", asked: "_Asked", minutes: float) -> "Training":
     """A training planned to end in this time; or one planned so before, and killed."""
-    data = asked.data()
     from hangtag.budget import plan
     from hangtag.classifier import ImageClassifier
     from hangtag.lifecycle import Training, planned_before
     from hangtag.recipes import DEFAULT, find_recipe
     from hangtag.train import choose_device
 
+    device = choose_device(asked.device)
+    data = asked.data()
     seed = asked.seed or 0
     before = planned_before(data, minutes, seed, asked.out)
     if before is not None:
         return Training.of(before, asked.device)
     look_for_near(data, find_recipe(DEFAULT))  # before the plan, so that its time counts
     console.print("measuring this machine ...")
-    chosen = plan(data, minutes, BEGAN, choose_device(asked.device), seed)
+    chosen = plan(data, minutes, BEGAN, device, seed)
     console.print(chosen.in_words)
     training = Training(ImageClassifier(chosen.recipe, seed=seed, device=asked.device), data, asked.source, asked.out)
     training.say(plan=chosen.to_json())
@@ -188,7 +189,7 @@ def _through(console: "Console", training: "Training", log: "Log") -> tuple["Jud
     with _stop_on_interrupt() as stop:
         epochs = log.through(training.epochs(stop), training.run, training.config["recipe"])
         screen.show_epochs(console, epochs, training.notes)
-        stopped = stop()
+        stopped = stop() and training.stopped  # asked for in the last steps, it came too late
         if stopped:
             console.print(
                 "stopped; keeping what was learned so far. "
@@ -298,7 +299,9 @@ def _to_train(asked: _Asked) -> tuple["ImageClassifier", "LabelledImages"]:
     """What was asked for, unfitted, and its data."""
     recipe = asked.chosen()  # a wrong name is said before anything heavy starts
     from hangtag.classifier import ImageClassifier
+    from hangtag.train import choose_device
 
+    choose_device(asked.device)  # likewise, before any data are read
     classifier = ImageClassifier(recipe=recipe, seed=asked.seed or 0, device=asked.device)
     data = asked.data()
     look_for_near(data, recipe)

@@ -109,6 +109,7 @@ class Training:
     def __init__(
         self, classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any], out: Path | None
     ) -> None:
+        choose_device(classifier.device)
         _needs_judges(classifier, data)
         self.classifier, self.data = classifier, data
         config = self.config_of(classifier, data, source)
@@ -150,6 +151,7 @@ class Training:
 
         Raises:
             RunError: it is finished, or another process trains it.
+            UsageError: the device is not there.
             DataError: its data changed.
         """
         config = run.config()
@@ -163,6 +165,7 @@ class Training:
             raise RunError(f"{run.path}: its recipe is of another version: {error}", "train again") from error
         if recipe.network not in NETWORKS and ":" not in recipe.network:
             raise RunError(f"{run.path}: its network is not one of hangtag's", "go on in Python, with the same network")
+        choose_device(device)
         training = cls.__new__(cls)
         training.classifier = ImageClassifier(
             recipe=recipe, seed=config["seed"], device=device, split_seed=config.get("split_seed")
@@ -225,6 +228,12 @@ class Training:
         before = sum(epoch.seconds for epoch in self.classifier.history_)  # of an interrupted run, by its checkpoints
         self.seconds["train"] = max(time.perf_counter() - began, before)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was left before its end, and can be gone on with."""
+        last = self.classifier.history_[-1]
+        return last.cut_short or (last.number < self.classifier.recipe_.epochs and not last.enough)
+
     def finish(self) -> Judged:
         """Export, verify on the images that are judged, judge, and complete the folder.
 
@@ -243,11 +252,11 @@ class Training:
         judged = Judged(load(content), part, data, classifier.training_accuracy_, before)
         self.seconds["evaluate"] = time.perf_counter() - began
         self.run.write_metrics(judged.to_json())
+        self.run.write_model(content)
         self.speed = speed_of(
             classifier.network_, classifier.spec_, classifier.recipe_, classifier.history_[len(self.history) :],
             min(classifier.recipe_.batch_size, len(classifier.split_.train)), choose_device(classifier.device),
         )  # fmt: skip
-        self.run.write_model(content)
         write_neighbours(self.run.path, classifier.neighbours())
         self._complete(content)
         return judged
@@ -268,9 +277,8 @@ class Training:
         classifier = self.classifier
         split = classifier.split_
         last = classifier.history_[-1]
-        stopped = last.cut_short or (last.number < classifier.recipe_.epochs and not last.enough)
         self.config |= {
-            "status": STOPPED if stopped else "finished",
+            "status": STOPPED if self.stopped else "finished",
             "kept_epoch": last.kept or last.number,
             "balance": classifier.recipe_.balance,
             "notes": classifier.notes_,
@@ -284,10 +292,10 @@ class Training:
             "seconds": self.seconds,
             "speed": self.speed.to_json(),
             "model": {"bytes": len(content), "fingerprint": load(content).fingerprint},
-            "test_opened": [now()] if "test" in self.data.parts else [],
+            "test_opened": self.config.get("test_opened", []) + ([now()] if "test" in self.data.parts else []),
         }
         self.run.write_config(self.config)
-        if not stopped:
+        if not self.stopped:
             self.keeper.remove()
         self.held.close()
 

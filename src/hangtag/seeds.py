@@ -83,13 +83,8 @@ class Seeds:
             raise UsageError(f"--seeds {count} makes no sense", "give at least 2, or none")
         self.data, self.source = data, source
         self.numbers = [classifier.seed + index for index in range(count)]
-        self.classifiers = [
-            ImageClassifier(
-                classifier.recipe, classifier.model, classifier.epochs, seed, classifier.device, classifier.seed
-            )
-            for seed in self.numbers
-        ]
-        config = Training.config_of(self.classifiers[0], data, source) | {"seeds": self.numbers}
+        self.classifier = classifier
+        config = Training.config_of(self._unfitted(classifier.seed), data, source) | {"seeds": self.numbers}
         name = f"{data.name}-{config['recipe']['name']}-seeds"
         before = unfinished_like(config, out, name)
         self.held: Lock
@@ -108,7 +103,7 @@ class Seeds:
         Raises:
             RunError: a seed diverged before, and would again.
         """
-        for number, classifier in zip(self.numbers, self.classifiers, strict=True):
+        for number in self.numbers:
             folder = self._folder(number)
             status = Run(folder).config().get("status") if (folder / "config.json").is_file() else None
             if status == DIVERGED:
@@ -119,9 +114,9 @@ class Seeds:
             if status == "finished":
                 yield number, judge(Run(folder))
             elif status == STOPPED:
-                yield number, Training.of(Run(folder), classifier.device)
+                yield number, Training.of(Run(folder), self.classifier.device)
             else:
-                yield number, Training(classifier, self.data, self.source, folder)
+                yield number, Training(self._unfitted(number), self.data, self.source, folder)
 
     def finish(self) -> tuple[int, Judged]:
         """Keep the best by validation, the first where nothing was held out; returns its seed and judgement.
@@ -156,6 +151,11 @@ class Seeds:
             with suppress(OSError):
                 (self.run.path / "seeds").rmdir()
             self.run.discard()
+
+    def _unfitted(self, seed: int) -> ImageClassifier:
+        """For one seed; made when its turn comes, since a fitted one holds its images."""
+        one = self.classifier
+        return ImageClassifier(one.recipe, one.model, one.epochs, seed, one.device, split_seed=one.seed)
 
     def _folder(self, number: int) -> Path:
         return self.run.path / "seeds" / str(number)

@@ -33,7 +33,7 @@ class Speed:
         operations_per_image: floating-point operations of a step's products, both ways; counted by PyTorch.
         peak_gflops: thousand million operations a second of the machine's best matrix product, measured afterwards.
         dtype: of that product, and of the training's.
-        peak_memory_bytes: the most this process held so far; on a GPU, what its tensors took there. None: not known.
+        peak_memory_bytes: the most this process held until then; on a GPU, what its tensors took there. None: unknown.
     """
 
     images_per_second: float
@@ -70,6 +70,7 @@ def speed_of(
         batch_size: images of a step.
         device: that trained.
     """
+    held = peak_memory(device)  # before the product below takes some
     half = recipe.bfloat16 and has_bfloat16(device.type)
     seconds = sum(epoch.training_seconds for epoch in epochs)
     steps = sum(epoch.step - epoch.first_step for epoch in epochs)
@@ -78,7 +79,7 @@ def speed_of(
         operations_per_image=_operations(network, spec, recipe),
         peak_gflops=matmul_gflops("bfloat16" if half else "float32", device, 0.3),
         dtype="bfloat16" if half else "float32",
-        peak_memory_bytes=peak_memory(device),
+        peak_memory_bytes=held,
     )
 
 
