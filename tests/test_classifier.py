@@ -173,6 +173,25 @@ def broken(spec: ImageSpec, classes: int) -> nn.Module:
     raise KeyError("weights")
 
 
+class Answers(nn.Sequential):
+    """A linear layer, and then what somebody does with pixels and logits."""
+
+    def __init__(self, then: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(SIDE * SIDE, 3))
+        self.then = then
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.then(x, super().forward(x))
+
+
+def never_off(spec: ImageSpec, classes: int) -> nn.Module:
+    return Answers(lambda x, logits: nn.functional.dropout(logits, 0.5))
+
+
+def counted(spec: ImageSpec, classes: int) -> nn.Module:
+    return Answers(lambda x, logits: logits.reshape(len(x), 3))
+
+
 class Odder(nn.Sequential):
     """Keeps something beside its tensors."""
 
@@ -204,6 +223,8 @@ MISTAKES = [
     (lambda: ImageClassifier(model=nn.Linear(5, 3)).fit(*shapes(9)), ModelError, "does not take pixels"),
     (lambda: ImageClassifier(model=broken).fit(*shapes(9)), ModelError, "'broken' cannot be made: KeyError: 'weights'"),
     (lambda: ImageClassifier(model=Odder()).fit(*shapes(9)), ModelError, "keeps '_extra_state', which is no tensor"),
+    (lambda: ImageClassifier(model=never_off).fit(*shapes(9)), ModelError, "'never_off' answers the same images diff"),
+    (lambda: ImageClassifier(model=counted).fit(*shapes(9)), ModelError, "takes no other number of images than it was"),
     (lambda: ImageClassifier(find_recipe("tutorial", patience=3)).fit(*shapes(9)), UsageError, "'tutorial' holds out"),
     (lambda: ImageClassifier().fit(parts(train=0, test=9)), DataError, "no training images"),
     (lambda: ImageClassifier(epochs=0).fit(*shapes(9)), HangtagError, "at least 1"),
@@ -250,6 +271,15 @@ class Volumes(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         seen: torch.Tensor = self.logits(self.conv(x[:, None]).amax((2, 3, 4)))
         return seen
+
+
+def test_a_last_batch_of_one_image_is_left_out_where_it_could_not_be_normalised() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
+    recipe = find_recipe("tutorial", epochs=2)  # takes the rest of the images, too
+
+    history = ImageClassifier(recipe, model=network).fit(*shapes(65)).history_
+
+    assert [(epoch.step, epoch.steps) for epoch in history] == [(2, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("network", [Patches, Volumes])

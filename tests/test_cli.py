@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -206,26 +205,77 @@ def test_debug_shows_where_an_error_came_from(hangtag: Any) -> None:
         hangtag("--debug", "evaluate", "nope")
 
 
-@contextmanager
-def pressed(after: int) -> Iterator[Callable[[], bool]]:
+class Pressed:
     """Ctrl-C when training has asked for it so many times."""
-    asked = iter([False] * after)
-    yield lambda: next(asked, True)
+
+    def __init__(self, after: int) -> None:
+        self.asked = iter([False] * after)
+
+    def __call__(self) -> bool:
+        return next(self.asked, True)
 
 
 def test_every_look_at_the_test_images_is_kept_when_a_stopped_run_goes_on(
     hangtag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(cli_train, "_stop_on_interrupt", lambda: pressed(after=0))
+        patched.setattr(cli_train, "_stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
         assert train_tiny(hangtag, "--out", "run").code == 130
 
     assert hangtag("train", "--resume", "run").code == 0
     assert len(json.loads((tmp_path / "run" / "config.json").read_text())["test_opened"]) == 2
 
 
+def test_names_are_printed_as_they_are_and_commands_can_be_copied(
+    hangtag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_train, "_stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
+    answer = train_tiny(hangtag, "--out", "my [first] run")
+
+    assert "into my [first] run" in answer.out
+    assert "hangtag train --resume 'my [first] run'" in answer.out
+    assert "hangtag predict 'my [first] run' photo.png" in answer.out
+    assert (
+        "go on with it: hangtag train --resume 'my [first] run'" in train_tiny(hangtag, "--out", "my [first] run").err
+    )
+
+
+def test_a_run_lands_where_the_home_folder_is_meant_and_where_nothing_can_be_is_said(
+    hangtag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    assert train_tiny(hangtag, "--out", "~/run").code == 0
+    assert (tmp_path / "home" / "run" / "model.onnx").is_file()
+    answer = train_tiny(hangtag, "--out", "x" * 300)
+    assert (answer.code, "cannot be written: File name too long" in answer.err) == (1, True)
+
+
+def test_a_stopped_run_goes_on_with_data_that_were_moved_and_with_no_others(
+    hangtag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(cli_train, "_stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
+        train_tiny(hangtag, "--out", "run")
+    (tmp_path / "files").rename(tmp_path / "moved")
+    (tmp_path / "other" / "cat").mkdir(parents=True)
+    (tmp_path / "other" / "dog").mkdir()
+    for number in range(4):
+        grey = np.full((4, 4), 60 * number, np.uint8)
+        (tmp_path / "other" / ("cat", "dog")[number % 2] / f"{number}.png").write_bytes(encode_png(grey))
+
+    assert "no such" in hangtag("train", "--resume", "run").err
+    refused = hangtag("train", "other", "--resume", "run")
+    assert "other is not what this run began with, tiny: fingerprint" in refused.err
+    assert hangtag("train", "--path", "moved", "--resume", "run").code == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["source"]["path"] == str(tmp_path / "moved")
+    assert hangtag("evaluate", "run").code == 0
+
+
 def test_ctrl_c_in_the_last_steps_comes_too_late(hangtag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_train, "_stop_on_interrupt", lambda: pressed(after=1))  # chunks; each epoch has one
+    monkeypatch.setattr(
+        cli_train, "_stop_on_interrupt", lambda: nullcontext(Pressed(after=1))
+    )  # chunks; each epoch has one
     answer = train_tiny(hangtag, "--out", "run")
 
     assert (answer.code, "go on later" in answer.out) == (0, False)

@@ -1,6 +1,7 @@
 """The exported file answers as the trained network does, and an export that would not is refused."""
 
 import dataclasses
+import re
 
 import numpy as np
 import onnx
@@ -186,10 +187,12 @@ class Branching(nn.Module):
         return x.flatten(1)[:, :3] if x.sum() > 0 else x.flatten(1)[:, 3:6]
 
 
-def test_a_network_that_cannot_be_exported_is_refused_in_one_line() -> None:
+def test_a_network_that_cannot_be_exported_is_refused_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError) as caught:
         build(Branching(), metadata())
 
     assert caught.value.message.startswith("PyTorch cannot export this network: ")
+    assert re.search(r"\(test_export\.py, line \d+: .* if x\.sum\(\) > 0 else", caught.value.message)
     assert "\n" not in caught.value.message
     assert caught.value.hint
+    assert capfd.readouterr() == ("", "")

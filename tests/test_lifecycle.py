@@ -11,11 +11,12 @@ from torch import nn
 
 from hangtag import datasets
 from hangtag.classifier import ImageClassifier
-from hangtag.errors import DataError, ModelError
+from hangtag.errors import DataError, ModelError, RunError
 from hangtag.labelled import LabelledImages
 from hangtag.lifecycle import Training, judge, planned_before
 from hangtag.models import build
 from hangtag.predictor import load
+from hangtag.runs import Run
 from hangtag.sources import read
 from toys import CLASSES, in_a_process, quick_recipe, shapes, tiny_files, tiny_set
 
@@ -84,25 +85,47 @@ def test_nothing_to_judge_on_is_said(tmp_path: Path) -> None:
 
 
 class _Unfaithful(nn.Module):
-    """Answers differently while PyTorch exports it."""
+    """Answers differently while PyTorch exports it: always, or once it was trained."""
 
-    def __init__(self) -> None:
+    def __init__(self, always: bool) -> None:
         super().__init__()
         self.dense = nn.Linear(64, 3)
+        self.differs = always
 
     def forward(self, x):  # type: ignore[no-untyped-def]
         import torch
 
+        self.differs = self.differs or self.training
         y = self.dense(x.flatten(1))
-        return -y if torch.compiler.is_exporting() else y
+        return -y if self.differs and torch.compiler.is_exporting() else y
 
 
 def test_a_network_that_does_not_export_faithfully_leaves_no_model_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"does not answer as the trained network.*image"):
-        finished(tmp_path, ImageClassifier(recipe=quick_recipe(), model=_Unfaithful()), divided())
+    def train() -> None:
+        finished(tmp_path, ImageClassifier(recipe=quick_recipe(), model=_Unfaithful(always=False)), divided())
 
-    assert not (tmp_path / "run" / "model.onnx").exists()
-    assert (tmp_path / "run" / "weights.safetensors").exists()
+    with pytest.raises(ModelError, match=r"does not answer as the trained network.*image"):
+        train()
+
+    run = Run(tmp_path / "run")
+    assert (run.model.exists(), run.weights.exists(), run.config()["status"]) == (False, True, "not exported")
+    with pytest.raises(RunError, match="already exists"):  # and nothing is trained again for nothing
+        train()
+
+
+def test_a_network_that_cannot_ship_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not answer as the trained network"):
+        finished(tmp_path, ImageClassifier(recipe=quick_recipe(), model=_Unfaithful(always=True)), divided())
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_that_lacks_something_is_said(tmp_path: Path) -> None:
+    run = Training(ImageClassifier(recipe=quick_recipe()), divided(), {"what": "x", "path": None}, tmp_path / "run").run
+    run.write_config({name: value for name, value in run.config().items() if name != "seed"})
+
+    with pytest.raises(RunError, match=r"config\.json does not hold 'seed'"):
+        Training.of(run)
 
 
 def test_judging_again_gives_the_same_numbers_and_notices_changed_data(

@@ -69,6 +69,8 @@ def test_the_best_by_validation_is_kept_and_the_spread_said(tmp_path: Path) -> N
     common = top.metrics()["seeds"]
     values = [run.metrics()["accuracy"] for run in runs.values()]
     assert common["accuracy"]["values"] == values
+    low, high = common["accuracy"]["interval"]
+    assert 0 <= low <= common["accuracy"]["mean"] <= high <= 1
     assert common["accuracy"]["mean"] == pytest.approx(np.mean(values))
     assert judge(top).evaluation.accuracy == judged.evaluation.accuracy == runs[kept].metrics()["accuracy"]
 

@@ -56,11 +56,13 @@ class Batches:
         recipe: batch size and augmentation.
         seed: decides order and augmentation.
         device: where images live and chunks are made.
+        least: images of the smallest batch that a step is taken on; an epoch leaves a smaller rest out.
     """
 
     def __init__(
-        self, images: Images | Rows, labels: np.ndarray, recipe: Recipe, seed: int, device: torch.device
+        self, images: Images | Rows, labels: np.ndarray, recipe: Recipe, seed: int, device: torch.device, least: int = 1
     ) -> None:
+        self.least = least
         self.device = device
         self.file = images if isinstance(images, Rows) else None
         """Images that stay in their file, and of which each chunk is read when its turn comes."""
@@ -86,7 +88,7 @@ class Batches:
         """Of one epoch, from 1."""
         left_out = self.pruning.left_out(epoch) if self.pruning is not None else 0
         whole, rest = divmod(len(self.labels) - left_out, self.batch_size)
-        return max(1, whole + (1 if rest and self.recipe.last_partial_batch else 0))
+        return max(1, whole + (1 if rest >= self.least and self.recipe.last_partial_batch else 0))
 
     def chunks(self, epoch: int) -> int:
         """Of one epoch, from 1."""

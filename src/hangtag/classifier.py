@@ -21,7 +21,7 @@ from hangtag.artifact import Metadata
 from hangtag.balance import balance_in_words, choose_balance
 from hangtag.calibration import fit_calibrator
 from hangtag.checkpoints import Checkpoint, Keeper
-from hangtag.errors import DataError, RunError, UsageError
+from hangtag.errors import ArtifactError, DataError, ModelError, RunError, UsageError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import build as build_artifact
 from hangtag.export import verify
@@ -30,7 +30,7 @@ from hangtag.files import user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images
 from hangtag.labelled import LabelledImages, from_arrays
 from hangtag.mapped import Rows, mapping_of
-from hangtag.models import FlipAveraged, own_network, parameter_count
+from hangtag.models import NETWORKS, FlipAveraged, own_network, parameter_count
 from hangtag.models import build as build_network
 from hangtag.neighbours import KEPT, Neighbours, chosen
 from hangtag.predictor import Predictor, load
@@ -47,6 +47,8 @@ __all__ = ["MOST_DESCRIBED", "VERIFIED", "ImageClassifier", "part_of", "split_se
 _IN_MEMORY = 256_000_000  # bytes; images of a larger mapped file are read as training needs them
 VERIFIED = 1000
 """Training images on which every exported file is compared with its network, at most."""
+_TRIED = 16
+"""Images on which a network of somebody else's is tried before it is trained."""
 MOST_DESCRIBED = 10_000
 """Training images that say what is familiar, at most: seconds, not a share of the training."""
 
@@ -138,6 +140,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self._learned, self._held_out = chosen, held_out
         self._opened: Predictor | None = None
         self._sample = np.array(data.images[:VERIFIED])
+        if resume is None and self._network_name() not in NETWORKS:
+            self._check_ships()
         try:
             for epoch in train(
                 self.network_, *chosen, recipe, self.seed, held_out, device, stop, keeper, resume,
@@ -224,8 +228,24 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                 self._taught = fit_trust(seen.logits, labels, calibrator, self.class_names_, True), familiar
         return self._taught
 
+    def _check_ships(self) -> None:
+        """Raises ModelError where a network, not yet trained, does not answer from a file as it does.
+
+        Some seconds, which spare a whole training of what could not ship.
+        """
+        try:
+            verify(build_artifact(self.shipped_, self._metadata(None)), self.shipped_, self._sample[:_TRIED])
+        except ArtifactError as error:
+            raise ModelError(
+                f"the exported network takes no other number of images than it was exported with: {error.message}",
+                "make no Python number of how many images there are: x.shape[0] instead of len(x), x.flatten(1), ...",
+            ) from error
+
     def metadata(self) -> Metadata:
         """What the model file says about itself."""
+        return self._metadata(self.trust_)
+
+    def _metadata(self, trust: Trust | None) -> Metadata:
         return Metadata(
             class_names=self.class_names_,
             image=self.spec_,
@@ -236,7 +256,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             data=self._data_summary,
             versions=versions(),
             created=now(),
-            trust=self.trust_,
+            trust=trust,
         )
 
     @property

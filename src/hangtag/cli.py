@@ -29,7 +29,7 @@ from hangtag.cli_options import (
 )
 from hangtag.cli_train import train
 from hangtag.errors import HangtagError, MissingExtra, UsageError
-from hangtag.files import make_folder
+from hangtag.files import make_folder, user_path
 
 if TYPE_CHECKING:
     from hangtag.classifier import ImageClassifier
@@ -71,7 +71,12 @@ def data_command(
     reading: Reading,
     what: Data = "fashion-mnist",
     path: DataPath = None,
-    export: Annotated[Path | None, typer.Option(help="Also write the images as PNG files, a folder per class.")] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the images as PNG files, a folder per class.", parser=user_path, metavar="<path>"
+        ),
+    ] = None,
     part: Annotated[str, typer.Option(help="The part to export, where there are parts.")] = "test",
     first: Annotated[int | None, typer.Option(help="Export only the first so many.", min=1)] = None,
     as_json: AsJson = False,
@@ -170,7 +175,9 @@ def audit(
     reading: Reading,
     what: Data = "fashion-mnist",
     path: DataPath = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the findings and the page.")] = Path("audit"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the findings and the page.", parser=user_path, metavar="<path>")
+    ] = Path("audit"),
     labels: Annotated[
         bool, typer.Option("--labels/--no-labels", help="Also look for wrong labels, which takes most of the time.")
     ] = True,
@@ -264,7 +271,13 @@ def predict(
     ] = None,
     sure_only: Annotated[bool, typer.Option("--sure-only", help="Answer only where the model is sure.")] = False,
     why: Annotated[
-        Path | None, typer.Option("--why", help="Also write a picture of what the answer rests on; a folder for many.")
+        Path | None,
+        typer.Option(
+            "--why",
+            help="Also write a picture of what the answer rests on; a folder for many.",
+            parser=user_path,
+            metavar="<path>",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -322,9 +335,12 @@ def compare(
     second: Annotated[str, typer.Argument(help="Another one.")],
     what: Annotated[str | None, typer.Argument(help="Data to judge both on; their own when not given.")] = None,
     path: DataPath = None,
-    out: Annotated[Path, typer.Option("--out", help="The page with the pictures on which they differ.")] = Path(
-        "comparison.html"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="The page with the pictures on which they differ.", parser=user_path, metavar="<path>"
+        ),
+    ] = Path("comparison.html"),
     as_json: AsJson = False,
 ) -> None:
     """Judge two models on the same pictures: is the difference real (paired test), and on which pictures is it?"""
@@ -483,7 +499,9 @@ def bench(
 @app.command(short_help="Walk through the lesson on the real images.", epilog="Example: hangtag tutorial --out lesson")
 def tutorial(
     path: DataPath = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the six pictures.")] = Path("tutorial-pictures"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the six pictures.", parser=user_path, metavar="<path>")
+    ] = Path("tutorial-pictures"),
     seed: Seed = 0,
 ) -> None:
     """Walk through the lesson "Basic image classification" on the real images, in about a minute."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hangtag.errors import UsageError
+from hangtag.files import user_path
 
 if TYPE_CHECKING:
     from hangtag.images import ImageSpec
@@ -50,7 +51,7 @@ Data = Annotated[str, typer.Argument(help=DATA_HELP)]
 DataPath = Annotated[Path | None, typer.Option("--path", help="Take the set's files from this folder.")]
 RunName = Annotated[str, typer.Argument(help="A run folder, its name under runs/, or 'last'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Where to write.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Where to write.", parser=user_path, metavar="<path>")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same result.", min=0)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 

@@ -4,7 +4,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from hangtag.cli_options import (
     say_understood,
 )
 from hangtag.errors import HangtagError, UsageError
+from hangtag.files import user_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +90,13 @@ def train(
     ] = None,
     device: Device = "auto",
     out: Annotated[
-        Path | None, typer.Option("--out", help="The run folder to make; an earlier run is never overwritten.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The run folder to make; an earlier run is never overwritten.",
+            parser=user_path,
+            metavar="<path>",
+        ),
     ] = None,
     resume: Annotated[
         str | None,
@@ -195,6 +202,7 @@ def _through(console: "Console", training: "Training", log: "Log") -> tuple["Jud
                 "stopped; keeping what was learned so far. "
                 f"To go on later: hangtag train --resume {shlex.quote(str(training.run.path))}"
             )
+        stop.finishing = True
         console.print("exporting, verifying and judging the model file ...")
         return training.finish(), stopped
 
@@ -264,13 +272,11 @@ class _Asked:
         return said | ({"options": options} if options else {})
 
     def read_otherwise(self, begun: Mapping[str, Any]) -> list[str]:
-        """What was said about the data, and is not what a run was begun with."""
-        wanted = {"data": self.source["what"] if self.what is not None else None, "path": self.source["path"]}
-        wanted |= self.source.get("options", {})
-        there = {"data": begun.get("what"), "path": begun.get("path"), **begun.get("options", {})}
+        """What was said about how to read the data, but not where they are, and is not what a run was begun with."""
+        there = begun.get("options", {})
         return [
-            f"{name} {there.get(name)} there, {self.what if name == 'data' else value} here"
-            for name, value in wanted.items()
+            f"{name} {there.get(name)} there, {value} here"
+            for name, value in self.source.get("options", {}).items()
             if value is not None and value != there.get(name)
         ]
 
@@ -282,8 +288,6 @@ class _Asked:
 
 def _absolute(path: str) -> str:
     """So that a run can be judged from any folder."""
-    from hangtag.files import user_path
-
     return str(user_path(path).absolute())
 
 
@@ -309,7 +313,10 @@ def _to_train(asked: _Asked) -> tuple["ImageClassifier", "LabelledImages"]:
 
 
 def _resumed(asked: _Asked, name: str) -> "Training":
-    """The named training, as it was begun; whatever else was asked for must be what it was begun with."""
+    """The named training, as it was begun; whatever else was asked for must be what it was begun with.
+
+    Its data may lie elsewhere now, and are proved to be the same.
+    """
     from hangtag.runs import find_run, newest_unfinished
 
     if asked.out is not None:
@@ -328,7 +335,8 @@ def _resumed(asked: _Asked, name: str) -> "Training":
     ]
     if asked.seed is not None and asked.seed != begun.get("seed"):
         differ.append(f"seed {begun.get('seed')} there, {asked.seed} here")
-    differ += asked.read_otherwise(begun.get("source", {}))
+    source = begun.get("source", {})
+    differ += asked.read_otherwise(source)
     if differ:
         raise UsageError(
             f"{run.path}: was begun otherwise ({'; '.join(differ)})",
@@ -336,22 +344,40 @@ def _resumed(asked: _Asked, name: str) -> "Training":
         )
     from hangtag.lifecycle import Training
 
-    return Training.of(run, asked.device)
+    if asked.what is None and asked.path is None:
+        return Training.of(run, asked.device)
+    said = {name: asked.source[name] for name in ("path", *(["what"] if asked.what is not None else []))}
+    return Training.of(run, asked.device, source | said)
+
+
+@dataclass
+class _Interrupt:
+    """Whether Ctrl-C was pressed: to be asked while training.
+
+    Attributes:
+        finishing: all steps are taken, and there is nothing left to stop.
+    """
+
+    pressed: bool = False
+    finishing: bool = False
+
+    def __call__(self) -> bool:
+        return self.pressed
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+def _stop_on_interrupt() -> Iterator[_Interrupt]:
     """The first Ctrl-C asks for a clean end, a second one is an ordinary KeyboardInterrupt."""
-    asked = False
+    interrupt = _Interrupt()
 
     def ask(signum: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
+        interrupt.pressed = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("\nstopping after this moment's steps; press Ctrl-C again to abandon the run", file=sys.stderr)
+        does = "almost done" if interrupt.finishing else "stopping after this moment's steps"
+        print(f"\n{does}; press Ctrl-C again to abandon the run", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, ask)
     try:
-        yield lambda: asked
+        yield interrupt
     finally:
         signal.signal(signal.SIGINT, before)

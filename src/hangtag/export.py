@@ -5,10 +5,14 @@ after it (calibration, softmax, unfamiliarity) is written here in ONNX's own tex
 """
 
 import contextlib
+import io
 import json
 import logging
+import textwrap
+import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -32,6 +36,7 @@ __all__ = ["TOLERANCE", "build", "verify"]
 TOLERANCE = 1e-4
 """Largest difference between a probability from PyTorch and one from the file; float32 rounding is 100 times less."""
 
+_LONGEST = 300  # characters of the exporter's error
 _IR_VERSION = 9  # ONNX 1.14: the oldest that holds what the exporter writes
 
 
@@ -129,10 +134,9 @@ def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProt
         with torch.inference_mode():
             shapes = [each.shape[1:] for each in described(example)]
     except Exception as error:  # the exporter raises its own and Python's, whatever the network's code provokes
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"PyTorch cannot export this network: {first_line}",
-            "see torch.export's rules; the weights are kept in weights.safetensors",
+            f"PyTorch cannot export this network: {_reason(error)}",
+            "write it without Python's decisions about values; pytorch.org/docs/stable/export.html has the rules",
         ) from error
     finally:
         network.train(was_training)
@@ -141,18 +145,30 @@ def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProt
     return program.model_proto, told
 
 
+def _reason(error: BaseException) -> str:
+    """What went wrong first, in a line, and in which line of the network's code."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    said = textwrap.shorten(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__, _LONGEST)
+    not_theirs = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(not_theirs)]
+    where = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno}: {theirs[-1].line})" if theirs else ""
+    return said + where
+
+
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporter reports optional packages and its own deprecations; neither concerns a user of hangtag."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """The exporter prints pages about optional packages, its own deprecations and what it found; none is for users."""
+    before, nowhere = logging.root.manager.disable, io.StringIO()
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def _before(spec: ImageSpec, opset: int) -> str:

@@ -3,6 +3,7 @@
 It joins the estimator and the run folder. It prints and draws nothing: `cli.py` and `report.py` do.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,10 +20,11 @@ from hangtag.artifact import OUTPUT
 from hangtag.checkpoints import Checkpoint, Keeper, newest
 from hangtag.classifier import ImageClassifier, split_seed_of
 from hangtag.datasets import NAMED
-from hangtag.errors import DataError, DivergedError, HangtagError, RunError, SaveError
+from hangtag.errors import DataError, DivergedError, HangtagError, ModelError, RunError, SaveError
 from hangtag.evaluate import Evaluation, evaluate
 from hangtag.export import verify
 from hangtag.files import remove_partial
+from hangtag.foreign import is_out_of_memory
 from hangtag.labelled import LabelledImages
 from hangtag.models import NETWORKS, layers, parameter_count
 from hangtag.neighbours import write_neighbours
@@ -37,6 +39,7 @@ from hangtag.train import Epoch, choose_device
 
 __all__ = [
     "DIVERGED",
+    "UNSHIPPED",
     "Judged",
     "Training",
     "judge",
@@ -46,6 +49,9 @@ __all__ = [
     "read_again",
     "unfinished_like",
 ]
+
+UNSHIPPED = "not exported"
+"""The status of a run whose network would not answer from a file as it does; it has no model."""
 
 DIVERGED = "diverged"
 """The status of a run whose loss was no longer a number; its weights are the last good ones."""
@@ -146,8 +152,11 @@ class Training:
         }
 
     @classmethod
-    def of(cls, run: Run, device: str = "auto") -> "Training":
+    def of(cls, run: Run, device: str = "auto", source: dict[str, Any] | None = None) -> "Training":
         """Go on with a run that was killed, or stopped with Ctrl-C, as it was begun.
+
+        Args:
+            source: of its data, where they were moved; None is where they were.
 
         Raises:
             RunError: it is finished, or another process trains it.
@@ -160,7 +169,9 @@ class Training:
         if config.get("status") not in (TRAINING, STOPPED):
             raise RunError(f"{run.path}: this run is {config.get('status')}", "there is nothing left to train")
         try:
-            recipe = Recipe(**config["recipe"])
+            recipe, seed = Recipe(**config["recipe"]), config["seed"]
+        except KeyError as error:
+            raise RunError(f"{run.path}: its config.json does not hold {error}", "train again") from error
         except TypeError as error:
             raise RunError(f"{run.path}: its recipe is of another version: {error}", "train again") from error
         if recipe.network not in NETWORKS and ":" not in recipe.network:
@@ -168,11 +179,13 @@ class Training:
         choose_device(device)
         training = cls.__new__(cls)
         training.classifier = ImageClassifier(
-            recipe=recipe, seed=config["seed"], device=device, split_seed=config.get("split_seed")
+            recipe=recipe, seed=seed, device=device, split_seed=config.get("split_seed")
         )
-        training.data = read_again(run)
+        training.data = read_again(run, source)
         training.seconds = {}
         training._go_on(run, locked(run))
+        if source is not None:
+            training.say(source=source)
         return training
 
     def _go_on(self, run: Run, held: Lock) -> None:
@@ -241,6 +254,14 @@ class Training:
             ModelError: the file would not answer as the network does; the weights are kept.
             SaveError: the disk is full.
         """
+        try:
+            return self._finished()
+        except ModelError as error:
+            if not is_out_of_memory(error):  # the same network would fail again
+                self.say(status=UNSHIPPED)
+            raise
+
+    def _finished(self) -> Judged:
         classifier, began = self.classifier, time.perf_counter()
         self.run.write_weights(_weights(classifier.network_))
         content = classifier.to_bytes()
@@ -335,7 +356,7 @@ def unfinished_like(config: dict[str, Any], out: Path | None, name: str) -> tupl
         if differ and out is not None:
             raise RunError(
                 f"{run.path}: holds an unfinished run of another training ({'; '.join(differ)})",
-                f"go on with it: hangtag train --resume {run.path}; or choose another --out",
+                f"go on with it: hangtag train --resume {shlex.quote(str(run.path))}; or choose another --out",
             )
         if not differ and not (out is None and run.is_locked()):
             return run, locked(run)
@@ -417,16 +438,24 @@ def _note_opened(run: Run) -> None:
         run.write_config({**config, "test_opened": [*config.get("test_opened", []), now()]})
 
 
-def read_again(run: Run) -> LabelledImages:
-    """The data a run was made from, proved to be the same by its fingerprint."""
+def read_again(run: Run, source: dict[str, Any] | None = None) -> LabelledImages:
+    """The data a run was made from, proved to be the same by its fingerprint.
+
+    Args:
+        source: where they are now; None is where they were.
+
+    Raises:
+        DataError: they are others.
+    """
     config = run.config()
-    source = config.get("source", {})
+    source = config.get("source", {}) if source is None else source
     data = _read(source.get("what") or config["data"]["name"], source.get("path"), source.get("options", {}))
-    if data.fingerprint != config["data"]["fingerprint"]:
+    name, fingerprint = config["data"]["name"], config["data"]["fingerprint"]
+    if data.fingerprint != fingerprint:
+        other = "changed since this run" if data.name == name else f"is not what this run began with, {name}"
         raise DataError(
-            f"{data.name} changed since this run: fingerprint {data.fingerprint[:12]}, then "
-            f"{config['data']['fingerprint'][:12]}",
-            "name the data to judge on, or train again",
+            f"{data.name} {other}: fingerprint {data.fingerprint[:12]}, then {fingerprint[:12]}",
+            "name the data it began with, or train again",
         )
     return data
 

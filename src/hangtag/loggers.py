@@ -5,6 +5,7 @@ training goes on, and that is said once.
 """
 
 import importlib.util
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ class TensorBoard:
 
         folder = run.path / "tensorboard"
         self.writer = SummaryWriter(str(folder))
-        self.where = f"tensorboard --logdir {folder}"
+        self.where = f"tensorboard --logdir {shlex.quote(str(folder))}"
         text = "\n".join(f"    {name}: {value}" for name, value in recipe.items())
         self.writer.add_text("recipe", text)
 

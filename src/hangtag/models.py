@@ -256,6 +256,7 @@ def own_network(
         if not isinstance(network, nn.Module):
             raise ModelError(f"'{name}' made a {type(network).__name__}", _MADE_BY)
         check_answer(network, spec, classes)
+        _check_steady(network, spec, name)
     strange = [key for key, value in network.state_dict().items() if not isinstance(value, Tensor)]
     if strange:
         raise ModelError(
@@ -277,6 +278,18 @@ def check_answer(network: nn.Module, spec: ImageSpec, classes: int) -> None:
         raise ModelError(
             f"the network answers {answered} logits but the data has {classes} classes",
             f"its last layer must have {classes} outputs",
+        )
+
+
+@torch.no_grad()
+def _check_steady(network: nn.Module, spec: ImageSpec, name: str) -> None:
+    """Raises ModelError where the network, not training, answers the same images differently when it is asked again."""
+    images = np.random.default_rng(0).integers(0, 256, (2, *spec.shape), dtype=np.uint8)
+    first, second = (_logits_of(network, images, 2) for _ in range(2))
+    if not torch.allclose(first, second, atol=1e-4, equal_nan=True):
+        raise ModelError(
+            f"the network '{name}' answers the same images differently each time, although it is not training",
+            "is there dropout that is never off? use nn.Dropout, or dropout(x, training=self.training)",
         )
 
 

@@ -20,6 +20,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -206,18 +208,22 @@ def new_run(wanted: Path | None, default_name: str) -> Run:
         names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 1_000_000))
         return Run(next(RUNS / name for name in names if _made(RUNS / name)))
     if not _made(wanted) and not _is_empty(wanted):
-        raise RunError(f"{wanted}: already exists", "choose another name; earlier runs are never overwritten")
+        hint = "choose another name; earlier runs are never overwritten"
+        with suppress(RunError):
+            if Run(wanted).config().get("status") == STOPPED:
+                hint = f"go on with it: hangtag train --resume {shlex.quote(str(wanted))}; or {hint}"
+        raise RunError(f"{wanted}: already exists", hint)
     return Run(wanted)
 
 
 def _made(folder: Path) -> bool:
     """Whether this call made the folder; another process may take the name at any moment."""
-    if folder.exists():
+    if os.path.lexists(folder):
         return False
     try:
         new_folder(folder)
     except SaveError:
-        if folder.exists():
+        if os.path.lexists(folder):
             return False
         raise
     return True

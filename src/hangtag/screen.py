@@ -52,7 +52,7 @@ def print_json(value: Any) -> None:
 
 
 def console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)  # names hold brackets
 
 
 class _Amount(ProgressColumn):
@@ -69,7 +69,7 @@ class _Amount(ProgressColumn):
 def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr that appears only once there is something to wait for."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         _Amount(),
         TimeRemainingColumn(),
@@ -83,7 +83,12 @@ def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def share_progress() -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr for work that tells what it does and which share of all, from 0 to 1, is done."""
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("ETA"), TimeRemainingColumn(compact=True))
+    columns = (
+        TextColumn("{task.description:<24}", markup=False),
+        BarColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(compact=True),
+    )
     stderr = Console(stderr=True)
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task("", total=1.0)
@@ -95,9 +100,9 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
     finished: list[Epoch] = []
     said = False
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[numbers]}"),
+        TextColumn("{task.fields[numbers]}", markup=False),
         TextColumn("ETA"),
         TimeRemainingColumn(compact=True),
     )
@@ -224,7 +229,7 @@ def print_summary(console: Console, training: "Training", judged: "Judged", repo
     print(f"training took {training.seconds['train']:.1f} s: {training.speed}")
     print(f"  ship this    {run.model}")
     print(f"  read this    {report}")
-    print(f"  try this     hangtag predict {run.path} photo.png")
+    print(f"  try this     hangtag predict {shlex.quote(str(run.path))} photo.png")
 
 
 def _print_trust(kept: "Promises") -> None:
@@ -248,7 +253,7 @@ def print_seeds(seeds: "Seeds", kept: int, judged: "Judged", report: Path) -> No
     _print_trust(judged.promises)
     print(f"  ship this    {seeds.run.model}")
     print(f"  read this    {report}")
-    print(f"  try this     hangtag predict {seeds.run.path} photo.png")
+    print(f"  try this     hangtag predict {shlex.quote(str(seeds.run.path))} photo.png")
 
 
 def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> None:

@@ -20,7 +20,7 @@ from hangtag.classifier import ImageClassifier
 from hangtag.errors import RunError, UsageError
 from hangtag.files import write_bytes
 from hangtag.labelled import LabelledImages
-from hangtag.lifecycle import DIVERGED, Judged, Training, judge, locked, unfinished_like
+from hangtag.lifecycle import DIVERGED, UNSHIPPED, Judged, Training, judge, locked, unfinished_like
 from hangtag.neighbours import FILE
 from hangtag.runs import STOPPED, Lock, Run, new_run, now
 
@@ -111,6 +111,8 @@ class Seeds:
                     f"{folder}: with seed {number} the loss was no longer a number, and would not be again",
                     "choose a smaller learning rate, --set lr_peak=NUMBER, and another --out",
                 )
+            if status == UNSHIPPED:
+                raise RunError(f"{folder}: its network could not be exported", "change it, and choose another --out")
             if status == "finished":
                 yield number, judge(Run(folder))
             elif status == STOPPED:
@@ -171,6 +173,8 @@ class Seeds:
         for key in ("accuracy", "loss"):
             values = [float(table[key]) for table in metrics]
             found[key] = {"values": values, **vars(spread(values))}
+        low, high = found["accuracy"]["interval"]
+        found["accuracy"]["interval"] = (max(0.0, low), min(1.0, high))  # Student's t knows no bounds
         return found
 
 

@@ -114,7 +114,7 @@ def train(
     device = torch.device(device)
     with _enough_memory(min(recipe.batch_size, len(labels))), _own_code():
         _make_ready(network, recipe, device)
-        batches = Batches(images, labels, recipe, seed, device)
+        batches = Batches(images, labels, recipe, seed, device, _least_batch(network))
         by_class = class_weights(np.bincount(labels)).to(device) if recipe.balance == "weights" else None
         steps = steps_for(network, recipe, batches.batch_size, device, bool(by_class is not None or batches.pruning))
         phases = phases_of(recipe, network, *images.shape[1:3])
@@ -178,6 +178,11 @@ def _make_ready(network: nn.Module, recipe: Recipe, device: torch.device) -> Non
     network.train()
     with settings(recipe, None):
         torch.ones(1 << 20).sum()  # worker threads take these settings over when they start, at the first large sum
+
+
+def _least_batch(network: nn.Module) -> int:
+    """Images of the smallest batch that a step is taken on: one alone may have no deviation to normalise by."""
+    return 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()) else 1
 
 
 def _steps_of(recipe: Recipe, batches: Batches) -> list[int]:
