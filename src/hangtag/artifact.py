@@ -51,7 +51,7 @@ EXPLAIN = "explain"
 """A graph's second input, which is false unless it is given: whether to compute evidence."""
 
 _RETRAIN = "train again, or take the file from its source again"
-_PIXELS_PER_CALL = 200_000  # bounds the memory of a call on many images; more at a time are not faster
+_PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
 
 
 @dataclass(frozen=True)
