@@ -23,9 +23,20 @@ def renewed(readme: str, results: Results) -> str:
 
 
 def table(results: Results) -> str:
-    """Rows for what was measured; results by a benchmark's name, each as it is in its file."""
-    numbers = {name: result["numbers"] for name, result in results.items()}
-    rows = [row for name, make in MAKERS.items() if name in numbers for row in make(numbers[name])]
+    """Rows for what was measured; results by a benchmark's name, each as it is in its file.
+
+    Those of another processor than most say so.
+    """
+    processors = {name: result["machine"]["processor"] for name, result in results.items() if name in MAKERS}
+    usual = max(processors.values(), key=list(processors.values()).count, default="")
+    rows: list[Row] = []
+    for name, make in MAKERS.items():
+        made = make(results[name]["numbers"]) if name in results else []
+        if made and name != "gpu_recipes" and processors[name] != usual:
+            made = [
+                (f"{what}, on {plain(processors[name])}", ours, theirs, times) for what, ours, theirs, times in made
+            ]
+        rows += made
     head = ("measured", "hangtag", "beside it", "of hangtag's time")
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * 4, *rows))
 
@@ -122,6 +133,14 @@ MAKERS = {
     "trust": trust,
     "start_up": start_up,
 }
+
+
+def plain(processor: str) -> str:
+    """
+    >>> plain("Intel(R) Xeon(R) Processor")
+    'Intel Xeon'
+    """
+    return re.sub(r"\((?:R|TM)\)|\bProcessor\b", "", processor, flags=re.IGNORECASE).strip()
 
 
 def spread(found: dict[str, Any], form: str, unit: str = "") -> str:
