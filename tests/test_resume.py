@@ -154,7 +154,7 @@ def test_a_stopped_run_goes_on_when_asked_to(monkeypatch: pytest.MonkeyPatch) ->
     list(stopped.epochs(lambda: next(asked, True)))
     stopped.finish()
     assert stopped.run.config()["status"] == "stopped early"
-    monkeypatch.setattr("hangtag.lifecycle.read_again", lambda run: data())  # toys have no name to read them by
+    monkeypatch.setattr("hangtag.lifecycle.read_again", lambda run, source: data())  # toys have no name to read them by
 
     again = Training.of(stopped.run, "cpu")
     finish(again)
