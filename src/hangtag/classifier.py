@@ -6,7 +6,7 @@ here is what ships. It draws and writes nothing by itself, except in `save`.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         chosen, held_out = (part_of(data, positions) for positions in (self.split_.train, self.split_.validation))
         self._content: bytes | None = None  # the model file, made when first asked for
         self._taught: tuple[Trust, Familiar | None] | None = None  # by the held-out images, likewise
-        self._learned, self._held_out = chosen, held_out
+        self._learned, self._held_out = _Learned.of(data, self.split_.train, self.seed), held_out
         self._opened: Predictor | None = None
         self._sample = np.array(data.images[:VERIFIED])
         if resume is None and self._network_name() not in NETWORKS:
@@ -201,11 +201,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return self._promises()[0]
 
     def neighbours(self, count: int = KEPT) -> Neighbours:
-        """Some of the training images, small, with what the network sees in them."""
-        images, labels = self._learned
-        some = chosen(labels, self.seed, count)
-        pictures = np.array(images[some])
-        return Neighbours.of(pictures, labels[some], seen_by(self.shipped_, pictures).embedding)
+        """Some of the training images, `KEPT` at most, small, with what the network sees in them."""
+        pictures, labels = self._learned.at(chosen(self._learned.labels, self.seed, min(count, KEPT)))
+        return Neighbours.of(pictures, labels, seen_by(self.shipped_, pictures).embedding)
 
     @property
     def familiar_(self) -> Familiar | None:
@@ -219,11 +217,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                 why = "no pictures were held out: its probabilities are not calibrated, and it promises nothing else"
                 self._taught = Trust.none(len(self.class_names_), why), None
             else:
-                some = np.random.default_rng(self.seed).permutation(len(self._learned[1]))[:MOST_DESCRIBED]
-                some.sort()
-                learned = seen_by(self.shipped_, self._learned[0][some])
+                pictures, theirs = self._learned.at(_described(len(self._learned.labels), self.seed))
+                learned = seen_by(self.shipped_, pictures)
                 seen = seen_by(self.shipped_, images)
-                familiar = fit_familiar(learned.descriptor, self._learned[1][some], seen.descriptor, seen.logits)
+                familiar = fit_familiar(learned.descriptor, theirs, seen.descriptor, seen.logits)
                 calibrator = fit_calibrator(seen.logits, labels)
                 self._taught = fit_trust(seen.logits, labels, calibrator, self.class_names_, True), familiar
         return self._taught
@@ -352,6 +349,37 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                 f"label {given[unknown][0]!s} is not one the model knows", f"it knows {', '.join(self.class_names_)}"
             )
         return clipped.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Those of M training images that are looked at after the training; the others need not stay in memory.
+
+    Attributes:
+        labels: (M,) of all.
+        positions: (L,) ascending, of those that are kept.
+        images: (L, ...) uint8.
+    """
+
+    labels: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    images: Images | Rows
+
+    @classmethod
+    def of(cls, data: LabelledImages, train: NDArray[np.int64], seed: int) -> "_Learned":
+        """Of the images at `train`."""
+        labels = data.labels[train]
+        positions = np.union1d(_described(len(labels), seed), chosen(labels, seed, KEPT))
+        return cls(labels, positions, part_of(data, train[positions])[0])
+
+    def at(self, some: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
+        """Images and labels of some that are kept, by their positions among all."""
+        return np.asarray(self.images[np.searchsorted(self.positions, some)]), self.labels[some]
+
+
+def _described(images: int, seed: int) -> NDArray[np.int64]:
+    """Positions of the training images that say what is familiar."""
+    return np.sort(np.random.default_rng(seed).permutation(images)[:MOST_DESCRIBED])
 
 
 def split_seed_of(classifier: ImageClassifier) -> int:
