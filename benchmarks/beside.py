@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def run(peer: Peer, folder: Path, epochs: int, *arguments: str, enough: float = 
         found = PeerRun(next(told, {}).get("versions", {}))
         for one in told:
             since_start = time.perf_counter() - began - one["judging_seconds"]
-            found.epochs.append(PeerEpoch(one["seconds"], since_start, one["accuracy"], one["test_accuracy"]))
+            add(found.epochs, PeerEpoch(one["seconds"], since_start, one["accuracy"], one["test_accuracy"]))
             if (one["test_accuracy"] or 0.0) >= enough:
                 process.kill()
                 return found
@@ -155,6 +155,15 @@ def run(peer: Peer, folder: Path, epochs: int, *arguments: str, enough: float = 
             complaints.seek(0)
             raise RuntimeError(f"{peer.name}: {complaints.read().strip()[-500:]}")
     return found
+
+
+def add(epochs: list[PeerEpoch], newest: PeerEpoch) -> None:
+    """One more epoch; those before it whose line was read late, which shows by now, were told by then at the latest."""
+    for at in reversed(range(len(epochs))):
+        if epochs[at].since_start <= newest.since_start:
+            break
+        epochs[at] = replace(epochs[at], since_start=newest.since_start)
+    epochs.append(newest)
 
 
 def lines(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
