@@ -27,7 +27,7 @@ from hangtag.calibration import Calibrator, log_softmax
 from hangtag.errors import ModelError
 from hangtag.features import Described, seen_by
 from hangtag.images import Images, ImageSpec
-from hangtag.models import FlipAveraged
+from hangtag.models import FlipAveraged, device_of
 from hangtag.sizing import SIZED, sizing_nodes
 from hangtag.unfamiliar import Familiar
 
@@ -116,7 +116,7 @@ def _tied(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The graph, and what it tells: the shape of each output but for N, in ONNX's own text."""
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     example = torch.zeros(2, spec.channels, spec.height, spec.width, device=device)
     was_training = network.training
     described = Described(network).eval()

@@ -19,7 +19,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from hangtag.images import Images
 from hangtag.mapped import Rows
-from hangtag.models import FlipAveraged, images_at_once, is_ours, to_pixels
+from hangtag.models import FlipAveraged, device_of, images_at_once, is_ours, to_pixels
 
 __all__ = ["Described", "Seen", "seen_by"]
 
@@ -100,7 +100,7 @@ def seen_by(network: nn.Module, images: Images | Rows) -> Seen:
     described = Described(network)
     was_training = network.training
     described.eval()
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     rows: list[list[Tensor]] = []
     batch = images_at_once(images)
     try:

@@ -33,6 +33,7 @@ __all__ = [
     "build",
     "channels_last",
     "check_answer",
+    "device_of",
     "images_at_once",
     "is_ours",
     "layers",
@@ -120,6 +121,11 @@ def _convolutions(
 
 def _residual(channels: int, count: int) -> list["_Block"]:
     return [_Block(channels, channels, residual=True) for _ in range(count)]
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where its weights are; the CPU, if it has none."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def channels_last(network: nn.Module) -> None:
@@ -363,7 +369,7 @@ def logits_of(network: nn.Module, images: Images | Rows, batch: int | None = Non
 def _logits_of(network: nn.Module, images: Images | Rows, batch: int) -> Tensor:
     was_training = network.training
     network.eval()
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     rows = []
     try:
         for start in range(0, max(1, len(images)), batch):

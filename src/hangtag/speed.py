@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hangtag.batches import phases_of
 from hangtag.images import ImageSpec
-from hangtag.models import to_pixels
+from hangtag.models import device_of, to_pixels
 from hangtag.peak import matmul_gflops
 from hangtag.recipes import Recipe
 from hangtag.steps import has_bfloat16
@@ -96,7 +96,7 @@ def _operations(network: nn.Module, spec: ImageSpec, recipe: Recipe) -> float:
 def training_operations(network: nn.Module, spec: ImageSpec) -> float:
     """Floating-point operations of products and convolutions in one step, forwards and backwards, per image."""
     was_training, images = network.training, 2
-    device = next((each.device for each in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     state = {name: value.clone() for name, value in network.state_dict().items()}  # running statistics change
     network.train()
     try:
