@@ -295,3 +295,32 @@ def test_a_picture_of_another_size_than_expected_is_sized_all_the_same(tmp_path:
         rows.append(np.load(out / "images.npy"))
 
     np.testing.assert_array_equal(*rows)
+
+
+def test_nothing_that_lies_beside_the_pictures_is_ever_imported(tmp_path: Path) -> None:
+    """Python puts the current folder first on its path when it starts a module; a decoding process must not."""
+    for label in "ab":
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        pictures(tmp_path / "photos" / label, 20)
+    trap = f"import os\nos.mkdir({str(tmp_path / 'ran-')!r} + str(os.getpid()))\nraise SystemExit\n"
+    for name in ("hashlib", "json", "typing", "numpy", "struct", "PIL", "onnx", "hangtag", "pillow_heif"):
+        for folder in (tmp_path, tmp_path / "photos"):
+            (folder / f"{name}.py").write_text(trap, encoding="utf-8")
+    program = "from hangtag.cli import main; main()"
+
+    for folder, what in ((tmp_path, "photos"), (tmp_path / "photos", ".")):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program, "data", what], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert "40 images" in done.stdout, done.stderr
+        assert not list(tmp_path.glob("ran-*"))
+
+
+def test_relative_and_empty_entries_of_pythonpath_do_not_reach_a_decoding_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("", ".", "lib", "/opt/lib")))
+    assert decoding._environment()["PYTHONPATH"] == "/opt/lib"
+
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert "PYTHONPATH" not in decoding._environment()

@@ -1,5 +1,6 @@
 """The networks: the lesson's exactly, ours in every size, all with weights that depend on the seed alone."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,20 @@ number = lambda spec, classes: 7
 def broken(spec, classes):
     raise KeyError("weights")
 """
+
+
+def test_of_the_current_folder_only_the_named_module_comes_before_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "colorsys.py").write_text("raise SystemExit")  # of the standard library, and not loaded yet
+    (tmp_path / "helper.py").write_text("SIZE = 64")
+    (tmp_path / "beside_helper.py").write_text("import colorsys\nfrom helper import SIZE\n" + OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    before = list(sys.path)
+
+    assert isinstance(build("beside_helper:tiny", ImageSpec(8, 8), 3, seed=1), torch.nn.Module)
+    assert sys.path == before
 
 
 def test_a_network_of_ones_own_is_named_as_module_and_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -321,10 +321,9 @@ class _Worker:
         self.status_file.write(STATUS.pack(-1, 0.0))
         self.status_file.flush()
         self.status = mmap.mmap(self.status_file.fileno(), STATUS.size)
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hangtag.decoder"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0,
+            [sys.executable, "-P", "-m", "hangtag.decoder"],  # -P: never import from the current folder
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(), bufsize=0,
             start_new_session=True,  # Ctrl-C is ours to handle
         )  # fmt: skip
         self.waiting = b""
@@ -416,6 +415,13 @@ def _may_size() -> bool:
     except ModuleNotFoundError:
         return False  # pictures that have the size already need none; others are set aside, saying so
     return True
+
+
+def _environment() -> dict[str, str]:
+    """One thread per process, and no relative or empty entry of PYTHONPATH: Python would import from where we stand."""
+    found = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    absolute = [each for each in found.pop("PYTHONPATH", "").split(os.pathsep) if Path(each).is_absolute()]
+    return found | ({"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {})
 
 
 def _cores() -> int:

@@ -6,6 +6,8 @@ not theirs.
 
 import copy
 import importlib
+import importlib.machinery
+import importlib.util
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -318,15 +320,34 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _imported(name: str) -> Any:
-    """What `module:function` names; the module is looked for in the folder worked in first."""
+    """What `module:function` names: a module of the current folder, else an installed one.
+
+    Of the current folder, this module alone comes before what is installed: a `json.py` beside it is never imported
+    in place of Python's own.
+    """
     module, _, attribute = name.partition(":")
+    before = list(sys.path)
     here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        with foreign_code(f"the network '{name}' cannot be made", f"name it as module:function; {_MADE_BY}"):
+    with foreign_code(f"the network '{name}' cannot be made", f"name it as module:function; {_MADE_BY}"):
+        try:
+            sys.path.append(here)
+            _import_from(here, module.partition(".")[0])
             return getattr(importlib.import_module(module), attribute)
-    finally:
-        sys.path.remove(here)
+        finally:
+            sys.path[:] = before
+
+
+def _import_from(folder: str, name: str) -> None:
+    """Import a top-level module from this folder, if it is there and has not been imported yet."""
+    spec = None if name in sys.modules else importlib.machinery.PathFinder.find_spec(name, [folder])
+    if spec is None or spec.loader is None:
+        return
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[name])
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
