@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,47 @@ def test_clone_grid_search_cross_validation_and_calibration_work() -> None:
     assert search.best_params_["epochs"] == 6
     calibrated = CalibratedClassifierCV(classifier, cv=2).fit(images, labels)
     np.testing.assert_allclose(calibrated.predict_proba(images).sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["class 1", "class 2", "class 10"],
+        ["10", "9", "1"],
+        ["01", "10", "9"],
+        ["b", "B", "a"],
+        [10, 9, 1],
+        np.array([-1, 5, 3], np.int8),
+    ],
+    ids=str,
+)
+def test_labels_of_any_kind_come_back_by_their_own_names(names: Any) -> None:
+    """Three orders of names there are (as text, by their numbers, as given); scikit-learn's is the only one here."""
+    images, positions = shapes(120)
+    labels = np.asarray(names)[positions]
+
+    classifier = ImageClassifier(recipe=TEN_EPOCHS).fit(images, labels)
+
+    assert classifier.classes_.tolist() == sorted(set(labels.tolist()))
+    assert classifier.class_names_ == tuple(map(str, classifier.classes_))
+    assert classifier.score(images, labels) > 0.9
+    assert classifier.evaluate(images, labels).accuracy == classifier.score(images, labels)
+    assert (classifier.predict(images) == labels).mean() > 0.9
+    tag = hangtag.load(classifier.to_bytes())
+    assert np.mean([tag(image).label == str(label) for image, label in zip(images, labels, strict=True)]) > 0.9
+
+
+def test_grid_search_cross_validation_and_calibration_score_names_with_numbers() -> None:
+    images, positions = shapes(120)
+    labels = np.array(["class 1", "class 2", "class 10"])[positions]
+    classifier = ImageClassifier(recipe=TEN_EPOCHS)
+
+    for scoring in ("accuracy", "roc_auc_ovr", "neg_log_loss"):
+        scores = cross_val_score(classifier, images, labels, cv=2, scoring=scoring)
+        assert scores.min() > (0.8 if scoring != "neg_log_loss" else -1.0)
+    assert GridSearchCV(classifier, {"seed": [0]}, cv=2).fit(images, labels).best_score_ > 0.8
+    calibrated = CalibratedClassifierCV(classifier, cv=2).fit(images, labels)
+    assert (calibrated.predict(images) == labels).mean() > 0.9
 
 
 def test_a_fitted_classifier_moves_between_processes(fitted: ImageClassifier) -> None:

@@ -304,7 +304,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         else:
             if y is None:
                 raise DataError("labels are missing", "call fit(images, labels), or fit(data) with a LabelledImages")
-            data = from_arrays(X, y)
+            data = from_arrays(X, y, natural_order=False)  # the order of classes_, which scikit-learn's contract sorts
             self.classes_ = np.unique(np.asarray(y))
         self.class_names_ = data.class_names
         self.spec_ = data.spec

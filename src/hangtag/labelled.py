@@ -171,12 +171,16 @@ class LabelledImages:
         return self.parts[part]
 
 
-def from_arrays(images: object, labels: Sequence[Any] | NDArray[Any], name: str = "arrays") -> LabelledImages:
+def from_arrays(
+    images: object, labels: Sequence[Any] | NDArray[Any], name: str = "arrays", natural_order: bool = True
+) -> LabelledImages:
     """Arrays as labelled images; the sorted distinct labels become the classes.
 
     Args:
         images: (N, H, W) or (N, H, W, 3) uint8.
         labels: (N,) of strings or whole numbers, gaps allowed.
+        natural_order: sort names by the numbers in them ("class 2" before "class 10"), as all other forms of data
+            do; False sorts them as text, as `numpy.unique` and scikit-learn do.
 
     Raises:
         PictureError: the images have the wrong shape or type.
@@ -197,7 +201,7 @@ def from_arrays(images: object, labels: Sequence[Any] | NDArray[Any], name: str 
     if given.dtype.kind == "f" and (not np.isfinite(given).all() or (given != np.rint(given)).any()):
         raise DataError("labels hold fractions or NaN", "labels are names or whole numbers")
     classes, positions = np.unique(given, return_inverse=True)
-    if given.dtype.kind in "OSU":  # names with numbers in them, by their numbers
+    if natural_order and given.dtype.kind in "OSU":
         order = sorted(range(len(classes)), key=lambda index: natural(str(classes[index])))
         classes, positions = classes[order], np.argsort(order)[positions]
     if len(classes) < 2:
