@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from hangtag.runs import machine, now, versions
+from hangtag.machine import hardware, now, versions
 
 __all__ = [
     "NO_GPU", "Others", "Result", "alone", "in_fresh_process", "options", "ordinary_environment", "publish",
@@ -53,7 +53,7 @@ class Result:
     says: list[str]
     numbers: dict[str, Any]
     date: str = field(default_factory=now)
-    machine: dict[str, Any] = field(default_factory=machine)
+    machine: dict[str, Any] = field(default_factory=hardware)
     versions: dict[str, str] = field(default_factory=versions)
 
 
@@ -85,7 +85,7 @@ def result_from_here(file: Path) -> dict[str, Any]:
         SystemExit: it was measured on another kind of machine or with other versions.
     """
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    here = {"machine": machine(), "versions": versions()}
+    here = {"machine": hardware(), "versions": versions()}
     there = {key: result[key] for key in here}
     if there != here:
         raise SystemExit(f"{file} was measured on {there}; this is {here}: leave out --go-on")

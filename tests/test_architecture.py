@@ -10,16 +10,16 @@ import hangtag
 
 SOURCE = Path(hangtag.__file__).parent
 ORDER = (
-    "errors", "files", "native", "mapped",
+    "errors", "version", "progress", "machine", "words", "files", "native", "mapped",
     "images", "duplicates", "sizing", "archives", "idx", "named", "mirrors", "datasets",
-    "containers", "folders", "decoder", "decoding", "cache", "tables", "arrays",
-    "labelled", "decisions", "chosen_spec", "understood", "gather", "kept_pictures", "spelling", "sources",
+    "containers", "folders", "picture_facts", "labelled", "decoder", "decoding", "cache", "tables", "arrays",
+    "decisions", "chosen_spec", "understood", "gather", "kept_pictures", "spelling", "sources",
     "splits", "foreign", "models", "recipes", "balance", "peak",
     "pruning", "batches", "captured", "dense", "muon", "steps", "checkpoints", "train", "speed",
     "calibration", "conformal", "unfamiliar", "features", "trust",
     "evaluate", "promises", "artifact", "export", "neighbours", "predictor", "why",
-    "runs", "classifier", "lifecycle", "seeds", "budget",
-    "suspects", "audit",
+    "runs", "judge", "classifier", "lifecycle", "seeds", "budget",
+    "audit", "suspects",
     "compare", "corruptions", "slices", "stress", "check",
     "figures", "why_picture", "page", "trust_page", "report", "audit_page", "compare_page",
     "lesson", "bench", "loggers", "screen", "cli_options", "cli_train", "cli",

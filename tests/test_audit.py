@@ -13,12 +13,12 @@ from hangtag.audit import KINDS, audit, write_audit
 from hangtag.audit_page import write_page
 from hangtag.containers import Skipped
 from hangtag.decisions import apply_decisions
-from hangtag.decoder import FACTS
 from hangtag.errors import DataError, HangtagError, ModelError, UnknownName, UsageError
 from hangtag.labelled import LabelledImages, from_arrays
+from hangtag.picture_facts import FACTS
 from hangtag.sources import read
 from hangtag.splits import split_of
-from hangtag.suspects import suspect_labels
+from hangtag.suspects import label_judge, suspect_labels
 from pictures import photo
 from test_duplicates import changed, textured
 from toys import shapes
@@ -95,7 +95,7 @@ def troubled() -> LabelledImages:
 def test_everything_planted_is_found() -> None:
     data = troubled()
 
-    found = audit(data, labels=False)
+    found = audit(data)
 
     by_kind = {kind: {finding.name for finding in found.findings if finding.kind == kind} for kind in found.counts()}
     assert by_kind == {
@@ -120,7 +120,7 @@ def test_size_proportions_and_mode_are_those_of_the_files(tmp_path: Path) -> Non
     Image.fromarray(photo(3, 200, 200)).resize((120, 120)).save(root / "b" / "000-smaller.png")
 
     data = read(root)
-    found = audit(data, labels=False)
+    found = audit(data)
 
     assert max(data.spec.shape) <= 96
     said = {each.name: (each.kind, each.says) for each in found.findings}
@@ -147,7 +147,7 @@ def test_suspect_labels_come_with_their_like_and_equal_pictures_with_the_label_t
     )
     names = data.class_names
 
-    findings = audit(data).findings
+    findings = audit(data, label_judge()).findings
 
     suspects = {each.position: each for each in findings if each.kind == "suspect label"}
     flipped = [suspects[place] for place in range(0, 200, 10) if place in suspects]
@@ -170,7 +170,7 @@ def test_suspect_labels_come_with_their_like_and_equal_pictures_with_the_label_t
 def test_labels_of_very_few_pictures_are_not_judged() -> None:
     images = textured(12)
 
-    found = audit(from_arrays(images, ["a", "b"] * 6))
+    found = audit(from_arrays(images, ["a", "b"] * 6), label_judge())
 
     assert set(found.counts()) == {"small class"}
 
@@ -181,14 +181,14 @@ def test_parts_that_differ_are_said() -> None:
     labels = np.r_[np.arange(100) % 2, np.zeros(90), np.ones(10)].astype(np.int64)
     data = LabelledImages(images, labels, ("a", "b"), parts={"train": slice(0, 100), "test": slice(100, 200)})
 
-    assert {each.name for each in audit(data, labels=False).findings if each.kind == "shift"} >= {
+    assert {each.name for each in audit(data).findings if each.kind == "shift"} >= {
         "brightness",
         "classes",
     }
 
 
 def test_findings_land_in_files_and_decisions_stay(tmp_path: Path) -> None:
-    found = audit(troubled(), labels=False)
+    found = audit(troubled())
 
     paths = write_audit(found, tmp_path)
     page = write_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import pytest
 from hangtag.bench import bench
 from hangtag.errors import UsageError
 from hangtag.labelled import from_arrays
-from hangtag.runs import versions
+from hangtag.machine import versions
 from toys import shapes
 
 

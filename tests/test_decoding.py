@@ -18,10 +18,11 @@ from PIL import Image
 
 from hangtag import decoding
 from hangtag.containers import Folder
-from hangtag.decoder import FACTS, Known, reason_kind
+from hangtag.decoder import Known, reason_kind
 from hangtag.decoding import Pool, Wanted, header_of
 from hangtag.errors import DataError
 from hangtag.images import ImageSpec
+from hangtag.picture_facts import FACTS
 from hangtag.sources import read
 from pictures import encoded, photo
 

@@ -12,8 +12,9 @@ from torch import nn
 from hangtag import datasets
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import DataError, ModelError, RunError
+from hangtag.judge import judge
 from hangtag.labelled import LabelledImages
-from hangtag.lifecycle import Training, judge, planned_before
+from hangtag.lifecycle import Training, planned_before
 from hangtag.models import build
 from hangtag.predictor import load
 from hangtag.runs import Run

@@ -8,7 +8,8 @@ import pytest
 
 import hangtag
 from hangtag.errors import HangtagError, RunError, SaveError
-from hangtag.runs import Run, find_run, machine, new_run, newest_unfinished, now, versions
+from hangtag.machine import hardware, now, versions
+from hangtag.runs import Run, find_run, new_run, newest_unfinished
 from toys import toy_model
 
 
@@ -241,7 +242,7 @@ def test_versions_name_what_decides_a_result() -> None:
 
 
 def test_the_machine_is_described() -> None:
-    found = machine()
+    found = hardware()
 
     assert set(found) >= {"system", "processor", "cores"}
     assert found["cores"] >= 1 and found["processor"]

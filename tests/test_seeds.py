@@ -9,8 +9,9 @@ from scipy import stats
 
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import RunError, UsageError
+from hangtag.judge import Judged, judge
 from hangtag.labelled import LabelledImages
-from hangtag.lifecycle import Judged, Training, judge
+from hangtag.lifecycle import Training
 from hangtag.neighbours import FILE
 from hangtag.recipes import Recipe
 from hangtag.runs import Run

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from scipy.stats import false_discovery_control, fisher_exact
 
-from hangtag.decoder import FACTS
 from hangtag.labelled import LabelledImages
+from hangtag.picture_facts import FACTS
 from hangtag.slices import groupings_of, weak_slices
 
 

@@ -15,7 +15,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from hangtag.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from hangtag.classifier import ImageClassifier as ImageClassifier

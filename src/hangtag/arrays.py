@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import DataError
-from hangtag.folders import PARTS
+from hangtag.folders import PART_NAMES
 from hangtag.idx import read_idx
 
 __all__ = ["ArrayPart", "is_idx", "read_idx_folder", "read_npy", "read_npz"]
@@ -122,7 +122,7 @@ def _partners(path: Path) -> list[Path]:
 def _parts(arrays: Mapping[str, NDArray[Any]], where: str) -> list[ArrayPart]:
     lower = {name.lower(): array for name, array in arrays.items()}
     found: dict[str, ArrayPart] = {}
-    for word, part in PARTS.items():
+    for word, part in PART_NAMES.items():
         for one, other in _PAIRS:
             images, labels = lower.get(one.format(word).lower()), lower.get(other.format(word).lower())
             if images is not None and labels is not None and part not in found:

@@ -10,20 +10,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.decisions import name_of
-from hangtag.decoder import COLOUR_FILE
 from hangtag.duplicates import Pairs, groups_of, near_pairs
 from hangtag.files import make_folder, write_json, write_text
 from hangtag.images import Images
-from hangtag.labelled import LabelledImages, amount
-from hangtag.suspects import Suspects, suspect_labels
+from hangtag.labelled import LabelledImages
+from hangtag.picture_facts import COLOUR_FILE
+from hangtag.progress import Progress
+from hangtag.words import amount
 
-__all__ = ["KINDS", "Audit", "Finding", "audit", "write_audit"]
+__all__ = ["KINDS", "Audit", "Finding", "LabelJudge", "Suspects", "audit", "write_audit"]
 
 KINDS = {
     "leak": "the same picture in training and test",
@@ -75,8 +76,6 @@ _SOME = 0.05  # share of the pictures; what more have is not odd
 _RARE = 0.02  # share of a colour mode that is odd
 _SHIFTED = 0.1  # Kolmogorov-Smirnov distance that matters
 _SURE = 0.001  # chance of such a distance between like parts, at most
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -139,13 +138,36 @@ class Audit:
         return steps
 
 
-def audit(
-    data: LabelledImages, labels: bool = True, seed: int = 0, device: str = "auto", progress: Progress | None = None
-) -> Audit:
+@dataclass(frozen=True, eq=False)
+class Suspects:
+    """What out-of-fold predictions say about labels.
+
+    Attributes:
+        positions: (M,) of the images whose labels are probably wrong, the most suspect first.
+        quality: (N,) the probability of the given label; small is suspect.
+        suggested: (N,) the most probable class.
+        probabilities: (N, K) float32, out of fold; all 1/K for images in no fold.
+        accuracy: how often the out-of-fold predictions agree with the labels; 0 where nothing was judged.
+        left_out: names of classes with too few images to be judged.
+    """
+
+    positions: NDArray[np.int64]
+    quality: NDArray[np.float64]
+    suggested: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    accuracy: float
+    left_out: tuple[str, ...]
+
+
+LabelJudge: TypeAlias = Callable[[LabelledImages, NDArray[np.int64], Progress | None], Suspects]
+"""Called with (data, the group of each image, progress); images of one group are equal or nearly so."""
+
+
+def audit(data: LabelledImages, judge_labels: LabelJudge | None = None, progress: Progress | None = None) -> Audit:
     """Look for what is wrong with labelled images.
 
     Args:
-        labels: also train networks to find labels that are probably wrong; most of the time goes there.
+        judge_labels: finds labels that are probably wrong (`suspects.label_judge`); None looks for everything else.
     """
     pairs = _with_equal(data, near_pairs(data.images, progress))
     findings = [
@@ -156,8 +178,8 @@ def audit(
         *_pixels(data),
         *_files(data),
     ]
-    if labels:
-        found = suspect_labels(data, groups_of(len(data), pairs), seed, device, progress)
+    if judge_labels is not None:
+        found = judge_labels(data, groups_of(len(data), pairs), progress)
         findings = [_judged(data, each, found) for each in findings]
         known = [each for each in findings if each.kind in ("contradiction", "blank")]
         findings += _suspects(data, found, {place for each in known for place in (each.position, *each.others)})

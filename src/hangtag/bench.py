@@ -14,10 +14,10 @@ import numpy as np
 
 from hangtag.classifier import ImageClassifier
 from hangtag.labelled import LabelledImages
+from hangtag.machine import hardware, now, versions
 from hangtag.peak import matmul_gflops
 from hangtag.predictor import Predictor
 from hangtag.recipes import RECIPES
-from hangtag.runs import machine, now, versions
 from hangtag.train import Epoch, choose_device
 
 __all__ = ["Bench", "bench"]
@@ -54,7 +54,7 @@ class Bench:
     predict_seconds_p95: float
     predict_images_per_second: float
     date: str = field(default_factory=now)
-    machine: dict[str, Any] = field(default_factory=machine)
+    machine: dict[str, Any] = field(default_factory=hardware)
     versions: dict[str, str] = field(default_factory=versions)
 
     def to_json(self) -> dict[str, Any]:

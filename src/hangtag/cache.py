@@ -21,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.containers import Skipped
-from hangtag.decoder import FACTS
 from hangtag.errors import SaveError, UsageError
 from hangtag.files import cache_home, make_folder, write_bytes, write_json
 from hangtag.images import Images, ImageSpec
+from hangtag.picture_facts import FACTS
 
 __all__ = [
-    "PARTS_KEPT",
     "VERSION",
     "Entry",
     "KeptNames",
@@ -46,8 +45,6 @@ __all__ = [
     "remember",
     "remembered",
 ]
-
-PARTS_KEPT = ("train", "validation", "test")
 
 VERSION = 2
 """Of the entries' layout; entries of another are not looked at. Since 2 the pictures of a part lie side by side."""
@@ -80,7 +77,7 @@ class Pictures:
         images: (M, H, W) or (M, H, W, 3) uint8.
         facts: (M,) of `decoder.FACTS`.
         labels: (M,) int64.
-        parts: (M,) int8, an index into `PARTS_KEPT`; -1 where there are no parts.
+        parts: (M,) int8, an index into `PARTS`; -1 where there are no parts.
         groups: (M,) int64, or None.
         names: (M,) of the pictures; read when first looked at.
         said: what else was kept, as JSON: class names, spec, notes, ...

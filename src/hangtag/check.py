@@ -10,8 +10,8 @@ from typing import Any
 
 from hangtag.containers import is_junk
 from hangtag.errors import DataError, HangtagError, UnknownName
-from hangtag.folders import natural
 from hangtag.predictor import Predictor
+from hangtag.words import natural
 
 __all__ = ["Broken", "Check", "check"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.decoder import CARRIES_COLOUR, TRANSPARENT
 from hangtag.images import Images, ImageSpec
+from hangtag.picture_facts import CARRIES_COLOUR, TRANSPARENT
 
 __all__ = ["Size", "choose_spec", "with_background"]
 

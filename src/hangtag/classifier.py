@@ -29,13 +29,13 @@ from hangtag.features import seen_by
 from hangtag.files import user_path, write_bytes
 from hangtag.images import Images, ImageSpec, check_images
 from hangtag.labelled import LabelledImages, from_arrays
+from hangtag.machine import now, versions
 from hangtag.mapped import Rows, mapping_of
 from hangtag.models import NETWORKS, FlipAveraged, own_network, parameter_count
 from hangtag.models import build as build_network
 from hangtag.neighbours import KEPT, Neighbours, chosen
 from hangtag.predictor import Predictor, load
 from hangtag.recipes import RECIPES, Recipe, find_recipe, suited
-from hangtag.runs import now, versions
 from hangtag.splits import split_of
 from hangtag.steps import has_bfloat16
 from hangtag.train import Epoch, choose_device, train
@@ -126,7 +126,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             resume: go on from here, with the `history` of the epochs before.
         """
         given = self._prepare(X, y)
-        recipe = self._recipe()
+        recipe = self.chosen_recipe()
         device = choose_device(self.device)
         _suits(recipe, given)
         data, self.split_ = split_of(given, recipe.validation, split_seed_of(self))
@@ -140,7 +140,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self._learned, self._held_out = _Learned.of(data, self.split_.train, self.seed), held_out
         self._opened: Predictor | None = None
         self._sample = np.array(data.images[:VERIFIED])
-        if resume is None and self._network_name() not in NETWORKS:
+        if resume is None and self.network_name() not in NETWORKS:
             self._check_ships()
         try:
             for epoch in train(
@@ -246,7 +246,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return Metadata(
             class_names=self.class_names_,
             image=self.spec_,
-            network=self._network_name(),
+            network=self.network_name(),
             parameters=parameter_count(self.network_),
             recipe=self.recipe_.to_json(),
             seed=self.seed,
@@ -314,7 +314,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self._data_summary = {"name": train.name, "fingerprint": train.fingerprint, "images": len(train)}
         return data
 
-    def _recipe(self) -> Recipe:
+    def chosen_recipe(self) -> Recipe:
         return find_recipe(self.recipe, self.model if isinstance(self.model, str) else None, self.epochs)
 
     def _network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
@@ -334,7 +334,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.notes_ = [note for note in (self._suited, *notes, *self.split_.notes) if note]
         return replace(recipe, balance=chosen)
 
-    def _network_name(self) -> str:
+    def network_name(self) -> str:
         if self.model is None or isinstance(self.model, str):
             return self.recipe_.network
         return type(self.network_).__name__

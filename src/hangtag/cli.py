@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-import hangtag
 from hangtag.cli_options import (
     AsJson,
     Data,
@@ -30,12 +29,13 @@ from hangtag.cli_options import (
 from hangtag.cli_train import train
 from hangtag.errors import HangtagError, MissingExtra, UsageError
 from hangtag.files import make_folder, user_path
+from hangtag.version import __version__
 
 if TYPE_CHECKING:
     from hangtag.classifier import ImageClassifier
+    from hangtag.judge import Judged
     from hangtag.labelled import LabelledImages
     from hangtag.lesson import Section
-    from hangtag.lifecycle import Judged
     from hangtag.predictor import Predictor
     from hangtag.runs import Run
     from hangtag.train import Epoch
@@ -57,7 +57,7 @@ def hangtag_itself(
     debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error came from.")] = False,
 ) -> None:
     if version:
-        print(f"hangtag {hangtag.__version__}")
+        print(f"hangtag {__version__}")
         raise typer.Exit
 
 
@@ -97,9 +97,9 @@ def data_command(
     print(f"size         {data.images.nbytes / 1e6:,.1f} MB of pixels")
     print(f"fingerprint  {data.fingerprint}")
     if data.skipped:
-        from hangtag.labelled import amount
         from hangtag.runs import SKIPPED
         from hangtag.sources import write_skipped
+        from hangtag.words import amount
 
         write_skipped(data, Path(SKIPPED))
         print(f"set aside    {amount(len(data.skipped), 'file')}, see {SKIPPED}")
@@ -200,7 +200,12 @@ def audit(
         from hangtag.audit import write_audit
         from hangtag.audit_page import write_page
 
-        found = look_for(data, labels, seed, device, progress)
+        judge_labels = None
+        if labels:
+            from hangtag.suspects import label_judge
+
+            judge_labels = label_judge(seed, device)
+        found = look_for(data, judge_labels, progress)
         written = [*write_audit(found, out), write_page(found, out / "audit.html")]
     if as_json:
         return screen.print_json(found.to_json())
@@ -225,7 +230,7 @@ def evaluate(
 ) -> None:
     """Judge a run's model file: loss, accuracy with its interval, per-class numbers, confusion matrix."""
     from hangtag import screen
-    from hangtag.lifecycle import judge
+    from hangtag.judge import judge
     from hangtag.runs import find_run
 
     found = find_run(run)
@@ -347,7 +352,7 @@ def compare(
     from hangtag import screen
     from hangtag.compare import compared, name_pair
     from hangtag.compare_page import write_comparison
-    from hangtag.lifecycle import judge
+    from hangtag.judge import judge
     from hangtag.predictor import load
     from hangtag.runs import find_run
 
@@ -382,7 +387,7 @@ def stress(
     With data of your own, --group-by COLUMN also tries the groups of that column.
     """
     from hangtag import screen
-    from hangtag.lifecycle import judge
+    from hangtag.judge import judge
     from hangtag.predictor import load
     from hangtag.runs import find_run
 
@@ -398,7 +403,7 @@ def stress(
 
         broken = break_it(predictor, judged.data, images, seed, columns, progress)
     if given is None:
-        from hangtag.lifecycle import read_again
+        from hangtag.judge import read_again
 
         found.write_stress(broken.to_json())
         from hangtag.report import write_report_and_pictures
@@ -439,7 +444,7 @@ def check(
 @app.command(short_help="Write a run's report again.", epilog="Example: hangtag report last")
 def report(run: RunName = "last") -> None:
     """Write a run's report and pictures again."""
-    from hangtag.lifecycle import judge, read_again
+    from hangtag.judge import judge, read_again
     from hangtag.report import write_report_and_pictures
     from hangtag.runs import find_run
 
@@ -588,7 +593,7 @@ def _columns(data: "LabelledImages", group_by: str | None) -> dict[str, Any]:
 
 def _cleaned(run: "Run", reading: Reading) -> "Judged":
     """The run judged on its own data after these decisions about single pictures."""
-    from hangtag.lifecycle import judge
+    from hangtag.judge import judge
     from hangtag.predictor import load
 
     source = run.config().get("source", {})

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hangtag.classifier import ImageClassifier
+    from hangtag.judge import Judged
     from hangtag.labelled import LabelledImages
-    from hangtag.lifecycle import Judged, Training
+    from hangtag.lifecycle import Training
     from hangtag.loggers import Log
     from hangtag.recipes import Recipe
 

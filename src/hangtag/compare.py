@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hangtag.errors import DataError, UsageError
 from hangtag.evaluate import wilson
-from hangtag.lifecycle import Judged
+from hangtag.judge import Judged
 
 __all__ = ["Comparison", "compare", "compared", "name_pair"]
 

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from hangtag.compare import Comparison
 from hangtag.decisions import name_of
-from hangtag.evaluate import in_percent
 from hangtag.files import write_text
 from hangtag.labelled import LabelledImages
-from hangtag.page import document, escaped, hundred, section, table, thumbnail
+from hangtag.page import document, escaped, section, table, thumbnail
+from hangtag.words import hundred, in_percent
 
 __all__ = ["write_comparison"]
 

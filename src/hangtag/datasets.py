@@ -28,10 +28,11 @@ from hangtag.files import cache_home, new_folder_whole, write_json
 from hangtag.idx import header_of, parse_idx
 from hangtag.images import Images
 from hangtag.mapped import forget
-from hangtag.mirrors import Progress, download, from_package_tool
+from hangtag.mirrors import download, from_package_tool
 from hangtag.named import FASHION_MNIST, NAMED, Archive, DataFile, NamedSet
+from hangtag.progress import Progress
 
-__all__ = ["FASHION_MNIST", "NAMED", "Found", "NamedSet", "Progress", "cache_folder", "fetch", "fingerprint"]
+__all__ = ["FASHION_MNIST", "NAMED", "Found", "NamedSet", "cache_folder", "fetch", "fingerprint"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from hangtag.errors import DataError, UnknownName, UsageError
-from hangtag.labelled import LabelledImages, amount
+from hangtag.labelled import LabelledImages
+from hangtag.words import amount
 
 __all__ = ["apply_decisions", "name_of", "read_decisions"]
 

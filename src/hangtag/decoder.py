@@ -22,33 +22,17 @@ from numpy.typing import NDArray
 from hangtag.containers import Container, container_of
 from hangtag.errors import HangtagError
 from hangtag.images import ImageSpec, decode_alone, examine, in_channels
+from hangtag.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS, NOTED, TRANSPARENT
 from hangtag.sizing import Sizer
 
-__all__ = ["FACTS", "STATUS", "UNREAD", "Known", "reason_kind", "work"]
+__all__ = ["STATUS", "Known", "reason_kind", "work"]
 
 STATUS = struct.Struct("<qd")
 """The row being decoded (-1: none) and when that began, in seconds of the system's monotonic clock."""
 
-FACTS = np.dtype(
-    [
-        ("content", "<u8", 2),  # the first 128 bits of the SHA-256 of the file
-        ("height", "<u4"),  # pixels, as seen upright
-        ("width", "<u4"),
-        ("pixels", "<u4"),  # CRC-32 of the row
-        ("flags", "u1"),
-        ("kind", "S15"),  # "JPEG RGB"
-    ]
-)
-"""What is known about one picture that was decoded; flags: 1 colour file, 2 carries colour, 4 transparent, 8 noted."""
-
 _FACTS = struct.Struct("<16sIIIB15s")
 _NO_PIXELS = np.empty(0, np.uint8)
 _MOST_WAITING = 8_000_000  # bytes of pixels that wait to be written
-
-COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT, NOTED = 1, 2, 4, 8
-
-UNREAD = ("cannot be read", "disk or network fails")
-"""Kinds of reasons that say nothing about the picture: another time it may be there."""
 
 
 class Known:

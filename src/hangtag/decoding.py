@@ -24,10 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.containers import Container, Skipped, place_of, why_gone
-from hangtag.datasets import Progress
-from hangtag.decoder import FACTS, STATUS, UNREAD
+from hangtag.decoder import STATUS
 from hangtag.errors import DataError, SaveError
 from hangtag.images import ImageSpec
+from hangtag.machine import processors
+from hangtag.picture_facts import FACTS, UNREAD
+from hangtag.progress import Progress
 from hangtag.sizing import sizing_model
 
 __all__ = ["Decoded", "Pool", "Wanted", "header_of"]
@@ -75,7 +77,7 @@ class Pool:
 
     def __init__(self, containers: Sequence[Container] = (), workers: int | None = None) -> None:
         self.containers = containers
-        self.count = workers or _cores()
+        self.count = workers or processors()
         self.idle: list[_Worker] = []
 
     def __enter__(self) -> "Pool":
@@ -422,7 +424,3 @@ def _environment() -> dict[str, str]:
     found = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     absolute = [each for each in found.pop("PYTHONPATH", "").split(os.pathsep) if Path(each).is_absolute()]
     return found | ({"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {})
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

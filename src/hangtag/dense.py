@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hangtag.machine import processors
 from hangtag.models import WHITE
-from hangtag.native import library, processors
+from hangtag.native import library
 from hangtag.recipes import ADAM_BETA1, Recipe
 
 __all__ = ["CompiledSteps", "DenseSteps", "dense_layers"]

@@ -7,7 +7,6 @@ on top of each other in many small shifts and zooms, and the edges have to fit: 
 better than with any other picture of the set.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from hangtag.images import Images
 from hangtag.mapped import Rows, rows_of, scratch
+from hangtag.progress import Progress
 
 __all__ = ["Pairs", "groups_of", "near_pairs"]
 
@@ -37,8 +37,6 @@ _MOST_PAIRS = 10_000_000  # candidates that are held before those that cannot st
 _WINDOW = 100_000  # images that one is compared with, those most like it in the coarsest respect
 _MOST_LIKE = 16  # candidates of one image
 _LARGEST_GROUP = 50  # images; nearly-the-same is not carried on through more
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hangtag.calibration import check_probabilities, cross_entropy
 from hangtag.errors import DataError
 
-__all__ = ["ClassResult", "Evaluation", "evaluate", "in_percent", "wilson"]
+__all__ = ["ClassResult", "Evaluation", "evaluate", "wilson"]
 
 _Z_95 = 1.959963984540054  # the 97.5 % point of the normal distribution
 
@@ -86,18 +86,6 @@ class Evaluation:
 
 def _no_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def in_percent(probability: float) -> str:
-    """Whole percents; what is not certain is neither 100 nor 0.
-
-    >>> in_percent(0.75), in_percent(0.998), in_percent(1.0), in_percent(0.001)
-    ('75%', '>99%', '100%', '<1%')
-    """
-    shown = f"{probability:.0%}"
-    if shown == "100%" and probability < 1:
-        return ">99%"
-    return "<1%" if shown == "0%" and probability > 0 else shown
 
 
 def evaluate(

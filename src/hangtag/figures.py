@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import MissingExtra, UsageError
-from hangtag.evaluate import in_percent
 from hangtag.files import write_bytes
+from hangtag.words import in_percent
 
 if TYPE_CHECKING:
     from hangtag.train import Epoch

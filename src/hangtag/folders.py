@@ -3,16 +3,16 @@
 The same for a folder, a zip and a tar file. It reads nothing; where names can be read in two ways it says so.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from hangtag.errors import DataError, UsageError
+from hangtag.words import natural
 
-__all__ = ["PARTS", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "natural"]
+__all__ = ["PART_NAMES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of"]
 
-PARTS = {
+PART_NAMES = {
     "train": "train", "training": "train", "trainset": "train",
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test", "testset": "test",
@@ -50,17 +50,6 @@ def is_picture_name(name: str) -> bool:
     return ending not in _NOT_PICTURES
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key to sort names by, numbers in them by their size: 2 before 10.
-
-    >>> sorted(["10", "9", "cat 10", "cat 2"], key=natural)
-    ['9', '10', 'cat 2', 'cat 10']
-    """
-    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
-    key = [(0, int(piece), "") if piece.isascii() and piece.isdigit() else (1, 0, piece) for piece in pieces]
-    return [*key, (-1, 0, name)]  # "01" and "1" are two names
-
-
 def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | None = None) -> Layout:
     """Classes and parts of pictures with these names.
 
@@ -81,7 +70,7 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
     distinct = list(dict.fromkeys(folder_of))  # few, beside the names in them
     folders = [tuple(folder.split("/")) if folder else () for folder in distinct]
     while all(len(folder) >= 2 for folder in folders) and len({folder[0] for folder in folders}) == 1:
-        if folders[0][0].lower() in PARTS and len({folder[1] for folder in folders}) > 1:
+        if folders[0][0].lower() in PART_NAMES and len({folder[1] for folder in folders}) > 1:
             break  # only a train folder: its name is still a part
         folders = [folder[1:] for folder in folders]
     if not all(folders):
@@ -90,7 +79,7 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
             f"{where}: {loose} lies in no class folder",
             "put each picture into a folder named after its class, or give a table with a label column",
         )
-    if all(len(folder) == 1 and folder[0].lower() in PARTS for folder in folders):
+    if all(len(folder) == 1 and folder[0].lower() in PART_NAMES for folder in folders):
         shown = _some({folder[0] for folder in folders})
         raise DataError(
             f"{where}: its folders are parts ({shown}), and no class folders are in them",
@@ -99,7 +88,7 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
     parts: list[str | None] = [None] * len(folders)
     in_words = "a folder per class"
     for place in (0, 1):  # train/cat/1.png, or cat/train/1.png
-        found = [PARTS.get(folder[place].lower()) if len(folder) >= 2 else None for folder in folders]
+        found = [PART_NAMES.get(folder[place].lower()) if len(folder) >= 2 else None for folder in folders]
         if all(found):
             parts = list(found)
             folders = [folder[:place] + folder[place + 1 :] for folder in folders]

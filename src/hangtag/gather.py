@@ -14,12 +14,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from hangtag.cache import PARTS_KEPT
 from hangtag.containers import Container, Folder, Listing, Scan, Skipped, Spans, Zip, tar_listing
 from hangtag.decoding import Wanted
 from hangtag.errors import DataError, UsageError
-from hangtag.folders import PARTS, Choose, is_picture_name, layout_of
+from hangtag.folders import PART_NAMES, Choose, is_picture_name, layout_of
 from hangtag.images import encode_png, picture_bytes
+from hangtag.labelled import PARTS
 from hangtag.tables import Table, find_columns, label_names, paths_of
 
 __all__ = [
@@ -105,7 +105,7 @@ class Gathered:
         """
         if not any(self.parts):
             return self
-        numbers = np.array([PARTS_KEPT.index(part or "train") for part in self.parts])
+        numbers = np.array([PARTS.index(part or "train") for part in self.parts])
         order = np.argsort(numbers, kind="stable").tolist()
         return replace(
             self,
@@ -265,7 +265,7 @@ def _parts_of(table: Table, column: str | None) -> list[str | None]:
     if column is None:
         return table.parts or [None] * table.rows
     said = [str(value).strip().lower() if value is not None else "" for value in table.columns[column]]
-    return [PARTS.get(value) for value in said]
+    return [PART_NAMES.get(value) for value in said]
 
 
 def _groups_by_name(names: Sequence[str], group_by: str | None) -> list[str] | None:

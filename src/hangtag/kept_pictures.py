@@ -14,22 +14,22 @@ from hangtag import cache
 from hangtag.cache import Pictures
 from hangtag.chosen_spec import Size, choose_spec, with_background
 from hangtag.containers import Container, Folder
-from hangtag.datasets import Progress
-from hangtag.decoder import UNREAD
 from hangtag.decoding import Decoded, Pool
 from hangtag.errors import DataError
-from hangtag.folders import natural
 from hangtag.gather import Gathered
 from hangtag.images import ImageSpec, reads_heic
-from hangtag.labelled import LabelledImages
+from hangtag.labelled import PARTS, LabelledImages
 from hangtag.mapped import as_slice
 from hangtag.named import NAMED
+from hangtag.picture_facts import UNREAD
+from hangtag.progress import Progress
 from hangtag.understood import counted, notes_on, sentence_on
+from hangtag.words import natural
 
 __all__ = ["decoded", "key_of", "open_kept"]
 
 _LOOKED_AT = 200  # pictures that a first guess is made of
-_PART_NUMBERS: dict[str | None, int] = {None: -1} | {part: at for at, part in enumerate(cache.PARTS_KEPT)}
+_PART_NUMBERS: dict[str | None, int] = {None: -1} | {part: at for at, part in enumerate(PARTS)}
 
 
 def key_of(*parts: object) -> str:
@@ -129,7 +129,7 @@ def _opened(found: Pictures) -> LabelledImages:
         origin=said["what"],
         parts={
             name: as_slice(np.flatnonzero(found.parts == number))
-            for number, name in enumerate(cache.PARTS_KEPT)
+            for number, name in enumerate(PARTS)
             if (found.parts == number).any()
         },
         names=found.names,

@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.containers import Skipped
-from hangtag.datasets import Progress
 from hangtag.errors import DataError
 from hangtag.files import make_folder, write_bytes
-from hangtag.folders import natural
 from hangtag.images import Images, ImageSpec, check_images, encode_png
 from hangtag.mapped import as_slice, forget
+from hangtag.progress import Progress
+from hangtag.words import natural
 
-__all__ = ["LabelledImages", "amount", "export_folder", "from_arrays"]
+__all__ = ["PARTS", "LabelledImages", "export_folder", "from_arrays"]
+
+PARTS = ("train", "validation", "test")
+"""The parts data may come divided into, in the order in which they lie in memory."""
 
 _AT_A_TIME = 10_000  # rows hashed before their memory is given back
 
@@ -209,14 +212,6 @@ def from_arrays(
             f"there is only one class: {classes[0]!s}", "a classifier needs pictures of at least two classes"
         )
     return LabelledImages(checked, positions.astype(np.int64), tuple(str(value) for value in classes), name)
-
-
-def amount(count: int, noun: str) -> str:
-    """
-    >>> amount(1, "picture"), amount(2000, "class")
-    ('1 picture', '2,000 classes')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def export_folder(data: LabelledImages, folder: Path, progress: Progress | None = None) -> list[Path]:

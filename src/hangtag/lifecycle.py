@@ -6,33 +6,28 @@ It joins the estimator and the run folder. It prints and draws nothing: `cli.py`
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from hangtag.artifact import OUTPUT
 from hangtag.checkpoints import Checkpoint, Keeper, newest
 from hangtag.classifier import ImageClassifier, split_seed_of
-from hangtag.datasets import NAMED
-from hangtag.errors import DataError, DivergedError, HangtagError, ModelError, RunError, SaveError
-from hangtag.evaluate import Evaluation, evaluate
+from hangtag.errors import DataError, DivergedError, HangtagError, ModelError, RunError
 from hangtag.export import verify
 from hangtag.files import remove_partial
 from hangtag.foreign import is_out_of_memory
+from hangtag.judge import Judged, before_decisions, read_again
 from hangtag.labelled import LabelledImages
+from hangtag.machine import hardware, now, versions
 from hangtag.models import NETWORKS, layers, parameter_count
 from hangtag.neighbours import write_neighbours
-from hangtag.predictor import Predictor, load
-from hangtag.promises import promises
+from hangtag.predictor import load
 from hangtag.recipes import Recipe
-from hangtag.runs import SKIPPED, STOPPED, TRAINING, Lock, Run, machine, new_run, now, unfinished, versions
-from hangtag.sources import read, write_skipped
+from hangtag.runs import SKIPPED, STOPPED, TRAINING, Lock, Run, new_run, unfinished
+from hangtag.sources import write_skipped
 from hangtag.speed import speed_of
 from hangtag.splits import split_of
 from hangtag.train import Epoch, choose_device
@@ -40,13 +35,9 @@ from hangtag.train import Epoch, choose_device
 __all__ = [
     "DIVERGED",
     "UNSHIPPED",
-    "Judged",
     "Training",
-    "judge",
-    "judged_part",
     "locked",
     "planned_before",
-    "read_again",
     "unfinished_like",
 ]
 
@@ -55,46 +46,6 @@ UNSHIPPED = "not exported"
 
 DIVERGED = "diverged"
 """The status of a run whose loss was no longer a number; its weights are the last good ones."""
-
-
-class Judged:
-    """An evaluation and what it was made from.
-
-    Attributes:
-        evaluation: the numbers.
-        part: "test"; "validation", which also set the thresholds; or "given", other data without a test part.
-        data: the images judged.
-        outputs: (N, ...) float32 each, what the model file answered.
-        promises: how what the model promises about its answers fared.
-        distributed: the evaluation on the test part before a person's decisions about it; None where there were none.
-    """
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        part: str,
-        data: LabelledImages,
-        training_accuracy: float | None,
-        distributed: LabelledImages | None = None,
-    ) -> None:
-        names = [name for name in ("uncalibrated", "unfamiliarity") if predictor.tells(name)]
-        self.part, self.data = part, data
-        self.outputs = predictor.outputs(data.images, OUTPUT, *names)
-        self.evaluation = evaluate(self.probabilities, data.labels, data.class_names, training_accuracy)
-        self.promises = promises(self.outputs, data.labels, predictor.trust)
-        self.distributed: Evaluation | None = None
-        if distributed is not None:
-            rows = predictor.probabilities(distributed.images)
-            self.distributed = evaluate(rows, distributed.labels, distributed.class_names, training_accuracy)
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """(N, K)."""
-        return self.outputs[OUTPUT]
-
-    def to_json(self) -> dict[str, Any]:
-        said = {"part": self.part, **self.evaluation.to_json(), "promises": self.promises.to_json()}
-        return said | ({"as_distributed": self.distributed.to_json()} if self.distributed else {})
 
 
 class Training:
@@ -142,13 +93,13 @@ class Training:
             "hangtag": versions().get("hangtag"),
             "created": now(),
             "status": TRAINING,
-            "recipe": classifier._recipe().to_json(),
+            "recipe": classifier.chosen_recipe().to_json(),
             "seed": classifier.seed,
             "split_seed": split_seed_of(classifier),
             "source": source,
             "data": _describe(data),
             "versions": versions(),
-            "machine": machine(),
+            "machine": hardware(),
         }
 
     @classmethod
@@ -269,7 +220,7 @@ class Training:
         began = time.perf_counter()
         part, data = self._judged()
         verify(content, classifier.shipped_, data.images, classifier.familiar_)
-        before = _before_decisions(self.config, part)
+        before = before_decisions(self.config, part)
         judged = Judged(load(content), part, data, classifier.training_accuracy_, before)
         self.seconds["evaluate"] = time.perf_counter() - began
         self.run.write_metrics(judged.to_json())
@@ -304,7 +255,7 @@ class Training:
             "balance": classifier.recipe_.balance,
             "notes": classifier.notes_,
             "network": {
-                "name": classifier._network_name(),
+                "name": classifier.network_name(),
                 "parameters": parameter_count(classifier.network_),
                 "layers": [vars(layer) for layer in layers(classifier.network_, classifier.spec_)],
             },
@@ -337,7 +288,7 @@ def locked(run: Run) -> Lock:
 
 def _needs_judges(classifier: ImageClassifier, data: LabelledImages) -> None:
     """Raises where no image would be left to judge the model on; it is said before the training, not after it."""
-    if not {"test", "validation"} & data.parts.keys() and not classifier._recipe().validation:
+    if not {"test", "validation"} & data.parts.keys() and not classifier.chosen_recipe().validation:
         raise DataError(
             "there are no images to judge the model on: no test part, and this recipe holds none out",
             "hold some out: --set validation=0.1; or use another recipe, or data with a test part",
@@ -392,89 +343,6 @@ def planned_before(data: LabelledImages, minutes: float, seed: int, out: Path | 
         if wanted == found and not run.is_locked():
             return run
     return None
-
-
-def judge(run: Run, data: LabelledImages | None = None) -> Judged:
-    """Judge a run's model file again: on the data it was made for, or on `data`.
-
-    Raises:
-        RunError, ArtifactError: the folder or its model is not whole.
-        DataError: the data changed since, or has other classes.
-    """
-    predictor = load(run.path)
-    if data is None:
-        part, images = judged_part(run, read_again(run))
-    else:
-        part, images = ("test", data.test) if "test" in data.parts else ("given", data)
-    if images.class_names != predictor.class_names:
-        raise DataError(
-            f"{images.name} has classes {', '.join(images.class_names)}; the model knows "
-            f"{', '.join(predictor.class_names)}",
-            "judge the model on data with its own classes",
-        )
-    if part == "test" and data is None:
-        _note_opened(run)
-    kept = run.config().get("kept_epoch")
-    accuracies = {epoch["number"]: epoch["accuracy"] for epoch in run.history()}
-    accuracy = accuracies.get(kept, list(accuracies.values())[-1] if accuracies else None)
-    before = _before_decisions(run.config(), part) if data is None else None
-    return Judged(predictor, part, images, accuracy, before)
-
-
-def _before_decisions(config: dict[str, Any], part: str) -> LabelledImages | None:
-    """The test part of a run's data as it was distributed, where the run obeyed decisions about single pictures."""
-    source = config.get("source", {})
-    options = source.get("options", {})
-    if "decisions" not in options or part != "test":
-        return None
-    without = {name: value for name, value in options.items() if name != "decisions"}
-    return _read(source.get("what") or config["data"]["name"], source.get("path"), without).test
-
-
-def _note_opened(run: Run) -> None:
-    """Write down that the test images were looked at; a run that cannot be written to is judged all the same."""
-    with suppress(SaveError):
-        config = run.config()
-        run.write_config({**config, "test_opened": [*config.get("test_opened", []), now()]})
-
-
-def read_again(run: Run, source: dict[str, Any] | None = None) -> LabelledImages:
-    """The data a run was made from, proved to be the same by its fingerprint.
-
-    Args:
-        source: where they are now; None is where they were.
-
-    Raises:
-        DataError: they are others.
-    """
-    config = run.config()
-    source = config.get("source", {}) if source is None else source
-    data = _read(source.get("what") or config["data"]["name"], source.get("path"), source.get("options", {}))
-    name, fingerprint = config["data"]["name"], config["data"]["fingerprint"]
-    if data.fingerprint != fingerprint:
-        other = "changed since this run" if data.name == name else f"is not what this run began with, {name}"
-        raise DataError(
-            f"{data.name} {other}: fingerprint {data.fingerprint[:12]}, then {fingerprint[:12]}",
-            "name the data it began with, or train again",
-        )
-    return data
-
-
-def _read(what: str, path: str | None, options: dict[str, Any]) -> LabelledImages:
-    """As a run folder's config says."""
-    if what in NAMED:  # earlier versions wrote these down, and passed them over, for public sets too
-        options = {name: value for name, value in options.items() if name not in ("size", "fit", "colour")}
-    size = options.get("size")
-    return read(what, path, **options | ({"size": tuple(size)} if isinstance(size, list) else {}))
-
-
-def judged_part(run: Run, data: LabelledImages) -> tuple[str, LabelledImages]:
-    """The images that judge this run: the test part, else the ones its training held out."""
-    if "test" in data.parts:
-        return "test", data.test
-    config = run.config()
-    images, split = split_of(data, config["recipe"]["validation"], config.get("split_seed", config["seed"]))
-    return "validation", images.take(split.validation)
 
 
 def _weights(network: nn.Module) -> bytes:

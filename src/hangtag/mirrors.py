@@ -6,17 +6,14 @@ What arrives is not trusted here: `datasets.py` checks it.
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from hangtag.errors import DownloadError
 from hangtag.named import NamedSet
+from hangtag.progress import Progress
 
-__all__ = ["Progress", "download", "from_package_tool"]
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (what is going on, bytes done, bytes in all)."""
+__all__ = ["download", "from_package_tool"]
 
 _PATIENCE = (10, 60)  # seconds to connect, seconds without a byte
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hangtag.files import cache_home
 
-__all__ = ["library", "processors"]
+__all__ = ["library"]
 
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = (
@@ -63,11 +63,6 @@ def library(source: Path) -> ctypes.CDLL | None:
             _compile(compiler, source, file)
         return ctypes.CDLL(str(file))
     return None
-
-
-def processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _compile(compiler: str, source: Path, file: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.images import encode_png
+from hangtag.words import hundred
 
 __all__ = [
     "MOST_ROWS",
-    "bytes_in_words",
     "chart",
     "code_block",
     "data_uri",
@@ -21,17 +21,12 @@ __all__ = [
     "dig",
     "document",
     "escaped",
-    "hundred",
-    "listed",
-    "percent",
     "right_on",
-    "seconds_in_words",
     "section",
     "shrunk",
     "table",
     "text_of",
     "thumbnail",
-    "times",
 ]
 
 _SIGNS = {"training": "●", "validation": "■"}
@@ -182,41 +177,10 @@ def right_on(share: float, images: int) -> str:
     )
 
 
-def hundred(share: float) -> str:
-    """A share out of 100; never rounded up to all of them."""
-    digits = next((digits for digits in (1, 2, 3) if share == 1 or float(f"{100 * share:.{digits}f}") < 100), 4)
-    return "100" if share == 1 else f"{100 * share:.{digits}f}"
-
-
-def percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
-
-
-def bytes_in_words(count: object) -> str:
-    if not isinstance(count, int):
-        return ""
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} bytes"
-
-
-def times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
-
-
-def seconds_in_words(value: float) -> str:
-    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
-
-
 def text_of(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def listed(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def dig(table: Mapping[str, Any], *keys: str, default: Any = None) -> Any:

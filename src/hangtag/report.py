@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import RunError, UsageError
-from hangtag.evaluate import ClassResult, Evaluation, in_percent, wilson
+from hangtag.evaluate import ClassResult, Evaluation, wilson
 from hangtag.files import make_folder, write_text
 from hangtag.images import Images
 from hangtag.page import (
     MOST_ROWS,
-    bytes_in_words,
     chart,
     code_block,
     data_uri,
@@ -29,24 +28,20 @@ from hangtag.page import (
     dig,
     document,
     escaped,
-    hundred,
-    listed,
-    percent,
     right_on,
-    seconds_in_words,
     section,
     table,
     thumbnail,
-    times,
 )
 from hangtag.promises import Promises
 from hangtag.runs import Run
 from hangtag.stress import Stress
 from hangtag.trust_page import promises_section, stress_section, trust_tiles
+from hangtag.words import bytes_in_words, hundred, in_percent, listed, percent, seconds_in_words, times
 
 if TYPE_CHECKING:
+    from hangtag.judge import Judged
     from hangtag.labelled import LabelledImages
-    from hangtag.lifecycle import Judged
 
 __all__ = ["write_report", "write_report_and_pictures"]
 

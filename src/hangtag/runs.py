@@ -16,30 +16,17 @@ Each file is whole or not there (`files.py`). It does not train, evaluate or dra
 """
 
 import glob
-import importlib.metadata
 import json
 import os
-import platform
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import hangtag
 from hangtag.artifact import MODEL_FILE
 from hangtag.errors import RunError, SaveError
-from hangtag.files import (
-    append_line,
-    is_partial,
-    new_folder,
-    user_path,
-    write_bytes,
-    write_json,
-    write_text,
-)
-from hangtag.native import processors
+from hangtag.files import append_line, is_partial, new_folder, user_path, write_bytes, write_json, write_text
 
 __all__ = [
     "SKIPPED",
@@ -48,12 +35,9 @@ __all__ = [
     "Lock",
     "Run",
     "find_run",
-    "machine",
     "new_run",
     "newest_unfinished",
-    "now",
     "unfinished",
-    "versions",
 ]
 
 RUNS = Path("runs")
@@ -288,41 +272,8 @@ def find_run(name: str | Path) -> Run:
     raise RunError(f"{name}: no such run", f"runs here: {known}")
 
 
-def versions() -> dict[str, str]:
-    """Versions of hangtag, Python and what decides a result."""
-    found = {"hangtag": hangtag.__version__, "python": platform.python_version()}
-    for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """The hardware in words: system, processor, cores this process may use, memory in bytes."""
-    found: dict[str, Any] = {"system": platform.platform(terse=True), "processor": _processor(), "cores": processors()}
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return found
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _newest() -> Run:
     finished = sorted(RUNS.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
     if not finished:
         raise RunError("there is no finished run here", "make one: hangtag train fashion-mnist")
     return Run(finished[-1].parent)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

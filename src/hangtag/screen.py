@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from hangtag.bench import Bench
     from hangtag.cache import Entry
     from hangtag.evaluate import Evaluation
+    from hangtag.judge import Judged
     from hangtag.labelled import LabelledImages
     from hangtag.lesson import Section
-    from hangtag.lifecycle import Judged, Training
+    from hangtag.lifecycle import Training
     from hangtag.predictor import Answer
     from hangtag.promises import Promises
     from hangtag.seeds import Seeds

@@ -19,10 +19,12 @@ from scipy.stats import t as student
 from hangtag.classifier import ImageClassifier
 from hangtag.errors import RunError, UsageError
 from hangtag.files import write_bytes
+from hangtag.judge import Judged, judge
 from hangtag.labelled import LabelledImages
-from hangtag.lifecycle import DIVERGED, UNSHIPPED, Judged, Training, judge, locked, unfinished_like
+from hangtag.lifecycle import DIVERGED, UNSHIPPED, Training, locked, unfinished_like
+from hangtag.machine import now
 from hangtag.neighbours import FILE
-from hangtag.runs import STOPPED, Lock, Run, new_run, now
+from hangtag.runs import STOPPED, Lock, Run, new_run
 
 __all__ = ["Seeds", "Spread", "spread"]
 

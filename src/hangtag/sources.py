@@ -22,13 +22,11 @@ from hangtag import cache, datasets
 from hangtag.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
 from hangtag.chosen_spec import Size, choose_spec, with_background
 from hangtag.containers import FAILING, Container, Folder, Listing, Scan, scan
-from hangtag.datasets import Progress
 from hangtag.decisions import apply_decisions
-from hangtag.decoder import CARRIES_COLOUR, COLOUR_FILE, FACTS
 from hangtag.decoding import Pool
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.files import user_path, write_text
-from hangtag.folders import PARTS, PICTURE_ENDINGS, Choose
+from hangtag.folders import PART_NAMES, PICTURE_ENDINGS, Choose
 from hangtag.gather import (
     Asked,
     Gathered,
@@ -43,6 +41,8 @@ from hangtag.gather import (
 from hangtag.images import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
 from hangtag.kept_pictures import decoded, key_of, open_kept
 from hangtag.labelled import LabelledImages, from_arrays
+from hangtag.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
+from hangtag.progress import Progress
 from hangtag.sizing import Sizer
 from hangtag.spelling import is_there, leads_nowhere
 from hangtag.tables import read_table, table_of_frame
@@ -230,7 +230,7 @@ def _of_whole_folder(
 def _may_be_classes(listing: Listing) -> bool:
     """Whether there are folders of pictures, at least two, that are not parts such as train and test."""
     folders = {entry.name.rpartition("/")[0] for entry in listing.entries if "/" in entry.name}
-    parts = all(folder.lower() in PARTS for folder in folders)
+    parts = all(folder.lower() in PART_NAMES for folder in folders)
     return len({folder.split("/")[0] for folder in folders}) > 1 and not parts
 
 

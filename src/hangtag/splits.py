@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag import cache
-from hangtag.duplicates import Progress, groups_of, near_pairs
+from hangtag.duplicates import groups_of, near_pairs
 from hangtag.errors import DataError, UsageError
 from hangtag.labelled import LabelledImages
 from hangtag.mapped import Rows
+from hangtag.progress import Progress
 
 __all__ = ["Split", "by_appearance", "joined_groups", "near_groups", "split_of", "stratified"]
 

@@ -4,21 +4,22 @@ Out-of-fold predictions of a quickly trained network of ours, ranked by cleanlab
 and Chuang, 2021). The fewer images, the more passes each network takes.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hangtag.audit import LabelJudge, Suspects
 from hangtag.foreign import enough_memory
 from hangtag.labelled import LabelledImages
 from hangtag.models import build, logits_of
+from hangtag.progress import Progress
 from hangtag.recipes import find_recipe, suited
 from hangtag.splits import by_appearance, joined_groups
 from hangtag.train import choose_device, train
 
-__all__ = ["Suspects", "suspect_labels"]
+__all__ = ["label_judge", "suspect_labels"]
 
 _EPOCHS = 2  # of 40,000 images in each fold: average precision 0.92 at 3 % planted flips; docs/log.md
 _FOLDS = 3
@@ -27,28 +28,10 @@ _LEAST = 10  # images of a class; from fewer nothing is learned that could judge
 _DOING = "while labels were judged"
 _HINT = "use smaller pictures: --size 64; or look for everything else: --no-labels"
 
-Progress = Callable[[str, int, int], None]
 
-
-@dataclass(frozen=True, eq=False)
-class Suspects:
-    """What out-of-fold predictions say about labels.
-
-    Attributes:
-        positions: (M,) of the images whose labels are probably wrong, the most suspect first.
-        quality: (N,) the probability of the given label; small is suspect.
-        suggested: (N,) the most probable class.
-        probabilities: (N, K) float32, out of fold; all 1/K for images in no fold.
-        accuracy: how often the out-of-fold predictions agree with the labels; 0 where nothing was judged.
-        left_out: names of classes with too few images to be judged.
-    """
-
-    positions: NDArray[np.int64]
-    quality: NDArray[np.float64]
-    suggested: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    accuracy: float
-    left_out: tuple[str, ...]
+def label_judge(seed: int = 0, device: str = "auto") -> LabelJudge:
+    """`suspect_labels` with these settings, for `audit`."""
+    return lambda data, groups, progress: suspect_labels(data, groups, seed, device, progress)
 
 
 def suspect_labels(

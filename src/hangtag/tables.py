@@ -15,7 +15,7 @@ from typing import Any
 
 from hangtag.containers import Container, Folder, ParquetColumn, Skipped, need_pyarrow
 from hangtag.errors import DataError, UnknownName
-from hangtag.folders import PARTS, PICTURE_ENDINGS, Choose
+from hangtag.folders import PART_NAMES, PICTURE_ENDINGS, Choose
 
 __all__ = ["Columns", "Found", "Table", "find_columns", "label_names", "paths_of", "read_table", "table_of_frame"]
 
@@ -243,7 +243,7 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _part_of_file(path: Path) -> str | None:
-    return PARTS.get(path.stem.lower().split("-")[0].split("_")[0])
+    return PART_NAMES.get(path.stem.lower().split("-")[0].split("_")[0])
 
 
 # --- understanding ---------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ def _holds_labels(values: Sequence[Any]) -> bool:
 
 def _holds_parts(values: Sequence[Any]) -> bool:
     known = {str(value).strip().lower() for value in values if _plain(value) is not None}
-    return bool(known) and known <= PARTS.keys()
+    return bool(known) and known <= PART_NAMES.keys()
 
 
 def _missing_ending(root: str, values: Sequence[Any]) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from hangtag.calibration import Calibration
 from hangtag.corruptions import CORRUPTIONS, STRENGTHS
-from hangtag.page import escaped, hundred, listed, section, table
+from hangtag.page import escaped, section, table
 from hangtag.promises import Promises, SetsKept, Share
 from hangtag.stress import Stress
+from hangtag.words import hundred, listed
 
 __all__ = ["promises_section", "stress_section", "trust_tiles"]
 

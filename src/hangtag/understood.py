@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.containers import Skipped
-from hangtag.decoder import COLOUR_FILE
 from hangtag.images import ImageSpec
-from hangtag.labelled import LabelledImages, amount
+from hangtag.labelled import LabelledImages
+from hangtag.picture_facts import COLOUR_FILE
+from hangtag.words import amount
 
 __all__ = ["counted", "notes_on", "sentence_on"]
 

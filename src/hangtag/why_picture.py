@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.evaluate import in_percent
 from hangtag.figures import Picture
 from hangtag.why import Why
+from hangtag.words import in_percent
 
 __all__ = ["why_picture"]
 

@@ -1,0 +1,78 @@
+"""Numbers, names and lists in words, for messages, tables and pages alike."""
+
+import re
+from collections.abc import Sequence
+
+__all__ = [
+    "amount",
+    "bytes_in_words",
+    "hundred",
+    "in_percent",
+    "listed",
+    "natural",
+    "percent",
+    "seconds_in_words",
+    "times",
+]
+
+
+def amount(count: int, noun: str) -> str:
+    """
+    >>> amount(1, "picture"), amount(2000, "class")
+    ('1 picture', '2,000 classes')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def hundred(share: float) -> str:
+    """A share out of 100; never rounded up to all of them."""
+    digits = next((digits for digits in (1, 2, 3) if share == 1 or float(f"{100 * share:.{digits}f}") < 100), 4)
+    return "100" if share == 1 else f"{100 * share:.{digits}f}"
+
+
+def percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
+
+
+def bytes_in_words(count: object) -> str:
+    if not isinstance(count, int):
+        return ""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"
+
+
+def times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def seconds_in_words(value: float) -> str:
+    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def in_percent(probability: float) -> str:
+    """Whole percents; what is not certain is neither 100 nor 0.
+
+    >>> in_percent(0.75), in_percent(0.998), in_percent(1.0), in_percent(0.001)
+    ('75%', '>99%', '100%', '<1%')
+    """
+    shown = f"{probability:.0%}"
+    if shown == "100%" and probability < 1:
+        return ">99%"
+    return "<1%" if shown == "0%" and probability > 0 else shown
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A key to sort names by, numbers in them by their size: 2 before 10.
+
+    >>> sorted(["10", "9", "cat 10", "cat 2"], key=natural)
+    ['9', '10', 'cat 2', 'cat 10']
+    """
+    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
+    key = [(0, int(piece), "") if piece.isascii() and piece.isdigit() else (1, 0, piece) for piece in pieces]
+    return [*key, (-1, 0, name)]  # "01" and "1" are two names
