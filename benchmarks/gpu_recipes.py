@@ -91,8 +91,8 @@ def measured_before(file: Path, gpu: str) -> dict[str, list[Trained]]:
 def train_once(recipe: str, seed: int, started: float, device: str = "cuda") -> Trained:
     """In a process that was started at `started`, in seconds of `time.time`."""
     import hangtag
-    from hangtag.speed import peak_memory
-    from hangtag.train import choose_device
+    from hangtag.training.engine.loop import choose_device
+    from hangtag.training.engine.speed import peak_memory
 
     data = hangtag.read("fashion-mnist")
     training = data.train

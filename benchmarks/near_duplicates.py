@@ -65,7 +65,7 @@ def changed(image: NDArray[np.uint8], kind: str, random: np.random.Generator) ->
 
 def plant_and_look(seed: int, each: int) -> Found:
     import hangtag
-    from hangtag.duplicates import near_pairs
+    from hangtag.data.near_duplicates import near_pairs
 
     images = np.array(hangtag.read("fashion-mnist").train.images)
     random = np.random.default_rng(seed)

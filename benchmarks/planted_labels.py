@@ -39,7 +39,7 @@ def plant_and_rank(seed: int, share: float) -> Ranked:
     from sklearn.metrics import average_precision_score
 
     import hangtag
-    from hangtag.suspects import suspect_labels
+    from hangtag.training.label_errors import suspect_labels
 
     train = hangtag.read("fashion-mnist").train
     random = np.random.default_rng(seed)

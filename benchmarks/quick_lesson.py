@@ -13,7 +13,7 @@ import json
 from dataclasses import replace
 
 import hangtag
-from hangtag.recipes import find_recipe
+from hangtag.training.engine.recipes import find_recipe
 
 # As in the lesson, nothing is held out once the settings are chosen.
 QUICK = replace(find_recipe("quick"), validation=0.0)

@@ -79,7 +79,7 @@ def main() -> None:
 
 def write(folder: Path) -> None:
     import hangtag
-    from hangtag.labelled import export_folder
+    from hangtag.data.labelled_images import export_folder
 
     export_folder(hangtag.read("fashion-mnist").train, folder)
 
@@ -124,7 +124,7 @@ def read_large(folder: Path, cache: Path, allowed: Limit) -> Large:
     os.environ["XDG_CACHE_HOME"] = str(cache)
     with within(allowed) as memory:
         import hangtag
-        from hangtag.recipes import find_recipe
+        from hangtag.training.engine.recipes import find_recipe
 
         began = time.perf_counter()
         data = hangtag.read(folder, size=(96, 128))

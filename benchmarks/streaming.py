@@ -59,7 +59,7 @@ def write(file: Path) -> None:
 
 def train_for(seconds: float, file: Path | None) -> Streamed:
     import hangtag
-    from hangtag.recipes import find_recipe
+    from hangtag.training.engine.recipes import find_recipe
 
     train = hangtag.read("fashion-mnist").train
     images, labels = train.images, train.labels

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from scipy.stats import betabinom, rankdata
 
 import hangtag
-from hangtag.artifact import OUTPUT
-from hangtag.calibration import Calibrator, calibration, fitted_calibrator, log_softmax
-from hangtag.conformal import METHODS, calibrate
-from hangtag.labelled import LabelledImages
-from hangtag.predictor import Predictor
-from hangtag.slices import groupings_of, weak_slices
-from hangtag.trust import FALSE_ALARMS
+from hangtag.data.labelled_images import LabelledImages
+from hangtag.evaluation.slices import groupings_of, weak_slices
+from hangtag.model.artifact import OUTPUT
+from hangtag.model.calibration import Calibrator, calibration, fitted_calibrator, log_softmax
+from hangtag.model.conformal import METHODS, calibrate
+from hangtag.model.guarantees import FALSE_ALARMS
+from hangtag.model.predictor import Predictor
 
 COVERAGES = (0.9, 0.95, 0.99)
 DIVISIONS = 200

@@ -18,9 +18,9 @@ import onnxruntime
 from benchmarks.common import Result, alone, options, publish, summary
 
 import hangtag
-from hangtag.artifact import OUTPUT
-from hangtag.classifier import ImageClassifier
-from hangtag.recipes import find_recipe
+from hangtag.model.artifact import OUTPUT
+from hangtag.training.classifier import ImageClassifier
+from hangtag.training.engine.recipes import find_recipe
 
 SIZES = ((1, 40, 100), (64, 20, 6), (1000, 15, 2))
 """Pictures at a time, rounds, calls in a block."""

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 import hangtag
-from hangtag.recipes import find_recipe
-from hangtag.splits import stratified
+from hangtag.data.splits import stratified
+from hangtag.training.engine.recipes import find_recipe
 
 WAYS = ("off", "weights", "sampling")
 

@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hangtag import cli, figures
+from hangtag.cli import main as command_line
 from hangtag.files import make_folder, write_text
+from hangtag.reports import figures
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = (DOCS / "tutorial.md", DOCS / "tutorial.ko.md")
@@ -40,7 +41,7 @@ _STEP = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _ANY_PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
-_PROGRAM = (sys.executable, "-c", "from hangtag.cli import main; main()")
+_PROGRAM = (sys.executable, "-c", "from hangtag.cli.main import main; main()")
 _PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"}
 
 
@@ -216,7 +217,10 @@ def help_page() -> str:
 
 def command_names() -> list[str]:
     """In the order of `hangtag --help`."""
-    return [command.name or str(getattr(command.callback, "__name__", "")) for command in cli.app.registered_commands]
+    return [
+        command.name or str(getattr(command.callback, "__name__", ""))
+        for command in command_line.app.registered_commands
+    ]
 
 
 def _section(title: str, output: str) -> str:

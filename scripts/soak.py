@@ -126,8 +126,8 @@ def start(images: int, recipe: str, run: Path) -> "subprocess.Popen[bytes]":
 def child(recipe: str, run: Path, images: int) -> None:
     """Train, or go on training, saving as often as possible, and complete the run folder."""
     import hangtag
-    from hangtag import batches, checkpoints
-    from hangtag.lifecycle import Training
+    from hangtag.training.engine import batches, checkpoints
+    from hangtag.training.run import Training
 
     batches._CHUNK_PIXELS = 1_000_000
     checkpoints._FIRST_SECONDS, checkpoints._COST = 0.0, 1e9

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import hangtag
-from hangtag import datasets
+from hangtag.data.public import datasets
 from hangtag.errors import DownloadError
 
 LOOPBACK = ("127.", "::1", "localhost")

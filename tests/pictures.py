@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 ORIENTATION = 274  # the Exif tag
 HAS_HEIC = importlib.util.find_spec("pillow_heif") is not None
@@ -143,3 +144,26 @@ def write_forms(root: Path, pictures: list[tuple[Path, str]]) -> dict[str, Path]
         "jsonl": root / "a.jsonl", "hub": root / "hub.parquet", "raw": root / "raw.parquet",
         "paths": root / "paths.parquet", "many": root / "many",
     }  # fmt: skip
+
+
+def textured(count: int, side: int = 28, seed: int = 0) -> NDArray[np.uint8]:
+    """(N, side, side) smooth random pictures, each unlike the others."""
+    random = np.random.default_rng(seed)
+    noise = gaussian_filter(random.normal(size=(count, side, side)), (0, side / 14, side / 14), mode="wrap")
+    noise /= noise.std(axis=(1, 2), keepdims=True)
+    return (128 + 45 * noise).clip(0, 255).astype(np.uint8)
+
+
+def changed(image: NDArray[np.uint8], kind: str) -> NDArray[np.uint8]:
+    side = image.shape[0]
+    if kind == "jpeg":
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=70)
+        return np.asarray(Image.open(buffer))
+    if kind == "shift":
+        return np.roll(image, (1, -1), axis=(0, 1))
+    if kind == "brightness":
+        return (image * 0.85).astype(np.uint8)
+    cut = 0.93 * side
+    box = (0.03 * side, 0.05 * side, 0.03 * side + cut, 0.05 * side + cut)
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR, box=box))

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from hangtag.labelled import LabelledImages
+from hangtag.data.labelled_images import LabelledImages
 from toys import idx_files
 
 ROOT = Path(__file__).resolve().parents[1]

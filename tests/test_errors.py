@@ -9,7 +9,7 @@ import pytest
 
 from hangtag import errors
 from hangtag.errors import HangtagError, MissingExtra, PictureError, UnknownName
-from hangtag.images import ImageSpec, decode
+from hangtag.pictures import ImageSpec, decode
 
 CLASSES = sorted(errors.__all__)
 

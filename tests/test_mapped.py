@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from hangtag import classifier as classifier_module
-from hangtag.classifier import ImageClassifier
-from hangtag.labelled import from_arrays
+from hangtag.data.labelled_images import from_arrays
 from hangtag.mapped import Rows, as_slice, forget, mapping_of, rows_of, scratch
+from hangtag.training import classifier as classifier_module
+from hangtag.training.classifier import ImageClassifier
 from toys import quick_recipe, shapes
 
 

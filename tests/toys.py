@@ -21,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hangtag
-from hangtag.artifact import Metadata
-from hangtag.datasets import fingerprint
-from hangtag.images import Images, ImageSpec
-from hangtag.named import EMNIST_LETTERS, Archive, DataFile, NamedSet
-from hangtag.recipes import Recipe, find_recipe
+from hangtag.data.public.catalog import EMNIST_LETTERS, Archive, DataFile, NamedSet
+from hangtag.data.public.datasets import fingerprint
+from hangtag.model.artifact import Metadata
+from hangtag.model.calibration import softmax
+from hangtag.pictures import Images, ImageSpec
+from hangtag.training.engine.recipes import Recipe, find_recipe
 
 SIDE = 8
 CLASSES = ("bar", "dot", "edge")
@@ -64,8 +65,8 @@ def metadata(spec: ImageSpec | None = None, class_names: tuple[str, ...] = CLASS
 @cache
 def toy_model(channels: int = 1) -> bytes:
     """A model file for the toy images, its network untrained; made once per test run."""
-    from hangtag.export import build
-    from hangtag.models import build as build_network
+    from hangtag.training.engine.export import build
+    from hangtag.training.engine.networks import build as build_network
 
     spec = ImageSpec(SIDE, SIDE, channels, background=0)
     return build(build_network("mlp", spec, len(CLASSES), seed=0), metadata(spec))
@@ -257,3 +258,15 @@ class _MirrorRequest(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
+
+
+Drawn = tuple[NDArray[np.float64], NDArray[np.int64]]
+
+
+def drawn(count: int, temperature: float = 1.0, classes: int = 5, seed: int = 0) -> Drawn:
+    """Logits whose probabilities at `temperature` are the truth, and labels drawn from it."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(scale=2.0, size=(count, classes))
+    chances = softmax(logits / temperature)
+    labels = (chances.cumsum(axis=1) < random.random((count, 1))).sum(axis=1)
+    return logits, np.minimum(labels, classes - 1).astype(np.int64)

@@ -18,35 +18,35 @@ from typing import TYPE_CHECKING, Any
 from hangtag.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from hangtag.classifier import ImageClassifier as ImageClassifier
+    from hangtag.data.labelled_images import LabelledImages as LabelledImages
+    from hangtag.data.read import read as read
     from hangtag.errors import HangtagError as HangtagError
-    from hangtag.evaluate import Evaluation as Evaluation
-    from hangtag.images import ImageSpec as ImageSpec
-    from hangtag.labelled import LabelledImages as LabelledImages
-    from hangtag.predictor import Answer as Answer
-    from hangtag.predictor import Predictor as Predictor
-    from hangtag.predictor import load as load
-    from hangtag.recipes import Recipe as Recipe
-    from hangtag.sources import read as read
-    from hangtag.train import Epoch as Epoch
+    from hangtag.evaluation.metrics import Evaluation as Evaluation
+    from hangtag.model.predictor import Answer as Answer
+    from hangtag.model.predictor import Predictor as Predictor
+    from hangtag.model.predictor import load as load
+    from hangtag.pictures import ImageSpec as ImageSpec
+    from hangtag.training.classifier import ImageClassifier as ImageClassifier
+    from hangtag.training.engine.loop import Epoch as Epoch
+    from hangtag.training.engine.recipes import Recipe as Recipe
 
 # PyTorch's threads wait for each other by spinning. Beside another busy program that made training a hundred times
 # slower; after a shorter spin they sleep. It must be said before PyTorch is imported, hence here. See docs/log.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _HOME = {
-    "Answer": "predictor",
-    "Epoch": "train",
-    "Evaluation": "evaluate",
+    "Answer": "model.predictor",
+    "Epoch": "training.engine.loop",
+    "Evaluation": "evaluation.metrics",
     "HangtagError": "errors",
-    "ImageClassifier": "classifier",
-    "ImageSpec": "images",
-    "LabelledImages": "labelled",
-    "Predictor": "predictor",
-    "Recipe": "recipes",
-    "figures": "",
-    "load": "predictor",
-    "read": "sources",
+    "ImageClassifier": "training.classifier",
+    "ImageSpec": "pictures",
+    "LabelledImages": "data.labelled_images",
+    "Predictor": "model.predictor",
+    "Recipe": "training.engine.recipes",
+    "figures": "reports.figures",
+    "load": "model.predictor",
+    "read": "data.read",
 }
 
 __all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
@@ -56,9 +56,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'hangtag' has no attribute '{name}'")
     try:
-        if not _HOME[name]:
-            return import_module(f"hangtag.{name}")
-        return getattr(import_module(f"hangtag.{_HOME[name]}"), name)
+        module = import_module(f"hangtag.{_HOME[name]}")
+        return module if name == "figures" else getattr(module, name)
     except ModuleNotFoundError as error:
         from hangtag.errors import MissingExtra
 

@@ -1,0 +1,1 @@
+"""From anything a user has to `LabelledImages`, and what is wrong with them. Never imports torch; knows no model."""

@@ -1,0 +1,185 @@
+"""Fifteen ways in which pictures go wrong, each in five strengths: uint8 in, uint8 of the same shape out.
+
+After Hendrycks & Dietterich, 2019 ("ImageNet-C"), with lengths as shares of a picture's side, so that small and large
+pictures suffer alike. The same seed gives the same pictures.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.errors import UnknownName, UsageError
+from hangtag.pictures import Images, ImageSpec, decode, encode_jpeg
+
+__all__ = ["CORRUPTIONS", "STRENGTHS", "corrupted"]
+
+STRENGTHS = (1, 2, 3, 4, 5)
+
+Floats = NDArray[np.floating[Any]]
+
+
+def corrupted(images: Images, name: str, strength: int, seed: int = 0) -> Images:
+    """N images (N, H, W[, 3]) uint8, each gone wrong in this way.
+
+    Raises:
+        UnknownName: no such corruption.
+        UsageError: a strength that is not 1 to 5.
+    """
+    if name not in CORRUPTIONS:
+        raise UnknownName.among("corruption", name, CORRUPTIONS)
+    if strength not in STRENGTHS:
+        raise UsageError(f"a strength of {strength}", "strengths are 1 to 5")
+    random = np.random.default_rng([seed, list(CORRUPTIONS).index(name), strength])
+    changed: NDArray[np.floating[Any]] = CORRUPTIONS[name](images, strength, random)
+    pixels: Images = np.rint(np.clip(changed, 0, 255)).astype(np.uint8)
+    return pixels
+
+
+def _of(strength: int, *numbers: float) -> float:
+    return numbers[strength - 1]
+
+
+def _noise(images: Images, strength: int, random: np.random.Generator) -> Floats:
+    sd = 255 * _of(strength, 0.04, 0.08, 0.12, 0.18, 0.26)
+    return images.astype(np.float32) + random.normal(0, sd, images.shape).astype(np.float32)
+
+
+def _grain(images: Images, strength: int, random: np.random.Generator) -> Floats:
+    """Shot noise: as many photons as light allows."""
+    photons = _of(strength, 250, 100, 50, 25, 12)
+    return (random.poisson(images / 255 * photons) / photons * 255).astype(np.float32)
+
+
+def _specks(images: Images, strength: int, random: np.random.Generator) -> Floats:
+    share = _of(strength, 0.01, 0.03, 0.06, 0.1, 0.17)
+    drawn = random.random(images.shape[:3])
+    if images.ndim == 4:
+        drawn = drawn[..., None]
+    specked = np.where(drawn < share / 2, 0, np.where(drawn > 1 - share / 2, 255, images))
+    return specked.astype(np.float32)
+
+
+def _blur(images: Images, strength: int, _: np.random.Generator) -> Floats:
+    from scipy.ndimage import gaussian_filter
+
+    width = max(images.shape[1:3]) * _of(strength, 0.015, 0.025, 0.04, 0.06, 0.09)
+    sides = (0, width, width, 0)[: images.ndim]
+    return np.asarray(gaussian_filter(images.astype(np.float32), sides, mode="nearest"))
+
+
+def _motion(images: Images, strength: int, _: np.random.Generator) -> Floats:
+    from scipy.ndimage import uniform_filter1d
+
+    length = max(2, round(images.shape[2] * _of(strength, 0.08, 0.12, 0.18, 0.25, 0.35)))
+    return np.asarray(uniform_filter1d(images.astype(np.float32), length, axis=2, mode="nearest"))
+
+
+def _blocks(images: Images, strength: int, _: np.random.Generator) -> Floats:
+    """Pixelated."""
+    share = _of(strength, 0.7, 0.55, 0.4, 0.3, 0.2)
+    height, width = (max(1, round(side * share)) for side in images.shape[1:3])
+    rows = (np.arange(images.shape[1]) * height // images.shape[1]).astype(int)
+    columns = (np.arange(images.shape[2]) * width // images.shape[2]).astype(int)
+    starts = [np.flatnonzero(np.diff(each, prepend=-1)) for each in (rows, columns)]
+    sums = np.add.reduceat(np.add.reduceat(images.astype(np.float32), starts[0], axis=1), starts[1], axis=2)
+    sizes = np.outer(np.bincount(rows), np.bincount(columns)).astype(np.float32)
+    means = sums / sizes.reshape(1, *sizes.shape, *[1] * (images.ndim - 3))
+    return np.asarray(means[:, rows][:, :, columns])
+
+
+def _brighter(images: Images, strength: int, _: np.random.Generator) -> Floats:
+    return images.astype(np.float32) + 255 * np.float32(_of(strength, 0.1, 0.2, 0.3, 0.4, 0.5))
+
+
+def _darker(images: Images, strength: int, _: np.random.Generator) -> Floats:
+    return images.astype(np.float32) * np.float32(_of(strength, 0.8, 0.6, 0.45, 0.3, 0.2))
+
+
+def _flat(images: Images, strength: int, _: np.random.Generator) -> Floats:
+    """Less contrast."""
+    wide = images.astype(np.float32)
+    mean = wide.mean(axis=tuple(range(1, images.ndim)), keepdims=True)
+    return np.asarray(mean + (wide - mean) * np.float32(_of(strength, 0.7, 0.5, 0.35, 0.22, 0.12)))
+
+
+def _jpeg(images: Images, strength: int, _: np.random.Generator) -> Floats:
+    quality = int(_of(strength, 40, 25, 15, 9, 5))
+    spec = ImageSpec.of(images)
+    return np.stack([decode(encode_jpeg(image, quality), spec)[0] for image in images]).astype(np.float32)
+
+
+def _shifted(images: Images, strength: int, random: np.random.Generator) -> Floats:
+    share = _of(strength, 0.05, 0.1, 0.15, 0.2, 0.28)
+    angles = random.uniform(0, 2 * np.pi, len(images))
+    return _moved(images, 1.0, 0.0, share * np.sin(angles), share * np.cos(angles))
+
+
+def _turned(images: Images, strength: int, random: np.random.Generator) -> Floats:
+    degrees = _of(strength, 8, 15, 25, 40, 60) * random.choice([-1, 1], len(images))
+    return _moved(images, 1.0, np.deg2rad(degrees), 0.0, 0.0)
+
+
+def _smaller(images: Images, strength: int, _: np.random.Generator) -> Floats:
+    return _moved(images, _of(strength, 0.9, 0.8, 0.7, 0.6, 0.5), 0.0, 0.0, 0.0)
+
+
+def _covered(images: Images, strength: int, random: np.random.Generator) -> Floats:
+    """A grey square somewhere."""
+    share = _of(strength, 0.2, 0.3, 0.4, 0.5, 0.6)
+    wide = images.astype(np.float32)
+    height, width = (max(1, round(side * share)) for side in images.shape[1:3])
+    tops = random.integers(0, images.shape[1] - height + 1, len(images))
+    lefts = random.integers(0, images.shape[2] - width + 1, len(images))
+    for image, top, left in zip(wide, tops, lefts, strict=True):
+        image[top : top + height, left : left + width] = 128
+    return wide
+
+
+def _inverted(images: Images, strength: int, _: np.random.Generator) -> Floats:
+    """On the way to the negative, which strength 5 is."""
+    wide = images.astype(np.float32)
+    return wide + np.float32(_of(strength, 0.15, 0.3, 0.65, 0.85, 1.0)) * (255 - 2 * wide)
+
+
+def _moved(
+    images: Images, scale: float, angles: NDArray[np.float64] | float, down: NDArray[np.float64] | float,
+    right: NDArray[np.float64] | float,
+) -> Floats:  # fmt: skip
+    """Scaled, turned (radians) and shifted (shares of a side) about the middle; the border goes on outside."""
+    from scipy.ndimage import map_coordinates
+
+    count, height, width = images.shape[:3]
+    angles, down, right = (np.broadcast_to(each, count)[:, None, None] for each in (angles, down, right))
+    y, x = np.meshgrid(np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2, indexing="ij")
+    y, x = (y[None] - down * height) / scale, (x[None] - right * width) / scale
+    from_y = np.cos(angles) * y - np.sin(angles) * x + (height - 1) / 2
+    from_x = np.sin(angles) * y + np.cos(angles) * x + (width - 1) / 2
+    planes = images[..., None] if images.ndim == 3 else images
+    moved = np.empty(planes.shape, np.float32)
+    for image, result, rows, columns in zip(planes, moved, from_y, from_x, strict=True):
+        for channel in range(planes.shape[3]):
+            result[..., channel] = map_coordinates(
+                image[..., channel].astype(np.float32), [rows, columns], order=1, mode="nearest"
+            )
+    return moved.reshape(images.shape)
+
+
+CORRUPTIONS: dict[str, Callable[[Images, int, np.random.Generator], Floats]] = {
+    "noise": _noise,
+    "grain": _grain,
+    "specks": _specks,
+    "blur": _blur,
+    "motion": _motion,
+    "pixelation": _blocks,
+    "brighter": _brighter,
+    "darker": _darker,
+    "less contrast": _flat,
+    "JPEG": _jpeg,
+    "shift": _shifted,
+    "rotation": _turned,
+    "smaller": _smaller,
+    "covered": _covered,
+    "inversion": _inverted,
+}

@@ -1,0 +1,88 @@
+"""Why a model answered as it did: where on the picture its evidence lies, and which training pictures are alike.
+
+The evidence of our networks comes from the model file (`export.py`). For any other, parts of the picture are covered
+one after the other, and what the answer loses is what the part was worth (occlusion: Zeiler & Fergus, 2014).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.model.neighbours import Neighbour, Neighbours
+from hangtag.model.predictor import Answer, Predictor
+from hangtag.pictures import Picture, decode
+
+__all__ = ["Why", "explain"]
+
+_PLACES = 9  # covered across and down; each cover is as wide as two of them
+
+
+@dataclass(frozen=True, eq=False)
+class Why:
+    """What an answer rests on.
+
+    Attributes:
+        answer: the answer.
+        seen: (H, W) or (H, W, 3) uint8, the picture as the network sees it.
+        heat: (h, w) how much each place speaks for the answer; below 0, against it. In logits over the mean of all
+            classes, or, by occlusion, in the logarithm of the answer's odds.
+        method: "evidence" or "occlusion".
+        neighbours: the nearest training pictures, nearest first; empty where none were kept.
+    """
+
+    answer: Answer
+    seen: NDArray[np.uint8]
+    heat: NDArray[np.float32]
+    method: str
+    neighbours: tuple[Neighbour, ...]
+
+
+def explain(predictor: Predictor, picture: Picture, kept: Neighbours | None = None, count: int = 6) -> Why:
+    """The answer for one picture, and what it rests on.
+
+    Args:
+        kept: training pictures to find the nearest of.
+        count: how many.
+
+    Raises:
+        PictureError: the picture cannot be read.
+    """
+    answer = predictor(picture)
+    pixels = decode(picture, predictor.spec)[0][None]
+    near: tuple[Neighbour, ...] = ()
+    if kept is not None and predictor.tells("embedding"):
+        embedding = predictor.outputs(pixels, "embedding")["embedding"][0]
+        near = tuple(kept.nearest(embedding, predictor.class_names, count))
+    seen = _seen(predictor, pixels)
+    if predictor.tells("evidence"):
+        return Why(answer, seen, predictor.outputs(pixels, "evidence")["evidence"][0], "evidence", near)
+    return Why(answer, seen, _occluded(predictor, seen), "occlusion", near)
+
+
+def _seen(predictor: Predictor, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W[, 3]) the picture at the size of the network."""
+    planes = np.rint(predictor.outputs(pixels, "pixels")["pixels"][0] * 255).clip(0, 255).astype(np.uint8)
+    return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
+
+
+def _occluded(predictor: Predictor, seen: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(h, w) the log odds that the answer loses when the place is covered with the picture's border colour."""
+    height, width = seen.shape[:2]
+    edge = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]])
+    cover = np.median(edge, axis=0).astype(np.uint8)
+    rows, columns = (np.linspace(0, side, min(_PLACES, side) + 1).round().astype(int) for side in (height, width))
+    pictures = [seen]
+    for top in range(len(rows) - 1):
+        for left in range(len(columns) - 1):
+            covered = seen.copy()
+            covered[
+                max(0, rows[top] - (rows[1] + 1) // 2) : rows[top + 1] + (rows[1] + 1) // 2,
+                max(0, columns[left] - (columns[1] + 1) // 2) : columns[left + 1] + (columns[1] + 1) // 2,
+            ] = cover
+            pictures.append(covered)
+    probabilities = predictor.probabilities(np.stack(pictures)).astype(np.float64)
+    of_answer = np.clip(probabilities[:, int(probabilities[0].argmax())], 1e-7, 1 - 1e-7)
+    odds = np.log(of_answer / (1 - of_answer))
+    lost: NDArray[np.float32] = (odds[0] - odds[1:]).reshape(len(rows) - 1, len(columns) - 1).astype(np.float32)
+    return lost

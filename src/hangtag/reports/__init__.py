@@ -1,0 +1,1 @@
+"""Pages and figures. A leaf: nothing but the command line imports it."""

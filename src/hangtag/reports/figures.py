@@ -1,0 +1,556 @@
+"""Arrays -> matplotlib figures, the six pictures of the classic lesson among them.
+
+It computes no probabilities, opens no data and keeps no state: no pyplot, no style that outlives a call. Right is
+blue and wrong is red; marks and wording say the same to a reader who does not see the difference.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.errors import MissingExtra, UsageError
+from hangtag.files import write_bytes
+from hangtag.words import in_percent
+
+try:
+    import matplotlib
+    from matplotlib import font_manager
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+except ImportError as missing:
+    raise MissingExtra.named("train", "matplotlib") from missing
+
+__all__ = [
+    "Picture",
+    "answer",
+    "answers",
+    "confusion",
+    "curves",
+    "image_grid",
+    "lesson",
+    "mistakes",
+    "one_image",
+    "probability_bars",
+    "save",
+]
+
+Pixels: TypeAlias = "Sequence[NDArray[Any]] | NDArray[Any]"
+"""(N, H, W) or (N, H, W, 3), or images of several sizes one after another; uint8, or floats from 0 to 1."""
+
+Labels: TypeAlias = "Sequence[int] | NDArray[np.integer[Any]]"
+
+BLUE, RED, ORANGE = "#1668b0", "#c8321f", "#b86a00"  # right, wrong, validation: apart for colour-blind readers too
+INK, FAINT, GREY, HAIRLINE = "#1d232b", "#5f6873", "#aab0b8", "#d5d9de"
+DOTS_PER_INCH = 150
+
+_FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "Hiragino Sans", "Arial Unicode MS")
+_STYLE: Mapping[str, Any] = {
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), GREY),
+    **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), FAINT),
+    **dict.fromkeys(("axes.titlecolor", "text.color"), INK),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor", "hatch.color"), "white"),
+    **dict.fromkeys(("figure.constrained_layout.h_pad", "figure.constrained_layout.w_pad"), 0.15),
+    **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),
+    **dict.fromkeys(("font.size", "axes.labelsize"), 10),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 9),
+    **{"axes.axisbelow": True, "axes.linewidth": 0.8, "axes.titlesize": 11},
+    **{"grid.color": HAIRLINE, "grid.linewidth": 0.6, "hatch.linewidth": 1.2, "savefig.bbox": None},
+    "text.parse_math": False,  # a class may be called "$5 bill or $10 bill"
+}
+_DARK_GROUND = 16  # border grey level up to which a set counts as light things on black
+_MOST_PIXELS = 600  # a side; more would not show in a grid
+_EACH_INDEX, _EACH_NAME, _EACH_COUNT = 12, 40, 20  # most classes for which every one is written out
+
+
+class Picture(Figure):
+    """A matplotlib figure that keeps its style while it is drawn, and that a notebook shows by itself."""
+
+    def draw(self, renderer: Any) -> None:
+        with _style():
+            super().draw(renderer)
+
+    def png(self, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
+        """The bytes of a PNG file."""
+        buffer = io.BytesIO()
+        with _style():
+            self.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
+        return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    style: dict[Any, Any] = {**_STYLE, "font.family": _fonts()}
+    with matplotlib.rc_context(style):
+        yield
+
+
+@_style()
+def one_image(image: NDArray[Any], title: str = "") -> Picture:
+    """The lesson's first picture: one image, its pixel positions, and for grey the values as colours from 0 to 255."""
+    pixels = _pixels(image)
+    figure = Picture(figsize=(5.6, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(pixels, cmap="viridis", vmin=0, vmax=255, interpolation=_interpolation(pixels))
+    axes.spines[:].set_visible(True)
+    axes.locator_params(nbins=8, integer=True)
+    axes.set_title(_name(title, 50), pad=10)
+    if pixels.ndim == 2:
+        bar = figure.colorbar(shown, ax=axes, ticks=[0, 50, 100, 150, 200, 255], shrink=0.9, pad=0.03)
+        bar.outline.set_visible(False)
+    else:
+        axes.set_xlabel(f"{pixels.shape[1]}x{pixels.shape[0]} pixels of red, green and blue, each 0 to 255")
+    return figure
+
+
+@_style()
+def image_grid(images: Pixels, labels: Labels, class_names: Sequence[str], rows: int = 5, columns: int = 5) -> Picture:
+    """The lesson's second picture: the first images, each with the name of its class below."""
+    _check(images, labels, class_names)
+    shown, rows, columns = _fit(len(images), rows, columns)
+    some, grey_map = _pictured([images[index] for index in range(shown)])
+    side, across, down, margin = 1.3, 1.6, 1.78, 0.2
+    sheet = _Sheet(margin * 2 + columns * across, margin * 2 + rows * down - 0.05)
+    for index, pixels in enumerate(some):
+        row, column = divmod(index, columns)
+        left = margin + column * across + (across - side) / 2
+        axes = sheet.axes(left, margin + row * down, side, side)
+        _show(axes, pixels, grey_map)
+        axes.set_xlabel(_two_lines(class_names[int(labels[index])], 20), color=INK, fontsize=9, labelpad=5)
+    return sheet.figure
+
+
+@_style()
+def answer(image: NDArray[Any], probabilities: NDArray[Any], label: int, class_names: Sequence[str]) -> Picture:
+    """The lesson's third and fourth picture: what the model says about one image, beside all K probabilities.
+
+    Args:
+        image: (H, W) or (H, W, 3).
+        probabilities: (K,).
+        label: index of the true class.
+        class_names: (K,) names.
+    """
+    probabilities = np.asarray(probabilities)
+    _check([image], [label], class_names, probabilities[None])
+    (pixels,), grey_map = _pictured([image])
+    sheet = _Sheet(6.6, 3.5)
+    picture, bars = sheet.axes(0.3, 0.6, 2.5, 2.5), sheet.axes(3.2, 0.6, 3.1, 2.5)
+    _show(picture, pixels, grey_map)
+    _verdict(sheet, picture, probabilities, label, class_names, 12)
+    _bars(bars, probabilities, label, 9)
+    _values(bars, probabilities, _highlighted(probabilities, label), 10)
+    return sheet.figure
+
+
+@_style()
+def answers(
+    images: Pixels,
+    probabilities: NDArray[Any],
+    labels: Labels,
+    class_names: Sequence[str],
+    rows: int = 5,
+    columns: int = 3,
+) -> Picture:
+    """The lesson's fifth picture: the first images, each beside its probabilities."""
+    probabilities = np.asarray(probabilities)
+    _check(images, labels, class_names, probabilities)
+    shown, rows, columns = _fit(len(images), rows, columns)
+    some, grey_map = _pictured([images[index] for index in range(shown)])
+    side, across, down, margin = 1.3, 3.4, 1.9, 0.25
+    sheet = _Sheet(margin + columns * across, margin + rows * down)
+    for index, pixels in enumerate(some):
+        row, column = divmod(index, columns)
+        left, top = margin + column * across, margin + row * down + 0.25
+        picture, bars = sheet.axes(left, top, side, side), sheet.axes(left + side + 0.18, top, side + 0.35, side)
+        _show(picture, pixels, grey_map)
+        _verdict(sheet, picture, probabilities[index], int(labels[index]), class_names, 9.5)
+        _bars(bars, probabilities[index], int(labels[index]), 7)
+    return sheet.figure
+
+
+@_style()
+def probability_bars(probabilities: NDArray[Any], class_names: Sequence[str], label: int | None = None) -> Picture:
+    """The lesson's sixth picture: the (K,) probabilities of one image by class name; `label` is its class, if known."""
+    probabilities = np.asarray(probabilities)
+    if probabilities.shape != (len(class_names),):
+        raise UsageError(
+            f"probabilities of shape {probabilities.shape} do not fit {len(class_names)} class names",
+            "give one probability for each class, of one image",
+        )
+    count = len(class_names)
+    width = max(5.0, 1.6 + (0.56 if count <= _EACH_COUNT else 0.3) * count) if count <= _EACH_NAME else 9.0
+    figure = Picture(figsize=(width, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    _bars(axes, probabilities, label, 9)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylabel("probability")
+    axes.grid(axis="y")
+    if count <= _EACH_NAME:
+        names = [_name(name, 24) for name in class_names]
+        axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor", color=INK)
+        _values(axes, probabilities, set(np.flatnonzero(probabilities >= 0.005)), 8)
+    else:
+        axes.set_xlabel("number of the class")
+    return figure
+
+
+@_style()
+class _Epoch(Protocol):
+    """A `training.engine.loop.Epoch`, which pages and figures must not import."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def curves(history: Sequence["Mapping[str, Any] | _Epoch"]) -> Picture:
+    """Loss and accuracy after each epoch, of the training images and, where there are any, of the held-out ones.
+
+    Args:
+        history: each epoch, as an `Epoch` or as its `to_json()`.
+    """
+    tables = [epoch if isinstance(epoch, Mapping) else epoch.to_json() for epoch in history]
+    finished = [epoch for epoch in tables if epoch.get("finished", True)]
+    if not finished:
+        raise UsageError("there is no finished epoch to draw", "train for at least one epoch")
+    figure = Picture(figsize=(9.6, 3.9), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr,call-arg]
+    loss, accuracy = figure.subplots(1, 2)
+    _curve(loss, finished, "loss", "training", "{:.3f}")
+    _curve(loss, finished, "val_loss", "validation", "{:.3f}")
+    _curve(accuracy, finished, "accuracy", "training", "{:.1%}")
+    _curve(accuracy, finished, "val_accuracy", "validation", "{:.1%}")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    for axes, title, corner in (
+        (loss, "Loss (lower is better)", "upper right"),
+        (accuracy, "Accuracy (higher is better)", "lower right"),
+    ):
+        axes.set_title(title, loc="left", pad=10)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
+        axes.set_xlim(finished[0]["number"] - 0.4, finished[-1]["number"] + 0.4)
+        axes.margins(y=0.1)
+        axes.grid(axis="y")
+        axes.legend(labelcolor=INK, fontsize=9, loc=corner)
+    return figure
+
+
+@_style()
+def confusion(matrix: Sequence[Sequence[int]] | NDArray[Any], class_names: Sequence[str]) -> Picture:
+    """Which class (row) was taken for which (column): blue where right, red where wrong, darker for a larger share.
+
+    Args:
+        matrix: (K, K) counts, rows by true class.
+        class_names: (K,) names.
+    """
+    counts = np.asarray(matrix)
+    number = len(class_names)
+    if counts.shape != (number, number) or not number:
+        raise UsageError(
+            f"a confusion matrix of shape {counts.shape} does not fit {number} class names",
+            "give K rows of K counts for K names",
+        )
+    side = 2.4 + (0.56 * number if number <= _EACH_COUNT else min(9.0, max(5.6, 0.24 * number)))
+    figure = Picture(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(_confusion_colours(share), interpolation="nearest")
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("what the model said", labelpad=8)
+    axes.set_ylabel("what it is", labelpad=8)
+    if number <= _EACH_NAME:
+        _confusion_names(axes, [_name(name, 22) for name in class_names])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(10, integer=True))
+    if number <= _EACH_COUNT:
+        _confusion_counts(axes, counts, share)
+    return figure
+
+
+@_style()
+def mistakes(
+    images: Pixels, probabilities: NDArray[Any], labels: Labels, class_names: Sequence[str], count: int = 12
+) -> Picture:
+    """The mistakes the model was surest of, surest first; a sentence when it made none."""
+    probabilities = np.asarray(probabilities)
+    _check(images, labels, class_names, probabilities)
+    if count < 1:
+        raise UsageError(f"count={count} makes no sense", "ask for at least 1 mistake")
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != np.asarray(labels))
+    if not len(wrong):
+        return _sentence(f"No mistakes: right on all {len(labels):,} images.")
+    worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:count]
+    some, grey_map = _pictured([images[index] for index in worst])
+    columns = min(6, max(4, len(worst)))
+    rows = -(-len(worst) // columns)
+    side, across, down, margin, head = 1.45, 1.78, 2.12, 0.2, 0.45
+    sheet = _Sheet(margin * 2 + columns * across, head + margin * 2 + rows * down - 0.05)
+    sheet.text(margin + (across - side) / 2, 0.2, _mistakes_title(len(worst), len(wrong)), fontsize=11)
+    for position, (index, pixels) in enumerate(zip(worst, some, strict=True)):
+        row, column = divmod(position, columns)
+        left, top = margin + column * across + (across - side) / 2, head + margin + row * down
+        _show(sheet.axes(left, top, side, side), pixels, grey_map)
+        said, is_really = class_names[predicted[index]], class_names[int(labels[index])]
+        sure = in_percent(float(probabilities[index, predicted[index]]))
+        sheet.text(left, top + side + 0.07, f"✗ {_name(said, 14)} {sure}", color=RED, fontsize=9)
+        sheet.text(left, top + side + 0.26, f"is {_name(is_really, 18)}", color=BLUE, fontsize=9)
+    return sheet.figure
+
+
+def lesson(
+    train_images: Pixels,
+    train_labels: Labels,
+    test_images: Pixels,
+    test_labels: Labels,
+    probabilities: NDArray[Any],
+    class_names: Sequence[str],
+) -> dict[str, Picture]:
+    """The lesson's six pictures by file name without its ending; fewer when there are fewer than 13 test images."""
+    _check(train_images, train_labels, class_names)
+    _check(test_images, test_labels, class_names, np.asarray(probabilities))
+    pictures = {
+        "1-one-image": one_image(train_images[0], class_names[int(train_labels[0])]),
+        "2-grid": image_grid(train_images[:25], train_labels[:25], class_names),
+    }
+    for number, index in ((3, 0), (4, 12)):
+        if index < len(test_images):
+            row, label = probabilities[index], int(test_labels[index])
+            pictures[f"{number}-answer-{index}"] = answer(test_images[index], row, label, class_names)
+    pictures["5-answers"] = answers(test_images[:15], probabilities[:15], test_labels[:15], class_names)
+    index = min(1, len(test_images) - 1)
+    pictures["6-bars"] = probability_bars(probabilities[index], class_names, int(test_labels[index]))
+    return pictures
+
+
+def save(figure: Picture, path: str | Path) -> None:
+    """Write a figure as a PNG file, whole or not at all.
+
+    Raises:
+        SaveError: it cannot be written.
+    """
+    write_bytes(Path(path), figure.png())
+
+
+class _Sheet:
+    """A figure measured in inches from its top left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self.figure = Picture(figsize=(width, height))
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        bottom = self.height - top - height
+        box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(box)
+
+    def text(self, left: float, top: float, text: str, **settings: Any) -> None:
+        self.figure.text(left / self.width, 1 - top / self.height, text, va="top", **settings)
+
+
+def _check(
+    images: Pixels, labels: Labels, class_names: Sequence[str], probabilities: NDArray[Any] | None = None
+) -> None:
+    if len(images) != len(labels):
+        raise UsageError(f"{len(images):,} images but {len(labels):,} labels", "give exactly one label for each image")
+    if not len(images):
+        raise UsageError("there are no images to show", "give at least one")
+    if np.min(labels) < 0 or np.max(labels) >= len(class_names):
+        raise UsageError(
+            f"labels go from {np.min(labels)} to {np.max(labels)} but there are {len(class_names)} class names",
+            "labels are positions in class_names, counted from 0",
+        )
+    if probabilities is not None and probabilities.shape != (len(images), len(class_names)):
+        raise UsageError(
+            f"probabilities of shape {probabilities.shape} do not fit {len(images):,} images and "
+            f"{len(class_names)} class names",
+            "give one row for each image and one column for each class",
+        )
+
+
+def _fit(available: int, rows: int, columns: int) -> tuple[int, int, int]:
+    """How many images to show, in how many rows and columns, leaving out empty ones."""
+    if rows < 1 or columns < 1:
+        raise UsageError(f"a grid of {rows} rows and {columns} columns shows nothing", "give at least 1 of each")
+    shown = min(available, rows * columns)
+    return shown, -(-shown // columns), min(columns, shown)
+
+
+def _pixels(image: Any, most: int | None = None) -> NDArray[np.uint8]:
+    """One image as uint8 (H, W) or (H, W, 3), thinned out to at most about `most` pixels a side."""
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise UsageError(f"an image of shape {array.shape} cannot be shown", "give (H, W) or (H, W, 3)")
+    step = max(1, -(-max(array.shape[:2]) // most)) if most else 1
+    array = array[::step, ::step]
+    if array.dtype.kind == "f" and array.max() <= 1:
+        array = np.rint(array * 255)
+    pixels: NDArray[np.uint8] = np.clip(array, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _pictured(images: Sequence[Any]) -> tuple[list[NDArray[np.uint8]], str]:
+    """Images for a grid, and their colour map: light things on black turn black on white, as the lesson shows them."""
+    some = [_pixels(image, _MOST_PIXELS) for image in images]
+    edges = [np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).ravel() for pixels in some]
+    return some, "binary" if np.median(np.concatenate(edges)) <= _DARK_GROUND else "gray"
+
+
+def _show(axes: Axes, pixels: NDArray[np.uint8], grey_map: str) -> None:
+    axes.imshow(pixels, cmap=grey_map, vmin=0, vmax=255, interpolation=_interpolation(pixels))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color(HAIRLINE)
+
+
+def _interpolation(pixels: NDArray[np.uint8]) -> str:
+    return "nearest" if max(pixels.shape[:2]) <= 100 else "antialiased"
+
+
+def _verdict(
+    sheet: _Sheet, axes: Axes, probabilities: NDArray[Any], label: int, class_names: Sequence[str], size: float
+) -> None:
+    """The lesson's caption, over the image: predicted class, its probability, true class."""
+    predicted, longest = int(probabilities.argmax()), 24 if size > 10 else 16
+    mark, colour = ("✓", BLUE) if predicted == label else ("✗", RED)
+    said, is_really = _name(class_names[predicted], longest), _name(class_names[label], longest)
+    text = f"{mark} {said} {in_percent(float(probabilities[predicted]))} ({is_really})"
+    box = axes.get_position(original=True)
+    sheet.figure.text(box.x0, box.y1 + 0.07 / sheet.height, text, color=colour, fontsize=size, va="bottom")
+
+
+def _bars(axes: Axes, probabilities: NDArray[Any], label: int | None, tick_size: float) -> None:
+    """A bar for each class: the true one blue, a wrongly predicted one red and hatched, the others grey."""
+    count, predicted = len(probabilities), int(probabilities.argmax())
+    many = count > _EACH_NAME
+    colours = {predicted: INK} if label is None else {predicted: RED, label: BLUE}
+    if many:
+        others = np.where(np.isin(range(count), list(colours)), 0, probabilities)
+        axes.stairs(others, np.arange(count + 1) - 0.5, fill=True, color=GREY)
+        for index, colour in colours.items():  # a line has a width that shows, even among a thousand
+            axes.vlines(index, 0, probabilities[index], color=colour, linewidth=max(1.8, 190 / count))
+    else:
+        bars = axes.bar(range(count), probabilities, color=[colours.get(index, GREY) for index in range(count)])
+        if label not in (None, predicted):
+            bars[predicted].set(hatch="////", edgecolor="white", linewidth=0)
+    axes.set_ylim(0, 1.08)
+    axes.set_xlim(-0.7, count - 0.3)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="x", length=2 if many else 0, labelsize=tick_size)
+    if count <= _EACH_INDEX:
+        axes.set_xticks(range(count))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _highlighted(probabilities: NDArray[Any], label: int) -> set[int]:
+    """The predicted and the true class, unless two numbers over their bars would run into each other."""
+    predicted = int(probabilities.argmax())
+    apart = abs(predicted - label) / len(probabilities) > 0.14 or probabilities[predicted] - probabilities[label] > 0.1
+    return {predicted, label} if apart else {predicted}
+
+
+def _values(axes: Axes, probabilities: NDArray[Any], which: set[Any], size: float) -> None:
+    """The probability over each of these bars."""
+    for index in which:
+        place, text = (float(index), float(probabilities[index])), in_percent(float(probabilities[index]))
+        axes.annotate(text, place, (0, 3), textcoords="offset points", ha="center", fontsize=size, color=FAINT)
+
+
+def _curve(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, name: str, form: str) -> None:
+    points = [(epoch["number"], epoch[key]) for epoch in history if epoch.get(key) is not None]
+    if not points:
+        return
+    numbers, values = zip(*points, strict=True)
+    marker, dashes, colour = ("s", "--", ORANGE) if key.startswith("val_") else ("o", "-", BLUE)
+    label, size = f"{name}, last {form.format(values[-1])}", 4.5 if len(points) <= 30 else 0
+    axes.plot(numbers, values, label=label, color=colour, linestyle=dashes, marker=marker, markersize=size)
+
+
+def _off_diagonal(share: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Shares that are mistakes, of the largest; mistakes of less than a fifth stay pale."""
+    mistaken = share * ~np.eye(len(share), dtype=bool)
+    found: NDArray[np.floating[Any]] = mistaken / max(0.2, float(mistaken.max()))
+    return found
+
+
+def _confusion_colours(share: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """(K, K, 4): blue on the diagonal; red elsewhere, its root taken so that rare mistakes show too."""
+    blues = matplotlib.colormaps["Blues"](0.15 + 0.7 * share)
+    reds = matplotlib.colormaps["Reds"](0.75 * np.sqrt(_off_diagonal(share)))
+    diagonal = np.eye(len(share), dtype=bool)
+    colours: NDArray[np.floating[Any]] = np.where(diagonal[..., None], blues, reds)
+    colours[(share == 0) & ~diagonal] = (0.965, 0.97, 0.975, 1)
+    return colours
+
+
+def _confusion_names(axes: Axes, names: Sequence[str]) -> None:
+    size = 10 if len(names) <= _EACH_COUNT else 7.5
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", color=INK, fontsize=size)
+    axes.set_yticks(range(len(names)), names, color=INK, fontsize=size)
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.set_axisbelow(False)
+    axes.tick_params(which="minor", length=0)
+
+
+def _confusion_counts(axes: Axes, counts: NDArray[Any], share: NDArray[np.floating[Any]]) -> None:
+    dark = (np.diag(np.diag(share)) > 0.5) | (_off_diagonal(share) > 0.6)
+    for row, column in np.ndindex(counts.shape):
+        count = counts[row, column]
+        colour, size = "white" if dark[row, column] else INK if count else GREY, 9 if count < 10_000 else 7
+        axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=size)
+
+
+def _mistakes_title(shown: int, wrong: int) -> str:
+    if wrong == 1:
+        return "The only mistake"
+    return f"All {wrong} mistakes, surest first" if shown == wrong else f"The {shown} surest of {wrong:,} mistakes"
+
+
+def _sentence(text: str) -> Picture:
+    sheet = _Sheet(6.0, 1.2)
+    sheet.figure.text(0.5, 0.5, f"✓ {text}", ha="center", va="center", fontsize=12, color=BLUE)
+    return sheet.figure
+
+
+def _name(text: str, longest: int) -> str:
+    """A name as one line that the fonts here can write, cut to `longest` characters."""
+    line = "".join(letter if ord(letter) in _letters() else "□" for letter in " ".join(str(text).split()))
+    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
+
+
+def _two_lines(text: str, longest: int) -> str:
+    line = _name(text, 2 * longest - 2)
+    if len(line) <= longest:
+        return line
+    at = line.rfind(" ", longest // 3, longest)
+    return f"{line[:at]}\n{_name(line[at + 1 :], longest)}" if at > 0 else f"{line[:longest]}\n{line[longest:]}"
+
+
+@cache
+def _fonts() -> list[str]:
+    """matplotlib's own font, then those for other scripts that this machine has."""
+    here = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in _FONTS if name in here]
+
+
+@cache
+def _letters() -> frozenset[int]:
+    files = (font_manager.findfont(name) for name in _fonts())
+    return frozenset(code for file in files for code in font_manager.get_font(file).get_charmap())

@@ -1,0 +1,43 @@
+"""bench.py: every number is measured, whatever the data; progress goes from nothing to all."""
+
+import json
+
+import pytest
+
+from hangtag.cli.bench import bench
+from hangtag.data.labelled_images import from_arrays
+from hangtag.errors import UsageError
+from hangtag.machine import versions
+from toys import shapes
+
+
+def test_every_number_is_measured_and_goes_into_json() -> None:  # exports a network: some seconds
+    data = from_arrays(*shapes(600))
+    told: list[tuple[str, float]] = []
+
+    found = bench(data, "cpu", seconds=1.0, progress=lambda what, share: told.append((what, share)))
+
+    assert json.loads(json.dumps(found.to_json())) == found.to_json()
+    assert found.data == {"name": data.name, "training_images": 600}
+    assert (found.device, found.lesson_epochs) == ("cpu", 6)
+    assert found.versions == versions()
+    assert found.predict_seconds <= found.predict_seconds_p95
+    measured = [
+        found.lesson_epoch_seconds, found.fast_images_per_second, *found.matmul_gflops.values(),
+        found.predict_seconds, found.predict_images_per_second,
+    ]  # fmt: skip
+    assert all(0 < number < float("inf") for number in measured)
+    shares = [share for _, share in told]
+    assert shares == sorted(shares) and (shares[0], shares[-1]) == (0.0, 1.0)
+
+
+def test_an_epoch_too_long_for_the_time_is_reckoned_from_its_steps() -> None:
+    found = bench(from_arrays(*shapes(600)), "cpu", seconds=0.0)
+
+    assert found.lesson_epochs == 0
+    assert 0 < found.lesson_epoch_seconds < float("inf")
+
+
+def test_a_device_that_is_not_there_is_said_before_anything_is_measured() -> None:
+    with pytest.raises(UsageError, match="abacus"):
+        bench(from_arrays(*shapes(30)), "abacus")

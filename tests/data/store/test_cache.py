@@ -1,0 +1,139 @@
+"""What is kept: found again, noticed when its source changed, bounded, and never in the way when damaged."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hangtag.data.labelled_images import LabelledImages
+from hangtag.data.read import read
+from hangtag.data.store import cache
+from hangtag.data.store.pool import Pool
+from hangtag.errors import UsageError
+from pictures import encoded, photo
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def a_set(root: Path, count: int = 4, first: int = 0) -> Path:
+    for number in range(first, first + count):
+        path = root / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(Image.fromarray(photo(number, 20, 20)), "x.png"))
+    return root
+
+
+def entry_of(data: LabelledImages) -> Path:
+    assert isinstance(data.names, cache.KeptNames)
+    return data.names.path.parent
+
+
+def test_a_known_folder_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = a_set(tmp_path / "set")
+    first = read(root)
+    for started in ("start", "decode"):
+        monkeypatch.setattr(Pool, started, lambda *given: pytest.fail("decoded again"))
+
+    again = read(root)
+
+    assert (again.fingerprint, list(again.names), again.understood) == (
+        first.fingerprint, list(first.names), first.understood,
+    )  # fmt: skip
+    assert isinstance(again.images.base, np.memmap) or isinstance(again.images, np.memmap)
+
+
+def test_an_edited_file_is_noticed(tmp_path: Path) -> None:
+    root = a_set(tmp_path / "set")
+    first = read(root)
+    path = root / "a" / "0.png"
+    before = path.stat()
+    path.write_bytes(encoded(Image.fromarray(photo(99, 20, 20)), "x.png"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+    second = read(root)
+
+    assert second.fingerprint != first.fingerprint
+    np.testing.assert_array_equal(second.images[list(second.names).index("a/0.png")], photo(99, 20, 20))
+
+
+@pytest.mark.parametrize("harm", ["cut", "version", "index", "facts", "empty"])
+def test_a_damaged_entry_is_made_again(harm: str, tmp_path: Path) -> None:
+    root = a_set(tmp_path / "set")
+    first = read(root)
+    entry, fingerprint = entry_of(first), first.fingerprint
+    if harm == "cut":
+        content = (entry / "images.npy").read_bytes()
+        (entry / "images.npy").write_bytes(content[:-100])
+    elif harm == "version":
+        index = (entry / "index.json").read_text()
+        (entry / "index.json").write_text(index.replace(f'"version": {cache.VERSION}', '"version": 0'))
+    elif harm == "index":
+        (entry / "index.json").write_text("{")
+    elif harm == "facts":
+        (entry / "facts.npy").write_bytes(b"")
+    else:
+        for path in entry.iterdir():
+            path.unlink()
+
+    assert read(root).fingerprint == fingerprint
+
+
+def test_content_that_was_decoded_elsewhere_is_not_decoded_again(tmp_path: Path) -> None:
+    first = read(a_set(tmp_path / "set"))
+    images = np.load(entry_of(first) / "images.npy", mmap_mode="r+")
+    facts = np.load(entry_of(first) / "facts.npy")
+    import zlib
+
+    images[0] = 7  # a mark: whoever has it took the row from here
+    facts["pixels"][0] = zlib.crc32(np.ascontiguousarray(images[0]).data)
+    np.save(entry_of(first) / "facts.npy", facts)
+    images.flush()
+
+    copied = read(a_set(tmp_path / "copy"))
+
+    assert (np.asarray(copied.images[0]) == 7).all()
+
+
+def test_two_processes_may_read_the_same_at_once(tmp_path: Path) -> None:
+    root = a_set(tmp_path / "set", 200)
+    program = f"import hangtag; print(hangtag.read({str(root)!r}).fingerprint)"
+
+    together = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = {process.communicate()[0] for process in together}
+
+    assert len(said) == 1 and said != {""}
+    assert not [path for path in (tmp_path / "cache" / "hangtag" / "pictures").iterdir() if "partial" in path.name]
+
+
+def test_the_oldest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANGTAG_CACHE_GB", "0.0001")
+    first = read(a_set(tmp_path / "one"))
+    os.utime(entry_of(first), (1, 1))
+
+    second = read(a_set(tmp_path / "two", first=50, count=60))
+
+    assert not entry_of(first).exists() and entry_of(second).exists()
+
+
+def test_everything_can_be_shown_and_cleared(tmp_path: Path) -> None:
+    read(a_set(tmp_path / "set"))
+
+    shown = cache.entries()
+    freed = cache.clear()
+
+    assert [(entry.kind, entry.what) for entry in shown] == [("pictures", str(tmp_path / "set"))]
+    assert freed == shown[0].bytes > 0 and cache.entries() == []
+
+
+def test_a_bound_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANGTAG_CACHE_GB", "much")
+
+    with pytest.raises(UsageError, match="is no number"):
+        cache.most_bytes()

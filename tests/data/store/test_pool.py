@@ -1,0 +1,327 @@
+"""Many pictures into one array: what is done stays done, and a decoder that dies or hangs costs one picture."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from hangtag.data.picture_facts import FACTS
+from hangtag.data.read import read
+from hangtag.data.store import pool as pool_module
+from hangtag.data.store.containers import Folder
+from hangtag.data.store.pool import Pool, Wanted, header_of
+from hangtag.data.store.worker import Known, reason_kind
+from hangtag.errors import DataError
+from hangtag.pictures import ImageSpec
+from pictures import encoded, photo
+
+SPEC = ImageSpec(16, 16, 3)
+
+
+def pictures(root: Path, count: int) -> list[Wanted]:
+    root.mkdir(exist_ok=True)
+    for number in range(count):
+        (root / f"{number:03d}.png").write_bytes(encoded(Image.fromarray(photo(number, 16, 16)), "x.png"))
+    return [Wanted(f"{number:03d}.png", 0, f"{number:03d}.png") for number in range(count)]
+
+
+def test_rows_are_the_pictures_in_order(tmp_path: Path) -> None:
+    wanted = pictures(tmp_path / "in", 40)
+    (tmp_path / "out").mkdir()
+    seen: list[tuple[str, int, int]] = []
+
+    with Pool([Folder(str(tmp_path / "in"))], 2) as pool:
+        found = pool.decode(wanted, SPEC, tmp_path / "out", progress=lambda *said: seen.append(said))
+
+    images = np.load(tmp_path / "out" / "images.npy")
+    np.testing.assert_array_equal(images, np.stack([photo(number, 16, 16) for number in range(40)]))
+    assert (found.good.tolist(), found.skipped, found.notes) == (list(range(40)), (), {})
+    assert seen[-1] == ("decoding pictures", 40, 40)
+    assert np.load(tmp_path / "out" / "facts.npy").dtype == FACTS
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["facts.npy", "images.npy"]
+
+
+def test_holes_are_closed(tmp_path: Path) -> None:
+    wanted = pictures(tmp_path / "in", 20)
+    bad = [0, 7, 8, 19]
+    for number in bad:
+        (tmp_path / "in" / f"{number:03d}.png").write_bytes(b"not a picture")
+    (tmp_path / "out").mkdir()
+
+    with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
+        found = pool.decode(wanted, SPEC, tmp_path / "out")
+
+    good = [number for number in range(20) if number not in bad]
+    assert found.good.tolist() == good
+    assert [(each.name, each.kind) for each in found.skipped] == [(f"{n:03d}.png", "not a picture") for n in bad]
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "images.npy"), [photo(number, 16, 16) for number in good])
+
+
+CRASHER = """
+import hangtag.data.store.worker as decoder, os, signal, time
+before = decoder.examine
+def examine(content, name, background=255):
+    if b"die" in content: os.kill(os.getpid(), signal.SIGSEGV)
+    if b"hang" in content: time.sleep(600)
+    if b"much" in content: bytearray(10**12)
+    return before(content, name, background)
+decoder.examine = examine
+decoder.work()
+"""
+
+
+def test_a_decoder_that_dies_hangs_or_eats_memory_costs_one_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = pictures(tmp_path / "in", 12)
+    for number, word in ((3, b"die"), (4, b"die"), (5, b"hang"), (9, b"much")):
+        (tmp_path / "in" / f"{number:03d}.png").write_bytes(word)
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(pool_module, "_SECONDS", 1.0)
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        pool_module.subprocess, "Popen", lambda command, **how: start([sys.executable, "-c", CRASHER], **how)
+    )
+
+    with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
+        found = pool.decode(wanted, SPEC, tmp_path / "out")
+
+    assert [(each.name, each.kind) for each in found.skipped] == [
+        ("003.png", "crashes the decoder"), ("004.png", "crashes the decoder"), ("005.png", "takes too long"),
+        ("009.png", "too large"),
+    ]  # fmt: skip
+    assert found.good.tolist() == [0, 1, 2, 6, 7, 8, 10, 11]
+
+
+def test_an_interrupted_decoding_goes_on_where_it_was(tmp_path: Path) -> None:
+    wanted = pictures(tmp_path / "in", 30)
+    out = tmp_path / "out"
+    out.mkdir()
+    with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
+        pool.decode(wanted, SPEC, out)
+    whole, facts = np.load(out / "images.npy"), np.load(out / "facts.npy")
+    array = bytearray(header_of(whole.shape) + whole.tobytes())
+    array[128 + 3 * 768 : 128 + 4 * 768] = bytes(768)  # row 3 was written down, and never reached the disk
+    (out / "array").write_bytes(bytes(array))
+    (out / "facts").write_bytes(facts.tobytes())
+    (out / "journal").write_text(json.dumps([list(range(20)), [[5, "damaged", "as it was"]]]) + "\n" + "[[20, 2")
+    (out / "images.npy").unlink()
+    for number in range(20):  # the first 20 are not looked at again, but for row 3
+        if number != 3:
+            (tmp_path / "in" / f"{number:03d}.png").unlink()
+
+    with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
+        found = pool.decode(wanted, SPEC, out)
+
+    assert [(each.name, each.reason) for each in found.skipped] == [("005.png", "as it was")]
+    np.testing.assert_array_equal(np.load(out / "images.npy"), np.delete(whole, 5, axis=0))
+
+
+def test_a_killed_reading_can_be_done_again(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        folder = tmp_path / "set" / label
+        folder.mkdir(parents=True)
+        for number in range(400):
+            folder.joinpath(f"{number}.png").write_bytes(encoded(Image.fromarray(photo(number, 60, 60)), "x.png"))
+    program = f"import hangtag; print(hangtag.read({str(tmp_path / 'set')!r}).fingerprint)"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for delay in (0.5, 0.8):
+        process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    again = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    fresh = {**environment, "XDG_CACHE_HOME": str(tmp_path / "other")}
+    whole = subprocess.run([sys.executable, "-c", program], env=fresh, capture_output=True, text=True, check=True)
+
+    assert again.stdout == whole.stdout != ""
+
+
+def slow_pictures(root: Path) -> Path:
+    """A folder that takes some seconds to read."""
+    contents = [encoded(Image.fromarray(photo(number, 900, 900)), "x.png") for number in range(2)]
+    for label in ("a", "b"):
+        (root / label).mkdir(parents=True)
+        for number in range(60):
+            (root / label / f"{number}.png").write_bytes(contents[number % 2])
+    return root
+
+
+def read_until_something_is_done(what: Path, cache: Path) -> "subprocess.Popen[str]":
+    """A reading in a process of its own, some of whose pictures are decoded."""
+    program = "from hangtag.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "data", str(what)], env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cache.parent,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a job in the background ignores it
+    )  # fmt: skip
+    while process.poll() is None and not any(path.stat().st_size for path in cache.rglob("journal")):
+        time.sleep(0.01)
+    return process
+
+
+def test_a_folder_that_vanishes_stops_the_reading_which_goes_on_once_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = slow_pictures(tmp_path / "photos")
+    process = read_until_something_is_done(root, tmp_path / "cache")
+
+    root.rename(tmp_path / "away")
+    _, said = process.communicate(timeout=60)
+    (journal,) = (tmp_path / "cache").rglob("journal")
+    done = sum(len(json.loads(line)[0]) for line in journal.read_text().splitlines())
+    (tmp_path / "away").rename(root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    steps: list[tuple[str, int, int]] = []
+    data = read(root, progress=lambda *step: steps.append(step))
+
+    assert process.returncode == 1
+    assert said.startswith(
+        f"hangtag: {root}: cannot be read any more (No such file or directory); {done} pictures were read before"
+    )
+    assert said.count("\n") == 1
+    assert 0 < done < steps[0][1] <= steps[-1][1] == 120  # what was done is not done again
+    assert (len(data), data.skipped) == (120, ())
+
+
+def test_ctrl_c_says_that_what_is_decoded_is_kept(tmp_path: Path) -> None:
+    root = slow_pictures(tmp_path / "photos")
+    process = read_until_something_is_done(root, tmp_path / "cache")
+
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert said.splitlines()[0] == "stopped reading; what is decoded is kept, the same command goes on from there"
+    assert [path.stat().st_size > 0 for path in (tmp_path / "cache").rglob("journal")] == [True]
+
+
+def test_files_that_vanish_are_set_aside_and_looked_for_again(tmp_path: Path) -> None:
+    root = slow_pictures(tmp_path / "photos")
+    process = read_until_something_is_done(root, tmp_path / "cache")
+    (root / "b" / "59.png").rename(tmp_path / "59.png")
+    said, _ = process.communicate(timeout=60)
+    (tmp_path / "59.png").rename(root / "b" / "59.png")
+
+    again = read_until_something_is_done(root, tmp_path / "cache").communicate(timeout=60)[0]
+
+    assert "note: set aside 1 file: 1 cannot be read" in said and "119 images" in said
+    assert "set aside" not in again and "120 images" in again
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose reading fails with EIO")
+@pytest.mark.parametrize("failing", [5, 300])
+def test_a_disk_that_fails_stops_the_reading_and_some_bad_sectors_do_not(failing: int, tmp_path: Path) -> None:
+    rows = [f"{wanted.name},{'ab'[number % 2]}" for number, wanted in enumerate(pictures(tmp_path, 4))]
+    rows += ["/proc/self/mem,a"] * failing
+    (tmp_path / "table.csv").write_text("\n".join(["file,label", *rows]))
+
+    if failing == 5:
+        assert {each.kind for each in read(tmp_path / "table.csv").skipped} == {"disk or network fails"}
+    else:
+        with pytest.raises(DataError, match=r"cannot be read any more \(Input/output error\)"):
+            read(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("form", ["tar", "parquet"])
+def test_an_archive_or_table_that_vanishes_stops_the_reading(form: str, tmp_path: Path) -> None:
+    root = slow_pictures(tmp_path / "photos")
+    path = tmp_path / f"photos.{form}"
+    if form == "tar":
+        with tarfile.open(path, "w") as tar:
+            tar.add(root, "photos")
+    else:
+        contents = [file.read_bytes() for file in sorted(root.rglob("*.png"))]
+        table = pyarrow.table({"image": contents, "label": ["a", "b"] * 60})
+        pyarrow.parquet.write_table(table, path, row_group_size=10)
+    process = read_until_something_is_done(path, tmp_path / "cache")
+
+    path.rename(tmp_path / "away")
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 1 and said.count("\n") == 1
+    assert f"{path}: cannot be read any more (No such file or directory)" in said
+
+
+def test_what_was_decoded_before_is_known_by_its_content(tmp_path: Path) -> None:
+    wanted = pictures(tmp_path / "in", 6)
+    (tmp_path / "out").mkdir()
+    with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
+        pool.decode(wanted, SPEC, tmp_path / "out")
+    facts = np.load(tmp_path / "out" / "facts.npy")
+
+    known = Known([str(tmp_path / "out"), str(tmp_path / "nothing")])
+    found = known.find(facts["content"][4].tobytes())
+
+    assert found is not None
+    np.testing.assert_array_equal(found[1], photo(4, 16, 16))
+    assert known.find(b"\0" * 16) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("the file is empty", "empty"),
+        ("truncated or damaged picture", "truncated"),
+        ("damaged (x) picture", "damaged"),
+        ("declares 9x9 pixels, over the limit of 8", "too large"), ("larger than 9 bytes", "too large"),
+    ],
+)  # fmt: skip
+def test_reasons_are_counted_by_kind(reason: str, kind: str) -> None:
+    assert reason_kind(reason) == kind
+
+
+def test_a_picture_of_another_size_than_expected_is_sized_all_the_same(tmp_path: Path) -> None:
+    wanted = pictures(tmp_path / "in", 6)
+    (tmp_path / "in" / "004.png").write_bytes(encoded(Image.fromarray(photo(4, 40, 30)), "x.png"))
+    rows = []
+    for one_size in (True, False):
+        out = tmp_path / f"out {one_size}"
+        out.mkdir()
+        with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
+            found = pool.decode(wanted, SPEC, out, one_size=one_size)
+        assert found.good.tolist() == list(range(6))
+        rows.append(np.load(out / "images.npy"))
+
+    np.testing.assert_array_equal(*rows)
+
+
+def test_nothing_that_lies_beside_the_pictures_is_ever_imported(tmp_path: Path) -> None:
+    """Python puts the current folder first on its path when it starts a module; a decoding process must not."""
+    for label in "ab":
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        pictures(tmp_path / "photos" / label, 20)
+    trap = f"import os\nos.mkdir({str(tmp_path / 'ran-')!r} + str(os.getpid()))\nraise SystemExit\n"
+    for name in ("hashlib", "json", "typing", "numpy", "struct", "PIL", "onnx", "hangtag", "pillow_heif"):
+        for folder in (tmp_path, tmp_path / "photos"):
+            (folder / f"{name}.py").write_text(trap, encoding="utf-8")
+    program = "from hangtag.cli.main import main; main()"
+
+    for folder, what in ((tmp_path, "photos"), (tmp_path / "photos", ".")):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program, "data", what], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert "40 images" in done.stdout, done.stderr
+        assert not list(tmp_path.glob("ran-*"))
+
+
+def test_relative_and_empty_entries_of_pythonpath_do_not_reach_a_decoding_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("", ".", "lib", "/opt/lib")))
+    assert pool_module._environment()["PYTHONPATH"] == "/opt/lib"
+
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert "PYTHONPATH" not in pool_module._environment()

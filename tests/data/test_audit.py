@@ -1,0 +1,268 @@
+"""What is planted into data is found and said; decisions change what is trained on, and no file."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from hangtag.data.audit import KINDS, audit, write_audit
+from hangtag.data.decisions import apply_decisions
+from hangtag.data.labelled_images import LabelledImages, from_arrays
+from hangtag.data.picture_facts import FACTS
+from hangtag.data.read import read
+from hangtag.data.splits import split_of
+from hangtag.data.store.containers import Skipped
+from hangtag.errors import DataError, HangtagError, ModelError, UnknownName, UsageError
+from hangtag.reports.audit_page import write_page
+from hangtag.training.label_errors import label_judge, suspect_labels
+from pictures import changed, photo, textured
+from toys import shapes
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[LabelledImages, np.ndarray]:
+    """Real digits, 3 % of them with another label, and which."""
+    found = load_digits()
+    random = np.random.default_rng(1)
+    labels = found.target.copy()
+    flipped = random.choice(len(labels), 54, replace=False)
+    labels[flipped] = (labels[flipped] + random.integers(1, 10, 54)) % 10
+    return from_arrays((found.images * 15.9375).astype(np.uint8), labels), flipped
+
+
+def test_planted_labels_are_suspected_first(digits: tuple[LabelledImages, np.ndarray]) -> None:
+    data, flipped = digits
+
+    found = suspect_labels(data)
+
+    assert np.isin(found.positions[:40], flipped).mean() > 0.8
+    assert np.isin(flipped, found.positions).mean() > 0.8
+    assert found.probabilities.shape == (1797, 10) and np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert found.quality[flipped].mean() < 0.2
+    assert np.delete(found.quality, flipped).mean() > 0.8
+
+
+def test_few_pictures_are_passed_over_more_often_before_their_labels_are_judged() -> None:
+    said: list[tuple[str, int, int]] = []
+
+    suspect_labels(from_arrays(*shapes(300)), device="cpu", progress=lambda *each: said.append(each))
+
+    assert said[-1][1] == said[-1][2] >= 3 * 150
+
+
+@pytest.mark.parametrize("where", ["hangtag.training.engine.loop.Batches", "hangtag.training.label_errors.logits_of"])
+def test_running_out_of_memory_while_labels_are_judged_says_what_an_audit_can_do(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(where, too_much)
+    with pytest.raises(ModelError) as caught:
+        suspect_labels(from_arrays(*shapes(60)), device="cpu")
+
+    assert caught.value.message == "out of memory while labels were judged"
+    assert "--no-labels" in caught.value.hint and "--batch-size" not in str(caught.value)
+
+
+def troubled() -> LabelledImages:
+    """120 pictures of two classes with one thing of each kind planted."""
+    images = textured(120)
+    labels = np.arange(120) % 2
+    images[10] = 90  # blank
+    images[12] //= 20  # dark
+    images[21] = images[1]  # equal, same label
+    images[32] = changed(images[2], "jpeg")  # nearly equal, same label
+    images[43] = images[4]  # equal, other label
+    images[110] = changed(images[5], "shift")
+    labels[110] = labels[5]  # in test and in training
+    facts = np.zeros(120, FACTS)
+    facts["height"], facts["width"] = 100, 100
+    facts["height"][50], facts["width"][51], facts["height"][52], facts["width"][52] = 400, 900, 9, 9
+    facts["flags"][60] = 1
+    return LabelledImages(
+        images, labels.astype(np.int64), ("cat", "dog", "hen"), name="pets", facts=facts,
+        parts={"train": slice(0, 100), "test": slice(100, 120)}, names=[f"{n:03d}.png" for n in range(120)],
+        skipped=(Skipped("bad.png", "empty", "the file is empty"),),
+    )  # fmt: skip
+
+
+def test_everything_planted_is_found() -> None:
+    data = troubled()
+
+    found = audit(data)
+
+    by_kind = {kind: {finding.name for finding in found.findings if finding.kind == kind} for kind in found.counts()}
+    assert by_kind == {
+        "leak": {"110.png"}, "contradiction": {"043.png"}, "unreadable": {"bad.png"},
+        "duplicate": {"021.png", "032.png"}, "small class": {"hen"}, "blank": {"010.png"}, "dark": {"012.png"},
+        "tiny": {"052.png"}, "odd aspect": {"050.png", "051.png"}, "odd colours": {"060.png"},
+    }  # fmt: skip
+    assert list(found.counts()) == [kind for kind in KINDS if kind in by_kind]
+    assert found.first()[0] == "take 1 picture out of the test part (also in training): 110.png"
+    assert len(found.first()) == 5
+
+
+def test_size_proportions_and_mode_are_those_of_the_files(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for number in range(120):
+        (root / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(number, 200, 200)).save(root / "ab"[number % 2] / f"{number:03d}.jpg")
+    Image.fromarray(photo(200, 20, 20)).save(root / "a" / "tiny.png")
+    Image.fromarray(photo(201, 100, 900)).save(root / "a" / "wide.jpg")
+    Image.fromarray(photo(202, 200, 200)).convert("CMYK").save(root / "b" / "print.jpg")
+    Image.fromarray(photo(203, 200, 200)).convert("L").save(root / "b" / "grey.jpg")
+    Image.fromarray(photo(3, 200, 200)).resize((120, 120)).save(root / "b" / "000-smaller.png")
+
+    data = read(root)
+    found = audit(data)
+
+    assert max(data.spec.shape) <= 96
+    said = {each.name: (each.kind, each.says) for each in found.findings}
+    assert said == {
+        "a/tiny.png": ("tiny", "20x20 pixels; half of the others have 200 or more"),
+        "a/wide.jpg": ("odd aspect", "900x100 pixels, 9 times as wide as high; usual is 1"),
+        "b/print.jpg": ("odd colours", "its file is CMYK; 98% are colour"),
+        "b/grey.jpg": ("odd colours", "its file is grey; 98% are colour"),
+        "b/000-smaller.png": ("duplicate", "nearly the same picture as b/003.jpg"),  # the larger one is to be kept
+    }
+    page = write_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "900x100" in page and "width:84px;height:9px" in page
+
+
+def test_suspect_labels_come_with_their_like_and_equal_pictures_with_the_label_to_believe() -> None:
+    clean = load_digits()
+    images, truth = (clean.images[:600] * 15.9375).astype(np.uint8), clean.target[:600]
+    labels = truth.copy()
+    labels[:200:10] = (labels[:200:10] + 1) % 10
+    blank, rare = np.full((1, 8, 8), 99, np.uint8), (clean.images[700:704] * 15.9375).astype(np.uint8)
+    data = from_arrays(
+        np.concatenate([images, blank, images[500:501], rare]),
+        [*map(str, labels), "3", str((labels[500] + 5) % 10), *["rare"] * 4],
+    )
+    names = data.class_names
+
+    findings = audit(data, label_judge()).findings
+
+    suspects = {each.position: each for each in findings if each.kind == "suspect label"}
+    flipped = [suspects[place] for place in range(0, 200, 10) if place in suspects]
+    assert len(flipped) > 10
+    right = [each for each in flipped if each.suggestion == f"relabel: {truth[each.position]}"]
+    assert len(right) > 10 and all(0.3 < each.certainty < 1 for each in right)
+    for each in right:
+        beside = [names[data.labels[other]] for other in each.others]
+        assert beside == [str(truth[each.position]), str(labels[each.position])] and each.position not in each.others
+    per_class = {(each.suggestion, each.others[0]) for each in suspects.values()}
+    assert len(per_class) > len({each.suggestion for each in suspects.values()})  # not one picture for each class
+    assert not {600, 601, 500, *range(602, 606)} & set(suspects)
+    (twice,) = (each for each in findings if each.kind == "contradiction" and 601 in (each.position, *each.others))
+    assert (twice.position, twice.others, twice.suggestion) == (601, (500,), f"relabel: {labels[500]}")
+    (small,) = (each for each in findings if each.kind == "small class")
+    assert small.says.startswith("4 pictures to train on") and small.says.endswith("too few to check their labels")
+    assert [names[data.labels[other]] for other in small.others] == ["rare"] * 3
+
+
+def test_labels_of_very_few_pictures_are_not_judged() -> None:
+    images = textured(12)
+
+    found = audit(from_arrays(images, ["a", "b"] * 6), label_judge())
+
+    assert set(found.counts()) == {"small class"}
+
+
+def test_parts_that_differ_are_said() -> None:
+    images = textured(200)
+    images[100:] = images[100:] // 2
+    labels = np.r_[np.arange(100) % 2, np.zeros(90), np.ones(10)].astype(np.int64)
+    data = LabelledImages(images, labels, ("a", "b"), parts={"train": slice(0, 100), "test": slice(100, 200)})
+
+    assert {each.name for each in audit(data).findings if each.kind == "shift"} >= {
+        "brightness",
+        "classes",
+    }
+
+
+def test_findings_land_in_files_and_decisions_stay(tmp_path: Path) -> None:
+    found = audit(troubled())
+
+    paths = write_audit(found, tmp_path)
+    page = write_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")
+    (tmp_path / "decisions.csv").write_text("name,decision\n021.png,drop\n")
+    again = write_audit(found, tmp_path)
+
+    assert [path.name for path in paths] == ["findings.csv", "findings.json", "decisions.csv"]
+    assert [path.name for path in again] == ["findings.csv", "findings.json"]
+    assert (tmp_path / "decisions.csv").read_text() == "name,decision\n021.png,drop\n"
+    said = json.loads((tmp_path / "findings.json").read_text())
+    with (tmp_path / "findings.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(said["findings"]) == len(found.findings)
+    assert "043.png" in page and 'src="data:image/png' in page and "http" not in page.replace("http-equiv", "")
+
+
+def test_decisions_change_what_is_trained_on_and_nothing_else(tmp_path: Path) -> None:
+    data = troubled()
+    (tmp_path / "d.csv").write_text(
+        "name,decision,why\n021.png,drop,twice\n043.png,relabel: cat,wrong\n005.png,keep,\n"
+        "110.png,drop,leak\n007.png,,\n"
+    )
+
+    decided = apply_decisions(data, tmp_path / "d.csv")
+
+    assert {name: len(decided.part(name)) for name in decided.parts} == {"train": 99, "test": 19}
+    assert "021.png" not in decided.names and "110.png" not in decided.names
+    assert decided.labels[list(decided.names).index("043.png")] == 0
+    assert decided.notes == ("by d.csv: 2 pictures dropped, 1 label changed",)
+    assert len(data) == 120 and data.labels[43] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "says"),
+    [
+        ("name,decision\n021.png,remove\n", UsageError, "decide keep, drop, or relabel: CLASS"),
+        ("name,decision\n021.png,relabel: cow\n", UnknownName, "unknown class 'cow'"),
+        ("name,decision\nnobody.png,drop\n", UsageError, "there is no picture nobody.png"),
+        ("name,decision\n021.png,drop\n021.png,keep\n", UsageError, "two decisions about 021.png"),
+        ("file,what\n021.png,drop\n", DataError, "no columns 'name' and 'decision'"),
+    ],
+)
+def test_decisions_that_cannot_be_meant(text: str, kind: type[HangtagError], says: str, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(text)
+
+    with pytest.raises(kind) as caught:
+        apply_decisions(troubled(), tmp_path / "d.csv")
+
+    assert says in str(caught.value)
+
+
+def test_the_same_picture_is_never_on_both_sides_of_a_split() -> None:
+    images = np.concatenate([textured(100), textured(100)[:40], np.roll(textured(100)[40:60], 1, axis=1)])
+    labels = np.r_[np.arange(100) % 2, np.arange(40) % 2, np.arange(40, 60) % 2]
+    data = from_arrays(images, labels)
+
+    for seed in range(5):
+        whole, split = split_of(data, 0.2, seed)
+        held = {int(position) % 100 if position < 140 else int(position) - 100 for position in split.validation}
+        trains = {int(position) % 100 if position < 140 else int(position) - 100 for position in split.train}
+        assert not held & trains
+        assert len(split.train) + len(split.validation) == len(whole) == 160
+        assert 20 <= len(split.validation) <= 40
+
+
+def test_groups_stay_together_and_given_parts_are_used() -> None:
+    images = textured(90)
+    groups = np.arange(90) // 3
+    data = LabelledImages(images, (groups % 2).astype(np.int64), ("a", "b"), groups=groups)
+    given = LabelledImages(
+        images, np.arange(90) % 2, ("a", "b"), parts={"train": slice(0, 60), "validation": slice(60, 90)}
+    )
+
+    _, split = split_of(data, 0.2, seed=0)
+    whole, divided = split_of(given, 0.2, seed=0)
+
+    assert not set(groups[split.validation]) & set(groups[split.train])
+    assert len(whole) == 90 and sorted(divided.validation) == list(range(60, 90)) and divided.given

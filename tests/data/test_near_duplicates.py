@@ -1,0 +1,74 @@
+"""Nearly the same pictures are found, merely alike ones are not."""
+
+import numpy as np
+import pytest
+
+from hangtag import mapped
+from hangtag.data import near_duplicates
+from hangtag.data.near_duplicates import Pairs, groups_of, near_pairs
+from pictures import changed, textured
+
+
+@pytest.mark.parametrize("side", [28, 64])
+@pytest.mark.parametrize("kind", ["jpeg", "shift", "brightness", "crop"])
+def test_each_kind_of_near_duplicate_is_found_and_nothing_else(kind: str, side: int) -> None:
+    images = textured(300, side)
+    copies = np.stack([changed(images[position], kind) for position in range(20)])
+
+    pairs = near_pairs(np.concatenate([images, copies]))
+
+    found = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    wanted = {(position, 300 + position) for position in range(20)}
+    assert len(found & wanted) >= 19 and not found - wanted
+
+
+def test_other_colours_are_another_picture() -> None:
+    grey = textured(100, 32)
+    images = np.repeat(grey[..., None], 3, axis=3)
+    red = images[:5].copy()
+    red[..., 1:] //= 3
+    same = np.roll(images[5:10], 1, axis=1)
+
+    pairs = near_pairs(np.concatenate([images, red, same]))
+
+    assert set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == {(n, 100 + n) for n in range(5, 10)}
+
+
+def test_blank_and_equal_images_are_in_no_pair() -> None:
+    blank = np.full((50, 28, 28), 7, np.uint8)
+    some = textured(30)
+
+    pairs = near_pairs(np.concatenate([blank, some, some[:3]]))
+
+    assert len(pairs) == 0
+    assert len(near_pairs(blank)) == len(near_pairs(some[:1])) == len(near_pairs(some[:0])) == 0
+
+
+def test_a_set_that_is_worked_out_in_files_and_parts_has_the_same_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = textured(300)
+    images = np.concatenate([images, images[:3], *([changed(each, "shift")] for each in images[:40])])
+    expected = near_pairs(images)
+    monkeypatch.setattr(mapped, "_HELD", 0)
+    monkeypatch.setattr(near_duplicates, "_MOST_PAIRS", 20)
+    monkeypatch.setattr(near_duplicates, "_PICTURES_AT_ONCE", 100)
+    monkeypatch.setattr(near_duplicates, "_PIXELS_AT_ONCE", 50_000)
+    shuffled = np.random.default_rng(0).permutation(len(images))
+
+    found = near_pairs(mapped.Rows(images[shuffled], np.argsort(shuffled)))
+
+    assert len(expected) >= 38
+    np.testing.assert_array_equal(found.first, expected.first)
+    np.testing.assert_array_equal(found.second, expected.second)
+    np.testing.assert_allclose(found.certainty, expected.certainty, atol=1e-5)
+
+
+def test_groups_connect_pairs_and_do_not_grow_without_end() -> None:
+    chain = np.arange(199)
+    few = Pairs(np.array([0, 1, 5]), np.array([1, 2, 6]), np.array([0.9, 0.9, 0.9]))
+
+    groups = groups_of(8, few)
+    long = groups_of(200, Pairs(chain, chain + 1, np.linspace(1, 0.9, 199)))
+
+    assert len({*groups[[0, 1, 2]]}) == 1 and len({*groups[[5, 6]]}) == 1
+    assert len({groups[0], groups[5], groups[3], groups[7]}) == 4
+    assert np.bincount(long).max() <= 50

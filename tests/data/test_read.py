@@ -1,0 +1,406 @@
+"""Whatever the user has becomes `LabelledImages`, or one error that says what it is instead."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import hangtag
+from hangtag.data.labelled_images import LabelledImages, export_folder, from_arrays
+from hangtag.data.public.catalog import NAMED
+from hangtag.data.read import read
+from hangtag.errors import DataError, HangtagError, PictureError, UnknownName
+from hangtag.pictures import ImageSpec, decode
+from toys import idx_files, in_a_process, shapes
+
+IMAGES, LABELS = shapes(9)
+
+
+def refused(act: Callable[..., object], *args: Any) -> HangtagError:
+    with pytest.raises(HangtagError) as caught:
+        act(*args)
+    assert caught.value.hint
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def idx_folder(fashion: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real files, in a folder of the user's own."""
+    folder = tmp_path_factory.mktemp("my data")
+    for name, content in idx_files(fashion.images, fashion.labels, train=60_000).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+# --- read ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        read,
+        lambda folder: read(str(folder)),
+        lambda folder: read("fashion-mnist", path=folder),
+        lambda folder: hangtag.read("fashion-mnist", str(folder)),
+    ],
+)
+def test_a_folder_of_files_is_read_by_itself_or_for_a_name(
+    idx_folder: Path, fashion: LabelledImages, way: Callable[[Path], LabelledImages]
+) -> None:
+    data = way(idx_folder)
+
+    assert (data.name, data.origin, data.class_names) == ("fashion-mnist", str(idx_folder), fashion.class_names)
+    assert data.fingerprint == fashion.fingerprint
+
+
+def test_options_that_mean_nothing_for_the_files_of_a_public_set_are_refused(idx_folder: Path) -> None:
+    error = refused(lambda: read(idx_folder, size=14))
+
+    assert error.message == f"{idx_folder}: --size 14 means nothing here"
+    assert error.hint == "it is for data of your own, and these are the files of Fashion-MNIST; leave it out"
+
+
+def test_a_folder_may_be_named_from_home(
+    idx_folder: Path, fashion: LabelledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(idx_folder.parent))
+
+    assert read(f"~/{idx_folder.name}").fingerprint == fashion.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "offer"),
+    [
+        ("fashion-mnits", "did you mean 'fashion-mnist'? "),
+        ("Fashion_MNIST", "did you mean 'fashion-mnist'? "),
+        ("zzz", ""),
+        ("x" * 5000, ""),
+        ("nul\0l", ""),
+    ],
+)
+def test_an_unknown_name_offers_the_nearest_one(name: str, offer: str) -> None:
+    error = refused(read, name)
+
+    assert isinstance(error, UnknownName)
+    assert error.message == f"unknown data set '{name}'"
+    assert error.hint == f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
+
+
+@pytest.mark.parametrize(
+    ("name", "offer"),
+    [
+        ("photso", "did you mean 'Photos'? "),
+        ("PHOTOS.ZP", "did you mean 'photos.zip'? "),
+        ("minst", "did you mean 'mnist'? "),
+        ("minst-wn", "did you mean 'minst-own'? "),
+        ("hidden", ""),
+    ],
+)
+def test_an_unknown_name_offers_what_lies_here_too(
+    name: str, offer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("Photos", "minst-own", ".hidden"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "photos.zip").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+
+    error = refused(read, name)
+
+    assert isinstance(error, UnknownName)
+    assert error.message == f"unknown data set '{name}'"
+    assert error.hint == f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
+
+
+@pytest.mark.parametrize(
+    ("path", "says", "hint"),
+    [
+        ("data/photso", "no such file or folder", "did you mean 'data/photos'?"),
+        ("data/PHOTOS/", "no such file or folder", "did you mean 'data/photos'?"),
+        ("./dtaa", "no such file or folder", "did you mean 'data'?"),
+        ("dtaa/photos", "there is no folder dtaa", "did you mean 'data/photos'?"),
+        ("dtaa/photso/cats", "there is no folder dtaa", "did you mean 'data/photos/cats'?"),
+        ("data/photso/cats", "there is no folder data/photso", "did you mean 'data/photos/cats'?"),
+        ("dtaa/zzz", "there is no folder dtaa", "did you mean 'data'?"),
+        ("data/zzz", "no such file or folder", "check the spelling and the folder you are in"),
+        ("zzz/photos", "there is no folder zzz", "check the spelling and the folder you are in"),
+        ("data/a.zip/cats", "data/a.zip is a file, not a folder", "name the file itself"),
+        ("data/" + "x" * 5000, "no such file or folder", "check the spelling and the folder you are in"),
+        ("data/nul\0l", "no such file or folder", "check the spelling and the folder you are in"),
+    ],
+)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_path_to_nothing_says_where_it_ends_and_offers_the_nearest(
+    path: str, says: str, hint: str, absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "photos" / "cats").mkdir(parents=True)
+    (tmp_path / "data" / "a.zip").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    if absolute:
+        path = f"{tmp_path}/{path}"
+        says, hint = (re.sub(r"(folder |^|')(data|dtaa|zzz)", rf"\1{tmp_path}/\2", text) for text in (says, hint))
+
+    error = refused(read, path)
+
+    assert isinstance(error, UnknownName)
+    assert (error.message, error.hint) == (f"{Path(path)}: {says}", hint)
+
+
+def test_a_folder_that_is_called_as_a_public_set_is_read_by_its_path_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_folder(from_arrays(IMAGES, LABELS), tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+
+    assert read("digits").class_names == NAMED["digits"].class_names
+    assert read("digits").notes == (
+        "this is the public set digits, not the folder of that name here: to read that, say ./digits",
+    )
+    for own in ("./digits", Path("digits")):
+        assert (len(read(own)), read(own).notes) == (9, ())
+    monkeypatch.chdir("/")
+    assert read("digits").notes == ()
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    path.write_bytes(b"PK")
+
+    assert refused(read, path).message == f"{path}: not a whole zip file: File is not a zip file"
+    assert refused(read, "fashion-mnist", path).message == f"{path}: no such folder"
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    assert refused(read, tmp_path).message == f"{tmp_path}: the folder is empty"
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").write_bytes(b"x")
+
+    assert refused(read, tmp_path).message == f"{tmp_path}: cat.jpg lies in no class folder"
+
+
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    program = """
+import os, tempfile
+from pathlib import Path
+from hangtag.errors import DataError
+from hangtag.data.read import read
+folder = Path(tempfile.mkdtemp(dir="/tmp"))
+folder.chmod(0)
+if os.geteuid() == 0:
+    os.seteuid(65534)
+try:
+    read(folder)
+except DataError as error:
+    print(str(error).replace(str(folder), "FOLDER"))
+os.seteuid(os.getuid())
+folder.rmdir()
+"""
+    assert in_a_process(program, tmp_path) == "FOLDER: may not be read (check the permissions)\n"
+
+
+# --- parts -----------------------------------------------------------------------------------------------------
+
+
+def divided() -> LabelledImages:
+    data = from_arrays(*shapes(9), name="shapes")
+    parts: dict[str, slice | NDArray[np.int64]] = {"train": slice(0, 6), "test": np.array([8, 6])}
+    return LabelledImages(data.images, data.labels, ("bar", "dot", "edge"), "shapes", parts=parts)
+
+
+def test_parts_are_the_images_at_their_positions() -> None:
+    data = divided()
+
+    np.testing.assert_array_equal(data.train.images, IMAGES[:6], strict=True)
+    np.testing.assert_array_equal(data.train.labels, LABELS[:6], strict=True)
+    np.testing.assert_array_equal(data.test.images, IMAGES[[8, 6]], strict=True)
+    np.testing.assert_array_equal(data.test.labels, LABELS[[8, 6]], strict=True)
+    assert [part.name for part in (data.train, data.test)] == ["shapes (train)", "shapes (test)"]
+    assert data.train.class_names == data.class_names
+    assert repr(data) == "<shapes: 9 images (train 6, test 2), 3 classes, 8x8 grey>"
+
+
+def test_a_part_that_is_a_slice_copies_nothing() -> None:
+    data = divided()
+
+    assert np.shares_memory(data.train.images, data.images)
+    assert np.shares_memory(data.take(np.array([4, 5, 6])).images, data.images)
+    assert not np.shares_memory(data.test.images, data.images)
+
+
+def test_undivided_data_is_all_for_training() -> None:
+    data = from_arrays(IMAGES, LABELS)
+
+    assert data.train is data
+    assert refused(lambda: data.test).message == "arrays has no 'test' part"
+    assert refused(lambda: data.test).hint == "it is not divided; use the parts there are"
+
+
+def test_a_missing_part_is_refused_with_those_there_are() -> None:
+    error = refused(lambda: divided().validation)
+
+    assert isinstance(error, DataError)
+    assert str(error) == "shapes has no 'validation' part (it has train, test; use the parts there are)"
+
+
+def test_counts_include_classes_without_images() -> None:
+    assert divided().take(slice(0, 2)).counts().tolist() == [1, 1, 0]
+    assert divided().counts("test").tolist() == [1, 0, 1]
+    assert refused(divided().counts, "tset").message == "shapes has no 'tset' part"
+
+
+def test_counting_looks_at_no_image() -> None:
+    terabyte = np.broadcast_to(np.zeros((), np.uint8), (900_000, 1000, 1000))
+    labels, odd = np.arange(900_000) % 3, np.arange(1, 900_000, 2)
+    spec = ImageSpec(1000, 1000)
+    data = LabelledImages(terabyte, labels, ("bar", "dot", "edge"), parts={"train": odd}, made_with=spec)
+
+    assert (data.counts("train").tolist(), data.sizes()) == ([150_000] * 3, {"train": 450_000})
+    assert repr(data) == "<images: 900,000 images (train 450,000), 3 classes, 1000x1000 grey>"
+
+
+def test_json_says_everything_about_a_set() -> None:
+    data = divided()
+
+    assert data.to_json() == {
+        "name": "shapes",
+        "origin": "memory",
+        "images": 9,
+        "parts": {"train": 6, "test": 2},
+        "classes": ["bar", "dot", "edge"],
+        "image": {"height": 8, "width": 8, "channels": 1, "background": data.spec.background, "fit": "squash"},
+        "bytes": 576,
+        "fingerprint": data.fingerprint,
+    }
+
+
+# --- fingerprints ----------------------------------------------------------------------------------------------
+
+
+def test_equal_content_has_an_equal_fingerprint_however_it_is_held() -> None:
+    names = np.array(["bar", "dot", "edge"])[LABELS]
+    ways = [
+        from_arrays(IMAGES, LABELS),
+        from_arrays(IMAGES[..., None], list(LABELS)),
+        from_arrays(np.asfortranarray(IMAGES), LABELS.astype(np.int8)),
+        from_arrays(IMAGES, names, name="another name"),
+        from_arrays(IMAGES[::-1], LABELS[::-1]),
+        from_arrays(np.repeat(IMAGES, 2, axis=0), np.repeat(LABELS, 2)).take(slice(0, None, 2)),
+    ]
+
+    assert len({way.fingerprint for way in ways}) == 1
+
+
+def test_another_pixel_label_or_shape_has_another_fingerprint() -> None:
+    other_pixel = IMAGES.copy()
+    other_pixel[3, 3, 3] ^= 1
+    others = [
+        from_arrays(IMAGES, LABELS),
+        from_arrays(other_pixel, LABELS),
+        from_arrays(IMAGES, LABELS[::-1]),
+        from_arrays(IMAGES, np.roll(LABELS, 1)),
+        from_arrays(IMAGES.reshape(9, 4, 16), LABELS),
+    ]
+
+    assert len({other.fingerprint for other in others}) == len(others)
+
+
+# --- from arrays -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "positions"),
+    [
+        (["b", "a", "b"], ("a", "b"), [1, 0, 1]),
+        (np.array(["b", "a", "b"], dtype=object), ("a", "b"), [1, 0, 1]),
+        ([7, 3, 900], ("3", "7", "900"), [1, 0, 2]),
+        (np.array([-1, 1, -1], np.int8), ("-1", "1"), [0, 1, 0]),
+        (np.array([1, 2, 1], dtype=object), ("1", "2"), [0, 1, 0]),
+        ([True, False, True], ("False", "True"), [1, 0, 1]),
+        (np.array([2.0, 0.0, 2.0]), ("0.0", "2.0"), [1, 0, 1]),
+        (["셔츠", "바지", "셔츠"], ("바지", "셔츠"), [1, 0, 1]),
+    ],
+)
+def test_labels_may_be_names_or_numbers_with_gaps(labels: Any, names: tuple[str, ...], positions: list[int]) -> None:
+    data = from_arrays(IMAGES[:3], labels)
+
+    assert (data.class_names, data.labels.tolist(), data.labels.dtype.name) == (names, positions, "int64")
+
+
+MIXED = "labels are all names or all whole numbers, and none is missing"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message", "hint"),
+    [
+        ([0, 1], "9 images but 2 labels", "give exactly one label for each image, in the same order"),
+        (np.eye(3)[LABELS], "labels: expected shape (N,), got (9, 3)", "give one label per image, not one-hot rows"),
+        ([[1], [1, 2]], "labels: rows of different lengths", "give one label per image, not one-hot rows"),
+        (3, "labels: expected shape (N,), got ()", "give one label per image, not one-hot rows"),
+        ([5] * 9, "there is only one class: 5", "a classifier needs pictures of at least two classes"),
+        ([np.nan, *range(8)], "labels hold fractions or NaN", "labels are names or whole numbers"),
+        ([np.inf, *range(8)], "labels hold fractions or NaN", "labels are names or whole numbers"),
+        ([0.5, *range(8)], "labels hold fractions or NaN", "labels are names or whole numbers"),
+        (["cat", "dog", np.nan] * 3, "labels mix or are float, str", MIXED),
+        (["cat", 1, 2] * 3, "labels mix or are int, str", MIXED),
+        ([None, 1, 2] * 3, "labels mix or are NoneType, int", MIXED),
+        ([b"cat", b"dog", b"cow"] * 3, "labels mix or are bytes", MIXED),
+    ],
+    ids=["too few", "one-hot", "ragged", "a number", "one class", "NaN", "infinity", "fraction",
+         "names and NaN", "names and numbers", "numbers and None", "bytes"],
+)  # fmt: skip
+def test_labels_that_are_not_one_per_image_are_refused(labels: Any, message: str, hint: str) -> None:
+    error = refused(from_arrays, IMAGES, labels)
+
+    assert (type(error), error.message, error.hint) == (DataError, message, hint)
+
+
+def test_no_images_at_all_are_refused() -> None:
+    assert refused(from_arrays, np.zeros((0, 8, 8), np.uint8), []).message == "there are no images"
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (IMAGES / 255, "images: expected uint8 pixels, got float64"),
+        (IMAGES.reshape(9, 64), "images: expected shape (N, H, W) or (N, H, W, 3), got (9, 64)"),
+        (np.full((9, 8, 8), np.nan), "images: contains NaN"),
+    ],
+)
+def test_images_that_are_not_images_are_refused(images: Any, message: str) -> None:
+    error = refused(from_arrays, images, LABELS)
+
+    assert (type(error), error.message) == (PictureError, message)
+
+
+# --- to a folder -----------------------------------------------------------------------------------------------
+
+
+def test_exported_pictures_are_the_images_in_folders_by_class(tmp_path: Path) -> None:
+    names = ("T-shirt/top", "..", "Ankle boot")
+    data = LabelledImages(IMAGES, LABELS, names)
+    told: list[tuple[str, int, int]] = []
+
+    paths = export_folder(data, tmp_path / "out", lambda *step: told.append(step))
+
+    folders = ("T-shirt-top", "-", "Ankle boot")
+    assert paths == [tmp_path / "out" / folders[label] / f"{position:05d}.png" for position, label in enumerate(LABELS)]
+    np.testing.assert_array_equal([decode(path, ImageSpec(8, 8))[0] for path in paths], IMAGES)
+    assert told[-1] == ("writing pictures", 9, 9)
+
+
+def test_classes_whose_names_make_one_folder_get_two(tmp_path: Path) -> None:
+    data = LabelledImages(IMAGES[:3], np.arange(3), ("a/b", "a:b", "A-B"), "names")
+
+    paths = export_folder(data, tmp_path)
+
+    assert [path.parent.name for path in paths] == ["a-b", "a-b-2", "A-B-3"]
+
+
+def test_a_home_folder_of_nobody_is_an_ordinary_wrong_name() -> None:
+    with pytest.raises(HangtagError, match="nosuchuser"):
+        read("~nosuchuser/pictures")

@@ -1,0 +1,123 @@
+"""Held-out images: every class in its share, decided by the seed alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from hangtag.data import splits
+from hangtag.data.labelled_images import LabelledImages, from_arrays
+from hangtag.data.splits import split_of, stratified
+from hangtag.errors import UsageError
+
+a_few_labels = arrays(np.int64, st.integers(1, 200), elements=st.integers(0, 6))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(labels=a_few_labels, fraction=st.floats(0, 0.99), seed=st.integers(0, 2**32))
+def test_every_image_is_on_one_side_and_every_class_in_its_share(
+    labels: NDArray[np.int64], fraction: float, seed: int
+) -> None:
+    split = stratified(labels, fraction, seed)
+
+    together = np.concatenate([split.train, split.validation])
+    assert sorted(together) == list(range(len(labels)))
+    assert np.all(np.diff(split.train) > 0) and np.all(np.diff(split.validation) > 0)
+    assert {split.train.dtype, split.validation.dtype} == {np.dtype(np.int64)}
+    for name in np.unique(labels):
+        members = int((labels == name).sum())
+        held_out = int((labels[split.validation] == name).sum())
+        wanted = min(max(1, round(members * fraction)), members - 1) if fraction else 0
+        assert held_out == wanted
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(labels=a_few_labels, seed=st.integers(0, 2**32))
+def test_the_same_seed_gives_the_same_split(labels: NDArray[np.int64], seed: int) -> None:
+    first, second = stratified(labels, 0.3, seed), stratified(labels.copy(), 0.3, seed)
+
+    np.testing.assert_array_equal(first.validation, second.validation)
+
+
+def test_another_seed_gives_another_split() -> None:
+    labels = np.repeat(np.arange(5), 40)
+    splits = {stratified(labels, 0.2, seed).validation.tobytes() for seed in range(20)}
+
+    assert len(splits) == 20
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pictures_in_another_order_and_groups_of_other_numbers_are_split_alike(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (90, 8, 8), dtype=np.uint8)
+    labels, groups = np.arange(90) % 3, np.arange(90) // 2
+    images[10] = images[13]  # equal ones, too
+    data = LabelledImages(images, labels, ("a", "b", "c"), groups=groups)
+    shuffle, number = random.permutation(90), random.permutation(1000)
+    other = LabelledImages(images[shuffle], labels[shuffle], ("a", "b", "c"), groups=number[groups[shuffle]])
+
+    (_, first), (_, second) = split_of(data, 0.2, seed=0), split_of(other, 0.2, seed=0)
+
+    assert first.fingerprint == second.fingerprint != ""
+    assert set(first.validation) == set(shuffle[second.validation])
+    assert split_of(data, 0.2, seed=1)[1].fingerprint != first.fingerprint
+
+
+def test_a_split_in_json_is_its_sizes() -> None:
+    assert stratified(np.arange(20) % 2, 0.2, seed=0).to_json() == {"train": 16, "validation": 4}
+
+
+def test_splitting_leaves_the_global_random_state_alone() -> None:
+    before = repr(np.random.get_state())
+
+    stratified(np.arange(20) % 2, 0.2, seed=0)
+
+    assert repr(np.random.get_state()) == before
+
+
+@pytest.mark.parametrize(
+    ("labels", "fraction", "train", "validation"),
+    [
+        ([0], 0.5, [0], []),
+        ([0, 1, 2], 0.9, [0, 1, 2], []),
+        ([0, 0], 0.01, 1, 1),
+        ([0, 0], 0.99, 1, 1),
+        ([0, 0, 1], 0.5, 2, 1),
+        ([0, 0, 1, 1], 0.0, [0, 1, 2, 3], []),
+    ],
+)
+def test_tiny_classes_keep_an_image_to_train_on(
+    labels: list[int], fraction: float, train: list[int] | int, validation: list[int] | int
+) -> None:
+    split = stratified(np.array(labels), fraction, seed=3)
+
+    found = [
+        side.tolist() if isinstance(wanted, list) else len(side)
+        for side, wanted in ((split.train, train), (split.validation, validation))
+    ]
+    assert found == [train, validation]
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan"), float("inf")])
+def test_an_impossible_fraction_is_refused(fraction: float) -> None:
+    with pytest.raises(UsageError) as caught:
+        stratified(np.array([0, 1]), fraction, seed=0)
+
+    assert str(caught.value) == (f"validation fraction {fraction} is out of range (give at least 0 and less than 1)")
+
+
+def test_a_set_too_large_to_look_for_nearly_equal_pictures_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    data = from_arrays(images, np.arange(40) % 2)
+    said = split_of(data, 0.2, seed=0)[1].to_json()
+    assert (said["train"], said["validation"], "notes" in said) == (32, 8, False)
+    monkeypatch.setattr(splits, "_MOST_COMPARED", 39)
+
+    found = split_of(data, 0.2, seed=0)[1].to_json()
+
+    assert found["notes"] == [
+        "more than 39 images: equal pictures were kept on one side, nearly equal ones were not looked for; keep them "
+        "together with --group-by if there are many"
+    ]

@@ -1,0 +1,66 @@
+"""corruptions.py: every way and strength, in grey and colour, small and odd: same shape back, worse with strength."""
+
+import numpy as np
+import pytest
+
+from hangtag.errors import HangtagError
+from hangtag.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
+from hangtag.pictures import Images
+
+
+def scene(count: int = 8, side: int = 32, channels: int = 1) -> Images:
+    """A bright square with some texture on a dark ground."""
+    random = np.random.default_rng(0)
+    shape = (count, side, side) if channels == 1 else (count, side, side, channels)
+    images = random.integers(20, 60, shape, dtype=np.uint8)
+    images[:, side // 4 : -side // 4, side // 4 : -side // 4] += 120
+    return images
+
+
+def test_there_are_fifteen_ways_and_five_strengths() -> None:
+    assert (len(CORRUPTIONS), STRENGTHS) == (15, (1, 2, 3, 4, 5))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_pictures_change_more_with_strength_and_keep_their_shape(name: str, channels: int) -> None:
+    images = scene(channels=channels)
+    before = images.copy()
+
+    off = []
+    for strength in STRENGTHS:
+        changed = corrupted(images, name, strength)
+        assert (changed.shape, changed.dtype) == (images.shape, np.uint8)
+        off.append(np.abs(changed.astype(int) - images).mean())
+
+    np.testing.assert_array_equal(images, before)
+    assert off[0] > 0.2 and off[-1] > 1.2 * off[0]
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 9), (2, 40, 7, 3)])
+def test_odd_sizes_do_no_harm(name: str, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+
+    for strength in STRENGTHS:
+        assert corrupted(images, name, strength).shape == shape
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_the_same_seed_gives_the_same_pictures(name: str) -> None:
+    images = scene()
+
+    np.testing.assert_array_equal(corrupted(images, name, 3, seed=4), corrupted(images, name, 3, seed=4))
+
+
+def test_inversion_of_strength_five_is_the_negative() -> None:
+    images = scene()
+
+    np.testing.assert_array_equal(corrupted(images, "inversion", 5), 255 - images)
+
+
+def test_what_there_is_not_is_refused() -> None:
+    with pytest.raises(HangtagError, match="did you mean 'rotation'"):
+        corrupted(scene(), "rotatoin", 1)
+    with pytest.raises(HangtagError, match="strengths are 1 to 5"):
+        corrupted(scene(), "noise", 6)

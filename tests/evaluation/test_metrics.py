@@ -1,0 +1,160 @@
+"""Every number of an evaluation is scikit-learn's and SciPy's number for it."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
+
+from hangtag.errors import DataError
+from hangtag.evaluation.metrics import ClassResult, Evaluation, evaluate, wilson
+
+
+def random_case(seed: int, images: int, classes: int) -> tuple[NDArray[np.float64], NDArray[np.int64], tuple[str, ...]]:
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet(np.ones(classes), images)
+    return probabilities, random.integers(0, classes, images), tuple(f"class {number}" for number in range(classes))
+
+
+def or_none(value: float) -> object:
+    return None if math.isnan(value) else pytest.approx(value)
+
+
+@pytest.mark.parametrize(("images", "classes"), [(1, 2), (7, 3), (12, 10), (500, 4), (3000, 10)])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_numbers_are_those_of_scikit_learn(seed: int, images: int, classes: int) -> None:
+    probabilities, labels, names = random_case(seed, images, classes)
+
+    found = evaluate(probabilities, labels, names)
+
+    predicted, every = probabilities.argmax(1), list(range(classes))
+    scores = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=np.nan)
+    precision, recall, _, support = scores
+    f1 = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)[2]
+    assert found.images == images
+    assert found.loss == pytest.approx(log_loss(labels, probabilities, labels=every))
+    assert found.accuracy == pytest.approx(accuracy_score(labels, predicted))
+    assert np.array_equal(found.confusion, confusion_matrix(labels, predicted, labels=every))
+    assert [one.name for one in found.classes] == list(names)
+    assert [one.images for one in found.classes] == support.tolist()
+    assert [one.precision for one in found.classes] == [or_none(value) for value in precision]
+    assert [one.recall for one in found.classes] == [or_none(value) for value in recall]
+    seen = [one.images + sum(row[number] for row in found.confusion) > 0 for number, one in enumerate(found.classes)]
+    assert [one.f1 for one in found.classes] == [
+        pytest.approx(value) if judged else None for value, judged in zip(f1, seen, strict=True)
+    ]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(st.data())
+def test_the_interval_is_wilsons(data: st.DataObject) -> None:
+    trials = data.draw(st.integers(1, 100_000))
+    successes = data.draw(st.one_of(st.sampled_from([0, trials]), st.integers(0, trials)))
+
+    low, high = wilson(successes, trials)
+
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert (low, high) == pytest.approx((interval.low, interval.high), abs=1e-12)
+    assert 0 <= low <= successes / trials <= high <= 1
+
+
+def test_the_intervals_of_an_evaluation_are_of_its_own_counts() -> None:
+    probabilities, labels, names = random_case(1, 300, 3)
+
+    found = evaluate(probabilities, labels, names)
+
+    hits = [found.confusion[number][number] for number in range(3)]
+    assert found.accuracy_interval == wilson(sum(hits), 300)
+    assert [one.recall_interval for one in found.classes] == [
+        wilson(hit, one.images) for hit, one in zip(hits, found.classes, strict=True)
+    ]
+
+
+def test_classes_without_images_or_predictions_have_no_numbers_instead_of_false_ones() -> None:
+    probabilities = np.array([[0.8, 0.2, 0, 0], [0.4, 0.6, 0, 0], [0.9, 0.1, 0, 0]])
+
+    found = evaluate(probabilities, np.array([0, 0, 2]), ("seen", "only predicted", "never predicted", "absent"))
+
+    assert found.classes == (
+        ClassResult("seen", 2, 0.5, 0.5, wilson(1, 2), 0.5, wilson(1, 2)),
+        ClassResult("only predicted", 0, 0.0, None, None, 0.0, wilson(0, 1)),
+        ClassResult("never predicted", 1, None, 0.0, wilson(0, 1), 0.0),
+        ClassResult("absent", 0, None, None, None, None),
+    )
+
+
+def test_a_confident_mistake_costs_much_but_not_infinity() -> None:
+    found = evaluate(np.array([[1.0, 0.0]]), np.array([1]), ("a", "b"))
+
+    assert (found.accuracy, math.isfinite(found.loss), found.loss > 80) == (0.0, True, True)
+
+
+TWO = ("a", "b")
+FAIR = np.full((3, 2), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        (FAIR, [0, 1], "probabilities of shape (3, 2) do not fit 2 labels and 2 classes"),
+        (np.full((3, 3), 1 / 3), [0, 1, 0], "probabilities of shape (3, 3) do not fit 3 labels and 2 classes"),
+        (np.zeros((0, 2)), [], "there are no images to evaluate on"),
+        (np.array([[0.5, np.nan]] * 3), [0, 1, 0], "probabilities hold values outside 0-1 or NaN"),
+        (np.array([[0.5, np.inf]] * 3), [0, 1, 0], "probabilities hold values outside 0-1 or NaN"),
+        (np.array([[-0.5, 1.5]] * 3), [0, 1, 0], "probabilities hold values outside 0-1 or NaN"),
+        (FAIR, [0, 1, 2], "labels from 0 to 2 do not fit 2 classes"),
+        (FAIR, [-1, 1, 0], "labels from -1 to 1 do not fit 2 classes"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(probabilities: NDArray[Any], labels: list[int], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        evaluate(probabilities, np.array(labels, np.int64), TWO)
+
+    assert (caught.value.message, bool(caught.value.hint)) == (message, True)
+
+
+@pytest.mark.parametrize("training_accuracy", [None, 0.75])
+def test_an_evaluation_survives_json(training_accuracy: float | None) -> None:
+    probabilities, labels, _ = random_case(2, 5, 3)
+    before = evaluate(probabilities, labels, ("셔츠", "b", "never"), training_accuracy)
+
+    after = Evaluation.from_json(json.loads(json.dumps(before.to_json(), allow_nan=False)))
+
+    assert after == before
+
+
+def test_an_evaluation_reads_as_one_line() -> None:
+    found = evaluate(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]), TWO)
+
+    assert str(found) == "accuracy 0.7500 [0.3006, 0.9544], loss 0.5623, 4 images"
+
+
+def judged(right: int, training_accuracy: float | None) -> str:
+    labels = np.zeros(1000, np.int64)
+    probabilities = np.where(np.arange(1000)[:, None] < right, [[0.9, 0.1]], [[0.1, 0.9]])
+    return evaluate(probabilities, labels, TWO, training_accuracy).gap_in_words
+
+
+def test_a_gap_beyond_chance_is_called_overfitting() -> None:
+    assert judged(880, 0.91) == (
+        "It was right on 91.0% of the training images and 88.0% of these: 3.0 points fewer on pictures it had never "
+        "seen. That gap is overfitting: part of what it learned holds only for the pictures it learned from."
+    )
+
+
+@pytest.mark.parametrize(("training_accuracy", "share"), [(0.89, "89.0%"), (0.88, "88.0%"), (0.7, "70.0%")])
+def test_a_gap_within_chance_or_the_other_way_is_not(training_accuracy: float, share: str) -> None:
+    sentence = judged(880, training_accuracy)
+
+    assert sentence.startswith(f"It was right on {share} of the training images and 88.0% of these: no sign of ")
+    assert "That gap is overfitting" not in sentence
+
+
+def test_without_a_training_accuracy_there_is_no_gap_to_judge() -> None:
+    assert judged(880, None) == "The training accuracy is not known, so the gap to it cannot be judged."

@@ -1,0 +1,118 @@
+"""calibration.py: errors of probabilities against independent arithmetic; maps that mend them and make none worse."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import brier_score_loss, log_loss
+
+from hangtag.errors import DataError
+from hangtag.model.calibration import Calibration, Calibrator, calibration, fit_calibrator, log_softmax, softmax
+from toys import drawn
+
+
+def plain_ece(probabilities: NDArray[np.float64], labels: NDArray[np.int64], bins: int) -> float:
+    """Written out a second time: split the ranked pictures into equal parts, compare means."""
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    parts = np.array_split(np.argsort(confidence), bins)
+    return float(sum(len(part) * abs(confidence[part].mean() - right[part].mean()) for part in parts) / len(labels))
+
+
+def test_the_numbers_are_those_of_independent_arithmetic() -> None:
+    logits, labels = drawn(3000)
+    probabilities = softmax(logits)
+
+    found = calibration(probabilities, labels)
+
+    assert found.ece == pytest.approx(plain_ece(probabilities, labels, 15))
+    assert found.nll == pytest.approx(log_loss(labels, probabilities))
+    expected = brier_score_loss(labels, probabilities, labels=range(5), scale_by_half=False)
+    assert found.brier == pytest.approx(expected)
+    assert sum(each.images for each in found.bins) == 3000
+    assert Calibration.from_json(found.to_json()) == found
+
+
+def test_the_floor_is_what_perfect_answers_show() -> None:
+    errors = []
+    for seed in range(40):
+        logits, labels = drawn(2000, seed=seed)
+        found = calibration(softmax(logits), labels)
+        errors.append(found.ece)
+
+    assert found.ece_floor == pytest.approx(np.mean(errors), rel=0.15)
+    assert np.mean(np.array(errors) <= found.ece_high) >= 0.85
+    assert "taken at their word" in found.in_words
+
+
+def test_too_sure_is_said() -> None:
+    logits, labels = drawn(3000, temperature=3.0)
+
+    assert "too high" in calibration(softmax(logits), labels).in_words
+    assert "too low" in calibration(softmax(logits / 9), labels).in_words
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.7, 5.0])
+def test_a_temperature_that_is_the_truth_is_found(temperature: float) -> None:
+    logits, labels = drawn(20_000, temperature)
+
+    calibrator = fit_calibrator(logits, labels)
+    fresh, truth = drawn(20_000, temperature, seed=1)
+
+    shrunk = 1 / np.mean(np.diag(calibrator.weights))
+    assert shrunk == pytest.approx(temperature, rel=0.1)
+    after = calibration(calibrator(log_softmax(fresh)), truth)
+    assert after.ece < max(0.01, 1.5 * after.ece_high)
+    assert after.nll < calibration(softmax(fresh), truth).nll
+
+
+def test_a_class_that_is_favoured_is_put_right_by_more_than_a_temperature() -> None:
+    logits, labels = drawn(6000)
+    favoured = logits + np.array([2.0, 0, 0, 0, -1.0])
+
+    calibrator = fit_calibrator(favoured, labels)
+    fresh, truth = drawn(6000, seed=1)
+    after = calibration(calibrator(log_softmax(fresh + np.array([2.0, 0, 0, 0, -1.0]))), truth)
+
+    assert calibrator.method in ("vector", "matrix") and calibrator.temperature is None
+    assert after.nll == pytest.approx(calibration(softmax(fresh), truth).nll, abs=0.01)
+
+
+@pytest.mark.parametrize("count", [1, 5, 12, 30, 100])
+def test_few_pictures_make_answers_hardly_worse(count: int) -> None:
+    lost = []
+    for seed in range(20):
+        logits, labels = drawn(count, seed=seed)
+        calibrator = fit_calibrator(logits, labels)
+        fresh, truth = drawn(2000, seed=1000 + seed)
+        lost.append(calibration(calibrator(log_softmax(fresh)), truth).nll - calibration(softmax(fresh), truth).nll)
+
+    assert np.mean(lost) < 0.05
+
+
+def test_a_calibrator_survives_json() -> None:
+    logits, labels = drawn(500, temperature=2.0)
+    calibrator = fit_calibrator(logits, labels)
+
+    assert Calibrator.from_json(calibrator.to_json()) == calibrator
+    assert Calibrator.none(3).temperature == 1.0
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        (np.full((2, 3), np.nan), [0, 1], "probabilities hold values outside 0-1 or NaN"),
+        (np.full((2, 3), 1.5), [0, 1], "probabilities hold values outside 0-1 or NaN"),
+        (np.zeros((0, 3)), [], "there are no images to evaluate on"),
+        (np.full((2, 3), 1 / 3), [0, 3], "labels from 0 to 3 do not fit 3 classes"),
+        (np.full((2, 3), 1 / 3), [0], "probabilities of shape (2, 3) do not fit 1 labels"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(probabilities: NDArray[np.float64], labels: list[int], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        calibration(probabilities, np.array(labels, np.int64))
+
+    assert caught.value.message == message and caught.value.hint
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(DataError, match="NaN"):
+        fit_calibrator(np.full((20, 3), np.nan), np.zeros(20, np.int64))

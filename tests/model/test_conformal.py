@@ -1,0 +1,142 @@
+"""conformal.py: the promise is kept as exactly as theory says, and the sets are those of MAPIE."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import betabinom
+
+from hangtag.errors import UnknownName, UsageError
+from hangtag.model import conformal
+from hangtag.model.calibration import softmax
+from hangtag.model.conformal import LEVELS, METHODS, Conformal, calibrate, needed, scores_of, threshold_at
+from toys import Drawn, drawn
+
+
+def rows(count: int, seed: int = 0) -> Drawn:
+    logits, labels = drawn(count, seed=seed, classes=6)
+    return softmax(logits), labels
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95, 0.99])
+def test_coverage_stays_in_the_band_of_theory(method: str, coverage: float) -> None:
+    """Of m new pictures, n having calibrated, the covered ones are beta-binomial (Vovk, 2012)."""
+    probabilities, labels = rows(3000)
+    n, m, outside, trials = 1000, 2000, 0, 100
+    rank = int(np.ceil((n + 1) * coverage - 1e-9))
+    low, high = betabinom(m, rank, n + 1 - rank).interval(0.998)
+    random = np.random.default_rng(1)
+    for _ in range(trials):
+        order = random.permutation(3000)
+        fitted = calibrate(probabilities[order[:n]], labels[order[:n]], method)
+        inside = fitted.sets(probabilities[order[n:]], coverage, never_empty=False)
+        covered = inside[np.arange(m), labels[order[n:]]].sum()
+        outside += covered < low or (covered > high and method == "threshold")  # the others tie at 1, where p is 0
+
+    assert outside <= 2
+
+
+@pytest.mark.parametrize(("method", "theirs"), [("threshold", "lac"), ("aps", "aps"), ("raps", "raps")])
+def test_sets_are_those_of_mapie(method: str, theirs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapie = pytest.importorskip("mapie.classification")
+    scores = pytest.importorskip("mapie.conformity_scores")
+    probabilities, labels = rows(1200)
+    kinds = {
+        "lac": scores.LACConformityScore,
+        "aps": scores.APSConformityScore,
+        "raps": scores.RAPSConformityScore,
+    }
+
+    class Answers:
+        """A classifier whose X are the answers."""
+
+        classes_ = np.arange(6)
+        n_features_in_ = 6
+
+        def __sklearn_is_fitted__(self) -> bool:
+            return True
+
+        def fit(self, X: object, y: object) -> "Answers":
+            return self
+
+        def predict_proba(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.asarray(X)
+
+        def predict(self, X: NDArray[np.float64]) -> NDArray[np.int64]:
+            return np.asarray(X).argmax(1)
+
+    class Never(np.random.RandomState):
+        """MAPIE draws a part of the label's own probability to take off; here, none."""
+
+        def uniform(self, *_: object, size: int) -> NDArray[np.float64]:  # type: ignore[override]
+            return np.zeros(size)
+
+    if method == "raps":
+        monkeypatch.setattr(conformal, "RAPS_PENALTY", 0.0)  # MAPIE chooses its penalty by itself
+        theirs = "aps"
+    fitted = mapie.SplitConformalClassifier(
+        Answers(),
+        confidence_level=[0.8, 0.9, 0.95],
+        conformity_score=kinds[theirs](),
+        prefit=True,
+        random_state=Never(0),
+    )
+    fitted.conformalize(probabilities[:600], labels[:600])
+    options = {} if theirs == "lac" else {"conformity_score_params": {"include_last_label": False}}
+    _, expected = fitted.predict_set(probabilities[600:], **options)
+
+    ours = calibrate(probabilities[:600], labels[:600], method)
+    for place, coverage in enumerate([0.8, 0.9, 0.95]):
+        found = ours.sets(probabilities[600:], coverage, never_empty=theirs != "lac")
+        np.testing.assert_array_equal(found, expected[:, :, place])
+
+
+def test_scores_are_those_of_the_papers() -> None:
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+
+    np.testing.assert_allclose(scores_of(probabilities, "threshold"), [[0.5, 0.7, 0.8], [0.9, 0.9, 0.2]])
+    np.testing.assert_allclose(scores_of(probabilities, "aps"), [[0.5, 0.8, 1.0], [0.9, 1.0, 0.8]])
+    np.testing.assert_allclose(scores_of(probabilities, "raps"), [[0.5, 0.9, 1.2], [1.0, 1.2, 0.8]])
+
+
+def test_a_set_is_never_empty_unless_asked_to_be_exact() -> None:
+    probabilities = np.array([[0.4, 0.35, 0.25]] * 3)
+    sure = calibrate(np.array([[0.99, 0.005, 0.005]] * 99), np.zeros(99, np.int64))
+
+    assert sure.sets(probabilities, 0.9).tolist() == [[True, False, False]] * 3
+    assert not sure.sets(probabilities, 0.9, never_empty=False).any()
+
+
+def test_too_few_pictures_promise_nothing_but_all_labels() -> None:
+    probabilities, labels = rows(30)
+    few = calibrate(probabilities, labels)
+
+    assert few.threshold(0.95) is not None and few.threshold(0.99) is None
+    assert few.sets(probabilities, 0.99).all()
+    assert (needed(0.9), needed(0.95), needed(0.99), needed(0.999)) == (9, 19, 99, 999)
+    assert threshold_at(np.arange(19.0), 0.95) == 18.0 and threshold_at(np.arange(18.0), 0.95) is None
+
+
+def test_a_coverage_between_two_levels_takes_the_higher() -> None:
+    probabilities, labels = rows(500)
+    fitted = calibrate(probabilities, labels)
+
+    assert fitted.level(0.951) == 0.96 and fitted.level(0.95) == 0.95 and fitted.level(0.2) == LEVELS[0]
+    assert fitted.threshold(0.951) == fitted.threshold(0.96)
+    assert fitted.threshold(0.9995) is None
+    assert Conformal.from_json(fitted.to_json()) == fitted
+
+
+@pytest.mark.parametrize("coverage", [1.0, 1.5, 0.0, -1.0, float("nan")])
+def test_a_coverage_nobody_can_promise_is_refused(coverage: float) -> None:
+    probabilities, labels = rows(50)
+
+    with pytest.raises(UsageError, match="cannot be promised") as caught:
+        calibrate(probabilities, labels).sets(probabilities, coverage)
+
+    assert caught.value.hint
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'raps'"):
+        calibrate(*rows(50), method="rap")

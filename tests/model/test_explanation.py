@@ -1,0 +1,89 @@
+"""why.py and neighbours.py: the evidence lies where the mark is, and the pictures most alike are of its class."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hangtag.data.labelled_images import LabelledImages
+from hangtag.errors import RunError
+from hangtag.model.explanation import explain
+from hangtag.model.neighbours import FILE, Neighbours, chosen, read_neighbours, write_neighbours
+from hangtag.reports.explain_figure import why_picture
+from hangtag.training.classifier import ImageClassifier
+from hangtag.training.engine.recipes import find_recipe
+from toys import CLASSES
+
+
+def corners(count: int = 240) -> LabelledImages:
+    """(count, 16, 16): a bright mark in one of three corners, on noise."""
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % 3
+    images = random.integers(0, 60, (count, 16, 16), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        top, left = ((0, 0), (0, 10), (10, 0))[label]
+        image[top + 1 : top + 5, left + 1 : left + 5] = 220
+    return LabelledImages(images, labels, CLASSES)
+
+
+@pytest.fixture(scope="module", params=["cnn-small", "mlp"])
+def trained(request: pytest.FixtureRequest) -> ImageClassifier:
+    recipe = find_recipe("fast", network=request.param, epochs=4, batch_size=16)
+    recipe = replace(recipe, flip=False)  # two of the corners mirror each other
+    return ImageClassifier(recipe=recipe).fit(corners())
+
+
+def test_what_an_answer_rests_on_is_where_the_mark_is(trained: ImageClassifier) -> None:
+    data = corners()
+    kept = trained.neighbours(60)
+    found = 0
+    for image, label in zip(data.images[:30], data.labels[:30], strict=True):
+        why = explain(trained.predictor_, image, kept)
+        height, width = why.heat.shape
+        top, left = (int(part) for part in np.unravel_index(int(why.heat.argmax()), why.heat.shape))
+        corner = (top < height / 2, left < width / 2)
+        found += corner == ((True, True), (True, False), (False, True))[label]
+        assert why.method == ("evidence" if trained.recipe_.network == "cnn-small" else "occlusion")
+        assert [near.label for near in why.neighbours[:3]] == [CLASSES[label]] * 3
+        np.testing.assert_array_equal(why.seen, image)
+
+    assert found >= 18  # by chance, 8
+    assert len(why_picture(why).png()) > 10_000
+
+
+def test_neighbours_are_kept_without_pickle_and_belong_to_their_model(trained: ImageClassifier, tmp_path: Path) -> None:
+    kept = trained.neighbours(30)
+    write_neighbours(tmp_path, kept)
+    size = kept.embeddings.shape[1]
+
+    again = read_neighbours(tmp_path, 3, size)
+
+    assert again is not None and len(again.labels) == 30
+    np.testing.assert_array_equal(again.pictures, kept.pictures)
+    assert np.bincount(again.labels).tolist() == [10, 10, 10]
+    assert read_neighbours(tmp_path / "nowhere", 3, size) is None
+    with pytest.raises(RunError, match="does not belong to this model"):
+        read_neighbours(tmp_path, 3, size + 1)
+    with pytest.raises(RunError, match="does not belong to this model"):
+        read_neighbours(tmp_path, 2, size)
+    (tmp_path / FILE).write_bytes(b"PK damaged")
+    with pytest.raises(RunError, match="damaged"):
+        read_neighbours(tmp_path, 3, size)
+
+
+def test_large_pictures_are_kept_small() -> None:
+    images = np.zeros((4, 300, 200, 3), np.uint8)
+
+    kept = Neighbours.of(images, np.zeros(4, np.int64), np.ones((4, 2), np.float32))
+
+    assert kept.pictures.shape == (4, 60, 40, 3)
+
+
+def test_few_pictures_of_a_class_are_all_kept() -> None:
+    labels = np.array([0] * 50 + [1] * 3)
+
+    some = chosen(labels, seed=0, count=20)
+
+    assert np.bincount(labels[some]).tolist() == [10, 3]
+    assert (np.diff(some) > 0).all()

@@ -1,0 +1,215 @@
+"""One picture in any form gives one answer, many keep their order, and nothing of training comes along."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import hangtag
+from hangtag.errors import HangtagError, PictureError, UsageError
+from hangtag.model.predictor import Answer, Predictor, load
+from hangtag.pictures import encode_png
+from toys import CLASSES, in_a_process, metadata, shapes, toy_model
+
+IMAGES, _ = shapes(12)
+PICTURE = IMAGES[0]
+
+
+@pytest.fixture(scope="module")
+def tag() -> Predictor:
+    return load(toy_model())
+
+
+def refused(tag: Predictor, picture: Any) -> HangtagError:
+    with pytest.raises(HangtagError) as caught:
+        tag(picture)
+    assert caught.value.hint
+    return caught.value
+
+
+def jpeg_of(picture: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def test_an_answer_is_the_row_of_the_model_with_names(tag: Predictor) -> None:
+    row = tag.probabilities(PICTURE[None])[0]
+    order = np.argsort(-row)
+
+    answer = tag(PICTURE)
+
+    ranked = tuple((CLASSES[index], float(row[index])) for index in order)
+    assert answer == Answer(ranked[0][0], ranked[0][1], ranked, (), tag.fingerprint)
+    assert str(answer) == f"{ranked[0][0]} {ranked[0][1]:.1%}"
+
+
+def test_every_form_of_one_picture_has_one_answer(tag: Predictor, tmp_path: Path) -> None:
+    png = tmp_path / "picture.png"
+    png.write_bytes(encode_png(PICTURE))
+    forms: list[Any] = [
+        PICTURE, PICTURE[None], PICTURE[..., None], PICTURE[None, ..., None], Image.fromarray(PICTURE),
+        png, str(png), png.read_bytes(),
+    ]  # fmt: skip
+
+    assert {tag(form) for form in forms} == {tag(PICTURE)}
+
+
+def test_a_jpeg_file_has_the_answer_of_its_pixels(tag: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(jpeg_of(PICTURE))
+    with Image.open(path) as opened:
+        pixels = np.asarray(opened)
+
+    assert tag(path) == tag(path.read_bytes()) == tag(pixels)
+
+
+def test_pictures_of_mixed_sizes_and_kinds_keep_their_order(tag: Predictor, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    sizes = [(8, 8), (20, 9), (8, 8), (9, 20), (20, 9), (1, 1), (8, 8)]
+    pictures: list[Any] = [random.integers(0, 256, size, dtype=np.uint8) for size in sizes]
+    alone = [tag(picture) for picture in pictures]
+    pictures[2] = encode_png(pictures[2])
+    pictures[4] = Image.fromarray(pictures[4])
+    (tmp_path / "one.png").write_bytes(encode_png(pictures[5]))
+    pictures[5] = tmp_path / "one.png"
+
+    together = tag.many(iter(pictures))
+
+    assert [answer.label for answer in together] == [answer.label for answer in alone]
+    assert [answer.warnings for answer in together] == [answer.warnings for answer in alone]
+    np.testing.assert_allclose(
+        [answer.probability for answer in together], [answer.probability for answer in alone], atol=1e-6
+    )
+
+
+def test_no_pictures_have_no_answers(tag: Predictor) -> None:
+    assert tag.many([]) == []
+
+
+def test_an_answer_in_json_has_the_keys_that_others_build_on(tag: Predictor) -> None:
+    answer = tag(np.zeros((16, 40, 3), np.uint8), top=2)
+
+    assert json.loads(json.dumps(answer.to_json())) == {
+        "label": answer.label,
+        "probability": answer.probability,
+        "top": [{"label": label, "probability": probability} for label, probability in answer.top],
+        "set": None,
+        "coverage": None,
+        "unfamiliarity": None,
+        "unfamiliar": None,
+        "sure": None,
+        "warnings": ["colour was turned to grey", "resized from 40x16 to 8x8, which changes its proportions"],
+        "model": tag.fingerprint,
+    }
+
+
+@pytest.mark.parametrize(
+    ("size", "warnings"),
+    [
+        ((8, 8), ()),
+        ((16, 16), ("resized from 16x16 to 8x8",)),
+        ((100, 105), ("resized from 105x100 to 8x8",)),
+        ((8, 9), ("resized from 9x8 to 8x8, which changes its proportions",)),
+        ((1, 300), ("resized from 300x1 to 8x8, which changes its proportions",)),
+    ],
+)
+def test_resizing_is_said(tag: Predictor, size: tuple[int, int], warnings: tuple[str, ...]) -> None:
+    assert tag(np.zeros(size, np.uint8)).warnings == warnings
+
+
+@pytest.mark.parametrize(("top", "count"), [(1, 1), (2, 2), (3, 3), (99, 3)])
+def test_as_many_classes_are_named_as_asked_for(tag: Predictor, top: int, count: int) -> None:
+    probabilities = [probability for _, probability in tag(PICTURE, top).top]
+
+    assert (len(probabilities), probabilities) == (count, sorted(probabilities, reverse=True))
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_asking_for_no_classes_is_refused(tag: Predictor, top: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        tag(PICTURE, top)
+
+    assert str(caught.value) == f"top={top} makes no sense (ask for at least 1 class)"
+
+
+def test_the_predictor_says_what_it_is(tag: Predictor) -> None:
+    assert (tag.metadata, tag.class_names, tag.spec) == (metadata(), CLASSES, metadata().image)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (IMAGES, "array of shape (12, 8, 8) is not one picture"),
+        (PICTURE / 255, "picture: expected uint8 pixels, got float64"),
+        ("missing.png", "missing.png: no such file"),
+        (b"", "picture of 0 bytes: the file is empty"),
+        (None, "cannot make a picture of NoneType"),
+    ],
+)
+def test_what_is_not_a_picture_is_refused(tag: Predictor, picture: Any, message: str) -> None:
+    error = refused(tag, picture)
+
+    assert (type(error), error.message) == (PictureError, message)
+
+
+# --- arrays of many --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(12, 8, 8), (12, 8, 8, 1)])
+def test_an_array_of_images_has_a_row_for_each(tag: Predictor, shape: tuple[int, ...]) -> None:
+    rows = tag.probabilities(IMAGES.reshape(shape))
+
+    assert (rows.shape, rows.dtype.name) == ((12, 3), "float32")
+    assert [CLASSES[index] for index in rows.argmax(1)] == [answer.label for answer in tag.many(IMAGES)]
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8), (0, 8, 8, 3), (0, 20, 30)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_no_images_have_no_rows(shape: tuple[int, ...], channels: int) -> None:
+    assert load(toy_model(channels)).probabilities(np.zeros(shape, np.uint8)).shape == (0, 3)
+
+
+def test_colour_for_a_grey_model_and_grey_for_a_colour_model_are_converted(tag: Predictor) -> None:
+    in_colour = load(toy_model(3))
+    colour = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    grey = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in colour])
+
+    np.testing.assert_array_equal(tag.probabilities(colour), tag.probabilities(grey))
+    np.testing.assert_array_equal(in_colour.probabilities(grey), in_colour.probabilities(np.stack([grey] * 3, axis=-1)))
+
+
+@pytest.mark.parametrize(
+    "images", [PICTURE, IMAGES.reshape(12, 64), IMAGES / 255, np.full((1, 8, 8), np.nan), "photos", IMAGES[:, :0]]
+)
+def test_what_is_not_an_array_of_images_is_refused(tag: Predictor, images: object) -> None:
+    with pytest.raises(PictureError) as caught:
+        tag.probabilities(images)
+
+    assert caught.value.hint
+
+
+# --- what comes along ------------------------------------------------------------------------------------------
+
+
+def test_predicting_imports_nothing_of_training(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(toy_model())
+    (tmp_path / "picture.png").write_bytes(encode_png(PICTURE))
+
+    printed = in_a_process(
+        """
+import sys, hangtag
+print(hangtag.load("model.onnx")("picture.png").label)
+heavy = {"torch", "sklearn", "matplotlib", "onnx", "onnxscript", "scipy", "requests", "pooch", "rich", "typer"}
+print(sorted(heavy & set(sys.modules)))
+print(sorted(name for name in sys.modules if name.startswith(("hangtag.data", "hangtag.training"))))
+""",
+        tmp_path,
+    )
+
+    assert printed.splitlines() == [hangtag.load(toy_model())(PICTURE).label, "[]", "[]"]

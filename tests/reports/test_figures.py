@@ -1,0 +1,247 @@
+"""The figures, through what a reader sees: wording, colours, number of pictures; and what a wrong call is told."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from numpy.typing import NDArray
+from PIL import Image
+
+import toys
+from hangtag.errors import SaveError, UsageError
+from hangtag.reports import figures
+
+
+def guesses(labels: NDArray[np.int64], classes: int = 3, wrong: tuple[int, ...] = ()) -> NDArray[np.float32]:
+    """(N, K): 80 % for the true class, or for the next one where wrong; the rest shared."""
+    rows = np.full((len(labels), classes), 0.2 / (classes - 1), np.float32)
+    said = labels.copy()
+    said[list(wrong)] = (said[list(wrong)] + 1) % classes
+    rows[np.arange(len(labels)), said] = 0.8
+    return rows
+
+
+def texts(figure: figures.Picture) -> list[str]:
+    found = [text.get_text() for text in figure.findobj(matplotlib.text.Text) if isinstance(text, matplotlib.text.Text)]
+    return [text for text in found if text]
+
+
+def colours(axes: Axes) -> list[str]:
+    return [to_hex(bar.get_facecolor()) for bar in axes.patches]
+
+
+def size(figure: figures.Picture) -> tuple[int, int]:
+    with Image.open(io.BytesIO(figure.png())) as picture:
+        return picture.size
+
+
+def test_one_image_shows_its_values_from_0_to_255() -> None:
+    images, _ = toys.shapes(1)
+
+    figure = figures.one_image(images[0], "bar")
+
+    picture, bar = figure.axes
+    assert picture.get_title() == "bar"
+    assert picture.images[0].get_clim() == (0, 255)
+    assert list(bar.get_yticks()) == [0, 50, 100, 150, 200, 255]
+
+
+def test_one_colour_image_has_no_colour_bar() -> None:
+    figure = figures.one_image(np.zeros((6, 4, 3), np.uint8))
+
+    assert len(figure.axes) == 1
+    assert "4x6 pixels of red, green and blue, each 0 to 255" in texts(figure)
+
+
+def test_the_grid_names_every_image_and_leaves_out_empty_rows() -> None:
+    images, labels = toys.shapes(7)
+
+    figure = figures.image_grid(images // 2, labels, toys.CLASSES)
+
+    assert [axes.get_xlabel() for axes in figure.axes] == ["bar", "dot", "edge", "bar", "dot", "edge", "bar"]
+    assert figure.axes[0].images[0].get_cmap().name == "binary"  # light on black turns black on white
+
+
+def test_dark_things_on_white_are_not_turned_over() -> None:
+    images, labels = toys.shapes(3)
+
+    figure = figures.image_grid(255 - images, labels, toys.CLASSES)
+
+    assert figure.axes[0].images[0].get_cmap().name == "gray"
+
+
+def test_a_right_answer_is_blue_in_words_and_bars() -> None:
+    images, labels = toys.shapes(1)
+
+    figure = figures.answer(images[0], guesses(labels)[0], 0, toys.CLASSES)
+
+    caption = next(text for text in figure.texts)
+    assert (caption.get_text(), caption.get_color()) == ("✓ bar 80% (bar)", figures.BLUE)
+    assert colours(figure.axes[1]) == [figures.BLUE, figures.GREY, figures.GREY]
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["0", "1", "2"]
+
+
+def test_a_wrong_answer_is_red_and_hatched_beside_the_true_class_in_blue() -> None:
+    images, labels = toys.shapes(1)
+
+    figure = figures.answer(images[0], guesses(labels, wrong=(0,))[0], 0, toys.CLASSES)
+
+    caption = next(text for text in figure.texts)
+    assert (caption.get_text(), caption.get_color()) == ("✗ dot 80% (bar)", figures.RED)
+    assert colours(figure.axes[1]) == [figures.BLUE, figures.RED, figures.GREY]
+    assert [bar.get_hatch() for bar in figure.axes[1].patches] == [None, "////", None]
+
+
+def test_answers_pairs_each_image_with_its_bars() -> None:
+    images, labels = toys.shapes(20)
+
+    figure = figures.answers(images, guesses(labels, wrong=(3,)), labels, toys.CLASSES)
+
+    assert len(figure.axes) == 30
+    assert [text.get_text() for text in figure.texts][2:4] == ["✓ edge 80% (edge)", "✗ dot 80% (bar)"]
+
+
+def test_probability_bars_carry_slanted_class_names() -> None:
+    figure = figures.probability_bars(np.array([0.1, 0.7, 0.2]), toys.CLASSES, label=2)
+
+    labels = figure.axes[0].get_xticklabels()
+    assert [(label.get_text(), label.get_rotation()) for label in labels] == [("bar", 45), ("dot", 45), ("edge", 45)]
+    assert colours(figure.axes[0]) == [figures.GREY, figures.RED, figures.BLUE]
+
+
+def test_bars_of_an_unlabelled_image_call_nothing_right_or_wrong() -> None:
+    figure = figures.probability_bars(np.array([0.1, 0.7, 0.2]), toys.CLASSES)
+
+    assert colours(figure.axes[0]) == [figures.GREY, figures.INK, figures.GREY]
+
+
+def test_curves_draw_validation_only_where_there_is_any() -> None:
+    epoch: dict[str, Any] = {"number": 1, "loss": 0.5, "accuracy": 0.8, "val_loss": None, "val_accuracy": None}
+    watched = {**epoch, "number": 2, "val_loss": 0.6, "val_accuracy": 0.75}
+
+    alone, both = figures.curves([epoch]), figures.curves([epoch, watched])
+
+    assert [line.get_label() for line in alone.axes[0].lines] == ["training, last 0.500"]
+    assert [line.get_label() for line in both.axes[1].lines] == ["training, last 80.0%", "validation, last 75.0%"]
+
+
+def test_the_confusion_matrix_writes_counts_only_where_they_can_be_read() -> None:
+    small = figures.confusion([[8, 2], [0, 10]], ("cat", "dog"))
+    large = figures.confusion(np.eye(100, dtype=int), [f"class {index}" for index in range(100)])
+
+    assert [text.get_text() for text in small.axes[0].texts] == ["8", "2", "0", "10"]
+    assert [label.get_text() for label in small.axes[0].get_yticklabels()] == ["cat", "dog"]
+    assert not large.axes[0].texts
+
+
+def test_mistakes_come_surest_first() -> None:
+    images, labels = toys.shapes(6)
+    rows = guesses(labels, wrong=(1, 4))
+    rows[4] = [0.02, 0.03, 0.95]
+
+    figure = figures.mistakes(images, rows, labels, toys.CLASSES)
+
+    words = [text.get_text() for text in figure.texts]
+    assert words == ["All 2 mistakes, surest first", "✗ edge 95%", "is dot", "✗ edge 80%", "is dot"]
+
+
+def test_no_mistakes_are_said_to_be_none() -> None:
+    images, labels = toys.shapes(6)
+
+    assert texts(figures.mistakes(images, guesses(labels), labels, toys.CLASSES)) == [
+        "✓ No mistakes: right on all 6 images."
+    ]
+
+
+def test_the_lesson_has_six_pictures() -> None:
+    images, labels = toys.shapes(30)
+
+    pictures = figures.lesson(images, labels, images, labels, guesses(labels), toys.CLASSES)
+
+    assert list(pictures) == ["1-one-image", "2-grid", "3-answer-0", "4-answer-12", "5-answers", "6-bars"]
+
+
+def test_the_lesson_of_few_test_images_is_shorter() -> None:
+    images, labels = toys.shapes(30)
+
+    pictures = figures.lesson(images, labels, images[:1], labels[:1], guesses(labels[:1]), toys.CLASSES)
+
+    assert list(pictures) == ["1-one-image", "2-grid", "3-answer-0", "5-answers", "6-bars"]
+
+
+@pytest.mark.parametrize("classes", [2, 41, 1000])
+def test_any_number_of_classes_size_and_name_can_be_drawn(classes: int) -> None:
+    names = [f"$ {index} <&> 鞋\n a name that goes on and on" for index in range(classes)]
+    images = np.random.default_rng(0).integers(0, 256, (4, 70, 20, 3), dtype=np.uint8)
+    labels = np.array([0, 1, classes - 1, 0])
+    rows = guesses(labels, classes, wrong=(1,))
+
+    drawn = [
+        figures.image_grid(images, labels, names),
+        figures.answer(images[0], rows[0], 0, names),
+        figures.answers(images, rows, labels, names),
+        figures.probability_bars(rows[1], names, 1),
+        figures.confusion(np.eye(classes, dtype=int), names),
+        figures.mistakes(images, rows, labels, names),
+    ]
+
+    assert all(min(size(figure)) > 200 for figure in drawn)
+
+
+def test_images_of_several_sizes_and_scaled_images_can_be_shown() -> None:
+    images: list[NDArray[Any]] = [np.zeros((5, 9), np.uint8), np.ones((30, 20)) / 2, np.zeros((700, 10, 1), np.uint8)]
+
+    figure = figures.image_grid(images, [0, 1, 2], toys.CLASSES)
+
+    assert [axes.images[0].get_array().max() for axes in figure.axes] == [0, 128, 0]  # type: ignore[union-attr]
+
+
+def test_a_notebook_is_given_a_png() -> None:
+    assert figures.one_image(toys.shapes(1)[0][0])._repr_png_().startswith(b"\x89PNG")
+
+
+def test_drawing_leaves_the_callers_style_alone() -> None:
+    before = dict(matplotlib.rcParams)
+
+    size(figures.one_image(toys.shapes(1)[0][0]))
+
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_save_writes_a_whole_png_or_says_why_not(tmp_path: Path) -> None:
+    image = toys.shapes(1)[0][0]
+
+    figures.save(figures.one_image(image), tmp_path / "one.png")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
+    assert (tmp_path / "one.png").read_bytes() == figures.one_image(image).png()
+    with pytest.raises(SaveError):
+        figures.save(figures.one_image(image), tmp_path / "missing" / "one.png")
+
+
+def test_a_call_that_cannot_be_right_is_told_so() -> None:
+    images, labels = toys.shapes(4)
+    rows = guesses(labels)
+
+    wrong_calls: dict[str, Callable[[], object]] = {
+        "4 images but 3 labels": lambda: figures.image_grid(images, labels[:3], toys.CLASSES),
+        "a grid of 0 rows and 5 columns": lambda: figures.image_grid(images, labels, toys.CLASSES, rows=0),
+        "there are no images": lambda: figures.image_grid(images[:0], labels[:0], toys.CLASSES),
+        "labels go from 0 to 2": lambda: figures.image_grid(images, labels, toys.CLASSES[:2]),
+        "probabilities of shape": lambda: figures.answers(images, rows[:2], labels, toys.CLASSES),
+        "do not fit 2 class names": lambda: figures.probability_bars(rows[0], toys.CLASSES[:2]),
+        "no finished epoch": lambda: figures.curves([]),
+        "a confusion matrix of shape": lambda: figures.confusion([[1]], toys.CLASSES),
+        "count=0": lambda: figures.mistakes(images, rows, labels, toys.CLASSES, count=0),
+        "cannot be shown": lambda: figures.one_image(np.zeros(5)),
+    }
+
+    for message, call in wrong_calls.items():
+        with pytest.raises(UsageError, match=message):
+            call()

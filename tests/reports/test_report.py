@@ -1,0 +1,311 @@
+"""The report, through the page a reader gets: what it says, that it is offline and safe, and what it refuses."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import toys
+from hangtag.errors import RunError, UsageError
+from hangtag.evaluation.corruptions import CORRUPTIONS, STRENGTHS
+from hangtag.evaluation.guarantee_report import promises
+from hangtag.evaluation.metrics import evaluate
+from hangtag.evaluation.run_folder import Run
+from hangtag.evaluation.slices import Slice
+from hangtag.evaluation.stress_test import Cell, Stress
+from hangtag.model.calibration import Calibrator
+from hangtag.model.guarantees import Trust, fit_trust
+from hangtag.pictures import Images
+from hangtag.reports.report import write_report
+
+HISTORY = [
+    {"number": 1, "loss": 0.9, "accuracy": 0.7, "val_loss": 0.8, "val_accuracy": 0.72, "finished": True},
+    {"number": 2, "loss": 0.5, "accuracy": 0.9, "val_loss": 0.7, "val_accuracy": 0.75, "finished": True},
+]
+
+
+def judged(names: tuple[str, ...], count: int = 300) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Labels and probabilities: right on 8 of 10; class 0 is taken for class 1."""
+    labels = np.arange(count, dtype=np.int64) % len(names)
+    said = labels.copy()
+    first = np.flatnonzero(labels == 0)
+    said[first[: count // 5]] = 1
+    rows = np.full((count, len(names)), 0.1 / (len(names) - 1), np.float32)
+    rows[np.arange(count), said] = 0.9
+    return labels, rows
+
+
+def taught(names: tuple[str, ...]) -> Trust:
+    """By 200 held-out pictures, answered as the judged ones are."""
+    labels, rows = judged(names, max(200, len(names)))
+    return fit_trust(np.log(rows), labels, Calibrator.none(len(names)), names, unfamiliar=True)
+
+
+def finished_run(folder: Path, names: tuple[str, ...] = toys.CLASSES, count: int = 300, **config: Any) -> Run:
+    labels, rows = judged(names, count)
+    run = Run(folder)
+    folder.mkdir(parents=True)
+    strange = np.linspace(0, 1, count).astype(np.float32)
+    kept = promises({"probabilities": rows, "uncalibrated": rows, "unfamiliarity": strange}, labels, taught(names))
+    run.write_metrics({"part": "test", **evaluate(rows, labels, names, 0.9).to_json(), "promises": kept.to_json()})
+    data = {
+        "name": "shapes",
+        "fingerprint": "f" * 64,
+        "image": {"background": 0},
+        "counts": {"train": [9] * len(names)},
+    }
+    model = {"bytes": 410_000, "fingerprint": "abc123def456"}
+    recipe = toys.quick_recipe().to_json()
+    run.write_config({"status": "finished", "recipe": recipe, "data": data, "model": model, **config})
+    for epoch in HISTORY:
+        run.add_epoch(epoch)
+    return run
+
+
+def page_of(run: Run, names: tuple[str, ...] = toys.CLASSES, count: int = 300, images: Images | None = None) -> str:
+    labels, rows = judged(names, count)
+    path = write_report(run, toys.shapes(count)[0] if images is None else images, labels, rows)
+    assert path == run.report
+    return path.read_text(encoding="utf-8")
+
+
+def words_of(page: str) -> str:
+    """The page as read: no tags, no style, single spaces."""
+    body = page[page.index("<body>") :]
+    return " ".join(re.sub(r"<[^>]+>", " ", body).replace("&nbsp;", " ").split())
+
+
+class Tags(HTMLParser):
+    """Collects tags and attributes, and whether every tag is closed."""
+
+    void = ("meta", "link", "img", "br", "line", "rect", "circle", "polyline")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in self.void or (tag == "rect" and self.get_starttag_text()[-2:] != "/>"):  # type: ignore[index]
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def tags_of(page: str) -> Tags:
+    tags = Tags()
+    tags.feed(page)
+    return tags
+
+
+def test_the_first_sentence_says_how_good_it_is(tmp_path: Path) -> None:
+    page = page_of(finished_run(tmp_path / "run"))
+
+    assert "Right on 80.0 of 100 pictures it had never seen (95 % interval 75.1 to 84.1)" in words_of(page)
+    assert "Measured on 300 test pictures of 3 classes" in words_of(page)
+
+
+def test_few_pictures_are_counted_not_turned_into_hundredths(tmp_path: Path) -> None:
+    page = page_of(finished_run(tmp_path / "run", count=30), count=30)
+
+    assert "Right on 24 of 30 pictures it had never seen" in words_of(page)
+    assert "Too few pictures to judge" in words_of(page)
+
+
+def test_it_says_where_it_fails_and_what_to_do(tmp_path: Path) -> None:
+    words = words_of(page_of(finished_run(tmp_path / "run")))
+
+    assert "Weakest on bar : it finds 40.0 of 100 pictures of it." in words
+    assert "Most often confused: bar was taken for dot 60 times; together 100% of all mistakes." in words
+    assert "On 100 of 100 pictures it was at least 90% sure, and right on 80.0 of 100 of those" in words
+    assert "hangtag train shapes --recipe fast" in words
+
+
+def test_sections_come_in_the_order_in_which_they_matter(tmp_path: Path) -> None:
+    page = page_of(finished_run(tmp_path / "run"))
+
+    assert re.findall("<h2>(.*?)</h2>", page) == [
+        "Can its answers be trusted",
+        "Use the model",
+        "What it says",
+        "Class by class",
+        "What it takes for what",
+        "Its surest mistakes",
+        "How it breaks",
+        "What to fix first",
+        "How this was measured",
+        "How it was trained",
+        "What it learned from",
+        "Where it comes from",
+    ]
+
+
+def test_the_examples_mistakes_and_curves_are_there(tmp_path: Path) -> None:
+    page = page_of(finished_run(tmp_path / "run"))
+
+    assert page.count('<div class="beside">') == 15
+    assert page.count('<span class="wrong">✗ dot 90%</span><span class="said">is bar</span>') == 12
+    assert page.count("<polyline") == 7
+    assert "training, last 0.5" in words_of(page)
+    assert "validation, last 75%" in words_of(page)
+    assert "That gap is overfitting" in words_of(page)
+
+
+def test_no_mistakes_are_said_to_be_none(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    images, labels = toys.shapes(300)
+    rows = np.eye(3, dtype=np.float32)[labels]
+    run.write_metrics({"part": "test", **evaluate(rows, labels, toys.CLASSES, 1.0).to_json()})
+
+    words = words_of(write_report(run, images, labels, rows).read_text(encoding="utf-8"))
+
+    assert "Right on 100 of 100 pictures" in words
+    assert "No mistakes: right on all 300 pictures." in words
+
+
+def test_held_out_pictures_and_an_early_stop_are_not_hidden(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", status="stopped early")
+    run.write_metrics({**run.metrics(), "part": "validation"})
+
+    words = words_of(page_of(run))
+
+    assert "Measured on 300 held-out pictures" in words
+    assert "There is no test part" in words
+    assert "stopped early" in words
+
+
+def test_how_to_use_it_names_this_run(tmp_path: Path) -> None:
+    kept, elsewhere = finished_run(tmp_path / "runs" / "my shapes"), finished_run(tmp_path / "other")
+
+    assert "<code>hangtag predict &#x27;my shapes&#x27; photo.png</code>" in page_of(kept)
+    assert f"hangtag predict {tmp_path / 'other'} photo.png" in page_of(elsewhere)
+    assert f"hangtag.load(&quot;{tmp_path / 'other'}&quot;)" in page_of(elsewhere)
+
+
+def test_names_are_text_never_markup(tmp_path: Path) -> None:
+    names = ("<script>alert(1)</script>", 'a" onload="x', "鞋 & 'socks'")
+
+    page = page_of(finished_run(tmp_path / "<b>", names, status="<i>odd</i>"), names)
+
+    tags = tags_of(page)
+    assert not {"script", "b onload"} & {tag for tag, _, _ in tags.attributes}
+    assert not [name for _, name, _ in tags.attributes if name.startswith("on")]
+    assert "<script" not in page
+    assert "<i>odd" not in page
+    assert "鞋 &amp; &#x27;socks&#x27;" in page
+
+
+def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    page = page_of(finished_run(tmp_path / "run"))
+
+    addresses = [value for _, name, value in tags_of(page).attributes if name in ("src", "href", "srcset", "action")]
+    assert addresses
+    assert all(value.startswith("data:") for value in addresses)
+    assert not re.search(r"https?:|url\(|@import", page)
+    assert "default-src 'none'" in page
+
+
+def test_every_tag_is_closed(tmp_path: Path) -> None:
+    assert tags_of(page_of(finished_run(tmp_path / "run"))).open == []
+
+
+def test_phones_paper_and_dark_screens_are_thought_of(tmp_path: Path) -> None:
+    page = page_of(finished_run(tmp_path / "run"))
+
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    assert "@media screen and (max-width:" in page
+    assert "@media print" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+@pytest.mark.parametrize("classes", [2, 25, 1000])
+def test_any_number_of_classes_stays_under_3_megabytes(tmp_path: Path, classes: int) -> None:
+    names = tuple(f"class {index} with a long name of its own" for index in range(classes))
+    count = 2 * classes + 20
+    images = np.random.default_rng(0).integers(0, 256, (count, 200, 300, 3), dtype=np.uint8)
+
+    page = page_of(finished_run(tmp_path / "run", names, count), names, count, images)
+
+    assert len(page.encode()) < 3_000_000
+    assert page.count("<h2>") == 12
+
+
+def test_what_the_model_promises_is_shown_beside_what_became_of_it(tmp_path: Path) -> None:
+    words = words_of(page_of(finished_run(tmp_path / "run")))
+
+    assert "Sets of labels" in words and "95 of 100 100 (98.7 to 100)" in words
+    assert "The fewer it answers, the more are right" in words
+    assert "It called 5.0 of 100 of these pictures unfamiliar" in words
+    assert "The test pictures have been opened once for this run" in words
+
+
+def test_pictures_that_set_the_thresholds_do_not_pass_for_a_trial(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    assert "which set none of them" in page_of(run)
+
+    run.write_metrics({**run.metrics(), "part": "validation"})
+
+    assert "the same held-out ones that set the thresholds" in words_of(page_of(run))
+
+
+def test_a_run_of_an_older_version_has_a_report_without_promises(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    run.write_metrics({name: value for name, value in run.metrics().items() if name != "promises"})
+
+    assert "Can its answers be trusted" not in page_of(run)
+
+
+def test_how_it_breaks_and_what_was_cleaned_is_told(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", test_opened=["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"])
+    clean = Cell("none", 0, 0.8, 0.1, 0.7, 0.9, 0.5, 0.05)
+    cells = tuple(
+        Cell(name, strength, 0.5, 0.1, None, None, None, None) for name in CORRUPTIONS for strength in STRENGTHS
+    )
+    weak = Slice("camera", "<old>", 40, 20, 0.5, (0.35, 0.65), 0.85, 0.001)
+    run.write_stress(Stress(300, clean, cells, (weak,), 300, 0).to_json())
+    labels, rows = judged(toys.CLASSES)
+    run.write_metrics({**run.metrics(), "as_distributed": evaluate(rows, labels, toys.CLASSES).to_json()})
+
+    page = page_of(run)
+
+    tags_of(page)
+    words = words_of(page)
+    assert "camera: &lt;old&gt; 50.0 (35.0 to 65.0) 85.0 40" in words
+    assert "over all 15 ways and 5 strengths, on 50.0" in words
+    assert "opened 2 times for this run (2026-01-01 00:00, 2026-01-02 00:00, UTC)" in words
+    assert "As distributed, before your decisions about single pictures, it is right on 80.0 of 100" in words
+
+
+def test_a_bare_run_still_has_a_report(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    run.write_config({})
+    (run.path / "history.jsonl").unlink()
+
+    assert "Right on 80.0 of 100 pictures" in words_of(page_of(run))
+
+
+def test_an_incomplete_run_or_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    images, _ = toys.shapes(300)
+    labels, rows = judged(toys.CLASSES)
+
+    with pytest.raises(UsageError, match="do not fit each other"):
+        write_report(run, images[:5], labels, rows)
+    with pytest.raises(UsageError, match="do not fit each other"):
+        write_report(run, images, labels, rows[:, :2])
+    run.write_metrics({"accuracy": 1})
+    with pytest.raises(RunError, match="not an evaluation"):
+        write_report(run, images, labels, rows)
+    (run.path / "metrics.json").unlink()
+    with pytest.raises(RunError, match=r"no metrics\.json"):
+        write_report(run, images, labels, rows)
+    assert not run.report.exists()

@@ -1,0 +1,198 @@
+"""The exported file answers as the trained network does, and an export that would not is refused."""
+
+import dataclasses
+import re
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hangtag.errors import ModelError
+from hangtag.model.artifact import EXTRAS, METADATA_KEY, open_artifact
+from hangtag.model.calibration import Calibrator, log_softmax
+from hangtag.model.guarantees import Trust
+from hangtag.model.ood import fit_familiar
+from hangtag.pictures import FITS, ImageSpec
+from hangtag.training.engine.export import TOLERANCE, build, verify
+from hangtag.training.engine.features import seen_by
+from hangtag.training.engine.networks import NETWORKS, FlipAveraged, logits_of
+from hangtag.training.engine.networks import build as build_network
+from toys import CLASSES, SIDE, metadata, shapes, toy_model
+
+IMAGES, LABELS = shapes(40)
+GREY, COLOUR = ImageSpec(SIDE, SIDE, background=0), ImageSpec(SIDE, SIDE, 3, background=0)
+
+
+def network(seed: int = 0) -> nn.Module:
+    """Of `toy_model()` when the seed is 0."""
+    return build_network("mlp", GREY, len(CLASSES), seed)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_file_answers_as_the_network_does(name: str, channels: int) -> None:
+    spec = dataclasses.replace(GREY, channels=channels)
+    trained = build_network(name, spec, len(CLASSES), seed=1).train()
+    images = np.random.default_rng(0).integers(0, 256, (33, *spec.shape), dtype=np.uint8)
+
+    content = build(trained, metadata(spec))
+    shipped = open_artifact(content).probabilities(images)
+
+    own = torch.softmax(logits_of(trained, images), 1).numpy()
+    assert np.abs(shipped - own).max() <= TOLERANCE / 10
+    np.testing.assert_array_equal(shipped.argmax(1), own.argmax(1))
+    np.testing.assert_array_equal(verify(content, trained, images), shipped)
+    assert trained.training
+
+
+def test_the_calibrator_is_in_the_graph_beside_what_was_before_it() -> None:
+    random = np.random.default_rng(3)
+    calibrator = Calibrator("matrix", tuple(map(tuple, random.normal(size=(3, 3)))), (0.1, -0.2, 0.0), 40)
+    trust = Trust((13, 13, 14), calibrator)
+    content = build(network(), dataclasses.replace(metadata(), trust=trust))
+
+    shipped = verify(content, network(), IMAGES)
+
+    logits = logits_of(network(), IMAGES).numpy()
+    np.testing.assert_allclose(shipped, calibrator(log_softmax(logits)), atol=1e-5)
+    before = open_artifact(content).outputs(IMAGES, "uncalibrated")["uncalibrated"]
+    np.testing.assert_allclose(before, torch.softmax(torch.from_numpy(logits), 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("name", ["mlp", "cnn-small"])
+def test_the_graph_tells_what_is_unfamiliar_alike_and_where_the_evidence_lies(name: str, flips: bool) -> None:
+    trained = build_network(name, GREY, len(CLASSES), seed=1).eval()
+    shipped = FlipAveraged(trained) if flips else trained
+    seen = seen_by(shipped, IMAGES)
+    familiar = fit_familiar(seen.descriptor[:20], LABELS[:20], seen.descriptor[20:], seen.logits[20:])
+
+    content = build(shipped, metadata(), familiar)
+    verify(content, shipped, IMAGES, familiar)
+    artifact = open_artifact(content)
+
+    found = artifact.outputs(IMAGES, "unfamiliarity", "embedding")
+    np.testing.assert_allclose(found["unfamiliarity"], familiar.unfamiliarity(seen.descriptor, seen.logits), atol=0.1)
+    assert found["unfamiliarity"].shape == (40,) and 0 <= found["unfamiliarity"].min() <= 0.2
+    np.testing.assert_allclose(found["embedding"], seen.embedding, atol=1e-5)
+    assert artifact.tells("evidence") == (name != "mlp")
+    if name != "mlp":
+        evidence = artifact.outputs(IMAGES, "evidence")["evidence"]
+        layer = trained.get_submodule("logits")
+        assert isinstance(layer, nn.Linear)
+        biases = layer.bias.detach().numpy()
+        best = seen.logits.argmax(1)
+        expected = seen.logits.max(1) - seen.logits.mean(1) - (biases[best] - biases.mean())
+        np.testing.assert_allclose(evidence.sum((1, 2)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_everything_is_told_of_pictures_of_other_sizes_too(fit: str, channels: int) -> None:
+    spec = ImageSpec(SIDE, SIDE, channels, background=0, fit=fit)
+    trained = build_network("cnn-small", spec, len(CLASSES), seed=1).eval()
+    images = np.random.default_rng(0).integers(0, 256, (20, *spec.shape), dtype=np.uint8)
+    seen = seen_by(trained, images)
+    familiar = fit_familiar(seen.descriptor, np.arange(20) % 3, seen.descriptor, seen.logits)
+
+    content = build(trained, metadata(spec), familiar)
+    verify(content, trained, images, familiar)
+
+    larger = np.random.default_rng(0).integers(0, 256, (2, 31, 17, *spec.shape[2:]), dtype=np.uint8)
+    told = open_artifact(content).outputs(larger, "probabilities", *EXTRAS)
+    assert {name: len(rows) for name, rows in told.items()} == {"probabilities": 2, **dict.fromkeys(EXTRAS, 2)}
+
+
+def test_scores_that_differ_are_refused() -> None:
+    seen = seen_by(network(), IMAGES)
+    familiar = fit_familiar(seen.descriptor, LABELS, seen.descriptor, seen.logits)
+    content = build(network(), metadata(), familiar)
+    other = dataclasses.replace(familiar, offset=familiar.offset + 1)
+
+    with pytest.raises(ModelError, match="finds other pictures unfamiliar than the network does"):
+        verify(content, network(), IMAGES, other)
+
+
+def test_the_same_network_gives_the_same_bytes() -> None:
+    assert build(network(), metadata()) == toy_model()
+
+
+def test_the_file_holds_nothing_about_the_machine_that_made_it() -> None:
+    model = onnx.load_model_from_string(toy_model())
+
+    assert [entry.key for entry in model.metadata_props] == [METADATA_KEY]
+    assert (model.producer_name, model.doc_string) == ("hangtag", "")
+    assert [part for part in (b".py", b"site-packages", b"torch") if part in toy_model()] == []
+
+
+def test_class_names_of_any_script_arrive_in_the_file() -> None:
+    names = ("셔츠", "T-shirt/top", "ankle\nboot 'x' \"y\"")
+
+    content = build(network(), metadata(class_names=names))
+
+    assert open_artifact(content).metadata.class_names == names
+
+
+def test_the_file_opens_in_plain_onnx_runtime_without_hangtag() -> None:
+    session = onnxruntime.InferenceSession(toy_model())
+
+    (answer,) = session.run(["probabilities"], {"images": IMAGES})
+
+    np.testing.assert_array_equal(answer, open_artifact(toy_model()).probabilities(IMAGES))
+
+
+def test_a_network_that_differs_is_refused_with_the_worst_offenders() -> None:
+    other = network(seed=5)
+    shipped = open_artifact(toy_model()).probabilities(IMAGES)
+    own = torch.softmax(logits_of(other, IMAGES), 1).numpy()
+    off = np.abs(shipped - own).max(axis=1)
+    other_label = shipped.argmax(1) != own.argmax(1)
+    worst = np.argsort(-off - other_label)[:5]
+
+    with pytest.raises(ModelError) as caught:
+        verify(toy_model(), other, IMAGES)
+
+    assert caught.value.message == (
+        f"the exported file does not answer as the trained network does: {other_label.sum()} labels differ, "
+        f"the worst probabilities are off by {', '.join(f'image {index}: {off[index]:.2g}' for index in worst)}"
+    )
+    assert caught.value.hint
+
+
+def test_a_small_difference_in_one_probability_is_refused() -> None:
+    nudged = network()
+    with torch.no_grad():
+        nudged.get_parameter("logits.bias")[0] += 0.002  # far too little to change a label
+
+    with pytest.raises(ModelError, match="0 labels differ, the worst probabilities are off by image "):
+        verify(toy_model(), nudged, IMAGES)
+
+
+def test_a_network_that_answers_nan_is_refused() -> None:
+    broken = network()
+    with torch.no_grad():
+        broken.get_parameter("logits.bias")[0] = torch.nan
+
+    with pytest.raises(ModelError, match=r"off by image .*: nan"):
+        verify(toy_model(), broken, IMAGES)
+
+
+class Branching(nn.Module):
+    """Asks the pixels which way to go, which no exporter can follow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :3] if x.sum() > 0 else x.flatten(1)[:, 3:6]
+
+
+def test_a_network_that_cannot_be_exported_is_refused_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ModelError) as caught:
+        build(Branching(), metadata())
+
+    assert caught.value.message.startswith("PyTorch cannot export this network: ")
+    assert re.search(r"\(test_export\.py, line \d+: .* if x\.sum\(\) > 0 else", caught.value.message)
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,102 @@
+"""Recipes are data: the lesson's is the lesson's, and each can be asked for by name and changed."""
+
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from hangtag.errors import UnknownName, UsageError
+from hangtag.training.engine.networks import NETWORKS
+from hangtag.training.engine.recipes import DEFAULT, RECIPES, Recipe, find_recipe, with_settings
+
+
+def test_the_tutorial_recipe_is_the_lesson() -> None:
+    lesson = RECIPES["tutorial"]
+
+    assert (lesson.network, lesson.epochs, lesson.batch_size) == ("mlp", 10, 32)
+    assert (lesson.lr_peak, lesson.adam_epsilon, lesson.beta2) == (1e-3, 1e-7, 0.999)
+    assert (lesson.validation, lesson.last_partial_batch, lesson.bfloat16) == (0.0, True, False)
+    assert (lesson.weight_decay, lesson.label_smoothing, lesson.flip, lesson.shift) == (0.0, 0.0, False, 0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_known_by_its_own_name_and_names_a_network(name: str) -> None:
+    recipe = RECIPES[name]
+
+    assert (recipe.name, recipe.network in NETWORKS, bool(recipe.says)) == (name, True, True)
+    assert find_recipe(name) is recipe or find_recipe(name) == recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_json(name: str) -> None:
+    assert Recipe(**json.loads(json.dumps(RECIPES[name].to_json()))) == RECIPES[name]
+
+
+def test_a_recipe_cannot_be_changed_in_place() -> None:
+    with pytest.raises(FrozenInstanceError):
+        RECIPES["fast"].epochs = 3  # type: ignore[misc]
+
+
+def test_the_default_is_fast() -> None:
+    assert DEFAULT == "fast"
+
+
+def test_network_and_epochs_can_be_asked_for() -> None:
+    assert find_recipe("tutorial", network="cnn", epochs=3) == replace(RECIPES["tutorial"], network="cnn", epochs=3)
+    assert find_recipe(RECIPES["fast"], epochs=1) == replace(RECIPES["fast"], epochs=1)
+
+
+def test_an_unknown_recipe_offers_the_nearest_one() -> None:
+    with pytest.raises(UnknownName) as caught:
+        find_recipe("tutoral")
+
+    assert (
+        str(caught.value)
+        == "unknown recipe 'tutoral' (did you mean 'tutorial'? known: accurate, best, fast, quick, tutorial)"
+    )
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_training_for_no_epochs_is_refused(epochs: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_recipe("fast", epochs=epochs)
+
+    assert str(caught.value) == f"epochs={epochs} makes no sense (train for at least 1 epoch)"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "weight_decay=inf", "adam_epsilon=nan", "adam_epsilon=-1", "lr_start=nan", "lr_end=inf", "lr_end=-1",
+        "lr_peak=nan", "muon_lr=inf", "least_steps=-5", "label_smoothing=nan", "beta2=nan", "last_epoch=nan",
+    ],
+)  # fmt: skip
+def test_a_number_that_nothing_can_be_trained_with_is_refused(setting: str) -> None:
+    with pytest.raises(UsageError, match=f"{setting.partition('=')[0]}=.* makes no sense"):
+        with_settings(find_recipe("fast"), [setting])
+
+
+def test_any_number_can_be_set_in_words() -> None:
+    changed = with_settings(find_recipe("fast"), ["lr_peak=0.002", "flip=no", "epochs=3", "cores=none", "network=mlp"])
+
+    assert changed == replace(RECIPES["fast"], lr_peak=0.002, flip=False, epochs=3, cores=None, network="mlp")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("lr_peak", "has no value"),
+        ("lr_peek=1", "did you mean 'lr_peak'"),
+        ("name=mine", "unknown setting 'name'"),
+        ("epochs=many", "it is a whole number"),
+        ("epochs=1.5", "it is a whole number"),
+        ("flip=perhaps", "say flip=yes or flip=no"),
+        ("validation=1", "a share is at least 0 and less than 1"),
+        ("lr_peak=nan", "a learning rate is above 0"),
+        ("batch_size=0", "at least 1 image"),
+        ("balance=hard", "known: auto, off, weights, sampling"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_said(setting: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        with_settings(find_recipe("fast"), [setting])

@@ -1,0 +1,411 @@
+"""classifier.py: scikit-learn's contract, proved by use."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from torch import nn
+
+import hangtag
+from hangtag.data.labelled_images import LabelledImages
+from hangtag.errors import DataError, HangtagError, ModelError, RunError, UnknownName, UsageError
+from hangtag.pictures import ImageSpec
+from hangtag.training.classifier import ImageClassifier
+from hangtag.training.engine.recipes import find_recipe
+from toys import CLASSES, SIDE, quick_recipe, shapes
+
+TEN_EPOCHS = quick_recipe(epochs=10)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> ImageClassifier:
+    return ImageClassifier(recipe=TEN_EPOCHS).fit(*shapes(120))
+
+
+def test_fit_predict_and_score(fitted: ImageClassifier) -> None:
+    images, labels = shapes(30, seed=5)
+
+    rows = fitted.predict_proba(images)
+
+    assert fitted.classes_.tolist() == [0, 1, 2]
+    assert (rows.shape, rows.dtype) == ((30, 3), np.float32)
+    np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-6)
+    assert (fitted.predict(images) == fitted.classes_[rows.argmax(1)]).all()
+    assert fitted.score(images, labels) > 0.9
+    assert [epoch.number for epoch in fitted.history_] == list(range(1, 11))
+
+
+def test_the_answers_come_from_the_exported_file(fitted: ImageClassifier, tmp_path: Path) -> None:
+    images, _ = shapes(30, seed=5)
+
+    fitted.save(tmp_path / "toys.onnx")
+
+    tag = hangtag.load(tmp_path / "toys.onnx")
+    np.testing.assert_array_equal(tag.probabilities(images), fitted.predict_proba(images))
+    assert tag(images[0]).label == str(fitted.predict(images[:1])[0])
+
+
+def test_a_batch_of_one_and_a_batch_of_none(fitted: ImageClassifier) -> None:
+    images, _ = shapes(3)
+
+    assert fitted.predict_proba(images[:1]).shape == (1, 3)
+    assert fitted.predict(images[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "names", [np.array(["tie", "belt", "sock"]), np.array([7, -2, 100]), np.array(["sock", "7", ""])]
+)
+def test_labels_may_be_strings_or_have_gaps(names: np.ndarray) -> None:
+    images, labels = shapes(90)
+
+    classifier = ImageClassifier(recipe=TEN_EPOCHS).fit(images, names[labels])
+
+    assert classifier.classes_.tolist() == sorted(names.tolist())
+    assert classifier.score(images, names[labels]) > 0.9
+    assert classifier.class_names_ == tuple(str(name) for name in sorted(names.tolist()))
+    assert classifier.evaluate(images, names[labels]).accuracy > 0.9
+
+
+def test_labelled_images_bring_their_names() -> None:
+    images, labels = shapes(90)
+    data = LabelledImages(images, labels, CLASSES, parts={"train": slice(0, 60), "test": slice(60, 90)})
+
+    classifier = ImageClassifier(recipe=TEN_EPOCHS).fit(data)
+
+    assert classifier.class_names_ == CLASSES
+    assert classifier.evaluate(data.test).images == 30
+    assert classifier.metadata().data["images"] == 60
+
+
+def test_clone_grid_search_cross_validation_and_calibration_work() -> None:
+    images, labels = shapes(90)
+    classifier = ImageClassifier(recipe=quick_recipe(4))
+
+    assert clone(classifier).get_params() == classifier.get_params()
+    assert len(cross_val_score(classifier, images, labels, cv=3)) == 3
+    search = GridSearchCV(classifier, {"epochs": [1, 6], "seed": [0]}, cv=2).fit(images, labels)
+    assert search.best_params_["epochs"] == 6
+    calibrated = CalibratedClassifierCV(classifier, cv=2).fit(images, labels)
+    np.testing.assert_allclose(calibrated.predict_proba(images).sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["class 1", "class 2", "class 10"],
+        ["10", "9", "1"],
+        ["01", "10", "9"],
+        ["b", "B", "a"],
+        [10, 9, 1],
+        np.array([-1, 5, 3], np.int8),
+    ],
+    ids=str,
+)
+def test_labels_of_any_kind_come_back_by_their_own_names(names: Any) -> None:
+    """Three orders of names there are (as text, by their numbers, as given); scikit-learn's is the only one here."""
+    images, positions = shapes(120)
+    labels = np.asarray(names)[positions]
+
+    classifier = ImageClassifier(recipe=TEN_EPOCHS).fit(images, labels)
+
+    assert classifier.classes_.tolist() == sorted(set(labels.tolist()))
+    assert classifier.class_names_ == tuple(map(str, classifier.classes_))
+    assert classifier.score(images, labels) > 0.9
+    assert classifier.evaluate(images, labels).accuracy == classifier.score(images, labels)
+    assert (classifier.predict(images) == labels).mean() > 0.9
+    tag = hangtag.load(classifier.to_bytes())
+    assert np.mean([tag(image).label == str(label) for image, label in zip(images, labels, strict=True)]) > 0.9
+
+
+def test_grid_search_cross_validation_and_calibration_score_names_with_numbers() -> None:
+    images, positions = shapes(120)
+    labels = np.array(["class 1", "class 2", "class 10"])[positions]
+    classifier = ImageClassifier(recipe=TEN_EPOCHS)
+
+    for scoring in ("accuracy", "roc_auc_ovr", "neg_log_loss"):
+        scores = cross_val_score(classifier, images, labels, cv=2, scoring=scoring)
+        assert scores.min() > (0.8 if scoring != "neg_log_loss" else -1.0)
+    assert GridSearchCV(classifier, {"seed": [0]}, cv=2).fit(images, labels).best_score_ > 0.8
+    calibrated = CalibratedClassifierCV(classifier, cv=2).fit(images, labels)
+    assert (calibrated.predict(images) == labels).mean() > 0.9
+
+
+def test_a_fitted_classifier_moves_between_processes(fitted: ImageClassifier) -> None:
+    images, _ = shapes(9)
+
+    moved = pickle.loads(pickle.dumps(fitted))  # as joblib does it, inside scikit-learn
+
+    np.testing.assert_array_equal(moved.predict_proba(images), fitted.predict_proba(images))
+
+
+def test_a_users_own_network_is_copied_trained_and_exported() -> None:
+    images, labels = shapes(90)
+    torch.manual_seed(0)
+    own = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
+    before = own[0].weight.clone()
+
+    classifier = ImageClassifier(recipe=TEN_EPOCHS, model=own).fit(images, labels)
+
+    assert classifier.score(images, labels) > 0.9
+    assert torch.equal(own[0].weight, before)
+    assert clone(classifier).fit(images, labels).score(images, labels) > 0.9
+
+
+def test_a_function_may_make_the_network() -> None:
+    def make(spec: ImageSpec, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(spec.height * spec.width, classes))
+
+    assert ImageClassifier(recipe=TEN_EPOCHS, model=make).fit(*shapes(90)).score(*shapes(30, 2)) > 0.9
+
+
+def test_the_seed_decides_the_weights_of_a_network_of_ones_own() -> None:
+    def make(spec: ImageSpec, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
+
+    def weights(model: nn.Module | Callable[[ImageSpec, int], nn.Module], seed: int) -> torch.Tensor:
+        torch.manual_seed(np.random.default_rng().integers(1000))
+        weight: torch.Tensor = (
+            ImageClassifier("tutorial", model, epochs=1, seed=seed).fit(*shapes(30)).network_[1].weight
+        )
+        return weight
+
+    for model in (make, make(ImageSpec(SIDE, SIDE), 3)):
+        assert torch.equal(weights(model, 3), weights(model, 3))
+        assert not torch.equal(weights(model, 3), weights(model, 4))
+
+
+def test_the_default_recipe_holds_out_validation_images_and_shows_them() -> None:
+    classifier = ImageClassifier(epochs=1).fit(*shapes(300))
+
+    assert 27 <= len(classifier.split_.validation) <= 30  # images nearly the same stay together
+    assert classifier.history_[0].val_accuracy is not None
+
+
+def test_colour_pictures_work() -> None:
+    grey, labels = shapes(60)
+    images = np.stack([grey, grey // 2, 255 - grey], axis=-1)
+
+    classifier = ImageClassifier(recipe=TEN_EPOCHS).fit(images, labels)
+
+    assert classifier.spec_ == ImageSpec(SIDE, SIDE, 3, classifier.spec_.background)
+    assert classifier.score(images, labels) > 0.9
+
+
+def test_leaving_the_training_early_keeps_what_was_learned() -> None:
+    images, labels = shapes(90)
+    classifier = ImageClassifier(recipe=TEN_EPOCHS)
+
+    for epoch in classifier.fit_epochs(images, labels):
+        if epoch.number == 2 and epoch.finished:
+            break
+
+    assert len(classifier.history_) == 2
+    assert classifier.predict(images).shape == (90,)
+
+
+def broken(spec: ImageSpec, classes: int) -> nn.Module:
+    raise KeyError("weights")
+
+
+class Answers(nn.Sequential):
+    """A linear layer, and then what somebody does with pixels and logits."""
+
+    def __init__(self, then: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(SIDE * SIDE, 3))
+        self.then = then
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.then(x, super().forward(x))
+
+
+def never_off(spec: ImageSpec, classes: int) -> nn.Module:
+    return Answers(lambda x, logits: nn.functional.dropout(logits, 0.5))
+
+
+def counted(spec: ImageSpec, classes: int) -> nn.Module:
+    return Answers(lambda x, logits: logits.reshape(len(x), 3))
+
+
+class Odder(nn.Sequential):
+    """Keeps something beside its tensors."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(SIDE * SIDE, 3))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"steps": 0}
+
+    def set_extra_state(self, state: dict[str, int]) -> None: ...
+
+
+def parts(**images: int) -> LabelledImages:
+    """So many images in each part."""
+    ends = np.cumsum(list(images.values())).tolist()
+    slices = {name: slice(end - count, end) for (name, count), end in zip(images.items(), ends, strict=True)}
+    return LabelledImages(*shapes(ends[-1]), CLASSES, "shapes", parts=slices)
+
+
+MISTAKES = [
+    (lambda: ImageClassifier().fit(shapes(9)[0]), DataError, "labels are missing"),
+    (lambda: ImageClassifier().fit(shapes(9)[0], [0, 1]), DataError, "9 images but 2 labels"),
+    (lambda: ImageClassifier().fit(shapes(9)[0], [1] * 9), DataError, "only one class"),
+    (lambda: ImageClassifier().fit(shapes(9)[0] / 255, shapes(9)[1]), DataError, "0-255"),
+    (lambda: ImageClassifier().fit(shapes(9)[0].reshape(9, -1), shapes(9)[1]), DataError, "reshape"),
+    (lambda: ImageClassifier(recipe="fats").fit(*shapes(9)), UnknownName, "did you mean 'fast'"),
+    (lambda: ImageClassifier(model="cnnn").fit(*shapes(9)), UnknownName, "did you mean 'cnn'"),
+    (lambda: ImageClassifier(model=nn.Flatten()).fit(*shapes(9)), ModelError, "64 logits .* 3 classes"),
+    (lambda: ImageClassifier(model=nn.Linear(5, 3)).fit(*shapes(9)), ModelError, "does not take pixels"),
+    (lambda: ImageClassifier(model=broken).fit(*shapes(9)), ModelError, "'broken' cannot be made: KeyError: 'weights'"),
+    (lambda: ImageClassifier(model=Odder()).fit(*shapes(9)), ModelError, "keeps '_extra_state', which is no tensor"),
+    (lambda: ImageClassifier(model=never_off).fit(*shapes(9)), ModelError, "'never_off' answers the same images diff"),
+    (lambda: ImageClassifier(model=counted).fit(*shapes(9)), ModelError, "takes no other number of images than it was"),
+    (lambda: ImageClassifier(find_recipe("tutorial", patience=3)).fit(*shapes(9)), UsageError, "'tutorial' holds out"),
+    (lambda: ImageClassifier().fit(parts(train=0, test=9)), DataError, "no training images"),
+    (lambda: ImageClassifier(epochs=0).fit(*shapes(9)), HangtagError, "at least 1"),
+    (lambda: ImageClassifier().predict(shapes(9)[0]), RunError, "call fit"),
+]
+
+
+@pytest.mark.parametrize(("do", "kind", "says"), MISTAKES)
+def test_mistakes_are_answered_in_one_clear_sentence(do, kind: type, says: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(kind, match=says) as caught:
+        do()
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_patience_watches_a_part_that_was_given() -> None:
+    classifier = ImageClassifier(find_recipe("tutorial", epochs=3, patience=1)).fit(parts(train=60, validation=30))
+
+    assert classifier.history_[-1].kept is not None
+
+
+class Patches(nn.Module):
+    """The first of its linear layers to run, which is made last, sees four rows for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(5, 3)
+        self.embed = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.unfold(2, 4, 4).unfold(3, 4, 4).reshape(-1, 16)
+        seen: torch.Tensor = self.head(torch.relu(self.embed(rows)).reshape(x.shape[0], -1, 5).mean(1))
+        return seen
+
+
+class Volumes(nn.Module):
+    """A convolution with weights of five dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 2, (1, 3, 3))
+        self.logits = nn.Linear(2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen: torch.Tensor = self.logits(self.conv(x[:, None]).amax((2, 3, 4)))
+        return seen
+
+
+def test_a_last_batch_of_one_image_is_left_out_where_it_could_not_be_normalised() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
+    recipe = find_recipe("tutorial", epochs=2)  # takes the rest of the images, too
+
+    history = ImageClassifier(recipe, model=network).fit(*shapes(65)).history_
+
+    assert [(epoch.step, epoch.steps) for epoch in history] == [(2, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("network", [Patches, Volumes])
+def test_networks_with_unusual_layers_train_and_ship(network: type[nn.Module]) -> None:
+    images, labels = shapes(60)
+    classifier = ImageClassifier(model=network(), recipe=replace(TEN_EPOCHS, validation=0.2)).fit(images, labels)
+
+    assert classifier.predict_proba(images[:7]).shape == (7, 3)
+    assert classifier.familiar_ is not None
+
+
+def test_evaluating_on_other_classes_is_refused(fitted: ImageClassifier) -> None:
+    images, labels = shapes(9)
+
+    with pytest.raises(DataError, match="label 9 is not one the model knows"):
+        fitted.evaluate(images, labels + 9)
+    with pytest.raises(DataError, match="has classes bar, dot, edge, the model 0, 1, 2"):
+        fitted.evaluate(LabelledImages(images, labels, CLASSES))
+
+
+def test_a_batch_larger_than_the_data_is_refused_when_it_was_asked_for() -> None:
+    images, labels = shapes(30)
+
+    with pytest.raises(UsageError, match=r"a batch of 64 is larger than the data: 30 training images"):
+        ImageClassifier(recipe=find_recipe("tutorial", batch_size=64)).fit(images, labels)
+
+
+def test_a_class_of_one_image_trains_and_that_it_does_not_validate_is_said() -> None:
+    images, labels = shapes(31)
+    labels[30] = 3
+
+    clf = ImageClassifier(recipe=replace(quick_recipe(), validation=0.1)).fit(images, labels)
+
+    assert 30 in clf.split_.train and clf.classes_.tolist() == [0, 1, 2, 3]
+    (said,) = (note for note in clf.notes_ if note.startswith("no validation images of "))
+    assert said.endswith("3: too few images, or all of one group")
+
+
+def test_nothing_to_hold_out_is_refused() -> None:
+    images, labels = shapes(3)
+
+    with pytest.raises(DataError, match=r"no image can be held out: there is one of each class.*--set validation=0"):
+        ImageClassifier(recipe=replace(quick_recipe(), validation=0.1)).fit(images, labels)
+
+
+def test_the_split_can_stay_while_the_seed_changes() -> None:
+    images, labels = shapes(60)
+    recipe = replace(quick_recipe(1), validation=0.2)
+
+    one, other = (ImageClassifier(recipe=recipe, seed=seed, split_seed=7).fit(images, labels) for seed in (0, 1))
+
+    assert np.array_equal(one.split_.validation, other.split_.validation)
+    assert one.history_[0].loss != other.history_[0].loss
+
+
+@pytest.mark.parametrize(
+    ("names", "flip", "hinted"),
+    [
+        (["0", "1", "2"], True, True),
+        (["A", "B", "C"], True, True),
+        (["left shoe", "Right_shoe", "bag"], True, True),
+        (["leftover", "bright", "bag"], True, False),
+        (["0", "1", "twelve"], True, False),
+        (["0", "1", "2"], False, False),
+    ],
+)
+def test_a_hint_where_a_mirror_image_may_be_another_thing(names: list[str], flip: bool, hinted: bool) -> None:
+    images, labels = shapes(30)
+
+    clf = ImageClassifier(recipe=replace(quick_recipe(1), flip=flip)).fit(images, np.array(names)[labels])
+
+    assert any("flip=no" in note for note in clf.notes_) is hinted
+
+
+def test_mirror_images_are_averaged_inside_the_model_file() -> None:
+    images, labels = shapes(60)
+    recipe = replace(quick_recipe(), flip=True)
+    plain = ImageClassifier(recipe=recipe).fit(images, labels)
+    averaged = ImageClassifier(recipe=replace(recipe, flip_averaging=True)).fit(images, labels)
+
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.network_.parameters(), averaged.network_.parameters(), strict=True)
+    )
+    assert np.allclose(averaged.predict_proba(images), averaged.predict_proba(images[:, :, ::-1]), atol=1e-6)
+    logs = [np.log(plain.predict_proba(each)) for each in (images, images[:, :, ::-1])]
+    mean = np.exp((logs[0] + logs[1]) / 2)
+    assert np.allclose(averaged.predict_proba(images), mean / mean.sum(1, keepdims=True), atol=1e-5)

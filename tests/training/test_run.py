@@ -1,0 +1,208 @@
+"""lifecycle.py: a run folder from data to judged model, and judging it again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+from torch import nn
+
+from hangtag.data.labelled_images import LabelledImages
+from hangtag.data.public import datasets
+from hangtag.data.read import read
+from hangtag.errors import DataError, ModelError, RunError
+from hangtag.evaluation.judge import judge
+from hangtag.evaluation.run_folder import Run
+from hangtag.model.predictor import load
+from hangtag.training.classifier import ImageClassifier
+from hangtag.training.engine.networks import build
+from hangtag.training.run import Training, planned_before
+from toys import CLASSES, in_a_process, quick_recipe, shapes, tiny_files, tiny_set
+
+
+def divided(count: int = 120) -> LabelledImages:
+    images, labels = shapes(count)
+    return LabelledImages(images, labels, CLASSES, "shapes", parts={"train": slice(0, 90), "test": slice(90, count)})
+
+
+def finished(folder: Path, classifier: ImageClassifier, data: LabelledImages) -> Training:
+    training = Training(classifier, data, {"what": data.name, "path": None}, folder / "run")
+    list(training.epochs())
+    training.finish()
+    return training
+
+
+def test_the_published_numbers_are_those_of_the_file(tmp_path: Path) -> None:
+    data = divided()
+
+    run = finished(tmp_path, ImageClassifier(recipe=quick_recipe(8)), data).run
+
+    answers = load(run.path).probabilities(data.test.images).argmax(1)
+    assert run.metrics()["accuracy"] == np.mean(answers == data.test.labels)
+    assert run.metrics()["part"] == "test"
+    assert [epoch["number"] for epoch in run.history()] == list(range(1, 9))
+
+
+def test_the_kept_weights_are_the_networks(tmp_path: Path) -> None:
+    training = finished(tmp_path, ImageClassifier(recipe=quick_recipe()), divided())
+
+    network = build("mlp", training.classifier.spec_, 3, seed=9)
+    network.load_state_dict(safetensors.torch.load(training.run.weights.read_bytes()))
+
+    for own, kept in zip(training.classifier.network_.parameters(), network.parameters(), strict=True):
+        assert bool((own == kept).all())
+
+
+def test_the_config_says_what_is_needed_to_do_it_again(tmp_path: Path) -> None:
+    data = divided()
+    config = finished(tmp_path, ImageClassifier(recipe=quick_recipe(), seed=5), data).run.config()
+
+    assert config["status"] == "finished"
+    assert config["seed"] == 5
+    assert config["data"]["fingerprint"] == data.fingerprint
+    assert config["data"]["counts"] == {"train": [30, 30, 30], "test": [10, 10, 10]}
+    assert config["network"]["parameters"] == (64 + 1) * 128 + 129 * 3
+    assert set(config["seconds"]) == {"train", "export", "evaluate"}
+    assert {"python", "torch", "onnxruntime"} <= set(config["versions"])
+
+
+def test_without_a_test_part_the_held_out_images_judge(tmp_path: Path) -> None:
+    images, labels = shapes(300)
+    data = LabelledImages(images, labels, CLASSES, "shapes")
+    recipe = replace(quick_recipe(), validation=0.2)
+
+    run = finished(tmp_path, ImageClassifier(recipe=recipe), data).run
+
+    assert (run.metrics()["part"], run.metrics()["images"]) == ("validation", 60)
+
+
+def test_nothing_to_judge_on_is_said(tmp_path: Path) -> None:
+    images, labels = shapes(60)
+
+    with pytest.raises(DataError, match="no images to judge"):
+        finished(tmp_path, ImageClassifier(recipe=quick_recipe()), LabelledImages(images, labels, CLASSES))
+
+
+class _Unfaithful(nn.Module):
+    """Answers differently while PyTorch exports it: always, or once it was trained."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.dense = nn.Linear(64, 3)
+        self.differs = always
+
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        import torch
+
+        self.differs = self.differs or self.training
+        y = self.dense(x.flatten(1))
+        return -y if self.differs and torch.compiler.is_exporting() else y
+
+
+def test_a_network_that_does_not_export_faithfully_leaves_no_model_file(tmp_path: Path) -> None:
+    def train() -> None:
+        finished(tmp_path, ImageClassifier(recipe=quick_recipe(), model=_Unfaithful(always=False)), divided())
+
+    with pytest.raises(ModelError, match=r"does not answer as the trained network.*image"):
+        train()
+
+    run = Run(tmp_path / "run")
+    assert (run.model.exists(), run.weights.exists(), run.config()["status"]) == (False, True, "not exported")
+    with pytest.raises(RunError, match="already exists"):  # and nothing is trained again for nothing
+        train()
+
+
+def test_a_network_that_cannot_ship_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not answer as the trained network"):
+        finished(tmp_path, ImageClassifier(recipe=quick_recipe(), model=_Unfaithful(always=True)), divided())
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_that_lacks_something_is_said(tmp_path: Path) -> None:
+    run = Training(ImageClassifier(recipe=quick_recipe()), divided(), {"what": "x", "path": None}, tmp_path / "run").run
+    run.write_config({name: value for name, value in run.config().items() if name != "seed"})
+
+    with pytest.raises(RunError, match=r"config\.json does not hold 'seed'"):
+        Training.of(run)
+
+
+def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(datasets.NAMED, "tiny", tiny_set())
+    for name, content in tiny_files().items():
+        (tmp_path / name).write_bytes(content)
+    data = read("tiny", tmp_path)
+    training = Training(
+        ImageClassifier(recipe=quick_recipe()), data, {"what": "tiny", "path": str(tmp_path)}, tmp_path / "run"
+    )
+    list(training.epochs())
+    first = training.finish()
+
+    assert judge(training.run).to_json() == first.to_json()
+
+    config = training.run.config()
+    config["data"]["fingerprint"] = "0" * 64
+    training.run.write_config(config)
+    with pytest.raises(DataError, match="changed since this run"):
+        judge(training.run)
+    with pytest.raises(DataError, match="the model knows"):
+        judge(training.run, LabelledImages(data.images, data.labels, ("a", "b", "c")))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    program = """
+import resource, sys
+from hangtag.training.classifier import ImageClassifier
+from hangtag.errors import SaveError
+from hangtag.training.run import Training
+from toys import quick_recipe
+from test_lifecycle import divided
+training = Training(ImageClassifier(recipe=quick_recipe()), divided(), {"what": "x", "path": None}, None)
+list(training.epochs())
+training.classifier.to_bytes()
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    training.finish()
+except SaveError as error:
+    print(error)
+"""
+    tests = str(Path(__file__).parents[1])
+    out = in_a_process(f"import sys; sys.path.insert(0, {tests!r})\n{program}", tmp_path)
+
+    run = tmp_path / "runs" / "shapes-tutorial"
+    assert "weights.safetensors: cannot be written" in out
+    assert "free some space" in out
+    assert sorted(path.name for path in run.iterdir()) == ["config.json", "history.jsonl"]
+    assert json.loads((run / "config.json").read_text())["status"] == "training"
+
+
+def test_predicting_never_imports_torch(tmp_path: Path) -> None:
+    finished(tmp_path, ImageClassifier(recipe=quick_recipe()), divided())
+    program = (
+        "import sys, numpy, hangtag; tag = hangtag.load('run'); tag(numpy.zeros((8, 8), numpy.uint8));"
+        "print([name for name in ('torch', 'sklearn', 'onnx', 'matplotlib') if name in sys.modules])"
+    )
+
+    assert in_a_process(program, tmp_path).strip() == "[]"
+
+
+def test_a_planned_training_that_was_killed_is_found_by_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = divided()
+    training = Training(ImageClassifier(recipe=quick_recipe(), seed=3), data, {"what": "shapes", "path": None}, None)
+    training.say(plan={"minutes": 2.0})
+
+    assert planned_before(data, 2.0, 3, None) is None  # somebody is working on it
+    training.held.close()
+
+    found = planned_before(data, 2.0, 3, None)
+    assert found is not None
+    assert found.path == training.run.path
+    assert planned_before(data, 3.0, 3, None) is None
+    assert planned_before(data, 2.0, 4, None) is None

@@ -1,0 +1,225 @@
+"""budget.py: the time asked for decides recipe, network and epochs, from steps timed here; nonsense is refused."""
+
+import time
+import weakref
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hangtag.data.labelled_images import LabelledImages, from_arrays
+from hangtag.errors import DataError, ModelError, UsageError
+from hangtag.training import time_budget
+from hangtag.training.engine.networks import is_ours
+from hangtag.training.engine.recipes import RECIPES, Recipe, suited
+from hangtag.training.engine.steps import GenericSteps, Steps
+from hangtag.training.time_budget import plan
+from toys import CLASSES, shapes
+
+CPU = torch.device("cpu")
+NOW = 1000.0  # where the clock stands still
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_budget, "_MEASURED_SECONDS", 0.02)
+
+
+def data(count: int = 600) -> LabelledImages:
+    return from_arrays(*shapes(count))
+
+
+def with_costs(monkeypatch: pytest.MonkeyPatch, epochs: dict[str, float]) -> None:
+    """Pretends that an epoch of each network takes so many seconds, and planning none."""
+
+    def cost(recipe: object, *_: object) -> time_budget._Cost:
+        return time_budget._Cost(0.1, epochs[recipe.network], 5.0)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(time_budget._Cost, "of", cost)
+    monkeypatch.setattr(time_budget, "time", SimpleNamespace(perf_counter=lambda: NOW))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "network", "epochs"),
+    [(14.0, "cnn-large", 20.9), (5.0, "cnn", 14.75), (1.2, "cnn-small", 6.7), (0.2, "mlp", 7.0)],
+)
+def test_the_largest_network_that_sees_the_data_often_enough_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, minutes: float, network: str, epochs: float
+) -> None:
+    with_costs(monkeypatch, {"cnn-large": 40.0, "cnn": 20.0, "cnn-small": 10.0, "mlp": 1.0})
+
+    chosen = plan(data(30_000), minutes, NOW, CPU)
+
+    assert chosen.recipe.network == network
+    assert chosen.epochs == pytest.approx(epochs, abs=0.1)
+    assert chosen.recipe.epochs - 1 + chosen.recipe.last_epoch == pytest.approx(chosen.epochs, abs=0.01)
+    assert chosen.expected_seconds == pytest.approx(60 * minutes, rel=0.02)
+    assert f"network '{network}'" in chosen.in_words
+
+
+def test_few_images_need_more_passes_for_a_large_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_costs(monkeypatch, {"cnn-large": 0.5, "cnn": 0.2, "cnn-small": 0.1, "mlp": 0.1})
+
+    networks = [plan(data(count), 0.3, NOW, CPU).recipe.network for count in (30_000, 60)]
+
+    assert networks == ["cnn-large", "cnn"]  # 20 epochs of it would do, if there were more images
+
+
+@pytest.mark.parametrize("count", [6, 15, 17, 300])
+def test_a_plan_for_few_images_is_what_will_be_trained(count: int) -> None:
+    chosen = plan(data(count), 5.0, time.perf_counter(), CPU).recipe
+
+    for epochs in (chosen.epochs, RECIPES[chosen.name].epochs):
+        assert suited(replace(chosen, epochs=epochs), count) == (replace(chosen, epochs=epochs), "")
+    assert chosen.batch_size <= count
+
+
+def parts_costed(monkeypatch: pytest.MonkeyPatch, **parts: slice) -> tuple[int, int, int]:
+    """How many images are counted on to train, to be held out, and to judge, of 600."""
+    seen = []
+
+    def cost(recipe: Recipe, data: LabelledImages, work: time_budget._Work, *_: object) -> time_budget._Cost:
+        seen.append((len(work.train), work.validation, work.judged))
+        return time_budget._Cost(0.1, 1.0, 5.0)
+
+    monkeypatch.setattr(time_budget._Cost, "of", cost)
+    plan(LabelledImages(*shapes(600), CLASSES, parts=parts), 10.0, time.perf_counter(), CPU)
+    return seen[0]
+
+
+def test_the_division_that_training_will_make_is_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, middle, last = slice(0, 300), slice(300, 420), slice(420, 600)
+
+    assert parts_costed(monkeypatch) == (540, 60, 60)
+    assert parts_costed(monkeypatch, train=train, test=last) == (270, 30, 180)
+    assert parts_costed(monkeypatch, train=train, validation=middle) == (300, 120, 120)
+    assert parts_costed(monkeypatch, train=train, validation=middle, test=last) == (300, 120, 180)
+    with pytest.raises(DataError, match="no training images"):
+        parts_costed(monkeypatch, test=last)
+
+
+class Slow:
+    """A machine on which a step of a network of convolutions takes ten milliseconds an image.
+
+    Attributes:
+        batches: sizes of the batches that were stepped on.
+    """
+
+    torch_threads = None
+
+    def __init__(self) -> None:
+        self.batches: set[int] = set()
+
+    def steps_for(self, network: nn.Module, recipe: Recipe, batch: int, device: torch.device, weighted: bool) -> Steps:
+        return SlowSteps(self, network, recipe, batch, device) if is_ours(network) else GenericSteps(
+            network, recipe, batch, device
+        )  # fmt: skip
+
+
+class SlowSteps(GenericSteps):
+    def __init__(self, slow: Slow, *others: object) -> None:
+        super().__init__(*others)  # type: ignore[arg-type]
+        self.slow = slow
+
+    def take(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
+        self.slow.batches.add(self.batch_size)
+        time.sleep(0.01 * len(images))
+        return torch.zeros(len(images), 3)
+
+
+def test_what_a_few_images_show_to_be_too_slow_is_not_tried_on_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow()
+    monkeypatch.setattr(time_budget, "steps_for", slow.steps_for)
+
+    chosen = plan(data(300_000), 10.0, time.perf_counter(), CPU)
+
+    assert chosen.recipe.network == "mlp"
+    assert set(chosen.measured) == {"mlp"}
+    assert max(slow.batches) <= 32
+
+
+def test_a_network_that_memory_does_not_suffice_for_is_passed_over_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused, real = [], time_budget.steps_for
+
+    def scarce(network: nn.Module, *others: object) -> Steps:
+        if is_ours(network):
+            refused.append(weakref.ref(network))
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        assert all(reference() is None for reference in refused)
+        return real(network, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(time_budget, "steps_for", scarce)
+
+    assert plan(data(), 10.0, time.perf_counter(), CPU).recipe.network == "mlp"
+    assert len(refused) == 3
+
+
+def test_too_little_memory_for_any_network_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(time_budget, "steps_for", too_much)
+    with pytest.raises(ModelError, match=r"out of memory with the network 'mlp' \(use smaller images"):
+        plan(data(), 1.0, time.perf_counter(), CPU)
+
+
+def test_uneven_classes_are_measured_with_the_steps_that_can_weigh(monkeypatch: pytest.MonkeyPatch) -> None:
+    weighted, real = [], time_budget.steps_for
+
+    def watched(*given: object) -> Steps:
+        weighted.append(given[4])
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(time_budget, "steps_for", watched)
+    images, labels = shapes(60)
+    uneven = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels)[:6]])
+    plan(from_arrays(images[uneven][:, :3, :3], labels[uneven]), 10.0, time.perf_counter(), CPU)
+
+    assert weighted and all(weighted)  # 'mlp' leaves no image out, so these are the classes' weights
+
+
+def test_what_has_passed_already_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_costs(monkeypatch, dict.fromkeys(("cnn-large", "cnn", "cnn-small", "mlp"), 10.0))
+
+    chosen = plan(data(), 1.0, NOW - 20.0, CPU)
+
+    assert chosen.epochs == pytest.approx((60 - 20 - 5) / 10, abs=0.05)
+
+
+def test_more_time_than_anything_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_costs(monkeypatch, dict.fromkeys(("cnn-large", "cnn", "cnn-small", "mlp"), 0.1))
+
+    chosen = plan(data(), 10.0, NOW, CPU)
+
+    assert chosen.recipe.epochs == 200
+    assert chosen.in_words.endswith("this ends early")
+
+
+def test_costs_are_measured_on_the_real_steps() -> None:
+    chosen = plan(data(), 1.0, time.perf_counter(), CPU)
+
+    assert chosen.measured
+    assert all(seconds > 0 for seconds in chosen.measured.values())
+    assert chosen.epoch_seconds > chosen.measured[chosen.recipe.network]
+
+
+def test_images_too_small_for_a_convolution_get_another_network() -> None:
+    images, labels = shapes(60)
+
+    assert plan(from_arrays(images[:, :3, :3], labels), 1.0, time.perf_counter(), CPU).recipe.network == "mlp"
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, 0.01])
+def test_too_little_time_is_said(minutes: float) -> None:
+    with pytest.raises(UsageError, match="too short"):
+        plan(data(), minutes, time.perf_counter(), CPU)
+
+
+def test_a_plan_is_a_recipe_like_any_other() -> None:
+    chosen = plan(data(), 0.5, time.perf_counter(), CPU)
+
+    assert replace(chosen.recipe) == chosen.recipe
+    assert chosen.to_json()["minutes"] == 0.5
