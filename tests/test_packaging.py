@@ -1,4 +1,4 @@
-"""pyproject.toml declares every package that the code imports, and `all` holds every extra."""
+"""pyproject.toml declares every package that the code imports, `all` holds every extra, every file says one version."""
 
 import ast
 import importlib.metadata
@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+import hangtag
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -69,3 +71,11 @@ def test_every_declared_package_has_a_tested_version(package: str) -> None:
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:]
 
     assert package in {normal(line.partition("==")[0]) for line in pinned}
+
+
+def test_the_citation_and_the_changelog_are_of_this_version() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [hangtag.__version__]
+    assert re.findall(r"^## \[(\d.*?)\]", changelog, re.MULTILINE)[0] == hangtag.__version__
