@@ -8,16 +8,20 @@ STAMP := $(VENV)/.made
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test data lint types format docs docs-check soak bench bench-peers clean
+.PHONY: help demo test coverage data lint types format docs docs-check soak bench bench-peers clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## environment, data, train, evaluate, predict, pictures, report
 	@$(PYTHON) scripts/demo.py
 
 test: $(STAMP) data  ## environment, data, whole test suite
 	$(PYTHON) -m pytest
+
+coverage: $(STAMP) data  ## the test suite with branch coverage: a summary here, pages in htmlcov/
+	$(PYTHON) -m pytest --cov --cov-report=term --cov-report=html
+	@rm -f .coverage.*
 
 data: $(STAMP)  ## fetch Fashion-MNIST
 	@$(VENV)/bin/hangtag data fashion-mnist
@@ -46,7 +50,7 @@ bench-peers: $(STAMP)  ## make the environments of the peers measured beside us 
 	TORCH="$(TORCH)" scripts/peers.sh
 
 clean:  ## remove the environment and caches; runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage .coverage.*
 
 $(STAMP): pyproject.toml constraints.txt scripts/environment.sh
 	@scripts/environment.sh $(VENV) "$(TORCH)"

@@ -33,5 +33,6 @@ fi
 
 echo "making the environment in $venv (one or two minutes)"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
+"${pip[@]}" --constraint constraints.txt --upgrade pip  # dependency groups need pip 25.1 or newer
 "${pip[@]}" "$torch"
-"${pip[@]}" --constraint constraints.txt --editable '.[dev]'
+"${pip[@]}" --constraint constraints.txt --editable '.[all]' --group dev

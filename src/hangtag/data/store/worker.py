@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,8 @@ def _limit_memory(size: int) -> None:
         return
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     size = size if most == resource.RLIM_INFINITY else min(size, most)
-    resource.setrlimit(resource.RLIMIT_AS, (size, most))
+    with suppress(ValueError, OSError):  # macOS refuses any limit on the address space; memory is not bounded there
+        resource.setrlimit(resource.RLIMIT_AS, (size, most))
 
 
 if __name__ == "__main__":
