@@ -39,7 +39,7 @@ def plant_and_rank(seed: int, share: float) -> Ranked:
     from sklearn.metrics import average_precision_score
 
     import hangtag
-    from hangtag.training.label_errors import suspect_labels
+    from hangtag.training.label_errors import find_label_errors
 
     train = hangtag.read("fashion-mnist").train
     random = np.random.default_rng(seed)
@@ -47,7 +47,7 @@ def plant_and_rank(seed: int, share: float) -> Ranked:
     labels = train.labels.copy()
     labels[planted] = (labels[planted] + random.integers(1, 10, len(planted))) % 10
     began = time.perf_counter()
-    found = suspect_labels(replace(train, labels=labels))
+    found = find_label_errors(replace(train, labels=labels))
     seconds = time.perf_counter() - began
     wrong = np.isin(np.arange(len(train)), planted)
     score = float(average_precision_score(wrong, -found.quality))

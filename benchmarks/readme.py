@@ -104,7 +104,7 @@ def gpu(numbers: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def trust(numbers: dict[str, Any]) -> list[Row]:
+def guarantees(numbers: dict[str, Any]) -> list[Row]:
     least = min(found["mean"] for name, found in numbers.items() if name.startswith("auroc"))
     n = numbers["ece"]["n"]
     ece, before, floor = (f"{numbers[name]['mean']:.4f}" for name in ("ece", "ece_before", "ece_floor"))
@@ -130,7 +130,7 @@ MAKERS = {
     "fast_recipe": recipe("fast"),
     "accurate_recipe": recipe("accurate"),
     "gpu_recipes": gpu,
-    "trust": trust,
+    "trust": guarantees,
     "start_up": start_up,
 }
 

@@ -25,9 +25,9 @@ import hangtag
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.slices import groupings_of, weak_slices
 from hangtag.model.artifact import OUTPUT
-from hangtag.model.calibration import Calibrator, calibration, fitted_calibrator, log_softmax
+from hangtag.model.calibration import Calibrator, fitted_calibrator, log_softmax, measure_calibration
 from hangtag.model.conformal import METHODS, calibrate
-from hangtag.model.guarantees import FALSE_ALARMS
+from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE
 from hangtag.model.predictor import Predictor
 
 COVERAGES = (0.9, 0.95, 0.99)
@@ -64,38 +64,38 @@ def train_one(seed: int, path: Path) -> None:
 def tried(
     tag: Predictor, images: NDArray[np.uint8], labels: NDArray[np.int64], strange: dict[str, NDArray[np.uint8]]
 ) -> dict[str, Any]:
-    told = tag.outputs(images, OUTPUT, "uncalibrated", "unfamiliarity")
-    rows, score = told[OUTPUT], told["unfamiliarity"]
-    after, before = calibration(rows, labels), calibration(told["uncalibrated"], labels)
+    told = tag.outputs(images, OUTPUT, "uncalibrated", "ood_score")
+    rows, score = told[OUTPUT], told["ood_score"]
+    after, before = measure_calibration(rows, labels), measure_calibration(told["uncalibrated"], labels)
     right = rows.argmax(1) == labels
     surest = np.argsort(-rows.max(1), kind="stable")
     found: dict[str, Any] = {
-        "calibrator": tag.trust.calibrator.method,
+        "calibrator": tag.guarantees.calibrator.method,
         "accuracy": float(right.mean()),
         "ece": after.ece, "ece_before": before.ece, "ece_floor": after.ece_floor,
         "nll": after.nll, "nll_before": before.nll, "brier": after.brier, "brier_before": before.brier,
         "right_of_80": float(right[surest[: int(0.8 * len(right))]].mean()),
-        "false_alarms": float((score > 1 - FALSE_ALARMS).mean()),
+        "ood_false_positive_rate": float((score > 1 - OOD_FALSE_POSITIVE_RATE).mean()),
     }  # fmt: skip
     for method in METHODS:
-        conformal = tag.trust.by(method)
+        conformal = tag.guarantees.by(method)
         assert conformal is not None
         for coverage in COVERAGES:
             inside = conformal.sets(rows, coverage)
             found[f"{method} {coverage:g} size"] = float(inside.sum(1).mean())
             found[f"{method} {coverage:g} held"] = float(inside[np.arange(len(labels)), labels].mean())
     for kind, pictures in strange.items():
-        theirs = tag.outputs(pictures, "unfamiliarity")["unfamiliarity"]
+        theirs = tag.outputs(pictures, "ood_score")["ood_score"]
         found[f"auroc {kind}"] = auroc(score, theirs)
-        found[f"alarms {kind}"] = float((theirs > 1 - FALSE_ALARMS).mean())
+        found[f"alarms {kind}"] = float((theirs > 1 - OOD_FALSE_POSITIVE_RATE).mean())
     found |= divisions(told["uncalibrated"], labels)
     return found
 
 
-def auroc(familiar: NDArray[Any], strange: NDArray[Any]) -> float:
+def auroc(ood_detector: NDArray[Any], strange: NDArray[Any]) -> float:
     """The chance that a strange picture scores higher than a familiar one; ties count half."""
-    ranks = rankdata(np.concatenate([familiar, strange]))[len(familiar) :]
-    return float((ranks.sum() - len(strange) * (len(strange) + 1) / 2) / (len(familiar) * len(strange)))
+    ranks = rankdata(np.concatenate([ood_detector, strange]))[len(ood_detector) :]
+    return float((ranks.sum() - len(strange) * (len(strange) + 1) / 2) / (len(ood_detector) * len(strange)))
 
 
 def divisions(before: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:

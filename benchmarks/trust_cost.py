@@ -31,7 +31,7 @@ UNCOUNTED = 0.3  # of a block's calls
 def main() -> None:
     settings = options(__doc__).parse_args()
     data = hangtag.read("fashion-mnist")
-    recipe = replace(find_recipe("fast"), epochs=1, last_epoch=0.05)
+    recipe = replace(find_recipe("fast"), epochs=1, last_epoch_fraction=0.05)
     content = ImageClassifier(recipe=recipe, device="cpu").fit(data.train).to_bytes()
     with alone():
         publish(describe(measured(content, data.test.images)), settings.json)
@@ -42,7 +42,7 @@ def measured(content: bytes, images: Any) -> dict[str, Any]:
     bare = onnx.utils.Extractor(model).extract_model(["images"], ["uncalibrated"])
     ways = [
         (onnxruntime.InferenceSession(each.SerializeToString()), names)
-        for each, names in ((bare, ["uncalibrated"]), (model, [OUTPUT, "unfamiliarity"]))
+        for each, names in ((bare, ["uncalibrated"]), (model, [OUTPUT, "ood_score"]))
     ]
     found: dict[str, Any] = {}
     for count, rounds, calls in SIZES:

@@ -159,7 +159,7 @@ def with_outputs(page: str, outputs: list[str]) -> str:
     return "".join([*parts, page[end:]])
 
 
-def _run_python(code: str, namespace: dict[str, Any]) -> tuple[str, figures.Picture | None]:
+def _run_python(code: str, namespace: dict[str, Any]) -> tuple[str, figures.ReportFigure | None]:
     """What the block prints, and the figure that its last line makes."""
     tree = ast.parse(code)
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
@@ -168,7 +168,7 @@ def _run_python(code: str, namespace: dict[str, Any]) -> tuple[str, figures.Pict
         exec(compile(tree, "tutorial", "exec"), namespace)
         if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), "tutorial", "eval"), namespace)
-    if value is not None and not isinstance(value, figures.Picture):
+    if value is not None and not isinstance(value, figures.ReportFigure):
         raise DocsError(f"the last line has a value that nobody sees; print it:\n{code}")
     return printed.getvalue(), value
 

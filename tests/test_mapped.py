@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hangtag.data.labelled_images import from_arrays
-from hangtag.mapped import Rows, as_slice, forget, mapping_of, rows_of, scratch
+from hangtag.mapped import MappedRows, as_slice, forget, mapping_of, rows_of, scratch
 from hangtag.training import classifier as classifier_module
 from hangtag.training.classifier import ImageClassifier
 from toys import quick_recipe, shapes
@@ -24,7 +24,7 @@ def test_rows_come_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
     wanted = np.array([250, 3, 3, 100])
 
     assert np.array_equal(rows_of(mapped, wanted), images[wanted])
-    rows = Rows(mapped, wanted)
+    rows = MappedRows(mapped, wanted)
     assert (len(rows), rows.shape, rows.ndim, rows.nbytes) == (4, (4, 8, 8), 3, 256)
     assert np.array_equal(rows[1:3], images[[3, 3]])
     assert np.array_equal(rows[np.array([3, 0])], images[[100, 250]])
@@ -86,6 +86,6 @@ def test_training_from_a_file_ends_with_the_same_bits(tmp_path: Path, monkeypatc
 
     other = ImageClassifier(recipe=quick_recipe()).fit(from_arrays(mapped, labels))
 
-    assert seen == [Rows]
+    assert seen == [MappedRows]
     pairs = zip(one.network_.parameters(), other.network_.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

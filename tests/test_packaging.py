@@ -13,7 +13,7 @@ import hangtag
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+EXTRA_OUTPUTS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 GROUPS: dict[str, list[str | dict[str, str]]] = PROJECT["dependency-groups"]
 FOLDERS = ("src", "tests", "scripts", "benchmarks")
 
@@ -34,7 +34,7 @@ def imported(folder: str) -> set[str]:
 
 def declared(*, development: bool) -> set[str]:
     """Normalised names of the distributions asked for, the extras' included."""
-    lines = [*PROJECT["project"]["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
+    lines = [*PROJECT["project"]["dependencies"], *(line for extra in EXTRA_OUTPUTS.values() for line in extra)]
     if development:
         lines += [line for group in GROUPS.values() for line in group if isinstance(line, str)]
     return {normal(re.split(r"[\[<>=!~; ]", line)[0]) for line in lines}
@@ -55,9 +55,9 @@ def test_every_imported_package_is_declared(folder: str) -> None:
 
 
 def test_all_holds_every_extra() -> None:
-    (line,) = EXTRAS["all"]
+    (line,) = EXTRA_OUTPUTS["all"]
 
-    assert set(re.findall(r"[a-z]+", line)) - {"hangtag"} == set(EXTRAS) - {"all"}
+    assert set(re.findall(r"[a-z]+", line)) - {"hangtag"} == set(EXTRA_OUTPUTS) - {"all"}
 
 
 def test_the_development_group_holds_every_other() -> None:

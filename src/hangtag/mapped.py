@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from hangtag.files import cache_home, make_folder
 
-__all__ = ["Rows", "as_slice", "forget", "mapping_of", "rows_of", "scratch"]
+__all__ = ["MappedRows", "as_slice", "forget", "mapping_of", "rows_of", "scratch"]
 
 _HELD = 64_000_000  # bytes of a scratch array up to which memory holds it
 
 
-class Rows:
+class MappedRows:
     """Some rows of an array, in a given order, read when asked for.
 
     Args:
@@ -62,9 +62,9 @@ def as_slice(positions: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return positions
 
 
-def rows_of(array: "NDArray[Any] | Rows", positions: NDArray[np.int64]) -> NDArray[Any]:
+def rows_of(array: "NDArray[Any] | MappedRows", positions: NDArray[np.int64]) -> NDArray[Any]:
     """(M, ...) a copy of these rows; of a mapped file, nothing else stays in memory."""
-    if isinstance(array, Rows):
+    if isinstance(array, MappedRows):
         return array[positions]
     order = np.argsort(positions, kind="stable")  # a file is read from front to back
     found = np.empty((len(positions), *array.shape[1:]), array.dtype)
@@ -98,9 +98,9 @@ def _only_these(array: NDArray[Any], positions: NDArray[np.int64]) -> Iterator[N
         mapping.madvise(mmap.MADV_NORMAL)
 
 
-def forget(array: "NDArray[Any] | Rows") -> None:
+def forget(array: "NDArray[Any] | MappedRows") -> None:
     """Give back the memory of what was read so far of a mapped file; of any other array, nothing happens."""
-    mapping = mapping_of(array.array if isinstance(array, Rows) else array)
+    mapping = mapping_of(array.array if isinstance(array, MappedRows) else array)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 __all__ = [
     "amount",
     "bytes_in_words",
-    "hundred",
     "in_percent",
     "listed",
     "natural",
+    "out_of_100",
     "percent",
     "seconds_in_words",
     "times",
@@ -24,7 +24,7 @@ def amount(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
-def hundred(share: float) -> str:
+def out_of_100(share: float) -> str:
     """A share out of 100; never rounded up to all of them."""
     digits = next((digits for digits in (1, 2, 3) if share == 1 or float(f"{100 * share:.{digits}f}") < 100), 4)
     return "100" if share == 1 else f"{100 * share:.{digits}f}"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hangtag.cli.bench import bench
+from hangtag.cli.bench import measure_machine
 from hangtag.data.labelled_images import from_arrays
 from hangtag.errors import UsageError
 from hangtag.machine import versions
@@ -15,7 +15,7 @@ def test_every_number_is_measured_and_goes_into_json() -> None:  # exports a net
     data = from_arrays(*shapes(600))
     told: list[tuple[str, float]] = []
 
-    found = bench(data, "cpu", seconds=1.0, progress=lambda what, share: told.append((what, share)))
+    found = measure_machine(data, "cpu", seconds=1.0, progress=lambda what, share: told.append((what, share)))
 
     assert json.loads(json.dumps(found.to_json())) == found.to_json()
     assert found.data == {"name": data.name, "training_images": 600}
@@ -32,7 +32,7 @@ def test_every_number_is_measured_and_goes_into_json() -> None:  # exports a net
 
 
 def test_an_epoch_too_long_for_the_time_is_reckoned_from_its_steps() -> None:
-    found = bench(from_arrays(*shapes(600)), "cpu", seconds=0.0)
+    found = measure_machine(from_arrays(*shapes(600)), "cpu", seconds=0.0)
 
     assert found.lesson_epochs == 0
     assert 0 < found.lesson_epoch_seconds < float("inf")
@@ -40,4 +40,4 @@ def test_an_epoch_too_long_for_the_time_is_reckoned_from_its_steps() -> None:
 
 def test_a_device_that_is_not_there_is_said_before_anything_is_measured() -> None:
     with pytest.raises(UsageError, match="abacus"):
-        bench(from_arrays(*shapes(30)), "abacus")
+        measure_machine(from_arrays(*shapes(30)), "abacus")

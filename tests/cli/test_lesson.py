@@ -69,7 +69,7 @@ def test_it_walks_through_every_step_and_saves_six_pictures(
     assert sorted(path.name for path in out.iterdir()) == [
         "1-one-image.png", "2-grid.png", "3-answer-0.png", "4-answer-12.png", "5-answers.png", "6-bars.png",
     ]  # fmt: skip
-    assert all(section.says and section.code for section in sections)
+    assert all(section.text and section.code for section in sections)
 
 
 def test_all_test_images_give_the_same_answers_from_png_files(

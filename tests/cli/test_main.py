@@ -379,10 +379,10 @@ def test_an_unfinished_run_of_another_training_is_said_setting_by_setting(hangta
     train_tiny(hangtag, "--out", "run")
     killed_before_its_first_checkpoint(tmp_path / "run")
 
-    answer = train_tiny(hangtag, "--set", "lr_peak=0.01", "--seed", "2", "--out", "run")
+    answer = train_tiny(hangtag, "--set", "learning_rate=0.01", "--seed", "2", "--out", "run")
 
     assert answer.code == 1
-    assert "(lr_peak 0.001 there, 0.01 here; seed 0 there, 2 here)" in answer.err
+    assert "(learning_rate 0.001 there, 0.01 here; seed 0 there, 2 here)" in answer.err
     assert answer.err.rstrip().endswith("(go on with it: hangtag train --resume run; or choose another --out)")
 
 
@@ -392,7 +392,7 @@ def test_a_recipes_numbers_can_be_changed(hangtag: Any, tmp_path: Path) -> None:
         "--batch-size",
         "4",
         "--set",
-        "lr_peak=0.01",
+        "learning_rate=0.01",
         "--set",
         "validation=0.5",
         "--patience",
@@ -403,9 +403,14 @@ def test_a_recipes_numbers_can_be_changed(hangtag: Any, tmp_path: Path) -> None:
 
     assert answer.code == 0
     recipe = json.loads((tmp_path / "r" / "config.json").read_text())["recipe"]
-    assert (recipe["batch_size"], recipe["lr_peak"], recipe["patience"], recipe["validation"]) == (4, 0.01, 1, 0.5)
+    assert (recipe["batch_size"], recipe["learning_rate"], recipe["patience"], recipe["validation"]) == (
+        4,
+        0.01,
+        1,
+        0.5,
+    )
     assert "hangtag: a batch of 50 is larger than the data" in train_tiny(hangtag, "--batch-size", "50").err
-    assert "did you mean 'lr_peak'" in train_tiny(hangtag, "--set", "lr_peek=1").err
+    assert "did you mean 'learning_rate'" in train_tiny(hangtag, "--set", "learning_rat=1").err
 
 
 def test_a_network_of_ones_own_trains_resumes_and_answers(hangtag: Any, tmp_path: Path) -> None:
@@ -456,7 +461,7 @@ def test_seeds_that_are_refused_leave_no_folder(hangtag: Any, tmp_path: Path) ->
 
 
 def test_a_seed_that_diverged_is_named_and_does_not_begin_again(hangtag: Any) -> None:
-    wild = ("--seeds", "2", "--set", "lr_peak=1e30", "--out", "seeds")
+    wild = ("--seeds", "2", "--set", "learning_rate=1e30", "--out", "seeds")
     first = train_tiny(hangtag, *wild)
     again = train_tiny(hangtag, *wild)
 
@@ -670,11 +675,13 @@ def test_predict_says_what_is_sure_and_leaves_the_rest_out(in_trained: Any, trai
     shown = in_trained("predict", "runs/a", *pictures, "--coverage", "0.9", "--json").json
     familiar, strange = shown
 
-    assert familiar["label"] == "bar" and familiar["coverage"] == 0.9 and "bar" in familiar["set"]
-    assert not familiar["unfamiliar"]
-    assert strange["unfamiliarity"] > 0.9
+    assert familiar["label"] == "bar" and familiar["coverage"] == 0.9 and "bar" in familiar["prediction_set"]
+    assert not familiar["is_ood"]
+    assert strange["ood_score"] > 0.9
     # 24 held-out pictures: more than 23 of 24 cannot be less strange, so that 5 % can just be told
-    only = in_trained("predict", "runs/a", *pictures, "--cost", "1.5", "--false-alarms", "0.2", "--sure-only")
+    only = in_trained(
+        "predict", "runs/a", *pictures, "--cost", "1.5", "--ood-false-positive-rate", "0.2", "--sure-only"
+    )
     assert only.code == 0 and "noise.png" not in only.out
     assert "left out, because it is not sure: " in only.err
 
@@ -746,9 +753,13 @@ def test_check_fails_with_the_pictures_that_changed(in_trained: Any, trained: Pa
         (("check", "runs/a", "runs/a/figures"), 1, "holds no expectations"),
         (("check", "runs/a", "drawn"), 2, "label test in drawn"),
         (("predict", "runs/a", "x.png", "--coverage", "1"), 2, "a coverage of 1 cannot be promised"),
-        (("predict", "runs/a", "x.png", "--right", "0.5"), 2, "choose one of 0.9, 0.95, 0.98, 0.99, 0.995, 0.999"),
+        (
+            ("predict", "runs/a", "x.png", "--target-accuracy", "0.5"),
+            2,
+            "choose one of 0.9, 0.95, 0.98, 0.99, 0.995, 0.999",
+        ),
         (("predict", "runs/a", "x.png", "--cost", "0"), 2, "a cost of 0"),
-        (("predict", "runs/a", "x.png", "--sets", "rap"), 2, "did you mean 'raps'"),
+        (("predict", "runs/a", "x.png", "--set-method", "rap"), 2, "did you mean 'raps'"),
     ],
 )
 def test_what_cannot_be_trusted_or_asked_is_one_line(
@@ -766,9 +777,9 @@ def test_decisions_give_both_scores(in_trained: Any, trained: Path) -> None:
     both = in_trained("evaluate", "runs/a", "--decisions", "mine.csv", "--json")
 
     assert both.code == 0, both.err
-    assert both.json["as_distributed"]["accuracy"] >= both.json["cleaned"]["accuracy"]
+    assert both.json["before_decisions"]["accuracy"] >= both.json["cleaned"]["accuracy"]
     again = in_trained(
         "train", "drawn", "--decisions", "mine.csv", "--recipe", "quick", "--epochs", "1", "--out", "runs/d", "--json"
     )
-    assert again.json["as_distributed"]["images"] == again.json["images"] == 120
+    assert again.json["before_decisions"]["images"] == again.json["images"] == 120
     assert "before your decisions" in (trained / "runs" / "d" / "report.html").read_text()

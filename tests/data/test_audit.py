@@ -18,7 +18,7 @@ from hangtag.data.splits import split_of
 from hangtag.data.store.containers import Skipped
 from hangtag.errors import DataError, HangtagError, ModelError, UnknownName, UsageError
 from hangtag.reports.audit_page import write_page
-from hangtag.training.label_errors import label_judge, suspect_labels
+from hangtag.training.label_errors import find_label_errors, label_error_finder
 from pictures import changed, photo, textured
 from toys import shapes
 
@@ -37,7 +37,7 @@ def digits() -> tuple[LabelledImages, np.ndarray]:
 def test_planted_labels_are_suspected_first(digits: tuple[LabelledImages, np.ndarray]) -> None:
     data, flipped = digits
 
-    found = suspect_labels(data)
+    found = find_label_errors(data)
 
     assert np.isin(found.positions[:40], flipped).mean() > 0.8
     assert np.isin(flipped, found.positions).mean() > 0.8
@@ -49,12 +49,14 @@ def test_planted_labels_are_suspected_first(digits: tuple[LabelledImages, np.nda
 def test_few_pictures_are_passed_over_more_often_before_their_labels_are_judged() -> None:
     said: list[tuple[str, int, int]] = []
 
-    suspect_labels(from_arrays(*shapes(300)), device="cpu", progress=lambda *each: said.append(each))
+    find_label_errors(from_arrays(*shapes(300)), device="cpu", progress=lambda *each: said.append(each))
 
     assert said[-1][1] == said[-1][2] >= 3 * 150
 
 
-@pytest.mark.parametrize("where", ["hangtag.training.engine.loop.Batches", "hangtag.training.label_errors.logits_of"])
+@pytest.mark.parametrize(
+    "where", ["hangtag.training.engine.loop.Batches", "hangtag.training.label_errors.predict_logits"]
+)
 def test_running_out_of_memory_while_labels_are_judged_says_what_an_audit_can_do(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +65,7 @@ def test_running_out_of_memory_while_labels_are_judged_says_what_an_audit_can_do
 
     monkeypatch.setattr(where, too_much)
     with pytest.raises(ModelError) as caught:
-        suspect_labels(from_arrays(*shapes(60)), device="cpu")
+        find_label_errors(from_arrays(*shapes(60)), device="cpu")
 
     assert caught.value.message == "out of memory while labels were judged"
     assert "--no-labels" in caught.value.hint and "--batch-size" not in str(caught.value)
@@ -122,7 +124,7 @@ def test_size_proportions_and_mode_are_those_of_the_files(tmp_path: Path) -> Non
     found = audit(data)
 
     assert max(data.spec.shape) <= 96
-    said = {each.name: (each.kind, each.says) for each in found.findings}
+    said = {each.name: (each.kind, each.message) for each in found.findings}
     assert said == {
         "a/tiny.png": ("tiny", "20x20 pixels; half of the others have 200 or more"),
         "a/wide.jpg": ("odd aspect", "900x100 pixels, 9 times as wide as high; usual is 1"),
@@ -146,7 +148,7 @@ def test_suspect_labels_come_with_their_like_and_equal_pictures_with_the_label_t
     )
     names = data.class_names
 
-    findings = audit(data, label_judge()).findings
+    findings = audit(data, label_error_finder()).findings
 
     suspects = {each.position: each for each in findings if each.kind == "suspect label"}
     flipped = [suspects[place] for place in range(0, 200, 10) if place in suspects]
@@ -162,14 +164,16 @@ def test_suspect_labels_come_with_their_like_and_equal_pictures_with_the_label_t
     (twice,) = (each for each in findings if each.kind == "contradiction" and 601 in (each.position, *each.others))
     assert (twice.position, twice.others, twice.suggestion) == (601, (500,), f"relabel: {labels[500]}")
     (small,) = (each for each in findings if each.kind == "small class")
-    assert small.says.startswith("4 pictures to train on") and small.says.endswith("too few to check their labels")
+    assert small.message.startswith("4 pictures to train on") and small.message.endswith(
+        "too few to check their labels"
+    )
     assert [names[data.labels[other]] for other in small.others] == ["rare"] * 3
 
 
 def test_labels_of_very_few_pictures_are_not_judged() -> None:
     images = textured(12)
 
-    found = audit(from_arrays(images, ["a", "b"] * 6), label_judge())
+    found = audit(from_arrays(images, ["a", "b"] * 6), label_error_finder())
 
     assert set(found.counts()) == {"small class"}
 

@@ -54,7 +54,7 @@ def test_a_set_that_is_worked_out_in_files_and_parts_has_the_same_pairs(monkeypa
     monkeypatch.setattr(near_duplicates, "_PIXELS_AT_ONCE", 50_000)
     shuffled = np.random.default_rng(0).permutation(len(images))
 
-    found = near_pairs(mapped.Rows(images[shuffled], np.argsort(shuffled)))
+    found = near_pairs(mapped.MappedRows(images[shuffled], np.argsort(shuffled)))
 
     assert len(expected) >= 38
     np.testing.assert_array_equal(found.first, expected.first)

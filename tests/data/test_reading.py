@@ -715,7 +715,7 @@ if os.geteuid() == 0:
     os.seteuid(65534)
 print([(each.name, each.kind) for each in folder_listing(Path({str(root)!r}))[1].skipped])
 """
-    for parent in (tmp_path, *tmp_path.parents[:2]):
+    for parent in (tmp_path, *tmp_path.parents[:3]):
         if os.geteuid() == 0:
             parent.chmod(0o755)
 

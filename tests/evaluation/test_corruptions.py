@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hangtag.errors import HangtagError
-from hangtag.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
+from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from hangtag.pictures import Images
 
 
@@ -18,7 +18,7 @@ def scene(count: int = 8, side: int = 32, channels: int = 1) -> Images:
 
 
 def test_there_are_fifteen_ways_and_five_strengths() -> None:
-    assert (len(CORRUPTIONS), STRENGTHS) == (15, (1, 2, 3, 4, 5))
+    assert (len(CORRUPTIONS), SEVERITIES) == (15, (1, 2, 3, 4, 5))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -28,8 +28,8 @@ def test_pictures_change_more_with_strength_and_keep_their_shape(name: str, chan
     before = images.copy()
 
     off = []
-    for strength in STRENGTHS:
-        changed = corrupted(images, name, strength)
+    for severity in SEVERITIES:
+        changed = corrupt(images, name, severity)
         assert (changed.shape, changed.dtype) == (images.shape, np.uint8)
         off.append(np.abs(changed.astype(int) - images).mean())
 
@@ -42,25 +42,25 @@ def test_pictures_change_more_with_strength_and_keep_their_shape(name: str, chan
 def test_odd_sizes_do_no_harm(name: str, shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
 
-    for strength in STRENGTHS:
-        assert corrupted(images, name, strength).shape == shape
+    for severity in SEVERITIES:
+        assert corrupt(images, name, severity).shape == shape
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_the_same_seed_gives_the_same_pictures(name: str) -> None:
     images = scene()
 
-    np.testing.assert_array_equal(corrupted(images, name, 3, seed=4), corrupted(images, name, 3, seed=4))
+    np.testing.assert_array_equal(corrupt(images, name, 3, seed=4), corrupt(images, name, 3, seed=4))
 
 
 def test_inversion_of_strength_five_is_the_negative() -> None:
     images = scene()
 
-    np.testing.assert_array_equal(corrupted(images, "inversion", 5), 255 - images)
+    np.testing.assert_array_equal(corrupt(images, "inversion", 5), 255 - images)
 
 
 def test_what_there_is_not_is_refused() -> None:
     with pytest.raises(HangtagError, match="did you mean 'rotation'"):
-        corrupted(scene(), "rotatoin", 1)
+        corrupt(scene(), "rotatoin", 1)
     with pytest.raises(HangtagError, match="strengths are 1 to 5"):
-        corrupted(scene(), "noise", 6)
+        corrupt(scene(), "noise", 6)

@@ -19,7 +19,7 @@ from hangtag.errors import ArtifactError, HangtagError, RunError
 from hangtag.model.artifact import FORMAT, INPUT, METADATA_KEY, MODEL_FILE, OUTPUT, PIXELS, Metadata, open_artifact
 from hangtag.model.calibration import Calibrator
 from hangtag.model.conformal import LEVELS, Conformal
-from hangtag.model.guarantees import Trust
+from hangtag.model.guarantees import Guarantees
 from hangtag.pictures import ImageSpec
 from toys import CLASSES, metadata, shapes, toy_model
 
@@ -50,10 +50,10 @@ def saying(change: Callable[[dict[str, Any]], object]) -> bytes:
     return with_metadata(json.dumps(said))
 
 
-def promises(method: str = "raps", classes: int = 3, unfamiliar: bool = False) -> dict[str, Any]:
+def guarantees_of(method: str = "raps", classes: int = 3, has_ood_score: bool = False) -> dict[str, Any]:
     """Of a model for so many classes."""
     conformal = [{**Conformal("raps", 9, (None,) * len(LEVELS)).to_json(), "method": method}]
-    said = Trust((3,) * classes, Calibrator.none(classes), (), unfamiliar).to_json()
+    said = Guarantees((3,) * classes, Calibrator.none(classes), (), has_ood_score).to_json()
     return {**said, "conformal": conformal}
 
 
@@ -200,11 +200,13 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
         (lambda said: said["image"].update(background=256), "its image size makes no sense"),
         (lambda said: said["image"].update(background=-1), "its image size makes no sense"),
         (lambda said: said["image"].pop("width"), "its image size makes no sense"),
-        (lambda said: said.update(trust={}), "what it promises about its answers makes no sense: KeyError"),
-        (lambda said: said.update(trust=[1]), "what it promises about its answers makes no sense: TypeError"),
-        (lambda said: said.update(trust=promises("raps2")), "what it promises about its answers makes no sense: Value"),
-        (lambda said: said.update(trust=promises(classes=4)), "its promises are about another number of classes"),
-        (lambda said: said.update(trust=promises(unfamiliar=True)),
+        (lambda said: said.update(guarantees={}), "what it promises about its answers makes no sense: KeyError"),
+        (lambda said: said.update(guarantees=[1]), "what it promises about its answers makes no sense: TypeError"),
+        (lambda said: said.update(guarantees=guarantees_of("raps2")),
+         "what it promises about its answers makes no sense: Value"),
+        (lambda said: said.update(guarantees=guarantees_of(classes=4)),
+         "its promises are about another number of classes"),
+        (lambda said: said.update(guarantees=guarantees_of(has_ood_score=True)),
          "its metadata promises to tell unfamiliar pictures but its graph does not"),
         (lambda said: said.update(seed=True), "its metadata has no valid 'seed'"),
         (lambda said: said.update(format="1"), "its metadata has no valid 'format'"),
@@ -218,12 +220,12 @@ def test_metadata_that_lies_is_found_out(change: Callable[[dict[str, Any]], obje
     assert error.hint == RETRAIN
 
 
-@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"trust"}))
+@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees"}))
 def test_metadata_without_one_of_its_entries_is_refused(key: str) -> None:
     assert refused(saying(lambda said: said.pop(key))).message == f"model: its metadata has no valid '{key}'"
 
 
-@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"trust"}))
+@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees"}))
 def test_metadata_with_an_entry_of_the_wrong_type_is_refused(key: str) -> None:
     assert refused(saying(lambda said: said.update({key: None}))).message == f"model: its metadata has no valid '{key}'"
 
@@ -247,21 +249,21 @@ def test_a_newer_format_asks_for_a_newer_hangtag() -> None:
     error = refused(saying(lambda said: said.update(format=FORMAT + 1, entries="we do not know yet")))
 
     assert (error.message, error.hint) == (
-        "model: it has format 3, this hangtag knows up to 2",
+        "model: it has format 4, this hangtag knows up to 3",
         "install a newer hangtag",
     )
 
 
 def test_a_file_of_the_first_format_still_answers_and_says_what_it_lacks() -> None:
     def older(said: dict[str, Any]) -> None:
-        said.pop("trust")
+        said.pop("guarantees")
         said.update(format=1, temperature=1.0)
 
     tag = hangtag.load(saying(older))
     answer = tag(shapes(1)[0][0])
 
-    assert (answer.set, answer.coverage, answer.unfamiliar, answer.sure) == (None, None, None, None)
-    assert tag.trust.missing == (
+    assert (answer.prediction_set, answer.coverage, answer.is_ood, answer.sure) == (None, None, None, None)
+    assert tag.guarantees.limitations == (
         "this model was made by a hangtag that promised nothing about its answers; train again",
     )
 

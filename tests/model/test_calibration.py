@@ -6,7 +6,14 @@ from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, log_loss
 
 from hangtag.errors import DataError
-from hangtag.model.calibration import Calibration, Calibrator, calibration, fit_calibrator, log_softmax, softmax
+from hangtag.model.calibration import (
+    Calibration,
+    Calibrator,
+    fit_calibrator,
+    log_softmax,
+    measure_calibration,
+    softmax,
+)
 from toys import drawn
 
 
@@ -21,7 +28,7 @@ def test_the_numbers_are_those_of_independent_arithmetic() -> None:
     logits, labels = drawn(3000)
     probabilities = softmax(logits)
 
-    found = calibration(probabilities, labels)
+    found = measure_calibration(probabilities, labels)
 
     assert found.ece == pytest.approx(plain_ece(probabilities, labels, 15))
     assert found.nll == pytest.approx(log_loss(labels, probabilities))
@@ -35,7 +42,7 @@ def test_the_floor_is_what_perfect_answers_show() -> None:
     errors = []
     for seed in range(40):
         logits, labels = drawn(2000, seed=seed)
-        found = calibration(softmax(logits), labels)
+        found = measure_calibration(softmax(logits), labels)
         errors.append(found.ece)
 
     assert found.ece_floor == pytest.approx(np.mean(errors), rel=0.15)
@@ -46,8 +53,8 @@ def test_the_floor_is_what_perfect_answers_show() -> None:
 def test_too_sure_is_said() -> None:
     logits, labels = drawn(3000, temperature=3.0)
 
-    assert "too high" in calibration(softmax(logits), labels).in_words
-    assert "too low" in calibration(softmax(logits / 9), labels).in_words
+    assert "too high" in measure_calibration(softmax(logits), labels).in_words
+    assert "too low" in measure_calibration(softmax(logits / 9), labels).in_words
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.7, 5.0])
@@ -59,9 +66,9 @@ def test_a_temperature_that_is_the_truth_is_found(temperature: float) -> None:
 
     shrunk = 1 / np.mean(np.diag(calibrator.weights))
     assert shrunk == pytest.approx(temperature, rel=0.1)
-    after = calibration(calibrator(log_softmax(fresh)), truth)
+    after = measure_calibration(calibrator(log_softmax(fresh)), truth)
     assert after.ece < max(0.01, 1.5 * after.ece_high)
-    assert after.nll < calibration(softmax(fresh), truth).nll
+    assert after.nll < measure_calibration(softmax(fresh), truth).nll
 
 
 def test_a_class_that_is_favoured_is_put_right_by_more_than_a_temperature() -> None:
@@ -70,10 +77,10 @@ def test_a_class_that_is_favoured_is_put_right_by_more_than_a_temperature() -> N
 
     calibrator = fit_calibrator(favoured, labels)
     fresh, truth = drawn(6000, seed=1)
-    after = calibration(calibrator(log_softmax(fresh + np.array([2.0, 0, 0, 0, -1.0]))), truth)
+    after = measure_calibration(calibrator(log_softmax(fresh + np.array([2.0, 0, 0, 0, -1.0]))), truth)
 
     assert calibrator.method in ("vector", "matrix") and calibrator.temperature is None
-    assert after.nll == pytest.approx(calibration(softmax(fresh), truth).nll, abs=0.01)
+    assert after.nll == pytest.approx(measure_calibration(softmax(fresh), truth).nll, abs=0.01)
 
 
 @pytest.mark.parametrize("count", [1, 5, 12, 30, 100])
@@ -83,7 +90,10 @@ def test_few_pictures_make_answers_hardly_worse(count: int) -> None:
         logits, labels = drawn(count, seed=seed)
         calibrator = fit_calibrator(logits, labels)
         fresh, truth = drawn(2000, seed=1000 + seed)
-        lost.append(calibration(calibrator(log_softmax(fresh)), truth).nll - calibration(softmax(fresh), truth).nll)
+        lost.append(
+            measure_calibration(calibrator(log_softmax(fresh)), truth).nll
+            - measure_calibration(softmax(fresh), truth).nll
+        )
 
     assert np.mean(lost) < 0.05
 
@@ -108,7 +118,7 @@ def test_a_calibrator_survives_json() -> None:
 )
 def test_what_cannot_be_judged_is_refused(probabilities: NDArray[np.float64], labels: list[int], message: str) -> None:
     with pytest.raises(DataError) as caught:
-        calibration(probabilities, np.array(labels, np.int64))
+        measure_calibration(probabilities, np.array(labels, np.int64))
 
     assert caught.value.message == message and caught.value.hint
 

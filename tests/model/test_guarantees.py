@@ -7,17 +7,17 @@ import pytest
 from numpy.typing import NDArray
 
 from hangtag.errors import HangtagError, UsageError
-from hangtag.evaluation.guarantee_report import Promises, Share, promises
+from hangtag.evaluation.guarantee_report import GuaranteeReport, Share, measure_guarantees
 from hangtag.model.calibration import Calibrator, fit_calibrator, log_softmax, softmax
-from hangtag.model.guarantees import RIGHT, Asking, Trust, fit_trust
+from hangtag.model.guarantees import TARGET_ACCURACIES, AnswerPolicy, Guarantees, fit_guarantees
 from toys import drawn
 
 NAMES = ("a", "b", "c", "d", "e")
 
 
-def taught(count: int = 4000, seed: int = 0) -> Trust:
+def taught(count: int = 4000, seed: int = 0) -> Guarantees:
     logits, labels = drawn(count, seed=seed)
-    return fit_trust(logits, labels, fit_calibrator(logits, labels), NAMES, unfamiliar=True)
+    return fit_guarantees(logits, labels, fit_calibrator(logits, labels), NAMES, has_ood_score=True)
 
 
 def fresh(count: int = 4000, seed: int = 1) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -31,8 +31,8 @@ def test_answers_are_right_as_often_as_asked_in_nine_of_ten_trainings(share: flo
     kept = 0
     for seed in range(2, 32):
         logits, truth = drawn(1500, seed=seed)
-        trust = fit_trust(logits, truth, Calibrator.none(5), NAMES, unfamiliar=False)
-        sure = trust.judge(rows, None, Asking(right=share)).sure
+        guarantees = fit_guarantees(logits, truth, Calibrator.none(5), NAMES, has_ood_score=False)
+        sure = guarantees.decide(rows, None, AnswerPolicy(target_accuracy=share)).sure
         assert sure is not None
         right = (rows.argmax(1) == labels)[sure]
         kept += not len(right) or right.mean() >= share
@@ -41,17 +41,17 @@ def test_answers_are_right_as_often_as_asked_in_nine_of_ten_trainings(share: flo
 
 
 def test_too_few_pictures_cannot_say_what_is_right_so_often() -> None:
-    trust = taught(60)
+    guarantees = taught(60)
     rows, _ = fresh(50)
 
-    assert trust.least[RIGHT.index(0.999)] is None
-    assert not trust.judge(rows, None, Asking(right=0.999)).sure.any()  # type: ignore[union-attr]
+    assert guarantees.confidence_thresholds[TARGET_ACCURACIES.index(0.999)] is None
+    assert not guarantees.decide(rows, None, AnswerPolicy(target_accuracy=0.999)).sure.any()  # type: ignore[union-attr]
 
 
 def test_a_cost_answers_only_where_the_risk_is_worth_it() -> None:
     rows, _ = fresh(500)
 
-    sure = taught().judge(rows, None, Asking(cost=5)).sure
+    sure = taught().decide(rows, None, AnswerPolicy(cost=5)).sure
 
     np.testing.assert_array_equal(sure, rows.max(1) > 0.8)
 
@@ -60,11 +60,11 @@ def test_without_either_a_set_of_one_label_is_sure_unless_the_picture_is_unfamil
     rows, _ = fresh(500)
     strange = np.linspace(0, 1, 500)
 
-    verdicts = taught().judge(rows, strange, Asking(coverage=0.8, false_alarms=0.1))
+    verdicts = taught().decide(rows, strange, AnswerPolicy(coverage=0.8, ood_false_positive_rate=0.1))
 
-    assert verdicts.inside is not None
-    np.testing.assert_array_equal(verdicts.unfamiliar, strange > 0.9)
-    np.testing.assert_array_equal(verdicts.sure, (verdicts.inside.sum(1) == 1) & (strange <= 0.9))
+    assert verdicts.in_set is not None
+    np.testing.assert_array_equal(verdicts.is_ood, strange > 0.9)
+    np.testing.assert_array_equal(verdicts.sure, (verdicts.in_set.sum(1) == 1) & (strange <= 0.9))
 
 
 @pytest.mark.parametrize(
@@ -73,83 +73,83 @@ def test_without_either_a_set_of_one_label_is_sure_unless_the_picture_is_unfamil
         ({"coverage": 1.0}, "a coverage of 1 cannot be promised"),
         ({"coverage": 0.0}, "a coverage of 0 cannot be promised"),
         ({"method": "apz"}, "unknown method 'apz'"),
-        ({"false_alarms": 0.0}, "a share of 0 false alarms"),
-        ({"false_alarms": 1.0}, "a share of 1 false alarms"),
+        ({"ood_false_positive_rate": 0.0}, "a share of 0 false alarms"),
+        ({"ood_false_positive_rate": 1.0}, "a share of 1 false alarms"),
         ({"cost": 1.0}, "a cost of 1"),
         ({"cost": -3.0}, "a cost of -3"),
         ({"cost": float("nan")}, "a cost of nan"),
-        ({"right": 0.97}, "sure answers of which 0.97 are right"),
-        ({"right": 0.99, "cost": 9.0}, "a cost and a share of right answers"),
+        ({"target_accuracy": 0.97}, "sure answers of which 0.97 are right"),
+        ({"target_accuracy": 0.99, "cost": 9.0}, "a cost and a share of right answers"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Asking(**settings)  # type: ignore[arg-type]
+        AnswerPolicy(**settings)  # type: ignore[arg-type]
 
     assert caught.value.message == message and caught.value.hint
 
 
 def test_what_held_out_pictures_taught_survives_json() -> None:
-    trust = taught(500)
+    guarantees = taught(500)
 
-    assert Trust.from_json(json.loads(json.dumps(trust.to_json()))) == trust
+    assert Guarantees.from_json(json.loads(json.dumps(guarantees.to_json()))) == guarantees
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, 18, 19, 25])
 def test_few_held_out_pictures_promise_little_and_say_so(count: int) -> None:
-    trust = taught(count)
+    guarantees = taught(count)
     rows, _ = fresh(50)
 
-    verdicts = trust.judge(rows, None, Asking())
+    verdicts = guarantees.decide(rows, None, AnswerPolicy())
 
-    assert verdicts.inside is not None
-    shortage = trust.shortage(Asking())
-    assert (shortage is None) == (count >= 19)
-    if shortage is not None:
-        assert verdicts.inside.all() and not verdicts.sure.any()  # type: ignore[union-attr]
-        assert f"it takes 19 held-out pictures, there were {count}" in shortage
-        assert any(f"only {count} pictures were held out" in sentence for sentence in trust.missing)
-    assert trust.shortage(Asking(coverage=0.9995)) is not None
+    assert verdicts.in_set is not None
+    why_not = guarantees.why_not(AnswerPolicy())
+    assert (why_not is None) == (count >= 19)
+    if why_not is not None:
+        assert verdicts.in_set.all() and not verdicts.sure.any()  # type: ignore[union-attr]
+        assert f"it takes 19 held-out pictures, there were {count}" in why_not
+        assert any(f"only {count} pictures were held out" in sentence for sentence in guarantees.limitations)
+    assert guarantees.why_not(AnswerPolicy(coverage=0.9995)) is not None
 
 
 def test_a_class_without_held_out_pictures_is_named() -> None:
     logits, labels = drawn(200)
     known = labels != 3
 
-    trust = fit_trust(logits[known], labels[known], Calibrator.none(5), NAMES, unfamiliar=False)
+    guarantees = fit_guarantees(logits[known], labels[known], Calibrator.none(5), NAMES, has_ood_score=False)
 
-    assert trust.images[3] == 0
-    assert "no held-out pictures of d: no promise was tried on these classes" in trust.missing
+    assert guarantees.images[3] == 0
+    assert "no held-out pictures of d: no promise was tried on these classes" in guarantees.limitations
 
 
 def test_a_model_that_held_nothing_out_promises_nothing() -> None:
-    trust = Trust.none(5, "nothing was held out")
+    guarantees = Guarantees.none(5, "nothing was held out")
     rows, labels = fresh(300)
 
-    verdicts = trust.judge(rows, None, Asking())
-    kept = promises({"probabilities": rows}, labels, trust)
+    verdicts = guarantees.decide(rows, None, AnswerPolicy())
+    kept = measure_guarantees({"probabilities": rows}, labels, guarantees)
 
-    assert (verdicts.inside, verdicts.unfamiliar, verdicts.sure) == (None, None, None)
-    assert trust.judge(rows, None, Asking(right=0.99)).sure is None
-    assert (kept.sets, kept.sure, kept.right, kept.missing) == ((), None, (), ("nothing was held out",))
-    assert Promises.from_json(json.loads(json.dumps(kept.to_json()))) == kept
+    assert (verdicts.in_set, verdicts.is_ood, verdicts.sure) == (None, None, None)
+    assert guarantees.decide(rows, None, AnswerPolicy(target_accuracy=0.99)).sure is None
+    assert (kept.sets, kept.sure, kept.target_accuracies, kept.limitations) == ((), None, (), ("nothing was held out",))
+    assert GuaranteeReport.from_json(json.loads(json.dumps(kept.to_json()))) == kept
 
 
 def test_promises_are_tried_with_intervals() -> None:
-    trust = taught()
+    guarantees = taught()
     rows, labels = fresh()
     strange = np.random.default_rng(0).random(len(rows)).astype(np.float32)
 
-    kept = promises({"probabilities": rows, "uncalibrated": rows, "unfamiliarity": strange}, labels, trust)
+    kept = measure_guarantees({"probabilities": rows, "uncalibrated": rows, "ood_score": strange}, labels, guarantees)
 
     assert [each.coverage for each in kept.sets] == [0.9, 0.95, 0.99]
     for each in kept.sets:
-        assert each.held.share == pytest.approx(each.coverage, abs=0.02) and each.enough
-        assert each.held.count == sum(one.count for one in each.classes)
-    assert [target for target, _, _ in kept.right] == list(RIGHT)
-    assert kept.false_alarms is not None and kept.false_alarms.share == pytest.approx(0.05, abs=0.015)
+        assert each.covered.share == pytest.approx(each.coverage, abs=0.02) and each.enough
+        assert each.covered.count == sum(one.count for one in each.classes)
+    assert [target for target, _, _ in kept.target_accuracies] == list(TARGET_ACCURACIES)
+    assert kept.ood_false_positives is not None and kept.ood_false_positives.share == pytest.approx(0.05, abs=0.015)
     assert kept.answered[-1] == 1.0 and kept.accuracy[-1] == pytest.approx((rows.argmax(1) == labels).mean())
-    assert Promises.from_json(json.loads(json.dumps(kept.to_json()))) == kept
+    assert GuaranteeReport.from_json(json.loads(json.dumps(kept.to_json()))) == kept
     assert Share.counted(np.zeros(0, bool)) == Share(0, 0, None, None)
 
 
@@ -158,7 +158,7 @@ def test_probabilities_that_are_nan_are_refused() -> None:
     rows[3] = np.nan
 
     with pytest.raises(HangtagError, match="NaN"):
-        promises({"probabilities": rows}, labels, taught())
+        measure_guarantees({"probabilities": rows}, labels, taught())
 
 
 def test_calibrated_means_of_the_logarithms() -> None:

@@ -7,7 +7,7 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
 from hangtag.errors import DataError
-from hangtag.model.ood import Familiar, fit_familiar
+from hangtag.model.ood import OodDetector, fit_ood_detector
 
 Clouds = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]
 
@@ -22,20 +22,20 @@ def clouds(count: int, seed: int = 0, away: float = 0.0) -> Clouds:
     return points, labels, logits
 
 
-def fitted(count: int = 3000) -> Familiar:
+def fitted(count: int = 3000) -> OodDetector:
     points, labels, _ = clouds(count)
     held_out, _, logits = clouds(count, seed=1)
-    return fit_familiar(points, labels, held_out, logits)
+    return fit_ood_detector(points, labels, held_out, logits)
 
 
 def test_five_of_a_hundred_alarms_are_false_and_the_far_are_found() -> None:
-    familiar = fitted()
+    ood_detector = fitted()
     near, _, logits = clouds(4000, seed=2)
     far, _, weak = clouds(4000, seed=3, away=6.0)
 
-    assert np.mean(familiar.unfamiliarity(near, logits) > 0.95) == pytest.approx(0.05, abs=0.015)
-    assert np.mean(familiar.unfamiliarity(far, weak) > 0.95) > 0.9
-    assert np.mean(familiar.unfamiliarity(near, np.zeros((4000, 3))) > 0.95) > 0.9  # no logit is large
+    assert np.mean(ood_detector.ood_score(near, logits) > 0.95) == pytest.approx(0.05, abs=0.015)
+    assert np.mean(ood_detector.ood_score(far, weak) > 0.95) > 0.9
+    assert np.mean(ood_detector.ood_score(near, np.zeros((4000, 3))) > 0.95) > 0.9  # no logit is large
 
 
 def test_the_distance_is_that_of_mahalanobis() -> None:
@@ -55,23 +55,23 @@ def test_dead_and_doubled_features_do_no_harm() -> None:
     points, labels, logits = clouds(300)
     wide = np.concatenate([points, np.zeros((300, 2)), points[:, :1], np.full((300, 1), 7.0)], axis=1)
 
-    familiar = fit_familiar(wide[:200], labels[:200], wide[200:], logits[200:])
+    ood_detector = fit_ood_detector(wide[:200], labels[:200], wide[200:], logits[200:])
 
-    assert np.isfinite(familiar.score(wide, logits)).all()
+    assert np.isfinite(ood_detector.score(wide, logits)).all()
 
 
 def test_few_held_out_pictures_never_call_any_strange() -> None:
     points, labels, logits = clouds(40)
-    familiar = fit_familiar(points[:30], labels[:30], points[30:], logits[30:])
+    ood_detector = fit_ood_detector(points[:30], labels[:30], points[30:], logits[30:])
 
-    assert familiar.unfamiliarity(points + 1000, logits).max() == pytest.approx(10 / 11)
+    assert ood_detector.ood_score(points + 1000, logits).max() == pytest.approx(10 / 11)
 
 
 def test_scores_rise_with_distance_beyond_all_held_out_pictures() -> None:
-    familiar = fitted()
+    ood_detector = fitted()
     points, _, logits = clouds(1)
 
-    scores = [float(familiar.score(points + away, logits)[0]) for away in (0, 5, 50, 500)]
+    scores = [float(ood_detector.score(points + away, logits)[0]) for away in (0, 5, 50, 500)]
 
     assert scores == sorted(scores) and scores[-1] > 100
 
@@ -80,6 +80,6 @@ def test_no_held_out_pictures_or_broken_features_are_refused() -> None:
     points, labels, logits = clouds(30)
 
     with pytest.raises(DataError, match="no held-out images"):
-        fit_familiar(points, labels, points[:0], logits[:0])
+        fit_ood_detector(points, labels, points[:0], logits[:0])
     with pytest.raises(DataError, match="not finite"):
-        fit_familiar(points * np.nan, labels, points, logits)
+        fit_ood_detector(points * np.nan, labels, points, logits)

@@ -27,7 +27,7 @@ def guesses(labels: NDArray[np.int64], classes: int = 3, wrong: tuple[int, ...] 
     return rows
 
 
-def texts(figure: figures.Picture) -> list[str]:
+def texts(figure: figures.ReportFigure) -> list[str]:
     found = [text.get_text() for text in figure.findobj(matplotlib.text.Text) if isinstance(text, matplotlib.text.Text)]
     return [text for text in found if text]
 
@@ -36,7 +36,7 @@ def colours(axes: Axes) -> list[str]:
     return [to_hex(bar.get_facecolor()) for bar in axes.patches]
 
 
-def size(figure: figures.Picture) -> tuple[int, int]:
+def size(figure: figures.ReportFigure) -> tuple[int, int]:
     with Image.open(io.BytesIO(figure.png())) as picture:
         return picture.size
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 import toys
 from hangtag.errors import RunError, UsageError
-from hangtag.evaluation.corruptions import CORRUPTIONS, STRENGTHS
-from hangtag.evaluation.guarantee_report import promises
+from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES
+from hangtag.evaluation.guarantee_report import measure_guarantees
 from hangtag.evaluation.metrics import evaluate
 from hangtag.evaluation.run_folder import Run
 from hangtag.evaluation.slices import Slice
-from hangtag.evaluation.stress_test import Cell, Stress
+from hangtag.evaluation.stress_test import Stress, StressResult
 from hangtag.model.calibration import Calibrator
-from hangtag.model.guarantees import Trust, fit_trust
+from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.pictures import Images
 from hangtag.reports.report import write_report
 
@@ -39,10 +39,10 @@ def judged(names: tuple[str, ...], count: int = 300) -> tuple[NDArray[np.int64],
     return labels, rows
 
 
-def taught(names: tuple[str, ...]) -> Trust:
+def taught(names: tuple[str, ...]) -> Guarantees:
     """By 200 held-out pictures, answered as the judged ones are."""
     labels, rows = judged(names, max(200, len(names)))
-    return fit_trust(np.log(rows), labels, Calibrator.none(len(names)), names, unfamiliar=True)
+    return fit_guarantees(np.log(rows), labels, Calibrator.none(len(names)), names, has_ood_score=True)
 
 
 def finished_run(folder: Path, names: tuple[str, ...] = toys.CLASSES, count: int = 300, **config: Any) -> Run:
@@ -50,8 +50,10 @@ def finished_run(folder: Path, names: tuple[str, ...] = toys.CLASSES, count: int
     run = Run(folder)
     folder.mkdir(parents=True)
     strange = np.linspace(0, 1, count).astype(np.float32)
-    kept = promises({"probabilities": rows, "uncalibrated": rows, "unfamiliarity": strange}, labels, taught(names))
-    run.write_metrics({"part": "test", **evaluate(rows, labels, names, 0.9).to_json(), "promises": kept.to_json()})
+    kept = measure_guarantees(
+        {"probabilities": rows, "uncalibrated": rows, "ood_score": strange}, labels, taught(names)
+    )
+    run.write_metrics({"part": "test", **evaluate(rows, labels, names, 0.9).to_json(), "guarantees": kept.to_json()})
     data = {
         "name": "shapes",
         "fingerprint": "f" * 64,
@@ -259,21 +261,23 @@ def test_pictures_that_set_the_thresholds_do_not_pass_for_a_trial(tmp_path: Path
 
 def test_a_run_of_an_older_version_has_a_report_without_promises(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
-    run.write_metrics({name: value for name, value in run.metrics().items() if name != "promises"})
+    run.write_metrics({name: value for name, value in run.metrics().items() if name != "guarantees"})
 
     assert "Can its answers be trusted" not in page_of(run)
 
 
 def test_how_it_breaks_and_what_was_cleaned_is_told(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", test_opened=["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"])
-    clean = Cell("none", 0, 0.8, 0.1, 0.7, 0.9, 0.5, 0.05)
+    clean = StressResult("none", 0, 0.8, 0.1, 0.7, 0.9, 0.5, 0.05)
     cells = tuple(
-        Cell(name, strength, 0.5, 0.1, None, None, None, None) for name in CORRUPTIONS for strength in STRENGTHS
+        StressResult(name, severity, 0.5, 0.1, None, None, None, None)
+        for name in CORRUPTIONS
+        for severity in SEVERITIES
     )
     weak = Slice("camera", "<old>", 40, 20, 0.5, (0.35, 0.65), 0.85, 0.001)
     run.write_stress(Stress(300, clean, cells, (weak,), 300, 0).to_json())
     labels, rows = judged(toys.CLASSES)
-    run.write_metrics({**run.metrics(), "as_distributed": evaluate(rows, labels, toys.CLASSES).to_json()})
+    run.write_metrics({**run.metrics(), "before_decisions": evaluate(rows, labels, toys.CLASSES).to_json()})
 
     page = page_of(run)
 

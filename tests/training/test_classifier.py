@@ -330,7 +330,7 @@ def test_networks_with_unusual_layers_train_and_ship(network: type[nn.Module]) -
     classifier = ImageClassifier(model=network(), recipe=replace(TEN_EPOCHS, validation=0.2)).fit(images, labels)
 
     assert classifier.predict_proba(images[:7]).shape == (7, 3)
-    assert classifier.familiar_ is not None
+    assert classifier.ood_detector_ is not None
 
 
 def test_evaluating_on_other_classes_is_refused(fitted: ImageClassifier) -> None:
@@ -400,7 +400,7 @@ def test_mirror_images_are_averaged_inside_the_model_file() -> None:
     images, labels = shapes(60)
     recipe = replace(quick_recipe(), flip=True)
     plain = ImageClassifier(recipe=recipe).fit(images, labels)
-    averaged = ImageClassifier(recipe=replace(recipe, flip_averaging=True)).fit(images, labels)
+    averaged = ImageClassifier(recipe=replace(recipe, flip_tta=True)).fit(images, labels)
 
     assert all(
         torch.equal(a, b) for a, b in zip(plain.network_.parameters(), averaged.network_.parameters(), strict=True)

@@ -176,7 +176,7 @@ def test_a_network_that_cannot_be_built_is_its_own_error() -> None:
 
 
 def test_a_training_that_diverges_keeps_the_last_good_weights_and_is_not_gone_on_with() -> None:
-    wild = replace(find_recipe("fast"), epochs=3, batch_size=8, lr_peak=1e30, warm_up=0.9)
+    wild = replace(find_recipe("fast"), epochs=3, batch_size=8, learning_rate=1e30, warmup=0.9)
     one = Training(ImageClassifier(recipe=wild, device="cpu"), data(), SOURCE, None)
 
     with pytest.raises(ModelError, match="are kept"):
@@ -194,7 +194,7 @@ import hangtag.training.engine.batches, hangtag.training.engine.checkpoints
 hangtag.training.engine.batches._CHUNK_PIXELS = 2 * 32 * 64
 hangtag.training.engine.checkpoints._FIRST_SECONDS = 0.0
 hangtag.training.engine.checkpoints._COST = 1e9
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from pathlib import Path
 from test_resume import training, finish
 one = training(Path("killed"), epochs=30)
@@ -207,7 +207,8 @@ finish(one)
 def test_kill_9_at_any_instant_changes_no_bit() -> None:
     whole = finish(training(Path("whole"), epochs=30))
     random = np.random.default_rng(0)
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT.format(tests=str(Path(__file__).parents[1]))]
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT.format(folders=folders)]
     kills = 0
     for _ in range(4):
         process = subprocess.Popen(

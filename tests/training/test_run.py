@@ -17,7 +17,7 @@ from hangtag.evaluation.judge import judge
 from hangtag.evaluation.run_folder import Run
 from hangtag.model.predictor import load
 from hangtag.training.classifier import ImageClassifier
-from hangtag.training.engine.networks import build
+from hangtag.training.engine.networks import build_network
 from hangtag.training.run import Training, planned_before
 from toys import CLASSES, in_a_process, quick_recipe, shapes, tiny_files, tiny_set
 
@@ -48,7 +48,7 @@ def test_the_published_numbers_are_those_of_the_file(tmp_path: Path) -> None:
 def test_the_kept_weights_are_the_networks(tmp_path: Path) -> None:
     training = finished(tmp_path, ImageClassifier(recipe=quick_recipe()), divided())
 
-    network = build("mlp", training.classifier.spec_, 3, seed=9)
+    network = build_network("mlp", training.classifier.spec_, 3, seed=9)
     network.load_state_dict(safetensors.torch.load(training.run.weights.read_bytes()))
 
     for own, kept in zip(training.classifier.network_.parameters(), network.parameters(), strict=True):
@@ -160,7 +160,7 @@ from hangtag.training.classifier import ImageClassifier
 from hangtag.errors import SaveError
 from hangtag.training.run import Training
 from toys import quick_recipe
-from test_lifecycle import divided
+from test_run import divided
 training = Training(ImageClassifier(recipe=quick_recipe()), divided(), {"what": "x", "path": None}, None)
 list(training.epochs())
 training.classifier.to_bytes()
@@ -170,8 +170,8 @@ try:
 except SaveError as error:
     print(error)
 """
-    tests = str(Path(__file__).parents[1])
-    out = in_a_process(f"import sys; sys.path.insert(0, {tests!r})\n{program}", tmp_path)
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    out = in_a_process(f"import sys; sys.path[:0] = {folders!r}\n{program}", tmp_path)
 
     run = tmp_path / "runs" / "shapes-tutorial"
     assert "weights.safetensors: cannot be written" in out

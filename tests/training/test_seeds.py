@@ -9,7 +9,7 @@ from scipy import stats
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError, UsageError
-from hangtag.evaluation.judge import Judged, judge
+from hangtag.evaluation.judge import Judgement, judge
 from hangtag.evaluation.run_folder import Run
 from hangtag.model.neighbours import FILE
 from hangtag.training.classifier import ImageClassifier
@@ -23,7 +23,7 @@ SOURCE = {"what": "toys", "path": None}
 
 @pytest.fixture(autouse=True)
 def readable_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hangtag.training.run.read", lambda *_: data())
+    monkeypatch.setattr("hangtag.evaluation.judge.read", lambda *_: data())
 
 
 def data() -> LabelledImages:
@@ -50,7 +50,7 @@ def through(several: Seeds) -> list[int]:
             step.finish()
             trained.append(number)
         else:
-            assert isinstance(step, Judged)
+            assert isinstance(step, Judgement)
     return trained
 
 

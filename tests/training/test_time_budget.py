@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from hangtag.data.labelled_images import LabelledImages, from_arrays
 from hangtag.errors import DataError, ModelError, UsageError
 from hangtag.training import time_budget
-from hangtag.training.engine.networks import is_ours
-from hangtag.training.engine.recipes import RECIPES, Recipe, suited
+from hangtag.training.engine.networks import is_builtin
+from hangtag.training.engine.recipes import RECIPES, Recipe, adapt_to_size
 from hangtag.training.engine.steps import GenericSteps, Steps
 from hangtag.training.time_budget import plan
 from toys import CLASSES, shapes
@@ -55,7 +55,7 @@ def test_the_largest_network_that_sees_the_data_often_enough_is_chosen(
 
     assert chosen.recipe.network == network
     assert chosen.epochs == pytest.approx(epochs, abs=0.1)
-    assert chosen.recipe.epochs - 1 + chosen.recipe.last_epoch == pytest.approx(chosen.epochs, abs=0.01)
+    assert chosen.recipe.epochs - 1 + chosen.recipe.last_epoch_fraction == pytest.approx(chosen.epochs, abs=0.01)
     assert chosen.expected_seconds == pytest.approx(60 * minutes, rel=0.02)
     assert f"network '{network}'" in chosen.in_words
 
@@ -73,7 +73,7 @@ def test_a_plan_for_few_images_is_what_will_be_trained(count: int) -> None:
     chosen = plan(data(count), 5.0, time.perf_counter(), CPU).recipe
 
     for epochs in (chosen.epochs, RECIPES[chosen.name].epochs):
-        assert suited(replace(chosen, epochs=epochs), count) == (replace(chosen, epochs=epochs), "")
+        assert adapt_to_size(replace(chosen, epochs=epochs), count) == (replace(chosen, epochs=epochs), "")
     assert chosen.batch_size <= count
 
 
@@ -114,7 +114,7 @@ class Slow:
         self.batches: set[int] = set()
 
     def steps_for(self, network: nn.Module, recipe: Recipe, batch: int, device: torch.device, weighted: bool) -> Steps:
-        return SlowSteps(self, network, recipe, batch, device) if is_ours(network) else GenericSteps(
+        return SlowSteps(self, network, recipe, batch, device) if is_builtin(network) else GenericSteps(
             network, recipe, batch, device
         )  # fmt: skip
 
@@ -145,7 +145,7 @@ def test_a_network_that_memory_does_not_suffice_for_is_passed_over_and_let_go(mo
     refused, real = [], time_budget.steps_for
 
     def scarce(network: nn.Module, *others: object) -> Steps:
-        if is_ours(network):
+        if is_builtin(network):
             refused.append(weakref.ref(network))
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         assert all(reference() is None for reference in refused)

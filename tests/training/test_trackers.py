@@ -12,7 +12,7 @@ from hangtag.evaluation.metrics import Evaluation, evaluate
 from hangtag.evaluation.run_folder import Run
 from hangtag.training import trackers
 from hangtag.training.engine.loop import Epoch
-from hangtag.training.trackers import Log
+from hangtag.training.trackers import Tracking
 from toys import CLASSES, quick_recipe
 
 
@@ -26,7 +26,7 @@ def epochs() -> list[Epoch]:
 
 def test_finished_epochs_reach_tensorboard(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    log = Log("tensorboard")
+    log = Tracking("tensorboard")
     assert list(log.through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
     rows = np.eye(3, dtype=np.float32)
     where = log.end(evaluate(rows, np.array([0, 1, 1]), CLASSES))
@@ -45,7 +45,7 @@ def test_finished_epochs_reach_mlflow(tmp_path: Path, monkeypatch: pytest.Monkey
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
-    log = Log("mlflow")
+    log = Tracking("mlflow")
     list(log.through(iter(epochs()), Run(tmp_path), quick_recipe().to_json()))
     log.end(evaluate(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), CLASSES))
 
@@ -59,16 +59,16 @@ def test_a_tool_that_is_not_installed_is_named_with_its_extra(name: str, monkeyp
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
     with pytest.raises(MissingExtra, match=rf"pip install 'hangtag\[{name}\]'"):
-        Log(name)
+        Tracking(name)
 
 
 def test_an_unknown_tool_offers_the_nearest() -> None:
     with pytest.raises(UnknownName, match="did you mean 'tensorboard'"):
-        Log("tensorbord")
+        Tracking("tensorbord")
 
 
 def test_without_a_tool_nothing_happens(tmp_path: Path) -> None:
-    assert list(Log(None).through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
+    assert list(Tracking(None).through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
     assert not any(tmp_path.iterdir())
 
 
@@ -89,8 +89,8 @@ class Failing:
 
 def test_a_tool_that_fails_meanwhile_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard")
-    monkeypatch.setitem(trackers.LOGGERS, "tensorboard", Failing)
-    log = Log("tensorboard")
+    monkeypatch.setitem(trackers.TRACKERS, "tensorboard", Failing)
+    log = Tracking("tensorboard")
 
     with pytest.warns(UserWarning, match="tensorboard failed and is told nothing more: the server is gone;") as said:
         assert list(log.through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
@@ -102,7 +102,7 @@ def test_a_tool_that_fails_meanwhile_ends_no_training(tmp_path: Path, monkeypatc
 def test_a_tool_that_cannot_be_opened_is_said_at_the_beginning(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     (tmp_path / "tensorboard").write_text("a file where its folder would be")
-    told = Log("tensorboard").through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())
+    told = Tracking("tensorboard").through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())
 
     with pytest.raises(UsageError, match=r"tensorboard cannot be opened: .*leave --log-to out"):
         next(told)

@@ -20,7 +20,7 @@ from hangtag.training.engine.loop import Epoch, choose_device
 from hangtag.training.engine.peak import matmul_gflops
 from hangtag.training.engine.recipes import RECIPES
 
-__all__ = ["Bench", "bench"]
+__all__ = ["Bench", "measure_machine"]
 
 _EPOCHS = 7  # of the lesson, the first of which does not count
 _WARM_SHARE = 0.2  # of the time given to `fast`; caches, threads and kernels settle in it
@@ -61,7 +61,7 @@ class Bench:
         return asdict(self)
 
 
-def bench(
+def measure_machine(
     data: LabelledImages,
     device: str = "auto",
     seconds: float = 25.0,
@@ -80,7 +80,9 @@ def bench(
     lesson, epochs = _lesson_epoch(data, device, 0.3 * seconds, told)
     told = _stage(progress, "training by recipe 'fast'", 0.25, 0.6)
     # Nothing held out, so that no validation falls into the time; epochs enough for any machine.
-    classifier = ImageClassifier(replace(RECIPES["fast"], validation=0.0, easy=0.0, epochs=10_000), device=device)
+    classifier = ImageClassifier(
+        replace(RECIPES["fast"], validation=0.0, prune_fraction=0.0, epochs=10_000), device=device
+    )
     fast = _images_per_second(classifier, data, 0.4 * seconds, told)
     progress("matrix products", 0.6)
     float32, bfloat16 = (matmul_gflops(dtype, chosen, 0.05 * seconds) for dtype in ("float32", "bfloat16"))

@@ -22,7 +22,7 @@ class Section:
     """One step: a heading, one or two sentences, the Python that does it, what it prints, the picture it makes."""
 
     title: str
-    says: str
+    text: str
     code: str
     prints: str = ""
     picture: Path | None = None
@@ -131,6 +131,6 @@ def _use(data: LabelledImages, classifier: ImageClassifier, out: Path) -> Iterat
     )
 
 
-def _save(path: Path, figure: figures.Picture) -> Path:
+def _save(path: Path, figure: figures.ReportFigure) -> Path:
     figures.save(figure, path)
     return path

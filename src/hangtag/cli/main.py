@@ -34,7 +34,7 @@ from hangtag.version import __version__
 if TYPE_CHECKING:
     from hangtag.cli.lesson import Section
     from hangtag.data.labelled_images import LabelledImages
-    from hangtag.evaluation.judge import Judged
+    from hangtag.evaluation.judge import Judgement
     from hangtag.evaluation.run_folder import Run
     from hangtag.model.predictor import Predictor
     from hangtag.training.classifier import ImageClassifier
@@ -148,12 +148,12 @@ def model(
     """Show the network of a recipe, layer by layer, for 28x28 grey images and ten classes."""
     from hangtag.cli import screen
     from hangtag.pictures import ImageSpec
-    from hangtag.training.engine.networks import build, layers, parameter_count
+    from hangtag.training.engine.networks import build_network, layers, parameter_count
     from hangtag.training.engine.recipes import find_recipe
 
     found = find_recipe(recipe)
     spec = ImageSpec(28, 28)
-    network = build(found.network, spec, 10, seed=0)
+    network = build_network(found.network, spec, 10, seed=0)
     rows, total = layers(network, spec), parameter_count(network)
     if as_json:
         return screen.print_json({"network": found.network, "layers": [vars(row) for row in rows], "parameters": total})
@@ -162,7 +162,7 @@ def model(
         table.add_row(row.name, row.kind, f"(N, {', '.join(map(str, row.shape))})", f"{row.parameters:,}")
     table.add_section()
     table.add_row("in all", "", "", f"{total:,}")
-    print(f"{found.network}: the network of recipe '{found.name}' ({found.says})")
+    print(f"{found.network}: the network of recipe '{found.name}' ({found.description})")
     screen.console().print(table)
     return None
 
@@ -201,12 +201,12 @@ def audit(
         from hangtag.data.audit import write_audit
         from hangtag.reports.audit_page import write_page
 
-        judge_labels = None
+        find_label_errors = None
         if labels:
-            from hangtag.training.label_errors import label_judge
+            from hangtag.training.label_errors import label_error_finder
 
-            judge_labels = label_judge(seed, device)
-        found = look_for(data, judge_labels, progress)
+            find_label_errors = label_error_finder(seed, device)
+        found = look_for(data, find_label_errors, progress)
         written = [*write_audit(found, out), write_page(found, out / "audit.html")]
     if as_json:
         return screen.print_json(found.to_json())
@@ -244,11 +244,11 @@ def evaluate(
     cleaned = _cleaned(found, reading) if reading.decisions and data is None else None
     if as_json:
         said = judged.to_json()
-        return screen.print_json(said if cleaned is None else {"as_distributed": said, "cleaned": cleaned.to_json()})
+        return screen.print_json(said if cleaned is None else {"before_decisions": said, "cleaned": cleaned.to_json()})
     screen.print_evaluation(screen.console(), judged.evaluation, judged.part)
-    screen.print_promises(judged.promises, judged.part)
-    if judged.distributed:
-        print(f"as distributed, before your decisions: {judged.distributed}")
+    screen.print_promises(judged.guarantees, judged.part)
+    if judged.before_decisions:
+        print(f"as distributed, before your decisions: {judged.before_decisions}")
     if cleaned is not None:
         print(f"cleaned by your decisions: {cleaned.evaluation}")
     return None
@@ -257,23 +257,25 @@ def evaluate(
 @app.command(short_help="Say what is on pictures.", epilog="Example: hangtag predict last shoe.png bag.jpg --top 3")
 def predict(
     run: Annotated[str, typer.Argument(help="A run folder, its name under runs/, 'last', or a model.onnx.")],
-    pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
+    pictures: Annotated[list[Path], typer.Argument(help="ReportFigure files.")],
     top: Annotated[int, typer.Option("--top", help="How many classes to name.", min=1)] = 3,
     coverage: Annotated[
         float | None,
         typer.Option("--coverage", help="The share of pictures whose set of labels shall hold the true one: 0.95."),
     ] = None,
-    right: Annotated[
-        float | None, typer.Option("--right", help="The share of sure answers that shall be right: 0.9 to 0.999.")
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option("--target-accuracy", help="The share of sure answers that shall be right: 0.9 to 0.999."),
     ] = None,
     cost: Annotated[
         float | None, typer.Option("--cost", help="A wrong answer costs so many times as much as none.")
     ] = None,
-    sets: Annotated[
-        str | None, typer.Option("--sets", help="How sets are made: threshold (smallest), raps or aps.")
+    set_method: Annotated[
+        str | None, typer.Option("--set-method", help="How sets are made: threshold (smallest), raps or aps.")
     ] = None,
-    false_alarms: Annotated[
-        float | None, typer.Option("--false-alarms", help="The share of familiar pictures called unfamiliar: 0.05.")
+    ood_false_positive_rate: Annotated[
+        float | None,
+        typer.Option("--ood-false-positive-rate", help="The share of familiar pictures called unfamiliar: 0.05."),
     ] = None,
     sure_only: Annotated[bool, typer.Option("--sure-only", help="Answer only where the model is sure.")] = False,
     why: Annotated[
@@ -289,18 +291,25 @@ def predict(
 ) -> None:
     """Say what is on pictures, and how sure that is. What cannot be read is reported; the others are still answered.
 
-    An answer is sure if its set holds one label and the picture is familiar; --right or --cost put that otherwise.
+    An answer is sure if its set holds one label and the picture is familiar; --target-accuracy or --cost put that
+    otherwise.
     """
     from hangtag.cli import screen
-    from hangtag.model.guarantees import Asking
+    from hangtag.model.guarantees import AnswerPolicy
 
-    given = {"coverage": coverage, "method": sets, "false_alarms": false_alarms, "cost": cost, "right": right}
-    asking = Asking(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    predictor = _predictor(run).asked(asking)
-    if sure_only and not predictor.knows_sure:
-        raise UsageError(f"{run} cannot say what is sure", "; ".join(predictor.trust.missing))
+    given = {
+        "coverage": coverage,
+        "method": set_method,
+        "ood_false_positive_rate": ood_false_positive_rate,
+        "cost": cost,
+        "target_accuracy": target_accuracy,
+    }
+    policy = AnswerPolicy(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    predictor = _predictor(run).with_policy(policy)
+    if sure_only and not predictor.can_abstain:
+        raise UsageError(f"{run} cannot say what is sure", "; ".join(predictor.guarantees.limitations))
     if not as_json:
-        for sentence in predictor.trust.missing:
+        for sentence in predictor.guarantees.limitations:
             print(f"note: {sentence}", file=sys.stderr)
     explained = _explainer(run, predictor, why, len(pictures)) if why else None
     failed = left_out = 0
@@ -351,7 +360,7 @@ def compare(
 ) -> None:
     """Judge two models on the same pictures: is the difference real (paired test), and on which pictures is it?"""
     from hangtag.cli import screen
-    from hangtag.evaluation.comparison import compared, name_pair
+    from hangtag.evaluation.comparison import compare_judgements, name_pair
     from hangtag.evaluation.judge import judge
     from hangtag.evaluation.run_folder import find_run
     from hangtag.model.predictor import load
@@ -361,7 +370,7 @@ def compare(
     runs = find_run(first), find_run(second)
     data = [read_data(what, path, reading, load(run.path).spec) if what or path else None for run in runs]
     one, two = (judge(run, theirs) for run, theirs in zip(runs, data, strict=True))
-    found, rows = compared(name_pair(runs[0].path, runs[1].path), one, two)
+    found, rows = compare_judgements(name_pair(runs[0].path, runs[1].path), one, two)
     written = write_comparison(found, one.data, one.probabilities, rows, out)
     if as_json:
         return screen.print_json({**found.to_json(), "page": str(written)})
@@ -494,7 +503,7 @@ def bench(
     data = read_data(what, path)
     with screen.share_progress() as progress:
         progress("starting", 0.0)
-        from hangtag.cli.bench import bench as measure
+        from hangtag.cli.bench import measure_machine as measure
 
         found = measure(data, device, seconds, progress)
     if as_json:
@@ -593,7 +602,7 @@ def _columns(data: "LabelledImages", group_by: str | None) -> dict[str, Any]:
     return {group_by or "group": np.array(named, object)}
 
 
-def _cleaned(run: "Run", reading: Reading) -> "Judged":
+def _cleaned(run: "Run", reading: Reading) -> "Judgement":
     """The run judged on its own data after these decisions about single pictures."""
     from hangtag.evaluation.judge import judge
     from hangtag.model.predictor import load
@@ -626,7 +635,7 @@ def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Ca
     from hangtag.reports.figures import save
 
     kept = None
-    if not run.endswith(".onnx") and predictor.tells("embedding"):
+    if not run.endswith(".onnx") and predictor.has_output("embedding"):
         size = predictor.outputs(_blank(predictor), "embedding")["embedding"].shape[1]
         kept = read_neighbours(find_run(run).path, len(predictor.class_names), size)
     many = pictures > 1 or out.suffix.lower() != ".png"

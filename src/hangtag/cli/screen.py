@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from hangtag.cli.lesson import Section
     from hangtag.data.audit import Audit
     from hangtag.data.labelled_images import LabelledImages
-    from hangtag.data.store.cache import Entry
-    from hangtag.evaluation.guarantee_report import Promises
-    from hangtag.evaluation.judge import Judged
+    from hangtag.data.store.cache import CacheEntry
+    from hangtag.evaluation.guarantee_report import GuaranteeReport
+    from hangtag.evaluation.judge import Judgement
     from hangtag.evaluation.metrics import Evaluation
     from hangtag.evaluation.stress_test import Stress
     from hangtag.model.predictor import Answer
@@ -221,27 +221,27 @@ def _half_blocks(image: NDArray[np.uint8], side: int = 14) -> list[Text]:
     return lines
 
 
-def print_summary(console: Console, training: "Training", judged: "Judged", report: Path) -> None:
+def print_summary(console: Console, training: "Training", judged: "Judgement", report: Path) -> None:
     run = training.run
     print()
     print(f"{judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
-    _print_trust(judged.promises)
+    _print_trust(judged.guarantees)
     print(f"training took {training.seconds['train']:.1f} s: {training.speed}")
     print(f"  ship this    {run.model}")
     print(f"  read this    {report}")
     print(f"  try this     hangtag predict {shlex.quote(str(run.path))} photo.png")
 
 
-def _print_trust(kept: "Promises") -> None:
+def _print_trust(kept: "GuaranteeReport") -> None:
     """Whether the answers can be used, in two lines."""
     if kept.sure and kept.sure_right and kept.sure.share is not None and kept.sure_right.share is not None:
         print(f"sure of {kept.sure.share:.1%} of them, and right on {kept.sure_right.share:.1%} of these")
-    for sentence in kept.missing:
+    for sentence in kept.limitations:
         print(f"note: {sentence}")
 
 
-def print_seeds(seeds: "Seeds", kept: int, judged: "Judged", report: Path) -> None:
+def print_seeds(seeds: "Seeds", kept: int, judged: "Judgement", report: Path) -> None:
     common = seeds.run.metrics()["seeds"]
     low, high = common["accuracy"]["interval"]
     print()
@@ -251,7 +251,7 @@ def print_seeds(seeds: "Seeds", kept: int, judged: "Judged", report: Path) -> No
     )
     print(f"kept seed {kept} ({common['kept_because']}): {judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
-    _print_trust(judged.promises)
+    _print_trust(judged.guarantees)
     print(f"  ship this    {seeds.run.model}")
     print(f"  read this    {report}")
     print(f"  try this     hangtag predict {shlex.quote(str(seeds.run.path))} photo.png")
@@ -273,22 +273,22 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
     console.print(confusion)
 
 
-def print_promises(kept: "Promises", part: str) -> None:
+def print_promises(kept: "GuaranteeReport", part: str) -> None:
     """What the model promises about its answers, and what became of it, a line each."""
     if part == "validation" and kept.sets:
         print("note: there is no test part; these pictures also set the thresholds, so that the promises are not tried")
     print(kept.calibration.in_words)
     for each in kept.sets:
         promised = f"sets for {each.coverage:.0%}"
-        print(f"{promised}: hold the label for {each.held.share:.1%}, {each.size:.2f} labels on average")
-    for target, answered, right in kept.right:
+        print(f"{promised}: hold the label for {each.covered.share:.1%}, {each.size:.2f} labels on average")
+    for target, answered, right in kept.target_accuracies:
         if answered.share is not None and right.share is not None:
             print(
                 f"asked for {100 * target:g}% right: answers {answered.share:.1%}, of which {right.share:.1%} are right"
             )
-    if kept.false_alarms is not None and kept.false_alarms.share is not None:
-        print(f"called unfamiliar, falsely: {kept.false_alarms.share:.1%} (5% expected)")
-    for sentence in kept.missing:
+    if kept.ood_false_positives is not None and kept.ood_false_positives.share is not None:
+        print(f"called unfamiliar, falsely: {kept.ood_false_positives.share:.1%} (5% expected)")
+    for sentence in kept.limitations:
         print(f"note: {sentence}")
 
 
@@ -304,14 +304,16 @@ def print_answer(picture: Path, answer: "Answer") -> None:
 
 
 def _how_sure(answer: "Answer") -> str:
-    if answer.unfamiliar:
-        return f"; unfamiliar: stranger than {answer.unfamiliarity:.1%} of the pictures it was tried on"
+    if answer.is_ood:
+        return f"; unfamiliar: stranger than {answer.ood_score:.1%} of the pictures it was tried on"
     if answer.sure is None:
         return ""
     if answer.sure:
         return "; sure"
-    several = answer.set is not None and len(answer.set) > 1
-    return f"; not sure: {' or '.join(answer.set or ())} ({answer.coverage:.0%})" if several else "; not sure"
+    several = answer.prediction_set is not None and len(answer.prediction_set) > 1
+    return (
+        f"; not sure: {' or '.join(answer.prediction_set or ())} ({answer.coverage:.0%})" if several else "; not sure"
+    )
 
 
 def print_bench(console: Console, found: "Bench") -> None:
@@ -334,13 +336,13 @@ def print_bench(console: Console, found: "Bench") -> None:
 
 
 def print_stress(console: Console, found: "Stress") -> None:
-    table = table_of("corruption", *(f">{strength}" for strength in range(1, 6)), ">caught", ">unfamiliar")
+    table = table_of("corruption", *(f">{severity}" for severity in range(1, 6)), ">caught", ">unfamiliar")
     clean = found.clean
-    table.add_row("none", _whole(clean.accuracy), "", "", "", "", _whole(clean.caught), _whole(clean.unfamiliar))
+    table.add_row("none", _whole(clean.accuracy), "", "", "", "", _whole(clean.caught), _whole(clean.ood_rate))
     table.add_section()
     for name in found.worst():
         cells = found.at(name)
-        means = (found.mean(name, what) for what in ("caught", "unfamiliar"))
+        means = (found.mean(name, what) for what in ("caught", "ood_rate"))
         table.add_row(name, *(_whole(cell.accuracy) for cell in cells), *map(_whole, means))
     print(
         f"right answers in percent of {found.images:,} pictures, by strength; of the wrong ones, how many were caught "
@@ -362,7 +364,7 @@ def _whole(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f}"
 
 
-def print_cache(console: Console, entries: Sequence["Entry"], most: int) -> None:
+def print_cache(console: Console, entries: Sequence["CacheEntry"], most: int) -> None:
     table = table_of("what", "made from", ">MB", "last used")
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
@@ -395,7 +397,7 @@ def print_audit(console: Console, found: "Audit", written: Sequence[Path]) -> No
 
 def print_section(console: Console, section: "Section") -> None:
     console.print(Rule(section.title, align="left"))
-    print(section.says)
+    print(section.text)
     print("\n".join(f">>> {line}" for line in section.code.splitlines()))
     if section.prints:
         print(section.prints)

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hangtag.data.labelled_images import LabelledImages
-    from hangtag.evaluation.judge import Judged
+    from hangtag.evaluation.judge import Judgement
     from hangtag.training.classifier import ImageClassifier
     from hangtag.training.engine.recipes import Recipe
     from hangtag.training.run import Training
-    from hangtag.training.trackers import Log
+    from hangtag.training.trackers import Tracking
 
 __all__ = ["train"]
 
@@ -115,7 +115,7 @@ def train(
     changes = {
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
     }  # fmt: skip
-    asked = _Asked(what, path, reading, recipe, changes, settings or [], seed, device, out)
+    asked = _TrainRequest(what, path, reading, recipe, changes, settings or [], seed, device, out)
     _refuse_together(asked, seeds, minutes, resume)
     with notes_at_once():
         log = _log(log_to)
@@ -139,7 +139,7 @@ def train(
     return None
 
 
-def _refuse_together(asked: "_Asked", seeds: int | None, minutes: float | None, resume: str | None) -> None:
+def _refuse_together(asked: "_TrainRequest", seeds: int | None, minutes: float | None, resume: str | None) -> None:
     """Raises UsageError where options exclude each other, or ask for no time; no data are read for that."""
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(f"--minutes {minutes:g} makes no sense", "give a number above 0")
@@ -150,20 +150,20 @@ def _refuse_together(asked: "_Asked", seeds: int | None, minutes: float | None, 
         raise UsageError("--resume and --seeds exclude each other", "give the command that began the seeds again")
 
 
-def _log(name: str | None) -> "Log":
-    from hangtag.training.trackers import Log
+def _log(name: str | None) -> "Tracking":
+    from hangtag.training.trackers import Tracking
 
-    return Log(name)
+    return Tracking(name)
 
 
-def _end(console: "Console", log: "Log", judged: "Judged") -> None:
+def _end(console: "Console", log: "Tracking", judged: "Judgement") -> None:
     """The log of one training is complete."""
     where = log.end(judged.evaluation)
     if where:
         console.print(f"logged: {where}")
 
 
-def _in_minutes(console: "Console", asked: "_Asked", minutes: float) -> "Training":
+def _in_minutes(console: "Console", asked: "_TrainRequest", minutes: float) -> "Training":
     """A training planned to end in this time; or one planned so before, and killed."""
     from hangtag.training.classifier import ImageClassifier
     from hangtag.training.engine.loop import choose_device
@@ -186,7 +186,7 @@ def _in_minutes(console: "Console", asked: "_Asked", minutes: float) -> "Trainin
     return training
 
 
-def _through(console: "Console", training: "Training", log: "Log") -> tuple["Judged", bool]:
+def _through(console: "Console", training: "Training", log: "Tracking") -> tuple["Judgement", bool]:
     """Train to the end, or to Ctrl-C, and judge; returns whether it was stopped."""
     from hangtag.cli import screen
 
@@ -208,7 +208,7 @@ def _through(console: "Console", training: "Training", log: "Log") -> tuple["Jud
         return training.finish(), stopped
 
 
-def _train_seeds(console: "Console", asked: "_Asked", count: int, log: "Log", as_json: bool) -> None:
+def _train_seeds(console: "Console", asked: "_TrainRequest", count: int, log: "Tracking", as_json: bool) -> None:
     """One training after the other, then what they have in common."""
     classifier, data = _to_train(asked)
     from hangtag.cli import screen
@@ -243,7 +243,7 @@ def _train_seeds(console: "Console", asked: "_Asked", count: int, log: "Log", as
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _TrainRequest:
     """What `hangtag train` was given; None and {} where the user said nothing."""
 
     what: str | None
@@ -292,7 +292,7 @@ def _absolute(path: str) -> str:
     return str(user_path(path).absolute())
 
 
-def _training(asked: _Asked) -> "Training":
+def _training(asked: _TrainRequest) -> "Training":
     """A new training, or one of exactly this kind that was killed."""
     classifier, data = _to_train(asked)
     from hangtag.training.run import Training
@@ -300,7 +300,7 @@ def _training(asked: _Asked) -> "Training":
     return Training(classifier, data, asked.source, asked.out)
 
 
-def _to_train(asked: _Asked) -> tuple["ImageClassifier", "LabelledImages"]:
+def _to_train(asked: _TrainRequest) -> tuple["ImageClassifier", "LabelledImages"]:
     """What was asked for, unfitted, and its data."""
     recipe = asked.chosen()  # a wrong name is said before anything heavy starts
     from hangtag.training.classifier import ImageClassifier
@@ -313,7 +313,7 @@ def _to_train(asked: _Asked) -> tuple["ImageClassifier", "LabelledImages"]:
     return classifier, data
 
 
-def _resumed(asked: _Asked, name: str) -> "Training":
+def _resumed(asked: _TrainRequest, name: str) -> "Training":
     """The named training, as it was begun; whatever else was asked for must be what it was begun with.
 
     Its data may lie elsewhere now, and are proved to be the same.

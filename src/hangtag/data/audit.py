@@ -24,7 +24,7 @@ from hangtag.pictures import Images
 from hangtag.progress import Progress
 from hangtag.words import amount
 
-__all__ = ["KINDS", "Audit", "Finding", "LabelJudge", "Suspects", "audit", "write_audit"]
+__all__ = ["KINDS", "Audit", "Finding", "LabelErrorFinder", "LabelErrors", "audit", "write_audit"]
 
 KINDS = {
     "leak": "the same picture in training and test",
@@ -94,7 +94,7 @@ class Finding:
 
     kind: str
     name: str
-    says: str
+    message: str
     certainty: float
     position: int | None = None
     others: tuple[int, ...] = ()
@@ -102,7 +102,7 @@ class Finding:
 
     def to_json(self, data: LabelledImages) -> dict[str, Any]:
         return {
-            "kind": self.kind, "name": self.name, "says": self.says, "certainty": round(self.certainty, 4),
+            "kind": self.kind, "name": self.name, "message": self.message, "certainty": round(self.certainty, 4),
             "position": self.position, "beside": [name_of(data, other) for other in self.others],
             "suggestion": self.suggestion,
         }  # fmt: skip
@@ -139,7 +139,7 @@ class Audit:
 
 
 @dataclass(frozen=True, eq=False)
-class Suspects:
+class LabelErrors:
     """What out-of-fold predictions say about labels.
 
     Attributes:
@@ -159,11 +159,13 @@ class Suspects:
     left_out: tuple[str, ...]
 
 
-LabelJudge: TypeAlias = Callable[[LabelledImages, NDArray[np.int64], Progress | None], Suspects]
+LabelErrorFinder: TypeAlias = Callable[[LabelledImages, NDArray[np.int64], Progress | None], LabelErrors]
 """Called with (data, the group of each image, progress); images of one group are equal or nearly so."""
 
 
-def audit(data: LabelledImages, judge_labels: LabelJudge | None = None, progress: Progress | None = None) -> Audit:
+def audit(
+    data: LabelledImages, find_label_errors: LabelErrorFinder | None = None, progress: Progress | None = None
+) -> Audit:
     """Look for what is wrong with labelled images.
 
     Args:
@@ -178,8 +180,8 @@ def audit(data: LabelledImages, judge_labels: LabelJudge | None = None, progress
         *_pixels(data),
         *_files(data),
     ]
-    if judge_labels is not None:
-        found = judge_labels(data, groups_of(len(data), pairs), progress)
+    if find_label_errors is not None:
+        found = find_label_errors(data, groups_of(len(data), pairs), progress)
         findings = [_judged(data, each, found) for each in findings]
         known = [each for each in findings if each.kind in ("contradiction", "blank")]
         findings += _suspects(data, found, {place for each in known for place in (each.position, *each.others)})
@@ -192,7 +194,7 @@ def write_audit(found: Audit, folder: Path) -> list[Path]:
     make_folder(folder)
     rows = [each.to_json(found.data) for each in found.findings]
     paths = [folder / "findings.csv", folder / "findings.json"]
-    columns = ["kind", "name", "says", "certainty", "suggestion", "beside"]
+    columns = ["kind", "name", "message", "certainty", "suggestion", "beside"]
     lines = [[*(row[column] for column in columns[:-1]), "; ".join(row["beside"])] for row in rows]
     write_text(paths[0], _csv(columns, lines))
     write_json(paths[1], found.to_json())
@@ -200,8 +202,8 @@ def write_audit(found: Audit, folder: Path) -> list[Path]:
     if not decisions.exists():
         about = [each for each in found.findings if each.position is not None]
         once = {each.name: each for each in reversed(about)}
-        lines = [[each.name, "", each.suggestion, each.kind, each.says] for each in about if once[each.name] is each]
-        write_text(decisions, _csv(["name", "decision", "suggestion", "kind", "says"], lines))
+        lines = [[each.name, "", each.suggestion, each.kind, each.message] for each in about if once[each.name] is each]
+        write_text(decisions, _csv(["name", "decision", "suggestion", "kind", "message"], lines))
         paths.append(decisions)
     return paths
 
@@ -233,18 +235,18 @@ def _duplicates(data: LabelledImages, pairs: Pairs) -> list[Finding]:
         first, second = (a, b) if (part_of[a], area[b], a) <= (part_of[b], area[a], b) else (b, a)
         same = "the same picture as" if certainty == 1 else "nearly the same picture as"
         one, other = (data.class_names[data.labels[each]] for each in (first, second))
-        says = f"{same} {name_of(data, first)}"
+        message = f"{same} {name_of(data, first)}"
         if part_of[first] != part_of[second]:
             parts = list(data.parts)
-            says += f", which is in {parts[part_of[first]]}, this one in {parts[part_of[second]]}"
+            message += f", which is in {parts[part_of[first]]}, this one in {parts[part_of[second]]}"
             kind = "leak"
         else:
             kind = "contradiction" if one != other else "duplicate"
         if one != other:
-            says += f"; there it is {one}, here {other}"
+            message += f"; there it is {one}, here {other}"
         suggestion = "" if kind == "contradiction" else "drop"
         if second not in found or (kind != "duplicate" and found[second].kind == "duplicate"):
-            found[second] = Finding(kind, name_of(data, second), says, certainty, second, (first,), suggestion)
+            found[second] = Finding(kind, name_of(data, second), message, certainty, second, (first,), suggestion)
     return list(found.values())
 
 
@@ -256,7 +258,7 @@ def _areas(data: LabelledImages) -> list[int]:
     return found
 
 
-def _suspects(data: LabelledImages, found: Suspects, known: set[int | None]) -> list[Finding]:
+def _suspects(data: LabelledImages, found: LabelErrors, known: set[int | None]) -> list[Finding]:
     findings = []
     small = _small(data)
     for position in found.positions.tolist():
@@ -267,18 +269,18 @@ def _suspects(data: LabelledImages, found: Suspects, known: set[int | None]) -> 
         if given == better:
             continue
         share = float(found.probabilities[position, other])
-        says = f"labelled {given}; networks that never saw it say {better} ({share:.0%})"
+        message = f"labelled {given}; networks that never saw it say {better} ({share:.0%})"
         others = (*_most_like(data, small, position, other), *_most_like(data, small, position, label))
         certainty = float(1 - found.quality[position]) * found.accuracy  # the networks err, too
         name = name_of(data, position)
-        findings.append(Finding("suspect label", name, says, certainty, position, others, f"relabel: {better}"))
+        findings.append(Finding("suspect label", name, message, certainty, position, others, f"relabel: {better}"))
     return findings
 
 
-def _judged(data: LabelledImages, finding: Finding, found: Suspects) -> Finding:
+def _judged(data: LabelledImages, finding: Finding, found: LabelErrors) -> Finding:
     """The finding with what networks say of it: which of two labels of the same picture, and what they cannot judge."""
     if finding.kind == "small class" and finding.name in found.left_out:
-        return replace(finding, says=f"{finding.says}; too few to check their labels")
+        return replace(finding, message=f"{finding.message}; too few to check their labels")
     if finding.kind != "contradiction" or finding.position is None:
         return finding
     this, other = finding.position, finding.others[0]
@@ -289,11 +291,16 @@ def _judged(data: LabelledImages, finding: Finding, found: Suspects) -> Finding:
     if mine > its:
         this, other = other, this
     wrong, right = (data.class_names[data.labels[each]] for each in (this, other))
-    nearly = "nearly " if finding.says.startswith("nearly") else ""
-    says = f"{nearly}the same picture as {name_of(data, other)}; there it is {right}, here {wrong}; "
-    says += f"networks that never saw them say {right} ({max(mine, its):.0%}; {wrong} {min(mine, its):.0%})"
+    nearly = "nearly " if finding.message.startswith("nearly") else ""
+    message = f"{nearly}the same picture as {name_of(data, other)}; there it is {right}, here {wrong}; "
+    message += f"networks that never saw them say {right} ({max(mine, its):.0%}; {wrong} {min(mine, its):.0%})"
     return replace(
-        finding, name=name_of(data, this), says=says, position=this, others=(other,), suggestion=f"relabel: {right}"
+        finding,
+        name=name_of(data, this),
+        message=message,
+        position=this,
+        others=(other,),
+        suggestion=f"relabel: {right}",
     )
 
 
@@ -330,9 +337,9 @@ def _small_classes(data: LabelledImages) -> list[Finding]:
     findings = []
     for label, (name, count) in enumerate(zip(data.class_names, counts.tolist(), strict=True)):
         if count < _FEW or count < _UNEVEN * typical:
-            says = f"{amount(count, 'picture')} to train on; half of the classes have {typical:,.0f} or more"
+            message = f"{amount(count, 'picture')} to train on; half of the classes have {typical:,.0f} or more"
             members = tuple(np.flatnonzero(data.labels == label)[:3].tolist())
-            findings.append(Finding("small class", name, says, 1.0, others=members))
+            findings.append(Finding("small class", name, message, 1.0, others=members))
     return findings
 
 
@@ -348,19 +355,19 @@ def _shift(data: LabelledImages) -> list[Finding]:
         result = ks_2samp(values[train], values[test])
         if result.statistic > _SHIFTED and result.pvalue < _SURE:
             before, after = float(np.median(values[train])), float(np.median(values[test]))
-            says = f"{what}: the median is {before:.3g} in training, {after:.3g} in test"
+            message = f"{what}: the median is {before:.3g} in training, {after:.3g} in test"
             usual = tuple(
                 int(rows[np.abs(values[rows] - middle).argmin()]) for rows, middle in ((train, before), (test, after))
             )
-            findings.append(Finding("shift", what, says, float(1 - result.pvalue), others=usual))
+            findings.append(Finding("shift", what, message, float(1 - result.pvalue), others=usual))
     shares = [np.bincount(data.labels[rows], minlength=len(data.class_names)) / len(rows) for rows in (train, test)]
     distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
     if distance > _SHIFTED:
         most = int(np.abs(shares[0] - shares[1]).argmax())
-        says = (
+        message = (
             f"classes: {data.class_names[most]} is {shares[0][most]:.0%} of training and {shares[1][most]:.0%} of test"
         )
-        findings.append(Finding("shift", "classes", says, min(1.0, distance)))
+        findings.append(Finding("shift", "classes", message, min(1.0, distance)))
     return findings
 
 
@@ -391,8 +398,8 @@ def _pixels(data: LabelledImages) -> list[Finding]:
     dark = (bright < _DARK) & (spread >= _BLANK)
     if dark.mean() < _RARE:
         for position in np.flatnonzero(dark).tolist():
-            says = f"its brightest parts have grey level {bright[position]:.0f} of 255"
-            findings.append(Finding("dark", name_of(data, position), says, 0.9, position))
+            message = f"its brightest parts have grey level {bright[position]:.0f} of 255"
+            findings.append(Finding("dark", name_of(data, position), message, 0.9, position))
     return findings
 
 
@@ -404,13 +411,13 @@ def _files(data: LabelledImages) -> list[Finding]:
     typical, usual = float(np.median(least)), float(np.median(aspect))
     findings = []
     for position in np.flatnonzero(least < min(_TINY, typical / _FAR)).tolist():
-        says = f"{width[position]:.0f}x{height[position]:.0f} pixels; half of the others have {typical:.0f} or more"
-        findings.append(Finding("tiny", name_of(data, position), says, 0.9, position))
+        message = f"{width[position]:.0f}x{height[position]:.0f} pixels; half of the others have {typical:.0f} or more"
+        findings.append(Finding("tiny", name_of(data, position), message, 0.9, position))
     odd = np.maximum(aspect / usual, usual / aspect) > _FAR
     for position in np.flatnonzero(odd).tolist() if odd.mean() < _SOME else ():
         size = f"{width[position]:.0f}x{height[position]:.0f} pixels"
-        says = f"{size}, {aspect[position]:.2g} times as wide as high; usual is {usual:.2g}"
-        findings.append(Finding("odd aspect", name_of(data, position), says, 0.8, position))
+        message = f"{size}, {aspect[position]:.2g} times as wide as high; usual is {usual:.2g}"
+        findings.append(Finding("odd aspect", name_of(data, position), message, 0.8, position))
     return findings + _odd_colours(data, data.facts)
 
 
@@ -425,8 +432,8 @@ def _odd_colours(data: LabelledImages, facts: NDArray[Any]) -> list[Finding]:
     findings = []
     for position in np.flatnonzero((counts / len(data))[of] < _RARE).tolist():
         mode = _MODES.get(str(modes[position]), str(modes[position]))
-        says = f"its file is {mode}; {min(0.99, counts.max() / len(data)):.0%} are {usual}"
-        findings.append(Finding("odd colours", name_of(data, position), says, 0.7, position))
+        message = f"its file is {mode}; {min(0.99, counts.max() / len(data)):.0%} are {usual}"
+        findings.append(Finding("odd colours", name_of(data, position), message, 0.7, position))
     return findings
 
 

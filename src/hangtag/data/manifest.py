@@ -17,14 +17,14 @@ import numpy as np
 from hangtag.data.folder_layout import PART_NAMES, Choose, is_picture_name, layout_of
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.store.containers import Container, Folder, Listing, Scan, Skipped, Spans, Zip, tar_listing
-from hangtag.data.store.pool import Wanted
+from hangtag.data.store.pool import Sample
 from hangtag.data.tables import Table, find_columns, label_names, paths_of
 from hangtag.errors import DataError, UsageError
 from hangtag.pictures import encode_png, picture_bytes
 
 __all__ = [
-    "Asked",
-    "Gathered",
+    "Manifest",
+    "ReadOptions",
     "archive_listing",
     "folder_listing",
     "from_listing",
@@ -57,7 +57,7 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReadOptions:
     """What the user said about the data beside where it is; None where nothing was said."""
 
     image_column: str | None = None
@@ -77,7 +77,7 @@ class Asked:
 
 
 @dataclass
-class Gathered:
+class Manifest:
     """Pictures with a label each, in the order in which they were found.
 
     Attributes:
@@ -90,7 +90,7 @@ class Gathered:
 
     name: str
     kind: str
-    wanted: list[Wanted]
+    wanted: list[Sample]
     containers: list[Container]
     labels: list[str]
     parts: list[str | None]
@@ -98,7 +98,7 @@ class Gathered:
     digest: str
     skipped: list[Skipped]
 
-    def by_part(self) -> "Gathered":
+    def by_part(self) -> "Manifest":
         """The same, part after part, so that each lies in one piece of the array the pictures are decoded into.
 
         A picture of which no part is said is for training where one is said of others. Without parts nothing moves.
@@ -129,7 +129,7 @@ def archive_listing(path: Path, unpacked: Path) -> tuple[Container, Listing]:
     return tar_listing(str(path), unpacked)
 
 
-def from_listing(container: Container, listing: Listing, where: Path, asked: Asked, kind: str) -> Gathered:
+def from_listing(container: Container, listing: Listing, where: Path, asked: ReadOptions, kind: str) -> Manifest:
     """Pictures whose folders say their class and part.
 
     Raises:
@@ -144,10 +144,10 @@ def from_listing(container: Container, listing: Listing, where: Path, asked: Ask
         raise DataError(f"{where}: there are no pictures in it{more}", "a folder for each class, with its pictures")
     names = [entry.name for entry in entries]
     layout = layout_of(names, str(where), asked.choose, asked.classes)
-    return Gathered(
+    return Manifest(
         _named_as(where),
         f"{kind}, {layout.in_words}" if kind else layout.in_words,
-        [Wanted(entry.name, 0, entry.key) for entry in entries],
+        [Sample(entry.name, 0, entry.key) for entry in entries],
         [container],
         list(layout.labels),
         list(layout.parts),
@@ -164,7 +164,7 @@ def _named_as(where: Path) -> str:
     return where.stem.removesuffix(".tar")
 
 
-def from_table(table: Table, name: str, asked: Asked, spool: Callable[[], IO[bytes]]) -> Gathered:
+def from_table(table: Table, name: str, asked: ReadOptions, spool: Callable[[], IO[bytes]]) -> Manifest:
     """Pictures of a table's rows.
 
     Args:
@@ -184,7 +184,7 @@ def from_table(table: Table, name: str, asked: Asked, spool: Callable[[], IO[byt
     for mark in marks:
         digest.update(f"{mark}\n".encode("utf-8", "surrogateescape"))
     said = f"the table's columns '{columns.image}' and '{columns.label}'"
-    return Gathered(
+    return Manifest(
         name,
         f"{said}, parts by '{columns.part}'" if columns.part else said,
         [each for row in keep if (each := wanted[row]) is not None],
@@ -197,21 +197,21 @@ def from_table(table: Table, name: str, asked: Asked, spool: Callable[[], IO[byt
     )
 
 
-def from_pairs(pairs: Sequence[tuple[Any, Any]], asked: Asked, spool: Callable[[], IO[bytes]]) -> Gathered:
+def from_pairs(pairs: Sequence[tuple[Any, Any]], asked: ReadOptions, spool: Callable[[], IO[bytes]]) -> Manifest:
     """A list of (picture, label)."""
     for place, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise DataError(f"item {place} of the list is no pair", "give (picture, label) for each")
     columns: dict[str, Sequence[Any]] = {"image": [pair[0] for pair in pairs], "label": [pair[1] for pair in pairs]}
     table = Table("the list", ".", columns, len(pairs))
-    found = from_table(table, "list", Asked("image", "label", group_by=asked.group_by), spool)
+    found = from_table(table, "list", ReadOptions("image", "label", group_by=asked.group_by), spool)
     found.kind = "a list of pictures and labels"
     return found
 
 
 def _pictures(
     table: Table, column: str, spool: Callable[[], IO[bytes]]
-) -> tuple[list[Wanted | None], Container, list[str], list[Skipped]]:
+) -> tuple[list[Sample | None], Container, list[str], list[Skipped]]:
     """For each row its picture or None; the container; what an edit would change; rows without a picture."""
     if column in table.parquet:
         container, keys = table.parquet[column]
@@ -219,13 +219,13 @@ def _pictures(
         for path in getattr(container, "paths", []):
             status = Path(path).stat()
             stamps.append(f"{status.st_size} {status.st_mtime_ns}")
-        return [Wanted(f"row {row + 1}", 0, key) for row, key in enumerate(keys)], container, stamps, []
+        return [Sample(f"row {row + 1}", 0, key) for row, key in enumerate(keys)], container, stamps, []
     if any(not isinstance(value, str) and value is not None for value in table.columns[column]) and not all(
         (isinstance(value, dict) and not value.get("bytes")) or value is None for value in table.columns[column]
     ):
         return _spooled(table.columns[column], spool())
     found = paths_of(table, column)
-    wanted = [Wanted(str(key), 0, key) if key is not None else None for key in found.keys]
+    wanted = [Sample(str(key), 0, key) if key is not None else None for key in found.keys]
     marks = [f"{key}\0{size}\0{stamp}" for key, size, stamp in zip(found.keys, found.sizes, found.stamps, strict=True)]
     gone = [
         Skipped(str(table.columns[column][row]), "no such file", f"row {row + 1}: not under {found.container.root}")
@@ -235,9 +235,9 @@ def _pictures(
     return wanted, found.container, marks, gone
 
 
-def _spooled(values: Sequence[Any], file: IO[bytes]) -> tuple[list[Wanted | None], Container, list[str], list[Skipped]]:
+def _spooled(values: Sequence[Any], file: IO[bytes]) -> tuple[list[Sample | None], Container, list[str], list[Skipped]]:
     """Pictures in memory, put one behind the other into a file, from where they take the way of all pictures."""
-    wanted: list[Wanted | None] = []
+    wanted: list[Sample | None] = []
     marks, gone = [], []
     with file:
         for row, value in enumerate(values):
@@ -247,7 +247,7 @@ def _spooled(values: Sequence[Any], file: IO[bytes]) -> tuple[list[Wanted | None
                 wanted.append(None)
                 gone.append(Skipped(f"row {row + 1}", "no picture", error.message))
                 continue
-            wanted.append(Wanted(f"row {row + 1}", 0, [file.tell(), len(content)]))
+            wanted.append(Sample(f"row {row + 1}", 0, [file.tell(), len(content)]))
             marks.append(hashlib.sha256(content).hexdigest())
             file.write(content)
     return wanted, Spans(str(file.name)), marks, gone

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.mapped import Rows, rows_of, scratch
+from hangtag.mapped import MappedRows, rows_of, scratch
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 
@@ -56,7 +56,7 @@ class Pairs:
         return len(self.first)
 
 
-def near_pairs(images: Images | Rows, progress: Progress | None = None) -> Pairs:
+def near_pairs(images: Images | MappedRows, progress: Progress | None = None) -> Pairs:
     """Pairs of nearly, but not exactly, the same pictures.
 
     Every image is compared with every other up to 100,000 images; beyond, with the 100,000 that are most like it along
@@ -120,7 +120,7 @@ def _parts(count: int, at_once: int) -> list[slice]:
 
 
 def _differ(
-    images: Images | Rows | NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
+    images: Images | MappedRows | NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """(M,) whether the pixels of two images differ anywhere."""
     found = np.zeros(len(first), bool)
@@ -133,7 +133,7 @@ def _differ(
 # --- small grey pictures ---------------------------------------------------------------------------------------
 
 
-def _small(images: Images | Rows) -> NDArray[np.float32]:
+def _small(images: Images | MappedRows) -> NDArray[np.float32]:
     """(N, 28, 28) grey levels, by area-weighted linear interpolation."""
     height, width = images.shape[1:3]
     rows, columns = _shrinking(height), _shrinking(width)
@@ -145,13 +145,13 @@ def _small(images: Images | Rows) -> NDArray[np.float32]:
     return found
 
 
-def _as_in_file(images: Images | Rows) -> list[NDArray[np.int64]]:
+def _as_in_file(images: Images | MappedRows) -> list[NDArray[np.int64]]:
     """All places of a set, some at a time, in the order in which a file holds them: a disk is quickest so."""
-    order = np.argsort(images.positions) if isinstance(images, Rows) else np.arange(len(images))
+    order = np.argsort(images.positions) if isinstance(images, MappedRows) else np.arange(len(images))
     return [order[part] for part in _parts(len(order), max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3]))))]
 
 
-def _tints(images: Images | Rows) -> NDArray[np.float32]:
+def _tints(images: Images | MappedRows) -> NDArray[np.float32]:
     """(N, 8) how far red and blue are from the mean of the channels in each quarter, in grey levels."""
     found = np.empty((len(images), 8), np.float32)
     down, across = images.shape[1] // 2, images.shape[2] // 2

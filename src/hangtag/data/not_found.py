@@ -8,7 +8,7 @@ from pathlib import Path
 from hangtag.data.public.catalog import NAMED
 from hangtag.errors import UnknownName
 
-__all__ = ["is_there", "leads_nowhere"]
+__all__ = ["is_there", "not_found"]
 
 _LIKE_A_SET = 0.5  # of difflib; names of public sets are few, and long
 _LIKE_A_FILE = 0.6
@@ -21,7 +21,7 @@ def is_there(path: Path) -> bool:
     return False
 
 
-def leads_nowhere(said: str, path: Path) -> UnknownName:
+def not_found(said: str, path: Path) -> UnknownName:
     """The error for what is neither a public set nor a file or folder.
 
     Args:

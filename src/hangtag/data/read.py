@@ -25,8 +25,8 @@ from hangtag.data.describe import sentence_on
 from hangtag.data.folder_layout import PART_NAMES, PICTURE_ENDINGS, Choose
 from hangtag.data.labelled_images import LabelledImages, from_arrays
 from hangtag.data.manifest import (
-    Asked,
-    Gathered,
+    Manifest,
+    ReadOptions,
     archive_listing,
     folder_listing,
     from_listing,
@@ -35,7 +35,7 @@ from hangtag.data.manifest import (
     refuse,
     refuse_needless,
 )
-from hangtag.data.not_found import is_there, leads_nowhere
+from hangtag.data.not_found import is_there, not_found
 from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
 from hangtag.data.public import datasets
 from hangtag.data.store import cache
@@ -108,7 +108,7 @@ def read(
     wanted = Size(spec, (size, size) if isinstance(size, int) else size, fit, colour)
     if wanted.side is not None and not all(8 <= side <= 1024 for side in wanted.side):
         raise UsageError(f"size {wanted.side} is out of range", "give 8 to 1024 pixels")
-    asked = Asked(image_column, label_column, str(root) if root else None, classes, group_by, choose)
+    asked = ReadOptions(image_column, label_column, str(root) if root else None, classes, group_by, choose)
     if isinstance(what, LabelledImages):
         refuse_needless(what.name, "what is not read yet", **asked.options(), **wanted.options())
         data = what
@@ -170,7 +170,7 @@ def _named(name: str, path: Path | None, progress: Progress | None, proven: bool
     )
 
 
-def _of_path(path: Path, said: str, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
+def _of_path(path: Path, said: str, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
         if is_folder and not any(path.iterdir()):
@@ -187,10 +187,10 @@ def _of_path(path: Path, said: str, asked: Asked, size: Size, progress: Progress
         return _of_folder(path, asked, size, progress)
     if is_file:
         return _of_file(path, asked, size, progress)
-    raise leads_nowhere(said, path)
+    raise not_found(said, path)
 
 
-def _of_folder(path: Path, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
+def _of_folder(path: Path, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
     whole = str(path.resolve())
     with Pool() as pool:
         if cache.remembered(key_of(whole)) is None:
@@ -209,7 +209,7 @@ def _of_folder(path: Path, asked: Asked, size: Size, progress: Progress | None) 
 
 
 def _of_whole_folder(
-    path: Path, scanned: Scan | None, asked: Asked, size: Size, progress: Progress | None, pool: Pool
+    path: Path, scanned: Scan | None, asked: ReadOptions, size: Size, progress: Progress | None, pool: Pool
 ) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
@@ -249,7 +249,7 @@ def _one_of(tables: list[Path], where: Path, choose: Choose) -> list[Path]:
 _TABLE_NAMES = ("labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "images")
 
 
-def _of_file(path: Path, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
+def _of_file(path: Path, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
     name = path.name.lower()
     if name.endswith(_TABLES):
         return _of_table([path], path, asked, size, progress)
@@ -271,7 +271,7 @@ def _of_file(path: Path, asked: Asked, size: Size, progress: Progress | None) ->
     )
 
 
-def _of_idx(path: Path, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
+def _of_idx(path: Path, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
     if path.is_dir():
         for each in (each for each in datasets.NAMED.values() if each.files):
             try:
@@ -284,15 +284,17 @@ def _of_idx(path: Path, asked: Asked, size: Size, progress: Progress | None) -> 
     return _of_array_parts(read_idx_folder(path), path, "IDX files", asked, size)
 
 
-def _of_table(paths: list[Path], where: Path, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
+def _of_table(
+    paths: list[Path], where: Path, asked: ReadOptions, size: Size, progress: Progress | None
+) -> LabelledImages:
     refuse_needless(where, "folders in folders", classes=asked.classes)
     table = read_table(paths, user_path(asked.root) if asked.root else None)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-        gathered = from_table(table, where.name if where.is_dir() else where.stem, asked, _spool(temporary))
-        return _tabled(gathered, str(where.resolve()), asked, size, progress)
+        manifest = from_table(table, where.name if where.is_dir() else where.stem, asked, _spool(temporary))
+        return _tabled(manifest, str(where.resolve()), asked, size, progress)
 
 
-def _of_object(what: Any, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
+def _of_object(what: Any, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
     if isinstance(what, tuple) and len(what) == 2 and hasattr(what[0], "shape"):
         return _of_array_parts([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", asked, size)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
@@ -317,7 +319,9 @@ def _spool(folder: str) -> Any:
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def _of_array_parts(parts: list[ArrayPart], path: Path | None, kind: str, asked: Asked, size: Size) -> LabelledImages:
+def _of_array_parts(
+    parts: list[ArrayPart], path: Path | None, kind: str, asked: ReadOptions, size: Size
+) -> LabelledImages:
     """Arrays take the way of pictures: looked at, and brought to size and colours by the same rules."""
     refuse_needless(path or "arrays", "pictures or tables", **asked.options())
     where = str(path) if path else "arrays"
@@ -360,7 +364,7 @@ def _facts_of(images: Images) -> NDArray[Any]:
 
 
 def _listed(
-    container: Container, listing: Listing, path: Path, kind: str, asked: Asked, size: Size,
+    container: Container, listing: Listing, path: Path, kind: str, asked: ReadOptions, size: Size,
     progress: Progress | None, pool: Pool,
 ) -> LabelledImages:  # fmt: skip
     """Pictures in folders; what was understood of exactly these before is not thought about again."""
@@ -370,9 +374,9 @@ def _listed(
         kept = open_kept(key, container)
         if kept is not None:
             return kept
-        gathered = from_listing(container, listing, path, asked, kind)
+        manifest = from_listing(container, listing, path, asked, kind)
     pool.containers = [container]
-    return decoded(pool, gathered, str(path.absolute()), key, size, progress)
+    return decoded(pool, manifest, str(path.absolute()), key, size, progress)
 
 
 @contextmanager
@@ -387,12 +391,14 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _tabled(gathered: Gathered, origin: str, asked: Asked, size: Size, progress: Progress | None) -> LabelledImages:
+def _tabled(
+    manifest: Manifest, origin: str, asked: ReadOptions, size: Size, progress: Progress | None
+) -> LabelledImages:
     key = key_of(
-        origin, gathered.kind, gathered.digest, gathered.labels, gathered.parts, gathered.groups, asked.said(), size
+        origin, manifest.kind, manifest.digest, manifest.labels, manifest.parts, manifest.groups, asked.said(), size
     )
-    kept = open_kept(key, gathered.containers[0])
+    kept = open_kept(key, manifest.containers[0])
     if kept is not None:
         return kept
-    with Pool(gathered.containers) as pool:
-        return decoded(pool, gathered, origin, key, size, progress)
+    with Pool(manifest.containers) as pool:
+        return decoded(pool, manifest, origin, key, size, progress)

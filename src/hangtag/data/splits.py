@@ -14,7 +14,7 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.near_duplicates import groups_of, near_pairs
 from hangtag.data.store import cache
 from hangtag.errors import DataError, UsageError
-from hangtag.mapped import Rows
+from hangtag.mapped import MappedRows
 from hangtag.progress import Progress
 
 __all__ = ["Split", "by_appearance", "joined_groups", "near_groups", "split_of", "stratified"]
@@ -153,7 +153,7 @@ def near_groups(images: LabelledImages, progress: Progress | None = None) -> NDA
         return None
     kept = cache.groups_kept(images.fingerprint)
     if kept is None:
-        found = groups_of(len(images), near_pairs(Rows(images.images, images.order), progress))
+        found = groups_of(len(images), near_pairs(MappedRows(images.images, images.order), progress))
         cache.keep_groups(images.fingerprint, found)
         kept = found
     groups = np.empty(len(images), np.int64)

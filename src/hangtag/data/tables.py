@@ -17,7 +17,7 @@ from hangtag.data.folder_layout import PART_NAMES, PICTURE_ENDINGS, Choose
 from hangtag.data.store.containers import Container, Folder, ParquetColumn, Skipped, need_pyarrow
 from hangtag.errors import DataError, UnknownName
 
-__all__ = ["Columns", "Found", "Table", "find_columns", "label_names", "paths_of", "read_table", "table_of_frame"]
+__all__ = ["Columns", "FoundFiles", "Table", "find_columns", "label_names", "paths_of", "read_table", "table_of_frame"]
 
 _LABELS = ("label", "labels", "class", "class_name", "classname", "label_name", "category", "target", "species", "y")
 _IMAGES = ("image", "img", "picture", "photo", "path", "file", "filename", "file_name", "image_path", "filepath", "x")
@@ -69,7 +69,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFiles:
     """Files that a column of paths names: key and stamp for each row, None where there is no such file."""
 
     container: Folder
@@ -297,7 +297,7 @@ def label_names(table: Table, column: str) -> tuple[list[str | None], list[Skipp
     return names, skipped
 
 
-def paths_of(table: Table, column: str) -> Found:
+def paths_of(table: Table, column: str) -> FoundFiles:
     """The files that a column names, relative to the table's root.
 
     Raises:
@@ -323,7 +323,7 @@ def paths_of(table: Table, column: str) -> Found:
             f"{os.path.abspath(root)}: {', '.join(missing[:3])}",  # noqa: PTH100
             "say where they are: --root FOLDER; or name another column: --image-column",
         )
-    return Found(Folder(root), keys, sizes, stamps)
+    return FoundFiles(Folder(root), keys, sizes, stamps)
 
 
 def _one(found: list[str], preferred: Sequence[str], what: str, option: str, table: Table, choose: Choose) -> str:

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import DataError, UsageError
-from hangtag.evaluation.judge import Judged
+from hangtag.evaluation.judge import Judgement
 from hangtag.evaluation.metrics import wilson
 
-__all__ = ["Comparison", "compare", "compared", "name_pair"]
+__all__ = ["Comparison", "compare", "compare_judgements", "name_pair"]
 
 _SIGNIFICANT = 0.05
 _Z = 1.959963984540054
 
-Rows = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Comparison:
         return {**asdict(self), "real": self.real, "in_words": self.in_words}
 
 
-def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Rows, second: Rows) -> Comparison:
+def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, second: Floats) -> Comparison:
     """Compare what two models answered for the same N >= 1 pictures.
 
     Args:
@@ -113,7 +113,9 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Rows, seco
     )
 
 
-def compared(names: tuple[str, str], first: Judged, second: Judged) -> tuple[Comparison, NDArray[np.float32]]:
+def compare_judgements(
+    names: tuple[str, str], first: Judgement, second: Judgement
+) -> tuple[Comparison, NDArray[np.float32]]:
     """Compare two judged runs; also returns the second's probabilities with its classes in the order of the first's.
 
     Raises:
@@ -143,7 +145,7 @@ def name_pair(first: Path, second: Path) -> tuple[str, str]:
     return (first.name, second.name) if first.name != second.name else (str(first), str(second))
 
 
-def _same_pictures(first: Judged, second: Judged) -> bool:
+def _same_pictures(first: Judgement, second: Judgement) -> bool:
     """By content; where models see them at other sizes, by name."""
     if len(first.data) != len(second.data):
         return False
@@ -156,7 +158,7 @@ def _share(hits: int, count: int) -> tuple[float, float, float]:
     return hits / count, *wilson(hits, count)
 
 
-def _losses(rows: Rows, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def _losses(rows: Floats, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     of_truth = rows[np.arange(len(labels)), labels].astype(np.float64)
     losses: NDArray[np.float64] = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
     return losses

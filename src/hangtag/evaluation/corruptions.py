@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from hangtag.errors import UnknownName, UsageError
 from hangtag.pictures import Images, ImageSpec, decode, encode_jpeg
 
-__all__ = ["CORRUPTIONS", "STRENGTHS", "corrupted"]
+__all__ = ["CORRUPTIONS", "SEVERITIES", "corrupt"]
 
-STRENGTHS = (1, 2, 3, 4, 5)
+SEVERITIES = (1, 2, 3, 4, 5)
 
 Floats = NDArray[np.floating[Any]]
 
 
-def corrupted(images: Images, name: str, strength: int, seed: int = 0) -> Images:
+def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
     """N images (N, H, W[, 3]) uint8, each gone wrong in this way.
 
     Raises:
@@ -29,31 +29,31 @@ def corrupted(images: Images, name: str, strength: int, seed: int = 0) -> Images
     """
     if name not in CORRUPTIONS:
         raise UnknownName.among("corruption", name, CORRUPTIONS)
-    if strength not in STRENGTHS:
-        raise UsageError(f"a strength of {strength}", "strengths are 1 to 5")
-    random = np.random.default_rng([seed, list(CORRUPTIONS).index(name), strength])
-    changed: NDArray[np.floating[Any]] = CORRUPTIONS[name](images, strength, random)
+    if severity not in SEVERITIES:
+        raise UsageError(f"a strength of {severity}", "strengths are 1 to 5")
+    random = np.random.default_rng([seed, list(CORRUPTIONS).index(name), severity])
+    changed: NDArray[np.floating[Any]] = CORRUPTIONS[name](images, severity, random)
     pixels: Images = np.rint(np.clip(changed, 0, 255)).astype(np.uint8)
     return pixels
 
 
-def _of(strength: int, *numbers: float) -> float:
-    return numbers[strength - 1]
+def _of(severity: int, *numbers: float) -> float:
+    return numbers[severity - 1]
 
 
-def _noise(images: Images, strength: int, random: np.random.Generator) -> Floats:
-    sd = 255 * _of(strength, 0.04, 0.08, 0.12, 0.18, 0.26)
+def _noise(images: Images, severity: int, random: np.random.Generator) -> Floats:
+    sd = 255 * _of(severity, 0.04, 0.08, 0.12, 0.18, 0.26)
     return images.astype(np.float32) + random.normal(0, sd, images.shape).astype(np.float32)
 
 
-def _grain(images: Images, strength: int, random: np.random.Generator) -> Floats:
+def _grain(images: Images, severity: int, random: np.random.Generator) -> Floats:
     """Shot noise: as many photons as light allows."""
-    photons = _of(strength, 250, 100, 50, 25, 12)
+    photons = _of(severity, 250, 100, 50, 25, 12)
     return (random.poisson(images / 255 * photons) / photons * 255).astype(np.float32)
 
 
-def _specks(images: Images, strength: int, random: np.random.Generator) -> Floats:
-    share = _of(strength, 0.01, 0.03, 0.06, 0.1, 0.17)
+def _specks(images: Images, severity: int, random: np.random.Generator) -> Floats:
+    share = _of(severity, 0.01, 0.03, 0.06, 0.1, 0.17)
     drawn = random.random(images.shape[:3])
     if images.ndim == 4:
         drawn = drawn[..., None]
@@ -61,24 +61,24 @@ def _specks(images: Images, strength: int, random: np.random.Generator) -> Float
     return specked.astype(np.float32)
 
 
-def _blur(images: Images, strength: int, _: np.random.Generator) -> Floats:
+def _blur(images: Images, severity: int, _: np.random.Generator) -> Floats:
     from scipy.ndimage import gaussian_filter
 
-    width = max(images.shape[1:3]) * _of(strength, 0.015, 0.025, 0.04, 0.06, 0.09)
+    width = max(images.shape[1:3]) * _of(severity, 0.015, 0.025, 0.04, 0.06, 0.09)
     sides = (0, width, width, 0)[: images.ndim]
     return np.asarray(gaussian_filter(images.astype(np.float32), sides, mode="nearest"))
 
 
-def _motion(images: Images, strength: int, _: np.random.Generator) -> Floats:
+def _motion(images: Images, severity: int, _: np.random.Generator) -> Floats:
     from scipy.ndimage import uniform_filter1d
 
-    length = max(2, round(images.shape[2] * _of(strength, 0.08, 0.12, 0.18, 0.25, 0.35)))
+    length = max(2, round(images.shape[2] * _of(severity, 0.08, 0.12, 0.18, 0.25, 0.35)))
     return np.asarray(uniform_filter1d(images.astype(np.float32), length, axis=2, mode="nearest"))
 
 
-def _blocks(images: Images, strength: int, _: np.random.Generator) -> Floats:
+def _blocks(images: Images, severity: int, _: np.random.Generator) -> Floats:
     """Pixelated."""
-    share = _of(strength, 0.7, 0.55, 0.4, 0.3, 0.2)
+    share = _of(severity, 0.7, 0.55, 0.4, 0.3, 0.2)
     height, width = (max(1, round(side * share)) for side in images.shape[1:3])
     rows = (np.arange(images.shape[1]) * height // images.shape[1]).astype(int)
     columns = (np.arange(images.shape[2]) * width // images.shape[2]).astype(int)
@@ -89,45 +89,45 @@ def _blocks(images: Images, strength: int, _: np.random.Generator) -> Floats:
     return np.asarray(means[:, rows][:, :, columns])
 
 
-def _brighter(images: Images, strength: int, _: np.random.Generator) -> Floats:
-    return images.astype(np.float32) + 255 * np.float32(_of(strength, 0.1, 0.2, 0.3, 0.4, 0.5))
+def _brighter(images: Images, severity: int, _: np.random.Generator) -> Floats:
+    return images.astype(np.float32) + 255 * np.float32(_of(severity, 0.1, 0.2, 0.3, 0.4, 0.5))
 
 
-def _darker(images: Images, strength: int, _: np.random.Generator) -> Floats:
-    return images.astype(np.float32) * np.float32(_of(strength, 0.8, 0.6, 0.45, 0.3, 0.2))
+def _darker(images: Images, severity: int, _: np.random.Generator) -> Floats:
+    return images.astype(np.float32) * np.float32(_of(severity, 0.8, 0.6, 0.45, 0.3, 0.2))
 
 
-def _flat(images: Images, strength: int, _: np.random.Generator) -> Floats:
+def _flat(images: Images, severity: int, _: np.random.Generator) -> Floats:
     """Less contrast."""
     wide = images.astype(np.float32)
     mean = wide.mean(axis=tuple(range(1, images.ndim)), keepdims=True)
-    return np.asarray(mean + (wide - mean) * np.float32(_of(strength, 0.7, 0.5, 0.35, 0.22, 0.12)))
+    return np.asarray(mean + (wide - mean) * np.float32(_of(severity, 0.7, 0.5, 0.35, 0.22, 0.12)))
 
 
-def _jpeg(images: Images, strength: int, _: np.random.Generator) -> Floats:
-    quality = int(_of(strength, 40, 25, 15, 9, 5))
+def _jpeg(images: Images, severity: int, _: np.random.Generator) -> Floats:
+    quality = int(_of(severity, 40, 25, 15, 9, 5))
     spec = ImageSpec.of(images)
     return np.stack([decode(encode_jpeg(image, quality), spec)[0] for image in images]).astype(np.float32)
 
 
-def _shifted(images: Images, strength: int, random: np.random.Generator) -> Floats:
-    share = _of(strength, 0.05, 0.1, 0.15, 0.2, 0.28)
+def _shifted(images: Images, severity: int, random: np.random.Generator) -> Floats:
+    share = _of(severity, 0.05, 0.1, 0.15, 0.2, 0.28)
     angles = random.uniform(0, 2 * np.pi, len(images))
     return _moved(images, 1.0, 0.0, share * np.sin(angles), share * np.cos(angles))
 
 
-def _turned(images: Images, strength: int, random: np.random.Generator) -> Floats:
-    degrees = _of(strength, 8, 15, 25, 40, 60) * random.choice([-1, 1], len(images))
+def _turned(images: Images, severity: int, random: np.random.Generator) -> Floats:
+    degrees = _of(severity, 8, 15, 25, 40, 60) * random.choice([-1, 1], len(images))
     return _moved(images, 1.0, np.deg2rad(degrees), 0.0, 0.0)
 
 
-def _smaller(images: Images, strength: int, _: np.random.Generator) -> Floats:
-    return _moved(images, _of(strength, 0.9, 0.8, 0.7, 0.6, 0.5), 0.0, 0.0, 0.0)
+def _smaller(images: Images, severity: int, _: np.random.Generator) -> Floats:
+    return _moved(images, _of(severity, 0.9, 0.8, 0.7, 0.6, 0.5), 0.0, 0.0, 0.0)
 
 
-def _covered(images: Images, strength: int, random: np.random.Generator) -> Floats:
+def _covered(images: Images, severity: int, random: np.random.Generator) -> Floats:
     """A grey square somewhere."""
-    share = _of(strength, 0.2, 0.3, 0.4, 0.5, 0.6)
+    share = _of(severity, 0.2, 0.3, 0.4, 0.5, 0.6)
     wide = images.astype(np.float32)
     height, width = (max(1, round(side * share)) for side in images.shape[1:3])
     tops = random.integers(0, images.shape[1] - height + 1, len(images))
@@ -137,10 +137,10 @@ def _covered(images: Images, strength: int, random: np.random.Generator) -> Floa
     return wide
 
 
-def _inverted(images: Images, strength: int, _: np.random.Generator) -> Floats:
+def _inverted(images: Images, severity: int, _: np.random.Generator) -> Floats:
     """On the way to the negative, which strength 5 is."""
     wide = images.astype(np.float32)
-    return wide + np.float32(_of(strength, 0.15, 0.3, 0.65, 0.85, 1.0)) * (255 - 2 * wide)
+    return wide + np.float32(_of(severity, 0.15, 0.3, 0.65, 0.85, 1.0)) * (255 - 2 * wide)
 
 
 def _moved(

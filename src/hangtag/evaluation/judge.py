@@ -11,17 +11,17 @@ from hangtag.data.public.datasets import NAMED
 from hangtag.data.read import read
 from hangtag.data.splits import split_of
 from hangtag.errors import DataError, SaveError
-from hangtag.evaluation.guarantee_report import promises
+from hangtag.evaluation.guarantee_report import measure_guarantees
 from hangtag.evaluation.metrics import Evaluation, evaluate
 from hangtag.evaluation.run_folder import Run
 from hangtag.machine import now
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.predictor import Predictor, load
 
-__all__ = ["Judged", "before_decisions", "judge", "judged_part", "read_again"]
+__all__ = ["Judgement", "data_before_decisions", "judge", "judged_part", "read_again"]
 
 
-class Judged:
+class Judgement:
     """An evaluation and what it was made from.
 
     Attributes:
@@ -39,17 +39,19 @@ class Judged:
         part: str,
         data: LabelledImages,
         training_accuracy: float | None,
-        distributed: LabelledImages | None = None,
+        before_decisions: LabelledImages | None = None,
     ) -> None:
-        names = [name for name in ("uncalibrated", "unfamiliarity") if predictor.tells(name)]
+        names = [name for name in ("uncalibrated", "ood_score") if predictor.has_output(name)]
         self.part, self.data = part, data
         self.outputs = predictor.outputs(data.images, OUTPUT, *names)
         self.evaluation = evaluate(self.probabilities, data.labels, data.class_names, training_accuracy)
-        self.promises = promises(self.outputs, data.labels, predictor.trust)
-        self.distributed: Evaluation | None = None
-        if distributed is not None:
-            rows = predictor.probabilities(distributed.images)
-            self.distributed = evaluate(rows, distributed.labels, distributed.class_names, training_accuracy)
+        self.guarantees = measure_guarantees(self.outputs, data.labels, predictor.guarantees)
+        self.before_decisions: Evaluation | None = None
+        if before_decisions is not None:
+            rows = predictor.probabilities(before_decisions.images)
+            self.before_decisions = evaluate(
+                rows, before_decisions.labels, before_decisions.class_names, training_accuracy
+            )
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -57,11 +59,11 @@ class Judged:
         return self.outputs[OUTPUT]
 
     def to_json(self) -> dict[str, Any]:
-        said = {"part": self.part, **self.evaluation.to_json(), "promises": self.promises.to_json()}
-        return said | ({"as_distributed": self.distributed.to_json()} if self.distributed else {})
+        said = {"part": self.part, **self.evaluation.to_json(), "guarantees": self.guarantees.to_json()}
+        return said | ({"before_decisions": self.before_decisions.to_json()} if self.before_decisions else {})
 
 
-def judge(run: Run, data: LabelledImages | None = None) -> Judged:
+def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
     """Judge a run's model file again: on the data it was made for, or on `data`.
 
     Raises:
@@ -84,11 +86,11 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judged:
     kept = run.config().get("kept_epoch")
     accuracies = {epoch["number"]: epoch["accuracy"] for epoch in run.history()}
     accuracy = accuracies.get(kept, list(accuracies.values())[-1] if accuracies else None)
-    before = before_decisions(run.config(), part) if data is None else None
-    return Judged(predictor, part, images, accuracy, before)
+    before = data_before_decisions(run.config(), part) if data is None else None
+    return Judgement(predictor, part, images, accuracy, before)
 
 
-def before_decisions(config: dict[str, Any], part: str) -> LabelledImages | None:
+def data_before_decisions(config: dict[str, Any], part: str) -> LabelledImages | None:
     """The test part of a run's data as it was distributed, where the run obeyed decisions about single pictures."""
     source = config.get("source", {})
     options = source.get("options", {})

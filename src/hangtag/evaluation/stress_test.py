@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
+from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from hangtag.evaluation.slices import Slice, groupings_of, weak_slices
 from hangtag.model.artifact import OUTPUT
-from hangtag.model.calibration import calibration
+from hangtag.model.calibration import measure_calibration
 from hangtag.model.predictor import Predictor
 from hangtag.pictures import Images
 
-__all__ = ["IMAGES", "Cell", "Stress", "stress"]
+__all__ = ["IMAGES", "Stress", "StressResult", "stress"]
 
 IMAGES = 2000
 """Pictures that are made to suffer, when nothing else is asked for."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class StressResult:
     """One corruption at one strength.
 
     Attributes:
@@ -36,17 +36,17 @@ class Cell:
         sure: share of answers that are called sure; None where the model does not tell, as below.
         sure_right: share of these that are right; None where there are none.
         caught: share of the wrong answers that are not called sure; None where there are none.
-        unfamiliar: share of pictures that are called unfamiliar.
+        ood_rate: share of pictures that are called unfamiliar.
     """
 
     corruption: str
-    strength: int
+    severity: int
     accuracy: float
     ece: float
     sure: float | None
     sure_right: float | None
     caught: float | None
-    unfamiliar: float | None
+    ood_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Stress:
     """
 
     images: int
-    clean: Cell
-    cells: tuple[Cell, ...]
+    clean: StressResult
+    cells: tuple[StressResult, ...]
     slices: tuple[Slice, ...]
     tried: int
     seed: int
@@ -74,7 +74,7 @@ class Stress:
         """Mean over all corruptions and strengths."""
         return float(np.mean([cell.accuracy for cell in self.cells]))
 
-    def at(self, corruption: str) -> list[Cell]:
+    def at(self, corruption: str) -> list[StressResult]:
         """Its cells, weakest first."""
         return [cell for cell in self.cells if cell.corruption == corruption]
 
@@ -94,8 +94,8 @@ class Stress:
     def from_json(cls, value: dict[str, Any]) -> "Stress":
         return cls(
             images=value["images"],
-            clean=Cell(**value["clean"]),
-            cells=tuple(Cell(**cell) for cell in value["cells"]),
+            clean=StressResult(**value["clean"]),
+            cells=tuple(StressResult(**cell) for cell in value["cells"]),
             slices=tuple(Slice.from_json(each) for each in value["slices"]),
             tried=value["tried"],
             seed=value["seed"],
@@ -124,28 +124,28 @@ def stress(
     clean = _judged(predictor, pictures, labels, "none", 0)
     cells = []
     for name in CORRUPTIONS:
-        for strength in STRENGTHS:
-            cells.append(_judged(predictor, corrupted(pictures, name, strength, seed), labels, name, strength))
+        for severity in SEVERITIES:
+            cells.append(_judged(predictor, corrupt(pictures, name, severity, seed), labels, name, severity))
             if progress:
-                progress(name, len(cells) / (len(CORRUPTIONS) * len(STRENGTHS) + 1))
+                progress(name, len(cells) / (len(CORRUPTIONS) * len(SEVERITIES) + 1))
     right = predictor.probabilities(data.images).argmax(axis=1) == data.labels
     slices = weak_slices(right, groupings_of(data, columns))
     return Stress(len(some), clean, tuple(cells), tuple(slices), len(data), seed)
 
 
-def _judged(predictor: Predictor, images: Images, labels: NDArray[np.int64], name: str, strength: int) -> Cell:
-    told = predictor.outputs(images, OUTPUT, *(["unfamiliarity"] if predictor.trust.unfamiliar else []))
+def _judged(predictor: Predictor, images: Images, labels: NDArray[np.int64], name: str, severity: int) -> StressResult:
+    told = predictor.outputs(images, OUTPUT, *(["ood_score"] if predictor.guarantees.has_ood_score else []))
     rows = told[OUTPUT]
     right = rows.argmax(axis=1) == labels
-    verdicts = predictor.trust.judge(rows, told.get("unfamiliarity"), predictor.asking)
+    verdicts = predictor.guarantees.decide(rows, told.get("ood_score"), predictor.policy)
     sure = verdicts.sure
-    return Cell(
+    return StressResult(
         corruption=name,
-        strength=strength,
+        severity=severity,
         accuracy=float(right.mean()),
-        ece=calibration(rows, labels).ece,
+        ece=measure_calibration(rows, labels).ece,
         sure=None if sure is None else float(sure.mean()),
         sure_right=float(right[sure].mean()) if sure is not None and sure.any() else None,
         caught=float((~sure)[~right].mean()) if sure is not None and not right.all() else None,
-        unfamiliar=None if verdicts.unfamiliar is None else float(verdicts.unfamiliar.mean()),
+        ood_rate=None if verdicts.is_ood is None else float(verdicts.is_ood.mean()),
     )

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from hangtag.errors import ArtifactError, RunError
 from hangtag.files import user_path
-from hangtag.model.guarantees import Trust
+from hangtag.model.guarantees import Guarantees
 from hangtag.pictures import FITS, MAX_PIXELS, Images, ImageSpec
 
 __all__ = [
     "EXPLAIN",
-    "EXTRAS",
+    "EXTRA_OUTPUTS",
     "FORMAT",
     "INPUT",
     "METADATA_KEY",
@@ -33,15 +33,15 @@ __all__ = [
     "open_artifact",
 ]
 
-FORMAT = 2  # 1 had a temperature, and nothing else, about trust
+FORMAT = 3
 MODEL_FILE = "model.onnx"
 METADATA_KEY = "hangtag"
 INPUT, PIXELS, OUTPUT = "images", "pixels", "probabilities"
 """Of the graph: pictures as they come, pictures as the network sees them (float32, N, C, H, W), answers."""
 
-EXTRAS = {
+EXTRA_OUTPUTS = {
     "uncalibrated": "float32 (N, K): the probabilities before calibration",
-    "unfamiliarity": "float32 (N,): the share of held-out pictures that are less strange",
+    "ood_score": "float32 (N,): the share of held-out pictures that are less strange",
     "embedding": "float32 (N, E): near rows are pictures alike",
     "evidence": "float32 (N, h, w): what each place speaks for the answer, in logits; none unless asked to explain",
 }
@@ -67,12 +67,12 @@ class Metadata:
     data: dict[str, Any]  # name, fingerprint, images
     versions: dict[str, str]
     created: str  # ISO 8601, UTC
-    trust: Trust | None = None
+    guarantees: Guarantees | None = None
     format: int = FORMAT
     notes: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "trust": None if self.trust is None else self.trust.to_json()}
+        return {**asdict(self), "guarantees": None if self.guarantees is None else self.guarantees.to_json()}
 
     @classmethod
     def from_json(cls, value: object) -> "Metadata":
@@ -96,15 +96,19 @@ class Metadata:
         if image.get("fit", FITS[0]) not in FITS:
             raise ArtifactError(f"it sizes pictures in a way nobody knows: {image['fit']}", _RETRAIN)
         try:
-            trust = None if value.get("trust") is None else Trust.from_json(value["trust"])
+            guarantees = (
+                None
+                if value.get("guarantees") is None or value["format"] < FORMAT
+                else Guarantees.from_json(value["guarantees"])
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"what it promises about its answers makes no sense: {error!r}", _RETRAIN) from None
-        if trust is not None and not len(trust.images) == len(trust.calibrator.bias) == len(names):
+        if guarantees is not None and not len(guarantees.images) == len(guarantees.calibrator.bias) == len(names):
             raise ArtifactError("its promises are about another number of classes", _RETRAIN)
         known = {key: value[key] for key in _SCHEMA}
         height, width, channels, background = sizes
         spec = ImageSpec(height, width, channels, background, image.get("fit", FITS[0]))
-        rest = {"class_names": tuple(names), "image": spec, "notes": tuple(value["notes"]), "trust": trust}
+        rest = {"class_names": tuple(names), "image": spec, "notes": tuple(value["notes"]), "guarantees": guarantees}
         return cls(**{**known, **rest})
 
 
@@ -133,7 +137,7 @@ class Artifact:
         self.fingerprint = fingerprint
         """First 12 hex digits of the file's SHA-256."""
 
-    def tells(self, output: str) -> bool:
+    def has_output(self, output: str) -> bool:
         """Whether the graph has this one of `EXTRAS`."""
         return output in self._outputs
 
@@ -239,5 +243,5 @@ def _check_graph(session: Any, artifact: Artifact) -> None:
         )
     if not np.isclose(probabilities.sum(), 1, atol=1e-3):
         raise ArtifactError("its graph's answers are not probabilities", _RETRAIN)
-    if metadata.trust is not None and metadata.trust.unfamiliar and not artifact.tells("unfamiliarity"):
+    if metadata.guarantees is not None and metadata.guarantees.has_ood_score and not artifact.has_output("ood_score"):
         raise ArtifactError("its metadata promises to tell unfamiliar pictures but its graph does not", _RETRAIN)

@@ -16,12 +16,12 @@ __all__ = [
     "Bin",
     "Calibration",
     "Calibrator",
-    "calibration",
     "check_probabilities",
     "cross_entropy",
     "fit_calibrator",
     "fitted_calibrator",
     "log_softmax",
+    "measure_calibration",
     "softmax",
 ]
 
@@ -34,7 +34,7 @@ _IMAGES_A_CLASS = 20  # for a map with more than one number
 _MOST_CLASSES = 50  # for a map with a number for every two classes
 _LOG_BETAS = (-3.0, 3.0)  # the logarithm of 1 / temperature is looked for between these
 
-Rows = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Calibration:
         return f"{seen}: on the whole they are {'too high' if high else 'too low'}."
 
 
-def calibration(probabilities: Rows, labels: NDArray[np.int64], bins: int = BINS) -> Calibration:
+def measure_calibration(probabilities: Floats, labels: NDArray[np.int64], bins: int = BINS) -> Calibration:
     """Judge probabilities by what was true.
 
     Args:
@@ -125,13 +125,13 @@ def calibration(probabilities: Rows, labels: NDArray[np.int64], bins: int = BINS
     )
 
 
-def cross_entropy(probabilities: Rows, labels: NDArray[np.int64]) -> float:
+def cross_entropy(probabilities: Floats, labels: NDArray[np.int64]) -> float:
     """Mean negative log-likelihood of the true classes, in nats; a probability of 0 counts as the least float."""
     of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
 
 
-def softmax(logits: Rows) -> NDArray[np.float64]:
+def softmax(logits: Floats) -> NDArray[np.float64]:
     """Rows of logits -> rows of probabilities."""
     wide = np.asarray(logits, np.float64)
     powers = np.exp(wide - wide.max(axis=1, keepdims=True))
@@ -165,7 +165,7 @@ class Calibrator:
         """Where it is no more than that."""
         return 1 / self.weights[0][0] if self.method in ("none", "temperature") else None
 
-    def __call__(self, logs: Rows) -> NDArray[np.float64]:
+    def __call__(self, logs: Floats) -> NDArray[np.float64]:
         """(N, K) calibrated probabilities, of the logarithms (N, K) of those the network answers."""
         return softmax(np.asarray(logs, np.float64) @ np.array(self.weights) + np.array(self.bias))
 
@@ -178,7 +178,7 @@ class Calibrator:
         return cls(str(value["method"]), weights, tuple(map(float, value["bias"])), int(value["images"]))
 
 
-def fit_calibrator(logits: Rows, labels: NDArray[np.int64]) -> Calibrator:
+def fit_calibrator(logits: Floats, labels: NDArray[np.int64]) -> Calibrator:
     """The map that did best on held-out images that had not fitted it: temperature, vector, matrix, or none of them.
 
     Each candidate is fitted on four fifths of the images and judged by its cross-entropy on the other fifth, five
@@ -213,12 +213,12 @@ def fit_calibrator(logits: Rows, labels: NDArray[np.int64]) -> Calibrator:
     return best
 
 
-def fitted_calibrator(logits: Rows, labels: NDArray[np.int64], method: str, penalty: float) -> Calibrator:
+def fitted_calibrator(logits: Floats, labels: NDArray[np.int64], method: str, penalty: float) -> Calibrator:
     """One of the maps, fitted to all images; the penalty is on the squares of all that is not a temperature."""
     return _calibrator(method, *_fitted(log_softmax(logits), labels, method, penalty), len(labels))
 
 
-def log_softmax(logits: Rows) -> NDArray[np.float64]:
+def log_softmax(logits: Floats) -> NDArray[np.float64]:
     """Rows of logits -> rows of logarithms of probabilities."""
     wide = np.asarray(logits, np.float64)
     wide = wide - wide.max(axis=1, keepdims=True)
@@ -226,7 +226,7 @@ def log_softmax(logits: Rows) -> NDArray[np.float64]:
     return rows
 
 
-def check_probabilities(probabilities: Rows, labels: NDArray[Any]) -> None:
+def check_probabilities(probabilities: Floats, labels: NDArray[Any]) -> None:
     """Raises DataError unless these are N >= 1 rows of probabilities and N labels that index them."""
     if probabilities.ndim != 2 or len(probabilities) != len(labels):
         raise DataError(
@@ -244,7 +244,7 @@ def check_probabilities(probabilities: Rows, labels: NDArray[Any]) -> None:
         raise DataError("probabilities hold values outside 0-1 or NaN", "the model did not train; lower the rate")
 
 
-def _floor(confidence: Rows, edges: NDArray[np.int64], means: Rows, weights: Rows) -> tuple[float, float]:
+def _floor(confidence: Floats, edges: NDArray[np.int64], means: Floats, weights: Floats) -> tuple[float, float]:
     """Mean and 95 % point of the calibration error of answers that are right as often as they say."""
     random = np.random.default_rng(0)
     errors = np.empty(_DRAWS)
@@ -255,13 +255,13 @@ def _floor(confidence: Rows, edges: NDArray[np.int64], means: Rows, weights: Row
     return float(errors.mean()), float(np.quantile(errors, 0.95))
 
 
-def _brier(probabilities: Rows, labels: NDArray[np.int64]) -> float:
+def _brier(probabilities: Floats, labels: NDArray[np.int64]) -> float:
     wide = probabilities.astype(np.float64)
     of_truth = wide[np.arange(len(labels)), labels]
     return float(((wide**2).sum(axis=1) - 2 * of_truth + 1).mean())
 
 
-def _calibrator(method: str, weights: Rows, bias: Rows, images: int) -> Calibrator:
+def _calibrator(method: str, weights: Floats, bias: Floats, images: int) -> Calibrator:
     return Calibrator(method, tuple(tuple(row) for row in weights.tolist()), tuple(bias.tolist()), images)
 
 
@@ -272,14 +272,14 @@ def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return fold
 
 
-def _nll(scores: Rows, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def _nll(scores: Floats, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """(N,) of rows that are logarithms of probabilities but for a constant each."""
     most = scores.max(axis=1)
     found: NDArray[np.float64] = most + np.log(np.exp(scores - most[:, None]).sum(axis=1))
     return found - scores[np.arange(len(labels)), labels]
 
 
-def _fitted(rows: Rows, labels: NDArray[np.int64], method: str, penalty: float) -> tuple[Rows, Rows]:
+def _fitted(rows: Floats, labels: NDArray[np.int64], method: str, penalty: float) -> tuple[Floats, Floats]:
     """Weights (K, K) and bias (K,) with the least mean cross-entropy, plus the penalty."""
     classes = rows.shape[1]
     beta = _best_beta(rows, labels)
@@ -305,7 +305,7 @@ def _fitted(rows: Rows, labels: NDArray[np.int64], method: str, penalty: float) 
     return start, found.x[-classes:]
 
 
-def _best_beta(rows: Rows, labels: NDArray[np.int64]) -> float:
+def _best_beta(rows: Floats, labels: NDArray[np.int64]) -> float:
     """1 / temperature with the least cross-entropy; of few images, one that is not far from 1.
 
     The penalty is that of a normal prior on the logarithm with deviation 1: a handful of images, all answered rightly,

@@ -31,7 +31,7 @@ LEVELS = (
 
 RAPS_PENALTY = 0.1  # on each label beyond the first; between those the paper used (0.001 to 1)
 
-Rows = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Conformal:
             return None
         return self.thresholds[LEVELS.index(self.level(coverage))]
 
-    def sets(self, probabilities: Rows, coverage: float, never_empty: bool = True) -> NDArray[np.bool_]:
+    def sets(self, probabilities: Floats, coverage: float, never_empty: bool = True) -> NDArray[np.bool_]:
         """(N, K) whether a label is in a picture's set; all are, where the threshold is None.
 
         Args:
@@ -100,7 +100,7 @@ class Conformal:
         return cls(str(value["method"]), int(value["images"]), thresholds)
 
 
-def calibrate(probabilities: Rows, labels: NDArray[np.int64], method: str = "threshold") -> Conformal:
+def calibrate(probabilities: Floats, labels: NDArray[np.int64], method: str = "threshold") -> Conformal:
     """Thresholds from held-out images.
 
     Args:
@@ -117,7 +117,7 @@ def calibrate(probabilities: Rows, labels: NDArray[np.int64], method: str = "thr
     return Conformal(method, len(labels), tuple(threshold_at(ranked, level) for level in LEVELS))
 
 
-def scores_of(probabilities: Rows, method: str) -> NDArray[np.float64]:
+def scores_of(probabilities: Floats, method: str) -> NDArray[np.float64]:
     """(N, K) the score of each label; the lower, the better it fits.
 
     >>> scores_of(np.array([[0.7, 0.2, 0.1]]), "aps").round(6).tolist()

@@ -51,11 +51,11 @@ def explain(predictor: Predictor, picture: Picture, kept: Neighbours | None = No
     answer = predictor(picture)
     pixels = decode(picture, predictor.spec)[0][None]
     near: tuple[Neighbour, ...] = ()
-    if kept is not None and predictor.tells("embedding"):
+    if kept is not None and predictor.has_output("embedding"):
         embedding = predictor.outputs(pixels, "embedding")["embedding"][0]
         near = tuple(kept.nearest(embedding, predictor.class_names, count))
     seen = _seen(predictor, pixels)
-    if predictor.tells("evidence"):
+    if predictor.has_output("evidence"):
         return Why(answer, seen, predictor.outputs(pixels, "evidence")["evidence"][0], "evidence", near)
     return Why(answer, seen, _occluded(predictor, seen), "occlusion", near)
 

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from hangtag.errors import DataError
 
-__all__ = ["Familiar", "fit_familiar"]
+__all__ = ["OodDetector", "fit_ood_detector"]
 
 _MOST_QUANTILES = 1000
 
-Rows = NDArray[np.floating]
+Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
-class Familiar:
+class OodDetector:
     """What is familiar, as arrays for the graph; all float32.
 
     Attributes:
@@ -42,28 +42,28 @@ class Familiar:
     weak: float
     quantiles: NDArray[np.float32]
 
-    def distance(self, descriptor: Rows) -> NDArray[np.float32]:
+    def distance(self, descriptor: Floats) -> NDArray[np.float32]:
         """(N,) Mahalanobis distance to the nearest class mean, in standard deviations of held-out pictures."""
         placed = descriptor.astype(np.float32) @ self.projection + self.offset
         squares = (placed * placed).sum(axis=1, keepdims=True) + (placed @ self.classes + self.lengths)
         found: NDArray[np.float32] = np.sqrt(np.maximum(squares.min(axis=1), 0))
         return found
 
-    def score(self, descriptor: Rows, logits: Rows) -> NDArray[np.float32]:
+    def score(self, descriptor: Floats, logits: Floats) -> NDArray[np.float32]:
         """(N,) how strange, in standard deviations of two things added up."""
         found: NDArray[np.float32] = (self.distance(descriptor) - self.weak * logits.max(axis=1)).astype(np.float32)
         return found
 
-    def unfamiliarity(self, descriptor: Rows, logits: Rows) -> NDArray[np.float32]:
+    def ood_score(self, descriptor: Floats, logits: Floats) -> NDArray[np.float32]:
         """(N,) the share of held-out pictures that are less strange, 0 up to Q / (Q + 1)."""
         below = np.searchsorted(self.quantiles, self.score(descriptor, logits), side="left")
         found: NDArray[np.float32] = (below / (len(self.quantiles) + 1)).astype(np.float32)
         return found
 
 
-def fit_familiar(
-    descriptor: Rows, labels: NDArray[np.int64], held_out_descriptor: Rows, held_out_logits: Rows
-) -> Familiar:
+def fit_ood_detector(
+    descriptor: Floats, labels: NDArray[np.int64], held_out_descriptor: Floats, held_out_logits: Floats
+) -> OodDetector:
     """What training pictures look like, and how strange held-out ones are beside them.
 
     Args:
@@ -92,8 +92,8 @@ def fit_familiar(
     centre = means.mean(axis=0)
     projection, classes = scale[:, None] * whitening, (means - centre) @ whitening
 
-    def measured_in(unit: float, weak: float) -> Familiar:
-        return Familiar(
+    def measured_in(unit: float, weak: float) -> OodDetector:
+        return OodDetector(
             projection=(projection / unit).astype(np.float32),
             offset=(-centre @ whitening / unit).astype(np.float32),
             classes=(-2 * classes.T / unit).astype(np.float32),
@@ -103,9 +103,9 @@ def fit_familiar(
         )
 
     distance, best = measured_in(1.0, 0.0).distance(held_out_descriptor), held_out_logits.max(axis=1)
-    familiar = measured_in(max(float(distance.std()), 1e-6), 1 / max(float(best.std()), 1e-6))
-    scores = np.sort(familiar.score(held_out_descriptor, held_out_logits))
+    ood_detector = measured_in(max(float(distance.std()), 1e-6), 1 / max(float(best.std()), 1e-6))
+    scores = np.sort(ood_detector.score(held_out_descriptor, held_out_logits))
     if len(scores) > _MOST_QUANTILES:
         at = (np.arange(1, _MOST_QUANTILES + 1) * (len(scores) + 1) / (_MOST_QUANTILES + 1)).round().astype(np.int64)
         scores = scores[np.clip(at - 1, 0, len(scores) - 1)]
-    return replace(familiar, quantiles=scores.astype(np.float32))
+    return replace(ood_detector, quantiles=scores.astype(np.float32))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hangtag.errors import UsageError
 from hangtag.model.artifact import OUTPUT, PIXELS, Artifact, Metadata, open_artifact
-from hangtag.model.guarantees import COVERAGE, FALSE_ALARMS, Asking, Trust, Verdicts
+from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, AnswerPolicy, Guarantees, Verdicts
 from hangtag.pictures import Images, ImageSpec, Picture, check_images, decode
 
 __all__ = ["Answer", "Predictor", "load"]
@@ -27,11 +27,11 @@ class Answer:
         label: the most probable class.
         probability: its probability, 0 to 1, calibrated.
         top: the most probable classes with their probabilities, best first.
-        set: the labels that hold the true one with the promised coverage, most probable first.
+        prediction_set: the labels that hold the true one with the promised coverage, most probable first.
         coverage: the share of pictures whose set shall hold the true label.
-        unfamiliarity: the share of held-out pictures that were less strange to the network.
-        unfamiliar: whether that is so much that the answer should not be trusted.
-        sure: whether the answer can be used without a second look (see `trust.Asking`).
+        ood_score: the share of held-out pictures that were less strange to the network.
+        is_ood: whether that is so much that the answer should not be trusted.
+        sure: whether the answer can be used without a second look (see `guarantees.AnswerPolicy`).
         warnings: what was changed about the picture before the model saw it.
         model: fingerprint of the model file that answered.
 
@@ -43,10 +43,10 @@ class Answer:
     top: tuple[tuple[str, float], ...]
     warnings: tuple[str, ...]
     model: str
-    set: tuple[str, ...] | None = None
+    prediction_set: tuple[str, ...] | None = None
     coverage: float | None = None
-    unfamiliarity: float | None = None
-    unfamiliar: bool | None = None
+    ood_score: float | None = None
+    is_ood: bool | None = None
     sure: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -54,10 +54,10 @@ class Answer:
             "label": self.label,
             "probability": self.probability,
             "top": [{"label": label, "probability": probability} for label, probability in self.top],
-            "set": None if self.set is None else list(self.set),
+            "prediction_set": None if self.prediction_set is None else list(self.prediction_set),
             "coverage": self.coverage,
-            "unfamiliarity": self.unfamiliarity,
-            "unfamiliar": self.unfamiliar,
+            "ood_score": self.ood_score,
+            "is_ood": self.is_ood,
             "sure": self.sure,
             "warnings": list(self.warnings),
             "model": self.model,
@@ -75,9 +75,9 @@ class Predictor:
     Answer(label='Ankle boot', probability=0.98, ...)
     """
 
-    def __init__(self, artifact: Artifact, asking: Asking | None = None) -> None:
+    def __init__(self, artifact: Artifact, policy: AnswerPolicy | None = None) -> None:
         self._artifact = artifact
-        self.asking = asking or Asking()
+        self.policy = policy or AnswerPolicy()
 
     @property
     def metadata(self) -> Metadata:
@@ -96,25 +96,29 @@ class Predictor:
         return self._artifact.fingerprint
 
     @property
-    def trust(self) -> Trust:
+    def guarantees(self) -> Guarantees:
         """What the file promises about its answers."""
         older = "this model was made by a hangtag that promised nothing about its answers; train again"
-        return self.metadata.trust or Trust.none(len(self.class_names), older)
+        return self.metadata.guarantees or Guarantees.none(len(self.class_names), older)
 
-    def asked(self, asking: Asking) -> "Predictor":
+    def with_policy(self, policy: AnswerPolicy) -> "Predictor":
         """The same model, asked to be as careful as this."""
-        return Predictor(self._artifact, asking)
+        return Predictor(self._artifact, policy)
 
     @property
-    def knows_sure(self) -> bool:
+    def can_abstain(self) -> bool:
         """Whether answers say if they are sure, asked as it is."""
-        if self.asking.cost is not None:
+        if self.policy.cost is not None:
             return True
-        return bool(self.trust.least) if self.asking.right is not None else bool(self.trust.conformal)
+        return (
+            bool(self.guarantees.confidence_thresholds)
+            if self.policy.target_accuracy is not None
+            else bool(self.guarantees.conformal)
+        )
 
-    def tells(self, output: str) -> bool:
+    def has_output(self, output: str) -> bool:
         """Whether the file has this one of `artifact.EXTRAS`."""
-        return self._artifact.tells(output)
+        return self._artifact.has_output(output)
 
     def __call__(self, picture: Picture, top: int = 3) -> Answer:
         """Answer for one picture: a path, bytes, a PIL image or a uint8 array without a batch axis.
@@ -131,12 +135,12 @@ class Predictor:
         decoded = [decode(picture, self.spec) for picture in pictures]
         if not decoded:
             return []
-        wanted = [OUTPUT, *(["unfamiliarity"] if self.trust.unfamiliar else [])]
+        wanted = [OUTPUT, *(["ood_score"] if self.guarantees.has_ood_score else [])]
         told = self._rows([pixels for pixels, _ in decoded], wanted)
-        verdicts = self.trust.judge(told[OUTPUT], told.get("unfamiliarity"), self.asking)
-        shortage = self.trust.shortage(self.asking)
+        verdicts = self.guarantees.decide(told[OUTPUT], told.get("ood_score"), self.policy)
+        why_not = self.guarantees.why_not(self.policy)
         return [
-            self._answer(position, told[OUTPUT][position], verdicts, (*notes, *self._size_notes(pixels)), shortage, top)
+            self._answer(position, told[OUTPUT][position], verdicts, (*notes, *self._size_notes(pixels)), why_not, top)
             for position, (pixels, notes) in enumerate(decoded)
         ]
 
@@ -155,9 +159,11 @@ class Predictor:
             PictureError: wrong shape or type.
             UsageError: this file has no such output.
         """
-        missing = [name for name in names if name not in (OUTPUT, PIXELS) and not self.tells(name)]
+        missing = [name for name in names if name not in (OUTPUT, PIXELS) and not self.has_output(name)]
         if missing:
-            raise UsageError(f"this model tells no {' and no '.join(missing)}", "; ".join(self.trust.missing) or "-")
+            raise UsageError(
+                f"this model tells no {' and no '.join(missing)}", "; ".join(self.guarantees.limitations) or "-"
+            )
         checked = check_images(images)
         if len(checked) and checked.shape[3:] != self.spec.shape[2:]:
             checked = np.stack([decode(image, self.spec)[0] for image in checked])
@@ -181,23 +187,23 @@ class Predictor:
         row: NDArray[np.float32],
         verdicts: Verdicts,
         notes: tuple[str, ...],
-        shortage: str | None,
+        why_not: str | None,
         top: int,
     ) -> Answer:
         order = np.argsort(-row, kind="stable")
         ranked = tuple((self.class_names[index], float(row[index])) for index in order[:top])
-        inside = None if verdicts.inside is None else verdicts.inside[position]
-        labels = None if inside is None else tuple(self.class_names[index] for index in order if inside[index])
+        in_set = None if verdicts.in_set is None else verdicts.in_set[position]
+        labels = None if in_set is None else tuple(self.class_names[index] for index in order if in_set[index])
         return Answer(
             label=ranked[0][0],
             probability=ranked[0][1],
             top=ranked,
-            warnings=(*notes, shortage) if shortage else notes,
+            warnings=(*notes, why_not) if why_not else notes,
             model=self.fingerprint,
-            set=labels,
-            coverage=None if labels is None else self.asking.coverage,
-            unfamiliarity=None if verdicts.unfamiliarity is None else float(verdicts.unfamiliarity[position]),
-            unfamiliar=None if verdicts.unfamiliar is None else bool(verdicts.unfamiliar[position]),
+            prediction_set=labels,
+            coverage=None if labels is None else self.policy.coverage,
+            ood_score=None if verdicts.ood_score is None else float(verdicts.ood_score[position]),
+            is_ood=None if verdicts.is_ood is None else bool(verdicts.is_ood[position]),
             sure=None if verdicts.sure is None else bool(verdicts.sure[position]),
         )
 
@@ -216,22 +222,25 @@ class Predictor:
 def load(
     source: str | Path | bytes,
     coverage: float = COVERAGE,
-    false_alarms: float = FALSE_ALARMS,
+    ood_false_positive_rate: float = OOD_FALSE_POSITIVE_RATE,
     cost: float | None = None,
-    right: float | None = None,
-    sets: str = "threshold",
+    target_accuracy: float | None = None,
+    set_method: str = "threshold",
 ) -> Predictor:
     """A `Predictor` from a `model.onnx`, its bytes, or the run folder that holds one.
 
     Args:
         coverage: the share of sets that shall hold the true label.
-        false_alarms: the share of familiar pictures that may be called unfamiliar.
+        ood_false_positive_rate: the share of familiar pictures that may be called unfamiliar.
         cost: of a wrong answer, where no answer costs 1; given, it decides which answers are sure.
-        right: the share of sure answers that shall be right (see `trust.RIGHT`); likewise.
-        sets: how sets of labels are made, one of `conformal.METHODS`.
+        target_accuracy: the share of sure answers that shall be target_accuracy (see `guarantees.TARGET_ACCURACIES`);
+            likewise.
+        set_method: how sets of labels are made, one of `conformal.METHODS`.
 
     Raises:
         UsageError: a coverage, share or cost that makes no sense.
         RunError, ArtifactError: it is not there, not ours, or lies about itself.
     """
-    return Predictor(open_artifact(source), Asking(coverage, sets, false_alarms, cost, right))
+    return Predictor(
+        open_artifact(source), AnswerPolicy(coverage, set_method, ood_false_positive_rate, cost, target_accuracy)
+    )

@@ -37,7 +37,7 @@ def write_page(found: Audit, path: Path) -> Path:
         if pictured:
             body = f'<div class="cards">{"".join(_card(data, each) for each in shown)}</div>'
         else:
-            body = table(("what", "why"), [(escaped(each.name), escaped(each.says)) for each in shown], "words")
+            body = table(("what", "why"), [(escaped(each.name), escaped(each.message)) for each in shown], "words")
         sections.append(f'<a id="{_anchor(kind)}"></a>{section(escaped(title), body, escaped(note))}')
     write_text(path, document(f"audit of {data.name}", "".join(sections)))
     return path
@@ -64,10 +64,12 @@ def _card(data: LabelledImages, finding: Finding) -> str:
     this = [] if finding.position is None else [finding.position]
     pictures = "".join(_pictured(data, each, "this" if each in this else "") for each in (*this, *finding.others))
     head = "" if this else f"<b>{escaped(finding.name)}</b>: "
-    says = head + escaped(finding.says) + (f"; <b>{escaped(finding.suggestion)}?</b>" if finding.suggestion else "")
+    message = (
+        head + escaped(finding.message) + (f"; <b>{escaped(finding.suggestion)}?</b>" if finding.suggestion else "")
+    )
     return (
         f'<figure class="card"><div class="pair">{pictures}</div>'
-        f'<figcaption class="note">{says} ({_sure(finding.certainty)} sure)</figcaption></figure>\n'
+        f'<figcaption class="note">{message} ({_sure(finding.certainty)} sure)</figcaption></figure>\n'
     )
 
 

@@ -10,17 +10,17 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.comparison import Comparison
 from hangtag.files import write_text
 from hangtag.reports.html import document, escaped, section, table, thumbnail
-from hangtag.words import hundred, in_percent
+from hangtag.words import in_percent, out_of_100
 
 __all__ = ["write_comparison"]
 
 _THUMB, _MOST = 96, 36
 _DARK_GROUND = 16
 
-Rows = NDArray[np.float32]
+Floats = NDArray[np.float32]
 
 
-def write_comparison(found: Comparison, data: LabelledImages, first: Rows, second: Rows, path: Path) -> Path:
+def write_comparison(found: Comparison, data: LabelledImages, first: Floats, second: Floats, path: Path) -> Path:
     """Write the page and return its path.
 
     Args:
@@ -48,7 +48,7 @@ def write_comparison(found: Comparison, data: LabelledImages, first: Rows, secon
 
 def _headline(found: Comparison) -> str:
     rows = [
-        (escaped(name), hundred(share), f"{hundred(low)} to {hundred(high)}")
+        (escaped(name), out_of_100(share), f"{out_of_100(low)} to {out_of_100(high)}")
         for name, (share, low, high) in zip(found.names, found.accuracies, strict=True)
     ]
     low, high = found.loss_interval
@@ -64,7 +64,7 @@ def _headline(found: Comparison) -> str:
     )
 
 
-def _card(found: Comparison, data: LabelledImages, first: Rows, second: Rows, at: int) -> str:
+def _card(found: Comparison, data: LabelledImages, first: Floats, second: Floats, at: int) -> str:
     said = ""
     for name, rows in zip(found.names, (first, second), strict=True):
         best = int(rows[at].argmax())

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.model.explanation import Why
-from hangtag.reports.figures import Picture
+from hangtag.reports.figures import ReportFigure
 from hangtag.words import in_percent
 
 __all__ = ["why_picture"]
@@ -15,10 +15,10 @@ _BLUE, _RED, _INK, _FAINT = "#1668b0", "#c8321f", "#1d232b", "#5f6873"
 _MOST_BARS = 8
 
 
-def why_picture(why: Why) -> Picture:
+def why_picture(why: Why) -> ReportFigure:
     """One row for the answer; below it, where there are any, the nearest training pictures."""
     rows = 2 if why.neighbours else 1
-    figure = Picture(figsize=(9.6, 3.8 if rows == 1 else 6.1), layout="constrained")
+    figure = ReportFigure(figsize=(9.6, 3.8 if rows == 1 else 6.1), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.08)  # type: ignore[union-attr,call-arg]
     top, *below = figure.subfigures(rows, 1, height_ratios=[3.4, 2][:rows], squeeze=False)[:, 0]
     top.suptitle(_verdict(why), fontsize=13, color=_INK)
@@ -44,13 +44,13 @@ def why_picture(why: Why) -> Picture:
 def _verdict(why: Why) -> str:
     answer = why.answer
     said = f"{answer.label}, {in_percent(answer.probability)}"
-    if answer.unfamiliar:
-        return f"{said}: but unfamiliar, stranger than {answer.unfamiliarity:.1%} of the pictures it was tried on"
+    if answer.is_ood:
+        return f"{said}: but unfamiliar, stranger than {answer.ood_score:.1%} of the pictures it was tried on"
     if answer.sure is None:
         return said
     if answer.sure:
         return f"{said}: sure"
-    others = [label for label in answer.set or () if label != answer.label]
+    others = [label for label in answer.prediction_set or () if label != answer.label]
     return f"{said}: not sure" + (f", it may be {' or '.join(others[:3])}" if others else "")
 
 

@@ -28,7 +28,7 @@ except ImportError as missing:
     raise MissingExtra.named("train", "matplotlib") from missing
 
 __all__ = [
-    "Picture",
+    "ReportFigure",
     "answer",
     "answers",
     "confusion",
@@ -69,7 +69,7 @@ _MOST_PIXELS = 600  # a side; more would not show in a grid
 _EACH_INDEX, _EACH_NAME, _EACH_COUNT = 12, 40, 20  # most classes for which every one is written out
 
 
-class Picture(Figure):
+class ReportFigure(Figure):
     """A matplotlib figure that keeps its style while it is drawn, and that a notebook shows by itself."""
 
     def draw(self, renderer: Any) -> None:
@@ -95,10 +95,10 @@ def _style() -> Iterator[None]:
 
 
 @_style()
-def one_image(image: NDArray[Any], title: str = "") -> Picture:
+def one_image(image: NDArray[Any], title: str = "") -> ReportFigure:
     """The lesson's first picture: one image, its pixel positions, and for grey the values as colours from 0 to 255."""
     pixels = _pixels(image)
-    figure = Picture(figsize=(5.6, 4.6), layout="constrained")
+    figure = ReportFigure(figsize=(5.6, 4.6), layout="constrained")
     axes = figure.add_subplot()
     shown = axes.imshow(pixels, cmap="viridis", vmin=0, vmax=255, interpolation=_interpolation(pixels))
     axes.spines[:].set_visible(True)
@@ -113,7 +113,9 @@ def one_image(image: NDArray[Any], title: str = "") -> Picture:
 
 
 @_style()
-def image_grid(images: Pixels, labels: Labels, class_names: Sequence[str], rows: int = 5, columns: int = 5) -> Picture:
+def image_grid(
+    images: Pixels, labels: Labels, class_names: Sequence[str], rows: int = 5, columns: int = 5
+) -> ReportFigure:
     """The lesson's second picture: the first images, each with the name of its class below."""
     _check(images, labels, class_names)
     shown, rows, columns = _fit(len(images), rows, columns)
@@ -130,7 +132,7 @@ def image_grid(images: Pixels, labels: Labels, class_names: Sequence[str], rows:
 
 
 @_style()
-def answer(image: NDArray[Any], probabilities: NDArray[Any], label: int, class_names: Sequence[str]) -> Picture:
+def answer(image: NDArray[Any], probabilities: NDArray[Any], label: int, class_names: Sequence[str]) -> ReportFigure:
     """The lesson's third and fourth picture: what the model says about one image, beside all K probabilities.
 
     Args:
@@ -159,7 +161,7 @@ def answers(
     class_names: Sequence[str],
     rows: int = 5,
     columns: int = 3,
-) -> Picture:
+) -> ReportFigure:
     """The lesson's fifth picture: the first images, each beside its probabilities."""
     probabilities = np.asarray(probabilities)
     _check(images, labels, class_names, probabilities)
@@ -178,7 +180,7 @@ def answers(
 
 
 @_style()
-def probability_bars(probabilities: NDArray[Any], class_names: Sequence[str], label: int | None = None) -> Picture:
+def probability_bars(probabilities: NDArray[Any], class_names: Sequence[str], label: int | None = None) -> ReportFigure:
     """The lesson's sixth picture: the (K,) probabilities of one image by class name; `label` is its class, if known."""
     probabilities = np.asarray(probabilities)
     if probabilities.shape != (len(class_names),):
@@ -188,7 +190,7 @@ def probability_bars(probabilities: NDArray[Any], class_names: Sequence[str], la
         )
     count = len(class_names)
     width = max(5.0, 1.6 + (0.56 if count <= _EACH_COUNT else 0.3) * count) if count <= _EACH_NAME else 9.0
-    figure = Picture(figsize=(width, 4.4), layout="constrained")
+    figure = ReportFigure(figsize=(width, 4.4), layout="constrained")
     axes = figure.add_subplot()
     _bars(axes, probabilities, label, 9)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
@@ -211,7 +213,7 @@ class _Epoch(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
-def curves(history: Sequence["Mapping[str, Any] | _Epoch"]) -> Picture:
+def curves(history: Sequence["Mapping[str, Any] | _Epoch"]) -> ReportFigure:
     """Loss and accuracy after each epoch, of the training images and, where there are any, of the held-out ones.
 
     Args:
@@ -221,7 +223,7 @@ def curves(history: Sequence["Mapping[str, Any] | _Epoch"]) -> Picture:
     finished = [epoch for epoch in tables if epoch.get("finished", True)]
     if not finished:
         raise UsageError("there is no finished epoch to draw", "train for at least one epoch")
-    figure = Picture(figsize=(9.6, 3.9), layout="constrained")
+    figure = ReportFigure(figsize=(9.6, 3.9), layout="constrained")
     figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr,call-arg]
     loss, accuracy = figure.subplots(1, 2)
     _curve(loss, finished, "loss", "training", "{:.3f}")
@@ -244,7 +246,7 @@ def curves(history: Sequence["Mapping[str, Any] | _Epoch"]) -> Picture:
 
 
 @_style()
-def confusion(matrix: Sequence[Sequence[int]] | NDArray[Any], class_names: Sequence[str]) -> Picture:
+def confusion(matrix: Sequence[Sequence[int]] | NDArray[Any], class_names: Sequence[str]) -> ReportFigure:
     """Which class (row) was taken for which (column): blue where right, red where wrong, darker for a larger share.
 
     Args:
@@ -259,7 +261,7 @@ def confusion(matrix: Sequence[Sequence[int]] | NDArray[Any], class_names: Seque
             "give K rows of K counts for K names",
         )
     side = 2.4 + (0.56 * number if number <= _EACH_COUNT else min(9.0, max(5.6, 0.24 * number)))
-    figure = Picture(figsize=(side, side), layout="constrained")
+    figure = ReportFigure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(_confusion_colours(share), interpolation="nearest")
@@ -279,7 +281,7 @@ def confusion(matrix: Sequence[Sequence[int]] | NDArray[Any], class_names: Seque
 @_style()
 def mistakes(
     images: Pixels, probabilities: NDArray[Any], labels: Labels, class_names: Sequence[str], count: int = 12
-) -> Picture:
+) -> ReportFigure:
     """The mistakes the model was surest of, surest first; a sentence when it made none."""
     probabilities = np.asarray(probabilities)
     _check(images, labels, class_names, probabilities)
@@ -314,7 +316,7 @@ def lesson(
     test_labels: Labels,
     probabilities: NDArray[Any],
     class_names: Sequence[str],
-) -> dict[str, Picture]:
+) -> dict[str, ReportFigure]:
     """The lesson's six pictures by file name without its ending; fewer when there are fewer than 13 test images."""
     _check(train_images, train_labels, class_names)
     _check(test_images, test_labels, class_names, np.asarray(probabilities))
@@ -332,7 +334,7 @@ def lesson(
     return pictures
 
 
-def save(figure: Picture, path: str | Path) -> None:
+def save(figure: ReportFigure, path: str | Path) -> None:
     """Write a figure as a PNG file, whole or not at all.
 
     Raises:
@@ -346,7 +348,7 @@ class _Sheet:
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
-        self.figure = Picture(figsize=(width, height))
+        self.figure = ReportFigure(figsize=(width, height))
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         bottom = self.height - top - height
@@ -523,7 +525,7 @@ def _mistakes_title(shown: int, wrong: int) -> str:
     return f"All {wrong} mistakes, surest first" if shown == wrong else f"The {shown} surest of {wrong:,} mistakes"
 
 
-def _sentence(text: str) -> Picture:
+def _sentence(text: str) -> ReportFigure:
     sheet = _Sheet(6.0, 1.2)
     sheet.figure.text(0.5, 0.5, f"✓ {text}", ha="center", va="center", fontsize=12, color=BLUE)
     return sheet.figure

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from hangtag.evaluation.corruptions import CORRUPTIONS, STRENGTHS
-from hangtag.evaluation.guarantee_report import Promises, SetsKept, Share
+from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES
+from hangtag.evaluation.guarantee_report import GuaranteeReport, SetCoverage, Share
 from hangtag.evaluation.stress_test import Stress
 from hangtag.model.calibration import Calibration
 from hangtag.reports.html import escaped, section, table
-from hangtag.words import hundred, listed
+from hangtag.words import listed, out_of_100
 
 __all__ = ["promises_section", "stress_section", "trust_tiles"]
 
@@ -15,20 +15,20 @@ _MAIN = 0.95  # of the coverages shown, the one told about in words
 _ASKED = 0.99  # of the shares of right answers, likewise
 
 
-def trust_tiles(kept: Promises) -> dict[str, str]:
+def trust_tiles(kept: GuaranteeReport) -> dict[str, str]:
     """The three numbers that decide whether the model can be used, by what they are."""
     tiles = {}
     if kept.sure and kept.sure_right and kept.sure.share is not None:
-        tiles["sure of, of 100 pictures"] = hundred(kept.sure.share)
+        tiles["sure of, of 100 pictures"] = out_of_100(kept.sure.share)
         if kept.sure_right.share is not None:
-            tiles["right when sure, of 100"] = hundred(kept.sure_right.share)
-    for target, answered, _ in kept.right:
+            tiles["right when sure, of 100"] = out_of_100(kept.sure_right.share)
+    for target, answered, _ in kept.target_accuracies:
         if target == _ASKED and answered.share is not None:
-            tiles[f"answered when {target:.0%} shall be right"] = f"{hundred(answered.share)} of 100"
+            tiles[f"answered when {target:.0%} shall be right"] = f"{out_of_100(answered.share)} of 100"
     return tiles
 
 
-def promises_section(kept: Promises, names: Sequence[str], tried: bool) -> str:
+def promises_section(kept: GuaranteeReport, names: Sequence[str], tried: bool) -> str:
     """Calibration, sets, answers left out, unfamiliar pictures: each promise beside what became of it.
 
     Args:
@@ -36,7 +36,7 @@ def promises_section(kept: Promises, names: Sequence[str], tried: bool) -> str:
     """
     charts = f'<div class="charts">{_answered_chart(kept)}{_reliability_chart(kept.calibration, kept.before)}</div>'
     parts = [_missing(kept), f"<p>{escaped(_summary(kept))}</p>", charts]
-    if kept.right:
+    if kept.target_accuracies:
         parts.append("<h3>Answering only when sure</h3>" + _right_table(kept))
     if kept.sets:
         parts.append("<h3>Sets of labels</h3>" + _sets_table(kept.sets) + _class_note(kept.sets, names))
@@ -53,13 +53,13 @@ def promises_section(kept: Promises, names: Sequence[str], tried: bool) -> str:
 
 def stress_section(broken: Stress) -> str:
     """Groups it is weak on, and a table of corruptions."""
-    head = ("pictures gone wrong by", *map(str, STRENGTHS), "off by, points", "not sure when wrong", "unfamiliar")
+    head = ("pictures gone wrong by", *map(str, SEVERITIES), "off by, points", "not sure when wrong", "ood_rate")
     rows = [_stress_row(name, broken) for name in broken.worst()]
     clean = broken.clean
     body = _slices(broken)
     body += (
-        f"<h3>Pictures gone wrong</h3><p>As they are, it is right on {hundred(clean.accuracy)} of 100; over all "
-        f"{len(CORRUPTIONS)} ways and {len(STRENGTHS)} strengths, on {hundred(broken.accuracy)}. Darker red: fewer "
+        f"<h3>Pictures gone wrong</h3><p>As they are, it is right on {out_of_100(clean.accuracy)} of 100; over all "
+        f"{len(CORRUPTIONS)} ways and {len(SEVERITIES)} strengths, on {out_of_100(broken.accuracy)}. Darker red: fewer "
         "right. The last three columns are means over the strengths: by how many points probabilities are off, and how "
         "many of the wrong answers come with &ldquo;not sure&rdquo;, as they should.</p>"
     )
@@ -67,11 +67,11 @@ def stress_section(broken: Stress) -> str:
     return section("How it breaks", body, f"{broken.images:,} of the judged pictures, corrupted on purpose.")
 
 
-def _missing(kept: Promises) -> str:
-    return "".join(f'<p class="warning">{escaped(sentence)}.</p>' for sentence in kept.missing)
+def _missing(kept: GuaranteeReport) -> str:
+    return "".join(f'<p class="warning">{escaped(sentence)}.</p>' for sentence in kept.limitations)
 
 
-def _summary(kept: Promises) -> str:
+def _summary(kept: GuaranteeReport) -> str:
     said = [kept.calibration.in_words]
     if kept.before is not None and kept.before.ece != kept.calibration.ece:
         said.append(
@@ -79,29 +79,29 @@ def _summary(kept: Promises) -> str:
             f"(loss {kept.before.nll:.4f}, now {kept.calibration.nll:.4f}; Brier score {kept.before.brier:.4f}, "
             f"now {kept.calibration.brier:.4f})."
         )
-    if kept.false_alarms is not None and kept.false_alarms.share is not None:
+    if kept.ood_false_positives is not None and kept.ood_false_positives.share is not None:
         said.append(
-            f"It called {hundred(kept.false_alarms.share)} of 100 of these pictures unfamiliar; all are of its kind, "
-            "and 5 were to be expected."
+            f"It called {out_of_100(kept.ood_false_positives.share)} of 100 of these pictures unfamiliar; "
+            "all are of its kind, and 5 were to be expected."
         )
     return " ".join(said)
 
 
-def _right_table(kept: Promises) -> str:
+def _right_table(kept: GuaranteeReport) -> str:
     rows = []
-    for target, answered, right in kept.right:
-        share = "&ndash;" if answered.share is None else f"{hundred(answered.share)} of 100"
+    for target, answered, right in kept.target_accuracies:
+        share = "&ndash;" if answered.share is None else f"{out_of_100(answered.share)} of 100"
         rows.append((f"{100 * target:g} of 100", share, _with_interval(right)))
     return table(("right when answered: asked for", "pictures answered", "right, of 100 answered"), rows, "wide")
 
 
-def _sets_table(sets: Sequence[SetsKept]) -> str:
+def _sets_table(sets: Sequence[SetCoverage]) -> str:
     rows = [
         (
             f"{100 * each.coverage:g} of 100" + ("" if each.enough else ": too few held-out pictures for this"),
-            _with_interval(each.held),
+            _with_interval(each.covered),
             f"{each.size:.2f}",
-            hundred(each.single.share or 0),
+            out_of_100(each.single.share or 0),
         )
         for each in sets
     ]
@@ -109,12 +109,12 @@ def _sets_table(sets: Sequence[SetsKept]) -> str:
     return table(head, rows, "wide")
 
 
-def _class_note(sets: Sequence[SetsKept], names: Sequence[str]) -> str:
+def _class_note(sets: Sequence[SetCoverage], names: Sequence[str]) -> str:
     main = next((each for each in sets if each.coverage == _MAIN), None)
     if main is None:
         return ""
     known = [(each.share, name) for each, name in zip(main.classes, names, strict=True) if each.share is not None]
-    low = [f"{escaped(name)} ({hundred(share)})" for share, name in sorted(known)[:3] if share < _MAIN - 0.01]
+    low = [f"{escaped(name)} ({out_of_100(share)})" for share, name in sorted(known)[:3] if share < _MAIN - 0.01]
     if not low:
         return '<p class="note">The promise is kept for every class by itself, too.</p>'
     return (
@@ -123,7 +123,7 @@ def _class_note(sets: Sequence[SetsKept], names: Sequence[str]) -> str:
     )
 
 
-def _by_class(sets: Sequence[SetsKept], names: Sequence[str]) -> str:
+def _by_class(sets: Sequence[SetCoverage], names: Sequence[str]) -> str:
     """How often the sets of each class hold its label, for every coverage shown."""
     rows = [
         (escaped(name), *(_with_interval(each.classes[number]) for each in sets)) for number, name in enumerate(names)
@@ -136,10 +136,10 @@ def _with_interval(share: Share) -> str:
     if share.share is None or share.interval is None:
         return "&ndash;"
     low, high = share.interval
-    return f'{hundred(share.share)} <span class="interval">({hundred(low)} to {hundred(high)})</span>'
+    return f'{out_of_100(share.share)} <span class="interval">({out_of_100(low)} to {out_of_100(high)})</span>'
 
 
-def _answered_chart(kept: Promises) -> str:
+def _answered_chart(kept: GuaranteeReport) -> str:
     points = list(zip(kept.answered, kept.accuracy, strict=True))
     if len(points) < 2:
         return ""
@@ -151,7 +151,7 @@ def _answered_chart(kept: Promises) -> str:
     end = points[-1]
     return (
         '<figure class="chart"><figcaption><b>The fewer it answers, the more are right</b><br>'
-        f"all pictures: {hundred(end[1])} of 100 right</figcaption>"
+        f"all pictures: {out_of_100(end[1])} of 100 right</figcaption>"
         f'<svg viewBox="0 0 360 216" role="img" aria-label="accuracy by share answered">{inside}'
         '<text x="200" y="215" text-anchor="middle">answered, surest first</text></svg></figure>'
     )
@@ -200,7 +200,7 @@ def _stress_row(name: str, broken: Stress) -> list[str]:
         f'<span class="shade" style="--a:{0.9 * (1 - cell.accuracy):.2f}">{100 * cell.accuracy:.0f}</span>'
         for cell in broken.at(name)
     ]
-    means = (broken.mean(name, what) for what in ("ece", "caught", "unfamiliar"))
+    means = (broken.mean(name, what) for what in ("ece", "caught", "ood_rate"))
     return [escaped(name), *shown, *("&ndash;" if mean is None else f"{100 * mean:.0f}" for mean in means)]
 
 
@@ -210,9 +210,9 @@ def _slices(broken: Stress) -> str:
     rows = [
         (
             f"{escaped(each.by)}: {escaped(each.group)}",
-            f'{hundred(each.accuracy)} <span class="interval">({hundred(each.interval[0])} to '
-            f"{hundred(each.interval[1])})</span>",
-            hundred(each.rest),
+            f'{out_of_100(each.accuracy)} <span class="interval">({out_of_100(each.interval[0])} to '
+            f"{out_of_100(each.interval[1])})</span>",
+            out_of_100(each.rest),
             f"{each.images:,}",
         )
         for each in broken.slices[:12]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.pictures import encode_png
-from hangtag.words import hundred
+from hangtag.words import out_of_100
 
 __all__ = [
     "MOST_ROWS",
@@ -173,7 +173,7 @@ def right_on(share: float, images: int) -> str:
     return (
         f"Right on {round(share * images)} of {images} pictures"
         if images < 100
-        else f"Right on {hundred(share)} of 100 pictures"
+        else f"Right on {out_of_100(share)} of 100 pictures"
     )
 
 

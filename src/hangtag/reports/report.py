@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import RunError, UsageError
-from hangtag.evaluation.guarantee_report import Promises
+from hangtag.evaluation.guarantee_report import GuaranteeReport
 from hangtag.evaluation.metrics import ClassResult, Evaluation, wilson
 from hangtag.evaluation.run_folder import Run
 from hangtag.evaluation.stress_test import Stress
@@ -37,11 +37,11 @@ from hangtag.reports.html import (
     table,
     thumbnail,
 )
-from hangtag.words import bytes_in_words, hundred, in_percent, listed, percent, seconds_in_words, times
+from hangtag.words import bytes_in_words, in_percent, listed, out_of_100, percent, seconds_in_words, times
 
 if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
-    from hangtag.evaluation.judge import Judged
+    from hangtag.evaluation.judge import Judgement
 
 __all__ = ["write_report", "write_report_and_pictures"]
 
@@ -53,7 +53,7 @@ _SURE = 0.9
 _FEW = 0.2  # a recall interval wider than this says little
 
 
-def write_report_and_pictures(run: Run, data: "LabelledImages", judged: "Judged") -> Path:
+def write_report_and_pictures(run: Run, data: "LabelledImages", judged: "Judgement") -> Path:
     """The six pictures of the lesson, for the run's own data, and its report, whose path is returned."""
     from hangtag.reports import figures
 
@@ -96,9 +96,9 @@ class _Facts:
     images: Images
     labels: NDArray[np.int64]
     probabilities: NDArray[np.floating[Any]]
-    promises: Promises | None
+    guarantees: GuaranteeReport | None
     stress: Stress | None
-    distributed: Evaluation | None
+    before_decisions: Evaluation | None
 
     @property
     def names(self) -> list[str]:
@@ -129,10 +129,10 @@ def _gather(run: Run, images: Images, labels: NDArray[np.int64], probabilities: 
     broken = run.stress()
     try:
         evaluation = Evaluation.from_json({key: value for key, value in metrics.items() if key in known})
-        kept = Promises.from_json(metrics["promises"]) if metrics.get("promises") else None
+        kept = GuaranteeReport.from_json(metrics["guarantees"]) if metrics.get("guarantees") else None
         stress = None if broken is None else Stress.from_json(broken)
-        theirs = metrics.get("as_distributed")
-        distributed = None if theirs is None else Evaluation.from_json(theirs)
+        theirs = metrics.get("before_decisions")
+        before_decisions = None if theirs is None else Evaluation.from_json(theirs)
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.path}: metrics.json is not an evaluation: {error}", "judge the run again") from None
     expected = (len(labels), len(evaluation.classes))
@@ -145,7 +145,7 @@ def _gather(run: Run, images: Images, labels: NDArray[np.int64], probabilities: 
     history = run.history() if (run.path / "history.jsonl").is_file() else []
     part = str(metrics.get("part", "test"))
     return _Facts(
-        run, run.config(), evaluation, part, history, images, labels, probabilities, kept, stress, distributed
+        run, run.config(), evaluation, part, history, images, labels, probabilities, kept, stress, before_decisions
     )
 
 
@@ -170,7 +170,7 @@ def _headline(facts: _Facts) -> str:
         )
     held_out = "" if facts.part == "test" else " There is no test part; these were held out of the training pictures."
     numbers = {
-        **(trust_tiles(facts.promises) if facts.promises else {}),
+        **(trust_tiles(facts.guarantees) if facts.guarantees else {}),
         "mistakes": f"{facts.wrong:,} of {judged.images:,}",
         "right by always naming the largest class": f"{percent(baseline)}",
         "model file": bytes_in_words(dig(config, "model", "bytes")),
@@ -180,7 +180,7 @@ def _headline(facts: _Facts) -> str:
 <p class="kicker">{escaped(dig(config, "data", "name", default="images"))} &middot; run {escaped(facts.run.path.name)}
 &middot; {escaped(str(config.get("created", ""))[:10])}</p>
 <h1>{right_on(judged.accuracy, judged.images)} it had never seen
-<span class="interval">(95 % interval {hundred(low)} to {hundred(high)})</span></h1>
+<span class="interval">(95 % interval {out_of_100(low)} to {out_of_100(high)})</span></h1>
 <p>Measured on {images} of {len(judged.classes)} classes.{held_out} The interval says how far chance alone,
 in which pictures were there to judge, may have moved this number.</p>
 {stopped}<dl class="numbers">{tiles}</dl>
@@ -195,7 +195,7 @@ def _advice(facts: _Facts) -> str:
 
 
 def _trust(facts: _Facts) -> str:
-    return "" if facts.promises is None else promises_section(facts.promises, facts.names, facts.part == "test")
+    return "" if facts.guarantees is None else promises_section(facts.guarantees, facts.names, facts.part == "test")
 
 
 def _breaks(facts: _Facts) -> str:
@@ -222,12 +222,13 @@ def _measured(facts: _Facts) -> str:
         )
     else:
         said.append("These pictures also watched the training and set the thresholds: the numbers flatter a little.")
-    if facts.distributed is not None:
-        low, high = facts.distributed.accuracy_interval
+    if facts.before_decisions is not None:
+        low, high = facts.before_decisions.accuracy_interval
         said.append(
             f"As distributed, before your decisions about single pictures, it is right on "
-            f"{hundred(facts.distributed.accuracy)} of 100 ({hundred(low)} to {hundred(high)}); cleaned by them, on "
-            f"{hundred(judged.accuracy)}."
+            f"{out_of_100(facts.before_decisions.accuracy)} of 100 ({out_of_100(low)} to {out_of_100(high)}); "
+            f"cleaned by them, on "
+            f"{out_of_100(judged.accuracy)}."
         )
     intervals = (
         "Intervals of shares are Wilson's, 95&nbsp;%. They speak of chance in which pictures were there, not of "
@@ -245,7 +246,7 @@ def _weakest(facts: _Facts) -> str:
     found = sorted((row.recall, row.name) for row in facts.evaluation.classes if row.recall is not None)
     worst = [pair for pair in found[:3] if pair[0] < facts.evaluation.accuracy] or found[:1]
     weak = listed([f"<b>{escaped(name)}</b>" for _, name in worst])
-    finds = listed([hundred(recall) for recall, _ in worst])
+    finds = listed([out_of_100(recall) for recall, _ in worst])
     return (
         f"Weakest on {weak}: it finds {finds} of 100 pictures of {'them' if len(worst) > 1 else 'it'}. More, and more "
         f"varied, training pictures of {'these classes' if len(worst) > 1 else 'this class'} help most."
@@ -278,8 +279,8 @@ def _sure(facts: _Facts) -> str:
     hits = int((facts.predicted == facts.labels)[sure].sum())
     low, high = wilson(hits, count)
     return (
-        f"On {hundred(count / len(sure))} of 100 pictures it was at least {_SURE:.0%} sure, and right on "
-        f"{hundred(hits / count)} of 100 of those (95&nbsp;% interval {hundred(low)} to {hundred(high)}). "
+        f"On {out_of_100(count / len(sure))} of 100 pictures it was at least {_SURE:.0%} sure, and right on "
+        f"{out_of_100(hits / count)} of 100 of those (95&nbsp;% interval {out_of_100(low)} to {out_of_100(high)}). "
         f"{'A person could check the others.' if count < len(sure) else ''}"
     )
 
@@ -310,7 +311,7 @@ def _fit(facts: _Facts) -> str:
         remedy = "." if varied else f", and so does a network that looks for shapes: {fast}."
         return f"It does {gap:.1f} points better on the pictures it learned from. More training pictures help{remedy}"
     if judged.training_accuracy < 0.9:
-        learned = f"It is right on only {hundred(judged.training_accuracy)} of 100 pictures it learned from"
+        learned = f"It is right on only {out_of_100(judged.training_accuracy)} of 100 pictures it learned from"
         return f"{learned}: train longer (<code>--epochs</code>), or use another recipe or network."
     return ""
 
@@ -378,7 +379,7 @@ def _per_class(facts: _Facts) -> str:
 
 def _class_row(number: int, row: ClassResult) -> list[str]:
     intervals = [
-        f'<span class="interval">{hundred(span[0])} to {hundred(span[1])}</span>' if span else ""
+        f'<span class="interval">{out_of_100(span[0])} to {out_of_100(span[1])}</span>' if span else ""
         for span in (row.recall_interval, row.precision_interval)
     ]
     return [
@@ -395,7 +396,7 @@ def _class_row(number: int, row: ClassResult) -> list[str]:
 def _meter(share: float | None) -> str:
     if share is None:
         return "&ndash;"
-    return f'<span class="meter"><i style="width:{share:.1%}"></i></span>{hundred(share)}'
+    return f'<span class="meter"><i style="width:{share:.1%}"></i></span>{out_of_100(share)}'
 
 
 def _confusions(facts: _Facts) -> str:

@@ -23,23 +23,21 @@ from hangtag.errors import ArtifactError, DataError, ModelError, RunError, Usage
 from hangtag.evaluation.metrics import Evaluation, evaluate
 from hangtag.files import user_path, write_bytes
 from hangtag.machine import now, versions
-from hangtag.mapped import Rows, mapping_of
+from hangtag.mapped import MappedRows, mapping_of
 from hangtag.model.artifact import Metadata
 from hangtag.model.calibration import fit_calibrator
-from hangtag.model.guarantees import Trust, fit_trust
+from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.neighbours import KEPT, Neighbours, chosen
-from hangtag.model.ood import Familiar, fit_familiar
+from hangtag.model.ood import OodDetector, fit_ood_detector
 from hangtag.model.predictor import Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images
 from hangtag.training.engine.balance import balance_in_words, choose_balance
-from hangtag.training.engine.checkpoints import Checkpoint, Keeper
-from hangtag.training.engine.export import build as build_artifact
-from hangtag.training.engine.export import verify
-from hangtag.training.engine.features import seen_by
+from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
+from hangtag.training.engine.export import export_model, verify
+from hangtag.training.engine.features import extract_features
 from hangtag.training.engine.loop import Epoch, choose_device, train
-from hangtag.training.engine.networks import NETWORKS, FlipAveraged, own_network, parameter_count
-from hangtag.training.engine.networks import build as build_network
-from hangtag.training.engine.recipes import RECIPES, Recipe, find_recipe, suited
+from hangtag.training.engine.networks import NETWORKS, FlipTTA, build_network, custom_network, parameter_count
+from hangtag.training.engine.recipes import RECIPES, Recipe, adapt_to_size, find_recipe
 from hangtag.training.engine.steps import has_bfloat16
 
 __all__ = ["MOST_DESCRIBED", "VERIFIED", "ImageClassifier", "part_of", "split_seed_of"]
@@ -114,7 +112,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         X: LabelledImages | Images,
         y: Any = None,
         stop: Callable[[], bool] = lambda: False,
-        keeper: Keeper | None = None,
+        checkpoint_writer: CheckpointWriter | None = None,
         resume: Checkpoint | None = None,
         history: Sequence[Epoch] = (),
     ) -> Iterator[Epoch]:
@@ -130,13 +128,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         device = choose_device(self.device)
         _suits(recipe, given)
         data, self.split_ = split_of(given, recipe.validation, split_seed_of(self))
-        recipe, self._suited = suited(recipe, len(self.split_.train))
+        recipe, self._suited = adapt_to_size(recipe, len(self.split_.train))
         recipe = self.recipe_ = self._balanced(recipe, data, device)
         self.network_ = self._network(data, recipe)
         self.history_: list[Epoch] = list(history)
         chosen, held_out = (part_of(data, positions) for positions in (self.split_.train, self.split_.validation))
         self._content: bytes | None = None  # the model file, made when first asked for
-        self._taught: tuple[Trust, Familiar | None] | None = None  # by the held-out images, likewise
+        self._taught: tuple[Guarantees, OodDetector | None] | None = None  # by the held-out images, likewise
         self._learned, self._held_out = _Learned.of(data, self.split_.train, self.seed), held_out
         self._opened: Predictor | None = None
         self._sample = np.array(data.images[:VERIFIED])
@@ -144,7 +142,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             self._check_ships()
         try:
             for epoch in train(
-                self.network_, *chosen, recipe, self.seed, held_out, device, stop, keeper, resume,
+                self.network_, *chosen, recipe, self.seed, held_out, device, stop, checkpoint_writer, resume,
             ):  # fmt: skip
                 self._content = self._opened = self._taught = None
                 if epoch.finished:
@@ -189,40 +187,40 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if not self.__sklearn_is_fitted__():
             raise RunError("this classifier is not fitted", "call fit first")
         if self._content is None:
-            _, familiar = self._promises()
-            content = build_artifact(self.shipped_, self.metadata(), familiar)
-            verify(content, self.shipped_, self._sample, familiar)
+            _, ood_detector = self._promises()
+            content = export_model(self.shipped_, self.metadata(), ood_detector)
+            verify(content, self.shipped_, self._sample, ood_detector)
             self._content = content
         return self._content
 
     @property
-    def trust_(self) -> Trust:
+    def guarantees_(self) -> Guarantees:
         """What the model promises about its answers, learned from the held-out images."""
         return self._promises()[0]
 
     def neighbours(self, count: int = KEPT) -> Neighbours:
         """Some of the training images, `KEPT` at most, small, with what the network sees in them."""
         pictures, labels = self._learned.at(chosen(self._learned.labels, self.seed, min(count, KEPT)))
-        return Neighbours.of(pictures, labels, seen_by(self.shipped_, pictures).embedding)
+        return Neighbours.of(pictures, labels, extract_features(self.shipped_, pictures).embedding)
 
     @property
-    def familiar_(self) -> Familiar | None:
+    def ood_detector_(self) -> OodDetector | None:
         """What the model learned from looks like; None where nothing was held out."""
         return self._promises()[1]
 
-    def _promises(self) -> tuple[Trust, Familiar | None]:
+    def _promises(self) -> tuple[Guarantees, OodDetector | None]:
         if self._taught is None:
             images, labels = self._held_out
             if not len(labels):
                 why = "no pictures were held out: its probabilities are not calibrated, and it promises nothing else"
-                self._taught = Trust.none(len(self.class_names_), why), None
+                self._taught = Guarantees.none(len(self.class_names_), why), None
             else:
                 pictures, theirs = self._learned.at(_described(len(self._learned.labels), self.seed))
-                learned = seen_by(self.shipped_, pictures)
-                seen = seen_by(self.shipped_, images)
-                familiar = fit_familiar(learned.descriptor, theirs, seen.descriptor, seen.logits)
+                learned = extract_features(self.shipped_, pictures)
+                seen = extract_features(self.shipped_, images)
+                ood_detector = fit_ood_detector(learned.descriptor, theirs, seen.descriptor, seen.logits)
                 calibrator = fit_calibrator(seen.logits, labels)
-                self._taught = fit_trust(seen.logits, labels, calibrator, self.class_names_, True), familiar
+                self._taught = fit_guarantees(seen.logits, labels, calibrator, self.class_names_, True), ood_detector
         return self._taught
 
     def _check_ships(self) -> None:
@@ -231,7 +229,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         Some seconds, which spare a whole training of what could not ship.
         """
         try:
-            verify(build_artifact(self.shipped_, self._metadata(None)), self.shipped_, self._sample[:_TRIED])
+            verify(export_model(self.shipped_, self._metadata(None)), self.shipped_, self._sample[:_TRIED])
         except ArtifactError as error:
             raise ModelError(
                 f"the exported network takes no other number of images than it was exported with: {error.message}",
@@ -240,9 +238,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def metadata(self) -> Metadata:
         """What the model file says about itself."""
-        return self._metadata(self.trust_)
+        return self._metadata(self.guarantees_)
 
-    def _metadata(self, trust: Trust | None) -> Metadata:
+    def _metadata(self, guarantees: Guarantees | None) -> Metadata:
         return Metadata(
             class_names=self.class_names_,
             image=self.spec_,
@@ -253,7 +251,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             data=self._data_summary,
             versions=versions(),
             created=now(),
-            trust=trust,
+            guarantees=guarantees,
         )
 
     @property
@@ -267,7 +265,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     @property
     def shipped_(self) -> nn.Module:
         """What the model file computes: the trained network, averaged over mirror images where the recipe says so."""
-        return FlipAveraged(self.network_) if self.recipe_.averages_mirror_images else self.network_
+        return FlipTTA(self.network_) if self.recipe_.uses_flip_tta else self.network_
 
     @property
     def training_accuracy_(self) -> float | None:
@@ -321,7 +319,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         classes = len(data.class_names)
         if self.model is None or isinstance(self.model, str):
             return build_network(recipe.network, data.spec, classes, self.seed)
-        return own_network(self.model, data.spec, classes, self.seed)
+        return custom_network(self.model, data.spec, classes, self.seed)
 
     def _balanced(self, recipe: Recipe, data: LabelledImages, device: torch.device) -> Recipe:
         """The recipe with everything decided that it leaves to the data and the machine; each said in `notes_`."""
@@ -363,7 +361,7 @@ class _Learned:
 
     labels: NDArray[np.int64]
     positions: NDArray[np.int64]
-    images: Images | Rows
+    images: Images | MappedRows
 
     @classmethod
     def of(cls, data: LabelledImages, train: NDArray[np.int64], seed: int) -> "_Learned":
@@ -426,9 +424,9 @@ def _words(name: str) -> list[str]:
     return re.findall("[a-z]+", name.lower())
 
 
-def part_of(data: LabelledImages, positions: NDArray[np.int64]) -> tuple[Images | Rows, NDArray[np.int64]]:
+def part_of(data: LabelledImages, positions: NDArray[np.int64]) -> tuple[Images | MappedRows, NDArray[np.int64]]:
     """Images and labels; the images of a large file stay in it."""
     labels = data.labels[positions]
     if data.images.nbytes > _IN_MEMORY and mapping_of(data.images) is not None:
-        return Rows(data.images, positions), labels
+        return MappedRows(data.images, positions), labels
     return data.images[positions], labels

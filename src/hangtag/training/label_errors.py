@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hangtag.data.audit import LabelJudge, Suspects
+from hangtag.data.audit import LabelErrorFinder, LabelErrors
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.splits import by_appearance, joined_groups
 from hangtag.progress import Progress
 from hangtag.training.engine.guard import enough_memory
 from hangtag.training.engine.loop import choose_device, train
-from hangtag.training.engine.networks import build, logits_of
-from hangtag.training.engine.recipes import find_recipe, suited
+from hangtag.training.engine.networks import build_network, predict_logits
+from hangtag.training.engine.recipes import adapt_to_size, find_recipe
 
-__all__ = ["label_judge", "suspect_labels"]
+__all__ = ["find_label_errors", "label_error_finder"]
 
 _EPOCHS = 2  # of 40,000 images in each fold: average precision 0.92 at 3 % planted flips; docs/log.md
 _FOLDS = 3
@@ -29,18 +29,18 @@ _DOING = "while labels were judged"
 _HINT = "use smaller pictures: --size 64; or look for everything else: --no-labels"
 
 
-def label_judge(seed: int = 0, device: str = "auto") -> LabelJudge:
+def label_error_finder(seed: int = 0, device: str = "auto") -> LabelErrorFinder:
     """`suspect_labels` with these settings, for `audit`."""
-    return lambda data, groups, progress: suspect_labels(data, groups, seed, device, progress)
+    return lambda data, groups, progress: find_label_errors(data, groups, seed, device, progress)
 
 
-def suspect_labels(
+def find_label_errors(
     data: LabelledImages,
     groups: NDArray[np.int64] | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
-) -> Suspects:
+) -> LabelErrors:
     """Rank the labels of `data` by how little its own pictures support them.
 
     Args:
@@ -62,7 +62,7 @@ def suspect_labels(
     usable = order[enough[data.labels[order]]]
     if enough.sum() < 2:
         none, even = np.zeros(0, np.int64), np.full((len(data), classes), 1 / classes, np.float32)
-        return Suspects(none, np.ones(len(data)), data.labels, even, 0.0, left_out)
+        return LabelErrors(none, np.ones(len(data)), data.labels, even, 0.0, left_out)
     fold = _folds(data.labels[usable], together[usable], seed)
     probabilities = np.full((len(data), classes), 1 / classes, np.float32)
     where = choose_device(device)
@@ -72,10 +72,10 @@ def suspect_labels(
         if not len(judged):
             continue
         with enough_memory(_DOING, _HINT):
-            network = build("cnn", data.spec, classes, seed + number)
-            recipe = replace(find_recipe("fast"), epochs=_EPOCHS, least_steps=_LEAST_STEPS, validation=0.0)
-            recipe = replace(recipe, easy=0.0, flip_averaging=False)
-            recipe, _ = suited(recipe, len(learned), unasked=recipe)
+            network = build_network("cnn", data.spec, classes, seed + number)
+            recipe = replace(find_recipe("fast"), epochs=_EPOCHS, min_steps=_LEAST_STEPS, validation=0.0)
+            recipe = replace(recipe, prune_fraction=0.0, flip_tta=False)
+            recipe, _ = adapt_to_size(recipe, len(learned), unasked=recipe)
             for epoch in train(
                 network, data.images[learned], data.labels[learned], recipe, seed + number, device=where
             ):
@@ -83,7 +83,7 @@ def suspect_labels(
                     in_all = _FOLDS * recipe.epochs * epoch.steps
                     steps = (number * recipe.epochs + epoch.number - 1) * epoch.steps + epoch.step
                     progress("learning from pictures", min(steps, in_all), in_all)
-            logits = logits_of(network, data.images[judged])
+            logits = predict_logits(network, data.images[judged])
         probabilities[judged] = torch.softmax(logits, dim=1).numpy()
     quality = np.ones(len(data))
     labels = data.labels[usable]
@@ -95,7 +95,7 @@ def suspect_labels(
     ranked = find_label_issues(compact, rows, return_indices_ranked_by="self_confidence", n_jobs=1)
     suggested = probabilities.argmax(axis=1)
     agree = float((suggested[usable] == labels).mean())
-    return Suspects(usable[np.asarray(ranked, np.int64)], quality, suggested, probabilities, agree, left_out)
+    return LabelErrors(usable[np.asarray(ranked, np.int64)], quality, suggested, probabilities, agree, left_out)
 
 
 def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -17,14 +17,14 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.read import write_skipped
 from hangtag.data.splits import split_of
 from hangtag.errors import DataError, DivergedError, HangtagError, ModelError, RunError
-from hangtag.evaluation.judge import Judged, before_decisions, read_again
+from hangtag.evaluation.judge import Judgement, data_before_decisions, read_again
 from hangtag.evaluation.run_folder import SKIPPED, STOPPED, TRAINING, Lock, Run, new_run, unfinished
 from hangtag.files import remove_partial
 from hangtag.machine import hardware, now, versions
 from hangtag.model.neighbours import write_neighbours
 from hangtag.model.predictor import load
 from hangtag.training.classifier import ImageClassifier, split_seed_of
-from hangtag.training.engine.checkpoints import Checkpoint, Keeper, newest
+from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
 from hangtag.training.engine.export import verify
 from hangtag.training.engine.guard import is_out_of_memory
 from hangtag.training.engine.loop import Epoch, choose_device
@@ -142,8 +142,8 @@ class Training:
     def _go_on(self, run: Run, held: Lock) -> None:
         self.interrupted = True
         self.run, self.held, self.config = run, held, run.config()
-        self.from_checkpoint = newest(run.checkpoints)
-        epoch = self.from_checkpoint.facts["position"]["epoch"] if self.from_checkpoint else 1
+        self.from_checkpoint = latest(run.checkpoints)
+        epoch = self.from_checkpoint.metadata["position"]["epoch"] if self.from_checkpoint else 1
         lines = run.history() if (run.path / "history.jsonl").is_file() else []
         kept = [line for line in lines if line["number"] < epoch]
         self.history = [Epoch(**line) for line in kept]
@@ -156,7 +156,7 @@ class Training:
         """Where an interrupted training is taken up, in words; empty for a new one."""
         if self.from_checkpoint is None:
             return "this run was interrupted before its first checkpoint; it begins again" if self.interrupted else ""
-        return f"going on from a checkpoint in epoch {self.from_checkpoint.facts['position']['epoch']}"
+        return f"going on from a checkpoint in epoch {self.from_checkpoint.metadata['position']['epoch']}"
 
     def say(self, **facts: Any) -> None:
         """Keep more facts with the run."""
@@ -170,11 +170,15 @@ class Training:
     def epochs(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train, keeping each finished epoch in the folder, and a checkpoint now and then."""
         began = time.perf_counter()
-        self.keeper = Keeper(self.run.checkpoints)
+        self.checkpoint_writer = CheckpointWriter(self.run.checkpoints)
         trained = self.interrupted
         try:
             for epoch in self.classifier.fit_epochs(
-                self.data, stop=stop, keeper=self.keeper, resume=self.from_checkpoint, history=self.history
+                self.data,
+                stop=stop,
+                checkpoint_writer=self.checkpoint_writer,
+                resume=self.from_checkpoint,
+                history=self.history,
             ):
                 trained = True
                 if epoch.finished:
@@ -198,7 +202,7 @@ class Training:
         last = self.classifier.history_[-1]
         return last.cut_short or (last.number < self.classifier.recipe_.epochs and not last.enough)
 
-    def finish(self) -> Judged:
+    def finish(self) -> Judgement:
         """Export, verify on the images that are judged, judge, and complete the folder.
 
         Raises:
@@ -212,16 +216,16 @@ class Training:
                 self.say(status=UNSHIPPED)
             raise
 
-    def _finished(self) -> Judged:
+    def _finished(self) -> Judgement:
         classifier, began = self.classifier, time.perf_counter()
         self.run.write_weights(_weights(classifier.network_))
         content = classifier.to_bytes()
         self.seconds["export"] = time.perf_counter() - began
         began = time.perf_counter()
         part, data = self._judged()
-        verify(content, classifier.shipped_, data.images, classifier.familiar_)
-        before = before_decisions(self.config, part)
-        judged = Judged(load(content), part, data, classifier.training_accuracy_, before)
+        verify(content, classifier.shipped_, data.images, classifier.ood_detector_)
+        before = data_before_decisions(self.config, part)
+        judged = Judgement(load(content), part, data, classifier.training_accuracy_, before)
         self.seconds["evaluate"] = time.perf_counter() - began
         self.run.write_metrics(judged.to_json())
         self.run.write_model(content)
@@ -268,7 +272,7 @@ class Training:
         }
         self.run.write_config(self.config)
         if not self.stopped:
-            self.keeper.remove()
+            self.checkpoint_writer.remove()
         self.held.close()
 
 
@@ -322,7 +326,7 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     ['epochs 9 there, 3 here', 'seed 0 there, 1 here']
     """
     before, here = theirs.get("recipe", {}), ours.get("recipe", {})
-    names = [name for name in {**before, **here} if name != "says" and before.get(name) != here.get(name)]
+    names = [name for name in {**before, **here} if name != "description" and before.get(name) != here.get(name)]
     found = [f"{name} {before.get(name)} there, {here.get(name)} here" for name in names]
     for key in ("seed", "split_seed", "seeds", "hangtag"):
         if theirs.get(key) != ours.get(key) and not (key == "split_seed" and found and found[-1].startswith("seed ")):

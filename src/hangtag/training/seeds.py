@@ -18,7 +18,7 @@ from scipy.stats import t as student
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError, UsageError
-from hangtag.evaluation.judge import Judged, judge
+from hangtag.evaluation.judge import Judgement, judge
 from hangtag.evaluation.run_folder import STOPPED, Lock, Run, new_run
 from hangtag.files import write_bytes
 from hangtag.machine import now
@@ -99,7 +99,7 @@ class Seeds:
             self.run.write_config(config)
         self.goes_on = before is not None
 
-    def trainings(self) -> Iterator[tuple[int, Training | Judged]]:
+    def trainings(self) -> Iterator[tuple[int, Training | Judgement]]:
         """For each seed in turn: a training to go through and finish; or, where it is done already, its judgement.
 
         Raises:
@@ -111,7 +111,7 @@ class Seeds:
             if status == DIVERGED:
                 raise RunError(
                     f"{folder}: with seed {number} the loss was no longer a number, and would not be again",
-                    "choose a smaller learning rate, --set lr_peak=NUMBER, and another --out",
+                    "choose a smaller learning rate, --set learning_rate=NUMBER, and another --out",
                 )
             if status == UNSHIPPED:
                 raise RunError(f"{folder}: its network could not be exported", "change it, and choose another --out")
@@ -122,7 +122,7 @@ class Seeds:
             else:
                 yield number, Training(self._unfitted(number), self.data, self.source, folder)
 
-    def finish(self) -> tuple[int, Judged]:
+    def finish(self) -> tuple[int, Judgement]:
         """Keep the best by validation, the first where nothing was held out; returns its seed and judgement.
 
         Raises:

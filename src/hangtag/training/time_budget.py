@@ -19,7 +19,7 @@ from torch import nn
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.splits import stratified
 from hangtag.errors import DataError, HangtagError, UsageError
-from hangtag.mapped import Rows
+from hangtag.mapped import MappedRows
 from hangtag.model.neighbours import KEPT
 from hangtag.pictures import Images, ImageSpec
 from hangtag.training.classifier import MOST_DESCRIBED, VERIFIED, part_of
@@ -28,8 +28,8 @@ from hangtag.training.engine.batches import Batches, phases_of
 from hangtag.training.engine.cuda_graph import WARM_UP
 from hangtag.training.engine.guard import enough_memory
 from hangtag.training.engine.loop import settings
-from hangtag.training.engine.networks import build, channels_last, images_at_once, logits_of
-from hangtag.training.engine.recipes import DEFAULT, Recipe, find_recipe, suited
+from hangtag.training.engine.networks import build_network, channels_last, images_at_once, predict_logits
+from hangtag.training.engine.recipes import DEFAULT, Recipe, adapt_to_size, find_recipe
 from hangtag.training.engine.steps import steps_for
 
 __all__ = ["Plan", "plan"]
@@ -170,9 +170,9 @@ def _suited(recipe: Recipe, fewest: float, images: int) -> tuple[Recipe, float]:
 
     The classifier finds nothing left to change: the time asked for decides the epochs, not a least number of steps.
     """
-    few, _ = suited(recipe, images)
+    few, _ = adapt_to_size(recipe, images)
     batch = min(few.batch_size, images)
-    chosen = replace(recipe, batch_size=batch, least_steps=0)
+    chosen = replace(recipe, batch_size=batch, min_steps=0)
     return chosen, min(fewest * few.epochs / recipe.epochs, float(_MOST_EPOCHS))
 
 
@@ -199,11 +199,11 @@ class _Cost:
         """Measured; None where `least` epochs cannot be over by `end`, a time of `time.perf_counter`."""
         counts = np.bincount(data.labels[work.train], minlength=len(data.class_names))
         tried = replace(recipe, balance=choose_balance(recipe, counts))
-        network = build(recipe.network, data.spec, len(data.class_names), seed).to(device)
+        network = build_network(recipe.network, data.spec, len(data.class_names), seed).to(device)
         channels_last(network)
         whole, rest = divmod(len(work.train), recipe.batch_size)
         count = (whole + bool(rest and recipe.last_partial_batch)) * _mean_area(recipe, network, data.spec)
-        steps = count * (1 + (least - 1) * recipe.kept)
+        steps = count * (1 + (least - 1) * recipe.mean_fraction_kept)
         few_images = _FEW if least and device.type == "cpu" else ()  # a GPU takes many as quickly as few
         for few in few_images:
             if few < recipe.batch_size:
@@ -219,15 +219,15 @@ class _Cost:
         full = _SLOWER * count * step
         return cls(
             step=step,
-            epoch=full * recipe.kept + work.validation * forward,
-            besides=_afterwards(recipe, data, work, shipped) + full * (1 - recipe.kept),
+            epoch=full * recipe.mean_fraction_kept + work.validation * forward,
+            besides=_afterwards(recipe, data, work, shipped) + full * (1 - recipe.mean_fraction_kept),
         )
 
 
 def _timer(
     network: nn.Module,
     recipe: Recipe,
-    images: Images | Rows,
+    images: Images | MappedRows,
     labels: NDArray[np.int64],
     seed: int,
     device: torch.device,
@@ -244,7 +244,7 @@ def _timer(
             taken = -(-len(labels) // batches.batch_size)
             if weighted and weights is None:
                 weights = torch.ones(len(labels), device=device)
-            steps.take(images, labels, [recipe.lr_peak] * taken, weights)
+            steps.take(images, labels, [recipe.learning_rate] * taken, weights)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return (time.perf_counter() - began) / taken
@@ -283,13 +283,13 @@ def _mean_area(recipe: Recipe, network: nn.Module, spec: ImageSpec) -> float:
     return total
 
 
-def _forward_seconds(network: nn.Module, images: Images | Rows) -> float:
+def _forward_seconds(network: nn.Module, images: Images | MappedRows) -> float:
     """Per image, of judging."""
 
     def timed(count: int) -> float:
         pixels = images[:count]
         began = time.perf_counter()
-        logits_of(network, pixels)
+        predict_logits(network, pixels)
         return (time.perf_counter() - began) / count
 
     once = min(len(images), images_at_once(images))
@@ -308,7 +308,7 @@ def _afterwards(recipe: Recipe, data: LabelledImages, work: _Work, forward: floa
     """
     train = len(work.train)
     told = 3 * work.judged + work.validation + 2 * min(VERIFIED, train) + min(MOST_DESCRIBED, train) + min(KEPT, train)
-    views = 2 if recipe.averages_mirror_images else 1
+    views = 2 if recipe.uses_flip_tta else 1
     return _AFTERWARDS + views * forward * told + _hashing_seconds(data, train + work.validation)
 
 
@@ -334,5 +334,5 @@ def _plan(
 ) -> Plan:
     whole = max(1, -int(-epochs // 1))
     share = min(1.0, max(0.01, epochs - (whole - 1)))
-    chosen = replace(recipe, epochs=whole, last_epoch=round(share, 3))
+    chosen = replace(recipe, epochs=whole, last_epoch_fraction=round(share, 3))
     return Plan(chosen, minutes, passed + epochs * cost.epoch + cost.besides, epochs, cost.epoch, measured)

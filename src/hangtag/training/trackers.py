@@ -19,10 +19,10 @@ if TYPE_CHECKING:  # so that a wrong name is said before PyTorch is loaded
     from hangtag.evaluation.run_folder import Run
     from hangtag.training.engine.loop import Epoch
 
-__all__ = ["LOGGERS", "Log", "Logger"]
+__all__ = ["TRACKERS", "Tracker", "Tracking"]
 
 
-class Logger(Protocol):
+class Tracker(Protocol):
     """Told of a training as it goes."""
 
     where: str
@@ -84,10 +84,10 @@ class MLflow:
         self.mlflow.end_run()
 
 
-LOGGERS: "dict[str, Callable[[Run, Mapping[str, Any]], Logger]]" = {"tensorboard": TensorBoard, "mlflow": MLflow}
+TRACKERS: "dict[str, Callable[[Run, Mapping[str, Any]], Tracker]]" = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
-class Log:
+class Tracking:
     """A training told to one of `LOGGERS`, or, where none is named, to nobody.
 
     Args:
@@ -99,12 +99,12 @@ class Log:
     """
 
     def __init__(self, name: str | None) -> None:
-        if name is not None and name not in LOGGERS:
-            raise UnknownName.among("logger", name, LOGGERS)
+        if name is not None and name not in TRACKERS:
+            raise UnknownName.among("logger", name, TRACKERS)
         if name is not None and importlib.util.find_spec(name) is None:
             raise MissingExtra.named(name, name)
         self.name = name
-        self.logger: Logger | None = None
+        self.logger: Tracker | None = None
 
     def through(self, epochs: "Iterator[Epoch]", run: "Run", recipe: Mapping[str, Any]) -> "Iterator[Epoch]":
         """The same epochs, each finished one also told to the tool, which is opened once the training has begun.
@@ -146,9 +146,9 @@ class Log:
             )
 
 
-def _opened(name: str, run: "Run", recipe: Mapping[str, Any]) -> Logger:
+def _opened(name: str, run: "Run", recipe: Mapping[str, Any]) -> Tracker:
     try:
-        return LOGGERS[name](run, recipe)
+        return TRACKERS[name](run, recipe)
     except Exception as error:  # whatever the tool may raise
         raise UsageError(
             f"{name} cannot be opened: {_first_line(error)}",

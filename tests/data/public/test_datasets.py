@@ -86,7 +86,7 @@ def changed(**files: bytes) -> dict[str, bytes]:
     return {**tiny_files(), **{names[key]: content for key, content in files.items()}}
 
 
-def expect_tiny(found: datasets.Found, origin: str) -> None:
+def expect_tiny(found: datasets.PublicSet, origin: str) -> None:
     images, labels = tiny_arrays()
     np.testing.assert_array_equal(found.images, images, strict=True)
     np.testing.assert_array_equal(found.labels, labels, strict=True)
@@ -563,7 +563,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kin
     return kind
 
 
-def expect(kind: Kind, found: datasets.Found, origin: str) -> None:
+def expect(kind: Kind, found: datasets.PublicSet, origin: str) -> None:
     np.testing.assert_array_equal(found.images, kind.images, strict=True)
     np.testing.assert_array_equal(found.labels, kind.labels, strict=True)
     assert found.images.flags.c_contiguous

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hangtag.data.public.idx import header_of, parse_idx, read_idx
+from hangtag.data.public.idx import idx_header, parse_idx, read_idx
 from hangtag.errors import DataError
 from toys import idx
 
@@ -36,8 +36,8 @@ def test_every_type_of_the_format_is_read_into_the_processor_s_byte_order(code: 
 
 
 def test_a_header_is_how_a_file_of_that_shape_begins() -> None:
-    assert idx(IMAGES).startswith(header_of((2, 3, 4)))
-    assert header_of((60_000,)) == bytes.fromhex("00000801 0000ea60")
+    assert idx(IMAGES).startswith(idx_header((2, 3, 4)))
+    assert idx_header((60_000,)) == bytes.fromhex("00000801 0000ea60")
 
 
 @pytest.mark.parametrize(

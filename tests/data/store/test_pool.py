@@ -20,8 +20,8 @@ from hangtag.data.picture_facts import FACTS
 from hangtag.data.read import read
 from hangtag.data.store import pool as pool_module
 from hangtag.data.store.containers import Folder
-from hangtag.data.store.pool import Pool, Wanted, header_of
-from hangtag.data.store.worker import Known, reason_kind
+from hangtag.data.store.pool import Pool, Sample, npy_header
+from hangtag.data.store.worker import DecodedBefore, reason_kind
 from hangtag.errors import DataError
 from hangtag.pictures import ImageSpec
 from pictures import encoded, photo
@@ -29,11 +29,11 @@ from pictures import encoded, photo
 SPEC = ImageSpec(16, 16, 3)
 
 
-def pictures(root: Path, count: int) -> list[Wanted]:
+def pictures(root: Path, count: int) -> list[Sample]:
     root.mkdir(exist_ok=True)
     for number in range(count):
         (root / f"{number:03d}.png").write_bytes(encoded(Image.fromarray(photo(number, 16, 16)), "x.png"))
-    return [Wanted(f"{number:03d}.png", 0, f"{number:03d}.png") for number in range(count)]
+    return [Sample(f"{number:03d}.png", 0, f"{number:03d}.png") for number in range(count)]
 
 
 def test_rows_are_the_pictures_in_order(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ NO_LIMITS = """
 import resource
 def setrlimit(*limit): raise ValueError("current limit exceeds maximum limit")
 resource.setrlimit = setrlimit
-from hangtag.decoder import work
+from hangtag.data.store.worker import work
 work()
 """
 
@@ -120,7 +120,7 @@ def test_a_system_that_refuses_memory_limits_decodes_without_one(
     (tmp_path / "out").mkdir()
     start = subprocess.Popen
     monkeypatch.setattr(
-        decoding.subprocess, "Popen", lambda command, **how: start([sys.executable, "-c", NO_LIMITS], **how)
+        pool_module.subprocess, "Popen", lambda command, **how: start([sys.executable, "-c", NO_LIMITS], **how)
     )
 
     with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
@@ -136,7 +136,7 @@ def test_an_interrupted_decoding_goes_on_where_it_was(tmp_path: Path) -> None:
     with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
         pool.decode(wanted, SPEC, out)
     whole, facts = np.load(out / "images.npy"), np.load(out / "facts.npy")
-    array = bytearray(header_of(whole.shape) + whole.tobytes())
+    array = bytearray(npy_header(whole.shape) + whole.tobytes())
     array[128 + 3 * 768 : 128 + 4 * 768] = bytes(768)  # row 3 was written down, and never reached the disk
     (out / "array").write_bytes(bytes(array))
     (out / "facts").write_bytes(facts.tobytes())
@@ -287,7 +287,7 @@ def test_what_was_decoded_before_is_known_by_its_content(tmp_path: Path) -> None
         pool.decode(wanted, SPEC, tmp_path / "out")
     facts = np.load(tmp_path / "out" / "facts.npy")
 
-    known = Known([str(tmp_path / "out"), str(tmp_path / "nothing")])
+    known = DecodedBefore([str(tmp_path / "out"), str(tmp_path / "nothing")])
     found = known.find(facts["content"][4].tobytes())
 
     assert found is not None

@@ -7,7 +7,7 @@ import torch
 
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.batches import Batches, Chunk, Phase, erased, flipped, phases_of, resized, shifted
-from hangtag.training.engine.networks import build
+from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import find_recipe
 from toys import shapes
 
@@ -130,7 +130,7 @@ def test_a_balanced_epoch_is_decided_by_seed_and_epoch() -> None:
 
 def test_images_grow_only_where_the_network_takes_any_size() -> None:
     recipe = replace(PLAIN, small_first=True)
-    convolutions, dense = (build(name, ImageSpec(28, 28), 3, 0) for name in ("cnn", "mlp"))
+    convolutions, dense = (build_network(name, ImageSpec(28, 28), 3, 0) for name in ("cnn", "mlp"))
 
     assert phases_of(recipe, convolutions, 28, 28) == [Phase(0.3, (20, 20)), Phase(0.6, (24, 24)), Phase(1.0, (28, 28))]
     assert phases_of(recipe, dense, 28, 28) == [Phase(1.0, (28, 28))]

@@ -11,10 +11,10 @@ from torch import nn
 from hangtag.errors import RunError, SaveError
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.batches import Batches
-from hangtag.training.engine.checkpoints import Checkpoint, Keeper, newest
+from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
 from hangtag.training.engine.dense import CompiledSteps
 from hangtag.training.engine.loop import train
-from hangtag.training.engine.networks import build
+from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import RECIPES, Recipe
 from toys import shapes
 
@@ -30,7 +30,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-class Always(Keeper):
+class Always(CheckpointWriter):
     """Saves after every chunk."""
 
     def due(self) -> bool:
@@ -43,13 +43,13 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def network(recipe: Recipe) -> nn.Module:
-    return build(recipe.network, SPEC, 3, seed=0)
+    return build_network(recipe.network, SPEC, 3, seed=0)
 
 
 def test_a_checkpoint_comes_back_as_it_was() -> None:
     again = Checkpoint.from_bytes(example().to_bytes())
 
-    assert again.facts == {"epoch": 3, "loss": 0.1}
+    assert again.metadata == {"epoch": 3, "loss": 0.1}
     assert torch.equal(again.tensors["a"], example().tensors["a"]) and int(again.tensors["b"]) == 7
 
 
@@ -62,36 +62,36 @@ def test_any_damage_is_noticed(damage: Callable[[bytes], bytes]) -> None:
 
 
 def test_two_are_kept_and_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path / "checkpoints")
+    checkpoint_writer = CheckpointWriter(tmp_path / "checkpoints")
     for number in range(4):
-        keeper.save(lambda number=number: replace(example(), facts={"number": number}))
+        checkpoint_writer.save(lambda number=number: replace(example(), metadata={"number": number}))
     files = sorted((tmp_path / "checkpoints").iterdir())
     files[-1].write_bytes(files[-1].read_bytes()[:-5])
 
     with pytest.warns(UserWarning, match="damaged checkpoint"):
-        found = newest(tmp_path / "checkpoints")
+        found = latest(tmp_path / "checkpoints")
 
     assert len(files) == 2
-    assert found is not None and found.facts == {"number": 2}
-    keeper.save(example)
+    assert found is not None and found.metadata == {"number": 2}
+    checkpoint_writer.save(example)
     assert files[0].exists()  # the good one
 
 
 def test_the_newest_is_the_one_of_the_largest_number(tmp_path: Path) -> None:
     for number in (99999, 100000):
-        content = replace(example(), facts={"number": number}).to_bytes()
+        content = replace(example(), metadata={"number": number}).to_bytes()
         (tmp_path / f"{number}.checkpoint").write_bytes(content)
-    found = newest(tmp_path)
+    found = latest(tmp_path)
 
-    assert found is not None and found.facts == {"number": 100000}
+    assert found is not None and found.metadata == {"number": 100000}
 
 
 def test_what_a_killed_save_left_is_removed_with_the_rest(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path / "checkpoints")
-    keeper.save(example)
+    checkpoint_writer = CheckpointWriter(tmp_path / "checkpoints")
+    checkpoint_writer.save(example)
     (tmp_path / "checkpoints" / ".00002.checkpoint.abc.partial").write_bytes(b"half")
 
-    keeper.remove()
+    checkpoint_writer.remove()
 
     assert not (tmp_path / "checkpoints").exists()
 
@@ -99,35 +99,35 @@ def test_what_a_killed_save_left_is_removed_with_the_rest(tmp_path: Path) -> Non
 def test_tied_weights_can_be_kept(tmp_path: Path) -> None:
     one = nn.Linear(3, 3)
     tied = nn.Sequential(one, nn.ReLU(), one)
-    keeper = Keeper(tmp_path)
+    checkpoint_writer = CheckpointWriter(tmp_path)
 
-    keeper.save(lambda: Checkpoint(dict(tied.state_dict()), {}))
+    checkpoint_writer.save(lambda: Checkpoint(dict(tied.state_dict()), {}))
 
-    found = newest(tmp_path)
+    found = latest(tmp_path)
     assert found is not None and torch.equal(found.tensors["2.weight"], one.weight)
 
 
 def test_no_checkpoint_is_no_error_but_only_damaged_ones_are(tmp_path: Path) -> None:
-    assert newest(tmp_path / "none") is None
+    assert latest(tmp_path / "none") is None
     (tmp_path / "00001.checkpoint").write_bytes(b"rubbish")
     with pytest.raises(RunError, match="every checkpoint is damaged"):
-        newest(tmp_path)
+        latest(tmp_path)
 
 
 def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = Keeper(tmp_path)
-    keeper.save(example)
+    checkpoint_writer = CheckpointWriter(tmp_path)
+    checkpoint_writer.save(example)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(SaveError):
-        keeper.save(example)
+        checkpoint_writer.save(example)
     monkeypatch.undo()
 
     assert [path.name for path in tmp_path.iterdir()] == ["00001.checkpoint"]
-    assert newest(tmp_path) is not None
+    assert latest(tmp_path) is not None
 
 
 @pytest.mark.parametrize(("name", "native"), [("tutorial", "on"), ("tutorial", "off"), ("fast", "on")])
@@ -136,7 +136,7 @@ def test_going_on_from_any_checkpoint_gives_the_bits_of_an_uninterrupted_trainin
 ) -> None:
     if native == "off":
         monkeypatch.setattr(CompiledSteps, "possible", lambda: False)
-    recipe = replace(RECIPES[name], epochs=3, batch_size=8, shift=1)
+    recipe = replace(RECIPES[name], epochs=3, batch_size=8, random_shift=1)
     whole = network(recipe)
     kept: list[Checkpoint] = []
 
@@ -144,10 +144,12 @@ def test_going_on_from_any_checkpoint_gives_the_bits_of_an_uninterrupted_trainin
         def save(self, make: Callable[[], Checkpoint]) -> None:
             kept.append(Checkpoint.from_bytes(make().to_bytes()))
 
-    history = list(train(whole, IMAGES, LABELS, recipe, 5, keeper=Collect(tmp_path)))
+    history = list(train(whole, IMAGES, LABELS, recipe, 5, checkpoint_writer=Collect(tmp_path)))
     last = history[-1]
 
-    assert len(kept) >= (12 if recipe.kept == 1 else 8)  # later epochs are shorter where easy images are left out
+    assert len(kept) >= (
+        12 if recipe.mean_fraction_kept == 1 else 8
+    )  # later epochs are shorter where easy images are left out
     for saved in kept if name == "tutorial" else kept[1::4]:
         again = network(recipe)
         finished = [epoch for epoch in train(again, IMAGES, LABELS, recipe, 5, resume=saved) if epoch.finished]
@@ -157,11 +159,11 @@ def test_going_on_from_any_checkpoint_gives_the_bits_of_an_uninterrupted_trainin
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     recipe = replace(RECIPES["tutorial"], epochs=1)
-    keeper = Always(tmp_path)
-    list(train(network(recipe), IMAGES, LABELS, recipe, 0, keeper=keeper))
+    checkpoint_writer = Always(tmp_path)
+    list(train(network(recipe), IMAGES, LABELS, recipe, 0, checkpoint_writer=checkpoint_writer))
 
     with pytest.raises(RunError, match="does not fit"):
-        list(train(build("cnn", SPEC, 3, 0), IMAGES, LABELS, RECIPES["fast"], 0, resume=newest(tmp_path)))
+        list(train(build_network("cnn", SPEC, 3, 0), IMAGES, LABELS, RECIPES["fast"], 0, resume=latest(tmp_path)))
 
 
 def test_chunks_of_an_epoch_add_up_to_its_steps() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hangtag.training.engine.cuda_graph import Captured, record_cuda_graph
 from hangtag.training.engine.loop import train
-from hangtag.training.engine.networks import build
+from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import find_recipe
 from hangtag.training.engine.steps import GenericSteps
 from toys import SIDE, ImageSpec, shapes
@@ -38,7 +38,7 @@ def record_in_place(function: Callable[..., Tensor], inputs: tuple[Tensor, ...])
 
 def steps_of(seed: int = 0) -> GenericSteps:
     recipe = replace(find_recipe("fast"), batch_size=8)
-    network = build("cnn", SPEC, 3, seed).to(memory_format=torch.channels_last)
+    network = build_network("cnn", SPEC, 3, seed).to(memory_format=torch.channels_last)
     return GenericSteps(network, recipe, 8, torch.device("cpu"))
 
 
@@ -129,7 +129,7 @@ def test_steps_are_given_up_at_once_when_nobody_needs_them() -> None:
 def test_on_a_gpu_a_captured_training_learns_as_one_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     def accuracy() -> float:
         images, labels = shapes(240)
-        network: nn.Module = build("cnn", SPEC, 3, 0)
+        network: nn.Module = build_network("cnn", SPEC, 3, 0)
         recipe = replace(find_recipe("fast", epochs=6), batch_size=16)
         epochs = list(train(network, images, labels, recipe, 0, shapes(90, seed=1), "cuda"))
         found = epochs[-1].val_accuracy

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hangtag.training.engine.dense import CompiledSteps, DenseSteps
-from hangtag.training.engine.networks import build
+from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import find_recipe
 from stacks import chunk, deep
 from toys import SIDE, ImageSpec
@@ -68,11 +68,11 @@ def test_compiled_steps_give_the_same_bits_with_any_number_of_threads(widths: tu
 def test_a_network_trained_with_these_steps_stays_an_ordinary_network(
     kind: type[DenseSteps] | type[CompiledSteps],
 ) -> None:
-    network = build("mlp", SPEC, 3, seed=0)
+    network = build_network("mlp", SPEC, 3, seed=0)
     images, labels = chunk(8)
 
     kind(network, RECIPE, 8).take(images, labels, [1e-2])
-    again = build("mlp", SPEC, 3, seed=1)
+    again = build_network("mlp", SPEC, 3, seed=1)
     again.load_state_dict(network.state_dict())
 
     torch.testing.assert_close(again(images / 255), network(images / 255))

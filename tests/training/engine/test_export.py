@@ -11,15 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from hangtag.errors import ModelError
-from hangtag.model.artifact import EXTRAS, METADATA_KEY, open_artifact
+from hangtag.model.artifact import EXTRA_OUTPUTS, METADATA_KEY, open_artifact
 from hangtag.model.calibration import Calibrator, log_softmax
-from hangtag.model.guarantees import Trust
-from hangtag.model.ood import fit_familiar
+from hangtag.model.guarantees import Guarantees
+from hangtag.model.ood import fit_ood_detector
 from hangtag.pictures import FITS, ImageSpec
-from hangtag.training.engine.export import TOLERANCE, build, verify
-from hangtag.training.engine.features import seen_by
-from hangtag.training.engine.networks import NETWORKS, FlipAveraged, logits_of
-from hangtag.training.engine.networks import build as build_network
+from hangtag.training.engine.export import TOLERANCE, export_model, verify
+from hangtag.training.engine.features import extract_features
+from hangtag.training.engine.networks import NETWORKS, FlipTTA, build_network, predict_logits
 from toys import CLASSES, SIDE, metadata, shapes, toy_model
 
 IMAGES, LABELS = shapes(40)
@@ -38,10 +37,10 @@ def test_the_file_answers_as_the_network_does(name: str, channels: int) -> None:
     trained = build_network(name, spec, len(CLASSES), seed=1).train()
     images = np.random.default_rng(0).integers(0, 256, (33, *spec.shape), dtype=np.uint8)
 
-    content = build(trained, metadata(spec))
+    content = export_model(trained, metadata(spec))
     shipped = open_artifact(content).probabilities(images)
 
-    own = torch.softmax(logits_of(trained, images), 1).numpy()
+    own = torch.softmax(predict_logits(trained, images), 1).numpy()
     assert np.abs(shipped - own).max() <= TOLERANCE / 10
     np.testing.assert_array_equal(shipped.argmax(1), own.argmax(1))
     np.testing.assert_array_equal(verify(content, trained, images), shipped)
@@ -51,12 +50,12 @@ def test_the_file_answers_as_the_network_does(name: str, channels: int) -> None:
 def test_the_calibrator_is_in_the_graph_beside_what_was_before_it() -> None:
     random = np.random.default_rng(3)
     calibrator = Calibrator("matrix", tuple(map(tuple, random.normal(size=(3, 3)))), (0.1, -0.2, 0.0), 40)
-    trust = Trust((13, 13, 14), calibrator)
-    content = build(network(), dataclasses.replace(metadata(), trust=trust))
+    guarantees = Guarantees((13, 13, 14), calibrator)
+    content = export_model(network(), dataclasses.replace(metadata(), guarantees=guarantees))
 
     shipped = verify(content, network(), IMAGES)
 
-    logits = logits_of(network(), IMAGES).numpy()
+    logits = predict_logits(network(), IMAGES).numpy()
     np.testing.assert_allclose(shipped, calibrator(log_softmax(logits)), atol=1e-5)
     before = open_artifact(content).outputs(IMAGES, "uncalibrated")["uncalibrated"]
     np.testing.assert_allclose(before, torch.softmax(torch.from_numpy(logits), 1), atol=1e-6)
@@ -66,19 +65,19 @@ def test_the_calibrator_is_in_the_graph_beside_what_was_before_it() -> None:
 @pytest.mark.parametrize("name", ["mlp", "cnn-small"])
 def test_the_graph_tells_what_is_unfamiliar_alike_and_where_the_evidence_lies(name: str, flips: bool) -> None:
     trained = build_network(name, GREY, len(CLASSES), seed=1).eval()
-    shipped = FlipAveraged(trained) if flips else trained
-    seen = seen_by(shipped, IMAGES)
-    familiar = fit_familiar(seen.descriptor[:20], LABELS[:20], seen.descriptor[20:], seen.logits[20:])
+    shipped = FlipTTA(trained) if flips else trained
+    seen = extract_features(shipped, IMAGES)
+    ood_detector = fit_ood_detector(seen.descriptor[:20], LABELS[:20], seen.descriptor[20:], seen.logits[20:])
 
-    content = build(shipped, metadata(), familiar)
-    verify(content, shipped, IMAGES, familiar)
+    content = export_model(shipped, metadata(), ood_detector)
+    verify(content, shipped, IMAGES, ood_detector)
     artifact = open_artifact(content)
 
-    found = artifact.outputs(IMAGES, "unfamiliarity", "embedding")
-    np.testing.assert_allclose(found["unfamiliarity"], familiar.unfamiliarity(seen.descriptor, seen.logits), atol=0.1)
-    assert found["unfamiliarity"].shape == (40,) and 0 <= found["unfamiliarity"].min() <= 0.2
+    found = artifact.outputs(IMAGES, "ood_score", "embedding")
+    np.testing.assert_allclose(found["ood_score"], ood_detector.ood_score(seen.descriptor, seen.logits), atol=0.1)
+    assert found["ood_score"].shape == (40,) and 0 <= found["ood_score"].min() <= 0.2
     np.testing.assert_allclose(found["embedding"], seen.embedding, atol=1e-5)
-    assert artifact.tells("evidence") == (name != "mlp")
+    assert artifact.has_output("evidence") == (name != "mlp")
     if name != "mlp":
         evidence = artifact.outputs(IMAGES, "evidence")["evidence"]
         layer = trained.get_submodule("logits")
@@ -95,29 +94,29 @@ def test_everything_is_told_of_pictures_of_other_sizes_too(fit: str, channels: i
     spec = ImageSpec(SIDE, SIDE, channels, background=0, fit=fit)
     trained = build_network("cnn-small", spec, len(CLASSES), seed=1).eval()
     images = np.random.default_rng(0).integers(0, 256, (20, *spec.shape), dtype=np.uint8)
-    seen = seen_by(trained, images)
-    familiar = fit_familiar(seen.descriptor, np.arange(20) % 3, seen.descriptor, seen.logits)
+    seen = extract_features(trained, images)
+    ood_detector = fit_ood_detector(seen.descriptor, np.arange(20) % 3, seen.descriptor, seen.logits)
 
-    content = build(trained, metadata(spec), familiar)
-    verify(content, trained, images, familiar)
+    content = export_model(trained, metadata(spec), ood_detector)
+    verify(content, trained, images, ood_detector)
 
     larger = np.random.default_rng(0).integers(0, 256, (2, 31, 17, *spec.shape[2:]), dtype=np.uint8)
-    told = open_artifact(content).outputs(larger, "probabilities", *EXTRAS)
-    assert {name: len(rows) for name, rows in told.items()} == {"probabilities": 2, **dict.fromkeys(EXTRAS, 2)}
+    told = open_artifact(content).outputs(larger, "probabilities", *EXTRA_OUTPUTS)
+    assert {name: len(rows) for name, rows in told.items()} == {"probabilities": 2, **dict.fromkeys(EXTRA_OUTPUTS, 2)}
 
 
 def test_scores_that_differ_are_refused() -> None:
-    seen = seen_by(network(), IMAGES)
-    familiar = fit_familiar(seen.descriptor, LABELS, seen.descriptor, seen.logits)
-    content = build(network(), metadata(), familiar)
-    other = dataclasses.replace(familiar, offset=familiar.offset + 1)
+    seen = extract_features(network(), IMAGES)
+    ood_detector = fit_ood_detector(seen.descriptor, LABELS, seen.descriptor, seen.logits)
+    content = export_model(network(), metadata(), ood_detector)
+    other = dataclasses.replace(ood_detector, offset=ood_detector.offset + 1)
 
     with pytest.raises(ModelError, match="finds other pictures unfamiliar than the network does"):
         verify(content, network(), IMAGES, other)
 
 
 def test_the_same_network_gives_the_same_bytes() -> None:
-    assert build(network(), metadata()) == toy_model()
+    assert export_model(network(), metadata()) == toy_model()
 
 
 def test_the_file_holds_nothing_about_the_machine_that_made_it() -> None:
@@ -131,7 +130,7 @@ def test_the_file_holds_nothing_about_the_machine_that_made_it() -> None:
 def test_class_names_of_any_script_arrive_in_the_file() -> None:
     names = ("셔츠", "T-shirt/top", "ankle\nboot 'x' \"y\"")
 
-    content = build(network(), metadata(class_names=names))
+    content = export_model(network(), metadata(class_names=names))
 
     assert open_artifact(content).metadata.class_names == names
 
@@ -147,7 +146,7 @@ def test_the_file_opens_in_plain_onnx_runtime_without_hangtag() -> None:
 def test_a_network_that_differs_is_refused_with_the_worst_offenders() -> None:
     other = network(seed=5)
     shipped = open_artifact(toy_model()).probabilities(IMAGES)
-    own = torch.softmax(logits_of(other, IMAGES), 1).numpy()
+    own = torch.softmax(predict_logits(other, IMAGES), 1).numpy()
     off = np.abs(shipped - own).max(axis=1)
     other_label = shipped.argmax(1) != own.argmax(1)
     worst = np.argsort(-off - other_label)[:5]
@@ -189,7 +188,7 @@ class Branching(nn.Module):
 
 def test_a_network_that_cannot_be_exported_is_refused_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError) as caught:
-        build(Branching(), metadata())
+        export_model(Branching(), metadata())
 
     assert caught.value.message.startswith("PyTorch cannot export this network: ")
     assert re.search(r"\(test_export\.py, line \d+: .* if x\.sum\(\) > 0 else", caught.value.message)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from hangtag.errors import DivergedError, ModelError, UsageError
 from hangtag.training.engine import loop as train_module
-from hangtag.training.engine.checkpoints import Checkpoint, Keeper, newest
-from hangtag.training.engine.loop import Epoch, choose_device, learning_rate, train
-from hangtag.training.engine.networks import build
+from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
+from hangtag.training.engine.loop import Epoch, choose_device, learning_rate_at, train
+from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import Recipe, find_recipe
 from toys import SIDE, ImageSpec, quick_recipe, shapes
 
@@ -22,7 +22,7 @@ SPEC = ImageSpec(SIDE, SIDE)
 
 def trained(recipe: Recipe, seed: int = 0) -> tuple[nn.Module, list[Epoch]]:
     images, labels = shapes(90)
-    network = build(recipe.network, SPEC, 3, seed)
+    network = build_network(recipe.network, SPEC, 3, seed)
     epochs = list(train(network, images, labels, recipe, seed, shapes(30, seed=1)))
     return network, [epoch for epoch in epochs if epoch.finished]
 
@@ -74,7 +74,7 @@ def test_settings_of_the_process_are_as_before() -> None:
 def test_it_stops_when_asked_and_says_how_far_it_came() -> None:
     images, labels = shapes(60_000)
     asked = count()
-    network = build("mlp", SPEC, 3, 0)
+    network = build_network("mlp", SPEC, 3, 0)
 
     epochs = list(train(network, images, labels, quick_recipe(), 0, stop=lambda: next(asked) >= 1))
 
@@ -85,10 +85,10 @@ def test_it_stops_when_asked_and_says_how_far_it_came() -> None:
 
 def test_a_loss_that_is_no_longer_a_number_stops_the_training_with_advice() -> None:
     images, labels = shapes(60)
-    recipe = replace(find_recipe("fast", epochs=30), batch_size=8, lr_peak=1e30)
+    recipe = replace(find_recipe("fast", epochs=30), batch_size=8, learning_rate=1e30)
 
     with pytest.raises(ModelError, match=r"no longer a number.*smaller"):
-        list(train(build("cnn", SPEC, 3, 0), images, labels, recipe, 0))
+        list(train(build_network("cnn", SPEC, 3, 0), images, labels, recipe, 0))
 
 
 class Growing(nn.Module):
@@ -131,7 +131,7 @@ def test_what_is_no_number_at_the_end_of_an_epoch_brings_the_weights_before_it_b
                 states[epoch.number] = {name: value.clone() for name, value in network.state_dict().items()}
 
     assert caught.value.message == f"{said}the weights after epoch 1 are kept"
-    assert "--set lr_peak=0.0001" in caught.value.hint
+    assert "--set learning_rate=0.0001" in caught.value.hint
     assert list(states) == [1]
     assert all(torch.equal(states[1][name], value) for name, value in network.state_dict().items())
 
@@ -194,9 +194,9 @@ def test_a_network_without_anything_to_learn_is_said() -> None:
 
 
 def test_the_learning_rate_goes_up_to_its_peak_and_down_again() -> None:
-    recipe = replace(find_recipe("fast"), lr_peak=1.0, warm_up=0.2, lr_start=0.2, lr_end=0.0)
+    recipe = replace(find_recipe("fast"), learning_rate=1.0, warmup=0.2, start_factor=0.2, end_factor=0.0)
 
-    assert [round(learning_rate(recipe, done), 3) for done in (0, 0.1, 0.2, 0.6, 1.0)] == [0.2, 0.6, 1.0, 0.5, 0.0]
+    assert [round(learning_rate_at(recipe, done), 3) for done in (0, 0.1, 0.2, 0.6, 1.0)] == [0.2, 0.6, 1.0, 0.5, 0.0]
 
 
 def test_a_device_that_is_not_there_is_said() -> None:
@@ -210,7 +210,7 @@ def test_a_device_that_is_not_there_is_said() -> None:
 
 def patient(epochs: int = 40, patience: int = 3) -> Recipe:
     """Memorises noise soon, so that the validation loss rises."""
-    return replace(quick_recipe(epochs), lr_peak=0.02, validation=0.5, patience=patience)
+    return replace(quick_recipe(epochs), learning_rate=0.02, validation=0.5, patience=patience)
 
 
 def noise() -> tuple[np.ndarray, np.ndarray]:
@@ -227,7 +227,7 @@ def loss_of(network: nn.Module, images: np.ndarray, labels: np.ndarray) -> float
 
 def test_patience_ends_the_training_and_brings_the_best_weights_back() -> None:
     images, labels = noise()
-    network = build("mlp", SPEC, 3, 0)
+    network = build_network("mlp", SPEC, 3, 0)
 
     held_out = (images[32:], labels[32:])
     epochs = list(train(network, images[:32], labels[:32], patient(), 0, held_out))
@@ -244,16 +244,16 @@ def test_patience_ends_the_training_and_brings_the_best_weights_back() -> None:
 def test_a_patient_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     images, labels = noise()
     held_out = (images[32:], labels[32:])
-    one, other = build("mlp", SPEC, 3, 0), build("mlp", SPEC, 3, 0)
+    one, other = build_network("mlp", SPEC, 3, 0), build_network("mlp", SPEC, 3, 0)
     whole = list(train(one, images[:32], labels[:32], patient(), 0, held_out))
 
     asked = count()
     for _ in train(
         other, images[:32], labels[:32], patient(), 0, held_out,
-        stop=lambda: next(asked) >= len(whole) - 3, keeper=Keeper(tmp_path),
+        stop=lambda: next(asked) >= len(whole) - 3, checkpoint_writer=CheckpointWriter(tmp_path),
     ):  # fmt: skip
         pass
-    rest = list(train(other, images[:32], labels[:32], patient(), 0, held_out, resume=newest(tmp_path)))
+    rest = list(train(other, images[:32], labels[:32], patient(), 0, held_out, resume=latest(tmp_path)))
 
     assert rest[-1].kept == whole[-1].kept
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
@@ -261,9 +261,9 @@ def test_a_patient_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path: 
 
 def test_part_of_a_last_epoch_can_be_left_out() -> None:
     images, labels = shapes(60_000)
-    recipe = replace(quick_recipe(2), last_epoch=0.5)
+    recipe = replace(quick_recipe(2), last_epoch_fraction=0.5)
 
-    epochs = [epoch for epoch in train(build("mlp", SPEC, 3, 0), images, labels, recipe, 0) if epoch.finished]
+    epochs = [epoch for epoch in train(build_network("mlp", SPEC, 3, 0), images, labels, recipe, 0) if epoch.finished]
 
     assert epochs[0].step == epochs[0].steps == 1875
     assert 0.4 * 1875 < epochs[1].step < 0.6 * 1875
@@ -281,7 +281,7 @@ def test_running_out_of_memory_is_said_with_a_smaller_batch(monkeypatch: pytest.
 
     monkeypatch.setattr(train_module, "Batches", too_much)
     with pytest.raises(ModelError, match=r"batches of 32 images \(use smaller ones: --batch-size 16"):
-        list(train(build("mlp", SPEC, 3, 0), images, labels, quick_recipe(), 0))
+        list(train(build_network("mlp", SPEC, 3, 0), images, labels, quick_recipe(), 0))
 
 
 @pytest.mark.parametrize(
@@ -295,9 +295,9 @@ def test_running_out_of_memory_in_a_step_is_told_from_the_networks_own_mistakes(
 def test_running_out_of_memory_while_going_on_is_not_taken_for_another_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    network, keeper = build("mlp", SPEC, 3, 0), Keeper(tmp_path)
-    list(train(network, *shapes(60), quick_recipe(), 0, stop=lambda: True, keeper=keeper))
-    saved = newest(tmp_path)
+    network, checkpoint_writer = build_network("mlp", SPEC, 3, 0), CheckpointWriter(tmp_path)
+    list(train(network, *shapes(60), quick_recipe(), 0, stop=lambda: True, checkpoint_writer=checkpoint_writer))
+    saved = latest(tmp_path)
     assert isinstance(saved, Checkpoint)
 
     def too_much(*_: object) -> None:

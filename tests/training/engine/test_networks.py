@@ -14,11 +14,11 @@ from hangtag.training.engine.loop import train
 from hangtag.training.engine.networks import (
     NETWORKS,
     Layer,
-    build,
+    build_network,
+    custom_network,
     layers,
-    logits_of,
-    own_network,
     parameter_count,
+    predict_logits,
     to_pixels,
 )
 from toys import SIDE, quick_recipe, shapes
@@ -31,7 +31,7 @@ def weights(network: nn.Module) -> bytes:
 
 
 def test_the_lessons_network_is_the_lessons() -> None:
-    network = build("mlp", LESSON, 10, seed=0)
+    network = build_network("mlp", LESSON, 10, seed=0)
 
     assert layers(network, LESSON) == [
         Layer("flatten", "Flatten", (784,), 0),
@@ -43,7 +43,7 @@ def test_the_lessons_network_is_the_lessons() -> None:
 
 
 def test_the_lessons_weights_start_glorot_uniform_and_its_biases_at_zero() -> None:
-    network = build("mlp", LESSON, 10, seed=0)
+    network = build_network("mlp", LESSON, 10, seed=0)
 
     for name, inputs, outputs in (("hidden", 784, 128), ("logits", 128, 10)):
         limit = (6 / (inputs + outputs)) ** 0.5
@@ -57,9 +57,9 @@ def test_the_lessons_weights_start_glorot_uniform_and_its_biases_at_zero() -> No
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_seed_alone_decides_the_weights(name: str) -> None:
     torch.manual_seed(1)
-    first = build(name, LESSON, 10, seed=3)
+    first = build_network(name, LESSON, 10, seed=3)
     torch.manual_seed(2)
-    second, other = build(name, LESSON, 10, seed=3), build(name, LESSON, 10, seed=4)
+    second, other = build_network(name, LESSON, 10, seed=3), build_network(name, LESSON, 10, seed=4)
 
     assert weights(first) == weights(second)
     assert weights(first) != weights(other)
@@ -69,7 +69,7 @@ def test_the_seed_alone_decides_the_weights(name: str) -> None:
 def test_building_leaves_pytorchs_random_state_alone(name: str) -> None:
     before = torch.get_rng_state()
 
-    build(name, LESSON, 10, seed=3)
+    build_network(name, LESSON, 10, seed=3)
 
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -78,9 +78,9 @@ def test_building_leaves_pytorchs_random_state_alone(name: str) -> None:
 @pytest.mark.parametrize("spec", [LESSON, ImageSpec(4, 4), ImageSpec(9, 31), ImageSpec(32, 32, 3), ImageSpec(5, 64, 3)])
 @pytest.mark.parametrize("classes", [2, 17])
 def test_every_network_takes_every_size(name: str, spec: ImageSpec, classes: int) -> None:
-    network = build(name, spec, classes, seed=0)
+    network = build_network(name, spec, classes, seed=0)
 
-    answer = logits_of(network, np.zeros((3, *spec.shape), np.uint8))
+    answer = predict_logits(network, np.zeros((3, *spec.shape), np.uint8))
 
     assert (tuple(answer.shape), answer.dtype) == ((3, classes), torch.float32)
     assert layers(network, spec)[-1].shape == (classes,)
@@ -90,26 +90,26 @@ def test_every_network_takes_every_size(name: str, spec: ImageSpec, classes: int
 
 def test_images_too_small_for_a_network_are_refused_with_a_way_out() -> None:
     with pytest.raises(ModelError) as caught:
-        build("cnn", ImageSpec(3, 3), 10, seed=0)
+        build_network("cnn", ImageSpec(3, 3), 10, seed=0)
 
     assert str(caught.value) == "images of 3x3 grey are too small for 'cnn' (use the network 'mlp', or larger images)"
 
 
 def test_an_unknown_network_offers_the_nearest_one() -> None:
     with pytest.raises(UnknownName) as caught:
-        build("cn", LESSON, 10, seed=0)
+        build_network("cn", LESSON, 10, seed=0)
 
     assert str(caught.value).startswith("unknown network 'cn' (did you mean 'cnn'? known: ")
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_logits_do_not_depend_on_the_batch(batch: int) -> None:
-    network = build("cnn", ImageSpec(SIDE, SIDE), 3, seed=0).train()
+    network = build_network("cnn", ImageSpec(SIDE, SIDE), 3, seed=0).train()
     images, _ = shapes(20)
 
-    answer = logits_of(network, images, batch)
+    answer = predict_logits(network, images, batch)
 
-    torch.testing.assert_close(answer, logits_of(network, images))
+    torch.testing.assert_close(answer, predict_logits(network, images))
     assert network.training
 
 
@@ -144,7 +144,7 @@ class Odd(nn.Module):
 )
 def test_a_network_that_does_not_classify_is_refused(network: nn.Module, message: str) -> None:
     with pytest.raises(ModelError) as caught:
-        logits_of(network, np.zeros((4, 8, 8), np.uint8))
+        predict_logits(network, np.zeros((4, 8, 8), np.uint8))
 
     assert caught.value.message.startswith(message)
     assert caught.value.hint
@@ -164,7 +164,7 @@ class Raising(nn.Module):
 @pytest.mark.parametrize("error", [KeyError("x"), AttributeError("x"), NotImplementedError("x"), AssertionError("x")])
 def test_whatever_a_network_raises_is_said_in_one_line(error: Exception) -> None:
     with pytest.raises(ModelError) as caught:
-        logits_of(Raising(error), np.zeros((4, 8, 8), np.uint8))
+        predict_logits(Raising(error), np.zeros((4, 8, 8), np.uint8))
 
     assert f"does not take pixels of shape (4, 1, 8, 8): {type(error).__name__}: " in caught.value.message
     assert caught.value.__cause__ is error
@@ -172,9 +172,9 @@ def test_whatever_a_network_raises_is_said_in_one_line(error: Exception) -> None
 
 def test_running_out_of_memory_is_no_mistake_of_the_network() -> None:
     with pytest.raises(MemoryError):
-        logits_of(Raising(MemoryError()), np.zeros((4, 8, 8), np.uint8))
+        predict_logits(Raising(MemoryError()), np.zeros((4, 8, 8), np.uint8))
     with pytest.raises(ModelError, match=r"out of memory with two images of 8x8 grey \(use smaller images"):
-        own_network(Raising(MemoryError()), ImageSpec(8, 8), 3, seed=0)
+        custom_network(Raising(MemoryError()), ImageSpec(8, 8), 3, seed=0)
 
 
 def test_the_layer_table_takes_layers_that_answer_several_things() -> None:
@@ -194,9 +194,9 @@ def test_the_layer_table_takes_layers_that_answer_several_things() -> None:
 
 
 def test_no_images_give_no_logits() -> None:
-    network = build("mlp", ImageSpec(8, 8), 3, seed=0)
+    network = build_network("mlp", ImageSpec(8, 8), 3, seed=0)
 
-    assert logits_of(network, np.zeros((0, 8, 8), np.uint8)).shape == (0, 3)
+    assert predict_logits(network, np.zeros((0, 8, 8), np.uint8)).shape == (0, 3)
 
 
 OWN = """
@@ -223,7 +223,7 @@ def test_of_the_current_folder_only_the_named_module_comes_before_what_is_instal
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     before = list(sys.path)
 
-    assert isinstance(build("beside_helper:tiny", ImageSpec(8, 8), 3, seed=1), torch.nn.Module)
+    assert isinstance(build_network("beside_helper:tiny", ImageSpec(8, 8), 3, seed=1), torch.nn.Module)
     assert sys.path == before
 
 
@@ -232,10 +232,10 @@ def test_a_network_of_ones_own_is_named_as_module_and_function(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     spec = ImageSpec(8, 8)
 
-    one, other = (build("own_networks:tiny", spec, 3, seed=1) for _ in range(2))
+    one, other = (build_network("own_networks:tiny", spec, 3, seed=1) for _ in range(2))
 
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    assert isinstance(build("own_networks:ready", spec, 3, seed=1), torch.nn.Module)
+    assert isinstance(build_network("own_networks:ready", spec, 3, seed=1), torch.nn.Module)
     for name, said in (
         ("own_networks:number", "made a int"),
         ("own_networks:broken", "KeyError: 'weights'"),
@@ -243,9 +243,9 @@ def test_a_network_of_ones_own_is_named_as_module_and_function(tmp_path: Path, m
         ("no_such_module:tiny", "No module named 'no_such_module'"),
     ):
         with pytest.raises(ModelError, match=said):
-            build(name, spec, 3, seed=0)
+            build_network(name, spec, 3, seed=0)
     with pytest.raises(ModelError, match="answers 3 logits but the data has 4 classes"):
-        build("own_networks:ready", spec, 4, seed=0)
+        build_network("own_networks:ready", spec, 4, seed=0)
 
 
 LAZY = """
@@ -257,8 +257,8 @@ def lazy(spec, classes):
 ready = lazy(None, 3)
 
 def small(spec, classes):
-    from hangtag.training.engine.networks import build
-    return build("cnn", type(spec)(3, 3), classes, 0)
+    from hangtag.training.engine.networks import build_network
+    return build_network("cnn", type(spec)(3, 3), classes, 0)
 """
 
 
@@ -270,7 +270,7 @@ def test_lazy_layers_have_their_weights_by_the_seed_and_learn(
     monkeypatch.chdir(tmp_path)
     spec = ImageSpec(SIDE, SIDE)
 
-    one, same, other = (build(name, spec, 3, seed) for seed in (1, 1, 2))
+    one, same, other = (build_network(name, spec, 3, seed) for seed in (1, 1, 2))
 
     assert parameter_count(one) == 4 * 9 + 4 + 8 + 4 * 36 * 3 + 3
     assert weights(one) == weights(same) != weights(other)
@@ -286,7 +286,7 @@ def test_an_error_of_hangtags_in_ones_own_function_stays_as_it_is(
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(ModelError) as caught:
-        build("small_networks:small", ImageSpec(8, 8), 3, seed=0)
+        build_network("small_networks:small", ImageSpec(8, 8), 3, seed=0)
 
     assert caught.value.message == "images of 3x3 grey are too small for 'cnn'"
 
@@ -297,7 +297,7 @@ def test_an_error_of_hangtags_in_ones_own_function_stays_as_it_is(
 def test_the_sizes_that_are_said_are_counted(name: str, million: float) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    network = build(name, ImageSpec(28, 28), 10, seed=0).eval()
+    network = build_network(name, ImageSpec(28, 28), 10, seed=0).eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, 28, 28))
 

@@ -14,16 +14,16 @@ def test_the_tutorial_recipe_is_the_lesson() -> None:
     lesson = RECIPES["tutorial"]
 
     assert (lesson.network, lesson.epochs, lesson.batch_size) == ("mlp", 10, 32)
-    assert (lesson.lr_peak, lesson.adam_epsilon, lesson.beta2) == (1e-3, 1e-7, 0.999)
+    assert (lesson.learning_rate, lesson.adam_epsilon, lesson.adam_beta2) == (1e-3, 1e-7, 0.999)
     assert (lesson.validation, lesson.last_partial_batch, lesson.bfloat16) == (0.0, True, False)
-    assert (lesson.weight_decay, lesson.label_smoothing, lesson.flip, lesson.shift) == (0.0, 0.0, False, 0)
+    assert (lesson.weight_decay, lesson.label_smoothing, lesson.flip, lesson.random_shift) == (0.0, 0.0, False, 0)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_known_by_its_own_name_and_names_a_network(name: str) -> None:
     recipe = RECIPES[name]
 
-    assert (recipe.name, recipe.network in NETWORKS, bool(recipe.says)) == (name, True, True)
+    assert (recipe.name, recipe.network in NETWORKS, bool(recipe.description)) == (name, True, True)
     assert find_recipe(name) is recipe or find_recipe(name) == recipe
 
 
@@ -67,8 +67,9 @@ def test_training_for_no_epochs_is_refused(epochs: int) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "weight_decay=inf", "adam_epsilon=nan", "adam_epsilon=-1", "lr_start=nan", "lr_end=inf", "lr_end=-1",
-        "lr_peak=nan", "muon_lr=inf", "least_steps=-5", "label_smoothing=nan", "beta2=nan", "last_epoch=nan",
+        "weight_decay=inf", "adam_epsilon=nan", "adam_epsilon=-1", "start_factor=nan", "end_factor=inf",
+        "end_factor=-1", "learning_rate=nan", "muon_learning_rate=inf", "min_steps=-5", "label_smoothing=nan",
+        "adam_beta2=nan", "last_epoch_fraction=nan",
     ],
 )  # fmt: skip
 def test_a_number_that_nothing_can_be_trained_with_is_refused(setting: str) -> None:
@@ -77,22 +78,24 @@ def test_a_number_that_nothing_can_be_trained_with_is_refused(setting: str) -> N
 
 
 def test_any_number_can_be_set_in_words() -> None:
-    changed = with_settings(find_recipe("fast"), ["lr_peak=0.002", "flip=no", "epochs=3", "cores=none", "network=mlp"])
+    changed = with_settings(
+        find_recipe("fast"), ["learning_rate=0.002", "flip=no", "epochs=3", "cores=none", "network=mlp"]
+    )
 
-    assert changed == replace(RECIPES["fast"], lr_peak=0.002, flip=False, epochs=3, cores=None, network="mlp")
+    assert changed == replace(RECIPES["fast"], learning_rate=0.002, flip=False, epochs=3, cores=None, network="mlp")
 
 
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("lr_peak", "has no value"),
-        ("lr_peek=1", "did you mean 'lr_peak'"),
+        ("learning_rate", "has no value"),
+        ("learning_rat=1", "did you mean 'learning_rate'"),
         ("name=mine", "unknown setting 'name'"),
         ("epochs=many", "it is a whole number"),
         ("epochs=1.5", "it is a whole number"),
         ("flip=perhaps", "say flip=yes or flip=no"),
         ("validation=1", "a share is at least 0 and less than 1"),
-        ("lr_peak=nan", "a learning rate is above 0"),
+        ("learning_rate=nan", "a learning rate is above 0"),
         ("batch_size=0", "at least 1 image"),
         ("balance=hard", "known: auto, off, weights, sampling"),
     ],

@@ -6,7 +6,7 @@ from torch import nn
 
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.loop import Epoch
-from hangtag.training.engine.networks import build
+from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import find_recipe
 from hangtag.training.engine.speed import peak_memory, speed_of, training_operations
 
@@ -21,7 +21,7 @@ def test_operations_of_a_dense_stack_are_those_of_its_products() -> None:
 
 
 def test_counting_leaves_the_network_as_it_was() -> None:
-    network = build("cnn", SPEC, 3, 0).eval()
+    network = build_network("cnn", SPEC, 3, 0).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
 
     assert training_operations(network, SPEC) > 1e5
@@ -33,7 +33,7 @@ def test_counting_leaves_the_network_as_it_was() -> None:
 
 def test_the_share_of_the_peak_is_images_times_operations_over_peak() -> None:
     epoch = Epoch(1, 1, 100, 100, 0.5, 0.9, 0.01, 3.0, finished=True, training_seconds=2.0, first_step=20)
-    network = build("mlp", SPEC, 3, 0)
+    network = build_network("mlp", SPEC, 3, 0)
 
     found = speed_of(network, SPEC, find_recipe("tutorial"), [epoch], 32, torch.device("cpu"))
 

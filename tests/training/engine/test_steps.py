@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hangtag.training.engine.dense import CompiledSteps, DenseSteps
-from hangtag.training.engine.networks import build
+from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import find_recipe
 from hangtag.training.engine.steps import GenericSteps, steps_for
 from stacks import chunk, deep
@@ -29,7 +29,7 @@ def test_generic_steps_are_those_of_adam() -> None:
 
 
 def test_the_lessons_network_gets_the_fast_steps_and_nothing_else_does() -> None:
-    plain = build("mlp", SPEC, 3, seed=0)
+    plain = build_network("mlp", SPEC, 3, seed=0)
     frozen = copy.deepcopy(plain)
     next(frozen.parameters()).requires_grad_(False)
     no_bias = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 3, bias=False))
@@ -41,7 +41,7 @@ def test_the_lessons_network_gets_the_fast_steps_and_nothing_else_does() -> None
     assert kind(plain) is (CompiledSteps if CompiledSteps.possible() else DenseSteps)
     assert kind(plain, weight_decay=0.1) is GenericSteps
     assert kind(plain, label_smoothing=0.1) is GenericSteps
-    assert {kind(network) for network in (frozen, no_bias, gelu, build("cnn", SPEC, 3, 0))} == {GenericSteps}
+    assert {kind(network) for network in (frozen, no_bias, gelu, build_network("cnn", SPEC, 3, 0))} == {GenericSteps}
 
 
 class Doubled(nn.Sequential):
@@ -54,7 +54,7 @@ class Doubled(nn.Sequential):
 
 def test_what_only_looks_like_a_stack_of_dense_layers_is_none() -> None:
     tied = nn.Linear(SIDE * SIDE, SIDE * SIDE)
-    hooked = copy.deepcopy(build("mlp", SPEC, 3, seed=0))
+    hooked = copy.deepcopy(build_network("mlp", SPEC, 3, seed=0))
     hooked.register_forward_hook(lambda module, given, answer: 2 * answer)
     for network in (
         Doubled(nn.Flatten(), nn.Linear(SIDE * SIDE, 3)),

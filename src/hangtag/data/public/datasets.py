@@ -25,18 +25,18 @@ from numpy.typing import NDArray
 from hangtag.data.public.archives import content_of, gunzip, members_of, sha256_of
 from hangtag.data.public.catalog import FASHION_MNIST, NAMED, Archive, DataFile, NamedSet
 from hangtag.data.public.download import download, from_package_tool
-from hangtag.data.public.idx import header_of, parse_idx
+from hangtag.data.public.idx import idx_header, parse_idx
 from hangtag.errors import DataError, DownloadError, MissingExtra, SaveError, UnknownName, UsageError
 from hangtag.files import cache_home, new_folder_whole, write_json
 from hangtag.mapped import forget
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 
-__all__ = ["FASHION_MNIST", "NAMED", "Found", "NamedSet", "cache_folder", "fetch", "fingerprint"]
+__all__ = ["FASHION_MNIST", "NAMED", "NamedSet", "PublicSet", "cache_folder", "fetch", "fingerprint"]
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class PublicSet:
     """The content of a named set, and where it came from."""
 
     images: Images  # (N, H, W) or (N, H, W, 3), train then test
@@ -45,7 +45,7 @@ class Found:
     parts: dict[str, slice] = field(default_factory=dict)  # train and test; empty when the set is not divided
 
 
-def fetch(name: str, path: Path | None = None, progress: Progress | None = None, proven: bool = False) -> Found:
+def fetch(name: str, path: Path | None = None, progress: Progress | None = None, proven: bool = False) -> PublicSet:
     """The named set, from the first place that has it; kept in the cache when it had to be decompressed.
 
     Args:
@@ -135,7 +135,7 @@ def _obtain(wanted: NamedSet, progress: Progress) -> tuple[Images, NDArray[np.in
     )
 
 
-def _with_scikit_learn(wanted: NamedSet, path: Path | None) -> Found:
+def _with_scikit_learn(wanted: NamedSet, path: Path | None) -> PublicSet:
     """1797 digits of 8x8 pixels: counts of dark dots, 0-16 as they come, here 0-255."""
     if path is not None:
         raise UsageError(f"{wanted.name}: {wanted.title} have no files", "leave out the folder")
@@ -317,7 +317,7 @@ def _size(wanted: NamedSet, file: DataFile) -> int:
     if wanted.label_bytes:
         return file.items * (wanted.label_bytes + wanted.pixels)
     shape = _shape(wanted, file)
-    return len(header_of(shape)) + int(np.prod(shape))
+    return len(idx_header(shape)) + int(np.prod(shape))
 
 
 def _shape(wanted: NamedSet, file: DataFile) -> tuple[int, ...]:
@@ -363,7 +363,7 @@ def _decode_records(wanted: NamedSet, contents: list[bytes]) -> tuple[Images, ND
 # --- the cache -------------------------------------------------------------------------------------------------
 
 
-def _read_cache(wanted: NamedSet) -> Found | None:
+def _read_cache(wanted: NamedSet) -> PublicSet | None:
     """The kept arrays, memory-mapped and checked; a damaged copy is removed, said aloud, and fetched anew."""
     folder = cache_folder(wanted.name)
     if not folder.is_dir():
@@ -385,7 +385,7 @@ def _kept_fingerprint(folder: Path) -> Any:
     return json.loads((folder / "kept.json").read_text(encoding="utf-8"))["fingerprint"]
 
 
-def _keep(wanted: NamedSet, images: Images, labels: NDArray[np.int64], origin: str) -> Found:
+def _keep(wanted: NamedSet, images: Images, labels: NDArray[np.int64], origin: str) -> PublicSet:
     """Kept with its fingerprint, as computed now, where nobody knew it before."""
     folder = cache_folder(wanted.name)
     try:
@@ -400,7 +400,7 @@ def _keep(wanted: NamedSet, images: Images, labels: NDArray[np.int64], origin: s
     return _found(wanted, images, labels, origin)
 
 
-def _found(wanted: NamedSet, images: Images, labels: NDArray[np.int64], origin: str) -> Found:
+def _found(wanted: NamedSet, images: Images, labels: NDArray[np.int64], origin: str) -> PublicSet:
     images.flags.writeable = False
     labels.flags.writeable = False
-    return Found(images, labels, origin, wanted.parts)
+    return PublicSet(images, labels, origin, wanted.parts)

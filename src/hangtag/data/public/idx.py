@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hangtag.data.public.archives import content_of
 from hangtag.errors import DataError
 
-__all__ = ["header_of", "parse_idx", "read_idx"]
+__all__ = ["idx_header", "parse_idx", "read_idx"]
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _LONGEST_HEADER = 4 + 4 * 255  # bytes
@@ -34,7 +34,7 @@ def read_idx(path: Path, most: int = 4 * 2**30) -> NDArray[Any]:
         DataError: it cannot be read, is no IDX file, is cut short, damaged or too long.
     """
     shape, kind = _header(content_of(path, _LONGEST_HEADER), path)
-    size = len(header_of(shape)) + math.prod(shape) * kind.itemsize
+    size = len(idx_header(shape)) + math.prod(shape) * kind.itemsize
     if size > most:
         raise DataError(f"{path}: says that it holds {size:,} bytes", f"at most {most:,} are read at once")
     return parse_idx(content_of(path, size + 1), path)
@@ -43,7 +43,7 @@ def read_idx(path: Path, most: int = 4 * 2**30) -> NDArray[Any]:
 def parse_idx(content: bytes, place: str | Path) -> NDArray[Any]:
     """The array that an IDX file's whole content is; errors name `place`. Bytes are not copied."""
     shape, kind = _header(content, place)
-    start = len(header_of(shape))
+    start = len(idx_header(shape))
     expected = start + math.prod(shape) * kind.itemsize
     if len(content) < expected:
         raise DataError(f"{place}: cut short: {len(content):,} of {expected:,} bytes", "download it again")
@@ -52,7 +52,7 @@ def parse_idx(content: bytes, place: str | Path) -> NDArray[Any]:
     return np.frombuffer(content, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="), copy=False)
 
 
-def header_of(shape: tuple[int, ...]) -> bytes:
+def idx_header(shape: tuple[int, ...]) -> bytes:
     """How the IDX file of a uint8 array of this shape begins."""
     return struct.pack(f">BBBB{len(shape)}I", 0, 0, 0x08, len(shape), *shape)
 

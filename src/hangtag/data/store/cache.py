@@ -28,7 +28,7 @@ from hangtag.pictures import Images, ImageSpec
 
 __all__ = [
     "VERSION",
-    "Entry",
+    "CacheEntry",
     "KeptNames",
     "Pictures",
     "building",
@@ -56,7 +56,7 @@ _ABANDONED = 7 * 86_400  # seconds after which an interrupted decoding is given 
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One thing that is kept: what it was made from, its size in bytes, when it was last used (POSIX seconds)."""
 
     path: Path
@@ -239,7 +239,7 @@ def known_like(spec: ImageSpec) -> list[Path]:
     return found
 
 
-def entries() -> list[Entry]:
+def entries() -> list[CacheEntry]:
     """Everything that is kept, largest first; interrupted decodings among them."""
     found = []
     for kind in (_PICTURES, _SETS):
@@ -248,7 +248,7 @@ def entries() -> list[Entry]:
             with contextlib.suppress(OSError):
                 if path.is_dir():
                     size = sum(file.stat().st_blocks * 512 for file in path.iterdir() if file.is_file())
-                    found.append(Entry(path, kind, _what(path), size, path.stat().st_mtime))
+                    found.append(CacheEntry(path, kind, _what(path), size, path.stat().st_mtime))
     return sorted(found, key=lambda entry: -entry.bytes)
 
 

@@ -24,8 +24,8 @@ __all__ = [
     "FAILING",
     "LARGEST_FILE",
     "Container",
-    "Entry",
     "Folder",
+    "ListedFile",
     "Listing",
     "ParquetColumn",
     "Scan",
@@ -52,7 +52,7 @@ FAILING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, e
 """What the system says when not a file but the disk or network it is on has a problem."""
 
 
-class Entry(NamedTuple):
+class ListedFile(NamedTuple):
     """One file-like thing: its name with /, its size in bytes, a stamp that changes when it is edited, its key."""
 
     name: str
@@ -77,7 +77,7 @@ class Skipped:
 class Listing:
     """What a container holds, in the order of names, and what was refused."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ListedFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
     def refuse(self, name: str, kind: str, reason: str) -> None:
@@ -195,7 +195,7 @@ class Folder:
             for line in files:
                 own, size, stamp = line.split("\0")
                 if own[0] != "." and own not in _JUNK and own.lower() not in _JUNK:
-                    found.entries.append(Entry(prefix + own, int(size), int(stamp), prefix + own))
+                    found.entries.append(ListedFile(prefix + own, int(size), int(stamp), prefix + own))
 
     def _walk(self, folder: str, prefix: str, found: Listing, real_root: str, above: frozenset[str]) -> None:
         try:
@@ -214,7 +214,7 @@ class Folder:
             try:
                 if child.is_file(follow_symlinks=False):
                     status = child.stat(follow_symlinks=False)
-                    entries.append(Entry(name, status.st_size, status.st_mtime_ns, name))
+                    entries.append(ListedFile(name, status.st_size, status.st_mtime_ns, name))
                 elif child.is_symlink() and not self._may_follow(child, folder, name, found, real_root, above):
                     continue
                 elif child.is_dir():
@@ -222,7 +222,7 @@ class Folder:
                     self._walk(child.path, f"{name}/", found, real_root, real)
                 elif child.is_file():
                     status = child.stat()
-                    entries.append(Entry(name, status.st_size, status.st_mtime_ns, name))
+                    entries.append(ListedFile(name, status.st_size, status.st_mtime_ns, name))
                 else:
                     found.refuse(name, "not a file", "a device, pipe, socket or a link to nothing")
             except OSError as error:
@@ -262,7 +262,7 @@ class Zip:
             elif _packed_too_well(member.file_size, member.compress_size):
                 found.refuse(name, "bomb", f"{member.file_size:,} bytes packed into {member.compress_size:,}")
             elif not _refused(name, found):
-                found.entries.append(Entry(name, member.file_size, member.CRC, name))
+                found.entries.append(ListedFile(name, member.file_size, member.CRC, name))
         return found.sorted()
 
     def content(self, key: str) -> bytes:
@@ -409,7 +409,9 @@ def tar_listing(path: str, unpacked: Path) -> tuple[Spans, Listing]:
                 elif not member.isreg() or member.sparse is not None:
                     found.refuse(name, "not a file", "a device, pipe or sparse file")
                 elif not _refused(name, found):
-                    found.entries.append(Entry(name, member.size, int(member.mtime), [member.offset_data, member.size]))
+                    found.entries.append(
+                        ListedFile(name, member.size, int(member.mtime), [member.offset_data, member.size])
+                    )
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
         raise DataError(f"{path}: not a whole tar file: {error}", "download or make it again") from error
     return Spans(plain), found.sorted()

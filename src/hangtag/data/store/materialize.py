@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.describe import counted, notes_on, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages
-from hangtag.data.manifest import Gathered
+from hangtag.data.manifest import Manifest
 from hangtag.data.picture_facts import UNREAD
 from hangtag.data.public.catalog import NAMED
 from hangtag.data.store import cache
@@ -51,7 +51,7 @@ def open_kept(key: str, container: Container) -> LabelledImages | None:
 
 
 def decoded(
-    pool: Pool, gathered: Gathered, origin: str, key: str, size: Size, progress: Progress | None
+    pool: Pool, manifest: Manifest, origin: str, key: str, size: Size, progress: Progress | None
 ) -> LabelledImages:
     """What was gathered, decoded into the cache part after part.
 
@@ -63,17 +63,17 @@ def decoded(
         DataError: no picture can be read, or those that can are of one class.
         SaveError: the cache cannot be written.
     """
-    gathered = gathered.by_part()
+    manifest = manifest.by_part()
     with cache.building(key, origin) as folder:
-        spec, found, facts = _into(pool, gathered, folder, size, progress)
-        skipped = (*gathered.skipped, *found.skipped)
+        spec, found, facts = _into(pool, manifest, folder, size, progress)
+        skipped = (*manifest.skipped, *found.skipped)
         if not len(found.good):
             raise DataError(
-                f"{origin}: none of {len(gathered.wanted):,} pictures can be read: {counted(skipped)}",
-                _public_set(gathered, origin) or "mend them",
+                f"{origin}: none of {len(manifest.wanted):,} pictures can be read: {counted(skipped)}",
+                _public_set(manifest, origin) or "mend them",
             )
         good = found.good.tolist()
-        labels = [gathered.labels[row] for row in good]
+        labels = [manifest.labels[row] for row in good]
         names = tuple(sorted(set(labels), key=natural))
         if len(names) < 2:
             more = f" (set aside: {counted(skipped)})" if skipped else ""
@@ -86,10 +86,10 @@ def decoded(
             kept = with_background(spec, images, np.argsort(facts["pixels"], kind="stable"), facts)
         del images
         number = {name: index for index, name in enumerate(names)}
-        parts = [gathered.parts[row] for row in good]
+        parts = [manifest.parts[row] for row in good]
         groups, group_names = None, []
-        if gathered.groups is not None:
-            found_names, inverse = np.unique([gathered.groups[row] for row in good], return_inverse=True)
+        if manifest.groups is not None:
+            found_names, inverse = np.unique([manifest.groups[row] for row in good], return_inverse=True)
             groups, group_names = inverse.astype(np.int64), found_names.tolist()
         arrays: dict[str, NDArray[Any] | None] = {
             "labels": np.array([number[label] for label in labels], np.int64),
@@ -97,12 +97,12 @@ def decoded(
             "groups": groups,
         }
         said = {
-            "what": origin, "name": gathered.name, "kind": gathered.kind, "classes": names,
+            "what": origin, "name": manifest.name, "kind": manifest.kind, "classes": names,
             "spec": kept.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
-            "notes": notes_on(kept, facts, found.notes, set(gathered.labels) - set(names), skipped),
+            "notes": notes_on(kept, facts, found.notes, set(manifest.labels) - set(names), skipped),
             "skipped": [each.to_json() for each in skipped],
         }  # fmt: skip
-        cache.keep(folder, key, said, arrays, [gathered.wanted[row].name for row in good])
+        cache.keep(folder, key, said, arrays, [manifest.wanted[row].name for row in good])
     cache.make_room(key)
     pictures = cache.open_pictures(key)
     if pictures is None:
@@ -112,9 +112,9 @@ def decoded(
     return _opened(pictures)
 
 
-def _public_set(gathered: Gathered, origin: str) -> str:
+def _public_set(manifest: Manifest, origin: str) -> str:
     """How to read files that are called as those of a public set, whose form is not that of pictures; else ""."""
-    names = {Path(each.name).name for each in gathered.wanted}
+    names = {Path(each.name).name for each in manifest.wanted}
     found = [each for each in NAMED.values() if names & {file.name for file in each.files}]
     return f"they look like {found[0].title}: name it: {found[0].name} --path {origin}" if found else ""
 
@@ -144,12 +144,12 @@ def _opened(found: Pictures) -> LabelledImages:
 
 
 def _into(
-    pool: Pool, gathered: Gathered, folder: Path, size: Size, progress: Progress | None
+    pool: Pool, manifest: Manifest, folder: Path, size: Size, progress: Progress | None
 ) -> tuple[ImageSpec, Decoded, NDArray[Any]]:
     """images.npy and facts.npy in the folder; a spec, what came of it, and the facts."""
-    spec, one_size = _guess(pool, gathered, folder, size)
+    spec, one_size = _guess(pool, manifest, folder, size)
     while True:
-        found = pool.decode(gathered.wanted, spec, folder, cache.known_like(spec), progress, one_size)
+        found = pool.decode(manifest.wanted, spec, folder, cache.known_like(spec), progress, one_size)
         facts = np.load(folder / "facts.npy", allow_pickle=False)
         exact = choose_spec(facts, len(facts), size) if len(facts) else spec
         if exact == spec:
@@ -159,17 +159,17 @@ def _into(
         (folder / "guess.json").write_text(json.dumps(spec.to_json()), encoding="utf-8")
 
 
-def _guess(pool: Pool, gathered: Gathered, folder: Path, size: Size) -> tuple[ImageSpec, bool]:
+def _guess(pool: Pool, manifest: Manifest, folder: Path, size: Size) -> tuple[ImageSpec, bool]:
     """A spec by some of the pictures, spread evenly, and whether all of these have its size."""
     if size.spec is not None:
         return size.spec, False
     said = folder / "guess.json"  # an interrupted decoding is gone on with by the same guess
     if said.is_file():
         return ImageSpec(**json.loads(said.read_text(encoding="utf-8"))), False
-    step = max(1, len(gathered.wanted) // _LOOKED_AT)
+    step = max(1, len(manifest.wanted) // _LOOKED_AT)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-        pool.decode(gathered.wanted[::step], None, Path(temporary))
+        pool.decode(manifest.wanted[::step], None, Path(temporary))
         facts = np.load(Path(temporary) / "facts.npy", allow_pickle=False)
-    spec = choose_spec(facts, len(gathered.wanted), size) if len(facts) else ImageSpec(32, 32)
+    spec = choose_spec(facts, len(manifest.wanted), size) if len(facts) else ImageSpec(32, 32)
     said.write_text(json.dumps(spec.to_json()), encoding="utf-8")
     return spec, bool((facts["height"] == spec.height).all() and (facts["width"] == spec.width).all())

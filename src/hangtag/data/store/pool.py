@@ -32,7 +32,7 @@ from hangtag.pictures import ImageSpec
 from hangtag.progress import Progress
 from hangtag.resize import sizing_model
 
-__all__ = ["Decoded", "Pool", "Wanted", "header_of"]
+__all__ = ["Decoded", "Pool", "Sample", "npy_header"]
 
 _SECONDS = 20.0
 """Longest that one picture may take; the largest allowed takes about three on one slow core."""
@@ -44,7 +44,7 @@ _MOST_FAILING = 100  # pictures, one after the other, that a disk or network fai
 _HEADER = 128  # bytes before the pixels in images.npy
 
 
-class Wanted(NamedTuple):
+class Sample(NamedTuple):
     """One picture to decode: what to call it, which container holds it, and its key there."""
 
     name: str
@@ -99,7 +99,7 @@ class Pool:
 
     def decode(
         self,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[Sample],
         spec: ImageSpec | None,
         folder: Path,
         known: Sequence[Path] = (),
@@ -130,7 +130,7 @@ class _Job:
     """One array in the making."""
 
     def __init__(
-        self, wanted: Sequence[Wanted], containers: Sequence[Container], spec: ImageSpec | None, folder: Path,
+        self, wanted: Sequence[Sample], containers: Sequence[Container], spec: ImageSpec | None, folder: Path,
         known: Sequence[Path], progress: Progress | None,
     ) -> None:  # fmt: skip
         self.wanted, self.spec, self.folder = wanted, spec, folder
@@ -212,7 +212,7 @@ class _Job:
                 _close_holes(file, good, self.row_bytes)
             file.truncate(_HEADER + len(good) * self.row_bytes)
             file.seek(0)
-            file.write(header_of((len(good), *self.shape)))
+            file.write(npy_header((len(good), *self.shape)))
             file.flush()
             os.fsync(file.fileno())
         np.save(self.folder / "facts.npy", facts[good], allow_pickle=False)
@@ -389,7 +389,7 @@ class _Worker:
                 content = content[self.process.stdin.write(content) or 0 :]
 
 
-def header_of(shape: tuple[int, ...]) -> bytes:
+def npy_header(shape: tuple[int, ...]) -> bytes:
     """The first 128 bytes of a .npy file of uint8 in this shape (NumPy's format 1.0)."""
     said = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape!r}, }}"
     return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + said.ljust(_HEADER - 11).encode() + b"\n"

@@ -27,7 +27,7 @@ from hangtag.errors import HangtagError
 from hangtag.pictures import ImageSpec, decode_alone, examine, in_channels
 from hangtag.resize import Sizer
 
-__all__ = ["STATUS", "Known", "reason_kind", "work"]
+__all__ = ["STATUS", "DecodedBefore", "reason_kind", "work"]
 
 STATUS = struct.Struct("<qd")
 """The row being decoded (-1: none) and when that began, in seconds of the system's monotonic clock."""
@@ -37,7 +37,7 @@ _NO_PIXELS = np.empty(0, np.uint8)
 _MOST_WAITING = 8_000_000  # bytes of pixels that wait to be written
 
 
-class Known:
+class DecodedBefore:
     """Pictures that were decoded before for the same `ImageSpec`, found by their content.
 
     Args:
@@ -79,7 +79,7 @@ class _Decoder:
         self.spec = ImageSpec(**told["spec"]) if told["spec"] else None  # None: only look at the pictures
         sizing = bytes.fromhex(told["sizing"]) if told["sizing"] else None
         self.sizer = Sizer(self.spec, sizing) if self.spec else None
-        self.known = Known(told["known"])
+        self.known = DecodedBefore(told["known"])
         self.array = os.open(told["array"], os.O_WRONLY)
         self.facts = os.open(told["facts"], os.O_WRONLY)
         self.first = told["first"]

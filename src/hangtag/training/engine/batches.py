@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from hangtag.mapped import Rows
+from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
 from hangtag.training.engine.balance import balanced_order
 from hangtag.training.engine.pruning import Pruning
@@ -60,13 +60,19 @@ class Batches:
     """
 
     def __init__(
-        self, images: Images | Rows, labels: np.ndarray, recipe: Recipe, seed: int, device: torch.device, least: int = 1
+        self,
+        images: Images | MappedRows,
+        labels: np.ndarray,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        least: int = 1,
     ) -> None:
         self.least = least
         self.device = device
-        self.file = images if isinstance(images, Rows) else None
+        self.file = images if isinstance(images, MappedRows) else None
         """Images that stay in their file, and of which each chunk is read when its turn comes."""
-        self.images = torch.empty(0) if isinstance(images, Rows) else _placed(_tensor(images), device)
+        self.images = torch.empty(0) if isinstance(images, MappedRows) else _placed(_tensor(images), device)
         image_pixels = math.prod(images.shape[1:])
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
         self.recipe = recipe
@@ -74,7 +80,9 @@ class Batches:
         turns = torch.randint(0, 2, (len(labels),), generator=_random(seed, 0))
         self.turns = turns.to(device)  # who is mirrored in even epochs
         self.batch_size = min(recipe.batch_size, len(labels))
-        self.pruning = Pruning(len(labels), recipe) if recipe.kept < 1 and recipe.balance != "sampling" else None
+        self.pruning = (
+            Pruning(len(labels), recipe) if recipe.mean_fraction_kept < 1 and recipe.balance != "sampling" else None
+        )
         """What leaves easy images out; sampling chooses images by itself."""
         self._chunk_steps = max(1, _CHUNK_PIXELS // (image_pixels * self.batch_size))
         self._order = (0, torch.empty(0))
@@ -102,10 +110,10 @@ class Batches:
         if self.recipe.flip:
             chunk = flipped(chunk, (self.turns[positions] + epoch) % 2 == 0)
         random = _random(self.seed, epoch, number)
-        if self.recipe.shift:
-            chunk = shifted(chunk, self.recipe.shift, random)
-        if self.recipe.erase:
-            chunk = erased(chunk, self.recipe.erase, random)
+        if self.recipe.random_shift:
+            chunk = shifted(chunk, self.recipe.random_shift, random)
+        if self.recipe.random_erasing:
+            chunk = erased(chunk, self.recipe.random_erasing, random)
         weights = self.pruning.weights(positions.cpu()).to(self.device) if self.pruning is not None else None
         return Chunk(chunk, self.labels[positions], weights)
 

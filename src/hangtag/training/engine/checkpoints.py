@@ -23,7 +23,7 @@ from torch import Tensor
 from hangtag.errors import RunError
 from hangtag.files import make_folder, remove_partial, write_bytes
 
-__all__ = ["Checkpoint", "Keeper", "newest"]
+__all__ = ["Checkpoint", "CheckpointWriter", "latest"]
 
 _VERSION = "1"
 _SUFFIX = ".checkpoint"
@@ -43,10 +43,10 @@ class Checkpoint:
     """
 
     tensors: dict[str, Tensor]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     def to_bytes(self) -> bytes:
-        metadata = {"version": _VERSION, "facts": json.dumps(self.facts, allow_nan=False)}
+        metadata = {"version": _VERSION, "metadata": json.dumps(self.metadata, allow_nan=False)}
         content = safetensors.torch.save(
             {
                 # A copy: weights that are tied, or views of one vector, share what safetensors wants apart.
@@ -67,11 +67,11 @@ class Checkpoint:
         metadata = json.loads(body[8 : 8 + length]).get("__metadata__", {})
         if metadata.get("version") != _VERSION:
             raise ValueError(f"it is of version {metadata.get('version')}, not {_VERSION}")
-        return cls(safetensors.torch.load(body), json.loads(metadata["facts"]))
+        return cls(safetensors.torch.load(body), json.loads(metadata["metadata"]))
 
 
 @dataclass
-class Keeper:
+class CheckpointWriter:
     """Saves checkpoints of one training, so seldom that saving takes about one hundredth of the time.
 
     Args:
@@ -109,7 +109,7 @@ class Keeper:
             self.folder.rmdir()
 
 
-def newest(folder: Path) -> Checkpoint | None:
+def latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; None where there is none. Damaged ones after it are removed, with a warning.
 
     Raises:

@@ -86,7 +86,7 @@ class CompiledSteps:
         pointers = [array.data_ptr() for array in (images, labels, rates_, logits)]
         work = _Work(
             len(layers), self.threads, len(rates), size, self.taken, ctypes.addressof(layers), *pointers,
-            ADAM_BETA1, self.recipe.beta2, self.recipe.adam_epsilon,
+            ADAM_BETA1, self.recipe.adam_beta2, self.recipe.adam_epsilon,
         )  # fmt: skip
         compiled.take(ctypes.byref(work))
         self.taken += len(rates)
@@ -252,7 +252,7 @@ class DenseSteps:
         """What `torch.optim.Adam(fused=True)` calls; by itself, since its wrapping takes as long as the arithmetic."""
         torch._fused_adam_(
             self.everything, self.every_gradient, self.means, self.mean_squares, [], [number],
-            amsgrad=False, beta1=ADAM_BETA1, beta2=self.recipe.beta2, lr=rate,
+            amsgrad=False, beta1=ADAM_BETA1, beta2=self.recipe.adam_beta2, lr=rate,
             weight_decay=0.0, eps=self.recipe.adam_epsilon, maximize=False,
         )  # fmt: skip
 

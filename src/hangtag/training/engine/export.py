@@ -25,13 +25,13 @@ from torch import nn
 from hangtag.errors import ModelError
 from hangtag.model.artifact import EXPLAIN, INPUT, METADATA_KEY, OUTPUT, PIXELS, Metadata, open_artifact
 from hangtag.model.calibration import Calibrator, log_softmax
-from hangtag.model.ood import Familiar
+from hangtag.model.ood import OodDetector
 from hangtag.pictures import Images, ImageSpec
 from hangtag.resize import SIZED, sizing_nodes
-from hangtag.training.engine.features import Described, seen_by
-from hangtag.training.engine.networks import FlipAveraged, device_of
+from hangtag.training.engine.features import FeatureExtractor, extract_features
+from hangtag.training.engine.networks import FlipTTA, device_of
 
-__all__ = ["TOLERANCE", "build", "verify"]
+__all__ = ["TOLERANCE", "export_model", "verify"]
 
 TOLERANCE = 1e-4
 """Largest difference between a probability from PyTorch and one from the file; float32 rounding is 100 times less."""
@@ -40,13 +40,13 @@ _LONGEST = 300  # characters of the exporter's error
 _IR_VERSION = 9  # ONNX 1.14: the oldest that holds what the exporter writes
 
 
-def build(network: nn.Module, metadata: Metadata, familiar: Familiar | None = None) -> bytes:
+def export_model(network: nn.Module, metadata: Metadata, ood_detector: OodDetector | None = None) -> bytes:
     """The bytes of a model file: uint8 (N, H, W[, 3]) of any size in, float32 (N, K) probabilities out.
 
     Args:
         network: takes float32 (N, C, H, W) from 0 to 1, returns logits (N, K).
         metadata: goes into the file as JSON; its image spec and calibrator shape the graph.
-        familiar: what the network learned from looks like; with it the graph tells what is unfamiliar.
+        ood_detector: what the network learned from looks like; with it the graph tells what is unfamiliar.
 
     Raises:
         ModelError: PyTorch cannot export the network.
@@ -54,7 +54,7 @@ def build(network: nn.Module, metadata: Metadata, familiar: Familiar | None = No
     core, told = _export_network(network, metadata.image)
     opset = next(entry.version for entry in core.opset_import if not entry.domain)
     before = onnx.parser.parse_model(_before(metadata.image, opset))
-    after = _after(network, metadata, told, familiar, opset)
+    after = _after(network, metadata, told, ood_detector, opset)
     core = onnx.compose.add_prefix(core, "network/")
     for part in (before, core, after):
         part.ir_version = _IR_VERSION
@@ -71,21 +71,23 @@ def build(network: nn.Module, metadata: Metadata, familiar: Familiar | None = No
     return content
 
 
-def verify(content: bytes, network: nn.Module, images: Images, familiar: Familiar | None = None) -> NDArray[np.float32]:
+def verify(
+    content: bytes, network: nn.Module, images: Images, ood_detector: OodDetector | None = None
+) -> NDArray[np.float32]:
     """The file's probabilities for `images`, after proving that they are the network's.
 
     Args:
-        familiar: what the file was built with; its scores are proved too.
+        ood_detector: what the file was built with; its scores are proved too.
 
     Raises:
         ModelError: a label differs or a probability is off by more than `TOLERANCE`; the worst images are named.
     """
     artifact = open_artifact(content)
-    seen = seen_by(network, images)
-    trust = artifact.metadata.trust
-    calibrator = trust.calibrator if trust else Calibrator.none(seen.logits.shape[1])
+    seen = extract_features(network, images)
+    guarantees = artifact.metadata.guarantees
+    calibrator = guarantees.calibrator if guarantees else Calibrator.none(seen.logits.shape[1])
     own = calibrator(log_softmax(seen.logits))
-    outputs = artifact.outputs(images, OUTPUT, *(["unfamiliarity"] if familiar else []))
+    outputs = artifact.outputs(images, OUTPUT, *(["ood_score"] if ood_detector else []))
     shipped = outputs[OUTPUT]
     off = np.abs(shipped - own).max(axis=1)
     other_label = (shipped.argmax(axis=1) != own.argmax(axis=1)) & ~_tied(own)
@@ -97,9 +99,9 @@ def verify(content: bytes, network: nn.Module, images: Images, familiar: Familia
             f"the worst probabilities are off by {named}",
             "the network has a part that does not export faithfully; this run has no model file",
         )
-    if familiar is not None:
-        apart = np.abs(outputs["unfamiliarity"] - familiar.unfamiliarity(seen.descriptor, seen.logits))
-        if not (apart <= _RANKS / (len(familiar.quantiles) + 1)).all():
+    if ood_detector is not None:
+        apart = np.abs(outputs["ood_score"] - ood_detector.ood_score(seen.descriptor, seen.logits))
+        if not (apart <= _RANKS / (len(ood_detector.quantiles) + 1)).all():
             raise ModelError(
                 f"the exported file finds other pictures unfamiliar than the network does: off by {apart.max():.2g}",
                 "this run has no model file; please report it",
@@ -119,7 +121,7 @@ def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProt
     device = device_of(network)
     example = torch.zeros(2, spec.channels, spec.height, spec.width, device=device)
     was_training = network.training
-    described = Described(network).eval()
+    described = FeatureExtractor(network).eval()
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
@@ -185,22 +187,22 @@ def _before(spec: ImageSpec, opset: int) -> str:
 
 
 def _after(
-    network: nn.Module, metadata: Metadata, told: dict[str, str], familiar: Familiar | None, opset: int
+    network: nn.Module, metadata: Metadata, told: dict[str, str], ood_detector: OodDetector | None, opset: int
 ) -> onnx.ModelProto:
     """What the network tells -> probabilities, and what else the file answers."""
     classes = len(metadata.class_names)
-    calibrator = metadata.trust.calibrator if metadata.trust else Calibrator.none(classes)
+    calibrator = metadata.guarantees.calibrator if metadata.guarantees else Calibrator.none(classes)
     arrays = {"weights": np.array(calibrator.weights), "bias": np.array(calibrator.bias)}
     outputs = {OUTPUT: f"N, {classes}", "uncalibrated": f"N, {classes}", "embedding": f"N, {told['embedding']}"}
     nodes = _CALIBRATION
-    if familiar is not None:
-        arrays |= {name: getattr(familiar, name) for name in ("projection", "offset", "classes", "lengths")}
-        arrays |= {"quantiles": familiar.quantiles[None, :], "weak": np.array([familiar.weak])}
-        arrays |= {"per_rank": np.array([1 / (len(familiar.quantiles) + 1)]), "across": np.array([1], np.int64)}
-        nodes += _STRANGENESS
-        outputs["unfamiliarity"] = "N"
+    if ood_detector is not None:
+        arrays |= {name: getattr(ood_detector, name) for name in ("projection", "offset", "classes", "lengths")}
+        arrays |= {"quantiles": ood_detector.quantiles[None, :], "weak": np.array([ood_detector.weak])}
+        arrays |= {"per_rank": np.array([1 / (len(ood_detector.quantiles) + 1)]), "across": np.array([1], np.int64)}
+        nodes += _OOD_SCORE
+        outputs["ood_score"] = "N"
     if "maps" in told:
-        last = network.network if isinstance(network, FlipAveraged) else network
+        last = network.network if isinstance(network, FlipTTA) else network
         weights = last.get_submodule("logits").get_parameter("weight").detach().cpu().numpy()
         height, width = told["maps"].split(", ")[-2:]
         arrays |= {"of_class": weights - weights.mean(axis=0), "places": np.array([3, 4], np.int64)}
@@ -235,7 +237,7 @@ _CALIBRATION = """
             scores = Gemm (logs, weights, bias)
             probabilities = Softmax <axis = -1> (scores)"""
 
-_STRANGENESS = """
+_OOD_SCORE = """
             placed = Gemm (seen_descriptor, projection, offset)
             length = ReduceSumSquare <keepdims = 1> (placed, across)
             toward = Gemm (placed, classes, lengths)
@@ -249,8 +251,8 @@ _STRANGENESS = """
             less_strange = Less (quantiles, strangeness)
             ones = Cast <to = 1> (less_strange)
             rank = ReduceSum <keepdims = 0> (ones, across)
-            unfamiliarity = Mul (rank, per_rank)"""
-"""What `Familiar.unfamiliarity` computes."""
+            ood_score = Mul (rank, per_rank)"""
+"""What `OodDetector.ood_score` computes."""
 
 _EVIDENCE = """
             evidence = If (explain) <

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from hangtag.mapped import Rows
+from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
-from hangtag.training.engine.networks import FlipAveraged, device_of, images_at_once, is_ours, to_pixels
+from hangtag.training.engine.networks import FlipTTA, device_of, images_at_once, is_builtin, to_pixels
 
-__all__ = ["Described", "Seen", "seen_by"]
+__all__ = ["FeatureExtractor", "Features", "extract_features"]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Features:
     """Of N pictures.
 
     Attributes:
@@ -39,7 +39,7 @@ class Seen:
     embedding: NDArray[np.float32]
 
 
-class Described(nn.Module):
+class FeatureExtractor(nn.Module):
     """A network that answers with (logits, descriptor, embedding), and with maps where it can.
 
     Args:
@@ -48,9 +48,9 @@ class Described(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.flips = isinstance(network, FlipAveraged)
-        self.network: nn.Module = network.network if isinstance(network, FlipAveraged) else network
-        self.ours = is_ours(self.network)
+        self.flips = isinstance(network, FlipTTA)
+        self.network: nn.Module = network.network if isinstance(network, FlipTTA) else network
+        self.ours = is_builtin(self.network)
         self.last = _last_linear(self.network)
 
     @property
@@ -95,9 +95,9 @@ class Described(nn.Module):
 
 
 @torch.inference_mode()
-def seen_by(network: nn.Module, images: Images | Rows) -> Seen:
+def extract_features(network: nn.Module, images: Images | MappedRows) -> Features:
     """What a network in evaluation mode sees on N uint8 images (N, H, W[, C])."""
-    described = Described(network)
+    described = FeatureExtractor(network)
     was_training = network.training
     described.eval()
     device = device_of(network)
@@ -109,7 +109,7 @@ def seen_by(network: nn.Module, images: Images | Rows) -> Seen:
             rows.append([each.float().cpu() for each in described(pixels)[:3]])
     finally:
         network.train(was_training)
-    return Seen(*(torch.cat([row[place] for row in rows]).numpy() for place in range(3)))
+    return Features(*(torch.cat([row[place] for row in rows]).numpy() for place in range(3)))
 
 
 def _mean(tensors: list[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from hangtag.errors import HangtagError, ModelError
 
-__all__ = ["TAKES_AND_RETURNS", "enough_memory", "foreign_code", "is_out_of_memory"]
+__all__ = ["TAKES_AND_RETURNS", "custom_code", "enough_memory", "is_out_of_memory"]
 
 TAKES_AND_RETURNS = "it must take float (N, C, H, W) and return logits (N, K)"
 """What a network has to do, as a hint."""
@@ -18,7 +18,7 @@ _NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")  # in errors o
 
 
 @contextmanager
-def foreign_code(failed: str, hint: str = TAKES_AND_RETURNS) -> Iterator[None]:
+def custom_code(failed: str, hint: str = TAKES_AND_RETURNS) -> Iterator[None]:
     """Whatever a network's own code raises inside the block becomes one ModelError.
 
     Errors of ours stay as they are, and so does running out of memory: see `enough_memory`.

@@ -19,18 +19,18 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hangtag.errors import DivergedError, RunError, UsageError
-from hangtag.mapped import Rows
+from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
 from hangtag.training.engine.balance import class_weights
 from hangtag.training.engine.batches import Batches, mixed_seed, phases_of, resized
-from hangtag.training.engine.checkpoints import Checkpoint, Keeper
-from hangtag.training.engine.guard import enough_memory, foreign_code, is_out_of_memory
-from hangtag.training.engine.networks import channels_last, logits_of
+from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
+from hangtag.training.engine.guard import custom_code, enough_memory, is_out_of_memory
+from hangtag.training.engine.networks import channels_last, predict_logits
 from hangtag.training.engine.pruning import Pruning
 from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.steps import Steps, has_bfloat16, steps_for
 
-__all__ = ["Epoch", "choose_device", "learning_rate", "train"]
+__all__ = ["Epoch", "choose_device", "learning_rate_at", "train"]
 
 _REPORT_SECONDS = 0.1  # between two unfinished Epochs
 
@@ -81,14 +81,14 @@ class Epoch:
 
 def train(
     network: nn.Module,
-    images: Images | Rows,
+    images: Images | MappedRows,
     labels: NDArray[np.int64],
     recipe: Recipe,
     seed: int,
-    validation: tuple[Images | Rows, NDArray[np.int64]] | None = None,
+    validation: tuple[Images | MappedRows, NDArray[np.int64]] | None = None,
     device: torch.device | str = "cpu",
     stop: Callable[[], bool] = lambda: False,
-    keeper: Keeper | None = None,
+    checkpoint_writer: CheckpointWriter | None = None,
     resume: Checkpoint | None = None,
 ) -> Iterator[Epoch]:
     """Train `network` in place.
@@ -141,21 +141,21 @@ def train(
                 images_, labels_, stands_for = batches.chunk(number, chunk).first((of - step) * batches.batch_size)
                 images_ = resized(images_, next(phase.size for phase in phases if taken <= phase.until * total))
                 count = math.ceil(len(labels_) / batches.batch_size)
-                rates = [learning_rate(recipe, (taken + ahead) / total) for ahead in range(count)]
+                rates = [learning_rate_at(recipe, (taken + ahead) / total) for ahead in range(count)]
                 logits = _taken(steps, images_, labels_, rates, _weights(labels_, by_class, stands_for))
                 batches.note(number, chunk, sums.add(logits, labels_, stands_for))
             step, taken = step + count, taken + count
             if not math.isfinite(sums.loss):
                 raise _diverged(recipe, "the loss is", f"epoch {number}, step {step}", good.bring_back(network))
             stopped = stop()
-            if keeper is not None and (stopped or keeper.due()):
+            if checkpoint_writer is not None and (stopped or checkpoint_writer.due()):
                 here = _Position(number, chunk + 1, time.perf_counter() - began, sums.images, sums.hits, sums.loss)
-                keeper.save(partial(_checkpoint, network, steps, best, batches.pruning, here))
+                checkpoint_writer.save(partial(_checkpoint, network, steps, best, batches.pruning, here))
             if stopped:
                 break
             if time.perf_counter() - reported > _REPORT_SECONDS:
                 reported = time.perf_counter()
-                rate = learning_rate(recipe, (taken - 1) / total)
+                rate = learning_rate_at(recipe, (taken - 1) / total)
                 yield Epoch(number, recipe.epochs, step, of, *sums.means(), rate, reported - began)
         trained = time.perf_counter() - began - at.seconds
         with _enough_memory(batches.batch_size):
@@ -164,7 +164,7 @@ def train(
         over = stopped or best.enough or number == recipe.epochs
         kept = best.bring_back(network) if over else None
         yield Epoch(
-            number, recipe.epochs, step, of, *sums.means(), learning_rate(recipe, (taken - 1) / total),
+            number, recipe.epochs, step, of, *sums.means(), learning_rate_at(recipe, (taken - 1) / total),
             time.perf_counter() - began, val_loss, val_accuracy, True, best.enough, kept, trained, first,
         )  # fmt: skip
         if over:
@@ -188,21 +188,21 @@ def _least_batch(network: nn.Module) -> int:
 def _steps_of(recipe: Recipe, batches: Batches) -> list[int]:
     """Steps of each epoch."""
     *steps, last = (batches.steps(number) for number in range(1, recipe.epochs + 1))
-    return [*steps, max(1, round(recipe.last_epoch * last))]
+    return [*steps, max(1, round(recipe.last_epoch_fraction * last))]
 
 
-def learning_rate(recipe: Recipe, done: float) -> float:
+def learning_rate_at(recipe: Recipe, done: float) -> float:
     """The rate of a step, from the share of all steps already taken.
 
     >>> from hangtag.training.engine.recipes import RECIPES
-    >>> [round(learning_rate(RECIPES["tutorial"], done), 4) for done in (0.0, 0.5, 1.0)]
+    >>> [round(learning_rate_at(RECIPES["tutorial"], done), 4) for done in (0.0, 0.5, 1.0)]
     [0.001, 0.001, 0.001]
     """
-    if not recipe.warm_up:
-        return recipe.lr_peak
-    if done < recipe.warm_up:
-        return recipe.lr_peak * (recipe.lr_start + (1 - recipe.lr_start) * done / recipe.warm_up)
-    return recipe.lr_peak * (1 - (1 - recipe.lr_end) * (done - recipe.warm_up) / (1 - recipe.warm_up))
+    if not recipe.warmup:
+        return recipe.learning_rate
+    if done < recipe.warmup:
+        return recipe.learning_rate * (recipe.start_factor + (1 - recipe.start_factor) * done / recipe.warmup)
+    return recipe.learning_rate * (1 - (1 - recipe.end_factor) * (done - recipe.warmup) / (1 - recipe.warmup))
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -241,7 +241,7 @@ def _checkpoint(
     tensors |= {f"steps.{name}": value for name, value in steps.state().items()}
     tensors |= {f"best.{name}": value for name, value in best.state.items()}
     tensors |= {f"pruning.{name}": value for name, value in (pruning.state() if pruning else {}).items()}
-    facts = {"steps": type(steps).__name__, "position": asdict(position), "best": best.facts()}
+    facts = {"steps": type(steps).__name__, "position": asdict(position), "best": best.metadata()}
     return Checkpoint(tensors, facts)
 
 
@@ -252,14 +252,14 @@ def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps, best: "_Best", p
         part, _, name = key.partition(".")
         parts[part][name] = value
     try:
-        if saved.facts["steps"] != type(steps).__name__:
-            raise ValueError(f"it was made by {saved.facts['steps']}, here {type(steps).__name__} would go on")
+        if saved.metadata["steps"] != type(steps).__name__:
+            raise ValueError(f"it was made by {saved.metadata['steps']}, here {type(steps).__name__} would go on")
         network.load_state_dict(parts["network"])
         steps.set_state(parts["steps"])
-        best.set_state(parts["best"], saved.facts["best"])
+        best.set_state(parts["best"], saved.metadata["best"])
         if pruning is not None:
             pruning.set_state(parts["pruning"])
-        return _Position(**saved.facts["position"])
+        return _Position(**saved.metadata["position"])
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         if is_out_of_memory(error):
             raise
@@ -271,8 +271,8 @@ def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps, best: "_Best", p
 def _diverged(recipe: Recipe, what: str, where: str, kept: str) -> DivergedError:
     return DivergedError(
         f"{what} no longer a number ({where}); {kept} are kept",
-        f"the learning rate {recipe.lr_peak:g} is too large for this data; use a smaller one: "
-        f"--set lr_peak={recipe.lr_peak / 10:g}",
+        f"the learning rate {recipe.learning_rate:g} is too large for this data; use a smaller one: "
+        f"--set learning_rate={recipe.learning_rate / 10:g}",
     )
 
 
@@ -337,7 +337,7 @@ class _Best:
         network.load_state_dict(self.state)
         return self.epoch
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "loss": self.loss if self.epoch else None, "newest": self.newest}
 
     def set_state(self, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -400,7 +400,7 @@ def _taken(steps: Steps, images: Tensor, labels: Tensor, rates: list[float], wei
 
 
 def _own_code() -> AbstractContextManager[None]:
-    return foreign_code(
+    return custom_code(
         "the network cannot be trained",
         "in training, too, it must take float (N, C, H, W) and return logits (N, K), through which gradients flow",
     )
@@ -434,7 +434,7 @@ def _judge(
     network: nn.Module,
     recipe: Recipe,
     device: torch.device,
-    validation: tuple[Images | Rows, NDArray[np.int64]] | None,
+    validation: tuple[Images | MappedRows, NDArray[np.int64]] | None,
     number: int,
     good: _LastGood,
 ) -> tuple[float | None, float | None]:
@@ -455,7 +455,7 @@ def _judge(
         return None, None
     bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        logits = logits_of(network, validation[0])
+        logits = predict_logits(network, validation[0])
     labels = torch.from_numpy(validation[1])
     loss = float(cross_entropy(logits, labels))
     if not (math.isfinite(loss) and _all_numbers(logits)):

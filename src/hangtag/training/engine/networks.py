@@ -23,26 +23,26 @@ from torch.nn.functional import max_pool2d
 from torch.nn.parameter import is_lazy
 
 from hangtag.errors import ModelError, UnknownName
-from hangtag.mapped import Rows
+from hangtag.mapped import MappedRows
 from hangtag.pictures import Images, ImageSpec
-from hangtag.training.engine.guard import TAKES_AND_RETURNS, enough_memory, foreign_code
+from hangtag.training.engine.guard import TAKES_AND_RETURNS, custom_code, enough_memory
 
 __all__ = [
     "NETWORKS",
     "WHITE",
-    "FlipAveraged",
+    "FlipTTA",
     "Layer",
-    "build",
+    "build_network",
     "channels_last",
     "check_answer",
+    "custom_network",
     "device_of",
     "images_at_once",
-    "is_ours",
+    "is_builtin",
     "layers",
-    "logits_of",
-    "own_network",
     "parameter_count",
-    "scale_free",
+    "predict_logits",
+    "scale_invariant_weights",
     "to_pixels",
 ]
 
@@ -140,18 +140,18 @@ def channels_last(network: nn.Module) -> None:
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
-def scale_free(network: nn.Module) -> list[nn.Parameter]:
+def scale_invariant_weights(network: nn.Module) -> list[nn.Parameter]:
     """Weights of our convolutions, all but the first: normalisation follows, so that their length means nothing."""
     blocks = [module for module in network.modules() if isinstance(module, _Block)]
     return [weight for block in blocks[1:] for weight in block.conv.parameters()]
 
 
-def is_ours(network: nn.Module) -> bool:
+def is_builtin(network: nn.Module) -> bool:
     """Whether it is one of our networks of convolutions: blocks, pool, flatten, logits, in this order."""
     return isinstance(network, nn.Sequential) and isinstance(getattr(network, "pool", None), _GlobalMax)
 
 
-class FlipAveraged(nn.Module):
+class FlipTTA(nn.Module):
     """Answers with the mean of a network's logits for a picture and for its mirror image, at twice the cost."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -215,7 +215,7 @@ NETWORKS: dict[str, Callable[[ImageSpec, int], nn.Module]] = {
 }
 
 
-def build(name: str, spec: ImageSpec, classes: int, seed: int) -> nn.Module:
+def build_network(name: str, spec: ImageSpec, classes: int, seed: int) -> nn.Module:
     """A named network with weights drawn from `seed`, leaving PyTorch's own random state as it was.
 
     Args:
@@ -229,7 +229,7 @@ def build(name: str, spec: ImageSpec, classes: int, seed: int) -> nn.Module:
         UnknownName: no such network.
         ModelError: your own cannot be imported or made, or does not answer as it must.
 
-    >>> parameter_count(build("mlp", ImageSpec(28, 28), 10, seed=0))
+    >>> parameter_count(build_network("mlp", ImageSpec(28, 28), 10, seed=0))
     101770
     """
     if name not in NETWORKS and ":" not in name:
@@ -238,10 +238,10 @@ def build(name: str, spec: ImageSpec, classes: int, seed: int) -> nn.Module:
         if name in NETWORKS:
             return NETWORKS[name](spec, classes)
         found = _imported(name)  # a module may make its network while it is imported
-    return own_network(found, spec, classes, seed, name)
+    return custom_network(found, spec, classes, seed, name)
 
 
-def own_network(
+def custom_network(
     given: nn.Module | Callable[[ImageSpec, int], nn.Module], spec: ImageSpec, classes: int, seed: int, name: str = ""
 ) -> nn.Module:
     """A network that somebody else wrote: a copy of a ready one, or what a function makes, its weights by `seed`.
@@ -258,7 +258,7 @@ def own_network(
     with _seeded(seed):
         with (
             enough_memory(f"while the network '{name}' was made", "make a smaller one"),
-            foreign_code(f"the network '{name}' cannot be made", _MADE_BY),
+            custom_code(f"the network '{name}' cannot be made", _MADE_BY),
         ):
             network: Any = _copied(given) if isinstance(given, nn.Module) else given(spec, classes)
         if not isinstance(network, nn.Module):
@@ -281,7 +281,7 @@ def check_answer(network: nn.Module, spec: ImageSpec, classes: int) -> None:
     """
     # Not inference mode: weights that come into being there could never be trained.
     with torch.no_grad(), enough_memory(f"with two images of {spec}", "use smaller images, or a smaller network"):
-        answered = _logits_of(network, np.zeros((2, *spec.shape), np.uint8), 2).shape[1]
+        answered = _predict_logits(network, np.zeros((2, *spec.shape), np.uint8), 2).shape[1]
     if answered != classes:
         raise ModelError(
             f"the network answers {answered} logits but the data has {classes} classes",
@@ -293,7 +293,7 @@ def check_answer(network: nn.Module, spec: ImageSpec, classes: int) -> None:
 def _check_steady(network: nn.Module, spec: ImageSpec, name: str) -> None:
     """Raises ModelError where the network, not training, answers the same images differently when it is asked again."""
     images = np.random.default_rng(0).integers(0, 256, (2, *spec.shape), dtype=np.uint8)
-    first, second = (_logits_of(network, images, 2) for _ in range(2))
+    first, second = (_predict_logits(network, images, 2) for _ in range(2))
     if not torch.allclose(first, second, atol=1e-4, equal_nan=True):
         raise ModelError(
             f"the network '{name}' answers the same images differently each time, although it is not training",
@@ -328,7 +328,7 @@ def _imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     before = list(sys.path)
     here = str(Path.cwd())
-    with foreign_code(f"the network '{name}' cannot be made", f"name it as module:function; {_MADE_BY}"):
+    with custom_code(f"the network '{name}' cannot be made", f"name it as module:function; {_MADE_BY}"):
         try:
             sys.path.append(here)
             _import_from(here, module.partition(".")[0])
@@ -362,7 +362,7 @@ def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
         if not list(module.children()) and not isinstance(module, nn.Identity):
             hooks.append(module.register_forward_hook(_recorder(name or type(network).__name__, rows)))
     try:
-        logits_of(network, np.zeros((1, *spec.shape), np.uint8))
+        predict_logits(network, np.zeros((1, *spec.shape), np.uint8))
     finally:
         for hook in hooks:
             hook.remove()
@@ -374,7 +374,7 @@ def parameter_count(network: nn.Module) -> int:
 
 
 @torch.inference_mode()
-def logits_of(network: nn.Module, images: Images | Rows, batch: int | None = None) -> Tensor:
+def predict_logits(network: nn.Module, images: Images | MappedRows, batch: int | None = None) -> Tensor:
     """(N, K) float32 on the CPU, the network in evaluation mode; N uint8 images (N, H, W[, C]).
 
     Args:
@@ -384,10 +384,10 @@ def logits_of(network: nn.Module, images: Images | Rows, batch: int | None = Non
         ModelError: the network does not take such images, or does not answer one row of logits per image.
         RuntimeError, MemoryError: memory ran out; who calls puts `enough_memory` around it, and knows what to do.
     """
-    return _logits_of(network, images, batch or images_at_once(images))
+    return _predict_logits(network, images, batch or images_at_once(images))
 
 
-def _logits_of(network: nn.Module, images: Images | Rows, batch: int) -> Tensor:
+def _predict_logits(network: nn.Module, images: Images | MappedRows, batch: int) -> Tensor:
     was_training = network.training
     network.eval()
     device = device_of(network)
@@ -395,7 +395,7 @@ def _logits_of(network: nn.Module, images: Images | Rows, batch: int) -> Tensor:
     try:
         for start in range(0, max(1, len(images)), batch):
             pixels = to_pixels(torch.from_numpy(np.array(images[start : start + batch]))).to(device)
-            with foreign_code(f"the network does not take pixels of shape {tuple(pixels.shape)}"):
+            with custom_code(f"the network does not take pixels of shape {tuple(pixels.shape)}"):
                 answer = network(pixels)
             if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != len(pixels):
                 shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
@@ -406,7 +406,7 @@ def _logits_of(network: nn.Module, images: Images | Rows, batch: int) -> Tensor:
     return torch.cat(rows)
 
 
-def images_at_once(images: Images | Rows) -> int:
+def images_at_once(images: Images | MappedRows) -> int:
     """How many to judge at a time, so that feature maps at full size stay small."""
     return max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3])))
 

@@ -23,9 +23,9 @@ class Pruning:
     """
 
     def __init__(self, images: int, recipe: Recipe) -> None:
-        easy = round(recipe.easy * images)
-        self._most_left_out = round(recipe.easy_skipped * easy)
-        self._last = round(recipe.easy_until * recipe.epochs)  # the last epoch that leaves any out
+        easy = round(recipe.prune_fraction * images)
+        self._most_left_out = round(recipe.prune_rate * easy)
+        self._last = round(recipe.prune_until * recipe.epochs)  # the last epoch that leaves any out
         self._easy_count = easy
         self._weight = easy / (easy - self._most_left_out) if easy > self._most_left_out else 1.0
         self.losses = torch.full((images,), torch.inf)

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from hangtag.training.engine.cuda_graph import Captured, record_cuda_graph
 from hangtag.training.engine.dense import CompiledSteps, DenseSteps, dense_layers
 from hangtag.training.engine.muon import Muon
-from hangtag.training.engine.networks import WHITE, is_ours, scale_free
+from hangtag.training.engine.networks import WHITE, is_builtin, scale_invariant_weights
 from hangtag.training.engine.recipes import ADAM_BETA1, Recipe
 
 __all__ = ["GenericSteps", "Steps", "has_bfloat16", "steps_for"]
@@ -91,8 +91,8 @@ class GenericSteps:
         self.network, self.recipe, self.batch_size = network, recipe, batch_size
         self.device_type = device.type
         self.bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
-        turned = scale_free(network) if recipe.muon_lr else []
-        self.muon = Muon(turned, recipe.muon_lr, recipe.muon_momentum)
+        turned = scale_invariant_weights(network) if recipe.muon_learning_rate else []
+        self.muon = Muon(turned, recipe.muon_learning_rate, recipe.muon_momentum)
         theirs = {id(weight) for weight in turned}
         parameters = [each for each in network.parameters() if each.requires_grad and id(each) not in theirs]
         groups = [{"params": parameters, "weight_decay": 0.0}]
@@ -103,13 +103,13 @@ class GenericSteps:
                 {"params": matrices, "weight_decay": recipe.weight_decay},
                 {"params": vectors, "weight_decay": 0.0},
             ]
-        self.rate = torch.tensor(recipe.lr_peak, device=device)
+        self.rate = torch.tensor(recipe.learning_rate, device=device)
         """Of the step to come; a tensor, so that a captured step reads it anew."""
         on_cuda = device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
-            groups, self.rate, (ADAM_BETA1, recipe.beta2), recipe.adam_epsilon, fused=True, capturable=on_cuda
+            groups, self.rate, (ADAM_BETA1, recipe.adam_beta2), recipe.adam_epsilon, fused=True, capturable=on_cuda
         )
-        known = is_ours(network) or bool(dense_layers(network))
+        known = is_builtin(network) or bool(dense_layers(network))
         self.captured = Captured(record_cuda_graph) if on_cuda and known else None
 
     def state(self) -> dict[str, Tensor]:
@@ -153,7 +153,7 @@ class GenericSteps:
         self.network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves some methods untyped
         self.optimizer.step()
-        self.muon.step(self.rate / self.recipe.lr_peak)
+        self.muon.step(self.rate / self.recipe.learning_rate)
         return logits.detach()
 
     def _loss(self, logits: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
