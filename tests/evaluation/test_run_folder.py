@@ -256,12 +256,13 @@ def test_the_time_is_in_utc_to_the_second() -> None:
 def test_a_name_taken_at_the_same_moment_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("runs/clothes").mkdir(parents=True)
-    honest, looked = Path.exists, []
+    honest, looked = os.path.lexists, []
 
-    def exists(path: Path) -> bool:
+    def lexists(path: Path) -> bool:
         looked.append(path)
-        return False if len(looked) == 1 else honest(path)  # as if the other process came just after the look
+        return False if len(looked) == 1 else honest(path)  # as if another process made the folder just after the look
 
-    monkeypatch.setattr(Path, "exists", exists)
+    monkeypatch.setattr(os.path, "lexists", lexists)
 
     assert new_run(None, "clothes").path == Path("runs/clothes-2")
+    assert looked[:2] == [Path("runs/clothes"), Path("runs/clothes")]  # the second look found it
