@@ -16,7 +16,7 @@ def pictures(count: int = 2000) -> LabelledImages:
     images = (levels[:, None, None] + random.integers(0, 50, (count, 6, 6))).astype(np.uint8)
     facts = np.zeros(count, FACTS)
     facts["height"] = facts["width"] = random.integers(6, 200, count)
-    return LabelledImages(images, random.integers(0, 4, count), ("a", "b", "c", "d"), facts=facts)
+    return LabelledImages(images, random.integers(0, 4, count), ("a", "b", "c", "d"), picture_facts=facts)
 
 
 def test_groups_are_formed_by_class_and_by_what_can_be_measured() -> None:

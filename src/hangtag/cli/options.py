@@ -152,9 +152,9 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
 
 def say_understood(data: "LabelledImages", file: Any = None) -> None:
     """How the data was understood, and what had to be decided about it."""
-    if data.understood:
-        print(data.understood, file=file)
-    for note in data.notes:
+    if data.source.description:
+        print(data.source.description, file=file)
+    for note in data.source.notes:
         print(f"note: {note}", file=file)
 
 
