@@ -172,6 +172,7 @@ def look_for_near(data: "LabelledImages", recipe: "Recipe") -> None:
     from hangtag.cli import screen
     from hangtag.data.splits import near_groups
 
+    _ = data.contents  # hashes every image once; the parts take their hashes along
     with screen.byte_progress() as progress:
         near_groups(data.train, progress)
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,14 +167,10 @@ def audit(
             out.
     """
     pairs = _with_equal(data, near_pairs(data.images, progress))
-    findings = [
-        *_unreadable(data),
-        *_duplicates(data, pairs),
-        *_small_classes(data),
-        *_shift(data),
-        *_pixels(data),
-        *_files(data),
-    ]
+    levels = _levels(data)
+    findings = [Finding("unreadable", each.name, each.reason, 1.0) for each in data.source.skipped]
+    findings += [*_duplicates(data, pairs), *_small_classes(data), *_shift(data, levels)]
+    findings += [*_pixels(data, levels), *_files(data)]
     if find_label_errors is not None:
         errors = find_label_errors(data, groups_of(len(data), pairs), progress)
         findings = [_with_predictions(data, each, errors) for each in findings]
@@ -206,8 +202,12 @@ def write_audit(found: Audit, folder: Path) -> list[Path]:
 # --- kinds of findings -----------------------------------------------------------------------------------------
 
 
-def _unreadable(data: LabelledImages) -> list[Finding]:
-    return [Finding("unreadable", each.name, each.reason, 1.0) for each in data.source.skipped]
+class _Levels(NamedTuple):
+    """(N,) each: mean and standard deviation of the grey levels, and the level of the brightest twentieth."""
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    bright: NDArray[np.float64]
 
 
 def _with_equal(data: LabelledImages, near: Pairs) -> Pairs:
@@ -329,15 +329,18 @@ def _small_classes(data: LabelledImages) -> list[Finding]:
     return findings
 
 
-def _shift(data: LabelledImages) -> list[Finding]:
+def _shift(data: LabelledImages, levels: _Levels) -> list[Finding]:
     """Differences between training and test pictures in simple measures (two-sample Kolmogorov-Smirnov test)."""
     if not {"train", "test"} <= data.parts.keys():
         return []
     from scipy.stats import ks_2samp
 
     train, test = data.positions("train"), data.positions("test")
+    measures = {"brightness": levels.mean, "contrast": levels.spread}
+    if data.picture_facts is not None:
+        measures |= {side: data.picture_facts[side].astype(float) for side in ("height", "width")}
     findings = []
-    for measure, values in _measures(data).items():
+    for measure, values in measures.items():
         result = ks_2samp(values[train], values[test])
         if result.statistic > _SHIFTED and result.pvalue < _CHANCE:
             before, after = float(np.median(values[train])), float(np.median(values[test]))
@@ -357,34 +360,23 @@ def _shift(data: LabelledImages) -> list[Finding]:
     return findings
 
 
-def _measures(data: LabelledImages) -> dict[str, NDArray[np.float64]]:
-    mean, spread, _ = _levels(data)
-    measures = {"brightness": mean, "contrast": spread}
-    if data.picture_facts is not None:
-        measures |= {side: data.picture_facts[side].astype(float) for side in ("height", "width")}
-    return measures
-
-
-def _levels(data: LabelledImages) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """(N,) each: mean and standard deviation of the grey levels, and the level of the brightest twentieth."""
+def _levels(data: LabelledImages) -> _Levels:
     levels = []
     for rows in _some_rows(data):
         flat = rows.reshape(len(rows), -1)
         levels.append((flat.mean(axis=1), flat.std(axis=1), np.quantile(flat, 0.95, axis=1)))
-    mean, spread, bright = (np.concatenate(each) for each in zip(*levels, strict=True))
-    return mean, spread, bright
+    return _Levels(*(np.concatenate(each) for each in zip(*levels, strict=True)))
 
 
-def _pixels(data: LabelledImages) -> list[Finding]:
-    _, spread, bright = _levels(data)
-    findings = []
-    for position in np.flatnonzero(spread < _BLANK).tolist():
-        name = name_of(data, position)
-        findings.append(Finding("blank", name, "a single colour", 1.0, position, (), "drop"))
-    dark = (bright < _DARK) & (spread >= _BLANK)
+def _pixels(data: LabelledImages, levels: _Levels) -> list[Finding]:
+    findings = [
+        Finding("blank", name_of(data, position), "a single colour", 1.0, position, (), "drop")
+        for position in np.flatnonzero(levels.spread < _BLANK).tolist()
+    ]
+    dark = (levels.bright < _DARK) & (levels.spread >= _BLANK)
     if dark.mean() < _RARE:
         for position in np.flatnonzero(dark).tolist():
-            message = f"its brightest parts have grey level {bright[position]:.0f} of 255"
+            message = f"its brightest parts have grey level {levels.bright[position]:.0f} of 255"
             findings.append(Finding("dark", name_of(data, position), message, 0.9, position))
     return findings
 

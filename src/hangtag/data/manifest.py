@@ -216,15 +216,14 @@ def _pictures(
         (isinstance(value, dict) and not value.get("bytes")) or value is None for value in table.columns[column]
     ):
         return _in_one_file(table.columns[column], folder / "pictures")
-    files = paths_of(table, column)
-    wanted = [Sample(str(key), 0, key) if key is not None else None for key in files.keys]
-    marks = [f"{key}\0{size}\0{stamp}" for key, size, stamp in zip(files.keys, files.sizes, files.stamps, strict=True)]
+    folder_of_files, files = paths_of(table, column)
+    wanted = [Sample(file[0], 0, file[0]) if file else None for file in files]
     missing = [
-        Skipped(str(table.columns[column][row]), "no such file", f"row {row + 1}: not under {files.container.root}")
-        for row, key in enumerate(files.keys)
-        if key is None
+        Skipped(str(value), "no such file", f"row {row}: not under {folder_of_files.root}")
+        for row, (value, file) in enumerate(zip(table.columns[column], files, strict=True), 1)
+        if file is None
     ]
-    return wanted, files.container, marks, missing
+    return wanted, folder_of_files, [repr(file) for file in files], missing
 
 
 def _in_one_file(values: Sequence[Any], path: Path) -> tuple[list[Sample | None], Container, list[str], list[Skipped]]:

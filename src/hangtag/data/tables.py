@@ -18,7 +18,7 @@ from hangtag.data.picture_facts import Skipped
 from hangtag.data.store.containers import Container, Folder, ParquetColumn, need_pyarrow
 from hangtag.errors import DataError, UnknownName
 
-__all__ = ["Columns", "FoundFiles", "Table", "find_columns", "label_names", "paths_of", "read_table", "table_of_frame"]
+__all__ = ["Columns", "Table", "find_columns", "label_names", "paths_of", "read_table", "table_of_frame"]
 
 _LABELS = ("label", "labels", "class", "class_name", "classname", "label_name", "category", "target", "species", "y")
 _IMAGES = ("image", "img", "picture", "photo", "path", "file", "filename", "file_name", "image_path", "filepath", "x")
@@ -67,16 +67,6 @@ class Columns:
     image: str
     label: str
     part: str | None = None
-
-
-@dataclass(frozen=True)
-class FoundFiles:
-    """The files named by a column of paths: key, size and stamp of each row; the key is None for a missing file."""
-
-    container: Folder
-    keys: list[str | None]
-    sizes: list[int]
-    stamps: list[int]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -300,8 +290,8 @@ def label_names(table: Table, column: str) -> tuple[list[str | None], list[Skipp
     return [None if value is None else names_of.get(value, str(value)) for value in values], skipped
 
 
-def paths_of(table: Table, column: str) -> FoundFiles:
-    """The files that a column names, relative to the table's root.
+def paths_of(table: Table, column: str) -> tuple[Folder, list[tuple[str, int, int] | None]]:
+    """The files that a column names: their folder, and name, size and stamp of each row's file, None if it is missing.
 
     Raises:
         DataError: most of them do not exist.
@@ -310,23 +300,18 @@ def paths_of(table: Table, column: str) -> FoundFiles:
     values = [value.get("path") if isinstance(value, dict) else value for value in values]
     root = table.home(values)
     ending = _missing_ending(root, values)
-    keys: list[str | None] = []
-    sizes, stamps, missing = [], [], []
+    files: list[tuple[str, int, int] | None] = []
     for value in values:
-        key = f"{value}{ending}" if value is not None else None
-        status = _stat(os.path.join(root, key)) if key else None  # noqa: PTH118
-        if status is None:
-            missing.append(str(value))
-        keys.append(key if status else None)
-        sizes.append(status.st_size if status else 0)
-        stamps.append(status.st_mtime_ns if status else 0)
+        status = _stat(os.path.join(root, f"{value}{ending}")) if value is not None else None  # noqa: PTH118
+        files.append((f"{value}{ending}", status.st_size, status.st_mtime_ns) if status else None)
+    missing = [str(value) for value, file in zip(values, files, strict=True) if file is None]
     if 2 * len(missing) > len(values):
         raise DataError(
             f"{table.where}: {len(missing):,} of {len(values):,} pictures do not exist, looked for under "
             f"{os.path.abspath(root)}: {', '.join(missing[:3])}",  # noqa: PTH100
             "give their folder: --root FOLDER; or name another column: --image-column",
         )
-    return FoundFiles(Folder(root), keys, sizes, stamps)
+    return Folder(root), files
 
 
 def _choose_column(

@@ -45,11 +45,12 @@ class PublicSet:
     parts: dict[str, slice] = field(default_factory=dict)  # train and test; empty when the set is not divided
 
 
-def fetch(name: str, path: Path | None = None, progress: Progress | None = None) -> PublicSet:
+def fetch(name: str, path: Path | None = None, progress: Progress | None = None, proven: bool = False) -> PublicSet:
     """The named set, from the first place that has it; kept in the cache when it had to be decompressed.
 
     Args:
         path: the folder that holds the set's files, or the one archive they are in, instead of looking for them.
+        proven: refuse files of the user's for which no published checksum can be compared, instead of warning of them.
 
     Raises:
         UnknownName: no such set.
@@ -65,7 +66,7 @@ def fetch(name: str, path: Path | None = None, progress: Progress | None = None)
     if not wanted.files:
         return _with_scikit_learn(wanted, path)
     for folder in _named_by_user(wanted, path):
-        return _found(wanted, *_read_folder(wanted, folder, report), str(folder))
+        return _found(wanted, *_read_folder(wanted, folder, report, proven), str(folder))
     cached = _read_cache(wanted)
     if cached is not None:
         return cached
