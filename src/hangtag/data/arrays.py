@@ -7,7 +7,8 @@ import gzip
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,8 @@ def read_npz(path: Path) -> list[ArrayPart]:
     Raises:
         DataError: it is damaged or pickled, or the arrays have unknown names.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
-            arrays = {name: opened[name] for name in opened.files}
-    except PermissionError:
-        raise _forbidden(path) from None
-    except ValueError as error:
-        raise _no_pickle(path, error) from error
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-        raise DataError(f"{path}: not a complete .npz file: {error}", "save or download it again") from error
+    with _as_data_errors(path), path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
+        arrays = {name: opened[name] for name in opened.files}
     return _parts(arrays, str(path))
 
 
@@ -67,14 +61,8 @@ def read_npy(path: Path) -> list[ArrayPart]:
     folder = path if path.is_dir() else path.parent
     arrays = {}
     for file in sorted(folder.glob("*.npy")):
-        try:
+        with _as_data_errors(file):
             arrays[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except PermissionError:
-            raise _forbidden(file) from None
-        except ValueError as error:
-            raise _no_pickle(file, error) from error
-        except (OSError, EOFError) as error:
-            raise DataError(f"{file}: not a complete .npy file: {error}", "save or download it again") from error
     return _parts(arrays, str(path))
 
 
@@ -145,14 +133,18 @@ def _checked(part: str | None, images: NDArray[Any], labels: NDArray[Any], where
     return ArrayPart(part, images, labels)
 
 
-def _forbidden(path: Path) -> DataError:
-    return DataError(f"{path}: permission denied", "check the permissions")
-
-
-def _no_pickle(path: Path, error: ValueError) -> DataError:
-    if "pickle" in str(error).lower():
-        return DataError(
-            f"{path} contains Python objects, which hangtag never loads because they can run any program",
-            "save plain arrays: numpy.savez(file, images=..., labels=...)",
-        )
-    return DataError(f"{path}: damaged: {error}", "save or download it again")
+@contextmanager
+def _as_data_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError:
+        raise DataError(f"{path}: permission denied", "check the permissions") from None
+    except ValueError as error:
+        if "pickle" in str(error).lower():
+            raise DataError(
+                f"{path} contains Python objects, which hangtag never loads because they can run any program",
+                "save plain arrays: numpy.savez(file, images=..., labels=...)",
+            ) from error
+        raise DataError(f"{path} is damaged: {error}", "save or download it again") from error
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise DataError(f"{path} is not a complete {path.suffix} file: {error}", "save or download it again") from error

@@ -180,18 +180,18 @@ def audit(
     return Audit(data, tuple(sorted(findings, key=lambda each: (importance[each.kind], -each.certainty, each.name))))
 
 
-def write_audit(found: Audit, folder: Path) -> list[Path]:
+def write_audit(result: Audit, folder: Path) -> list[Path]:
     """Write findings.csv, findings.json and, unless it exists, decisions.csv to fill in; returns what was written."""
     make_folder(folder)
-    rows = [each.to_json(found.data) for each in found.findings]
+    rows = [each.to_json(result.data) for each in result.findings]
     paths = [folder / "findings.csv", folder / "findings.json"]
     columns = ["kind", "name", "message", "certainty", "suggestion", "compare_with"]
     lines = [[*(row[column] for column in columns[:-1]), "; ".join(row["compare_with"])] for row in rows]
     write_text(paths[0], csv_text(columns, lines))
-    write_json(paths[1], found.to_json())
+    write_json(paths[1], result.to_json())
     decisions = folder / "decisions.csv"
     if not decisions.exists():
-        about = [each for each in found.findings if each.position is not None]
+        about = [each for each in result.findings if each.position is not None]
         once = {each.name: each for each in reversed(about)}
         lines = [[each.name, "", each.suggestion, each.kind, each.message] for each in about if once[each.name] is each]
         write_text(decisions, csv_text(["name", "decision", "suggestion", "kind", "message"], lines))

@@ -88,7 +88,7 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
         number = np.cumsum(stays) - 1
         left = left.take(np.flatnonzero(stays), data.name)
         for name in parts:
-            kept = data.positions(name)
-            parts[name] = number[kept[stays[kept]]]
+            positions = data.positions(name)
+            parts[name] = number[positions[stays[positions]]]
     note = f"{path.name}: {amount(dropped, 'picture')} dropped, {amount(changed, 'label')} changed"
     return replace(left, parts=parts, source=replace(left.source, notes=(*data.source.notes, note)))

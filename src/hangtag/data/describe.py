@@ -37,7 +37,7 @@ def sentence_on(data: LabelledImages, kind: str, facts: NDArray[Any]) -> str:
 
 
 def notes_on(
-    spec: ImageSpec, facts: NDArray[Any], changed: Mapping[str, int], gone: set[str], skipped: Sequence[Skipped]
+    spec: ImageSpec, facts: NDArray[Any], changed: Mapping[str, int], unreadable: set[str], skipped: Sequence[Skipped]
 ) -> list[str]:
     """What was done to pictures while reading them, as sentences.
 
@@ -45,7 +45,7 @@ def notes_on(
         spec: the size and colours they were brought to.
         facts: (N,) of `picture_facts.FACTS`.
         changed: the number of pictures for each kind of change.
-        gone: classes without a readable picture.
+        unreadable: classes without a readable picture.
         skipped: what was set aside.
     """
     notes = []
@@ -57,8 +57,8 @@ def notes_on(
         }
         notes.append(f"pictures are resized to {spec}: {ways[spec.fit]}")
     notes += [f"{amount(count, 'picture')}: {note}" for note, count in changed.items() if note != "as before"]
-    if gone:
-        notes.append(f"no picture of {first_few(sorted(gone))} can be read; these classes are left out")
+    if unreadable:
+        notes.append(f"no picture of {first_few(sorted(unreadable))} can be read; these classes are left out")
     if skipped:
         notes.append(f"set aside {amount(len(skipped), 'file')}: {counted(skipped)}")
     return notes

@@ -133,10 +133,7 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
         UsageError: the folders can be read in two ways.
     """
     inside = [entry.name for entry in listing.entries if entry.name.lower().endswith(_ARCHIVES)]
-    skipped = [
-        *listing.skipped,
-        *(Skipped(name, "archive", "an archive inside: read it separately") for name in inside),
-    ]
+    skipped = listing.skipped + [Skipped(name, "archive", "read this archive separately") for name in inside]
     entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
     if not entries:
         more = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""

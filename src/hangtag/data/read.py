@@ -180,18 +180,18 @@ def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:
 
 
 def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
-    whole = str(path.resolve())
+    place = str(path.resolve())
     with Pool() as pool:
-        if cache.remembered(key_of(whole)) is None:
+        if cache.remembered(key_of(place)) is None:
             pool.start()  # never read before: decoding follows once the files are listed
         scanned = scan(str(path))
-        alias = key_of(whole, scanned.digest, options.key()) if scanned else None
+        alias = key_of(place, scanned.digest, options.key()) if scanned else None
         entry = cache.remembered(alias) if alias is not None else None
         kept = open_kept(entry, Folder(str(path))) if entry is not None else None
         if kept is not None:
             return kept
         data = _read_new_folder(path, scanned, options, pool)
-    cache.remember(key_of(whole), "read")
+    cache.remember(key_of(place), "read")
     if alias is not None and isinstance(data.names, cache.KeptNames):
         cache.remember(alias, data.names.path.parent.name)
     return data

@@ -174,7 +174,7 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
     import pyarrow.types
 
     columns: dict[str, list[Any]] = {}
-    kept: dict[str, tuple[str | None, list[Any]]] = {}
+    pictures: dict[str, tuple[str | None, list[Any]]] = {}
     parts: list[str | None] = []
     names: dict[str, list[str]] = {}
     rows = 0
@@ -183,34 +183,33 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
             file = pyarrow.parquet.ParquetFile(path)
             schema = file.schema_arrow
             inside = {each.name: _picture_field(each.type, pyarrow.types) for each in schema}
-            plain = [name for name, found in inside.items() if found is None]
-            read = file.read(columns=plain)
+            plain = [name for name, field_name in inside.items() if field_name is None]
+            content = file.read(columns=plain)
         except PermissionError:
             raise DataError(f"{path}: permission denied", "check the permissions") from None
         except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"{path}: not a complete Parquet file: {error}", "download or make it again") from error
-        if place and [*columns, *kept] != [*plain, *(name for name in inside if name not in plain)]:
+            raise DataError(f"{path} is not a complete Parquet file: {error}", "download or make it again") from error
+        if place and [*columns, *pictures] != [*plain, *(name for name in inside if name not in plain)]:
             raise DataError(f"{path}: its columns differ from those of {paths[0]}", "give all files the same columns")
         for name in plain:
-            columns.setdefault(name, []).extend(read.column(name).to_pylist())
+            columns.setdefault(name, []).extend(content.column(name).to_pylist())
         keys = [
             [place, group, row]
             for group in range(file.metadata.num_row_groups)
             for row in range(file.metadata.row_group(group).num_rows)
         ]
-        for name, found in inside.items():
-            if found is not None:
-                kept.setdefault(name, (found or None, []))[1].extend(keys)
+        for name, field_name in inside.items():
+            if field_name is not None:
+                pictures.setdefault(name, (field_name or None, []))[1].extend(keys)
         names |= _class_names(schema.metadata or {})
         parts += [_part_of_file(path)] * len(keys)
         rows += len(keys)
-    if not rows:
-        raise DataError(f"{paths[0]}: the table has no rows", "it needs a row for each picture")
     where = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} Parquet files)"
-    stays = {
-        name: (ParquetColumn([str(path) for path in paths], name, inner), keys) for name, (inner, keys) in kept.items()
+    containers = {
+        name: (ParquetColumn([str(path) for path in paths], name, inner), keys)
+        for name, (inner, keys) in pictures.items()
     }
-    return Table(where, root, dict(columns), rows, dict(stays), names, parts if any(parts) else None)
+    return Table(where, root, dict(columns), rows, dict(containers), names, parts if any(parts) else None)
 
 
 def _picture_field(kind: Any, types: Any) -> str | None:
