@@ -70,7 +70,7 @@ def test_where_there_is_no_weakness_hardly_ever_one_is_reported() -> None:
 
 def test_no_mistakes_and_tiny_groups_report_nothing() -> None:
     data = pictures(60)
-    few = dataclasses.replace(data, facts=None)
+    few = dataclasses.replace(data, picture_facts=None)
 
     assert weak_slices(np.ones(60, bool), groupings_of(few)) == []
     assert weak_slices(np.zeros(60, bool), {"one": np.array(["x"] * 5 + ["y"] * 55, object)}) == []
