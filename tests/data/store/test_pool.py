@@ -216,7 +216,7 @@ def test_a_folder_that_vanishes_stops_the_reading_which_goes_on_once_it_is_back(
     )
     assert said.count("\n") == 1
     assert 0 < done < steps[0][1] <= steps[-1][1] == 120  # what was done is not done again
-    assert (len(data), data.skipped) == (120, ())
+    assert (len(data), data.source.skipped) == (120, ())
 
 
 def test_ctrl_c_says_that_what_is_decoded_is_kept(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_disk_that_fails_stops_the_reading_and_some_bad_sectors_do_not(failing
     (tmp_path / "table.csv").write_text("\n".join(["file,label", *rows]))
 
     if failing == 5:
-        assert {each.kind for each in read(tmp_path / "table.csv").skipped} == {"disk or network fails"}
+        assert {each.kind for each in read(tmp_path / "table.csv").source.skipped} == {"disk or network fails"}
     else:
         with pytest.raises(DataError, match=r"cannot be read any more \(Input/output error\)"):
             read(tmp_path / "table.csv")
