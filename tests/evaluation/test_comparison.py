@@ -32,7 +32,7 @@ def test_the_numbers_are_those_of_the_table_of_pairs() -> None:
     assert found.p == pytest.approx(binomtest(only[0], sum(only), 0.5).pvalue)
     assert found.difference == pytest.approx(two.mean() - one.mean())
     assert found.interval[0] < found.difference < found.interval[1]
-    assert found.real and "new is better than old" in found.in_words
+    assert found.significant and "new is better than old" in found.in_words
     assert found.loss_difference < 0 and found.loss_interval[1] < 0
 
 
@@ -42,7 +42,7 @@ def test_equal_models_are_called_different_in_at_most_five_of_a_hundred() -> Non
         first, labels = answers(400, 0.9, 2 * seed)
         second, _ = answers(400, 0.9, 2 * seed + 1)
         found = compare(NAMES, labels, first, second)
-        called += found.real
+        called += found.significant
         covered += found.interval[0] <= 0 <= found.interval[1]
 
     assert called <= 20
@@ -54,8 +54,8 @@ def test_the_same_answers_do_not_differ() -> None:
 
     found = compare(NAMES, labels, first, first)
 
-    assert (found.p, found.difference, found.real) == (1.0, 0.0, False)
-    assert "No difference that chance would not show" in found.in_words
+    assert (found.p, found.difference, found.significant) == (1.0, 0.0, False)
+    assert "No significant difference" in found.in_words
 
 
 def test_answers_to_other_pictures_are_refused() -> None:

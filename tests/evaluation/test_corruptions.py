@@ -62,5 +62,5 @@ def test_inversion_of_strength_five_is_the_negative() -> None:
 def test_what_there_is_not_is_refused() -> None:
     with pytest.raises(HangtagError, match="did you mean 'rotation'"):
         corrupt(scene(), "rotatoin", 1)
-    with pytest.raises(HangtagError, match="strengths are 1 to 5"):
+    with pytest.raises(HangtagError, match="severity must be 1 to 5, got 6"):
         corrupt(scene(), "noise", 6)

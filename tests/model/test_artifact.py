@@ -23,7 +23,7 @@ from hangtag.model.guarantees import Guarantees
 from hangtag.pictures import ImageSpec
 from toys import CLASSES, metadata, shapes, toy_model
 
-RETRAIN = "train again, or take the file from its source again"
+RETRAIN = "train again, or get the file from its source again"
 
 
 def refused(source: Any) -> HangtagError:
@@ -182,34 +182,46 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda said: said["class_names"].append("more"), "its metadata names 4 classes but its graph answers (3,)"),
-        (lambda said: said["class_names"].pop(), "its metadata names 2 classes but its graph answers (3,)"),
-        (lambda said: said.update(class_names=["one"]), "its class names are not two or more different names"),
-        (lambda said: said.update(class_names=["a", "a", "b"]), "its class names are not two or more different names"),
-        (lambda said: said.update(class_names=[1, 2, 3]), "its class names are not two or more different names"),
+        (lambda said: said["class_names"].append("more"), "its metadata names 4 classes but its graph returns (3,)"),
+        (lambda said: said["class_names"].pop(), "its metadata names 2 classes but its graph returns (3,)"),
+        (lambda said: said.update(class_names=["one"]), "its metadata is invalid: class names must be two or more"),
+        (lambda said: said.update(class_names=["a", "a", "b"]), "its metadata is invalid: class names must be two or"),
+        (lambda said: said.update(class_names=[1, 2, 3]),
+         "its metadata is invalid: expected `str`, got `int` (field `class_names[0]`)"),
         (lambda said: said["image"].update(height=9),
-         "its metadata says 8x9 grey but its network sees pictures of shape [1, 8, 8]"),
+         "its metadata says 8x9 grey but its network takes images of shape [1, 8, 8]"),
         (lambda said: said["image"].update(height=10**6, width=10**6),
-         "its metadata says 1000000x1000000 grey but its network sees pictures of shape [1, 8, 8]"),
+         "its metadata says 1000000x1000000 grey but its network takes images of shape [1, 8, 8]"),
         (lambda said: said["image"].update(channels=3),
          "its metadata says 8x8 colour but its graph takes tensor(uint8) ['N', 'height', 'width']"),
-        (lambda said: said["image"].update(channels=4), "its image size makes no sense"),
-        (lambda said: said["image"].update(height=0), "its image size makes no sense"),
-        (lambda said: said["image"].update(height=8.0), "its image size makes no sense"),
-        (lambda said: said["image"].update(width="8"), "its image size makes no sense"),
-        (lambda said: said["image"].update(background=256), "its image size makes no sense"),
-        (lambda said: said["image"].update(background=-1), "its image size makes no sense"),
-        (lambda said: said["image"].pop("width"), "its image size makes no sense"),
-        (lambda said: said.update(guarantees={}), "what it promises about its answers makes no sense: KeyError"),
-        (lambda said: said.update(guarantees=[1]), "what it promises about its answers makes no sense: TypeError"),
+        (lambda said: said["image"].update(channels=4),
+         "its metadata is invalid: image channels must be one that hangtag supports, got 4"),
+        (lambda said: said["image"].update(height=0),
+         "its metadata is invalid: image height must be one that hangtag supports, got 0"),
+        (lambda said: said["image"].update(height=8.0),
+         "its metadata is invalid: expected `int`, got `float` (field `image.height`)"),
+        (lambda said: said["image"].update(width="8"),
+         "its metadata is invalid: expected `int`, got `str` (field `image.width`)"),
+        (lambda said: said["image"].update(background=256),
+         "its metadata is invalid: image background must be one that hangtag supports, got 256"),
+        (lambda said: said["image"].update(background=-1),
+         "its metadata is invalid: image background must be one that hangtag supports, got -1"),
+        (lambda said: said["image"].update(fit="bend"),
+         "its metadata is invalid: image fit must be one that hangtag supports, got 'bend'"),
+        (lambda said: said["image"].pop("width"),
+         "its metadata is invalid: object missing required field `width` (field `image`)"),
+        (lambda said: said.update(guarantees={}),
+         "its metadata is invalid: object missing required field `images` (field `guarantees`)"),
+        (lambda said: said.update(guarantees=[1]),
+         "its metadata is invalid: expected `object | null`, got `array` (field `guarantees`)"),
         (lambda said: said.update(guarantees=guarantees_of("raps2")),
-         "what it promises about its answers makes no sense: Value"),
+         "its metadata is invalid: raps2 thresholds at levels of another version (field `guarantees.conformal[0]`)"),
         (lambda said: said.update(guarantees=guarantees_of(classes=4)),
-         "its promises are about another number of classes"),
+         "its metadata is invalid: guarantees are for another number of classes"),
         (lambda said: said.update(guarantees=guarantees_of(has_ood_score=True)),
-         "its metadata promises to tell unfamiliar pictures but its graph does not"),
-        (lambda said: said.update(seed=True), "its metadata has no valid 'seed'"),
-        (lambda said: said.update(format="1"), "its metadata has no valid 'format'"),
+         "its metadata promises an OOD score but its graph has none"),
+        (lambda said: said.update(seed=True), "its metadata is invalid: expected `int`, got `bool` (field `seed`)"),
+        (lambda said: said.update(format="1"), "its metadata is invalid: expected a whole number (field `format`)"),
     ],
 )  # fmt: skip
 def test_metadata_that_lies_is_found_out(change: Callable[[dict[str, Any]], object], message: str) -> None:
@@ -222,12 +234,16 @@ def test_metadata_that_lies_is_found_out(change: Callable[[dict[str, Any]], obje
 
 @pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees"}))
 def test_metadata_without_one_of_its_entries_is_refused(key: str) -> None:
-    assert refused(saying(lambda said: said.pop(key))).message == f"model: its metadata has no valid '{key}'"
+    message = refused(saying(lambda said: said.pop(key))).message
+
+    assert message.startswith("model: its metadata is invalid: ") and f"field `{key}`" in message
 
 
 @pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees"}))
 def test_metadata_with_an_entry_of_the_wrong_type_is_refused(key: str) -> None:
-    assert refused(saying(lambda said: said.update({key: None}))).message == f"model: its metadata has no valid '{key}'"
+    message = refused(saying(lambda said: said.update({key: None}))).message
+
+    assert message.startswith("model: its metadata is invalid: expected ") and message.endswith(f" (field `{key}`)")
 
 
 @pytest.mark.parametrize(
@@ -235,11 +251,11 @@ def test_metadata_with_an_entry_of_the_wrong_type_is_refused(key: str) -> None:
     [
         ("{", "model: its metadata is not valid JSON"),
         ("", "model: its metadata is not valid JSON"),
-        ("[1, 2]", "model: its metadata is not a table of names and values"),
-        ("null", "model: its metadata is not a table of names and values"),
+        ("[1, 2]", "model: its metadata is invalid: expected `object`, got `array`"),
+        ("null", "model: its metadata is invalid: expected `object`, got `null`"),
     ],
 )
-def test_metadata_that_is_no_table_is_refused(text: str, message: str) -> None:
+def test_metadata_that_is_not_an_object_is_refused(text: str, message: str) -> None:
     error = refused(with_metadata(text))
 
     assert (type(error), error.message, error.hint) == (ArtifactError, message, RETRAIN)
@@ -249,7 +265,7 @@ def test_a_newer_format_asks_for_a_newer_hangtag() -> None:
     error = refused(saying(lambda said: said.update(format=FORMAT + 1, entries="we do not know yet")))
 
     assert (error.message, error.hint) == (
-        "model: it has format 4, this hangtag knows up to 3",
+        "model: it has format 4; this hangtag reads formats up to 3",
         "install a newer hangtag",
     )
 
@@ -263,12 +279,10 @@ def test_a_file_of_the_first_format_still_answers_and_says_what_it_lacks() -> No
     answer = tag(shapes(1)[0][0])
 
     assert (answer.prediction_set, answer.coverage, answer.is_ood, answer.sure) == (None, None, None, None)
-    assert tag.guarantees.limitations == (
-        "this model was made by a hangtag that promised nothing about its answers; train again",
-    )
+    assert tag.guarantees.limitations == ("this model file predates calibrated answers; retrain to get them",)
 
 
-def test_entries_we_do_not_know_do_no_harm() -> None:
+def test_unknown_fields_do_no_harm() -> None:
     assert open_artifact(saying(lambda said: said.update(more=[1, 2]))).metadata == metadata()
 
 
@@ -280,11 +294,11 @@ WHITE = f"{PIXELS} = RandomNormal <shape = [1, 1, 8, 8]> ()"
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (IDENTITY, "its graph does not go from 'images' over 'pixels' to 'probabilities'"),
+        (IDENTITY, "its graph must go from 'images' through 'pixels' to 'probabilities'"),
         (
             f"g (uint8[N, h, w] {INPUT}) => (float[1, 3] {OUTPUT}, float[1, 1, 8, 8] {PIXELS}) "
             f"<float[1, 3] answer = {{5.0, 5.0, 5.0}}> {{ {OUTPUT} = Identity (answer) {WHITE} }}",
-            "its graph's answers are not probabilities",
+            "its graph does not return probabilities",
         ),
         (
             f"g (float[N, h, w] {INPUT}) => (float[1, 3] {OUTPUT}, float[1, 1, 8, 8] {PIXELS}) "
@@ -294,7 +308,7 @@ WHITE = f"{PIXELS} = RandomNormal <shape = [1, 1, 8, 8]> ()"
         (
             f"g (uint8[N, h, w] {INPUT}) => (float[a, b] {OUTPUT}, float[1, 1, 8, 8] {PIXELS}) "
             f"<int64[2] odd = {{7, 9}}> {{ f = Cast <to = 1> ({INPUT}) {OUTPUT} = Reshape (f, odd) {WHITE} }}",
-            "its graph fails on a blank picture",
+            "its graph fails on a blank image",
         ),
     ],
 )

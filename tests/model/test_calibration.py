@@ -47,7 +47,7 @@ def test_the_floor_is_what_perfect_answers_show() -> None:
 
     assert found.ece_floor == pytest.approx(np.mean(errors), rel=0.15)
     assert np.mean(np.array(errors) <= found.ece_high) >= 0.85
-    assert "taken at their word" in found.in_words
+    assert "no miscalibration beyond chance" in found.in_words
 
 
 def test_too_sure_is_said() -> None:
@@ -109,8 +109,8 @@ def test_a_calibrator_survives_json() -> None:
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
     [
-        (np.full((2, 3), np.nan), [0, 1], "probabilities hold values outside 0-1 or NaN"),
-        (np.full((2, 3), 1.5), [0, 1], "probabilities hold values outside 0-1 or NaN"),
+        (np.full((2, 3), np.nan), [0, 1], "probabilities contain NaN or values outside 0-1"),
+        (np.full((2, 3), 1.5), [0, 1], "probabilities contain NaN or values outside 0-1"),
         (np.zeros((0, 3)), [], "there are no images to evaluate on"),
         (np.full((2, 3), 1 / 3), [0, 3], "labels from 0 to 3 do not fit 3 classes"),
         (np.full((2, 3), 1 / 3), [0], "probabilities of shape (2, 3) do not fit 1 labels"),

@@ -131,7 +131,7 @@ def test_a_coverage_between_two_levels_takes_the_higher() -> None:
 def test_a_coverage_nobody_can_promise_is_refused(coverage: float) -> None:
     probabilities, labels = rows(50)
 
-    with pytest.raises(UsageError, match="cannot be promised") as caught:
+    with pytest.raises(UsageError, match="coverage must be above 0 and below 1") as caught:
         calibrate(probabilities, labels).sets(probabilities, coverage)
 
     assert caught.value.hint

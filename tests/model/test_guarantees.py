@@ -1,4 +1,4 @@
-"""trust.py and promises.py: what is asked for is what is judged, and what cannot be promised is said."""
+"""guarantees.py and guarantee_report.py: guarantees hold on fresh data, and their limitations are reported."""
 
 import json
 
@@ -70,16 +70,16 @@ def test_without_either_a_set_of_one_label_is_sure_unless_the_picture_is_unfamil
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"coverage": 1.0}, "a coverage of 1 cannot be promised"),
-        ({"coverage": 0.0}, "a coverage of 0 cannot be promised"),
+        ({"coverage": 1.0}, "coverage must be above 0 and below 1, got 1"),
+        ({"coverage": 0.0}, "coverage must be above 0 and below 1, got 0"),
         ({"method": "apz"}, "unknown method 'apz'"),
-        ({"ood_false_positive_rate": 0.0}, "a share of 0 false alarms"),
-        ({"ood_false_positive_rate": 1.0}, "a share of 1 false alarms"),
-        ({"cost": 1.0}, "a cost of 1"),
-        ({"cost": -3.0}, "a cost of -3"),
-        ({"cost": float("nan")}, "a cost of nan"),
-        ({"target_accuracy": 0.97}, "sure answers of which 0.97 are right"),
-        ({"target_accuracy": 0.99, "cost": 9.0}, "a cost and a share of right answers"),
+        ({"ood_false_positive_rate": 0.0}, "OOD false positive rate must be above 0 and below 1, got 0"),
+        ({"ood_false_positive_rate": 1.0}, "OOD false positive rate must be above 0 and below 1, got 1"),
+        ({"cost": 1.0}, "cost must be above 1, got 1"),
+        ({"cost": -3.0}, "cost must be above 1, got -3"),
+        ({"cost": float("nan")}, "cost must be above 1, got nan"),
+        ({"target_accuracy": 0.97}, "unknown target accuracy 0.97"),
+        ({"target_accuracy": 0.99, "cost": 9.0}, "cost and target accuracy exclude each other"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(settings: dict[str, float], message: str) -> None:
@@ -107,8 +107,8 @@ def test_few_held_out_pictures_promise_little_and_say_so(count: int) -> None:
     assert (why_not is None) == (count >= 19)
     if why_not is not None:
         assert verdicts.in_set.all() and not verdicts.sure.any()  # type: ignore[union-attr]
-        assert f"it takes 19 held-out pictures, there were {count}" in why_not
-        assert any(f"only {count} pictures were held out" in sentence for sentence in guarantees.limitations)
+        assert f"95% coverage needs 19 held-out images; this model had {count}, so every set" in why_not
+        assert why_not in guarantees.limitations
     assert guarantees.why_not(AnswerPolicy(coverage=0.9995)) is not None
 
 
@@ -119,7 +119,7 @@ def test_a_class_without_held_out_pictures_is_named() -> None:
     guarantees = fit_guarantees(logits[known], labels[known], Calibrator.none(5), NAMES, has_ood_score=False)
 
     assert guarantees.images[3] == 0
-    assert "no held-out pictures of d: no promise was tried on these classes" in guarantees.limitations
+    assert "no held-out images of d: guarantees are untested on these classes" in guarantees.limitations
 
 
 def test_a_model_that_held_nothing_out_promises_nothing() -> None:

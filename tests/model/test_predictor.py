@@ -135,7 +135,7 @@ def test_asking_for_no_classes_is_refused(tag: Predictor, top: int) -> None:
     with pytest.raises(UsageError) as caught:
         tag(PICTURE, top)
 
-    assert str(caught.value) == f"top={top} makes no sense (ask for at least 1 class)"
+    assert str(caught.value) == f"top must be at least 1, got {top} (it is the number of classes to show)"
 
 
 def test_the_predictor_says_what_it_is(tag: Predictor) -> None:

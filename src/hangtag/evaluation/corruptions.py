@@ -1,7 +1,7 @@
-"""Fifteen ways in which pictures go wrong, each in five strengths: uint8 in, uint8 of the same shape out.
+"""Fifteen corruptions of images, each in five severities: uint8 in, uint8 of the same shape out.
 
-After Hendrycks & Dietterich, 2019 ("ImageNet-C"), with lengths as shares of a picture's side, so that small and large
-pictures suffer alike. The same seed gives the same pictures.
+After Hendrycks & Dietterich, 2019 ("ImageNet-C"), with lengths as shares of an image's side, so that small and large
+images are corrupted alike. The same seed gives the same result.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,20 @@ Floats = NDArray[np.floating[Any]]
 
 
 def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
-    """N images (N, H, W[, 3]) uint8, each gone wrong in this way.
+    """Corrupt N images (N, H, W[, 3]) uint8.
+
+    Args:
+        name: one of `CORRUPTIONS`.
+        severity: 1 to 5.
 
     Raises:
         UnknownName: no such corruption.
-        UsageError: a strength that is not 1 to 5.
+        UsageError: the severity is not 1 to 5.
     """
     if name not in CORRUPTIONS:
         raise UnknownName.among("corruption", name, CORRUPTIONS)
     if severity not in SEVERITIES:
-        raise UsageError(f"a strength of {severity}", "strengths are 1 to 5")
+        raise UsageError(f"severity must be 1 to 5, got {severity}", "use 1 for the mildest, 5 for the strongest")
     random = np.random.default_rng([seed, list(CORRUPTIONS).index(name), severity])
     changed: NDArray[np.floating[Any]] = CORRUPTIONS[name](images, severity, random)
     pixels: Images = np.rint(np.clip(changed, 0, 255)).astype(np.uint8)
@@ -47,7 +51,7 @@ def _noise(images: Images, severity: int, random: np.random.Generator) -> Floats
 
 
 def _grain(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    """Shot noise: as many photons as light allows."""
+    """Shot noise (Poisson)."""
     photons = _of(severity, 250, 100, 50, 25, 12)
     return (random.poisson(images / 255 * photons) / photons * 255).astype(np.float32)
 
@@ -77,7 +81,7 @@ def _motion(images: Images, severity: int, _: np.random.Generator) -> Floats:
 
 
 def _blocks(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    """Pixelated."""
+    """Pixelation."""
     share = _of(severity, 0.7, 0.55, 0.4, 0.3, 0.2)
     height, width = (max(1, round(side * share)) for side in images.shape[1:3])
     rows = (np.arange(images.shape[1]) * height // images.shape[1]).astype(int)
@@ -98,7 +102,7 @@ def _darker(images: Images, severity: int, _: np.random.Generator) -> Floats:
 
 
 def _flat(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    """Less contrast."""
+    """Reduced contrast."""
     wide = images.astype(np.float32)
     mean = wide.mean(axis=tuple(range(1, images.ndim)), keepdims=True)
     return np.asarray(mean + (wide - mean) * np.float32(_of(severity, 0.7, 0.5, 0.35, 0.22, 0.12)))
@@ -113,20 +117,20 @@ def _jpeg(images: Images, severity: int, _: np.random.Generator) -> Floats:
 def _shifted(images: Images, severity: int, random: np.random.Generator) -> Floats:
     share = _of(severity, 0.05, 0.1, 0.15, 0.2, 0.28)
     angles = random.uniform(0, 2 * np.pi, len(images))
-    return _moved(images, 1.0, 0.0, share * np.sin(angles), share * np.cos(angles))
+    return _warped(images, 1.0, 0.0, share * np.sin(angles), share * np.cos(angles))
 
 
 def _turned(images: Images, severity: int, random: np.random.Generator) -> Floats:
     degrees = _of(severity, 8, 15, 25, 40, 60) * random.choice([-1, 1], len(images))
-    return _moved(images, 1.0, np.deg2rad(degrees), 0.0, 0.0)
+    return _warped(images, 1.0, np.deg2rad(degrees), 0.0, 0.0)
 
 
 def _smaller(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    return _moved(images, _of(severity, 0.9, 0.8, 0.7, 0.6, 0.5), 0.0, 0.0, 0.0)
+    return _warped(images, _of(severity, 0.9, 0.8, 0.7, 0.6, 0.5), 0.0, 0.0, 0.0)
 
 
 def _covered(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    """A grey square somewhere."""
+    """A grey rectangle at a random place."""
     share = _of(severity, 0.2, 0.3, 0.4, 0.5, 0.6)
     wide = images.astype(np.float32)
     height, width = (max(1, round(side * share)) for side in images.shape[1:3])
@@ -138,16 +142,16 @@ def _covered(images: Images, severity: int, random: np.random.Generator) -> Floa
 
 
 def _inverted(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    """On the way to the negative, which strength 5 is."""
+    """Blending with the negative, which is severity 5."""
     wide = images.astype(np.float32)
     return wide + np.float32(_of(severity, 0.15, 0.3, 0.65, 0.85, 1.0)) * (255 - 2 * wide)
 
 
-def _moved(
+def _warped(
     images: Images, scale: float, angles: NDArray[np.float64] | float, down: NDArray[np.float64] | float,
     right: NDArray[np.float64] | float,
 ) -> Floats:  # fmt: skip
-    """Scaled, turned (radians) and shifted (shares of a side) about the middle; the border goes on outside."""
+    """Scale, rotate (radians) about the centre and shift (shares of a side); border pixels are repeated outside."""
     from scipy.ndimage import map_coordinates
 
     count, height, width = images.shape[:3]
@@ -157,13 +161,13 @@ def _moved(
     from_y = np.cos(angles) * y - np.sin(angles) * x + (height - 1) / 2
     from_x = np.sin(angles) * y + np.cos(angles) * x + (width - 1) / 2
     planes = images[..., None] if images.ndim == 3 else images
-    moved = np.empty(planes.shape, np.float32)
-    for image, result, rows, columns in zip(planes, moved, from_y, from_x, strict=True):
+    warped = np.empty(planes.shape, np.float32)
+    for image, result, rows, columns in zip(planes, warped, from_y, from_x, strict=True):
         for channel in range(planes.shape[3]):
             result[..., channel] = map_coordinates(
                 image[..., channel].astype(np.float32), [rows, columns], order=1, mode="nearest"
             )
-    return moved.reshape(images.shape)
+    return warped.reshape(images.shape)
 
 
 CORRUPTIONS: dict[str, Callable[[Images, int, np.random.Generator], Floats]] = {
