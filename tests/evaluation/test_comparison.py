@@ -1,4 +1,4 @@
-"""compare.py: a real difference is called one, an equal one is not, and only like is compared with like."""
+"""comparison.py: a real difference is significant, equal models are not, and only comparable runs are compared."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""corruptions.py: every way and strength, in grey and colour, small and odd: same shape back, worse with strength."""
+"""corruptions.py: every corruption in grey and colour, small and odd: same shape back, worse with severity."""
 
 import numpy as np
 import pytest

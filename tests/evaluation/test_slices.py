@@ -1,4 +1,4 @@
-"""slices.py: a planted weakness is found, and where there is none, hardly ever one is reported."""
+"""slices.py: a planted weakness is found, and without one hardly any group is reported."""
 
 import dataclasses
 

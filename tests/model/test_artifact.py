@@ -1,4 +1,4 @@
-"""A model file is opened without trusting it: what it says about itself must be true."""
+"""A model file is opened without trusting it: its metadata and its graph must agree."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""calibration.py: errors of probabilities against independent arithmetic; maps that mend them and make none worse."""
+"""calibration.py: errors of probabilities against independent arithmetic; maps that improve them and do no harm."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""conformal.py: the promise is kept as exactly as theory says, and the sets are those of MAPIE."""
+"""conformal.py: coverage is as exact as theory says, and the sets are those of MAPIE."""
 
 import numpy as np
 import pytest

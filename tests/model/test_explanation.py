@@ -1,4 +1,4 @@
-"""why.py and neighbours.py: the evidence lies where the mark is, and the pictures most alike are of its class."""
+"""explanation.py and neighbours.py: the evidence lies where the mark is, and the nearest images are of its class."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""unfamiliar.py: far is stranger than near, few alarms are false, and nothing breaks on dead features."""
+"""ood.py: far images score higher than near ones, few false positives, and nothing breaks on dead features."""
 
 import numpy as np
 import pytest
@@ -81,5 +81,5 @@ def test_no_held_out_pictures_or_broken_features_are_refused() -> None:
 
     with pytest.raises(DataError, match="no held-out images"):
         fit_ood_detector(points, labels, points[:0], logits[:0])
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(DataError, match="NaN or infinity"):
         fit_ood_detector(points * np.nan, labels, points, logits)

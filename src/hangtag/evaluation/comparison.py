@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from hangtag.errors import DataError, UsageError
 from hangtag.evaluation.judge import Judgement
 from hangtag.evaluation.metrics import Z_95, wilson
-from hangtag.model.calibration import cross_entropies
+from hangtag.model.calibration import Floats, cross_entropies
 from hangtag.serializable import Serializable
 
 __all__ = ["Comparison", "compare", "compare_judgements", "name_pair"]
 
 _SIGNIFICANT = 0.05
-
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,17 @@ images are corrupted alike. The same seed gives the same result.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UnknownName, UsageError
+from hangtag.model.calibration import Floats
 from hangtag.pictures import Images, ImageSpec, decode, encode_jpeg
 
 __all__ = ["CORRUPTIONS", "SEVERITIES", "corrupt"]
 
 SEVERITIES = (1, 2, 3, 4, 5)
-
-Floats = NDArray[np.floating[Any]]
 
 
 def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
@@ -36,54 +34,47 @@ def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
     if severity not in SEVERITIES:
         raise UsageError(f"severity must be 1 to 5, got {severity}", "use 1 for the mildest, 5 for the strongest")
     random = np.random.default_rng([seed, list(CORRUPTIONS).index(name), severity])
-    changed: NDArray[np.floating[Any]] = CORRUPTIONS[name](images, severity, random)
-    pixels: Images = np.rint(np.clip(changed, 0, 255)).astype(np.uint8)
+    function, amounts = CORRUPTIONS[name]
+    pixels: Images = np.rint(np.clip(function(images, amounts[severity - 1], random), 0, 255)).astype(np.uint8)
     return pixels
 
 
-def _of(severity: int, *numbers: float) -> float:
-    return numbers[severity - 1]
-
-
-def _noise(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    sd = 255 * _of(severity, 0.04, 0.08, 0.12, 0.18, 0.26)
+def _noise(images: Images, amount: float, random: np.random.Generator) -> Floats:
+    sd = 255 * amount
     return images.astype(np.float32) + random.normal(0, sd, images.shape).astype(np.float32)
 
 
-def _grain(images: Images, severity: int, random: np.random.Generator) -> Floats:
+def _grain(images: Images, amount: float, random: np.random.Generator) -> Floats:
     """Shot noise (Poisson)."""
-    photons = _of(severity, 250, 100, 50, 25, 12)
-    return (random.poisson(images / 255 * photons) / photons * 255).astype(np.float32)
+    return (random.poisson(images / 255 * amount) / amount * 255).astype(np.float32)
 
 
-def _specks(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    share = _of(severity, 0.01, 0.03, 0.06, 0.1, 0.17)
+def _specks(images: Images, amount: float, random: np.random.Generator) -> Floats:
     drawn = random.random(images.shape[:3])
     if images.ndim == 4:
         drawn = drawn[..., None]
-    specked = np.where(drawn < share / 2, 0, np.where(drawn > 1 - share / 2, 255, images))
+    specked = np.where(drawn < amount / 2, 0, np.where(drawn > 1 - amount / 2, 255, images))
     return specked.astype(np.float32)
 
 
-def _blur(images: Images, severity: int, _: np.random.Generator) -> Floats:
+def _blur(images: Images, amount: float, _: np.random.Generator) -> Floats:
     from scipy.ndimage import gaussian_filter
 
-    width = max(images.shape[1:3]) * _of(severity, 0.015, 0.025, 0.04, 0.06, 0.09)
+    width = max(images.shape[1:3]) * amount
     sides = (0, width, width, 0)[: images.ndim]
     return np.asarray(gaussian_filter(images.astype(np.float32), sides, mode="nearest"))
 
 
-def _motion(images: Images, severity: int, _: np.random.Generator) -> Floats:
+def _motion(images: Images, amount: float, _: np.random.Generator) -> Floats:
     from scipy.ndimage import uniform_filter1d
 
-    length = max(2, round(images.shape[2] * _of(severity, 0.08, 0.12, 0.18, 0.25, 0.35)))
+    length = max(2, round(images.shape[2] * amount))
     return np.asarray(uniform_filter1d(images.astype(np.float32), length, axis=2, mode="nearest"))
 
 
-def _blocks(images: Images, severity: int, _: np.random.Generator) -> Floats:
+def _blocks(images: Images, amount: float, _: np.random.Generator) -> Floats:
     """Pixelation."""
-    share = _of(severity, 0.7, 0.55, 0.4, 0.3, 0.2)
-    height, width = (max(1, round(side * share)) for side in images.shape[1:3])
+    height, width = (max(1, round(side * amount)) for side in images.shape[1:3])
     rows = (np.arange(images.shape[1]) * height // images.shape[1]).astype(int)
     columns = (np.arange(images.shape[2]) * width // images.shape[2]).astype(int)
     starts = [np.flatnonzero(np.diff(each, prepend=-1)) for each in (rows, columns)]
@@ -93,47 +84,45 @@ def _blocks(images: Images, severity: int, _: np.random.Generator) -> Floats:
     return np.asarray(means[:, rows][:, :, columns])
 
 
-def _brighter(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    return images.astype(np.float32) + 255 * np.float32(_of(severity, 0.1, 0.2, 0.3, 0.4, 0.5))
+def _brighter(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    return images.astype(np.float32) + 255 * np.float32(amount)
 
 
-def _darker(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    return images.astype(np.float32) * np.float32(_of(severity, 0.8, 0.6, 0.45, 0.3, 0.2))
+def _darker(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    return images.astype(np.float32) * np.float32(amount)
 
 
-def _flat(images: Images, severity: int, _: np.random.Generator) -> Floats:
+def _flat(images: Images, amount: float, _: np.random.Generator) -> Floats:
     """Reduced contrast."""
     wide = images.astype(np.float32)
     mean = wide.mean(axis=tuple(range(1, images.ndim)), keepdims=True)
-    return np.asarray(mean + (wide - mean) * np.float32(_of(severity, 0.7, 0.5, 0.35, 0.22, 0.12)))
+    return np.asarray(mean + (wide - mean) * np.float32(amount))
 
 
-def _jpeg(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    quality = int(_of(severity, 40, 25, 15, 9, 5))
+def _jpeg(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    quality = int(amount)
     spec = ImageSpec.of(images)
     return np.stack([decode(encode_jpeg(image, quality), spec)[0] for image in images]).astype(np.float32)
 
 
-def _shifted(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    share = _of(severity, 0.05, 0.1, 0.15, 0.2, 0.28)
+def _shifted(images: Images, amount: float, random: np.random.Generator) -> Floats:
     angles = random.uniform(0, 2 * np.pi, len(images))
-    return _warped(images, 1.0, 0.0, share * np.sin(angles), share * np.cos(angles))
+    return _warped(images, 1.0, 0.0, amount * np.sin(angles), amount * np.cos(angles))
 
 
-def _turned(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    degrees = _of(severity, 8, 15, 25, 40, 60) * random.choice([-1, 1], len(images))
+def _turned(images: Images, amount: float, random: np.random.Generator) -> Floats:
+    degrees = amount * random.choice([-1, 1], len(images))
     return _warped(images, 1.0, np.deg2rad(degrees), 0.0, 0.0)
 
 
-def _smaller(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    return _warped(images, _of(severity, 0.9, 0.8, 0.7, 0.6, 0.5), 0.0, 0.0, 0.0)
+def _smaller(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    return _warped(images, amount, 0.0, 0.0, 0.0)
 
 
-def _covered(images: Images, severity: int, random: np.random.Generator) -> Floats:
+def _covered(images: Images, amount: float, random: np.random.Generator) -> Floats:
     """A grey rectangle at a random place."""
-    share = _of(severity, 0.2, 0.3, 0.4, 0.5, 0.6)
     wide = images.astype(np.float32)
-    height, width = (max(1, round(side * share)) for side in images.shape[1:3])
+    height, width = (max(1, round(side * amount)) for side in images.shape[1:3])
     tops = random.integers(0, images.shape[1] - height + 1, len(images))
     lefts = random.integers(0, images.shape[2] - width + 1, len(images))
     for image, top, left in zip(wide, tops, lefts, strict=True):
@@ -141,10 +130,10 @@ def _covered(images: Images, severity: int, random: np.random.Generator) -> Floa
     return wide
 
 
-def _inverted(images: Images, severity: int, _: np.random.Generator) -> Floats:
+def _inverted(images: Images, amount: float, _: np.random.Generator) -> Floats:
     """Blending with the negative, which is severity 5."""
     wide = images.astype(np.float32)
-    return wide + np.float32(_of(severity, 0.15, 0.3, 0.65, 0.85, 1.0)) * (255 - 2 * wide)
+    return wide + np.float32(amount) * (255 - 2 * wide)
 
 
 def _warped(
@@ -170,20 +159,21 @@ def _warped(
     return warped.reshape(images.shape)
 
 
-CORRUPTIONS: dict[str, Callable[[Images, int, np.random.Generator], Floats]] = {
-    "noise": _noise,
-    "grain": _grain,
-    "specks": _specks,
-    "blur": _blur,
-    "motion": _motion,
-    "pixelation": _blocks,
-    "brighter": _brighter,
-    "darker": _darker,
-    "less contrast": _flat,
-    "JPEG": _jpeg,
-    "shift": _shifted,
-    "rotation": _turned,
-    "smaller": _smaller,
-    "covered": _covered,
-    "inversion": _inverted,
+CORRUPTIONS: dict[str, tuple[Callable[[Images, float, np.random.Generator], Floats], tuple[float, ...]]] = {
+    "noise": (_noise, (0.04, 0.08, 0.12, 0.18, 0.26)),
+    "grain": (_grain, (250, 100, 50, 25, 12)),
+    "specks": (_specks, (0.01, 0.03, 0.06, 0.1, 0.17)),
+    "blur": (_blur, (0.015, 0.025, 0.04, 0.06, 0.09)),
+    "motion": (_motion, (0.08, 0.12, 0.18, 0.25, 0.35)),
+    "pixelation": (_blocks, (0.7, 0.55, 0.4, 0.3, 0.2)),
+    "brighter": (_brighter, (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "darker": (_darker, (0.8, 0.6, 0.45, 0.3, 0.2)),
+    "less contrast": (_flat, (0.7, 0.5, 0.35, 0.22, 0.12)),
+    "JPEG": (_jpeg, (40, 25, 15, 9, 5)),
+    "shift": (_shifted, (0.05, 0.1, 0.15, 0.2, 0.28)),
+    "rotation": (_turned, (8, 15, 25, 40, 60)),
+    "smaller": (_smaller, (0.9, 0.8, 0.7, 0.6, 0.5)),
+    "covered": (_covered, (0.2, 0.3, 0.4, 0.5, 0.6)),
+    "inversion": (_inverted, (0.15, 0.3, 0.65, 0.85, 1.0)),
 }
+"""Name -> function and its amount at severity 1 to 5."""

@@ -4,13 +4,12 @@ This module does arithmetic on the outputs of the model file; it runs no model.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.evaluation.metrics import wilson
-from hangtag.model.calibration import Calibration, measure_calibration
+from hangtag.model.calibration import Calibration, Floats, measure_calibration
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE, TARGET_ACCURACIES, AnswerPolicy, Guarantees
 from hangtag.serializable import Serializable
 
@@ -20,8 +19,6 @@ SHOWN = (0.9, 0.95, 0.99)
 """Coverages that are tested."""
 
 _CURVE = 200  # points of the accuracy-coverage curve
-
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

@@ -48,22 +48,24 @@ class Judgement:
         predictor: Predictor,
         part: str,
         data: LabelledImages,
-        training_accuracy: float | None,
-        before_decisions: LabelledImages | None = None,
+        accuracy: float | None,
+        before: LabelledImages | None,
     ) -> "Judgement":
-        """Run the model on `data`, and on the same part before decisions if given.
+        """Run the model on `data`, and on the same part before decisions, if any.
+
+        Args:
+            accuracy: on the training images, if known.
 
         Raises:
             DataError: there are no images, or their labels do not fit the model's classes.
         """
         names = [name for name in ("uncalibrated", "ood_score") if predictor.has_output(name)]
-        outputs, before = predictor.outputs(data.images, OUTPUT, *names), None
-        if before_decisions is not None:
-            rows = predictor.probabilities(before_decisions.images)
-            before = evaluate(rows, before_decisions.labels, before_decisions.class_names, training_accuracy)
-        evaluation = evaluate(outputs[OUTPUT], data.labels, data.class_names, training_accuracy)
+        outputs, earlier = predictor.outputs(data.images, OUTPUT, *names), None
+        if before is not None:
+            earlier = evaluate(predictor.probabilities(before.images), before.labels, before.class_names, accuracy)
+        evaluation = evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy)
         guarantees = measure_guarantees(outputs, data.labels, predictor.guarantees)
-        return cls(part, data, outputs, evaluation, guarantees, before)
+        return cls(part, data, outputs, evaluation, guarantees, earlier)
 
     @property
     def probabilities(self) -> NDArray[np.float32]:

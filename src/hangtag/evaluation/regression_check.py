@@ -66,21 +66,16 @@ def check(predictor: Predictor, folder: Path) -> Check:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder", "create it with a subfolder per label that holds its pictures")
-    labels = sorted(
-        (each for each in folder.iterdir() if each.is_dir() and not is_junk(each.name)),
-        key=lambda each: natural(each.name),
-    )
-    named = {_plain(name): name for name in predictor.class_names}
+    known = {_plain(name): name for name in predictor.class_names}
     expected: list[tuple[Path, str]] = []
-    for each in labels:
-        if _plain(each.name) not in named:
-            raise UnknownName.among(f"label {each.name} in {folder}: class", each.name, predictor.class_names)
-        files = sorted(path for path in each.rglob("*") if path.is_file())
-        expected += [
-            (path, named[_plain(each.name)])
-            for path in files
-            if not any(is_junk(part) for part in path.relative_to(folder).parts)
-        ]
+    for label in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
+        if not label.is_dir() or is_junk(label.name):
+            continue
+        if _plain(label.name) not in known:
+            raise UnknownName.among(f"label {label.name} in {folder}: class", label.name, predictor.class_names)
+        files = (path for path in sorted(label.rglob("*")) if path.is_file())
+        name = known[_plain(label.name)]
+        expected += [(path, name) for path in files if not any(map(is_junk, path.relative_to(folder).parts))]
     if not expected:
         raise DataError(f"{folder}: no pictures in this folder", "put pictures into a subfolder per label")
     broken = [found for path, label in expected if (found := _broken(predictor, path, label, folder))]

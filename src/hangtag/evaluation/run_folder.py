@@ -29,16 +29,8 @@ from hangtag.files import append_line, is_partial, new_folder, user_path, write_
 from hangtag.model.artifact import MODEL_FILE
 
 __all__ = [
-    "SKIPPED",
-    "STOPPED",
-    "TRAINING",
-    "Lock",
-    "Run",
-    "find_run",
-    "new_run",
-    "newest_unfinished",
-    "unfinished",
-]
+    "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "find_run", "new_run", "newest_unfinished", "unfinished",
+]  # fmt: skip
 
 RUNS = Path("runs")
 SKIPPED = "skipped.csv"
@@ -76,9 +68,11 @@ class Run:
         return self.path / "checkpoints"
 
     def config(self) -> dict[str, Any]:
+        """The content of config.json; raises RunError if the file is missing or damaged."""
         return self._read_table("config.json")
 
     def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json; raises RunError if the file is missing or damaged."""
         return self._read_table("metrics.json")
 
     def history(self) -> list[dict[str, Any]]:

@@ -20,18 +20,9 @@ from hangtag.pictures import FITS, MAX_PIXELS, Images, ImageSpec
 from hangtag.serializable import Serializable
 
 __all__ = [
-    "EXPLAIN",
-    "EXTRA_OUTPUTS",
-    "FORMAT",
-    "INPUT",
-    "METADATA_KEY",
-    "MODEL_FILE",
-    "OUTPUT",
-    "PIXELS",
-    "Artifact",
-    "Metadata",
-    "open_artifact",
-]
+    "EXPLAIN", "EXTRA_OUTPUTS", "FORMAT", "INPUT", "METADATA_KEY", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact",
+    "Metadata", "open_artifact",
+]  # fmt: skip
 
 FORMAT = 3
 MODEL_FILE = "model.onnx"

@@ -5,7 +5,7 @@ arrays; it runs no model.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +14,9 @@ from hangtag.errors import DataError
 from hangtag.serializable import Serializable
 
 __all__ = [
-    "BINS",
-    "Bin",
-    "Calibration",
-    "Calibrator",
-    "check_probabilities",
-    "cross_entropies",
-    "fit_calibrator",
-    "fitted_calibrator",
-    "log_softmax",
-    "measure_calibration",
-    "softmax",
-]
+    "BINS", "Bin", "Calibration", "Calibrator", "Floats", "check_probabilities", "cross_entropies", "fit_calibrator",
+    "fitted_calibrator", "log_softmax", "measure_calibration", "softmax",
+]  # fmt: skip
 
 BINS = 15
 _DRAWS = 400  # simulated label sets for the noise floor; its own relative error is then below 2%
@@ -36,7 +27,8 @@ _MIN_IMAGES_PER_CLASS = 20  # for a map with more than one parameter
 _MAX_CLASSES = 50  # for a map with a parameter for every pair of classes
 _LOG_BETAS = (-3.0, 3.0)  # bounds of the search for the logarithm of 1 / temperature
 
-Floats = NDArray[np.floating[Any]]
+Floats: TypeAlias = NDArray[np.floating[Any]]
+"""Floating-point arrays of any precision."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,12 @@ A label with a lower score fits better, and is in the set if its score is at mos
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UnknownName, UsageError
-from hangtag.model.calibration import check_probabilities
+from hangtag.model.calibration import Floats, check_probabilities
 from hangtag.serializable import Serializable
 
 __all__ = ["LEVELS", "METHODS", "Conformal", "calibrate", "check_coverage", "needed", "scores_of", "threshold_at"]
@@ -31,8 +30,6 @@ LEVELS = (
 """Coverages with a stored threshold; a coverage between two of them uses the higher one."""
 
 RAPS_PENALTY = 0.1  # for each label beyond the first; the paper tried 0.001 to 1
-
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -146,8 +143,7 @@ def needed(coverage: float) -> int:
 def check_coverage(coverage: float) -> None:
     """Raises UsageError unless the coverage is above 0 and below 1."""
     if not 0 < coverage < 1:
-        only_all = "only the set of all labels always contains the true one; use less than 1, such as 0.99"
         raise UsageError(
             f"coverage must be above 0 and below 1, got {coverage:g}",
-            only_all if coverage >= 1 else "use a share such as 0.95",
+            "use a share such as 0.95; only the set of all labels always contains the true one",
         )

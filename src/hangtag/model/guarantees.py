@@ -5,25 +5,19 @@ Calibrated probabilities, prediction sets with a coverage, out-of-distribution (
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UnknownName, UsageError
-from hangtag.model.calibration import Calibrator, log_softmax
+from hangtag.model.calibration import Calibrator, Floats, log_softmax
 from hangtag.model.conformal import LEVELS, METHODS, Conformal, calibrate, check_coverage, needed
 from hangtag.serializable import Serializable
 
 __all__ = [
-    "COVERAGE",
-    "OOD_FALSE_POSITIVE_RATE",
-    "TARGET_ACCURACIES",
-    "AnswerPolicy",
-    "Guarantees",
-    "Verdicts",
+    "COVERAGE", "OOD_FALSE_POSITIVE_RATE", "TARGET_ACCURACIES", "AnswerPolicy", "Guarantees", "Verdicts",
     "fit_guarantees",
-]
+]  # fmt: skip
 
 COVERAGE, OOD_FALSE_POSITIVE_RATE = 0.95, 0.05
 TARGET_ACCURACIES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
@@ -31,8 +25,6 @@ TARGET_ACCURACIES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
 _RISK = 0.05  # for one threshold; over all thresholds tried, one training in ten falls short of the target accuracy
 _METHOD = "threshold"  # the smallest sets on validation images, at every coverage: docs/log.md
-
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

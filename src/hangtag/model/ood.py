@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import DataError
+from hangtag.model.calibration import Floats
 
 __all__ = ["OodDetector", "fit_ood_detector"]
 
 _MAX_QUANTILES = 1000
-
-Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UsageError
-from hangtag.model.artifact import OUTPUT, PIXELS, Artifact, Metadata, open_artifact
+from hangtag.model.artifact import OUTPUT, PIXELS, Artifact, open_artifact
 from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, AnswerPolicy, Guarantees, Verdicts
-from hangtag.pictures import Images, ImageSpec, Picture, check_images, decode
+from hangtag.pictures import Images, Picture, check_images, decode
 
 __all__ = ["Answer", "Predictor", "load"]
 
@@ -63,6 +63,12 @@ class Answer:
 class Predictor:
     """A model file that is ready to answer.
 
+    Attributes:
+        metadata: what the file says about itself; `class_names` and `spec` are its classes and image size.
+        fingerprint: first 12 hex digits of the file's SHA-256.
+        policy: how cautious answers are.
+        guarantees: what the file guarantees about its answers.
+
     >>> tag = load("runs/clothes/model.onnx")  # doctest: +SKIP
     >>> tag("shoe.png")                        # doctest: +SKIP
     Answer(label='Ankle boot', probability=0.98, ...)
@@ -70,29 +76,11 @@ class Predictor:
 
     def __init__(self, artifact: Artifact, policy: AnswerPolicy | None = None) -> None:
         self._artifact = artifact
+        self.metadata, self.fingerprint = artifact.metadata, artifact.fingerprint
+        self.class_names, self.spec = self.metadata.class_names, self.metadata.image
         self.policy = policy or AnswerPolicy()
-
-    @property
-    def metadata(self) -> Metadata:
-        return self._artifact.metadata
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.metadata.class_names
-
-    @property
-    def spec(self) -> ImageSpec:
-        return self.metadata.image
-
-    @property
-    def fingerprint(self) -> str:
-        return self._artifact.fingerprint
-
-    @property
-    def guarantees(self) -> Guarantees:
-        """What the file guarantees about its answers."""
         older = "this model file predates calibrated answers; retrain to get them"
-        return self.metadata.guarantees or Guarantees.none(len(self.class_names), older)
+        self.guarantees = self.metadata.guarantees or Guarantees.none(len(self.class_names), older)
 
     def with_policy(self, policy: AnswerPolicy) -> "Predictor":
         """The same model with another policy."""
@@ -134,8 +122,8 @@ class Predictor:
         why_not = self.guarantees.why_not(self.policy)
         limits = [why_not] if why_not else []
         return [
-            self._answer(position, row, verdicts, (*notes, *self._size_notes(pixels), *limits), top)
-            for position, (row, (pixels, notes)) in enumerate(zip(outputs[OUTPUT], decoded, strict=True))
+            self._answer(outputs[OUTPUT], verdicts, position, (*notes, *self._size_notes(pixels), *limits), top)
+            for position, (pixels, notes) in enumerate(decoded)
         ]
 
     def probabilities(self, images: object) -> NDArray[np.float32]:
@@ -177,13 +165,9 @@ class Predictor:
         return outputs
 
     def _answer(
-        self,
-        position: int,
-        row: NDArray[np.float32],
-        verdicts: Verdicts,
-        warnings: tuple[str, ...],
-        top: int,
+        self, rows: NDArray[np.float32], verdicts: Verdicts, position: int, warnings: tuple[str, ...], top: int
     ) -> Answer:
+        row = rows[position]
         order = np.argsort(-row, kind="stable")
         ranked = tuple((self.class_names[index], float(row[index])) for index in order[:top])
         in_set = None if verdicts.in_set is None else verdicts.in_set[position]
