@@ -112,7 +112,9 @@ FAIR = np.full((3, 2), 0.5)
         (FAIR, [-1, 1, 0], "labels from -1 to 1 do not fit 2 classes"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(probabilities: NDArray[Any], labels: list[int], message: str) -> None:
+def test_invalid_probabilities_and_labels_are_refused(
+    probabilities: NDArray[Any], labels: list[int], message: str
+) -> None:
     with pytest.raises(DataError) as caught:
         evaluate(probabilities, np.array(labels, np.int64), TWO)
 

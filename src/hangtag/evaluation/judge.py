@@ -44,12 +44,7 @@ class Judgement:
 
     @classmethod
     def of(
-        cls,
-        predictor: Predictor,
-        part: str,
-        data: LabelledImages,
-        accuracy: float | None,
-        before: LabelledImages | None,
+        cls, model: Predictor, part: str, data: LabelledImages, accuracy: float | None, before: LabelledImages | None
     ) -> "Judgement":
         """Run the model on `data`, and on the same part before decisions, if any.
 
@@ -59,12 +54,12 @@ class Judgement:
         Raises:
             DataError: there are no images, or their labels do not fit the model's classes.
         """
-        names = [name for name in ("uncalibrated", "ood_score") if predictor.has_output(name)]
-        outputs, earlier = predictor.outputs(data.images, OUTPUT, *names), None
+        names = [name for name in ("uncalibrated", "ood_score") if model.has_output(name)]
+        outputs, earlier = model.outputs(data.images, OUTPUT, *names), None
         if before is not None:
-            earlier = evaluate(predictor.probabilities(before.images), before.labels, before.class_names, accuracy)
+            earlier = evaluate(model.probabilities(before.images), before.labels, before.class_names, accuracy)
         evaluation = evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy)
-        guarantees = measure_guarantees(outputs, data.labels, predictor.guarantees)
+        guarantees = measure_guarantees(outputs, data.labels, model.guarantees)
         return cls(part, data, outputs, evaluation, guarantees, earlier)
 
     @property
