@@ -756,7 +756,7 @@ def test_check_fails_with_the_pictures_that_changed(in_trained: Any, trained: Pa
             2,
             "choose one of 0.9, 0.95, 0.98, 0.99, 0.995, 0.999",
         ),
-        (("predict", "runs/a", "x.png", "--cost", "0"), 2, "a cost of 0"),
+        (("predict", "runs/a", "x.png", "--cost", "0"), 2, "cost must be above 1, got 0"),
         (("predict", "runs/a", "x.png", "--set-method", "rap"), 2, "did you mean 'raps'"),
     ],
 )

@@ -32,7 +32,7 @@ class Answer:
         prediction_set: labels that may be the true one, most probable first.
         coverage: target share of prediction sets that contain the true label.
         ood_score: share of held-out images with a lower OOD score, 0 to 1.
-        is_ood: whether the picture is unlike the training images, so that the answer is unreliable.
+        is_ood: whether the picture is unlike the training images, so that the answer may be unreliable.
         sure: whether the answer can be used without review (see `guarantees.AnswerPolicy`).
     """
 
