@@ -129,7 +129,7 @@ def test_without_a_finished_run_there_is_no_last() -> None:
     new_run(None, "clothes")
 
     assert str(refused(lambda: find_run("last"))) == (
-        "there is no finished run here (make one: hangtag train fashion-mnist)"
+        "there is no finished run here (train one: hangtag train fashion-mnist)"
     )
 
 
@@ -215,7 +215,7 @@ def test_damage_in_the_middle_of_the_history_is_an_error() -> None:
         (None, "runs/clothes: there is no config.json in this folder"),
         (b"", "runs/clothes/config.json: damaged: "),
         (b'{"seed": 0', "runs/clothes/config.json: damaged: "),
-        (b"[1, 2]", "runs/clothes/config.json: damaged: not a table"),
+        (b"[1, 2]", "runs/clothes/config.json: damaged: not a JSON object"),
         (b"\xff\xfe\x00", "runs/clothes/config.json: cannot be read: "),
     ],
     ids=["missing", "empty", "cut short", "a list", "not text"],

@@ -225,7 +225,7 @@ class Training:
         part, data = self._judged()
         verify(content, classifier.shipped_, data.images, classifier.ood_detector_)
         before = data_before_decisions(self.config, part)
-        judged = Judgement(load(content), part, data, classifier.training_accuracy_, before)
+        judged = Judgement.of(load(content), part, data, classifier.training_accuracy_, before)
         self.seconds["evaluate"] = time.perf_counter() - began
         self.run.write_metrics(judged.to_json())
         self.run.write_model(content)
