@@ -148,7 +148,8 @@ def model(
     """Show the network of a recipe, layer by layer, for 28x28 grey images and ten classes."""
     from hangtag.cli import screen
     from hangtag.pictures import ImageSpec
-    from hangtag.training.engine.networks import build_network, layers, parameter_count
+    from hangtag.training.engine.build import build_network
+    from hangtag.training.engine.networks import layers, parameter_count
     from hangtag.training.engine.recipes import find_recipe
 
     found = find_recipe(recipe)
