@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_the_model(fashion: LabelledImages, tmp_path: Path) -> None
     out, _ = process.communicate(timeout=120)
 
     assert process.returncode == 130
-    assert "stopped early; the model is kept" in out
+    assert "stopped early; the model so far is kept" in out
     assert json.loads((history.parent / "config.json").read_text())["status"] == "stopped early"
     assert (history.parent / "model.onnx").is_file()
     assert (history.parent / "report.html").is_file()

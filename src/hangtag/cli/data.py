@@ -6,18 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hangtag.cli.options import (
-    AsJson,
-    Data,
-    DataOptions,
-    DataPath,
-    Device,
-    Seed,
-    path_option,
-    print_description,
-    read_data,
-    with_data_options,
-)
+from hangtag.cli import options
 from hangtag.files import make_folder
 
 if TYPE_CHECKING:
@@ -26,25 +15,27 @@ if TYPE_CHECKING:
 __all__ = ["audit", "cache", "describe", "look"]
 
 
-@with_data_options
+@options.with_data_options
 def describe(
-    options: DataOptions,
-    what: Data = "fashion-mnist",
-    path: DataPath = None,
-    export: Annotated[Path | None, path_option("Also write the images as PNG files, one folder per class.")] = None,
+    data_options: options.DataOptions,
+    what: options.Data = "fashion-mnist",
+    path: options.DataPath = None,
+    export: Annotated[
+        Path | None, options.path_option("Also write the images as PNG files, one folder per class.")
+    ] = None,
     part: Annotated[str, typer.Option(help="The part to export, if the dataset has parts.")] = "test",
     first: Annotated[int | None, typer.Option(help="Export at most this many images.", min=1)] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Read a dataset and print how it was read, which files were skipped and why, and its fingerprint."""
     from hangtag.cli import screen
 
-    data = read_data(what, path, options)
+    data = options.read_data(what, path, data_options)
     if export:
         _export((data.part(part) if data.parts else data).take(slice(first)), export)
     if as_json:
         return screen.print_json(data.to_json())
-    print_description(data)
+    options.print_description(data)
     parts = ", ".join(f"{name} {size:,}" for name, size in data.sizes().items())
     parts = f" ({parts})" if parts else ""
     print(f"{data.name}: {len(data):,} images of {data.spec}, {len(data.class_names)} classes{parts}")
@@ -70,19 +61,19 @@ def _export(data: "LabelledImages", folder: Path) -> None:
     print(f"wrote {len(paths):,} images under {folder}", file=sys.stderr)
 
 
-@with_data_options
+@options.with_data_options
 def look(
-    options: DataOptions,
-    what: Data = "fashion-mnist",
-    path: DataPath = None,
-    out: Annotated[Path, path_option("Folder for the two figures.")] = Path("pictures"),
-    as_json: AsJson = False,
+    data_options: options.DataOptions,
+    what: options.Data = "fashion-mnist",
+    path: options.DataPath = None,
+    out: Annotated[Path, options.path_option("Folder for the two figures.")] = Path("pictures"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Draw one image and a grid of 25, and print a table of the classes and a contact sheet."""
     from hangtag.cli import screen
     from hangtag.reports import figures
 
-    data = read_data(what, path, options)
+    data = options.read_data(what, path, data_options)
     make_folder(out)
     train = data.train
     drawn = {
@@ -95,7 +86,7 @@ def look(
     if as_json:
         return screen.print_json({"classes": list(data.class_names), "counts": counts, "pictures": [*drawn]})
     console = screen.console()
-    print_description(data)
+    options.print_description(data)
     screen.print_class_table(console, data.class_names, counts)
     screen.print_contact_sheet(console, data)
     for name in drawn:
@@ -103,18 +94,18 @@ def look(
     return None
 
 
-@with_data_options
+@options.with_data_options
 def audit(
-    options: DataOptions,
-    what: Data = "fashion-mnist",
-    path: DataPath = None,
-    out: Annotated[Path, path_option("Folder for the findings and the page.")] = Path("audit"),
+    data_options: options.DataOptions,
+    what: options.Data = "fashion-mnist",
+    path: options.DataPath = None,
+    out: Annotated[Path, options.path_option("Folder for the findings and the page.")] = Path("audit"),
     labels: Annotated[
         bool, typer.Option("--labels/--no-labels", help="Also look for wrong labels, which takes most of the time.")
     ] = True,
-    seed: Seed = 0,
-    device: Device = "auto",
-    as_json: AsJson = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
 ) -> None:
     """Find duplicates, wrong labels, damaged files and small classes; write the findings and a page that shows them.
 
@@ -123,9 +114,9 @@ def audit(
     """
     from hangtag.cli import screen
 
-    data = read_data(what, path, options)
+    data = options.read_data(what, path, data_options)
     if not as_json:
-        print_description(data)
+        options.print_description(data)
     make_folder(out)  # an unwritable folder is an error before the work, not after it
     with screen.byte_progress() as progress:
         from hangtag.data import audit as auditing
@@ -146,7 +137,7 @@ def audit(
 
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete all of it; hangtag recreates what it needs.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what hangtag keeps on disk: decoded images and public datasets.
 

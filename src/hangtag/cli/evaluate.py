@@ -5,20 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hangtag.cli.options import (
-    AsJson,
-    DataOptions,
-    DataPath,
-    Model,
-    OtherData,
-    RunName,
-    Seed,
-    complete_run,
-    open_model,
-    path_option,
-    read_data,
-    with_data_options,
-)
+from hangtag.cli import options
 from hangtag.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,13 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["check", "compare", "evaluate", "report", "stress"]
 
 
-@with_data_options
+@options.with_data_options
 def evaluate(
-    options: DataOptions,
-    run: RunName = "last",
-    what: OtherData = None,
-    path: DataPath = None,
-    as_json: AsJson = False,
+    data_options: options.DataOptions,
+    run: options.RunName = "last",
+    what: options.OtherData = None,
+    path: options.DataPath = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Evaluate a run's model: loss, accuracy with its interval, per-class numbers, confusion matrix."""
     from hangtag.cli import screen
@@ -43,9 +30,9 @@ def evaluate(
     from hangtag.evaluation.run_folder import find_run
 
     folder = find_run(run)
-    data = _other_data(folder, what, path, options)
+    data = _other_data(folder, what, path, data_options)
     judged = judge(folder, data)
-    cleaned = _after_decisions(folder, options) if options.decisions and data is None else None
+    cleaned = _after_decisions(folder, data_options) if data_options.decisions and data is None else None
     if as_json:
         result = judged.to_json()
         return screen.print_json(
@@ -60,32 +47,34 @@ def evaluate(
     return None
 
 
-def _other_data(run: "Run", what: str | None, path: Path | None, options: DataOptions) -> "LabelledImages | None":
+def _other_data(
+    run: "Run", what: str | None, path: Path | None, data_options: options.DataOptions
+) -> "LabelledImages | None":
     """The named dataset in the size that the run's model takes; None without a name."""
     if what is None and path is None:
         return None
     from hangtag.model.predictor import load
 
-    return read_data(what, path, options, load(run.path).spec)
+    return options.read_data(what, path, data_options, load(run.path).spec)
 
 
-def _after_decisions(run: "Run", options: DataOptions) -> "Judgement":
+def _after_decisions(run: "Run", data_options: options.DataOptions) -> "Judgement":
     """The run judged on its own data after these decisions about single images."""
     from hangtag.evaluation.judge import judge
 
     source = run.config().get("source", {})
     path = source.get("path")
-    decisions = DataOptions(decisions=options.decisions)
+    decisions = options.DataOptions(decisions=data_options.decisions)
     data = _other_data(run, source.get("what") or "fashion-mnist", Path(path) if path else None, decisions)
     if data is None or "test" not in data.parts:  # the model may have been trained on all other images
         raise UsageError(
-            f"--decisions {options.decisions}: this run's data has no test part to evaluate on",
+            f"--decisions {data_options.decisions}: this run's data has no test part to evaluate on",
             "apply the decisions in training: hangtag train DATA --decisions FILE",
         )
     return judge(run, data)
 
 
-def report(run: RunName = "last") -> None:
+def report(run: options.RunName = "last") -> None:
     """Write a run's report and figures again."""
     from hangtag.evaluation.judge import judge, read_again
     from hangtag.evaluation.run_folder import find_run
@@ -95,15 +84,15 @@ def report(run: RunName = "last") -> None:
     print(f"wrote {write_report_and_pictures(folder, read_again(folder), judge(folder))}")
 
 
-@with_data_options
+@options.with_data_options
 def compare(
-    options: DataOptions,
-    first: RunName,
-    second: Annotated[str, typer.Argument(help="The other run.", autocompletion=complete_run)],
-    what: OtherData = None,
-    path: DataPath = None,
-    out: Annotated[Path, path_option("The page that shows where the models differ.")] = Path("comparison.html"),
-    as_json: AsJson = False,
+    data_options: options.DataOptions,
+    first: options.RunName,
+    second: Annotated[str, typer.Argument(help="The other run.", autocompletion=options.complete_run)],
+    what: options.OtherData = None,
+    path: options.DataPath = None,
+    out: Annotated[Path, options.path_option("The page that shows where the models differ.")] = Path("comparison.html"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Evaluate two models on the same images: is the difference significant (paired test), and where do they differ?"""
     from hangtag.cli import screen
@@ -112,9 +101,9 @@ def compare(
     from hangtag.evaluation.run_folder import find_run
     from hangtag.reports.compare_page import write_comparison
 
-    _require_data(what, path, options)
+    _require_data(what, path, data_options)
     runs = find_run(first), find_run(second)
-    data = [_other_data(run, what, path, options) for run in runs]
+    data = [_other_data(run, what, path, data_options) for run in runs]
     one, two = map(judge, runs, data)
     result, rows = compare_judgements(name_pair(runs[0].path, runs[1].path), one, two)
     page = write_comparison(result, one.data, one.probabilities, rows, out)
@@ -127,15 +116,15 @@ def compare(
     return None
 
 
-@with_data_options
+@options.with_data_options
 def stress(
-    options: DataOptions,
-    run: RunName = "last",
-    what: OtherData = None,
-    path: DataPath = None,
+    data_options: options.DataOptions,
+    run: options.RunName = "last",
+    what: options.OtherData = None,
+    path: options.DataPath = None,
     images: Annotated[int, typer.Option(help="Corrupt at most this many images.", min=10)] = 2000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
 ) -> None:
     """Corrupt images in 15 ways at 5 strengths, find the groups with the lowest accuracy, and add both to the report.
 
@@ -145,16 +134,16 @@ def stress(
     from hangtag.evaluation.judge import judge
     from hangtag.evaluation.run_folder import find_run
 
-    _require_data(what, path, options)
+    _require_data(what, path, data_options)
     folder = find_run(run)
-    data = _other_data(folder, what, path, options)
+    data = _other_data(folder, what, path, data_options)
     judged = judge(folder, data)
     with screen.share_progress() as progress:
         progress("corrupting images", 0.0)
         from hangtag.evaluation import stress_test
 
-        groups = _groups(judged.data, options.group_by)
-        result = stress_test.stress(open_model(run), judged.data, images, seed, groups, progress)
+        groups = _groups(judged.data, data_options.group_by)
+        result = stress_test.stress(options.open_model(run), judged.data, images, seed, groups, progress)
     report = None
     if data is None:
         from hangtag.evaluation.judge import read_again
@@ -170,9 +159,9 @@ def stress(
     return None
 
 
-def _require_data(what: str | None, path: Path | None, options: DataOptions) -> None:
+def _require_data(what: str | None, path: Path | None, data_options: options.DataOptions) -> None:
     """Raises UsageError if options for reading data are given, but no dataset."""
-    if what is None and path is None and (given := options.given()):
+    if what is None and path is None and (given := data_options.given()):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(f"{names}: a run's own data is always read as in training", "name a dataset as well")
 
@@ -188,15 +177,15 @@ def _groups(data: "LabelledImages", group_by: str | None) -> dict[str, Any]:
 
 
 def check(
-    run: Model,
+    run: options.Model,
     expectations: Annotated[Path, typer.Argument(help="A folder with one subfolder of images per label.")],
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Check that images keep their labels; print those that do not, and then exit with code 1."""
     from hangtag.cli import screen
     from hangtag.evaluation import regression_check
 
-    result = regression_check.check(open_model(run), expectations)
+    result = regression_check.check(options.open_model(run), expectations)
     if as_json:
         screen.print_json(result.to_json())
     else:

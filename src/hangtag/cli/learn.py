@@ -1,18 +1,13 @@
 """`hangtag model`, `tutorial` and `bench`: the networks, the lesson, and this machine."""
 
-from collections.abc import Iterator
-from itertools import chain
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hangtag.cli.options import AsJson, Data, DataPath, Device, Seed, complete_recipe, path_option, read_data
 from hangtag.files import make_folder
-
-if TYPE_CHECKING:
-    from hangtag.cli.tutorial import Section
-    from hangtag.training.engine.loop import Epoch
 
 __all__ = ["bench", "model", "tutorial"]
 
@@ -85,11 +80,13 @@ def tutorial(
     data = read_data("fashion-mnist", path)
     make_folder(out)
     console = screen.console()
-    for step in _in_groups(walk(data, ImageClassifier("tutorial", seed=seed, device="cpu"), out)):
-        if isinstance(step, Section):
-            screen.print_section(console, step)
+    steps: Any = walk(data, ImageClassifier("tutorial", seed=seed, device="cpu"), out)
+    for kind, group in groupby(steps, type):
+        if kind is Section:
+            for section in group:
+                screen.print_section(console, section)
         else:
-            screen.show_epochs(console, step)
+            screen.show_epochs(console, group)
     print(
         "What comes after the lesson:\n"
         "  your own images        hangtag predict RUN photo.jpg takes any size and colour, prepared as in training\n"
@@ -99,27 +96,3 @@ def tutorial(
         "  answers to rely on     hangtag predict says sure, not sure or unfamiliar (every recipe but the lesson's\n"
         "                         holds out the images this needs); --why draws what an answer is based on"
     )
-
-
-def _in_groups(steps: Iterator["Section | Epoch"]) -> Iterator["Section | Iterator[Epoch]"]:
-    """Sections one by one; consecutive epochs as one iterator, for one live progress bar."""
-    from hangtag.training.engine.loop import Epoch
-
-    waiting: list[Section] = []
-
-    def epochs(first: Epoch) -> Iterator[Epoch]:
-        yield first
-        for step in steps:
-            if isinstance(step, Epoch):
-                yield step
-            else:
-                waiting.append(step)
-                return
-
-    for step in steps:
-        if isinstance(step, Epoch):
-            yield epochs(step)
-            yield from chain(waiting)
-            waiting.clear()
-        else:
-            yield step

@@ -110,31 +110,20 @@ class DataOptions:
     image_column: Annotated[str | None, typer.Option(help="The table's column of image paths.")] = None
     label_column: Annotated[str | None, typer.Option(help="The table's column of labels.")] = None
     root: Annotated[Path | None, typer.Option(help="The folder to which the table's paths are relative.")] = None
-    classes: Annotated[
-        str | None, typer.Option(help="Which level of nested folders names the classes: top or leaf.")
-    ] = None
+    classes: Annotated[str | None, typer.Option(help="Nested folders that name the classes: top or leaf.")] = None
     group_by: Annotated[
-        str | None,
-        typer.Option(
-            help="A column, or a regular expression on file names: images of the same group stay on the same side of a "
-            "split."
-        ),
+        str | None, typer.Option(help="A column or a regular expression on file names; a split keeps groups together.")
     ] = None
-    size: Annotated[
-        str | None, typer.Option(help="Size of the model's images: pixels, or HEIGHTxWIDTH. [default: from the data]")
-    ] = None
+    size: Annotated[str | None, typer.Option(help="Image size: pixels or HEIGHTxWIDTH. [default: automatic]")] = None
     fit: Annotated[
-        str | None,
-        typer.Option(help="How images of other proportions fit: squash, pad or crop. [default: from the data]"),
+        str | None, typer.Option(help="Images of other proportions: squash, pad or crop. [default: automatic]")
     ] = None
     colour: Annotated[
         bool | None,
-        typer.Option(
-            "--colour/--grey", "--color/--gray", help="Whether the model sees colour. [default: from the data]"
-        ),
+        typer.Option("--colour/--grey", "--color/--gray", help="Keep or drop colour. [default: automatic]"),
     ] = None
     decisions: Annotated[
-        Path | None, typer.Option(help="A CSV of images to keep, drop or relabel, as written by hangtag audit.")
+        Path | None, typer.Option(help="A CSV of images to keep, drop or relabel, made with hangtag audit.")
     ] = None
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False
 
@@ -146,7 +135,7 @@ class DataOptions:
             if value is not None and (value is not False or name == "colour")
         }
         if self.classes not in (None, "top", "leaf"):
-            raise UsageError(f"--classes must be top or leaf, got {self.classes}", "say which folders name the classes")
+            raise UsageError(f"--classes must be top or leaf, got {self.classes}", "top is the outermost folder")
         if self.size is not None:
             sides = self.size.lower().split("x")
             if len(sides) > 2 or not all(side.isdigit() for side in sides):
@@ -159,14 +148,14 @@ class DataOptions:
 
 
 def with_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace a command's parameter `options` by the options of `DataOptions`."""
+    """Replace a command's parameter `data_options` by the options of `DataOptions`."""
 
     @functools.wraps(command)
     def wrapped(**arguments: Any) -> Any:
         options = DataOptions(**{field.name: arguments.pop(field.name) for field in fields(DataOptions)})
-        return command(options=options, **arguments)
+        return command(data_options=options, **arguments)
 
-    parameters = [each for each in inspect.signature(command).parameters.values() if each.name != "options"]
+    parameters = [each for each in inspect.signature(command).parameters.values() if each.name != "data_options"]
     parameters += [
         each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in inspect.signature(DataOptions).parameters.values()
     ]

@@ -21,26 +21,18 @@ def predict(
     run: Model,
     pictures: Annotated[list[Path], typer.Argument(help="Image files.")],
     top: Annotated[int, typer.Option(help="How many classes to name.", min=1)] = 3,
-    coverage: Annotated[
-        float | None,
-        typer.Option(help="The share of images whose set of labels should contain the true one. [default: 0.95]"),
-    ] = None,
-    target_accuracy: Annotated[
-        float | None, typer.Option(help="The accuracy that sure answers should have, from 0.9 to 0.999.")
-    ] = None,
+    coverage: Annotated[float, typer.Option(help="Share of images whose set contains the true label.")] = 0.95,
+    target_accuracy: Annotated[float | None, typer.Option(help="Accuracy of sure answers, from 0.9 to 0.999.")] = None,
     cost: Annotated[float | None, typer.Option(help="Cost of a wrong answer relative to abstaining.")] = None,
     set_method: Annotated[
-        str | None,
-        typer.Option(help="How sets of labels are made: threshold (smallest sets), raps or aps. [default: threshold]"),
-    ] = None,
+        str, typer.Option(help="How sets are made: threshold (smallest sets), raps or aps.")
+    ] = "threshold",
     ood_false_positive_rate: Annotated[
-        float | None,
-        typer.Option(help="The share of familiar images that may be called unfamiliar. [default: 0.05]"),
-    ] = None,
+        float, typer.Option(help="Share of familiar images that may be called unfamiliar.")
+    ] = 0.05,
     sure_only: Annotated[bool, typer.Option("--sure-only", help="Print only answers the model is sure of.")] = False,
     why: Annotated[
-        Path | None,
-        path_option("Also draw what the answer is based on: a .png file for one image, a folder for several."),
+        Path | None, path_option("Also draw what the answer is based on: a .png file, or a folder for several images.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,14 +44,10 @@ def predict(
     from hangtag.cli import screen
     from hangtag.model.guarantees import AnswerPolicy
 
-    given = {
-        "coverage": coverage,
-        "method": set_method,
-        "ood_false_positive_rate": ood_false_positive_rate,
-        "cost": cost,
-        "target_accuracy": target_accuracy,
-    }
-    policy = AnswerPolicy(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    policy = AnswerPolicy(
+        coverage=coverage, method=set_method, ood_false_positive_rate=ood_false_positive_rate, cost=cost,
+        target_accuracy=target_accuracy,
+    )  # fmt: skip
     predictor = open_model(run).with_policy(policy)
     if sure_only and not predictor.can_abstain:
         raise UsageError(

@@ -14,19 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
+from rich import box, progress
 from rich.color import Color
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.rule import Rule
 from rich.style import Style
 from rich.table import Table
@@ -57,20 +47,20 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)  # names may hold brackets
 
 
-class _Amount(ProgressColumn):
+class _Amount(progress.ProgressColumn):
     """A number of images, or bytes and their speed."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: progress.Task) -> Text:
         if task.description.endswith(("pictures", "images")):
             return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f}")
-        done = DownloadColumn().render(task)
-        return Text.assemble(done, " ", TransferSpeedColumn().render(task))
+        done = progress.DownloadColumn().render(task)
+        return Text.assemble(done, " ", progress.TransferSpeedColumn().render(task))
 
 
 @contextmanager
 def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on stderr for bytes or images; it appears with the first report."""
-    with _progress(Console(stderr=True), _text("{task.description}"), BarColumn(), _Amount()) as bar:
+    with _progress(Console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount()) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, visible=True)
 
@@ -78,24 +68,24 @@ def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def share_progress() -> Iterator[Callable[[str, float], None]]:
     """A progress bar on stderr for work that reports what it does and how much is done, from 0 to 1."""
-    with _progress(Console(stderr=True), _text("{task.description:<24}"), BarColumn()) as bar:
+    with _progress(Console(stderr=True), _text("{task.description:<24}"), progress.BarColumn()) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
-def _progress(console: Console, *columns: ProgressColumn) -> Progress:
-    remaining = TextColumn("ETA"), TimeRemainingColumn(compact=True)
-    return Progress(*columns, *remaining, console=console, transient=True, disable=not console.is_terminal)
+def _progress(console: Console, *columns: progress.ProgressColumn) -> progress.Progress:
+    remaining = progress.TextColumn("ETA"), progress.TimeRemainingColumn(compact=True)
+    return progress.Progress(*columns, *remaining, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _text(template: str) -> TextColumn:
-    return TextColumn(template, markup=False)
+def _text(template: str) -> progress.TextColumn:
+    return progress.TextColumn(template, markup=False)
 
 
 def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[], list[str]] = list) -> list["Epoch"]:
     """A progress bar for the current epoch, and a line for each finished one; notes of the training come first."""
     finished: list[Epoch] = []
-    columns = _text("{task.description}"), BarColumn(bar_width=24), _text("{task.fields[numbers]}")
+    columns = _text("{task.description}"), progress.BarColumn(bar_width=24), _text("{task.fields[numbers]}")
     with _progress(console, *columns) as bar:
         task = bar.add_task("", total=None, numbers="")
         for index, epoch in enumerate(epochs):
@@ -127,7 +117,7 @@ def _epoch_line(epoch: "Epoch") -> str:
     )
     if epoch.val_accuracy is not None:
         line += f"  val loss {epoch.val_loss:.4f}  val accuracy {epoch.val_accuracy:.4f}"
-    line += f"  rate {epoch.learning_rate:.2g}"
+    line += f"  learning rate {epoch.learning_rate:.2g}"
     return f"{line}  {epoch.seconds:.1f} s  {_per_step(epoch)}"
 
 
@@ -138,16 +128,11 @@ def print_curves(console: Console, history: Sequence["Epoch"]) -> None:
     """Loss, accuracy and learning rate over the epochs, one line each; nothing for fewer than three epochs."""
     if len(history) < 3 or "utf" not in console.encoding:
         return
-    for title, values in (
-        ("loss", [epoch.loss for epoch in history]),
-        ("val loss", [epoch.val_loss for epoch in history]),
-        ("accuracy", [epoch.accuracy for epoch in history]),
-        ("val accuracy", [epoch.val_accuracy for epoch in history]),
-        ("learning rate", [epoch.learning_rate for epoch in history]),
-    ):
-        known = [value for value in values if value is not None]
-        if known:
-            console.print(f"{title:>13}  {_curve(known)}  {known[0]:.4g} to {known[-1]:.4g}", markup=False)
+    for name in ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate"):
+        values = [value for value in (getattr(epoch, name) for epoch in history) if value is not None]
+        if values:
+            title = name.replace("_", " ")
+            console.print(f"{title:>13}  {_curve(values)}  {values[0]:.4g} to {values[-1]:.4g}")
 
 
 def _curve(values: Sequence[float], width: int = 40) -> str:

@@ -12,21 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hangtag.cli.options import (
-    DATA_HELP,
-    AsJson,
-    DataOptions,
-    DataPath,
-    Device,
-    complete_data,
-    complete_recipe,
-    complete_run,
-    path_option,
-    print_description,
-    print_warnings,
-    read_data,
-    with_data_options,
-)
+from hangtag.cli import options
 from hangtag.errors import HangtagError, UsageError
 from hangtag.files import user_path
 
@@ -45,65 +31,47 @@ __all__ = ["train"]
 BEGAN = time.perf_counter()
 """When the command began; `--minutes` counts from here."""
 
+_RECIPE_HELP = "How to train: fast, accurate, best, quick or tutorial. [default: fast]"
+_RESUME_HELP = "Continue this interrupted run with its own settings; 'last' is the newest."
+RecipeName = Annotated[str | None, typer.Option(help=_RECIPE_HELP, autocompletion=options.complete_recipe)]
+ResumedRun = Annotated[str | None, typer.Option(help=_RESUME_HELP, autocompletion=options.complete_run)]
 
-@with_data_options
+
+@options.with_data_options
 def train(
-    options: DataOptions,
+    data_options: options.DataOptions,
     what: Annotated[
-        str | None, typer.Argument(help=f"{DATA_HELP} [default: fashion-mnist]", autocompletion=complete_data)
-    ] = None,
-    path: DataPath = None,
-    recipe: Annotated[
         str | None,
-        typer.Option(
-            help="How to train: fast, accurate, best, quick or tutorial. [default: fast]",
-            autocompletion=complete_recipe,
-        ),
+        typer.Argument(help=f"{options.DATA_HELP} [default: fashion-mnist]", autocompletion=options.complete_data),
     ] = None,
+    path: options.DataPath = None,
+    recipe: RecipeName = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images. [default: the recipe's]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step. [default: the recipe's]")] = None,
     patience: Annotated[
-        int | None,
-        typer.Option(
-            help="Early stopping: stop after this many epochs without a lower validation loss, and restore the best "
-            "weights."
-        ),
+        int | None, typer.Option(help="Early stopping: stop after this many epochs without a lower validation loss.")
     ] = None,
-    balance: Annotated[
-        str | None, typer.Option(help="What to do about uneven classes: auto, off, weights or sampling.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Another network: mlp, cnn, or your own as module:function.")
-    ] = None,
+    balance: Annotated[str | None, typer.Option(help="For uneven classes: auto, off, weights or sampling.")] = None,
+    model: Annotated[str | None, typer.Option(help="A network: mlp, cnn, or your own as module:function.")] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change any setting of the recipe, for example learning_rate=0.01; repeatable."),
+        list[str] | None, typer.Option("--set", help="A setting of the recipe: learning_rate=0.01; repeatable.")
     ] = None,
     seed: Annotated[
-        int | None,
-        typer.Option(help="The same seed, machine and versions give the same model. [default: 0]", min=0),
+        int | None, typer.Option(help="The same seed, machine and versions give the same model. [default: 0]", min=0)
     ] = None,
     seeds: Annotated[
-        int | None,
-        typer.Option(
-            help="Train with this many seeds, print mean and spread, and keep the model with the lowest validation "
-            "loss."
-        ),
+        int | None, typer.Option(help="Train with this many seeds; keep the model with the lowest validation loss.")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Choose recipe, network and epochs so that the whole command takes this long.")
     ] = None,
     log_to: Annotated[str | None, typer.Option(help="Also log each epoch to tensorboard or mlflow.")] = None,
-    device: Device = "auto",
-    out: Annotated[Path | None, path_option("The run folder to create; an earlier run is never overwritten.")] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            help="Continue this interrupted run with its own settings; 'last' is the newest.",
-            autocompletion=complete_run,
-        ),
+    device: options.Device = "auto",
+    out: Annotated[
+        Path | None, options.path_option("The run folder to create; earlier runs are never overwritten.")
     ] = None,
-    as_json: AsJson = False,
+    resume: ResumedRun = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train a classifier, export, verify and evaluate it, all in one run folder. Ctrl-C stops and keeps the model.
 
@@ -116,9 +84,9 @@ def train(
     changes = {
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
     }  # fmt: skip
-    request = _Request(what, path, options, recipe, changes, settings or [], seed, device, out)
+    request = _Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
-    with print_warnings():
+    with options.print_warnings():
         tracking = Tracking(log_to)
         if seeds is not None:
             return _train_seeds(console, request, seeds, tracking, as_json)
@@ -177,7 +145,7 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
         stopped = stop() and training.stopped  # Ctrl-C in the last steps comes too late
         if stopped:
             console.print(
-                "stopped early; the model is kept. "
+                "stopped early; the model so far is kept. "
                 f"To continue later: hangtag train --resume {shlex.quote(str(training.run.path))}"
             )
         stop.finishing = True
@@ -225,7 +193,7 @@ class _Request:
 
     what: str | None
     path: Path | None
-    options: DataOptions
+    data_options: options.DataOptions
     recipe: str | None
     changes: Mapping[str, Any]
     settings: Sequence[str]
@@ -246,15 +214,15 @@ class _Request:
         what = self.what or "fashion-mnist"
         if Path(what).exists() and what not in NAMED:
             what = str(Path(what).resolve())
-        options = {name: value for name, value in self.options.given().items() if name != "strict"}
-        for name in {"root", "decisions"} & options.keys():
-            options[name] = str(user_path(options[name]).absolute())
+        data_options = {name: value for name, value in self.data_options.given().items() if name != "strict"}
+        for name in {"root", "decisions"} & data_options.keys():
+            data_options[name] = str(user_path(data_options[name]).absolute())
         path = str(self.path.absolute()) if self.path else None
-        return {"what": what, "path": path, **({"options": options} if options else {})}
+        return {"what": what, "path": path, **({"options": data_options} if data_options else {})}
 
     def read(self) -> "LabelledImages":
-        data = read_data(self.what, self.path, self.options)
-        print_description(data, sys.stderr)
+        data = options.read_data(self.what, self.path, self.data_options)
+        options.print_description(data, sys.stderr)
         return data
 
     def classifier_and_data(self) -> tuple["ImageClassifier", "LabelledImages"]:
@@ -329,9 +297,9 @@ def _resumed_training(request: _Request, name: str) -> "Training":
     if request.seed is not None:
         wanted["seed"] = request.seed
     wanted |= request.source.get("options", {})
-    begun = {**config.get("recipe", {}), "seed": config.get("seed"), **source.get("options", {})}
+    started = {**config.get("recipe", {}), "seed": config.get("seed"), **source.get("options", {})}
     differences = [
-        f"{key} was {begun.get(key)}, now {value}" for key, value in wanted.items() if begun.get(key) != value
+        f"{key} was {started.get(key)}, now {value}" for key, value in wanted.items() if started.get(key) != value
     ]
     if differences:
         raise UsageError(
