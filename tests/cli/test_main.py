@@ -473,7 +473,7 @@ def test_the_search_for_like_pictures_is_over_before_the_rest_of_the_time_is_pla
     hangtag: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def planned(data: LabelledImages, *_: object) -> None:
-        assert cache.groups_kept(data.train.fingerprint) is not None
+        assert cache.load_groups(data.train.fingerprint) is not None
         raise UsageError("planned", "no more is wanted")
 
     monkeypatch.setattr("hangtag.training.time_budget.plan", planned)

@@ -12,10 +12,9 @@ from sklearn.datasets import load_digits
 from hangtag.data.audit import KINDS, audit, write_audit
 from hangtag.data.decisions import apply_decisions
 from hangtag.data.labelled_images import LabelledImages, from_arrays
-from hangtag.data.picture_facts import FACTS
+from hangtag.data.picture_facts import FACTS, Skipped
 from hangtag.data.read import read
 from hangtag.data.splits import split_of
-from hangtag.data.store.containers import Skipped
 from hangtag.errors import DataError, HangtagError, ModelError, UnknownName, UsageError
 from hangtag.reports.audit_page import write_page
 from hangtag.training.label_errors import find_label_errors, label_error_finder

@@ -373,7 +373,7 @@ print(len(data), *data.notes, *(each.reason for each in data.skipped), sep="; ")
 
     assert done.stdout == (
         "2; set aside 1 file: 1 HEIC (pip install 'hangtag[heic]'); "
-        "a HEIC picture, and hangtag[heic] is not installed\n"
+        "HEIC pictures need hangtag[heic], which is not installed\n"
     )
     assert sorted(read(root).names) == ["a/1.png", "a/IMG_1.HEIC", "b/2.png"]
 
@@ -399,7 +399,7 @@ def test_links_are_followed_inside_and_refused_outside(tmp_path: Path) -> None:
     assert sorted(data.names) == ["a/1.png", "b/2.png", "b/inside.png"]
     kinds_of = {each.name: each.kind for each in data.skipped}
     assert kinds_of == {
-        "b/outside.png": "link outside", "b/gone.png": "not a file", "b/round": "link in a circle", "c": "link outside",
+        "b/outside.png": "link outside", "b/gone.png": "not a file", "b/round": "circular link", "c": "link outside",
     }  # fmt: skip
 
 
@@ -708,12 +708,12 @@ def test_a_folder_that_may_not_be_entered_is_set_aside(tmp_path: Path) -> None:
     program = f"""
 import os
 os.environ["XDG_CACHE_HOME"] = {str(tmp_path / "cache")!r}
-from hangtag.data.manifest import folder_listing
+from hangtag.data.store.containers import Folder
 from pathlib import Path
 os.chmod({str(root / "c")!r}, 0)
 if os.geteuid() == 0:
     os.seteuid(65534)
-print([(each.name, each.kind) for each in folder_listing(Path({str(root)!r}))[1].skipped])
+print([(each.name, each.kind) for each in Folder({str(root)!r}).listing().skipped])
 """
     for parent in (tmp_path, *tmp_path.parents[:3]):
         if os.geteuid() == 0:
@@ -722,7 +722,7 @@ print([(each.name, each.kind) for each in folder_listing(Path({str(root)!r}))[1]
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     (root / "c").chmod(0o755)
-    assert done.stdout.strip() == "[('c', 'may not be read')]", done.stderr
+    assert done.stdout.strip() == "[('c', 'permission denied')]", done.stderr
 
 
 def test_every_kind_of_picture_reads_as_one_and_the_same() -> None:

@@ -1,16 +1,15 @@
 """How data was understood, in words: one sentence, notes on what had to be decided, and what was set aside."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.data.picture_facts import COLOUR_FILE
-from hangtag.data.store.containers import Skipped
-from hangtag.pictures import ImageSpec
+from hangtag.data.picture_facts import COLOUR_FILE, Skipped
+from hangtag.pictures import Change, ImageSpec
 from hangtag.words import amount
 
 __all__ = ["counted", "notes_on", "sentence_on"]
@@ -40,15 +39,12 @@ def sentence_on(data: LabelledImages, kind: str, facts: NDArray[Any]) -> str:
     )
 
 
-def notes_on(
-    spec: ImageSpec, facts: NDArray[Any], changed: Mapping[str, int], gone: set[str], skipped: Sequence[Skipped]
-) -> list[str]:
+def notes_on(spec: ImageSpec, facts: NDArray[Any], gone: set[str], skipped: Sequence[Skipped]) -> list[str]:
     """What happened to pictures, as sentences.
 
     Args:
         spec: what they were brought to.
         facts: (N,) of `decoder.FACTS`.
-        changed: how many had to be changed in which way.
         gone: classes of which no picture can be read.
         skipped: what was set aside.
     """
@@ -60,7 +56,15 @@ def notes_on(
             "crop": "proportions kept, edges cut off",
         }
         notes.append(f"pictures become {spec}: {ways[spec.fit]}")
-    notes += [f"{amount(count, 'picture')}: {note}" for note, count in changed.items() if note != "as before"]
+    changes = {
+        Change.TRANSPARENT: f"transparency was filled with grey level {spec.background}",
+        Change.ANIMATED: "animated: the first frame was used",
+        Change.SEVERAL: "the file holds several pictures; the main one was used",
+        Change.DEEP: "16-bit or float pixels were scaled to 8 bits",
+    }
+    for change, text in changes.items():
+        if count := int((facts["flags"] & int(change) > 0).sum()):
+            notes.append(f"{amount(count, 'picture')}: {text}")
     if gone:
         notes.append(f"no picture of {', '.join(sorted(gone)[:5])} can be read; not a class any more")
     if skipped:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.store.containers import Skipped
+from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError
 from hangtag.files import make_folder, write_bytes
 from hangtag.mapped import as_slice, forget

@@ -10,7 +10,7 @@ import gc
 import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -27,8 +27,6 @@ from hangtag.data.labelled_images import LabelledImages, from_arrays
 from hangtag.data.manifest import (
     Manifest,
     ReadOptions,
-    archive_listing,
-    folder_listing,
     from_listing,
     from_pairs,
     from_table,
@@ -38,8 +36,7 @@ from hangtag.data.manifest import (
 from hangtag.data.not_found import is_there, not_found
 from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
 from hangtag.data.public import datasets
-from hangtag.data.store import cache
-from hangtag.data.store.containers import FAILING, Container, Folder, Listing, Scan, scan
+from hangtag.data.store.containers import FAILING, Container, Folder, Listing, archive_listing
 from hangtag.data.store.materialize import decoded, key_of, open_kept
 from hangtag.data.store.pool import Pool
 from hangtag.data.tables import read_table, table_of_frame
@@ -191,31 +188,12 @@ def _of_path(path: Path, said: str, asked: ReadOptions, size: Size, progress: Pr
 
 
 def _of_folder(path: Path, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
-    whole = str(path.resolve())
-    with Pool() as pool:
-        if cache.remembered(key_of(whole)) is None:
-            pool.start()  # never read before: there will be work, once its files are listed
-        scanned = scan(str(path))
-        alias = key_of(whole, scanned.digest, asked.said(), size) if scanned else None
-        known = cache.remembered(alias) if alias is not None else None
-        kept = open_kept(known, Folder(str(path))) if known is not None else None
-        if kept is not None:
-            return kept
-        data = _of_whole_folder(path, scanned, asked, size, progress, pool)
-    cache.remember(key_of(whole), "read")
-    if alias is not None and isinstance(data.names, cache.KeptNames):
-        cache.remember(alias, data.names.path.parent.name)
-    return data
-
-
-def _of_whole_folder(
-    path: Path, scanned: Scan | None, asked: ReadOptions, size: Size, progress: Progress | None, pool: Pool
-) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
         return _of_idx(path, asked, size, progress)
     with _without_collecting():
-        container, listing = folder_listing(path, scanned)
+        container = Folder(str(path))
+        listing = container.listing()
     parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
     pictures = any("/" in entry.name and entry.name.lower().endswith(PICTURE_ENDINGS) for entry in listing.entries)
     if parquet and not pictures:
@@ -225,7 +203,7 @@ def _of_whole_folder(
         return _of_table(_one_of(tables, path, asked.choose), path, asked, size, progress)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _of_array_parts(read_npy(path), path, "a pair of .npy files", asked, size)
-    return _listed(container, listing, path, "", asked, size, progress, pool)
+    return _listed(container, listing, path, "", asked, size, progress)
 
 
 def _may_be_classes(listing: Listing) -> bool:
@@ -263,8 +241,7 @@ def _of_file(path: Path, asked: ReadOptions, size: Size, progress: Progress | No
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             container, listing = archive_listing(path, Path(temporary) / "tar")
             kind = "a zip file" if name.endswith(".zip") else "a tar file"
-            with Pool() as pool:
-                return _listed(container, listing, path, kind, asked, size, progress, pool)
+            return _listed(container, listing, path, kind, asked, size, progress)
     raise DataError(
         f"{path}: is a file of a kind hangtag does not read",
         "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
@@ -272,13 +249,11 @@ def _of_file(path: Path, asked: ReadOptions, size: Size, progress: Progress | No
 
 
 def _of_idx(path: Path, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
-    if path.is_dir():
-        for each in (each for each in datasets.NAMED.values() if each.files):
-            try:
-                data = _named(each.name, path, progress, proven=True)
-            except DataError:
-                continue
-            own = f"data of your own, and these are the files of {each.title}"
+    name = datasets.identify(path)
+    if name is not None:
+        with suppress(DataError):
+            data = _named(name, path, progress, proven=True)
+            own = f"data of your own, and these are the files of {datasets.NAMED[name].title}"
             refuse_needless(path, own, **asked.options(), **size.options())
             return data
     return _of_array_parts(read_idx_folder(path), path, "IDX files", asked, size)
@@ -365,7 +340,7 @@ def _facts_of(images: Images) -> NDArray[Any]:
 
 def _listed(
     container: Container, listing: Listing, path: Path, kind: str, asked: ReadOptions, size: Size,
-    progress: Progress | None, pool: Pool,
+    progress: Progress | None,
 ) -> LabelledImages:  # fmt: skip
     """Pictures in folders; what was understood of exactly these before is not thought about again."""
     refuse_needless(path, "a table", image_column=asked.image_column, label_column=asked.label_column, root=asked.root)
@@ -374,9 +349,11 @@ def _listed(
         kept = open_kept(key, container)
         if kept is not None:
             return kept
-        manifest = from_listing(container, listing, path, asked, kind)
-    pool.containers = [container]
-    return decoded(pool, manifest, str(path.absolute()), key, size, progress)
+    with Pool([container]) as pool:
+        pool.start()
+        with _without_collecting():
+            manifest = from_listing(container, listing, path, asked, kind)
+        return decoded(pool, manifest, str(path.absolute()), key, size, progress)
 
 
 @contextmanager

@@ -151,10 +151,10 @@ def near_groups(images: LabelledImages, progress: Progress | None = None) -> NDA
     """
     if len(images) > _MOST_COMPARED:
         return None
-    kept = cache.groups_kept(images.fingerprint)
+    kept = cache.load_groups(images.fingerprint)
     if kept is None:
         found = groups_of(len(images), near_pairs(MappedRows(images.images, images.order), progress))
-        cache.keep_groups(images.fingerprint, found)
+        cache.save_groups(images.fingerprint, found)
         kept = found
     groups = np.empty(len(images), np.int64)
     groups[images.order] = kept

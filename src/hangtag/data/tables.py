@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.data.folder_layout import PART_NAMES, PICTURE_ENDINGS, Choose
-from hangtag.data.store.containers import Container, Folder, ParquetColumn, Skipped, need_pyarrow
+from hangtag.data.picture_facts import Skipped
+from hangtag.data.store.containers import Container, Folder, ParquetColumn, need_pyarrow
 from hangtag.errors import DataError, UnknownName
 
 __all__ = ["Columns", "FoundFiles", "Table", "find_columns", "label_names", "paths_of", "read_table", "table_of_frame"]
