@@ -104,7 +104,7 @@ def test_an_answer_in_json_has_the_keys_that_others_build_on(tag: Predictor) -> 
         "ood_score": None,
         "is_ood": None,
         "sure": None,
-        "warnings": ["colour was turned to grey", "resized from 40x16 to 8x8, which changes its proportions"],
+        "warnings": ["colour was converted to grey", "resized from 40x16 to 8x8, which changes its proportions"],
         "model": tag.fingerprint,
     }
 

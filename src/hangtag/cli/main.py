@@ -481,8 +481,8 @@ def cache_command(
         return None
     found = cache.entries()
     if as_json:
-        return screen.print_json({"most_bytes": cache.most_bytes(), "entries": [entry.to_json() for entry in found]})
-    screen.print_cache(screen.console(), found, cache.most_bytes())
+        return screen.print_json({"most_bytes": cache.limit_bytes(), "entries": [entry.to_json() for entry in found]})
+    screen.print_cache(screen.console(), found, cache.limit_bytes())
     return None
 
 

@@ -55,7 +55,7 @@ def test_parts_have_the_published_sizes(name: str, train: int, test: int) -> Non
 
     assert each.parts == {"train": slice(0, train), "test": slice(train, train + test)}
     assert not each.labels or sum(file.items for file in each.labels) == train + test
-    if each.even:
+    if each.balanced:
         assert train % len(each.class_names) == test % len(each.class_names) == 0
 
 

@@ -1,9 +1,9 @@
-"""The public sets as data: what they hold, where they are, and the checksums of their files.
+"""The public data sets: their content, where to find them, and the checksums of their files.
 
-It does nothing; `datasets.py` finds and reads them. Every checksum is SHA-256 and published by others. MNIST's are of
-its content, as many who hold the files give them. KMNIST's, and those of EMNIST's and CIFAR's archives: TensorFlow
-Datasets (`url_checksums/`). The files in EMNIST's archive: the script `mnists` of Connor Olding, which agrees with
-TensorFlow Datasets on MNIST. The files in CIFAR's archives: torchvision-ruby.
+`datasets.py` finds and reads them. Every checksum is SHA-256 and published by others: those of MNIST's content in many
+places; those of KMNIST and of the archives of EMNIST and CIFAR by TensorFlow Datasets (`url_checksums/`); those of the
+files in EMNIST's archive by Connor Olding's script `mnists`, which agrees with TensorFlow Datasets on MNIST; those of
+the files in CIFAR's archives by torchvision-ruby.
 """
 
 import math
@@ -23,18 +23,18 @@ __all__ = [
     "NAMED",
     "Archive",
     "DataFile",
-    "Looks",
     "NamedSet",
+    "Signature",
 ]
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file of a set: its plain name and how many items it holds.
+    """One file of a data set: its name without .gz and the number of its items.
 
     Attributes:
-        sha256: of its decompressed content; empty where nobody publishes it.
-        packed_sha256: of the .gz as its makers distribute it; empty where the content's is known.
+        sha256: of its decompressed content; empty if not published.
+        packed_sha256: of the .gz file of its authors; empty if that of the content is known.
     """
 
     name: str
@@ -45,12 +45,12 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Archive:
-    """The one file in which a set is distributed.
+    """The one file in which a data set is distributed.
 
     Attributes:
-        folder: what comes before its files' names inside.
-        ending: what comes after them.
-        note: what to look for when fetching it by hand.
+        folder: comes before the names of the files inside.
+        ending: comes after them.
+        note: what it holds, for those who download it by hand.
     """
 
     name: str
@@ -61,8 +61,8 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """How to know a set's files again although a byte is wrong."""
+class Signature:
+    """What identifies a data set's files even if some bytes are wrong."""
 
     mean: float  # of all pixels, 0-255; recognised within 1.5
     first_labels: tuple[bytes, bytes]  # train, test
@@ -70,22 +70,22 @@ class Looks:
 
 @dataclass(frozen=True)
 class NamedSet:
-    """A public set, with everything needed to get, check and read it.
+    """A public data set, with everything needed to find, check and read it.
 
-    Its items are those of `images`' files in their order, the training part first. Three kinds: IDX files of images
-    and of labels; CIFAR's records, each a few bytes of label and then the pixels, red, green, blue (`label_bytes`);
-    no files at all, for what comes with scikit-learn.
+    Its items are those of the files `images` in their order, the training part first. There are three kinds: IDX
+    files of images and of labels; CIFAR's records, each with label bytes and then the red, green and blue pixels
+    (`label_bytes`); and no files, for a data set that scikit-learn contains.
 
     Attributes:
-        what: its pictures, in words: "these are ...".
+        what: its images in words, completes "these are ...".
         shape: of one image: (height, width) or (height, width, 3).
-        train: how many of its items are for training; the others are for testing.
-        home: the page of its makers.
-        fingerprint: of all images and labels (`datasets.fingerprint`); empty where nobody has computed it yet.
+        train: number of training items; the others are for testing.
+        home: the page of its authors.
+        fingerprint: of all images and labels (`datasets.fingerprint`); empty if unknown.
         first_label: the number of the first class in the files.
-        transposed: images are stored column by column.
-        label_bytes: before each image, in files that hold both; the last of them is the label.
-        even: each part has equally many images of each class.
+        transposed: whether images are stored column by column.
+        label_bytes: number of bytes before each image in files that hold both; the last is the label.
+        balanced: whether each part has the same number of images of every class.
     """
 
     name: str
@@ -103,8 +103,8 @@ class NamedSet:
     first_label: int = 0
     transposed: bool = False
     label_bytes: int = 0
-    even: bool = False
-    looks: Looks | None = None
+    balanced: bool = False
+    signature: Signature | None = None
     debian_package: str = ""
     debian_folder: Path | None = None
 
@@ -123,12 +123,12 @@ class NamedSet:
 
     @property
     def parts(self) -> dict[str, slice]:
-        """The slices of training and test items; none where the makers did not divide the set."""
+        """The slices of training and test items; empty if the authors did not divide the data set."""
         return {"train": slice(0, self.train), "test": slice(self.train, self.items)} if self.files else {}
 
     @property
     def downloads(self) -> tuple[str, ...]:
-        """What to ask a mirror for."""
+        """The names of the files to download."""
         return (self.archive.name,) if self.archive else tuple(f"{file.name}.gz" for file in self.files)
 
 
@@ -159,8 +159,10 @@ FASHION_MNIST = NamedSet(
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     ),
-    even=True,
-    looks=Looks(mean=72.9, first_labels=(bytes([9, 0, 0, 3, 0, 2, 7, 2, 5, 5]), bytes([9, 2, 1, 1, 6, 1, 4, 6, 5, 7]))),
+    balanced=True,
+    signature=Signature(
+        mean=72.9, first_labels=(bytes([9, 0, 0, 3, 0, 2, 7, 2, 5, 5]), bytes([9, 2, 1, 1, 6, 1, 4, 6, 5, 7]))
+    ),
     debian_package="dataset-fashion-mnist",
     debian_folder=Path("/usr/share/datasets/fashion-mnist"),
 )  # fmt: skip
@@ -186,7 +188,9 @@ MNIST = NamedSet(
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
         "http://yann.lecun.com/exdb/mnist/",
     ),
-    looks=Looks(mean=33.5, first_labels=(bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4]), bytes([7, 2, 1, 0, 4, 1, 4, 9, 5, 9]))),
+    signature=Signature(
+        mean=33.5, first_labels=(bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4]), bytes([7, 2, 1, 0, 4, 1, 4, 9, 5, 9]))
+    ),
 )
 
 KMNIST = NamedSet(
@@ -213,7 +217,7 @@ KMNIST = NamedSet(
         "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
         "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
     ),
-    even=True,
+    balanced=True,
 )  # fmt: skip
 
 # --- EMNIST -----------------------------------------------------------------------------------------------------
@@ -248,14 +252,14 @@ EMNIST_LETTERS = NamedSet(
     archive=_EMNIST_ARCHIVE,
     first_label=1,
     transposed=True,
-    even=True,
+    balanced=True,
 )  # fmt: skip
 
 EMNIST_BALANCED = NamedSet(
     name="emnist-balanced",
     title="EMNIST Balanced",
     what="the handwritten digits and letters of EMNIST Balanced",
-    # emnist-balanced-mapping.txt: a small letter only where it looks unlike its capital
+    # emnist-balanced-mapping.txt: a small letter only if it looks unlike its capital
     class_names=(*string.digits, *string.ascii_uppercase, *"abdefghnqrt"),
     shape=(28, 28),
     train=112_800,
@@ -275,7 +279,7 @@ EMNIST_BALANCED = NamedSet(
     mirrors=_EMNIST_MIRRORS,
     archive=_EMNIST_ARCHIVE,
     transposed=True,
-    even=True,
+    balanced=True,
 )  # fmt: skip
 
 # --- CIFAR ------------------------------------------------------------------------------------------------------
@@ -308,7 +312,7 @@ CIFAR10 = NamedSet(
         note=_BINARY,
     ),
     label_bytes=1,
-    even=True,
+    balanced=True,
 )
 
 CIFAR100 = NamedSet(
@@ -342,7 +346,7 @@ CIFAR100 = NamedSet(
         note=_BINARY,
     ),
     label_bytes=2,  # one of 20 groups, then one of 100 classes
-    even=True,
+    balanced=True,
 )  # fmt: skip
 
 # --- with scikit-learn ------------------------------------------------------------------------------------------
