@@ -149,7 +149,7 @@ def test_the_predictor_says_what_it_is(tag: Predictor) -> None:
         (PICTURE / 255, "picture: expected uint8 pixels, got float64"),
         ("missing.png", "missing.png: no such file"),
         (b"", "picture of 0 bytes: the file is empty"),
-        (None, "cannot make a picture of NoneType"),
+        (None, "expected a picture, got NoneType"),
     ],
 )
 def test_what_is_not_a_picture_is_refused(tag: Predictor, picture: Any, message: str) -> None:
