@@ -405,7 +405,7 @@ def _files(data: LabelledImages) -> list[Finding]:
 def _odd_colour_modes(data: LabelledImages, facts: NDArray[Any]) -> list[Finding]:
     """Files of a rare colour mode: grey among colour, CMYK, 16 bits."""
     modes = facts["mode"].astype(str)
-    if not modes.all():
+    if (modes == "").any():  # arrays, not files
         modes = np.where(facts["flags"] & COLOUR_FILE, "RGB", "L")
     names, of, counts = np.unique(modes, return_inverse=True, return_counts=True)
     usual = _MODES.get(str(names[counts.argmax()]), str(names[counts.argmax()]))
