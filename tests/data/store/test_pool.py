@@ -311,7 +311,7 @@ def test_what_was_changed_in_pictures_is_counted_from_new_and_known_ones_alike(t
             image.putalpha(128 if label == "a" else 255)
             image.save(path, save_all=number == 3, append_images=[image.rotate(90)] if number == 3 else [])
 
-    notes = [read(tmp_path / root).notes for root in ("one", "two")]
+    notes = [read(tmp_path / root).source.notes for root in ("one", "two")]
 
     assert notes[0] == notes[1] == (
         "2 pictures: transparency was filled with grey level 255", "1 picture: animated: the first frame was used",
