@@ -296,8 +296,8 @@ def test_a_gpu_that_is_not_there_is_said_before_data_are_read(hangtag: Any, more
 def test_ctrl_c_keeps_what_there_is(fashion: LabelledImages, tmp_path: Path) -> None:
     source = Path(main.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(source), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    if "cache" in fashion.origin:
-        environment["XDG_CACHE_HOME"] = str(Path(fashion.origin).parents[2])
+    if "cache" in fashion.source.origin:
+        environment["XDG_CACHE_HOME"] = str(Path(fashion.source.origin).parents[2])
     command = [sys.executable, "-c", "from hangtag.cli.main import main; main()", "train", "--recipe", "tutorial"]
     process = subprocess.Popen(
         [*command, "--epochs", "1000"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
@@ -539,9 +539,7 @@ def photos(tmp_path: Path) -> Path:
 def test_data_says_how_it_understood_a_folder_and_what_it_set_aside(hangtag: Any, photos: Path, tmp_path: Path) -> None:
     shown = hangtag("data", "photos")
 
-    assert shown.out.splitlines()[0] == (
-        "I understood your data as a folder per class: 60 images, 2 classes (cat, dog), 16x16, grey"
-    )
+    assert shown.out.splitlines()[0] == ("Read as one folder per class: 60 images, 2 classes (cat, dog), 16x16, grey")
     assert "note: set aside 1 file: 1 not a picture" in shown.out
     assert "cat/bad.jpg,not a picture" in (tmp_path / "skipped.csv").read_text()
     said = hangtag("data", "photos", "--json").json

@@ -363,7 +363,7 @@ def test_a_class_of_one_image_trains_and_that_it_does_not_validate_is_said() -> 
 def test_nothing_to_hold_out_is_refused() -> None:
     images, labels = shapes(3)
 
-    with pytest.raises(DataError, match=r"no image can be held out: there is one of each class.*--set validation=0"):
+    with pytest.raises(DataError, match=r"no image can be held out: each class has one image.*--set validation=0"):
         ImageClassifier(recipe=replace(quick_recipe(), validation=0.1)).fit(images, labels)
 
 

@@ -300,7 +300,7 @@ def soak() -> ModuleType:
 def test_the_long_campaign_runs(fashion: LabelledImages) -> None:
     command = [sys.executable, "-W", "ignore", SOAK, "--images", "512", "--kills", "1"]
 
-    environment = {**os.environ, "HANGTAG_DATA": str(Path(fashion.origin))}
+    environment = {**os.environ, "HANGTAG_DATA": str(Path(fashion.source.origin))}
     shown = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
 
     assert shown.returncode == 0, shown.stderr

@@ -70,8 +70,8 @@ def groupings_of(data: LabelledImages, columns: Mapping[str, NDArray[Any]] | Non
         contrast[start : start + len(some)] = some.std(axis=axes)
     found["brightness"] = _parts(brightness, ("darkest", "dark", "middle", "bright", "brightest"))
     found["contrast"] = _parts(contrast, ("least", "little", "middle", "much", "most"))
-    if data.facts is not None:
-        sides = np.sqrt(data.facts["height"].astype(float) * data.facts["width"])
+    if data.picture_facts is not None:
+        sides = np.sqrt(data.picture_facts["height"].astype(float) * data.picture_facts["width"])
         found["size"] = _parts(sides, ("smallest", "small", "middle", "large", "largest"))
     for name, values in (columns or {}).items():
         found[name] = np.array([str(value) for value in values], object)

@@ -82,7 +82,7 @@ class Training:
         self.run: Run = new_run(out, name)
         self.held = locked(self.run)
         self.config: dict[str, Any] = config
-        if data.skipped:
+        if data.source.skipped:
             write_skipped(data, self.run.path / SKIPPED)
         self.run.write_config(config)  # last: from now on there is something to go on with
 
@@ -360,5 +360,5 @@ def _weights(network: nn.Module) -> bytes:
 def _describe(data: LabelledImages) -> dict[str, Any]:
     counts = {name: data.counts(name).tolist() for name in data.parts}
     said = data.to_json()
-    said["skipped"] = len(data.skipped)
+    said["skipped"] = len(data.source.skipped)
     return {**said, "counts": counts or {"train": data.counts().tolist()}}

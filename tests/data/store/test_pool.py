@@ -218,7 +218,7 @@ def test_a_folder_that_vanishes_stops_the_reading_which_goes_on_once_it_is_back(
     )
     assert said.count("\n") == 1
     assert 0 < done < steps[0][1] <= steps[-1][1] == 120  # what was done is not done again
-    assert (len(data), data.skipped) == (120, ())
+    assert (len(data), data.source.skipped) == (120, ())
 
 
 def test_ctrl_c_says_that_what_is_decoded_is_kept(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_disk_that_fails_stops_the_reading_and_some_bad_sectors_do_not(failing
     (tmp_path / "table.csv").write_text("\n".join(["file,label", *rows]))
 
     if failing == 5:
-        assert {each.kind for each in read(tmp_path / "table.csv").skipped} == {"disk or network fails"}
+        assert {each.kind for each in read(tmp_path / "table.csv").source.skipped} == {"disk or network fails"}
     else:
         with pytest.raises(
             DataError, match=r"cannot be read any more \(the disk or network fails: Input/output error\)"
@@ -311,7 +311,7 @@ def test_what_was_changed_in_pictures_is_counted_from_new_and_known_ones_alike(t
             image.putalpha(128 if label == "a" else 255)
             image.save(path, save_all=number == 3, append_images=[image.rotate(90)] if number == 3 else [])
 
-    notes = [read(tmp_path / root).notes for root in ("one", "two")]
+    notes = [read(tmp_path / root).source.notes for root in ("one", "two")]
 
     assert notes[0] == notes[1] == (
         "2 pictures: transparency was filled with grey level 255", "1 picture: animated: the first frame was used",

@@ -31,7 +31,7 @@ from hangtag.mapped import forget
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 
-__all__ = ["NAMED", "NamedSet", "PublicSet", "cache_folder", "fetch", "fingerprint", "identify"]
+__all__ = ["NAMED", "NamedSet", "PublicSet", "cache_folder", "fetch", "fingerprint"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +44,11 @@ class PublicSet:
     parts: dict[str, slice] = field(default_factory=dict)  # train and test; empty if the data set is not divided
 
 
-def fetch(name: str, path: Path | None = None, progress: Progress | None = None, proven: bool = False) -> PublicSet:
+def fetch(name: str, path: Path | None = None, progress: Progress | None = None) -> PublicSet:
     """The public data set of this name, from the first place that has it; cached if it had to be decompressed.
 
     Args:
         path: the folder with the data set's files, or the archive that holds them; None searches for them.
-        proven: refuse the user's files if no published checksum can prove them, instead of warning about them.
 
     Raises:
         UnknownName: no such data set.
@@ -66,7 +65,7 @@ def fetch(name: str, path: Path | None = None, progress: Progress | None = None,
         return _from_scikit_learn(dataset, path)
     folder = _user_folder(dataset, path)
     if folder is not None:
-        return _public_set(dataset, *_read_folder(dataset, folder, report, proven), str(folder))
+        return _public_set(dataset, *_read_folder(dataset, folder, report), str(folder))
     cached = _read_cache(dataset)
     if cached is not None:
         return cached
@@ -77,17 +76,6 @@ def fetch(name: str, path: Path | None = None, progress: Progress | None = None,
 def cache_folder(name: str) -> Path:
     """Where this data set is cached."""
     return cache_home("datasets") / name
-
-
-def identify(folder: Path) -> str | None:
-    """The public data set to which these unpacked files seem to belong, by the checksum of the last one."""
-    for dataset in NAMED.values():
-        paths = [_locate(dataset, folder, file) for file in dataset.files]
-        if paths and paths[-1] and all(paths):
-            file, size = dataset.files[-1], _size(dataset, dataset.files[-1])
-            if _matches(dataset, _Piece(file, str(folder), content_of(paths[-1], size + 1), paths[-1])):
-                return dataset.name
-    return None
 
 
 def fingerprint(images: NDArray[Any], labels: NDArray[Any]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.describe import counted, notes_on, sentence_on
-from hangtag.data.labelled_images import PARTS, LabelledImages
+from hangtag.data.labelled_images import PARTS, LabelledImages, Source
 from hangtag.data.manifest import Manifest
 from hangtag.data.picture_facts import UNREAD
 from hangtag.data.public.catalog import NAMED
@@ -124,7 +124,6 @@ def _opened(pictures: cache.Pictures) -> LabelledImages:
         labels=pictures.labels,
         class_names=tuple(index["classes"]),
         name=index["name"],
-        origin=index["what"],
         parts={
             name: as_slice(np.flatnonzero(pictures.parts == number))
             for number, name in enumerate(PARTS)
@@ -133,12 +132,10 @@ def _opened(pictures: cache.Pictures) -> LabelledImages:
         names=pictures.names,
         groups=pictures.groups,
         group_names=tuple(index["group_names"]),
-        skipped=pictures.skipped,
-        notes=tuple(index["notes"]),
-        facts=pictures.facts,
-        made_with=ImageSpec(**index["spec"]),
+        picture_facts=pictures.facts,
+        source=Source(index["what"], "", tuple(index["notes"]), pictures.skipped, ImageSpec(**index["spec"])),
     )
-    return replace(data, understood=sentence_on(data, index["kind"], pictures.facts))
+    return replace(data, source=replace(data.source, description=sentence_on(data, index["kind"], pictures.facts)))
 
 
 def _decode(
