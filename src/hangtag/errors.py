@@ -37,17 +37,9 @@ __all__ = [
 ]
 
 PictureProblem: TypeAlias = Literal[
-    "cannot be read",
-    "damaged",
-    "disk or network fails",
-    "empty",
-    "HEIC (pip install 'hangtag[heic]')",
-    "no picture",
-    "not a picture",
-    "too large",
-    "truncated",
-    "unknown pixel scale",
-]
+    "empty", "not a picture", "truncated", "damaged", "too large", "unknown pixel scale", "no picture",
+    "cannot be read", "disk or network fails", "HEIC (pip install 'hangtag[heic]')",
+]  # fmt: skip
 """Why a picture cannot be used, in few words; reports count pictures by it."""
 
 _TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "cleanlab"}

@@ -15,8 +15,8 @@ import pytest
 
 import hangtag
 from hangtag.data.public import datasets
-from hangtag.data.public.catalog import CIFAR10, CIFAR100, DIGITS, KMNIST, Archive, DataFile
-from hangtag.data.public.datasets import FASHION_MNIST, NamedSet, cache_folder, fetch, fingerprint
+from hangtag.data.public.catalog import NAMED, Archive, DataFile
+from hangtag.data.public.datasets import NamedSet, cache_folder, fetch, fingerprint
 from hangtag.errors import DataError, DownloadError, HangtagError, MissingExtra, UnknownName, UsageError
 from toys import (
     Mirror,
@@ -235,10 +235,6 @@ def test_files_may_be_named_as_unpackers_name_them(known: Callable[..., NamedSet
 IMAGES, LABELS = tiny_arrays()
 TRAIN = tiny_files()["train-images-idx3-ubyte"]
 DIGIT_LABELS = np.array([5, 0, 4, 1, 9, 2, 1, 3, 1, 4] * 2, np.uint8)
-DIGIT_TEST_LABELS = np.array([7, 2, 1, 0, 4, 1, 4, 9, 5, 9], np.uint8)
-DIGIT_IMAGES = np.where(np.arange(20 * 16) < 42, 254, 0).astype(np.uint8).reshape(20, 4, 4)  # mean 33.3
-MIX_UP = "these are the handwritten digits of MNIST, not Tiny"
-OTHER_SOURCE = "to read them, use the name 'mnist'; get the files of Tiny from http://tiny.example"
 
 
 @pytest.mark.parametrize(
@@ -250,17 +246,14 @@ OTHER_SOURCE = "to read them, use the name 'mnist'; get the files of Tiny from h
         (changed(train_images=TRAIN + b"x"), "train-images-idx3-ubyte", "must have 336 bytes, got more",
          "download it again"),
         (changed(train_images=TRAIN[:-1] + b"\0"), "train-images-idx3-ubyte", "wrong content", "download it again"),
-        (changed(train_images=idx(DIGIT_IMAGES)), "train-images-idx3-ubyte", MIX_UP, OTHER_SOURCE),
-        (changed(train_labels=idx(DIGIT_LABELS)), "train-labels-idx1-ubyte", MIX_UP, OTHER_SOURCE),
-        (changed(test_labels=idx(DIGIT_TEST_LABELS)), "t10k-labels-idx1-ubyte", MIX_UP, OTHER_SOURCE),
+        (changed(train_labels=idx(DIGIT_LABELS)), "train-labels-idx1-ubyte", "wrong content", "download it again"),
         (changed(test_labels=gzip.compress(tiny_files()["t10k-labels-idx1-ubyte"])[:-9]), "t10k-labels-idx1-ubyte",
          "damaged or incomplete", "download it again"),
         (changed(test_labels=b"\x1f\x8bnonsense"), "t10k-labels-idx1-ubyte", "damaged or incomplete",
          "download it again"),
     ],
     ids=[
-        "a byte short", "empty", "a byte long", "one pixel off", "digit images", "digit labels", "digit test labels",
-        "cut gzip", "false gzip",
+        "a byte short", "empty", "a byte long", "one pixel off", "digit labels", "cut gzip", "false gzip",
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("error")
@@ -397,7 +390,7 @@ def test_a_connection_cut_midway_is_tried_again(known: Callable[..., NamedSet]) 
         ({}, "", "the server answered 404"),
         (packed(tiny_files()), "cut", "no answer"),
         (packed(changed(train_images=TRAIN[:-1] + b"\0")), "", "wrong content"),
-        (packed(changed(train_labels=idx(DIGIT_LABELS))), "", MIX_UP),
+        (packed(changed(train_labels=idx(DIGIT_LABELS))), "", "wrong content"),
         ({name: content[:-9] for name, content in packed(tiny_files()).items()}, "", "damaged or incomplete"),
     ],
     ids=["not found", "cut every time", "wrong content", "digits", "cut gzip"],
@@ -494,8 +487,8 @@ class Kind:
 
 KINDS = {
     "emnist-letters": Kind(*letters_like(), *even_arrays(3, (5, 4))),
-    "cifar10": Kind(*cifar_like(CIFAR10), *even_arrays(5, (4, 4, 3))),
-    "cifar100": Kind(*cifar_like(CIFAR100), *even_arrays(5, (4, 4, 3))),
+    "cifar10": Kind(*cifar_like(NAMED["cifar10"]), *even_arrays(5, (4, 4, 3))),
+    "cifar100": Kind(*cifar_like(NAMED["cifar100"]), *even_arrays(5, (4, 4, 3))),
 }
 
 
@@ -648,7 +641,7 @@ def test_emnist_is_stored_on_its_side_and_read_upright(monkeypatch: pytest.Monke
 
 @pytest.fixture
 def unproven(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NamedSet, dict[str, bytes]]]:
-    """A set like KMNIST, only the checksums of its .gz files published; some of its plain files changed."""
+    """A set like NAMED["kmnist"], only the checksums of its .gz files published; some of its plain files changed."""
 
     def know(*mirrors: str, **changes: bytes) -> tuple[NamedSet, dict[str, bytes]]:
         images, labels = even_arrays(3, (4, 4))
@@ -658,7 +651,7 @@ def unproven(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NamedSet, d
             for file, content in files.items()
         ]
         wanted = dataclasses.replace(
-            KMNIST, class_names=("o", "ki", "su"), shape=(4, 4), train=12, images=(plain[0], plain[1]),
+            NAMED["kmnist"], class_names=("o", "ki", "su"), shape=(4, 4), train=12, images=(plain[0], plain[1]),
             labels=(plain[2], plain[3]), mirrors=mirrors,
         )  # fmt: skip
         monkeypatch.setitem(datasets.NAMED, "kmnist", wanted)
@@ -755,7 +748,7 @@ def test_digits_come_with_scikit_learn() -> None:
 
     assert (found.images.shape, found.images.dtype, found.labels.dtype) == ((1797, 8, 8), np.uint8, np.int64)
     assert (found.images.min(), found.images.max(), found.labels[:10].tolist()) == (0, 255, list(range(10)))
-    assert fingerprint(found.images, found.labels) == DIGITS.fingerprint
+    assert fingerprint(found.images, found.labels) == NAMED["digits"].fingerprint
     assert (found.parts, found.origin.split()[0], kept()) == ({}, "scikit-learn", [])
     assert not found.images.flags.writeable
 
@@ -795,7 +788,7 @@ def test_fashion_mnist_is_what_the_lesson_shows(fashion: hangtag.LabelledImages)
 
 
 def test_the_fingerprint_is_of_the_real_content(fashion: hangtag.LabelledImages) -> None:
-    assert FASHION_MNIST.fingerprint == fingerprint(fashion.images, fashion.labels)
+    assert NAMED["fashion-mnist"].fingerprint == fingerprint(fashion.images, fashion.labels)
 
 
 @pytest.mark.parametrize("level", [None, 1])
@@ -806,7 +799,7 @@ def test_the_real_files_are_accepted_however_they_are_compressed(
 
     found = fetch("fashion-mnist", folder)
 
-    assert fingerprint(found.images, found.labels) == FASHION_MNIST.fingerprint
+    assert fingerprint(found.images, found.labels) == NAMED["fashion-mnist"].fingerprint
 
 
 def test_real_files_cut_short_are_refused(fashion: hangtag.LabelledImages, tmp_path: Path) -> None:
@@ -817,17 +810,6 @@ def test_real_files_cut_short_are_refused(fashion: hangtag.LabelledImages, tmp_p
     error = refused("fashion-mnist", folder)
 
     assert error.message == f"{folder / 'train-images-idx3-ubyte'}: must have 47,040,016 bytes, got 20,000,000"
-
-
-def test_files_of_the_size_and_darkness_of_mnist_are_recognised_as_digits(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    images = np.where(random.random((70_000, 28, 28), np.float32) < 33.3 / 255, np.uint8(255), np.uint8(0))
-    files = idx_files(images, np.zeros(70_000, np.int64), train=60_000)
-    folder = filled(tmp_path / "set", files)
-
-    error = refused("fashion-mnist", folder)
-
-    assert error.message.endswith("these are the handwritten digits of MNIST, not Fashion-MNIST")
 
 
 @pytest.mark.parametrize("level", [None, 1])
@@ -843,23 +825,11 @@ def test_real_clothes_under_another_name_are_recognised(
     assert error.hint.startswith("to read them, use the name 'fashion-mnist'")
 
 
-def test_damaged_clothes_under_the_name_of_mnist_are_recognised(
-    fashion: hangtag.LabelledImages, tmp_path: Path
-) -> None:
-    images, labels = fashion.images.copy(), fashion.labels.copy()
-    for changes in ("images", "labels"):
-        images[7, 7, 7] ^= 1
-        labels[-1] = (labels[-1] + 1) % 10
-        folder = filled(tmp_path / changes, idx_files(images, labels, train=60_000))
-
-        assert refused("mnist", folder).message.endswith("these are the clothes of Fashion-MNIST, not MNIST")
-
-
 # --- folders without a name ----------------------------------------------------------------------------------------
 
 
 def test_files_of_a_public_set_that_are_no_pictures_say_its_name(tmp_path: Path) -> None:
-    for name, content in cifar_like(CIFAR10)[1].items():
+    for name, content in cifar_like(NAMED["cifar10"])[1].items():
         (tmp_path / "cifar-10-batches-bin").mkdir(exist_ok=True)
         (tmp_path / "cifar-10-batches-bin" / name).write_bytes(content)
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.public.archives import content_of, gunzip, members_of, sha256_of
-from hangtag.data.public.catalog import FASHION_MNIST, NAMED, Archive, DataFile, NamedSet
+from hangtag.data.public.catalog import NAMED, Archive, DataFile, NamedSet
 from hangtag.data.public.download import download
 from hangtag.data.public.idx import check_length, idx_header, parse_idx
 from hangtag.errors import DataError, DownloadError, MissingExtra, SaveError, UnknownName, UsageError
@@ -31,7 +31,7 @@ from hangtag.mapped import forget
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 
-__all__ = ["FASHION_MNIST", "NAMED", "NamedSet", "PublicSet", "cache_folder", "fetch", "fingerprint"]
+__all__ = ["NAMED", "NamedSet", "PublicSet", "cache_folder", "fetch", "fingerprint"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,22 +278,12 @@ def _matches(dataset: NamedSet, piece: _Piece) -> bool:
 
 
 def _other_set(dataset: NamedSet, piece: _Piece) -> NamedSet | None:
-    """The other data set that the file belongs to, by its checksum or signature."""
+    """The other data set whose published checksum the file has."""
     for other in NAMED.values():
-        if other.name != dataset.name:
-            checksums = {(file.sha256 or file.packed_sha256) for file in other.files}
-            if {piece.sha256, piece.packed_sha256} & checksums or _has_signature(other, dataset, piece):
-                return other
+        checksums = {(file.sha256 or file.packed_sha256) for file in other.files}
+        if other.name != dataset.name and {piece.sha256, piece.packed_sha256} & checksums:
+            return other
     return None
-
-
-def _has_signature(other: NamedSet, dataset: NamedSet, piece: _Piece) -> bool:
-    """Whether a file of the right size has the first labels or the mean brightness of another data set."""
-    if other.signature is None or len(piece.content) != _size(dataset, piece.file):
-        return False
-    if piece.file in dataset.labels:
-        return piece.content[8:18] in other.signature.first_labels
-    return abs(float(np.frombuffer(piece.content, np.uint8, offset=16).mean()) - other.signature.mean) < 1.5
 
 
 def _is_balanced(dataset: NamedSet, labels: NDArray[np.int64]) -> bool:
