@@ -300,7 +300,7 @@ def test_near_duplicates_are_found_before_the_remaining_time_is_planned(
     hangtag: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def planned(data: LabelledImages, *_: object) -> None:
-        assert cache.groups_kept(data.train.fingerprint) is not None
+        assert cache.load_groups(data.train.fingerprint) is not None
         raise UsageError("planned", "the rest is not needed")
 
     monkeypatch.setattr("hangtag.training.time_budget.plan", planned)

@@ -154,6 +154,8 @@ def cache(
         return None
     entries = store.entries()
     if as_json:
-        return screen.print_json({"most_bytes": store.most_bytes(), "entries": [entry.to_json() for entry in entries]})
-    screen.print_cache(screen.console(), entries, store.most_bytes())
+        return screen.print_json(
+            {"limit_bytes": store.limit_bytes(), "entries": [entry.to_json() for entry in entries]}
+        )
+    screen.print_cache(screen.console(), entries, store.limit_bytes())
     return None
