@@ -199,7 +199,7 @@ def audit(
     with screen.byte_progress() as progress:
         from hangtag.data.audit import audit as look_for
         from hangtag.data.audit import write_audit
-        from hangtag.reports.audit_page import write_page
+        from hangtag.reports.audit_page import write_audit_page
 
         find_label_errors = None
         if labels:
@@ -207,7 +207,7 @@ def audit(
 
             find_label_errors = label_error_finder(seed, device)
         found = look_for(data, find_label_errors, progress)
-        written = [*write_audit(found, out), write_page(found, out / "audit.html")]
+        written = [*write_audit(found, out), write_audit_page(found, out / "audit.html")]
     if as_json:
         return screen.print_json(found.to_json())
     screen.print_audit(screen.console(), found, written)
@@ -631,7 +631,7 @@ def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Ca
     from hangtag.evaluation.run_folder import find_run
     from hangtag.model.explanation import explain
     from hangtag.model.neighbours import read_neighbours
-    from hangtag.reports.explain_figure import why_picture
+    from hangtag.reports.explain_figure import draw_explanation
     from hangtag.reports.figures import save
 
     kept = None
@@ -649,7 +649,7 @@ def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Ca
             name, number = f"{picture.stem}-{number}", number + 1
         taken.add(name)
         path = out / f"{name}.png" if many else out
-        save(why_picture(explain(predictor, picture, kept)), path)
+        save(draw_explanation(explain(predictor, picture, kept)), path)
         return path
 
     return write
