@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hangtag.errors import MissingExtra, UsageError
 from hangtag.files import write_bytes
-from hangtag.reports.html import is_light_on_black
+from hangtag.reports.html import is_light_on_black, which_mistakes
 from hangtag.words import amount, in_percent
 
 try:
@@ -47,11 +47,8 @@ Pixels: TypeAlias = "Sequence[NDArray[Any]] | NDArray[Any]"
 
 Labels: TypeAlias = "Sequence[int] | NDArray[np.integer[Any]]"
 
-BLUE, RED, ORANGE = (
-    "#1668b0",
-    "#c8321f",
-    "#b86a00",
-)  # correct, wrong, validation: colour-blind readers can tell them apart
+# Correct, wrong and validation; colour-blind readers can tell them apart.
+BLUE, RED, ORANGE = "#1668b0", "#c8321f", "#b86a00"
 INK, FAINT, GREY, HAIRLINE = "#1d232b", "#5f6873", "#aab0b8", "#d5d9de"
 DOTS_PER_INCH = 150
 
@@ -301,7 +298,7 @@ def mistakes(
     rows = -(-len(worst) // columns)
     side, across, down, margin, head = 1.45, 1.78, 2.12, 0.2, 0.45
     sheet = _Sheet(margin * 2 + columns * across, head + margin * 2 + rows * down - 0.05)
-    sheet.text(margin + (across - side) / 2, 0.2, _mistakes_title(len(worst), len(wrong)), fontsize=11)
+    sheet.text(margin + (across - side) / 2, 0.2, which_mistakes(len(worst), len(wrong)), fontsize=11)
     for position, (index, pixels) in enumerate(zip(worst, some, strict=True)):
         row, column = divmod(position, columns)
         left, top = margin + column * across + (across - side) / 2, head + margin + row * down
@@ -521,16 +518,6 @@ def _confusion_counts(axes: Axes, counts: NDArray[Any], share: NDArray[np.floati
         count = counts[row, column]
         colour, size = "white" if dark[row, column] else INK if count else GREY, 9 if count < 10_000 else 7
         axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=size)
-
-
-def _mistakes_title(shown: int, wrong: int) -> str:
-    if wrong == 1:
-        return "The only mistake"
-    return (
-        f"All {wrong} mistakes, most confident first"
-        if shown == wrong
-        else f"The {shown} most confident of {wrong:,} mistakes"
-    )
 
 
 def _sentence(text: str) -> ReportFigure:

@@ -8,8 +8,8 @@ from hangtag.evaluation.guarantee_report import GuaranteeReport, SetCoverage, Sh
 from hangtag.evaluation.slices import FALSE_DISCOVERIES
 from hangtag.evaluation.stress_test import Stress
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE
-from hangtag.reports.html import Chart, Line, chart
-from hangtag.words import interval, rate
+from hangtag.reports.html import Line, chart
+from hangtag.words import amount, interval, listed, rate
 
 __all__ = ["guarantee_tiles", "guarantee_values", "stress_values"]
 
@@ -54,9 +54,10 @@ def _shortfall(sets: Sequence[SetCoverage], names: Sequence[str]) -> dict[str, A
         return None
     known = [(share.count / share.of, name, share) for share, name in zip(main.classes, names, strict=True) if share.of]
     low = sorted((one for one in known if _below(one[2], _COVERAGE)), key=lambda one: one[0])
+    shown = [f"{name} ({rate(share.count, share.of)})" for _, name, share in low[:3]]
     return {
         "coverage": _COVERAGE,
-        "low": [f"{name} ({rate(share.count, share.of)})" for _, name, share in low],
+        "low": listed([*shown, amount(len(low) - 3, "more class")] if len(low) > 3 else shown) if low else "",
         "fewest": min(share.of for _, _, share in known),
     }
 
@@ -65,18 +66,19 @@ def _below(share: Share, target: float) -> bool:
     return share.interval is not None and share.interval[1] < target
 
 
-def _accuracy_chart(report: GuaranteeReport) -> Chart | None:
+def _accuracy_chart(report: GuaranteeReport) -> dict[str, Any] | None:
+    images = report.calibration.images
     points = list(zip(report.answered, report.accuracy, strict=True))
     if len(points) < 2:
         return None
     lowest = min(accuracy for answered, accuracy in points if answered > 0.02 or answered == 1)
     bottom = max(0.0, min(0.95, int(lowest * 20) / 20))
     levels = {level: f"{100 * level:g}%" for level in (bottom, (bottom + 1) / 2, 1.0)}
-    line = Line("training", f"all images answered: {points[-1][1]:.1%} correct", points)
+    line = Line("training", f"all images answered: {rate(round(points[-1][1] * images), images)} correct", points)
     return chart("Accuracy by share of images answered", [line], _QUARTERS, levels, "answered, most confident first")
 
 
-def _reliability_chart(report: GuaranteeReport) -> Chart:
+def _reliability_chart(report: GuaranteeReport) -> dict[str, Any]:
     measured = (("validation", "uncalibrated", report.before), ("training", "calibrated", report.calibration))
     lines = [
         Line(

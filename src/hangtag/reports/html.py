@@ -3,16 +3,26 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from hangtag.pictures import encode_png
-from hangtag.words import amount, bytes_in_words, in_percent, interval, listed, percent, rate, seconds_in_words, times
+from hangtag.words import amount, bytes_in_words, in_percent, interval, out_of_100, rate, seconds_in_words, times
 
-__all__ = ["Chart", "Line", "Thumbnail", "chart", "data_uri", "is_light_on_black", "render", "round_ticks", "thumbnail"]
+__all__ = [
+    "Line",
+    "Thumbnail",
+    "chart",
+    "data_uri",
+    "is_light_on_black",
+    "render",
+    "round_ticks",
+    "thumbnail",
+    "which_mistakes",
+]
 
 _BLACK = 16
 """The highest grey level of a border that counts as black."""
@@ -21,8 +31,7 @@ _FILTERS: Mapping[str, Callable[..., object]] = {
     "bytes": bytes_in_words,
     "count": "{:,}".format,
     "in_percent": in_percent,
-    "listed": listed,
-    "percent": percent,
+    "percent": lambda share: f"{out_of_100(share)}%",
     "seconds": seconds_in_words,
     "times": times,
 }
@@ -38,7 +47,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(_FILTERS)
-    environment.globals.update(amount=amount, interval=interval, rate=rate)
+    environment.globals.update(amount=amount, interval=interval, rate=rate, which_mistakes=which_mistakes)
     return environment
 
 
@@ -81,6 +90,16 @@ def is_light_on_black(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -
     return bool(borders) and float(np.median(np.concatenate(borders))) <= _BLACK
 
 
+def which_mistakes(shown: int, total: int) -> str:
+    if total == 1:
+        return "The only mistake"
+    return (
+        f"All {total} mistakes, most confident first"
+        if shown == total
+        else f"The {shown} most confident of {total:,} mistakes"
+    )
+
+
 class Line(NamedTuple):
     """A line of a chart: `kind` ("training" or "validation") decides its colour and markers."""
 
@@ -89,22 +108,16 @@ class Line(NamedTuple):
     points: Sequence[tuple[float, float]]
 
 
-class Chart(NamedTuple):
-    """A line chart in the coordinates of a drawing that is 360 wide and 216 high."""
-
-    title: str
-    lines: Sequence[Line]
-    x_ticks: Sequence[tuple[float, str]]
-    y_ticks: Sequence[tuple[float, str]]
-    x_label: str
-    diagonal: bool
-
-
 def chart(
     title: str, lines: Sequence[Line], x_ticks: Mapping[float, str], y_ticks: Mapping[float, str], x_label: str,
     diagonal: bool = False,
-) -> Chart:  # fmt: skip
-    """Place lines and ticks (value: label) between the outermost ticks; `diagonal` adds the line x = y."""
+) -> dict[str, Any]:  # fmt: skip
+    """A line chart in a drawing that is 360 wide and 216 high.
+
+    Args:
+        x_ticks, y_ticks: labels of values; the outermost are the limits.
+        diagonal: whether to draw the line x = y.
+    """
     (left, right), (bottom, top) = ((min(ticks), max(ticks)) for ticks in (x_ticks, y_ticks))
 
     def across(x: float) -> float:
@@ -115,7 +128,9 @@ def chart(
 
     placed = [line._replace(points=[(across(x), down(y)) for x, y in line.points]) for line in lines]
     columns, rows = [(across(x), x_ticks[x]) for x in x_ticks], [(down(y), y_ticks[y]) for y in y_ticks]
-    return Chart(title, placed, columns, rows, x_label, diagonal)
+    return {
+        "title": title, "lines": placed, "x_ticks": columns, "y_ticks": rows, "x_label": x_label, "diagonal": diagonal,
+    }  # fmt: skip
 
 
 def round_ticks(low: float, high: float) -> list[float]:

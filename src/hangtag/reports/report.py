@@ -19,7 +19,7 @@ from hangtag.pictures import Images
 from hangtag.reports.advice import advice
 from hangtag.reports.facts import Facts, gather_facts
 from hangtag.reports.guarantees_section import guarantee_tiles, guarantee_values, stress_values
-from hangtag.reports.html import Chart, Line, chart, data_uri, render, round_ticks
+from hangtag.reports.html import Line, chart, data_uri, render, round_ticks
 from hangtag.words import bytes_in_words, percent, seconds_in_words
 
 if TYPE_CHECKING:
@@ -60,12 +60,9 @@ def write_report(run: Run, images: Images, labels: NDArray[np.int64], probabilit
     """
     facts = gather_facts(run, images, labels, probabilities)
     values: dict[str, object] = {
-        "name": facts.setting("data", "name") or "classifier",
-        "run": run.path.name,
+        **vars(facts),
         "facts": facts,
-        "config": facts.config,
-        "split": facts.split,
-        "evaluation": facts.evaluation,
+        "name": facts.setting("data", "name") or "classifier",
         "tiles": _tiles(facts),
         "guarantees": facts.guarantees and guarantee_values(facts.guarantees, facts.names),
         "examples": [_example(facts, index) for index in range(min(_EXAMPLES, len(facts.labels)))],
@@ -76,7 +73,6 @@ def write_report(run: Run, images: Images, labels: NDArray[np.int64], probabilit
         "mistakes": _mistakes(facts),
         "stress": facts.stress and stress_values(facts.stress),
         "advice": advice(facts),
-        "opened": facts.config.get("test_opened") or [],
         "charts": _charts(facts),
         **_commands(run),
         **_training(facts),
@@ -169,7 +165,7 @@ def _mistakes(facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _charts(facts: Facts) -> list[Chart]:
+def _charts(facts: Facts) -> list[dict[str, Any]]:
     history = [epoch for epoch in facts.history if epoch.get("finished", True)]
     charts = [
         _curve(history, "loss", "Loss (lower is better)", 1, ""),
@@ -179,7 +175,7 @@ def _charts(facts: Facts) -> list[Chart]:
     return [each for each in charts if each]
 
 
-def _curve(history: Sequence[Mapping[str, Any]], key: str, title: str, scale: int, unit: str) -> Chart | None:
+def _curve(history: Sequence[Mapping[str, Any]], key: str, title: str, scale: int, unit: str) -> dict[str, Any] | None:
     """Training and, if there is one, validation after each epoch."""
     lines = []
     for kind, field in (("training", key), ("validation", f"val_{key}")):
@@ -210,8 +206,6 @@ def _training(facts: Facts) -> dict[str, object]:
         "speed": f"{speed['images_per_second']:,.0f} images a second" if speed else None,
         "peak memory": bytes_in_words(speed.get("peak_memory_bytes")),
     }
-    if "share_of_peak" in speed:
-        network["hardware use"] = f"{speed['share_of_peak']:.0%} of the best measured {speed['dtype']} matrix product"
     shown = {key.replace("_", " "): value for key, value in recipe.items() if value and key != "network"}
     return {"recipe": shown, "network": network}
 
@@ -229,11 +223,10 @@ def _data(facts: Facts) -> dict[str, object]:
         "size": bytes_in_words(data.get("bytes")),
         "fingerprint": data.get("fingerprint"),
     }
-    pictures = [
-        [facts.picture(index) for index in np.flatnonzero(facts.labels == label)[:1].tolist()]
-        for label in range(len(facts.names))
-    ]
-    return {"data": shown, "counts": counts, "pictures": pictures if len(pictures) <= _MOST_PICTURES else []}
+    labels = range(len(facts.names) if len(facts.names) <= _MOST_PICTURES else 0)
+    firsts = [np.flatnonzero(facts.labels == label)[:1].tolist() for label in labels]
+    pictures = [[facts.picture(index) for index in first] for first in firsts]
+    return {"data": shown, "counts": counts, "pictures": pictures}
 
 
 def _provenance(facts: Facts) -> dict[str, object]:
