@@ -8,12 +8,10 @@ import numpy as np
 from hangtag.evaluation.metrics import ClassResult, wilson
 from hangtag.reports.facts import Facts
 
-__all__ = ["CONFIDENT", "advice"]
+__all__ = ["advice"]
 
-CONFIDENT = 0.9
-"""The probability from which an answer counts as confident here."""
-_WIDE = 0.2
-"""A recall interval wider than this says little."""
+_CONFIDENT = 0.9  # the probability from which an answer counts as confident here
+_WIDE = 0.2  # a recall interval wider than this says little
 
 
 def advice(facts: Facts) -> dict[str, Any]:
@@ -51,11 +49,11 @@ def _most_confused(facts: Facts) -> dict[str, Any] | None:
 
 
 def _confidence(facts: Facts) -> dict[str, Any] | None:
-    confident = facts.probabilities.max(axis=1) >= CONFIDENT
+    confident = facts.probabilities.max(axis=1) >= _CONFIDENT
     count, correct = int(confident.sum()), int((facts.predicted == facts.labels)[confident].sum())
     if not count:
         return None
-    return {"from": CONFIDENT, "count": count, "correct": correct, "interval": wilson(correct, count)}
+    return {"from": _CONFIDENT, "count": count, "correct": correct, "interval": wilson(correct, count)}
 
 
 def _width(row: ClassResult) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.model.explanation import Why
-from hangtag.reports.figures import BLUE, FAINT, GREY, INK, RED, ReportFigure
+from hangtag.reports.figures import BLUE, FAINT, GREY, INK, RED, ReportFigure, show_image
 from hangtag.reports.html import is_light_on_black
 from hangtag.words import in_percent
 
@@ -60,12 +60,8 @@ def _short(name: str, longest: int) -> str:
 
 
 def _show(axes: Any, pixels: NDArray[np.uint8], title: str) -> None:
-    colours = "binary" if is_light_on_black([pixels]) else "gray"
-    smoothing = "nearest" if max(pixels.shape[:2]) <= 100 else "antialiased"
-    axes.imshow(pixels, cmap=colours, vmin=0, vmax=255, interpolation=smoothing)
+    show_image(axes, pixels, "binary" if is_light_on_black([pixels]) else "gray")
     axes.set_title(title, fontsize=9, color=FAINT)
-    axes.set_xticks([])
-    axes.set_yticks([])
 
 
 def _overlay(axes: Any, heat: NDArray[np.float32], size: Sequence[int]) -> None:

@@ -29,18 +29,9 @@ except ImportError as missing:
     raise MissingExtra.named("train", "matplotlib") from missing
 
 __all__ = [
-    "ReportFigure",
-    "answer",
-    "answers",
-    "confusion",
-    "curves",
-    "image_grid",
-    "lesson",
-    "mistakes",
-    "one_image",
-    "probability_bars",
-    "save",
-]
+    "ReportFigure", "answer", "answers", "confusion", "curves", "image_grid", "lesson", "mistakes", "one_image",
+    "probability_bars", "save", "show_image",
+]  # fmt: skip
 
 Pixels: TypeAlias = "Sequence[NDArray[Any]] | NDArray[Any]"
 """(N, H, W) or (N, H, W, 3), or images of several sizes one after another; uint8, or floats from 0 to 1."""
@@ -127,7 +118,7 @@ def image_grid(
         row, column = divmod(index, columns)
         left = margin + column * across + (across - side) / 2
         axes = sheet.axes(left, margin + row * down, side, side)
-        _show(axes, pixels, grey_map)
+        show_image(axes, pixels, grey_map)
         axes.set_xlabel(_two_lines(class_names[int(labels[index])], 20), color=INK, fontsize=9, labelpad=5)
     return sheet.figure
 
@@ -147,7 +138,7 @@ def answer(image: NDArray[Any], probabilities: NDArray[Any], label: int, class_n
     (pixels,), grey_map = _pictured([image])
     sheet = _Sheet(6.6, 3.5)
     picture, bars = sheet.axes(0.3, 0.6, 2.5, 2.5), sheet.axes(3.2, 0.6, 3.1, 2.5)
-    _show(picture, pixels, grey_map)
+    show_image(picture, pixels, grey_map)
     _verdict(sheet, picture, probabilities, label, class_names, 12)
     _bars(bars, probabilities, label, 9)
     _values(bars, probabilities, _highlighted(probabilities, label), 10)
@@ -156,13 +147,9 @@ def answer(image: NDArray[Any], probabilities: NDArray[Any], label: int, class_n
 
 @_style()
 def answers(
-    images: Pixels,
-    probabilities: NDArray[Any],
-    labels: Labels,
-    class_names: Sequence[str],
-    rows: int = 5,
+    images: Pixels, probabilities: NDArray[Any], labels: Labels, class_names: Sequence[str], rows: int = 5,
     columns: int = 3,
-) -> ReportFigure:
+) -> ReportFigure:  # fmt: skip
     """The lesson's fifth figure: the first images, each next to its probabilities."""
     probabilities = np.asarray(probabilities)
     _check(images, labels, class_names, probabilities)
@@ -174,7 +161,7 @@ def answers(
         row, column = divmod(index, columns)
         left, top = margin + column * across, margin + row * down + 0.25
         picture, bars = sheet.axes(left, top, side, side), sheet.axes(left + side + 0.18, top, side + 0.35, side)
-        _show(picture, pixels, grey_map)
+        show_image(picture, pixels, grey_map)
         _verdict(sheet, picture, probabilities[index], int(labels[index]), class_names, 9.5)
         _bars(bars, probabilities[index], int(labels[index]), 7)
     return sheet.figure
@@ -227,15 +214,13 @@ def curves(history: Sequence["Mapping[str, Any] | _Epoch"]) -> ReportFigure:
     figure = ReportFigure(figsize=(9.6, 3.9), layout="constrained")
     figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr,call-arg]
     loss, accuracy = figure.subplots(1, 2)
-    _curve(loss, finished, "loss", "training", "{:.3f}")
-    _curve(loss, finished, "val_loss", "validation", "{:.3f}")
-    _curve(accuracy, finished, "accuracy", "training", "{:.1%}")
-    _curve(accuracy, finished, "val_accuracy", "validation", "{:.1%}")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes, title, corner in (
-        (loss, "Loss (lower is better)", "upper right"),
-        (accuracy, "Accuracy (higher is better)", "lower right"),
+    for axes, key, form, title, corner in (
+        (loss, "loss", "{:.3f}", "Loss (lower is better)", "upper right"),
+        (accuracy, "accuracy", "{:.1%}", "Accuracy (higher is better)", "lower right"),
     ):
+        _curve(axes, finished, key, "training", form)
+        _curve(axes, finished, f"val_{key}", "validation", form)
         axes.set_title(title, loc="left", pad=10)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
@@ -272,8 +257,7 @@ def confusion(matrix: Sequence[Sequence[int]] | NDArray[Any], class_names: Seque
     if number <= _EACH_NAME:
         _confusion_names(axes, [_name(name, 22) for name in class_names])
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(10, integer=True))
+        axes.locator_params(nbins=10, integer=True)
     if number <= _EACH_COUNT:
         _confusion_counts(axes, counts, share)
     return figure
@@ -302,7 +286,7 @@ def mistakes(
     for position, (index, pixels) in enumerate(zip(worst, some, strict=True)):
         row, column = divmod(position, columns)
         left, top = margin + column * across + (across - side) / 2, head + margin + row * down
-        _show(sheet.axes(left, top, side, side), pixels, grey_map)
+        show_image(sheet.axes(left, top, side, side), pixels, grey_map)
         answer, true = class_names[predicted[index]], class_names[int(labels[index])]
         confidence = in_percent(float(probabilities[index, predicted[index]]))
         sheet.text(left, top + side + 0.07, f"✗ {_name(answer, 14)} {confidence}", color=RED, fontsize=9)
@@ -311,13 +295,9 @@ def mistakes(
 
 
 def lesson(
-    train_images: Pixels,
-    train_labels: Labels,
-    test_images: Pixels,
-    test_labels: Labels,
-    probabilities: NDArray[Any],
+    train_images: Pixels, train_labels: Labels, test_images: Pixels, test_labels: Labels, probabilities: NDArray[Any],
     class_names: Sequence[str],
-) -> dict[str, ReportFigure]:
+) -> dict[str, ReportFigure]:  # fmt: skip
     """The lesson's six figures by file name without its ending; fewer if there are fewer than 13 test images."""
     _check(train_images, train_labels, class_names)
     _check(test_images, test_labels, class_names, np.asarray(probabilities))
@@ -410,7 +390,8 @@ def _pictured(images: Sequence[Any]) -> tuple[list[NDArray[np.uint8]], str]:
     return some, "binary" if is_light_on_black(some) else "gray"
 
 
-def _show(axes: Axes, pixels: NDArray[np.uint8], grey_map: str) -> None:
+def show_image(axes: Axes, pixels: NDArray[np.uint8], grey_map: str) -> None:
+    """Draw an image without ticks; small ones keep visible pixels."""
     axes.imshow(pixels, cmap=grey_map, vmin=0, vmax=255, interpolation=_interpolation(pixels))
     axes.set_xticks([])
     axes.set_yticks([])

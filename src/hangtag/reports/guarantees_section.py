@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES
-from hangtag.evaluation.guarantee_report import GuaranteeReport, SetCoverage, Share
+from hangtag.evaluation.guarantee_report import GuaranteeReport, SetCoverage
 from hangtag.evaluation.slices import FALSE_DISCOVERIES
 from hangtag.evaluation.stress_test import Stress
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE
@@ -13,10 +13,8 @@ from hangtag.words import amount, interval, listed, rate
 
 __all__ = ["guarantee_tiles", "guarantee_values", "stress_values"]
 
-_COVERAGE = 0.95
-"""The coverage that the page comments on class by class."""
-_TARGET = 0.99
-"""The target accuracy that has a tile of its own."""
+_COVERAGE = 0.95  # the coverage that the page comments on class by class
+_TARGET = 0.99  # the target accuracy that has a tile of its own
 _QUARTERS = {share: f"{share:.0%}" for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
 
 
@@ -53,17 +51,13 @@ def _shortfall(sets: Sequence[SetCoverage], names: Sequence[str]) -> dict[str, A
     if main is None:
         return None
     known = [(share.count / share.of, name, share) for share, name in zip(main.classes, names, strict=True) if share.of]
-    low = sorted((one for one in known if _below(one[2], _COVERAGE)), key=lambda one: one[0])
+    low = sorted(one for one in known if one[2].interval and one[2].interval[1] < _COVERAGE)
     shown = [f"{name} ({rate(share.count, share.of)})" for _, name, share in low[:3]]
     return {
         "coverage": _COVERAGE,
         "low": listed([*shown, amount(len(low) - 3, "more class")] if len(low) > 3 else shown) if low else "",
         "fewest": min(share.of for _, _, share in known),
     }
-
-
-def _below(share: Share, target: float) -> bool:
-    return share.interval is not None and share.interval[1] < target
 
 
 def _accuracy_chart(report: GuaranteeReport) -> dict[str, Any] | None:
@@ -81,11 +75,7 @@ def _accuracy_chart(report: GuaranteeReport) -> dict[str, Any] | None:
 def _reliability_chart(report: GuaranteeReport) -> dict[str, Any]:
     measured = (("validation", "uncalibrated", report.before), ("training", "calibrated", report.calibration))
     lines = [
-        Line(
-            kind,
-            f"{name}, error {100 * each.ece:.1f} points",
-            [(group.confidence, group.accuracy) for group in each.bins],
-        )
+        Line(kind, f"{name}, error {100 * each.ece:.1f} points", [(one.confidence, one.accuracy) for one in each.bins])
         for kind, name, each in measured
         if each is not None
     ]

@@ -1,7 +1,7 @@
 """What every page shares: the templates that render it, thumbnails as data URIs, charts as SVG coordinates."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -10,43 +10,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from hangtag.pictures import encode_png
-from hangtag.words import amount, bytes_in_words, in_percent, interval, out_of_100, rate, seconds_in_words, times
+from hangtag.words import amount, interval, out_of_100, rate, times
 
 __all__ = [
-    "Line",
-    "Thumbnail",
-    "chart",
-    "data_uri",
-    "is_light_on_black",
-    "render",
-    "round_ticks",
-    "thumbnail",
+    "Line", "Thumbnail", "chart", "data_uri", "is_light_on_black", "render", "round_ticks", "thumbnail",
     "which_mistakes",
-]
+]  # fmt: skip
 
 _BLACK = 16
 """The highest grey level of a border that counts as black."""
-
-_FILTERS: Mapping[str, Callable[..., object]] = {
-    "bytes": bytes_in_words,
-    "count": "{:,}".format,
-    "in_percent": in_percent,
-    "percent": lambda share: f"{out_of_100(share)}%",
-    "seconds": seconds_in_words,
-    "times": times,
-}
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("hangtag.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=PackageLoader("hangtag.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(_FILTERS)
+    environment.filters.update(count="{:,}".format, percent=lambda share: f"{out_of_100(share)}%", times=times)
     environment.globals.update(amount=amount, interval=interval, rate=rate, which_mistakes=which_mistakes)
     return environment
 
