@@ -21,9 +21,9 @@ from hangtag.reports import figures
 def guesses(labels: NDArray[np.int64], classes: int = 3, wrong: tuple[int, ...] = ()) -> NDArray[np.float32]:
     """(N, K): 80 % for the true class, or for the next one where wrong; the rest shared."""
     rows = np.full((len(labels), classes), 0.2 / (classes - 1), np.float32)
-    said = labels.copy()
-    said[list(wrong)] = (said[list(wrong)] + 1) % classes
-    rows[np.arange(len(labels)), said] = 0.8
+    predicted = labels.copy()
+    predicted[list(wrong)] = (predicted[list(wrong)] + 1) % classes
+    rows[np.arange(len(labels)), predicted] = 0.8
     return rows
 
 
@@ -87,7 +87,7 @@ def test_a_right_answer_is_blue_in_words_and_bars() -> None:
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["0", "1", "2"]
 
 
-def test_a_wrong_answer_is_red_and_hatched_beside_the_true_class_in_blue() -> None:
+def test_a_wrong_answer_is_red_and_hatched_next_to_the_true_class_in_blue() -> None:
     images, labels = toys.shapes(1)
 
     figure = figures.answer(images[0], guesses(labels, wrong=(0,))[0], 0, toys.CLASSES)

@@ -32,11 +32,11 @@ HISTORY = [
 def judged(names: tuple[str, ...], count: int = 300) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Labels and probabilities: right on 8 of 10; class 0 is taken for class 1."""
     labels = np.arange(count, dtype=np.int64) % len(names)
-    said = labels.copy()
+    predicted = labels.copy()
     first = np.flatnonzero(labels == 0)
-    said[first[: count // 5]] = 1
+    predicted[first[: count // 5]] = 1
     rows = np.full((count, len(names)), 0.1 / (len(names) - 1), np.float32)
-    rows[np.arange(count), said] = 0.9
+    rows[np.arange(count), predicted] = 0.9
     return labels, rows
 
 
@@ -296,7 +296,7 @@ def test_robustness_and_the_effect_of_decisions_are_reported(tmp_path: Path) -> 
     tags_of(page)
     words = words_of(page)
     assert "camera: &lt;old&gt; 20 of 40 (35% to 65%) 85.0% 40" in words
-    assert "80.0% on the original images and 50.0% on average over 15 corruptions at 5 severities" in words
+    assert "80.0% of original images and, on average over 15 corruptions at 5 severities, on 50.0% of" in words
     assert "evaluated 2 times for this run (last: 2026-01-01 00:00, 2026-01-02 00:00, UTC)" in words
     assert "80.0% (75.1% to 84.1%) on the test split as distributed, before your decisions" in words
 

@@ -28,7 +28,7 @@ def advice(facts: Facts) -> dict[str, Any]:
 
 
 def _weakest(facts: Facts) -> list[ClassResult]:
-    """Up to three classes with the lowest recall, below the accuracy where there are such."""
+    """Up to three classes with the lowest recall, below the accuracy if possible."""
     known = sorted((row.recall, row.name, row) for row in facts.evaluation.classes if row.recall is not None)
     return [row for recall, _, row in known[:3] if recall < facts.evaluation.accuracy] or [known[0][2]]
 

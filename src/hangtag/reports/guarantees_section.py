@@ -1,4 +1,4 @@
-"""What a model guarantees, beside what was measured, and how it copes with degraded images: values for the page."""
+"""What a model guarantees, next to what was measured, and how it copes with degraded images: values for the page."""
 
 from collections.abc import Sequence
 from typing import Any

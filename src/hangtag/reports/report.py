@@ -33,7 +33,7 @@ _MOST_CELLS, _MOST_BARS, _MOST_PICTURES = 20, 40, 40  # classes for a matrix in 
 
 
 def write_report_and_pictures(run: Run, data: "LabelledImages", judged: "Judgement") -> Path:
-    """The six pictures of the lesson, for the run's own data, and its report, whose path is returned."""
+    """Write the lesson's six figures for the run's own data, and its report; return the report's path."""
     from hangtag.reports import figures
 
     images, labels, rows = judged.data.images, judged.data.labels, judged.probabilities
