@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0, help="decides when to kill")
     parser.add_argument("--images", type=int, default=6000, help="to train on")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=[*RECIPES], help="to train with, in turn")
     parser.add_argument("--child", nargs=2, metavar=("RECIPE", "RUN"), help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.child:
@@ -50,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hangtag-soak-") as name:
         folder = Path(name)
         expected = {}
-        for recipe in RECIPES:
+        for recipe in settings.recipes:
             started = time.perf_counter()
             if begin(recipe, folder / recipe).wait():
                 sys.exit(f"{recipe}: training failed, although nobody killed it")

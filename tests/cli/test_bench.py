@@ -1,6 +1,7 @@
 """bench.py: every number is measured, whatever the data; progress goes from nothing to all."""
 
 import json
+import time
 
 import pytest
 
@@ -15,6 +16,7 @@ def test_every_number_is_measured_and_goes_into_json() -> None:  # exports a net
     data = from_arrays(*shapes(600))
     told: list[tuple[str, float]] = []
 
+    began = time.perf_counter()
     found = measure_machine(data, "cpu", seconds=1.0, progress=lambda what, share: told.append((what, share)))
 
     assert json.loads(json.dumps(found.to_json())) == found.to_json()
@@ -27,6 +29,12 @@ def test_every_number_is_measured_and_goes_into_json() -> None:  # exports a net
         found.predict_seconds, found.predict_images_per_second,
     ]  # fmt: skip
     assert all(0 < number < float("inf") for number in measured)
+    elapsed = time.perf_counter() - began  # each number is what it says, in its unit: together they took no longer
+    assert found.lesson_epochs * found.lesson_epoch_seconds < elapsed
+    assert len(data) / found.fast_images_per_second < elapsed
+    assert found.predict_seconds < elapsed and 2000 / found.predict_images_per_second < elapsed
+    assert found.predict_images_per_second > 1 / found.predict_seconds
+    assert all(0.1 < gflops < 1e6 for gflops in found.matmul_gflops.values())
     shares = [share for _, share in told]
     assert shares == sorted(shares) and (shares[0], shares[-1]) == (0.0, 1.0)
 

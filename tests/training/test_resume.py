@@ -298,9 +298,9 @@ def soak() -> ModuleType:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 @pytest.mark.slow
 def test_the_long_campaign_runs(fashion: LabelledImages) -> None:
-    command = [sys.executable, "-W", "ignore", SOAK, "--images", "512", "--kills", "1"]
+    command = [sys.executable, "-W", "ignore", SOAK, "--images", "256", "--kills", "1", "--recipes", "fast"]
 
-    environment = {**os.environ, "HANGTAG_DATA": str(Path(fashion.origin))}
+    environment = {**os.environ, "HANGTAG_DATA": str(Path(fashion.source.origin))}
     shown = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
 
     assert shown.returncode == 0, shown.stderr

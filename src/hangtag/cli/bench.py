@@ -17,8 +17,8 @@ from hangtag.machine import hardware, now, versions
 from hangtag.model.predictor import Predictor
 from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.loop import Epoch, choose_device
-from hangtag.training.engine.peak import matmul_gflops
 from hangtag.training.engine.recipes import RECIPES
+from hangtag.training.engine.speed import matmul_gflops
 
 __all__ = ["Bench", "measure_machine"]
 

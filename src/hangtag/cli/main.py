@@ -93,16 +93,16 @@ def data_command(
     parts = ", ".join(f"{name} {size:,}" for name, size in data.sizes().items())
     parts = f" ({parts})" if parts else ""
     print(f"{data.name}: {len(data):,} images of {data.spec}, {len(data.class_names)} classes{parts}")
-    print(f"from         {data.origin}")
+    print(f"from         {data.source.origin}")
     print(f"size         {data.images.nbytes / 1e6:,.1f} MB of pixels")
     print(f"fingerprint  {data.fingerprint}")
-    if data.skipped:
+    if data.source.skipped:
         from hangtag.data.read import write_skipped
         from hangtag.evaluation.run_folder import SKIPPED
         from hangtag.words import amount
 
         write_skipped(data, Path(SKIPPED))
-        print(f"set aside    {amount(len(data.skipped), 'file')}, see {SKIPPED}")
+        print(f"set aside    {amount(len(data.source.skipped), 'file')}, see {SKIPPED}")
     return None
 
 
@@ -148,7 +148,8 @@ def model(
     """Show the network of a recipe, layer by layer, for 28x28 grey images and ten classes."""
     from hangtag.cli import screen
     from hangtag.pictures import ImageSpec
-    from hangtag.training.engine.networks import build_network, layers, parameter_count
+    from hangtag.training.engine.build import build_network
+    from hangtag.training.engine.networks import layers, parameter_count
     from hangtag.training.engine.recipes import find_recipe
 
     found = find_recipe(recipe)

@@ -152,9 +152,9 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
 
 def say_understood(data: "LabelledImages", file: Any = None) -> None:
     """How the data was understood, and what had to be decided about it."""
-    if data.understood:
-        print(data.understood, file=file)
-    for note in data.notes:
+    if data.source.description:
+        print(data.source.description, file=file)
+    for note in data.source.notes:
         print(f"note: {note}", file=file)
 
 
@@ -172,6 +172,7 @@ def look_for_near(data: "LabelledImages", recipe: "Recipe") -> None:
     from hangtag.cli import screen
     from hangtag.data.splits import near_groups
 
+    _ = data.contents  # hashes every image once; the parts take their hashes along
     with screen.byte_progress() as progress:
         near_groups(data.train, progress)
 

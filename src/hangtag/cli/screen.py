@@ -391,7 +391,7 @@ def print_audit(console: Console, found: "Audit", written: Sequence[Path]) -> No
     if steps:
         decisions = written[-1].parent / "decisions.csv"
         print(f"next         look at {written[-1]}; write keep, drop or relabel: CLASS into {decisions}, then")
-        named = found.data.name if found.data.name in NAMED else found.data.origin
+        named = found.data.name if found.data.name in NAMED else found.data.source.origin
         print(f"             hangtag train {shlex.quote(named)} --decisions {shlex.quote(str(decisions))}")
 
 

@@ -65,8 +65,8 @@ def _card(data: LabelledImages, finding: Finding) -> dict[str, Any]:
 def _image(data: LabelledImages, position: int, is_subject: bool) -> dict[str, Any]:
     """An image as the model sees it, but in its own proportions if it was squashed for the model."""
     size = shown_size = None
-    if data.facts is not None:
-        size = int(data.facts["width"][position]), int(data.facts["height"][position])
+    if data.picture_facts is not None:
+        size = int(data.picture_facts["width"][position]), int(data.picture_facts["height"][position])
         if data.spec.fit == "squash":
             shown_size = [round(max(2, side * _SHOWN / max(size))) for side in size]
     return {

@@ -1,14 +1,14 @@
 """What the sections of a run's report have in common: the run's own files and the images that judged it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import RunError, UsageError
+from hangtag.errors import UsageError
 from hangtag.evaluation.guarantee_report import GuaranteeReport
 from hangtag.evaluation.metrics import Evaluation
 from hangtag.evaluation.run_folder import Run
@@ -88,17 +88,8 @@ def gather_facts(
         UsageError: the arrays do not fit each other or the run.
     """
     metrics, stress = run.metrics(), run.stress()
-    numbers = {key: value for key, value in metrics.items() if key in {field.name for field in fields(Evaluation)}}
-    try:
-        evaluation = Evaluation.from_json(numbers)
-        guarantees = GuaranteeReport.from_json(metrics["guarantees"]) if metrics.get("guarantees") else None
-        before = Evaluation.from_json(metrics["before_decisions"]) if metrics.get("before_decisions") else None
-        stress_results = None if stress is None else Stress.from_json(stress)
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"{run.path}: metrics.json or stress.json has no valid results: {error}",
-            f"evaluate the run again: hangtag evaluate {run.path}",
-        ) from None
+    where = str(run.path / "metrics.json")
+    evaluation = Evaluation.from_json(metrics, where)
     expected = (len(labels), len(evaluation.classes))
     if len(images) != len(labels) or probabilities.shape != expected or not len(labels):
         raise UsageError(
@@ -115,7 +106,9 @@ def gather_facts(
         labels=labels,
         probabilities=probabilities,
         evaluation=evaluation,
-        guarantees=guarantees,
-        stress=stress_results,
-        before_decisions=before,
+        guarantees=GuaranteeReport.from_json(metrics["guarantees"], where) if metrics.get("guarantees") else None,
+        stress=None if stress is None else Stress.from_json(stress, str(run.path / "stress.json")),
+        before_decisions=(
+            Evaluation.from_json(metrics["before_decisions"], where) if metrics.get("before_decisions") else None
+        ),
     )

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from hangtag.data.audit import LabelErrorFinder, LabelErrors
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.data.splits import by_appearance, joined_groups
+from hangtag.data.splits import in_order_of_appearance, merge_groups
 from hangtag.progress import Progress
+from hangtag.training.engine.build import build_network
 from hangtag.training.engine.guard import enough_memory
+from hangtag.training.engine.inference import predict_logits
 from hangtag.training.engine.loop import choose_device, train
-from hangtag.training.engine.networks import build_network, predict_logits
 from hangtag.training.engine.recipes import adapt_to_size, find_recipe
 
 __all__ = ["find_label_errors", "label_error_finder"]
@@ -56,7 +57,7 @@ def find_label_errors(
     classes = len(data.class_names)
     order = data.order
     contents = np.unique(data.contents, axis=0, return_inverse=True)[1].reshape(-1)
-    together = joined_groups(contents, *([groups] if groups is not None else []))
+    together = merge_groups(contents, *([groups] if groups is not None else []))
     enough = data.counts() >= _LEAST
     left_out = tuple(name for name, fine in zip(data.class_names, enough, strict=True) if not fine)
     usable = order[enough[data.labels[order]]]
@@ -75,7 +76,7 @@ def find_label_errors(
             network = build_network("cnn", data.spec, classes, seed + number)
             recipe = replace(find_recipe("fast"), epochs=_EPOCHS, min_steps=_LEAST_STEPS, validation=0.0)
             recipe = replace(recipe, prune_fraction=0.0, flip_tta=False)
-            recipe, _ = adapt_to_size(recipe, len(learned), unasked=recipe)
+            recipe, _ = adapt_to_size(recipe, len(learned), defaults=recipe)
             for epoch in train(
                 network, data.images[learned], data.labels[learned], recipe, seed + number, device=where
             ):
@@ -103,7 +104,7 @@ def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> N
     random = np.random.default_rng(seed)
     fold = np.zeros(len(labels), np.int64)
     _, firsts, group_of, sizes = np.unique(
-        by_appearance(groups), return_index=True, return_inverse=True, return_counts=True
+        in_order_of_appearance(groups), return_index=True, return_inverse=True, return_counts=True
     )
     of_group = np.zeros(len(firsts), np.int64)
     for label in np.unique(labels):

@@ -82,7 +82,7 @@ class Training:
         self.run: Run = new_run(out, name)
         self.held = locked(self.run)
         self.config: dict[str, Any] = config
-        if data.skipped:
+        if data.source.skipped:
             write_skipped(data, self.run.path / SKIPPED)
         self.run.write_config(config)  # last: from now on there is something to go on with
 
@@ -225,14 +225,13 @@ class Training:
         part, data = self._judged()
         verify(content, classifier.shipped_, data.images, classifier.ood_detector_)
         before = data_before_decisions(self.config, part)
-        judged = Judgement(load(content), part, data, classifier.training_accuracy_, before)
+        judged = Judgement.of(load(content), part, data, classifier.training_accuracy_, before)
         self.seconds["evaluate"] = time.perf_counter() - began
         self.run.write_metrics(judged.to_json())
         self.run.write_model(content)
-        self.speed = speed_of(
-            classifier.network_, classifier.spec_, classifier.recipe_, classifier.history_[len(self.history) :],
-            min(classifier.recipe_.batch_size, len(classifier.split_.train)), choose_device(classifier.device),
-        )  # fmt: skip
+        batch_size = min(classifier.recipe_.batch_size, len(classifier.split_.train))
+        epochs = classifier.history_[len(self.history) :]
+        self.speed = speed_of(epochs, batch_size, choose_device(classifier.device))
         write_neighbours(self.run.path, classifier.neighbours())
         self._complete(content)
         return judged
@@ -360,5 +359,5 @@ def _weights(network: nn.Module) -> bytes:
 def _describe(data: LabelledImages) -> dict[str, Any]:
     counts = {name: data.counts(name).tolist() for name in data.parts}
     said = data.to_json()
-    said["skipped"] = len(data.skipped)
+    said["skipped"] = len(data.source.skipped)
     return {**said, "counts": counts or {"train": data.counts().tolist()}}
