@@ -258,7 +258,7 @@ def test_guarantees_are_shown_next_to_what_was_measured(tmp_path: Path) -> None:
 
     assert "Prediction sets" in words and "95% 100% (98.7% to 100%)" in words
     assert "Accuracy by share of images answered" in words
-    assert "It flagged 5.0% of images (95% interval 3.1% to 8.1%) as unfamiliar." in words
+    assert "The model flagged 5.0% of images (95% interval 3.1% to 8.1%) as unfamiliar." in words
     assert "The test images have been evaluated once for this run" in words
 
 
