@@ -227,7 +227,7 @@ def test_ctrl_c_says_that_what_is_decoded_is_kept(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert said.splitlines()[0] == "stopped reading; what is decoded is kept, the same command goes on from there"
+    assert said.splitlines()[0] == "stopped reading; decoded images are kept: run the same command again to continue"
     assert [path.stat().st_size > 0 for path in (tmp_path / "cache").rglob("journal")] == [True]
 
 
