@@ -120,7 +120,7 @@ def audit(
     make_folder(out)  # an unwritable folder is an error before the work, not after it
     with screen.byte_progress() as progress:
         from hangtag.data import audit as auditing
-        from hangtag.reports.audit_page import write_page
+        from hangtag.reports.audit_page import write_audit_page
 
         find_label_errors = None
         if labels:
@@ -128,7 +128,7 @@ def audit(
 
             find_label_errors = label_error_finder(seed, device)
         result = auditing.audit(data, find_label_errors, progress)
-        written = [*auditing.write_audit(result, out), write_page(result, out / "audit.html")]
+        written = [*auditing.write_audit(result, out), write_audit_page(result, out / "audit.html")]
     if as_json:
         return screen.print_json(result.to_json())
     screen.print_audit(screen.console(), result, written)
