@@ -159,7 +159,7 @@ def test_the_examples_mistakes_and_curves_are_there(tmp_path: Path) -> None:
     assert page.count("<polyline") == 7
     assert "training, last 0.5" in words_of(page)
     assert "validation, last 75%" in words_of(page)
-    assert "That gap is overfitting" in words_of(page)
+    assert "This gap is overfitting" in words_of(page)
 
 
 def test_no_mistakes_are_said_to_be_none(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_an_incomplete_run_or_arrays_that_do_not_fit_are_refused(tmp_path: Path)
     with pytest.raises(UsageError, match="do not fit each other"):
         write_report(run, images, labels, rows[:, :2])
     run.write_metrics({"accuracy": 1})
-    with pytest.raises(RunError, match="not an evaluation"):
+    with pytest.raises(RunError, match="is invalid: object missing required field"):
         write_report(run, images, labels, rows)
     (run.path / "metrics.json").unlink()
     with pytest.raises(RunError, match=r"no metrics\.json"):

@@ -7,7 +7,7 @@ the network and runs no script. It trains and evaluates nothing.
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import RunError, UsageError
+from hangtag.errors import UsageError
 from hangtag.evaluation.guarantee_report import GuaranteeReport
 from hangtag.evaluation.metrics import ClassResult, Evaluation, wilson
 from hangtag.evaluation.run_folder import Run
@@ -125,16 +125,12 @@ class _Facts:
 
 def _gather(run: Run, images: Images, labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> _Facts:
     metrics = run.metrics()
-    known = {field.name for field in fields(Evaluation)}
-    broken = run.stress()
-    try:
-        evaluation = Evaluation.from_json({key: value for key, value in metrics.items() if key in known})
-        kept = GuaranteeReport.from_json(metrics["guarantees"]) if metrics.get("guarantees") else None
-        stress = None if broken is None else Stress.from_json(broken)
-        theirs = metrics.get("before_decisions")
-        before_decisions = None if theirs is None else Evaluation.from_json(theirs)
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run.path}: metrics.json is not an evaluation: {error}", "judge the run again") from None
+    results, source = run.stress(), str(run.path / "metrics.json")
+    evaluation = Evaluation.from_json(metrics, source)
+    kept = GuaranteeReport.from_json(metrics["guarantees"], source) if metrics.get("guarantees") else None
+    stress = None if results is None else Stress.from_json(results, str(run.path / "stress.json"))
+    theirs = metrics.get("before_decisions")
+    before_decisions = None if theirs is None else Evaluation.from_json(theirs, source)
     expected = (len(labels), len(evaluation.classes))
     if len(images) != len(labels) or probabilities.shape != expected or not len(labels):
         raise UsageError(
