@@ -149,7 +149,7 @@ def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
     training.run.write_config(config)
     with pytest.raises(DataError, match="changed since this run"):
         judge(training.run)
-    with pytest.raises(DataError, match="the model knows"):
+    with pytest.raises(DataError, match="the model has"):
         judge(training.run, LabelledImages(data.images, data.labels, ("a", "b", "c")))
 
 
