@@ -161,13 +161,13 @@ class Examined(NamedTuple):
     Attributes:
         pixels: (H, W) uint8 if the file is grey, else (H, W, 3).
         colourful: whether some pixels are far from grey.
-        kind: format and mode, "JPEG RGB".
+        mode: the colour mode of the file, as Pillow names it: "RGB", "CMYK".
         changes: what had to be changed.
     """
 
     pixels: NDArray[np.uint8]
     colourful: bool
-    kind: str
+    mode: str
     changes: Change
 
 
@@ -182,17 +182,17 @@ def examine(content: bytes, background: int = 255) -> Examined:
     bare = _bare_png(content)
     if bare is not None:
         colour = bare.ndim == 3
-        return Examined(bare, colour and carries_colour(bare), "PNG RGB" if colour else "PNG L", _UNCHANGED)
+        return Examined(bare, colour and carries_colour(bare), "RGB" if colour else "L", _UNCHANGED)
     with _open(content) as opened:
-        kind = f"{opened.format} {opened.mode}"
+        mode = opened.mode
         if opened.format in _PLAIN and opened.mode in ("L", "RGB"):
             pixels = _plain_pixels(opened)
             if pixels is not None:
-                return Examined(pixels, pixels.ndim == 3 and carries_colour(pixels), kind, _UNCHANGED)
+                return Examined(pixels, pixels.ndim == 3 and carries_colour(pixels), mode, _UNCHANGED)
         grey = opened.mode in _GREY_MODES
         spec = ImageSpec(1, 1, _GREY_CHANNELS if grey else _COLOUR_CHANNELS, background)
         pixels, notes = _from_pil(opened, spec)
-    return Examined(pixels, not grey and carries_colour(pixels), kind, Change(sum(notes)))
+    return Examined(pixels, not grey and carries_colour(pixels), mode, Change(sum(notes)))
 
 
 def _bare_png(content: bytes) -> NDArray[np.uint8] | None:

@@ -15,7 +15,7 @@ FACTS = np.dtype(
         ("width", "<u4"),
         ("pixels", "<u4"),  # CRC-32 of the row
         ("flags", "u1"),
-        ("kind", "S15"),  # "JPEG RGB"
+        ("mode", "S15"),  # colour mode of the file, as Pillow names it: "RGB", "CMYK"
     ]
 )
 """The record of one decoded picture; its flags are the bits below and those of `pictures.Change`."""

@@ -129,7 +129,7 @@ class _Decoder:
             pixels = np.ascontiguousarray(self.sizer(in_channels(pixels, self.spec.channels)))
         flags = COLOUR_FILE * (picture.pixels.ndim == 3) | CARRIES_COLOUR * picture.colourful | int(picture.changes)
         height, width = picture.pixels.shape[:2]
-        return _FACTS.pack(digest, height, width, zlib.crc32(pixels.data), flags, picture.kind.encode()), pixels
+        return _FACTS.pack(digest, height, width, zlib.crc32(pixels.data), flags, picture.mode.encode()), pixels
 
     def close(self) -> None:
         os.close(self.array)
