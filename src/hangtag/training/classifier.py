@@ -31,13 +31,14 @@ from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
 from hangtag.model.predictor import Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images
-from hangtag.training.engine.balance import balance_in_words, choose_balance
+from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.export import export_model, verify
-from hangtag.training.engine.features import extract_features
+from hangtag.training.engine.inference import extract_features
 from hangtag.training.engine.loop import Epoch, choose_device, train
-from hangtag.training.engine.networks import NETWORKS, FlipTTA, build_network, custom_network, parameter_count
+from hangtag.training.engine.networks import NETWORKS, FlipTTA, parameter_count
 from hangtag.training.engine.recipes import RECIPES, Recipe, adapt_to_size, find_recipe
+from hangtag.training.engine.sampling import balance_note, choose_balance
 from hangtag.training.engine.steps import has_bfloat16
 
 __all__ = ["MOST_DESCRIBED", "VERIFIED", "ImageClassifier", "part_of", "split_seed_of"]
@@ -325,7 +326,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         """The recipe with everything decided that it leaves to the data and the machine; each said in `notes_`."""
         counts = np.bincount(data.labels[self.split_.train], minlength=len(data.class_names))
         chosen = choose_balance(recipe, counts)
-        notes = [balance_in_words(chosen, counts, data.class_names)]
+        notes = [balance_note(chosen, counts, data.class_names)]
         notes.append(_mirror_hint(recipe, data.class_names))
         if recipe.bfloat16 and not has_bfloat16(device.type):
             notes.append("this processor has no bfloat16 products in hardware: training in float32, slower")

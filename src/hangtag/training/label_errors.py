@@ -14,9 +14,10 @@ from hangtag.data.audit import LabelErrorFinder, LabelErrors
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.splits import in_order_of_appearance, merge_groups
 from hangtag.progress import Progress
+from hangtag.training.engine.build import build_network
 from hangtag.training.engine.guard import enough_memory
+from hangtag.training.engine.inference import predict_logits
 from hangtag.training.engine.loop import choose_device, train
-from hangtag.training.engine.networks import build_network, predict_logits
 from hangtag.training.engine.recipes import adapt_to_size, find_recipe
 
 __all__ = ["find_label_errors", "label_error_finder"]
@@ -75,7 +76,7 @@ def find_label_errors(
             network = build_network("cnn", data.spec, classes, seed + number)
             recipe = replace(find_recipe("fast"), epochs=_EPOCHS, min_steps=_LEAST_STEPS, validation=0.0)
             recipe = replace(recipe, prune_fraction=0.0, flip_tta=False)
-            recipe, _ = adapt_to_size(recipe, len(learned), unasked=recipe)
+            recipe, _ = adapt_to_size(recipe, len(learned), defaults=recipe)
             for epoch in train(
                 network, data.images[learned], data.labels[learned], recipe, seed + number, device=where
             ):

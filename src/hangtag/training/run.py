@@ -225,14 +225,13 @@ class Training:
         part, data = self._judged()
         verify(content, classifier.shipped_, data.images, classifier.ood_detector_)
         before = data_before_decisions(self.config, part)
-        judged = Judgement(load(content), part, data, classifier.training_accuracy_, before)
+        judged = Judgement.of(load(content), part, data, classifier.training_accuracy_, before)
         self.seconds["evaluate"] = time.perf_counter() - began
         self.run.write_metrics(judged.to_json())
         self.run.write_model(content)
-        self.speed = speed_of(
-            classifier.network_, classifier.spec_, classifier.recipe_, classifier.history_[len(self.history) :],
-            min(classifier.recipe_.batch_size, len(classifier.split_.train)), choose_device(classifier.device),
-        )  # fmt: skip
+        batch_size = min(classifier.recipe_.batch_size, len(classifier.split_.train))
+        epochs = classifier.history_[len(self.history) :]
+        self.speed = speed_of(epochs, batch_size, choose_device(classifier.device))
         write_neighbours(self.run.path, classifier.neighbours())
         self._complete(content)
         return judged

@@ -21,15 +21,17 @@ from hangtag.data.splits import stratified
 from hangtag.errors import DataError, HangtagError, UsageError
 from hangtag.mapped import MappedRows
 from hangtag.model.neighbours import KEPT
-from hangtag.pictures import Images, ImageSpec
+from hangtag.pictures import Images
 from hangtag.training.classifier import MOST_DESCRIBED, VERIFIED, part_of
-from hangtag.training.engine.balance import choose_balance
-from hangtag.training.engine.batches import Batches, phases_of
+from hangtag.training.engine.batches import Batches
+from hangtag.training.engine.build import build_network
 from hangtag.training.engine.cuda_graph import WARM_UP
 from hangtag.training.engine.guard import enough_memory
+from hangtag.training.engine.inference import images_at_once, predict_logits
 from hangtag.training.engine.loop import settings
-from hangtag.training.engine.networks import build_network, channels_last, images_at_once, predict_logits
+from hangtag.training.engine.networks import channels_last
 from hangtag.training.engine.recipes import DEFAULT, Recipe, adapt_to_size, find_recipe
+from hangtag.training.engine.sampling import choose_balance
 from hangtag.training.engine.steps import steps_for
 
 __all__ = ["Plan", "plan"]
@@ -202,7 +204,7 @@ class _Cost:
         network = build_network(recipe.network, data.spec, len(data.class_names), seed).to(device)
         channels_last(network)
         whole, rest = divmod(len(work.train), recipe.batch_size)
-        count = (whole + bool(rest and recipe.last_partial_batch)) * _mean_area(recipe, network, data.spec)
+        count = whole + bool(rest and recipe.last_partial_batch)
         steps = count * (1 + (least - 1) * recipe.mean_fraction_kept)
         few_images = _FEW if least and device.type == "cpu" else ()  # a GPU takes many as quickly as few
         for few in few_images:
@@ -244,7 +246,7 @@ def _timer(
             taken = -(-len(labels) // batches.batch_size)
             if weighted and weights is None:
                 weights = torch.ones(len(labels), device=device)
-            steps.take(images, labels, [recipe.learning_rate] * taken, weights)
+            steps.run(images, labels, [recipe.learning_rate] * taken, weights)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return (time.perf_counter() - began) / taken
@@ -272,15 +274,6 @@ def _seconds_per_step(timed: Callable[[int], float], device: torch.device, secon
     while len(rounds) < 3 or time.perf_counter() < end:
         rounds.append(timed(count))
     return statistics.median(rounds[1:])
-
-
-def _mean_area(recipe: Recipe, network: nn.Module, spec: ImageSpec) -> float:
-    """Of the images over a training, as a share of the full area; steps cost about as much."""
-    total, before = 0.0, 0.0
-    for phase in phases_of(recipe, network, spec.height, spec.width):
-        total += (phase.until - before) * phase.size[0] * phase.size[1] / (spec.height * spec.width)
-        before = phase.until
-    return total
 
 
 def _forward_seconds(network: nn.Module, images: Images | MappedRows) -> float:
