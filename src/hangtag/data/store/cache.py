@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from hangtag.data.picture_facts import FACTS, Skipped
@@ -152,6 +151,8 @@ def building(key: str, source: str) -> Iterator[Path]:
     Raises:
         SaveError: the cache cannot be written.
     """
+    from filelock import FileLock, Timeout  # its import takes longer than opening an entry
+
     home = cache_home(_PICTURES)
     folder = home / f".{key}.partial"
     try:
