@@ -11,10 +11,12 @@ __all__ = [
     "csv_text",
     "first_few",
     "in_percent",
+    "interval",
     "listed",
     "natural",
     "out_of_100",
     "percent",
+    "rate",
     "seconds_in_words",
     "times",
 ]
@@ -32,6 +34,24 @@ def out_of_100(share: float) -> str:
     """A share out of 100; a share below 1 never becomes 100."""
     digits = next((digits for digits in (1, 2, 3) if share == 1 or float(f"{100 * share:.{digits}f}") < 100), 4)
     return "100" if share == 1 else f"{100 * share:.{digits}f}"
+
+
+def rate(count: int, of: int) -> str:
+    """A share in percent; of fewer than 100, counts, because they carry no decimals.
+
+    >>> rate(24, 30), rate(9386, 10_000), rate(9999, 10_000)
+    ('24 of 30', '93.9%', '99.99%')
+    """
+    return f"{count} of {of}" if of < 100 else f"{out_of_100(count / of)}%"
+
+
+def interval(bounds: Sequence[float], of: int) -> str:
+    """The interval of a share of so many, with no more decimals than `rate` gives.
+
+    >>> interval((0.6, 0.9), 30), interval((0.933, 0.943), 10_000)
+    ('60% to 90%', '93.3% to 94.3%')
+    """
+    return " to ".join(in_percent(share) if of < 100 else f"{out_of_100(share)}%" for share in bounds)
 
 
 def percent(share: float) -> str:
