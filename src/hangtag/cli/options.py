@@ -170,7 +170,7 @@ def with_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def read_data(
     what: str | None, path: Path | None, options: DataOptions | None = None, spec: "ImageSpec | None" = None
 ) -> "LabelledImages":
-    """Read a dataset, fashion-mnist by default, with a progress bar; questions are asked in the terminal."""
+    """Read a dataset, fashion-mnist by default, with a progress bar; the terminal shows any questions."""
     from hangtag.cli import screen
     from hangtag.data.read import read
 

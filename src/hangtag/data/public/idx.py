@@ -49,7 +49,7 @@ def parse_idx(content: bytes, place: str | Path) -> NDArray[Any]:
 
 
 def check_length(content: bytes, expected: int, place: str | Path) -> None:
-    """Raises DataError if the content, of which at most one byte too many was read, has another length."""
+    """Raises DataError if the content has another length; callers read at most one byte more than expected."""
     if len(content) != expected:
         got = f"{len(content):,}" if len(content) < expected else "more"
         raise DataError(f"{place}: must have {expected:,} bytes, got {got}", "download it again")
