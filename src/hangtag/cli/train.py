@@ -168,21 +168,23 @@ def _in_minutes(console: "Console", asked: "_TrainRequest", minutes: float) -> "
     from hangtag.training.classifier import ImageClassifier
     from hangtag.training.engine.loop import choose_device
     from hangtag.training.engine.recipes import DEFAULT, find_recipe
-    from hangtag.training.run import Training, planned_before
+    from hangtag.training.run import Training, find_planned
     from hangtag.training.time_budget import plan
 
     device = choose_device(asked.device)
     data = asked.data()
     seed = asked.seed or 0
-    before = planned_before(data, minutes, seed, asked.out)
+    before = find_planned(data, minutes, seed, asked.out)
     if before is not None:
-        return Training.of(before, asked.device)
+        return Training.resume(before, asked.device)
     look_for_near(data, find_recipe(DEFAULT))  # before the plan, so that its time counts
     console.print("measuring this machine ...")
     chosen = plan(data, minutes, BEGAN, device, seed)
     console.print(chosen.in_words)
-    training = Training(ImageClassifier(chosen.recipe, seed=seed, device=asked.device), data, asked.source, asked.out)
-    training.say(plan=chosen.to_json())
+    training = Training.begin(
+        ImageClassifier(chosen.recipe, seed=seed, device=asked.device), data, asked.source, asked.out
+    )
+    training.record(plan=chosen.to_json())
     return training
 
 
@@ -192,8 +194,8 @@ def _through(console: "Console", training: "Training", log: "Tracking") -> tuple
 
     data, name = training.data, training.config["recipe"]["name"]
     console.print(f"training recipe '{name}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
-    if training.goes_on:
-        console.print(training.goes_on)
+    if training.resume_message:
+        console.print(training.resume_message)
     with _stop_on_interrupt() as stop:
         epochs = log.through(training.epochs(stop), training.run, training.config["recipe"])
         screen.show_epochs(console, epochs, training.notes)
@@ -216,7 +218,7 @@ def _train_seeds(console: "Console", asked: "_TrainRequest", count: int, log: "T
     from hangtag.training.seeds import Seeds
 
     seeds = Seeds(classifier, data, asked.source, asked.out, count)
-    console.print(f"{count} seeds, into {seeds.run.path}{'; going on with it' if seeds.goes_on else ''}")
+    console.print(f"{count} seeds, into {seeds.run.path}{'; resuming' if seeds.resumed else ''}")
     try:
         for number, step in seeds.trainings():
             if not isinstance(step, Training):
@@ -297,7 +299,7 @@ def _training(asked: _TrainRequest) -> "Training":
     classifier, data = _to_train(asked)
     from hangtag.training.run import Training
 
-    return Training(classifier, data, asked.source, asked.out)
+    return Training.begin(classifier, data, asked.source, asked.out)
 
 
 def _to_train(asked: _TrainRequest) -> tuple["ImageClassifier", "LabelledImages"]:
@@ -346,9 +348,9 @@ def _resumed(asked: _TrainRequest, name: str) -> "Training":
     from hangtag.training.run import Training
 
     if asked.what is None and asked.path is None:
-        return Training.of(run, asked.device)
+        return Training.resume(run, asked.device)
     said = {name: asked.source[name] for name in ("path", *(["what"] if asked.what is not None else []))}
-    return Training.of(run, asked.device, source | said)
+    return Training.resume(run, asked.device, source | said)
 
 
 @dataclass

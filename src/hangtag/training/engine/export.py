@@ -31,7 +31,7 @@ from hangtag.resize import SIZED, sizing_nodes
 from hangtag.training.engine.features import FeatureExtractor, extract_features
 from hangtag.training.engine.networks import FlipTTA, device_of
 
-__all__ = ["TOLERANCE", "export_model", "verify"]
+__all__ = ["TOLERANCE", "export_model", "verify", "verify_outputs"]
 
 TOLERANCE = 1e-4
 """Largest difference between a probability from PyTorch and one from the file; float32 rounding is 100 times less."""
@@ -83,11 +83,23 @@ def verify(
         ModelError: a label differs or a probability is off by more than `TOLERANCE`; the worst images are named.
     """
     artifact = open_artifact(content)
+    outputs = artifact.outputs(images, OUTPUT, *(["ood_score"] if ood_detector else []))
+    verify_outputs(outputs, artifact.metadata, network, images, ood_detector)
+    return outputs[OUTPUT]
+
+
+def verify_outputs(
+    outputs: dict[str, NDArray[np.float32]],
+    metadata: Metadata,
+    network: nn.Module,
+    images: Images,
+    ood_detector: OodDetector | None,
+) -> None:
+    """Check that a model file's outputs for `images` are the network's; see `verify`."""
     seen = extract_features(network, images)
-    guarantees = artifact.metadata.guarantees
+    guarantees = metadata.guarantees
     calibrator = guarantees.calibrator if guarantees else Calibrator.none(seen.logits.shape[1])
     own = calibrator(log_softmax(seen.logits))
-    outputs = artifact.outputs(images, OUTPUT, *(["ood_score"] if ood_detector else []))
     shipped = outputs[OUTPUT]
     off = np.abs(shipped - own).max(axis=1)
     other_label = (shipped.argmax(axis=1) != own.argmax(axis=1)) & ~_tied(own)
@@ -106,7 +118,6 @@ def verify(
                 f"the exported file finds other pictures unfamiliar than the network does: off by {apart.max():.2g}",
                 "this run has no model file; please report it",
             )
-    return shipped
 
 
 def _tied(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
