@@ -197,7 +197,7 @@ def _through(console: "Console", training: "Training", log: "Tracking") -> tuple
     if training.resume_message:
         console.print(training.resume_message)
     with _stop_on_interrupt() as stop:
-        epochs = log.through(training.epochs(stop), training.run, training.config["recipe"])
+        epochs = log.track(training.epochs(stop), training.run, training.config["recipe"])
         screen.show_epochs(console, epochs, training.notes)
         stopped = stop() and training.stopped  # asked for in the last steps, it came too late
         if stopped:
