@@ -150,8 +150,8 @@ def test_a_kill_inside_a_save_leaves_nothing_behind() -> None:
 def test_a_stopped_run_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = finish(training(Path("whole")))
     stopped = training()
-    asked = iter([False] * 11)
-    list(stopped.epochs(lambda: next(asked, True)))
+    answers = iter([False] * 11)
+    list(stopped.epochs(lambda: next(answers, True)))
     stopped.finish()
     assert stopped.run.config()["status"] == "stopped early"
     monkeypatch.setattr(

@@ -78,7 +78,7 @@ def test_without_a_test_part_the_held_out_images_judge(tmp_path: Path) -> None:
     assert (run.metrics()["part"], run.metrics()["images"]) == ("validation", 60)
 
 
-def test_nothing_to_judge_on_is_said(tmp_path: Path) -> None:
+def test_no_images_to_judge_on_is_an_error(tmp_path: Path) -> None:
     images, labels = shapes(60)
 
     with pytest.raises(DataError, match="no images to judge"):
@@ -155,7 +155,7 @@ def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
         judge(training.run, LabelledImages(data.images, data.labels, ("a", "b", "c")))
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = """
 import resource, sys
 from hangtag.training.classifier import ImageClassifier

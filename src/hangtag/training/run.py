@@ -31,15 +31,7 @@ from hangtag.training.engine.networks import layers, parameter_count
 from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.speed import Speed, speed_of
 
-__all__ = [
-    "DIVERGED",
-    "NOT_EXPORTED",
-    "Training",
-    "find_planned",
-    "find_unfinished",
-    "initial_config",
-    "lock_run",
-]
+__all__ = ["DIVERGED", "NOT_EXPORTED", "Training", "find_planned", "initial_config", "open_run"]
 
 NOT_EXPORTED = "not exported"
 """The status of a run without a model file, because the file did not answer as the network does."""
@@ -100,16 +92,10 @@ class Training:
                 "hold some out: --set validation=0.1; or use another recipe, or data with a test part",
             )
         config = initial_config(classifier, data, source)
-        name = f"{data.name}-{config['recipe']['name']}"
-        interrupted = find_unfinished(config, out, name)
-        if interrupted is not None:
-            return cls._resume(classifier, data, *interrupted)
-        run = new_run(out, name)
-        lock = lock_run(run)
+        run, lock, resumed = open_run(config, out, f"{data.name}-{config['recipe']['name']}")
         if data.skipped:
             write_skipped(data, run.path / SKIPPED)
-        run.write_config(config)  # last: a folder with a config can be resumed
-        return cls(classifier, data, run, lock, config)
+        return cls._resume(classifier, data, run, lock) if resumed else cls(classifier, data, run, lock, config)
 
     @classmethod
     def resume(cls, run: Run, device: str = "auto", source: dict[str, Any] | None = None) -> "Training":
@@ -142,7 +128,7 @@ class Training:
             raise RunError(f"{run.path}: config.json has missing or unknown fields: {error}", "train again") from error
         choose_device(device)
         classifier = ImageClassifier(recipe=recipe, seed=seed, device=device, split_seed=config.get("split_seed"))
-        training = cls._resume(classifier, read_again(run, source), run, lock_run(run))
+        training = cls._resume(classifier, read_again(run, source), run, _lock(run))
         if source is not None:
             training.record(source=source)
         return training
@@ -283,27 +269,11 @@ def initial_config(classifier: ImageClassifier, data: LabelledImages, source: di
     }
 
 
-def lock_run(run: Run) -> Lock:
-    """Lock a run's folder and remove files that a killed process left half-written.
+def open_run(config: dict[str, Any], out: Path | None, name: str) -> tuple[Run, Lock, bool]:
+    """A new run folder with this config, locked; or an interrupted run with the same config, and True.
 
     Raises:
-        RunError: another process holds the lock.
-    """
-    lock = run.lock()
-    if lock is None:
-        raise RunError(
-            f"{run.path}: another process is training in this folder", "wait until it ends, or choose another --out"
-        )
-    for folder in (run.path, run.checkpoints):
-        remove_partial(folder)
-    return lock
-
-
-def find_unfinished(config: dict[str, Any], out: Path | None, name: str) -> tuple[Run, Lock] | None:
-    """An interrupted run with exactly this config, locked for this process; None if there is no such run.
-
-    Raises:
-        RunError: `out` holds an unfinished run with another config.
+        RunError: `out` holds another run, or another process is training there.
     """
     for run in unfinished(out, name):
         differences = _differences(run.config(), config)
@@ -313,8 +283,22 @@ def find_unfinished(config: dict[str, Any], out: Path | None, name: str) -> tupl
                 f"resume it: hangtag train --resume {shlex.quote(str(run.path))}; or choose another --out",
             )
         if not differences and not (out is None and run.is_locked()):
-            return run, lock_run(run)
-    return None
+            return run, _lock(run), True
+    run = new_run(out, name)
+    lock = _lock(run)
+    run.write_config(config)
+    return run, lock, False
+
+
+def _lock(run: Run) -> Lock:
+    """Lock a run's folder and remove files that a killed process left half-written."""
+    lock = run.lock()
+    if lock is None:
+        message = f"{run.path}: another process is training in this folder"
+        raise RunError(message, "wait until it ends, or choose another --out")
+    for folder in (run.path, run.checkpoints):
+        remove_partial(folder)
+    return lock
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

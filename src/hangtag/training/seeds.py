@@ -19,12 +19,12 @@ from scipy.stats import t as student
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError, UsageError
 from hangtag.evaluation.judge import Judgement, judge
-from hangtag.evaluation.run_folder import STOPPED, Run, new_run
+from hangtag.evaluation.run_folder import STOPPED, Run
 from hangtag.files import write_bytes
 from hangtag.machine import now
 from hangtag.model.neighbours import FILE
 from hangtag.training.classifier import ImageClassifier
-from hangtag.training.run import DIVERGED, NOT_EXPORTED, Training, find_unfinished, initial_config, lock_run
+from hangtag.training.run import DIVERGED, NOT_EXPORTED, Training, initial_config, open_run
 
 __all__ = ["Seeds", "Spread", "spread"]
 
@@ -91,15 +91,7 @@ class Seeds:
         self.classifier = classifier
         config = initial_config(self._unfitted(classifier.seed), data, source) | {"seeds": self.numbers}
         name = f"{data.name}-{config['recipe']['name']}-seeds"
-        unfinished = find_unfinished(config, out, name)
-        self.resumed = unfinished is not None
-        if unfinished is not None:
-            self.run, self.lock = unfinished
-            self.config = self.run.config()
-        else:
-            self.run, self.config = new_run(out, name), config
-            self.lock = lock_run(self.run)
-            self.run.write_config(config)
+        self.run, self.lock, self.resumed = open_run(config, out, name)
 
     def trainings(self) -> Iterator[tuple[int, Training | Judgement]]:
         """For each seed in turn: a training to run and finish, or the judgement of a finished one.
@@ -146,12 +138,11 @@ class Seeds:
         for name in (*_COPIED, *([FILE] if (kept.path / FILE).is_file() else [])):
             write_bytes(self.run.path / name, (kept.path / name).read_bytes())
         self.run.write_metrics({**kept.metrics(), "seeds": self._statistics(runs, best, losses)})
-        own = ("created", "source", "seed", "split_seed")
-        self.config |= {key: value for key, value in kept.config().items() if key not in own}
-        self.config |= {"seed": self.numbers[best], "kept_seed": self.numbers[best], "ended": now()}
-        self.run.write_config(self.config)
+        own, seed = self.run.config(), self.numbers[best]
+        own = {key: own[key] for key in ("created", "source", "split_seed", "seeds")}
+        self.run.write_config({**kept.config(), **own, "seed": seed, "kept_seed": seed, "ended": now()})
         self.lock.close()
-        return self.numbers[best], judge(self.run)
+        return seed, judge(self.run)
 
     def discard(self) -> None:
         """Remove the folder if no seed's run began, as when the first one is refused."""
