@@ -134,7 +134,7 @@ def test_the_interval_is_students(n: int) -> None:
     result = spread(values)
 
     expected = stats.t.interval(0.95, n - 1, loc=np.mean(values), scale=stats.sem(values))
-    assert result.interval == pytest.approx(expected, rel=1e-4)
+    assert result["interval"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:

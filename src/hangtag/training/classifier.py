@@ -165,8 +165,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def predict(self, X: LabelledImages | Images) -> NDArray[Any]:
         """(N,) labels of the type given to `fit`."""
-        positions = self.predict_proba(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[positions]
+        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return labels
 
     def evaluate(self, X: LabelledImages | Images, y: Any = None) -> Evaluation:

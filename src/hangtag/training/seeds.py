@@ -10,7 +10,6 @@ import math
 import statistics
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,40 +25,23 @@ from hangtag.model.neighbours import FILE
 from hangtag.training.classifier import ImageClassifier
 from hangtag.training.run import DIVERGED, NOT_EXPORTED, Training, initial_config, open_run
 
-__all__ = ["Seeds", "Spread", "spread"]
+__all__ = ["Seeds", "spread"]
 
 _COPIED = ("weights.safetensors", "model.onnx", "metrics.json", "history.jsonl")
 
 
-@dataclass(frozen=True)
-class Spread:
-    """A number measured with several seeds.
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean, sd (with n - 1), 95 % confidence interval of the mean (Student's t), and number of at least two values.
 
-    Attributes:
-        mean, sd: over the seeds; the sd with n - 1.
-        interval: 95 % confidence interval of the mean (Student's t); it does not cover the choice of test images.
-        n: number of seeds.
-    """
+    The interval covers the choice of seeds, not of test images.
 
-    mean: float
-    sd: float
-    interval: tuple[float, float]
-    n: int
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.mean:.4f} (sd {self.sd:.4f}, 95 % [{low:.4f}, {high:.4f}], {self.n} seeds)"
-
-
-def spread(values: list[float]) -> Spread:
-    """Mean, sd and t-interval of at least two values.
-
-    >>> print(spread([0.90, 0.92, 0.94]))
-    0.9200 (sd 0.0200, 95 % [0.8703, 0.9697], 3 seeds)
+    >>> low, high = spread([0.90, 0.92, 0.94])["interval"]
+    >>> round(low, 4), round(high, 4)
+    (0.8703, 0.9697)
     """
     mean, sd = statistics.fmean(values), statistics.stdev(values)
     half = float(student.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
-    return Spread(mean, sd, (mean - half, mean + half), len(values))
+    return {"mean": mean, "sd": sd, "interval": (mean - half, mean + half), "n": len(values)}
 
 
 class Seeds:
@@ -169,7 +151,7 @@ class Seeds:
         }
         for key in ("accuracy", "loss"):
             values = [float(table[key]) for table in metrics]
-            summary[key] = {"values": values, **vars(spread(values))}
+            summary[key] = {"values": values, **spread(values)}
         low, high = summary["accuracy"]["interval"]
         summary["accuracy"]["interval"] = (max(0.0, low), min(1.0, high))  # Student's t is unbounded
         return summary

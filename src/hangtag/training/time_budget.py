@@ -264,8 +264,7 @@ def _step_seconds(
 
 def _forward_seconds(network: nn.Module, images: Images | MappedRows) -> float:
     """Seconds per image of a forward pass; the first pass does not count."""
-    pixels = images[: len(images)]
-    predict_logits(network, pixels)
+    predict_logits(network, images)
     began = time.perf_counter()
-    predict_logits(network, pixels)
-    return (time.perf_counter() - began) / len(pixels)
+    predict_logits(network, images)
+    return (time.perf_counter() - began) / len(images)
