@@ -375,7 +375,7 @@ def test_the_newest_unfinished_run_is_gone_on_with(hangtag: Any, tmp_path: Path)
     assert (tmp_path / "runs/tiny-tutorial/weights.safetensors").read_bytes() == before
 
 
-def test_an_unfinished_run_of_another_training_is_said_setting_by_setting(hangtag: Any, tmp_path: Path) -> None:
+def test_an_unfinished_run_with_other_settings_is_refused_setting_by_setting(hangtag: Any, tmp_path: Path) -> None:
     train_tiny(hangtag, "--out", "run")
     killed_before_its_first_checkpoint(tmp_path / "run")
 
@@ -383,7 +383,7 @@ def test_an_unfinished_run_of_another_training_is_said_setting_by_setting(hangta
 
     assert answer.code == 1
     assert "(learning_rate 0.001 there, 0.01 here; seed 0 there, 2 here)" in answer.err
-    assert answer.err.rstrip().endswith("(go on with it: hangtag train --resume run; or choose another --out)")
+    assert answer.err.rstrip().endswith("(resume it: hangtag train --resume run; or choose another --out)")
 
 
 def test_a_recipes_numbers_can_be_changed(hangtag: Any, tmp_path: Path) -> None:

@@ -165,7 +165,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def predict(self, X: LabelledImages | Images) -> NDArray[Any]:
         """(N,) labels of the type given to `fit`."""
-        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        positions = self.predict_proba(X).argmax(axis=1)  # first: it raises RunError if the classifier is not fitted
+        labels: NDArray[Any] = self.classes_[positions]
         return labels
 
     def evaluate(self, X: LabelledImages | Images, y: Any = None) -> Evaluation:
