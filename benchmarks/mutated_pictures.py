@@ -122,8 +122,10 @@ def survive(folder: Path, cache: Path) -> Survived:
     pool._SECONDS = SECONDS
     began = time.perf_counter()
     data = hangtag.read(folder, size=32)
-    reasons = collections.Counter(each.kind for each in data.skipped)
-    return Survived(len(data) + len(data.skipped), len(data), dict(reasons.most_common()), time.perf_counter() - began)
+    reasons = collections.Counter(each.kind for each in data.source.skipped)
+    return Survived(
+        len(data) + len(data.source.skipped), len(data), dict(reasons.most_common()), time.perf_counter() - began
+    )
 
 
 def describe(found: dict[str, Survived]) -> Result:

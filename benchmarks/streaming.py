@@ -65,7 +65,7 @@ def train_for(seconds: float, file: Path | None) -> Streamed:
     images, labels = train.images, train.labels
     if file is not None:
         images, labels = np.load(file, mmap_mode="r"), np.load(file.with_name("labels.npy"))
-    recipe = replace(find_recipe("fast", epochs=1000), small_first=False, validation=0.0)
+    recipe = replace(find_recipe("fast", epochs=1000), validation=0.0)
     classifier = hangtag.ImageClassifier(recipe, device="cpu")
     end: list[float] = []
 

@@ -208,7 +208,7 @@ def help_page() -> str:
     """docs/help.md: what every command says with --help."""
     parts = [
         "# The command line\n\nEvery command's own `--help`. `make docs` writes this page; "
-        "to change it, change `src/hangtag/cli.py` and `cli_train.py`.\n",
+        "to change it, change `src/hangtag/cli/`.\n",
         _section("hangtag", _hangtag("--help")),
         *(_section(f"hangtag {name}", _hangtag(name, "--help")) for name in command_names()),
     ]

@@ -1,6 +1,6 @@
-"""What hangtag does, in one go: data, training, evaluation, three predictions, pictures and a report.
+"""A demo of hangtag: data, training, evaluation, three predictions, figures and a report.
 
-It only runs the commands a user would type, and shows each before it runs.
+It runs the commands a user would type, and prints each before it runs.
 """
 
 import json
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def show(*arguments: str) -> None:
-    """Run one hangtag command as a user would, or end the demo with its exit code."""
+    """Run one hangtag command as a user would; a failure ends the demo with its exit code."""
     print(f"\n$ hangtag {shlex.join(arguments)}", flush=True)
     outcome = subprocess.run([HANGTAG, *arguments], check=False)
     if outcome.returncode:
@@ -44,15 +44,15 @@ def conclude(run: Path, seconds: float) -> None:
     size = (run / "model.onnx").stat().st_size / 1e6
     print(
         f"""
-Done in {seconds:.0f} s: a classifier trained on 60,000 pictures of clothes and judged on 10,000 it had never seen.
-  how good       {metrics["accuracy"]:.1%} right (95 % interval {low:.1%} to {high:.1%})
-  read           {run / "report.html"}
-  look           {run / "figures"}/*.png
-  ship           {run / "model.onnx"} ({size:.1f} MB, everything inside, no PyTorch needed)
+Done in {seconds:.0f} s: a classifier trained on 60,000 images of clothes and tested on 10,000 others.
+  accuracy       {metrics["accuracy"]:.1%} (95 % interval {low:.1%} to {high:.1%})
+  report         {run / "report.html"}
+  figures        {run / "figures"}/*.png
+  model          {run / "model.onnx"} ({size:.1f} MB; it contains everything and does not need PyTorch)
 Try next (first: source .venv/bin/activate)
-  hangtag predict {run.name} your-photo.jpg      what is on your own picture?
-  hangtag tutorial                          the lesson this grew out of, step by step
-  hangtag --help                            everything else"""
+  hangtag predict {run.name} your-photo.jpg      classify your own image
+  hangtag tutorial                          the lesson behind hangtag, step by step
+  hangtag --help                            all commands"""
     )
 
 

@@ -8,16 +8,21 @@
     >>> tag = hangtag.load("clothes.onnx")      # no torch from here on         # doctest: +SKIP
     >>> tag("shoe.jpg").label                                                   # doctest: +SKIP
 
-Names are looked up when first used, so that `import hangtag` stays instant and predicting never imports torch.
+Names are looked up when first used: `import hangtag` is instant, and predicting never imports torch.
+
+This file imports only what Python has already loaded when `python -m hangtag` starts: until `__main__.py` runs, any
+other import could find a file of that name in the current folder.
 """
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from hangtag.version import __version__ as __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hangtag.data.labelled_images import LabelledImages as LabelledImages
     from hangtag.data.read import read as read
     from hangtag.errors import HangtagError as HangtagError
@@ -30,8 +35,8 @@ if TYPE_CHECKING:
     from hangtag.training.engine.loop import Epoch as Epoch
     from hangtag.training.engine.recipes import Recipe as Recipe
 
-# PyTorch's threads wait for each other by spinning. Beside another busy program that made training a hundred times
-# slower; after a shorter spin they sleep. It must be said before PyTorch is imported, hence here. See docs/log.md.
+# PyTorch's threads spin while they wait for each other, which made training a hundred times slower on a busy machine.
+# With this limit they soon sleep instead. PyTorch reads it when it is imported, so it is set here. See docs/log.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _HOME = {
@@ -52,7 +57,7 @@ _HOME = {
 __all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOME:
         raise AttributeError(f"module 'hangtag' has no attribute '{name}'")
     try:

@@ -1,4 +1,4 @@
-"""The version, read by the package face, by run folders and by the build."""
+"""The version, read by the package, by run folders and by the build."""
 
 __all__ = ["__version__"]
 

@@ -1,11 +1,15 @@
 """Numbers, names and lists in words, for messages, tables and pages alike."""
 
+import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "amount",
     "bytes_in_words",
+    "csv_text",
+    "first_few",
     "in_percent",
     "listed",
     "natural",
@@ -53,6 +57,23 @@ def seconds_in_words(value: float) -> str:
 
 def listed(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def first_few(items: Sequence[str], most: int = 5) -> str:
+    """
+    >>> first_few(["cat", "dog", "hen"], 2)
+    'cat, dog, ...'
+    """
+    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
+
+
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A CSV table; a file name that is not valid Unicode gets question marks."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return buffer.getvalue().encode("utf-8", "replace").decode()
 
 
 def in_percent(probability: float) -> str:

@@ -1,4 +1,4 @@
-"""What is planted into data is found and said; decisions change what is trained on, and no file."""
+"""Problems planted into data are found; decisions change what is trained on, and no file."""
 
 import csv
 import json
@@ -11,11 +11,10 @@ from sklearn.datasets import load_digits
 
 from hangtag.data.audit import KINDS, audit, write_audit
 from hangtag.data.decisions import apply_decisions
-from hangtag.data.labelled_images import LabelledImages, from_arrays
-from hangtag.data.picture_facts import FACTS
+from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
+from hangtag.data.picture_facts import FACTS, Skipped
 from hangtag.data.read import read
 from hangtag.data.splits import split_of
-from hangtag.data.store.containers import Skipped
 from hangtag.errors import DataError, HangtagError, ModelError, UnknownName, UsageError
 from hangtag.reports.audit_page import write_page
 from hangtag.training.label_errors import find_label_errors, label_error_finder
@@ -87,9 +86,9 @@ def troubled() -> LabelledImages:
     facts["height"][50], facts["width"][51], facts["height"][52], facts["width"][52] = 400, 900, 9, 9
     facts["flags"][60] = 1
     return LabelledImages(
-        images, labels.astype(np.int64), ("cat", "dog", "hen"), name="pets", facts=facts,
+        images, labels.astype(np.int64), ("cat", "dog", "hen"), name="pets", picture_facts=facts,
         parts={"train": slice(0, 100), "test": slice(100, 120)}, names=[f"{n:03d}.png" for n in range(120)],
-        skipped=(Skipped("bad.png", "empty", "the file is empty"),),
+        source=Source(skipped=(Skipped("bad.png", "empty", "the file is empty"),)),
     )  # fmt: skip
 
 
@@ -100,12 +99,12 @@ def test_everything_planted_is_found() -> None:
 
     by_kind = {kind: {finding.name for finding in found.findings if finding.kind == kind} for kind in found.counts()}
     assert by_kind == {
-        "leak": {"110.png"}, "contradiction": {"043.png"}, "unreadable": {"bad.png"},
+        "leak": {"110.png"}, "conflicting label": {"043.png"}, "unreadable": {"bad.png"},
         "duplicate": {"021.png", "032.png"}, "small class": {"hen"}, "blank": {"010.png"}, "dark": {"012.png"},
-        "tiny": {"052.png"}, "odd aspect": {"050.png", "051.png"}, "odd colours": {"060.png"},
+        "tiny": {"052.png"}, "odd aspect ratio": {"050.png", "051.png"}, "odd colour mode": {"060.png"},
     }  # fmt: skip
     assert list(found.counts()) == [kind for kind in KINDS if kind in by_kind]
-    assert found.first()[0] == "take 1 picture out of the test part (also in training): 110.png"
+    assert found.first()[0] == "remove 1 picture from the test part (also in training): 110.png"
     assert len(found.first()) == 5
 
 
@@ -126,10 +125,10 @@ def test_size_proportions_and_mode_are_those_of_the_files(tmp_path: Path) -> Non
     assert max(data.spec.shape) <= 96
     said = {each.name: (each.kind, each.message) for each in found.findings}
     assert said == {
-        "a/tiny.png": ("tiny", "20x20 pixels; half of the others have 200 or more"),
-        "a/wide.jpg": ("odd aspect", "900x100 pixels, 9 times as wide as high; usual is 1"),
-        "b/print.jpg": ("odd colours", "its file is CMYK; 98% are colour"),
-        "b/grey.jpg": ("odd colours", "its file is grey; 98% are colour"),
+        "a/tiny.png": ("tiny", "20x20 pixels; half of all pictures have 200 or more"),
+        "a/wide.jpg": ("odd aspect ratio", "900x100 pixels, 9 times as wide as high; usual is 1"),
+        "b/print.jpg": ("odd colour mode", "its file is CMYK; 98% are colour"),
+        "b/grey.jpg": ("odd colour mode", "its file is grey; 98% are colour"),
         "b/000-smaller.png": ("duplicate", "nearly the same picture as b/003.jpg"),  # the larger one is to be kept
     }
     page = write_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")
@@ -161,7 +160,7 @@ def test_suspect_labels_come_with_their_like_and_equal_pictures_with_the_label_t
     per_class = {(each.suggestion, each.others[0]) for each in suspects.values()}
     assert len(per_class) > len({each.suggestion for each in suspects.values()})  # not one picture for each class
     assert not {600, 601, 500, *range(602, 606)} & set(suspects)
-    (twice,) = (each for each in findings if each.kind == "contradiction" and 601 in (each.position, *each.others))
+    (twice,) = (each for each in findings if each.kind == "conflicting label" and 601 in (each.position, *each.others))
     assert (twice.position, twice.others, twice.suggestion) == (601, (500,), f"relabel: {labels[500]}")
     (small,) = (each for each in findings if each.kind == "small class")
     assert small.message.startswith("4 pictures to train on") and small.message.endswith(
@@ -220,21 +219,21 @@ def test_decisions_change_what_is_trained_on_and_nothing_else(tmp_path: Path) ->
     assert {name: len(decided.part(name)) for name in decided.parts} == {"train": 99, "test": 19}
     assert "021.png" not in decided.names and "110.png" not in decided.names
     assert decided.labels[list(decided.names).index("043.png")] == 0
-    assert decided.notes == ("by d.csv: 2 pictures dropped, 1 label changed",)
+    assert decided.source.notes == ("d.csv: 2 pictures dropped, 1 label changed",)
     assert len(data) == 120 and data.labels[43] == 1
 
 
 @pytest.mark.parametrize(
     ("text", "kind", "says"),
     [
-        ("name,decision\n021.png,remove\n", UsageError, "decide keep, drop, or relabel: CLASS"),
+        ("name,decision\n021.png,remove\n", UsageError, "write keep, drop, or relabel: CLASS"),
         ("name,decision\n021.png,relabel: cow\n", UnknownName, "unknown class 'cow'"),
         ("name,decision\nnobody.png,drop\n", UsageError, "there is no picture nobody.png"),
         ("name,decision\n021.png,drop\n021.png,keep\n", UsageError, "two decisions about 021.png"),
         ("file,what\n021.png,drop\n", DataError, "no columns 'name' and 'decision'"),
     ],
 )
-def test_decisions_that_cannot_be_meant(text: str, kind: type[HangtagError], says: str, tmp_path: Path) -> None:
+def test_wrong_decisions_are_refused(text: str, kind: type[HangtagError], says: str, tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(text)
 
     with pytest.raises(kind) as caught:

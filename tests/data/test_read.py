@@ -1,5 +1,6 @@
 """Whatever the user has becomes `LabelledImages`, or one error that says what it is instead."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 import hangtag
-from hangtag.data.labelled_images import LabelledImages, export_folder, from_arrays
+from hangtag.data.labelled_images import LabelledImages, Source, export_folder, from_arrays
 from hangtag.data.public.catalog import NAMED
 from hangtag.data.read import read
+from hangtag.data.splits import split_of
 from hangtag.errors import DataError, HangtagError, PictureError, UnknownName
 from hangtag.pictures import ImageSpec, decode
 from toys import idx_files, in_a_process, shapes
@@ -39,29 +41,21 @@ def idx_folder(fashion: LabelledImages, tmp_path_factory: pytest.TempPathFactory
 # --- read ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        read,
-        lambda folder: read(str(folder)),
-        lambda folder: read("fashion-mnist", path=folder),
-        lambda folder: hangtag.read("fashion-mnist", str(folder)),
-    ],
-)
-def test_a_folder_of_files_is_read_by_itself_or_for_a_name(
-    idx_folder: Path, fashion: LabelledImages, way: Callable[[Path], LabelledImages]
+@pytest.mark.parametrize("path", [Path, str])
+def test_the_files_of_a_public_set_are_read_for_its_name(
+    idx_folder: Path, fashion: LabelledImages, path: Callable[[Path], str | Path]
 ) -> None:
-    data = way(idx_folder)
+    data = hangtag.read("fashion-mnist", path(idx_folder))
 
-    assert (data.name, data.origin, data.class_names) == ("fashion-mnist", str(idx_folder), fashion.class_names)
-    assert data.fingerprint == fashion.fingerprint
+    assert (data.name, data.source.origin) == ("fashion-mnist", str(idx_folder))
+    assert (data.class_names, data.fingerprint) == (fashion.class_names, fashion.fingerprint)
 
 
-def test_options_that_mean_nothing_for_the_files_of_a_public_set_are_refused(idx_folder: Path) -> None:
-    error = refused(lambda: read(idx_folder, size=14))
+def test_the_files_of_a_public_set_are_arrays_without_its_name(idx_folder: Path, fashion: LabelledImages) -> None:
+    data = read(idx_folder)
 
-    assert error.message == f"{idx_folder}: --size 14 means nothing here"
-    assert error.hint == "it is for data of your own, and these are the files of Fashion-MNIST; leave it out"
+    assert (data.name, data.class_names) == (idx_folder.name, tuple("0123456789"))
+    assert (data.sizes(), data.fingerprint) == (fashion.sizes(), fashion.fingerprint)
 
 
 def test_a_folder_may_be_named_from_home(
@@ -121,15 +115,14 @@ def test_an_unknown_name_offers_what_lies_here_too(
         ("data/photso", "no such file or folder", "did you mean 'data/photos'?"),
         ("data/PHOTOS/", "no such file or folder", "did you mean 'data/photos'?"),
         ("./dtaa", "no such file or folder", "did you mean 'data'?"),
-        ("dtaa/photos", "there is no folder dtaa", "did you mean 'data/photos'?"),
-        ("dtaa/photso/cats", "there is no folder dtaa", "did you mean 'data/photos/cats'?"),
-        ("data/photso/cats", "there is no folder data/photso", "did you mean 'data/photos/cats'?"),
-        ("dtaa/zzz", "there is no folder dtaa", "did you mean 'data'?"),
-        ("data/zzz", "no such file or folder", "check the spelling and the folder you are in"),
-        ("zzz/photos", "there is no folder zzz", "check the spelling and the folder you are in"),
+        ("dtaa/photos", "there is no folder dtaa", "did you mean 'data'?"),
+        ("data/photso/cats", "there is no folder data/photso", "did you mean 'data/photos'?"),
+        ("data/photos/cts", "no such file or folder", "did you mean 'data/photos/cats'?"),
+        ("data/zzz", "no such file or folder", "check the spelling and the current folder"),
+        ("zzz/photos", "there is no folder zzz", "check the spelling and the current folder"),
         ("data/a.zip/cats", "data/a.zip is a file, not a folder", "name the file itself"),
-        ("data/" + "x" * 5000, "no such file or folder", "check the spelling and the folder you are in"),
-        ("data/nul\0l", "no such file or folder", "check the spelling and the folder you are in"),
+        ("data/" + "x" * 5000, "no such file or folder", "check the spelling and the current folder"),
+        ("data/nul\0l", "no such file or folder", "check the spelling and the current folder"),
     ],
 )
 @pytest.mark.parametrize("absolute", [False, True])
@@ -156,13 +149,13 @@ def test_a_folder_that_is_called_as_a_public_set_is_read_by_its_path_alone(
     monkeypatch.chdir(tmp_path)
 
     assert read("digits").class_names == NAMED["digits"].class_names
-    assert read("digits").notes == (
-        "this is the public set digits, not the folder of that name here: to read that, say ./digits",
+    assert read("digits").source.notes == (
+        "read the public set digits, not the folder of that name; to read the folder, write ./digits",
     )
     for own in ("./digits", Path("digits")):
-        assert (len(read(own)), read(own).notes) == (9, ())
+        assert (len(read(own)), read(own).source.notes) == (9, ())
     monkeypatch.chdir("/")
-    assert read("digits").notes == ()
+    assert read("digits").source.notes == ()
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
@@ -180,7 +173,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat.jpg").write_bytes(b"x")
 
-    assert refused(read, tmp_path).message == f"{tmp_path}: cat.jpg lies in no class folder"
+    assert refused(read, tmp_path).message == f"{tmp_path}: cat.jpg is not in a class folder"
 
 
 def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
@@ -189,6 +182,7 @@ import os, tempfile
 from pathlib import Path
 from hangtag.errors import DataError
 from hangtag.data.read import read
+from hangtag.data.splits import split_of
 folder = Path(tempfile.mkdtemp(dir="/tmp"))
 folder.chmod(0)
 if os.geteuid() == 0:
@@ -200,7 +194,7 @@ except DataError as error:
 os.seteuid(os.getuid())
 folder.rmdir()
 """
-    assert in_a_process(program, tmp_path) == "FOLDER: may not be read (check the permissions)\n"
+    assert in_a_process(program, tmp_path) == "FOLDER: permission denied (check the permissions)\n"
 
 
 # --- parts -----------------------------------------------------------------------------------------------------
@@ -237,14 +231,14 @@ def test_undivided_data_is_all_for_training() -> None:
 
     assert data.train is data
     assert refused(lambda: data.test).message == "arrays has no 'test' part"
-    assert refused(lambda: data.test).hint == "it is not divided; use the parts there are"
+    assert refused(lambda: data.test).hint == "it is not divided into parts"
 
 
 def test_a_missing_part_is_refused_with_those_there_are() -> None:
     error = refused(lambda: divided().validation)
 
     assert isinstance(error, DataError)
-    assert str(error) == "shapes has no 'validation' part (it has train, test; use the parts there are)"
+    assert str(error) == "shapes has no 'validation' part (use one of its parts: train, test)"
 
 
 def test_counts_include_classes_without_images() -> None:
@@ -257,7 +251,7 @@ def test_counting_looks_at_no_image() -> None:
     terabyte = np.broadcast_to(np.zeros((), np.uint8), (900_000, 1000, 1000))
     labels, odd = np.arange(900_000) % 3, np.arange(1, 900_000, 2)
     spec = ImageSpec(1000, 1000)
-    data = LabelledImages(terabyte, labels, ("bar", "dot", "edge"), parts={"train": odd}, made_with=spec)
+    data = LabelledImages(terabyte, labels, ("bar", "dot", "edge"), parts={"train": odd}, source=Source(spec=spec))
 
     assert (data.counts("train").tolist(), data.sizes()) == ([150_000] * 3, {"train": 450_000})
     assert repr(data) == "<images: 900,000 images (train 450,000), 3 classes, 1000x1000 grey>"
@@ -309,6 +303,25 @@ def test_another_pixel_label_or_shape_has_another_fingerprint() -> None:
     assert len({other.fingerprint for other in others}) == len(others)
 
 
+def test_no_image_is_hashed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+    blake2b = hashlib.blake2b
+    monkeypatch.setattr(hashlib, "blake2b", lambda *each, **more: hashed.append(1) or blake2b(*each, **more))  # type: ignore[func-returns-value]
+    data = from_arrays(*shapes(90))
+    parts = {"train": slice(0, 60), "validation": slice(60, 90)}
+    divided = LabelledImages(data.images, data.labels, data.class_names, parts=parts)
+
+    for each in (data, divided):
+        hashed.clear()
+        fingerprint = each.fingerprint
+        images, split = split_of(each, 0.2, seed=0)
+
+        assert len(hashed) == 90 and fingerprint == each.fingerprint
+        assert images.take(split.validation).fingerprint == images.take(split.validation.copy()).fingerprint
+        np.testing.assert_array_equal(images.contents, from_arrays(images.images, images.labels).contents)
+    assert data.take(slice(None)).order is data.order
+
+
 # --- from arrays -----------------------------------------------------------------------------------------------
 
 
@@ -331,7 +344,7 @@ def test_labels_may_be_names_or_numbers_with_gaps(labels: Any, names: tuple[str,
     assert (data.class_names, data.labels.tolist(), data.labels.dtype.name) == (names, positions, "int64")
 
 
-MIXED = "labels are all names or all whole numbers, and none is missing"
+MIXED = "convert them, and fill in missing labels"
 
 
 @pytest.mark.parametrize(
@@ -339,16 +352,16 @@ MIXED = "labels are all names or all whole numbers, and none is missing"
     [
         ([0, 1], "9 images but 2 labels", "give exactly one label for each image, in the same order"),
         (np.eye(3)[LABELS], "labels: expected shape (N,), got (9, 3)", "give one label per image, not one-hot rows"),
-        ([[1], [1, 2]], "labels: rows of different lengths", "give one label per image, not one-hot rows"),
+        ([[1], [1, 2]], "labels: rows differ in length", "give one label per image, not one-hot rows"),
         (3, "labels: expected shape (N,), got ()", "give one label per image, not one-hot rows"),
-        ([5] * 9, "there is only one class: 5", "a classifier needs pictures of at least two classes"),
-        ([np.nan, *range(8)], "labels hold fractions or NaN", "labels are names or whole numbers"),
-        ([np.inf, *range(8)], "labels hold fractions or NaN", "labels are names or whole numbers"),
-        ([0.5, *range(8)], "labels hold fractions or NaN", "labels are names or whole numbers"),
-        (["cat", "dog", np.nan] * 3, "labels mix or are float, str", MIXED),
-        (["cat", 1, 2] * 3, "labels mix or are int, str", MIXED),
-        ([None, 1, 2] * 3, "labels mix or are NoneType, int", MIXED),
-        ([b"cat", b"dog", b"cow"] * 3, "labels mix or are bytes", MIXED),
+        ([5] * 9, "there is only one class: 5", "a classifier needs images of at least two classes"),
+        ([np.nan, *range(8)], "labels contain fractions or NaN", "labels must be names or whole numbers"),
+        ([np.inf, *range(8)], "labels contain fractions or NaN", "labels must be names or whole numbers"),
+        ([0.5, *range(8)], "labels contain fractions or NaN", "labels must be names or whole numbers"),
+        (["cat", "dog", np.nan] * 3, "labels must be all names or all whole numbers, got float, str", MIXED),
+        (["cat", 1, 2] * 3, "labels must be all names or all whole numbers, got int, str", MIXED),
+        ([None, 1, 2] * 3, "labels must be all names or all whole numbers, got NoneType, int", MIXED),
+        ([b"cat", b"dog", b"cow"] * 3, "labels must be all names or all whole numbers, got bytes", MIXED),
     ],
     ids=["too few", "one-hot", "ragged", "a number", "one class", "NaN", "infinity", "fraction",
          "names and NaN", "names and numbers", "numbers and None", "bytes"],
@@ -390,7 +403,7 @@ def test_exported_pictures_are_the_images_in_folders_by_class(tmp_path: Path) ->
     folders = ("T-shirt-top", "-", "Ankle boot")
     assert paths == [tmp_path / "out" / folders[label] / f"{position:05d}.png" for position, label in enumerate(LABELS)]
     np.testing.assert_array_equal([decode(path, ImageSpec(8, 8))[0] for path in paths], IMAGES)
-    assert told[-1] == ("writing pictures", 9, 9)
+    assert told[-1] == ("writing images", 9, 9)
 
 
 def test_classes_whose_names_make_one_folder_get_two(tmp_path: Path) -> None:

@@ -97,7 +97,10 @@ def test_paths_in_a_list_or_frame_start_where_one_is(
     renamed = read({"what": paths, "kind": labels})
 
     assert frame.fingerprint == pairs.fingerprint == renamed.fingerprint == folder.fingerprint
-    assert "columns 'image' and 'label'" in frame.understood and "columns 'what' and 'kind'" in renamed.understood
+    assert (
+        "columns 'image' and 'label'" in frame.source.description
+        and "columns 'what' and 'kind'" in renamed.source.description
+    )
 
 
 @pytest.mark.parametrize("form", ["list", "frame"])
@@ -154,12 +157,13 @@ def test_the_same_weights_come_of_every_form(forms: dict[str, Path]) -> None:
 # --- understanding ---------------------------------------------------------------------------------------------
 
 
-def test_the_sentence_says_how_the_data_was_understood(folder: LabelledImages) -> None:
-    assert folder.understood == (
-        f"I understood your data as a folder per class: {len(folder)} images, 2 classes (day, night), "
-        "44x30 to 48x40, colour"
+def test_the_description_says_how_the_data_was_read(folder: LabelledImages) -> None:
+    assert folder.source.description == (
+        f"Read as one folder per class: {len(folder)} images, 2 classes (day, night), 44x30 to 48x40, colour"
     )
-    assert folder.notes[0].startswith("pictures become 40x40 colour: proportions kept, the rest filled")
+    assert folder.source.notes[0].startswith(
+        "pictures are resized to 40x40 colour: proportions are kept and margins filled"
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,18 +208,18 @@ def test_nested_folders_can_be_read_in_two_ways(tmp_path: Path) -> None:
 def test_folders_that_are_parts_are_no_classes(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", "train/1.png", "test/2.png")
 
-    assert "its folders are parts (test, train), and no class folders are in them" in str(refused(root))
+    assert "its folders are parts (test, train) without class folders" in str(refused(root))
 
 
-def test_options_that_mean_nothing_for_this_form_are_refused(tmp_path: Path) -> None:
+def test_options_that_do_not_apply_to_a_form_of_data_are_refused(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", "a/1.png", "b/2.png")
     (root / "t.csv").write_text("file,label\na/1.png,a\nb/2.png,b\n")
     np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8), np.uint8), labels=[0, 1, 0, 1])
 
-    assert "--label-column x means nothing here (it is for a table" in str(refused(root, label_column="x"))
-    assert "--classes top means nothing here" in str(refused(root / "t.csv", classes="top"))
-    assert "--group-by x means nothing here" in str(refused(tmp_path / "a.npz", group_by="x"))
-    assert "--root . means nothing here" in str(refused("digits", root="."))
+    assert "--label-column x does not apply (this option is for tables" in str(refused(root, label_column="x"))
+    assert "--classes top does not apply" in str(refused(root / "t.csv", classes="top"))
+    assert "--group-by x does not apply" in str(refused(tmp_path / "a.npz", group_by="x"))
+    assert "--root . does not apply" in str(refused("digits", root="."))
 
 
 @pytest.mark.parametrize(
@@ -229,12 +233,12 @@ def test_options_that_mean_nothing_for_this_form_are_refused(tmp_path: Path) -> 
     ],
 )
 def test_size_fit_and_colour_are_refused_where_pictures_stay_as_they_are(options: dict[str, Any], said: str) -> None:
-    for what, only_for in (("digits", "data of your own"), (read("digits"), "what is not read yet")):
+    for what, only_for in (("digits", "your own data"), (read("digits"), "data that is not read yet")):
         error = refused(what, **options)
 
         assert isinstance(error, UsageError)
-        assert error.message == f"digits: {said} means nothing here"
-        assert error.hint == f"it is for {only_for}; leave it out"
+        assert error.message == f"digits: {said} does not apply"
+        assert error.hint == f"this option is for {only_for}; leave it out"
 
 
 def test_a_public_set_is_as_it_is_whatever_a_model_takes() -> None:
@@ -245,7 +249,7 @@ def test_an_archive_is_called_as_its_file_without_endings(forms: dict[str, Path]
     assert {read(forms[form]).name for form in ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")} == {"a"}
 
 
-def test_idx_files_of_ones_own_may_have_the_names_of_a_public_set(tmp_path: Path) -> None:
+def test_idx_files_may_have_the_names_of_a_public_set(tmp_path: Path) -> None:
     images, labels = np.stack([photo(number, 12, 12)[..., 0] for number in range(8)]), np.arange(8) % 2
     for name, content in idx_files(images, labels, train=6).items():
         (tmp_path / name).write_bytes(content)
@@ -266,7 +270,7 @@ def test_junk_is_no_class(tmp_path: Path) -> None:
 
     data = read(root)
 
-    assert (data.class_names, len(data), data.skipped) == (("a", "b"), 2, ())
+    assert (data.class_names, len(data), data.source.skipped) == (("a", "b"), 2, ())
 
 
 @pytest.mark.parametrize(
@@ -297,7 +301,7 @@ def test_colour_files_without_colours_become_grey(tmp_path: Path) -> None:
 
     data = read(tmp_path / "set")
 
-    assert data.spec.channels == 1 and data.understood.endswith("colour files without colours")
+    assert data.spec.channels == 1 and data.source.description.endswith("grey images in colour files")
     assert read(tmp_path / "set", colour=True).spec.channels == 3
 
 
@@ -345,9 +349,9 @@ def test_files_that_cannot_be_read_are_set_aside_with_a_reason(tmp_path: Path) -
     data = read(root)
     write_skipped(data, tmp_path / "skipped.csv")
 
-    assert {each.name: each.kind for each in data.skipped} == expected
+    assert {each.name: each.kind for each in data.source.skipped} == expected
     assert (len(data), sorted(data.names)) == (3, ["a/1.png", "b/2.png", "b/3.png"])
-    assert data.notes[-1].startswith("set aside 5 files: ")
+    assert data.source.notes[-1].startswith("set aside 5 files: ")
     assert (tmp_path / "skipped.csv").read_text().splitlines()[0] == "name,kind,reason"
     assert len((tmp_path / "skipped.csv").read_text().splitlines()) == 6
     assert data.fingerprint == read(tree(tmp_path / "other", "a/1.png", "b/2.png", "b/3.png")).fingerprint
@@ -362,7 +366,7 @@ def test_heic_pictures_are_set_aside_without_their_extra_and_read_once_it_is_the
     program = f"""
 import hangtag
 data = hangtag.read({str(root)!r})
-print(len(data), *data.notes, *(each.reason for each in data.skipped), sep="; ")
+print(len(data), *data.source.notes, *(each.reason for each in data.source.skipped), sep="; ")
 """
     without = os.pathsep.join([str(tmp_path / "without"), str(Path(hangtag.__file__).parents[1])])
 
@@ -397,7 +401,7 @@ def test_links_are_followed_inside_and_refused_outside(tmp_path: Path) -> None:
     data = read(root)
 
     assert sorted(data.names) == ["a/1.png", "b/2.png", "b/inside.png"]
-    kinds_of = {each.name: each.kind for each in data.skipped}
+    kinds_of = {each.name: each.kind for each in data.source.skipped}
     assert kinds_of == {
         "b/outside.png": "link outside", "b/gone.png": "not a file", "b/round": "link in a circle", "c": "link outside",
     }  # fmt: skip
@@ -426,11 +430,14 @@ def test_archives_with_members_that_lead_elsewhere(tmp_path: Path) -> None:
 
     in_zip, in_tar = read(tmp_path / "a.zip"), read(tmp_path / "a.tar")
 
-    assert {each.name: each.kind for each in in_zip.skipped} == {
+    assert {each.name: each.kind for each in in_zip.source.skipped} == {
         "../b/2.png": "name outside", "/etc/3.png": "name outside", "a/inner.zip": "archive", "a/bomb.bmp": "bomb",
         "a/link.png": "link",
     }  # fmt: skip
-    assert {each.name: each.kind for each in in_tar.skipped} == {"../a/out.png": "name outside", "a/link.png": "link"}
+    assert {each.name: each.kind for each in in_tar.source.skipped} == {
+        "../a/out.png": "name outside",
+        "a/link.png": "link",
+    }
     assert (sorted(in_zip.names), sorted(in_tar.names)) == (["a/1.png", "b/4.png"], ["a/1.png", "b/2.png"])
 
 
@@ -444,7 +451,7 @@ def test_an_encrypted_member_is_set_aside(tmp_path: Path) -> None:
     content[place + 8] |= 1  # of the first member, in the directory
     path.write_bytes(bytes(content))
 
-    assert [(each.name, each.kind) for each in read(path).skipped] == [("a/1.png", "encrypted")]
+    assert [(each.name, each.kind) for each in read(path).source.skipped] == [("a/1.png", "encrypted")]
 
 
 @pytest.mark.parametrize("name", ["cut.zip", "cut.tar", "cut.tar.gz", "cut.parquet", "cut.npz", "cut.tar.xz"])
@@ -458,7 +465,7 @@ def test_an_archive_cut_short_is_one_clear_error(name: str, forms: dict[str, Pat
 
     if name == "cut.tar":  # its whole members can be read; that the last one is cut is said
         try:
-            assert read(path).skipped
+            assert read(path).source.skipped
         except DataError as error:
             assert str(path) in str(error)
         return
@@ -493,7 +500,7 @@ def test_a_row_without_its_file_or_label_is_set_aside(tmp_path: Path) -> None:
 
     data = read(root / "a.csv")
 
-    assert {each.kind for each in data.skipped} == {"no label", "no such file"}
+    assert {each.kind for each in data.source.skipped} == {"no label", "no such file"}
     assert list(data.names) == ["1.png", "2.png", "4.png"]
 
 
@@ -507,7 +514,7 @@ def test_a_row_without_its_file_or_label_is_set_aside(tmp_path: Path) -> None:
         ("number,label\n7,a\n8,b\n9,a\n", "no column holds pictures"),
         ("file,label\n1.png,a\n2.png,a\n3.png,a\n", "there is only one class: a"),
         ("file,label\n1.png,\n2.png,\n", "column label is empty"),
-        ("file,label,label\n1.png,a,b\n", "two columns are called label"),
+        ("file,label,label\n1.png,a,b\n", "two columns are named label"),
         ("file,label\n1.png,a,b,c\n", "row 2 has 4 values for 2 columns"),
         ("", "the table is empty"),
         ("file,label\n", "the table has no rows"),
@@ -568,7 +575,7 @@ def test_parts_that_a_table_mixes_lie_side_by_side_with_all_that_is_known_of_eac
         assert data.labels.tolist() == [1, 1, 0, 0, 0, 0, 1]
         assert data.groups is not None
         assert [data.group_names[group] for group in data.groups] == [*"yzyxxxz"]
-        assert [each.name for each in data.skipped] == ["4.png"]
+        assert [each.name for each in data.source.skipped] == ["4.png"]
     assert {part: list(decided.part(part).names) for part in decided.parts} == {
         "train": ["3.png", "5.png"], "validation": ["2.png", "7.png"], "test": ["0.png", "6.png"],
     }  # fmt: skip
@@ -642,7 +649,7 @@ def test_a_group_that_is_no_column_offers_the_nearest(tmp_path: Path) -> None:
 def test_mixed_labels_are_refused(tmp_path: Path) -> None:
     paths = [str(tree(tmp_path / "set", "1.png") / "1.png")] * 3
 
-    assert "all names, or all whole numbers" in str(refused({"image": paths, "label": ["a", 1, 2]}))
+    assert "must be all names or all whole numbers" in str(refused({"image": paths, "label": ["a", 1, 2]}))
 
 
 def test_numbers_get_the_names_that_the_table_gives(tmp_path: Path) -> None:
@@ -697,10 +704,10 @@ def test_parts_of_an_array_file(tmp_path: Path) -> None:
 def test_what_is_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_bytes(b"abc")
 
-    assert "a kind hangtag does not read" in str(refused(tmp_path / "a.xyz"))
+    assert "hangtag cannot read this kind of file" in str(refused(tmp_path / "a.xyz"))
     assert "cannot read labelled images from int" in str(refused(3))
     assert isinstance(refused(tmp_path / "a.png", fit="stretch"), UnknownName)
-    assert "out of range" in str(refused(tmp_path, size=4))
+    assert "size must be 8 to 1024 pixels, got 4" in str(refused(tmp_path, size=4))
 
 
 def test_a_folder_that_may_not_be_entered_is_set_aside(tmp_path: Path) -> None:
@@ -708,12 +715,11 @@ def test_a_folder_that_may_not_be_entered_is_set_aside(tmp_path: Path) -> None:
     program = f"""
 import os
 os.environ["XDG_CACHE_HOME"] = {str(tmp_path / "cache")!r}
-from hangtag.data.manifest import folder_listing
-from pathlib import Path
+from hangtag.data.store.containers import Folder
 os.chmod({str(root / "c")!r}, 0)
 if os.geteuid() == 0:
     os.seteuid(65534)
-print([(each.name, each.kind) for each in folder_listing(Path({str(root)!r}))[1].skipped])
+print([(each.name, each.kind) for each in Folder({str(root)!r}).listing().skipped])
 """
     for parent in (tmp_path, *tmp_path.parents[:3]):
         if os.geteuid() == 0:

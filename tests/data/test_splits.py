@@ -105,7 +105,9 @@ def test_an_impossible_fraction_is_refused(fraction: float) -> None:
     with pytest.raises(UsageError) as caught:
         stratified(np.array([0, 1]), fraction, seed=0)
 
-    assert str(caught.value) == (f"validation fraction {fraction} is out of range (give at least 0 and less than 1)")
+    assert str(caught.value) == (
+        f"the validation fraction must be at least 0 and below 1, got {fraction} (0.1 holds out a tenth)"
+    )
 
 
 def test_a_set_too_large_to_look_for_nearly_equal_pictures_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +120,6 @@ def test_a_set_too_large_to_look_for_nearly_equal_pictures_says_so(monkeypatch: 
     found = split_of(data, 0.2, seed=0)[1].to_json()
 
     assert found["notes"] == [
-        "more than 39 images: equal pictures were kept on one side, nearly equal ones were not looked for; keep them "
-        "together with --group-by if there are many"
+        "more than 39 images: equal images were kept on one side, but nearly equal ones were not searched for; if "
+        "there are many, keep them together with --group-by"
     ]

@@ -1,4 +1,4 @@
-"""compare.py: a real difference is called one, an equal one is not, and only like is compared with like."""
+"""comparison.py: a real difference is significant, equal models are not, and only comparable runs are compared."""
 
 import numpy as np
 import pytest
@@ -12,14 +12,14 @@ NAMES = ("old", "new")
 
 
 def answers(count: int, accuracy: float, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Rows for three classes of which this share is right, and the labels."""
+    """Probabilities for three classes with this accuracy, and the labels."""
     labels = np.arange(count) % 3
     random = np.random.default_rng(seed)
-    said = np.where(random.random(count) < accuracy, labels, (labels + 1) % 3)
-    return 0.1 + 0.7 * np.eye(3)[said], labels
+    predicted = np.where(random.random(count) < accuracy, labels, (labels + 1) % 3)
+    return 0.1 + 0.7 * np.eye(3)[predicted], labels
 
 
-def test_the_numbers_are_those_of_the_table_of_pairs() -> None:
+def test_the_numbers_are_those_of_the_paired_table() -> None:
     first, labels = answers(1000, 0.90, 0)
     second, _ = answers(1000, 0.95, 1)
     one, two = first.argmax(1) == labels, second.argmax(1) == labels
@@ -32,17 +32,17 @@ def test_the_numbers_are_those_of_the_table_of_pairs() -> None:
     assert found.p == pytest.approx(binomtest(only[0], sum(only), 0.5).pvalue)
     assert found.difference == pytest.approx(two.mean() - one.mean())
     assert found.interval[0] < found.difference < found.interval[1]
-    assert found.real and "new is better than old" in found.in_words
+    assert found.significant and "new is better than old" in found.in_words
     assert found.loss_difference < 0 and found.loss_interval[1] < 0
 
 
-def test_equal_models_are_called_different_in_at_most_five_of_a_hundred() -> None:
+def test_equal_models_differ_significantly_in_at_most_five_of_a_hundred() -> None:
     called = covered = 0
     for seed in range(300):
         first, labels = answers(400, 0.9, 2 * seed)
         second, _ = answers(400, 0.9, 2 * seed + 1)
         found = compare(NAMES, labels, first, second)
-        called += found.real
+        called += found.significant
         covered += found.interval[0] <= 0 <= found.interval[1]
 
     assert called <= 20
@@ -54,11 +54,11 @@ def test_the_same_answers_do_not_differ() -> None:
 
     found = compare(NAMES, labels, first, first)
 
-    assert (found.p, found.difference, found.real) == (1.0, 0.0, False)
-    assert "No difference that chance would not show" in found.in_words
+    assert (found.p, found.difference, found.significant) == (1.0, 0.0, False)
+    assert "No significant difference" in found.in_words
 
 
-def test_answers_to_other_pictures_are_refused() -> None:
+def test_probabilities_for_different_images_are_refused() -> None:
     first, labels = answers(50, 0.8, 0)
 
     with pytest.raises(DataError, match="cannot be compared"):
@@ -67,7 +67,7 @@ def test_answers_to_other_pictures_are_refused() -> None:
         compare(NAMES, labels[:0], first[:0], first[:0])
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: object) -> None:
+def test_runs_of_one_name_are_distinguished_by_their_paths(tmp_path: object) -> None:
     from pathlib import Path
 
     assert name_pair(Path("runs/a"), Path("runs/b")) == ("a", "b")

@@ -1,4 +1,4 @@
-"""corruptions.py: every way and strength, in grey and colour, small and odd: same shape back, worse with strength."""
+"""corruptions.py: every corruption in grey and colour, small and odd: same shape back, worse with severity."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hangtag.pictures import Images
 
 
 def scene(count: int = 8, side: int = 32, channels: int = 1) -> Images:
-    """A bright square with some texture on a dark ground."""
+    """A bright, textured square on a dark background."""
     random = np.random.default_rng(0)
     shape = (count, side, side) if channels == 1 else (count, side, side, channels)
     images = random.integers(20, 60, shape, dtype=np.uint8)
@@ -17,13 +17,13 @@ def scene(count: int = 8, side: int = 32, channels: int = 1) -> Images:
     return images
 
 
-def test_there_are_fifteen_ways_and_five_strengths() -> None:
+def test_there_are_fifteen_corruptions_and_five_severities() -> None:
     assert (len(CORRUPTIONS), SEVERITIES) == (15, (1, 2, 3, 4, 5))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_pictures_change_more_with_strength_and_keep_their_shape(name: str, channels: int) -> None:
+def test_images_change_more_with_severity_and_keep_their_shape(name: str, channels: int) -> None:
     images = scene(channels=channels)
     before = images.copy()
 
@@ -53,14 +53,14 @@ def test_the_same_seed_gives_the_same_pictures(name: str) -> None:
     np.testing.assert_array_equal(corrupt(images, name, 3, seed=4), corrupt(images, name, 3, seed=4))
 
 
-def test_inversion_of_strength_five_is_the_negative() -> None:
+def test_inversion_of_severity_five_is_the_negative() -> None:
     images = scene()
 
     np.testing.assert_array_equal(corrupt(images, "inversion", 5), 255 - images)
 
 
-def test_what_there_is_not_is_refused() -> None:
+def test_unknown_corruptions_and_severities_are_refused() -> None:
     with pytest.raises(HangtagError, match="did you mean 'rotation'"):
         corrupt(scene(), "rotatoin", 1)
-    with pytest.raises(HangtagError, match="strengths are 1 to 5"):
+    with pytest.raises(HangtagError, match="severity must be 1 to 5, got 6"):
         corrupt(scene(), "noise", 6)

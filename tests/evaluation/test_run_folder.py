@@ -129,7 +129,7 @@ def test_without_a_finished_run_there_is_no_last() -> None:
     new_run(None, "clothes")
 
     assert str(refused(lambda: find_run("last"))) == (
-        "there is no finished run here (make one: hangtag train fashion-mnist)"
+        "there is no finished run here (train one: hangtag train fashion-mnist)"
     )
 
 
@@ -215,7 +215,7 @@ def test_damage_in_the_middle_of_the_history_is_an_error() -> None:
         (None, "runs/clothes: there is no config.json in this folder"),
         (b"", "runs/clothes/config.json: damaged: "),
         (b'{"seed": 0', "runs/clothes/config.json: damaged: "),
-        (b"[1, 2]", "runs/clothes/config.json: damaged: not a table"),
+        (b"[1, 2]", "runs/clothes/config.json: damaged: not a JSON object"),
         (b"\xff\xfe\x00", "runs/clothes/config.json: cannot be read: "),
     ],
     ids=["missing", "empty", "cut short", "a list", "not text"],
@@ -256,12 +256,13 @@ def test_the_time_is_in_utc_to_the_second() -> None:
 def test_a_name_taken_at_the_same_moment_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("runs/clothes").mkdir(parents=True)
-    honest, looked = Path.exists, []
+    honest, looked = os.path.lexists, []
 
-    def exists(path: Path) -> bool:
+    def lexists(path: Path) -> bool:
         looked.append(path)
-        return False if len(looked) == 1 else honest(path)  # as if the other process came just after the look
+        return False if len(looked) == 1 else honest(path)  # as if another process made the folder just after the look
 
-    monkeypatch.setattr(Path, "exists", exists)
+    monkeypatch.setattr(os.path, "lexists", lexists)
 
     assert new_run(None, "clothes").path == Path("runs/clothes-2")
+    assert looked[:2] == [Path("runs/clothes"), Path("runs/clothes")]  # the second look found it

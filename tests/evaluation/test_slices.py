@@ -1,4 +1,4 @@
-"""slices.py: a planted weakness is found, and where there is none, hardly ever one is reported."""
+"""slices.py: a planted weakness is found, and without one hardly any group is reported."""
 
 import dataclasses
 
@@ -16,10 +16,10 @@ def pictures(count: int = 2000) -> LabelledImages:
     images = (levels[:, None, None] + random.integers(0, 50, (count, 6, 6))).astype(np.uint8)
     facts = np.zeros(count, FACTS)
     facts["height"] = facts["width"] = random.integers(6, 200, count)
-    return LabelledImages(images, random.integers(0, 4, count), ("a", "b", "c", "d"), facts=facts)
+    return LabelledImages(images, random.integers(0, 4, count), ("a", "b", "c", "d"), picture_facts=facts)
 
 
-def test_groups_are_formed_by_class_and_by_what_can_be_measured() -> None:
+def test_groups_are_formed_by_class_and_by_image_properties() -> None:
     groupings = groupings_of(pictures(), {"camera": np.arange(2000) % 3})
 
     assert list(groupings) == ["class", "brightness", "contrast", "size", "camera"]
@@ -59,7 +59,7 @@ def test_q_is_that_of_fisher_and_of_benjamini_and_hochberg() -> None:
     np.testing.assert_allclose([found[name] for name in names], [expected[name] for name in names], rtol=1e-9)
 
 
-def test_where_there_is_no_weakness_hardly_ever_one_is_reported() -> None:
+def test_without_a_weakness_hardly_any_group_is_reported() -> None:
     groupings = groupings_of(pictures())
     random = np.random.default_rng(3)
 
@@ -70,7 +70,7 @@ def test_where_there_is_no_weakness_hardly_ever_one_is_reported() -> None:
 
 def test_no_mistakes_and_tiny_groups_report_nothing() -> None:
     data = pictures(60)
-    few = dataclasses.replace(data, facts=None)
+    few = dataclasses.replace(data, picture_facts=None)
 
     assert weak_slices(np.ones(60, bool), groupings_of(few)) == []
     assert weak_slices(np.zeros(60, bool), {"one": np.array(["x"] * 5 + ["y"] * 55, object)}) == []

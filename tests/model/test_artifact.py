@@ -1,4 +1,4 @@
-"""A model file is opened without trusting it: what it says about itself must be true."""
+"""A model file is opened without trusting it: its metadata and its graph must agree."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ from hangtag.model.guarantees import Guarantees
 from hangtag.pictures import ImageSpec
 from toys import CLASSES, metadata, shapes, toy_model
 
-RETRAIN = "train again, or take the file from its source again"
+RETRAIN = "train again, or get the file from its source again"
 
 
 def refused(source: Any) -> HangtagError:
@@ -45,23 +45,23 @@ def with_metadata(text: str | None) -> bytes:
 
 def saying(change: Callable[[dict[str, Any]], object]) -> bytes:
     """The toy model with changed metadata."""
-    said = copy.deepcopy(json.loads(json.dumps(metadata().to_json())))
-    change(said)
-    return with_metadata(json.dumps(said))
+    data = copy.deepcopy(json.loads(json.dumps(metadata().to_json())))
+    change(data)
+    return with_metadata(json.dumps(data))
 
 
 def guarantees_of(method: str = "raps", classes: int = 3, has_ood_score: bool = False) -> dict[str, Any]:
-    """Of a model for so many classes."""
+    """The guarantees of a model with this number of classes."""
     conformal = [{**Conformal("raps", 9, (None,) * len(LEVELS)).to_json(), "method": method}]
-    said = Guarantees((3,) * classes, Calibrator.none(classes), (), has_ood_score).to_json()
-    return {**said, "conformal": conformal}
+    data = Guarantees((3,) * classes, Calibrator.none(classes), (), has_ood_score).to_json()
+    return {**data, "conformal": conformal}
 
 
-def foreign(text: str, said: Metadata | None = None) -> bytes:
+def foreign(text: str, data: Metadata | None = None) -> bytes:
     """A small graph in ONNX's own text, as a file."""
     model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]> {text}')
-    if said is not None:
-        onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(said.to_json())})
+    if data is not None:
+        onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(data.to_json())})
     content: bytes = model.SerializeToString()
     return content
 
@@ -112,7 +112,7 @@ def test_the_file_names_what_goes_in_and_comes_out() -> None:
     ]
 
 
-# --- files that are no model -----------------------------------------------------------------------------------
+# --- files that are not models -----------------------------------------------------------------------------------
 
 IDENTITY = f"g (float[N, 3] {INPUT}) => (float[N, 3] {OUTPUT}) {{ {OUTPUT} = Identity ({INPUT}) }}"
 
@@ -176,43 +176,55 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path}: no model.onnx in this folder (its training did not end; train again)"
 
 
-# --- metadata that lies ----------------------------------------------------------------------------------------
+# --- false metadata ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda said: said["class_names"].append("more"), "its metadata names 4 classes but its graph answers (3,)"),
-        (lambda said: said["class_names"].pop(), "its metadata names 2 classes but its graph answers (3,)"),
-        (lambda said: said.update(class_names=["one"]), "its class names are not two or more different names"),
-        (lambda said: said.update(class_names=["a", "a", "b"]), "its class names are not two or more different names"),
-        (lambda said: said.update(class_names=[1, 2, 3]), "its class names are not two or more different names"),
-        (lambda said: said["image"].update(height=9),
-         "its metadata says 8x9 grey but its network sees pictures of shape [1, 8, 8]"),
-        (lambda said: said["image"].update(height=10**6, width=10**6),
-         "its metadata says 1000000x1000000 grey but its network sees pictures of shape [1, 8, 8]"),
-        (lambda said: said["image"].update(channels=3),
+        (lambda data: data["class_names"].append("more"), "its metadata names 4 classes but its graph returns (3,)"),
+        (lambda data: data["class_names"].pop(), "its metadata names 2 classes but its graph returns (3,)"),
+        (lambda data: data.update(class_names=["one"]), "its metadata is invalid: class names must be two or more"),
+        (lambda data: data.update(class_names=["a", "a", "b"]), "its metadata is invalid: class names must be two or"),
+        (lambda data: data.update(class_names=[1, 2, 3]),
+         "its metadata is invalid: expected `str`, got `int` (field `class_names[0]`)"),
+        (lambda data: data["image"].update(height=9),
+         "its metadata says 8x9 grey but its network takes images of shape [1, 8, 8]"),
+        (lambda data: data["image"].update(height=10**6, width=10**6),
+         "its metadata says 1000000x1000000 grey but its network takes images of shape [1, 8, 8]"),
+        (lambda data: data["image"].update(channels=3),
          "its metadata says 8x8 colour but its graph takes tensor(uint8) ['N', 'height', 'width']"),
-        (lambda said: said["image"].update(channels=4), "its image size makes no sense"),
-        (lambda said: said["image"].update(height=0), "its image size makes no sense"),
-        (lambda said: said["image"].update(height=8.0), "its image size makes no sense"),
-        (lambda said: said["image"].update(width="8"), "its image size makes no sense"),
-        (lambda said: said["image"].update(background=256), "its image size makes no sense"),
-        (lambda said: said["image"].update(background=-1), "its image size makes no sense"),
-        (lambda said: said["image"].pop("width"), "its image size makes no sense"),
-        (lambda said: said.update(guarantees={}), "what it promises about its answers makes no sense: KeyError"),
-        (lambda said: said.update(guarantees=[1]), "what it promises about its answers makes no sense: TypeError"),
-        (lambda said: said.update(guarantees=guarantees_of("raps2")),
-         "what it promises about its answers makes no sense: Value"),
-        (lambda said: said.update(guarantees=guarantees_of(classes=4)),
-         "its promises are about another number of classes"),
-        (lambda said: said.update(guarantees=guarantees_of(has_ood_score=True)),
-         "its metadata promises to tell unfamiliar pictures but its graph does not"),
-        (lambda said: said.update(seed=True), "its metadata has no valid 'seed'"),
-        (lambda said: said.update(format="1"), "its metadata has no valid 'format'"),
+        (lambda data: data["image"].update(channels=4),
+         "its metadata is invalid: image channels must be one that hangtag supports, got 4"),
+        (lambda data: data["image"].update(height=0),
+         "its metadata is invalid: image height must be one that hangtag supports, got 0"),
+        (lambda data: data["image"].update(height=8.0),
+         "its metadata is invalid: expected `int`, got `float` (field `image.height`)"),
+        (lambda data: data["image"].update(width="8"),
+         "its metadata is invalid: expected `int`, got `str` (field `image.width`)"),
+        (lambda data: data["image"].update(background=256),
+         "its metadata is invalid: image background must be one that hangtag supports, got 256"),
+        (lambda data: data["image"].update(background=-1),
+         "its metadata is invalid: image background must be one that hangtag supports, got -1"),
+        (lambda data: data["image"].update(fit="bend"),
+         "its metadata is invalid: image fit must be one that hangtag supports, got 'bend'"),
+        (lambda data: data["image"].pop("width"),
+         "its metadata is invalid: object missing required field `width` (field `image`)"),
+        (lambda data: data.update(guarantees={}),
+         "its metadata is invalid: object missing required field `images` (field `guarantees`)"),
+        (lambda data: data.update(guarantees=[1]),
+         "its metadata is invalid: expected `object | null`, got `array` (field `guarantees`)"),
+        (lambda data: data.update(guarantees=guarantees_of("raps2")),
+         "its metadata is invalid: raps2 thresholds at levels of another version (field `guarantees.conformal[0]`)"),
+        (lambda data: data.update(guarantees=guarantees_of(classes=4)),
+         "its metadata is invalid: guarantees are for another number of classes"),
+        (lambda data: data.update(guarantees=guarantees_of(has_ood_score=True)),
+         "its metadata promises an OOD score but its graph has none"),
+        (lambda data: data.update(seed=True), "its metadata is invalid: expected `int`, got `bool` (field `seed`)"),
+        (lambda data: data.update(format="1"), "its metadata is invalid: expected a whole number (field `format`)"),
     ],
 )  # fmt: skip
-def test_metadata_that_lies_is_found_out(change: Callable[[dict[str, Any]], object], message: str) -> None:
+def test_false_metadata_is_refused(change: Callable[[dict[str, Any]], object], message: str) -> None:
     error = refused(saying(change))
 
     assert type(error) is ArtifactError
@@ -221,13 +233,17 @@ def test_metadata_that_lies_is_found_out(change: Callable[[dict[str, Any]], obje
 
 
 @pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees"}))
-def test_metadata_without_one_of_its_entries_is_refused(key: str) -> None:
-    assert refused(saying(lambda said: said.pop(key))).message == f"model: its metadata has no valid '{key}'"
+def test_metadata_without_a_field_is_refused(key: str) -> None:
+    message = refused(saying(lambda data: data.pop(key))).message
+
+    assert message.startswith("model: its metadata is invalid: ") and f"field `{key}`" in message
 
 
 @pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees"}))
-def test_metadata_with_an_entry_of_the_wrong_type_is_refused(key: str) -> None:
-    assert refused(saying(lambda said: said.update({key: None}))).message == f"model: its metadata has no valid '{key}'"
+def test_metadata_with_a_field_of_the_wrong_type_is_refused(key: str) -> None:
+    message = refused(saying(lambda data: data.update({key: None}))).message
+
+    assert message.startswith("model: its metadata is invalid: expected ") and message.endswith(f" (field `{key}`)")
 
 
 @pytest.mark.parametrize(
@@ -235,44 +251,39 @@ def test_metadata_with_an_entry_of_the_wrong_type_is_refused(key: str) -> None:
     [
         ("{", "model: its metadata is not valid JSON"),
         ("", "model: its metadata is not valid JSON"),
-        ("[1, 2]", "model: its metadata is not a table of names and values"),
-        ("null", "model: its metadata is not a table of names and values"),
+        ("[1, 2]", "model: its metadata is invalid: expected `object`, got `array`"),
+        ("null", "model: its metadata is invalid: expected `object`, got `null`"),
     ],
 )
-def test_metadata_that_is_no_table_is_refused(text: str, message: str) -> None:
+def test_metadata_that_is_not_an_object_is_refused(text: str, message: str) -> None:
     error = refused(with_metadata(text))
 
     assert (type(error), error.message, error.hint) == (ArtifactError, message, RETRAIN)
 
 
 def test_a_newer_format_asks_for_a_newer_hangtag() -> None:
-    error = refused(saying(lambda said: said.update(format=FORMAT + 1, entries="we do not know yet")))
+    error = refused(saying(lambda data: data.update(format=FORMAT + 1, entries="we do not know yet")))
 
     assert (error.message, error.hint) == (
-        "model: it has format 4, this hangtag knows up to 3",
+        "model: it has format 4; this hangtag reads formats up to 3",
         "install a newer hangtag",
     )
 
 
-def test_a_file_of_the_first_format_still_answers_and_says_what_it_lacks() -> None:
-    def older(said: dict[str, Any]) -> None:
-        said.pop("guarantees")
-        said.update(format=1, temperature=1.0)
-
-    tag = hangtag.load(saying(older))
+@pytest.mark.parametrize("older", [{"format": 1, "temperature": 1.0}, {"format": 2, "guarantees": "of format 2"}])
+def test_a_file_of_an_older_format_answers_without_guarantees(older: dict[str, Any]) -> None:
+    tag = hangtag.load(saying(lambda data: (data.pop("guarantees"), data.update(older))))
     answer = tag(shapes(1)[0][0])
 
     assert (answer.prediction_set, answer.coverage, answer.is_ood, answer.sure) == (None, None, None, None)
-    assert tag.guarantees.limitations == (
-        "this model was made by a hangtag that promised nothing about its answers; train again",
-    )
+    assert tag.guarantees.limitations == ("this model file predates calibrated answers; retrain to get them",)
 
 
-def test_entries_we_do_not_know_do_no_harm() -> None:
-    assert open_artifact(saying(lambda said: said.update(more=[1, 2]))).metadata == metadata()
+def test_unknown_fields_do_no_harm() -> None:
+    assert open_artifact(saying(lambda data: data.update(more=[1, 2]))).metadata == metadata()
 
 
-# --- graphs that lie -------------------------------------------------------------------------------------------
+# --- false graphs -----------------------------------------------------------------------------------------------
 
 WHITE = f"{PIXELS} = RandomNormal <shape = [1, 1, 8, 8]> ()"
 
@@ -280,11 +291,11 @@ WHITE = f"{PIXELS} = RandomNormal <shape = [1, 1, 8, 8]> ()"
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (IDENTITY, "its graph does not go from 'images' over 'pixels' to 'probabilities'"),
+        (IDENTITY, "its graph must go from 'images' through 'pixels' to 'probabilities'"),
         (
             f"g (uint8[N, h, w] {INPUT}) => (float[1, 3] {OUTPUT}, float[1, 1, 8, 8] {PIXELS}) "
             f"<float[1, 3] answer = {{5.0, 5.0, 5.0}}> {{ {OUTPUT} = Identity (answer) {WHITE} }}",
-            "its graph's answers are not probabilities",
+            "its graph does not return probabilities",
         ),
         (
             f"g (float[N, h, w] {INPUT}) => (float[1, 3] {OUTPUT}, float[1, 1, 8, 8] {PIXELS}) "
@@ -294,11 +305,11 @@ WHITE = f"{PIXELS} = RandomNormal <shape = [1, 1, 8, 8]> ()"
         (
             f"g (uint8[N, h, w] {INPUT}) => (float[a, b] {OUTPUT}, float[1, 1, 8, 8] {PIXELS}) "
             f"<int64[2] odd = {{7, 9}}> {{ f = Cast <to = 1> ({INPUT}) {OUTPUT} = Reshape (f, odd) {WHITE} }}",
-            "its graph fails on a blank picture",
+            "its graph fails on a blank image",
         ),
     ],
 )
-def test_a_graph_that_does_not_do_what_the_metadata_says_is_found_out(graph: str, message: str) -> None:
+def test_a_graph_that_disagrees_with_the_metadata_is_refused(graph: str, message: str) -> None:
     error = refused(foreign(graph, metadata()))
 
     assert (type(error), error.message, error.hint) == (ArtifactError, f"model: {message}", RETRAIN)
@@ -341,7 +352,7 @@ def test_a_picture_of_the_right_size_reaches_the_network_untouched(channels: int
 
 
 def test_metadata_survives_json() -> None:
-    said = metadata(ImageSpec(3, 4, 3, 17), ("셔츠", "b"))
+    data = metadata(ImageSpec(3, 4, 3, 17), ("셔츠", "b"))
 
-    assert Metadata.from_json(json.loads(json.dumps(said.to_json()))) == said
+    assert Metadata.from_json(json.loads(json.dumps(data.to_json()))) == data
     assert open_artifact(toy_model()).metadata.class_names == CLASSES

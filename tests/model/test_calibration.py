@@ -1,4 +1,4 @@
-"""calibration.py: errors of probabilities against independent arithmetic; maps that mend them and make none worse."""
+"""calibration.py: errors of probabilities against independent arithmetic; maps that improve them and do no harm."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from toys import drawn
 
 
 def plain_ece(probabilities: NDArray[np.float64], labels: NDArray[np.int64], bins: int) -> float:
-    """Written out a second time: split the ranked pictures into equal parts, compare means."""
+    """Independent arithmetic: split the ranked images into equal parts, compare means."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     parts = np.array_split(np.argsort(confidence), bins)
     return float(sum(len(part) * abs(confidence[part].mean() - right[part].mean()) for part in parts) / len(labels))
@@ -38,7 +38,7 @@ def test_the_numbers_are_those_of_independent_arithmetic() -> None:
     assert Calibration.from_json(found.to_json()) == found
 
 
-def test_the_floor_is_what_perfect_answers_show() -> None:
+def test_the_floor_is_the_error_of_calibrated_answers() -> None:
     errors = []
     for seed in range(40):
         logits, labels = drawn(2000, seed=seed)
@@ -47,10 +47,10 @@ def test_the_floor_is_what_perfect_answers_show() -> None:
 
     assert found.ece_floor == pytest.approx(np.mean(errors), rel=0.15)
     assert np.mean(np.array(errors) <= found.ece_high) >= 0.85
-    assert "taken at their word" in found.in_words
+    assert "no miscalibration beyond chance" in found.in_words
 
 
-def test_too_sure_is_said() -> None:
+def test_overconfidence_is_reported() -> None:
     logits, labels = drawn(3000, temperature=3.0)
 
     assert "too high" in measure_calibration(softmax(logits), labels).in_words
@@ -58,7 +58,7 @@ def test_too_sure_is_said() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.7, 5.0])
-def test_a_temperature_that_is_the_truth_is_found(temperature: float) -> None:
+def test_a_true_temperature_is_found(temperature: float) -> None:
     logits, labels = drawn(20_000, temperature)
 
     calibrator = fit_calibrator(logits, labels)
@@ -71,7 +71,7 @@ def test_a_temperature_that_is_the_truth_is_found(temperature: float) -> None:
     assert after.nll < measure_calibration(softmax(fresh), truth).nll
 
 
-def test_a_class_that_is_favoured_is_put_right_by_more_than_a_temperature() -> None:
+def test_bias_towards_a_class_needs_more_than_a_temperature() -> None:
     logits, labels = drawn(6000)
     favoured = logits + np.array([2.0, 0, 0, 0, -1.0])
 
@@ -84,7 +84,7 @@ def test_a_class_that_is_favoured_is_put_right_by_more_than_a_temperature() -> N
 
 
 @pytest.mark.parametrize("count", [1, 5, 12, 30, 100])
-def test_few_pictures_make_answers_hardly_worse(count: int) -> None:
+def test_few_images_make_answers_hardly_worse(count: int) -> None:
     lost = []
     for seed in range(20):
         logits, labels = drawn(count, seed=seed)
@@ -109,14 +109,16 @@ def test_a_calibrator_survives_json() -> None:
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
     [
-        (np.full((2, 3), np.nan), [0, 1], "probabilities hold values outside 0-1 or NaN"),
-        (np.full((2, 3), 1.5), [0, 1], "probabilities hold values outside 0-1 or NaN"),
+        (np.full((2, 3), np.nan), [0, 1], "probabilities contain NaN or values outside 0-1"),
+        (np.full((2, 3), 1.5), [0, 1], "probabilities contain NaN or values outside 0-1"),
         (np.zeros((0, 3)), [], "there are no images to evaluate on"),
         (np.full((2, 3), 1 / 3), [0, 3], "labels from 0 to 3 do not fit 3 classes"),
         (np.full((2, 3), 1 / 3), [0], "probabilities of shape (2, 3) do not fit 1 labels"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(probabilities: NDArray[np.float64], labels: list[int], message: str) -> None:
+def test_invalid_probabilities_and_labels_are_refused(
+    probabilities: NDArray[np.float64], labels: list[int], message: str
+) -> None:
     with pytest.raises(DataError) as caught:
         measure_calibration(probabilities, np.array(labels, np.int64))
 

@@ -1,4 +1,4 @@
-"""conformal.py: the promise is kept as exactly as theory says, and the sets are those of MAPIE."""
+"""conformal.py: coverage is as exact as theory says, and the sets are those of MAPIE."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def rows(count: int, seed: int = 0) -> Drawn:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95, 0.99])
 def test_coverage_stays_in_the_band_of_theory(method: str, coverage: float) -> None:
-    """Of m new pictures, n having calibrated, the covered ones are beta-binomial (Vovk, 2012)."""
+    """With n calibration images, the number of m new images covered is beta-binomial (Vovk, 2012)."""
     probabilities, labels = rows(3000)
     n, m, outside, trials = 1000, 2000, 0, 100
     rank = int(np.ceil((n + 1) * coverage - 1e-9))
@@ -48,7 +48,7 @@ def test_sets_are_those_of_mapie(method: str, theirs: str, monkeypatch: pytest.M
     }
 
     class Answers:
-        """A classifier whose X are the answers."""
+        """A classifier whose X are its probabilities."""
 
         classes_ = np.arange(6)
         n_features_in_ = 6
@@ -66,13 +66,13 @@ def test_sets_are_those_of_mapie(method: str, theirs: str, monkeypatch: pytest.M
             return np.asarray(X).argmax(1)
 
     class Never(np.random.RandomState):
-        """MAPIE draws a part of the label's own probability to take off; here, none."""
+        """MAPIE subtracts a random part of the label's own probability; here, nothing."""
 
         def uniform(self, *_: object, size: int) -> NDArray[np.float64]:  # type: ignore[override]
             return np.zeros(size)
 
     if method == "raps":
-        monkeypatch.setattr(conformal, "RAPS_PENALTY", 0.0)  # MAPIE chooses its penalty by itself
+        monkeypatch.setattr(conformal, "RAPS_PENALTY", 0.0)  # MAPIE chooses its own penalty
         theirs = "aps"
     fitted = mapie.SplitConformalClassifier(
         Answers(),
@@ -99,7 +99,7 @@ def test_scores_are_those_of_the_papers() -> None:
     np.testing.assert_allclose(scores_of(probabilities, "raps"), [[0.5, 0.9, 1.2], [1.0, 1.2, 0.8]])
 
 
-def test_a_set_is_never_empty_unless_asked_to_be_exact() -> None:
+def test_a_set_is_never_empty_unless_exactness_is_requested() -> None:
     probabilities = np.array([[0.4, 0.35, 0.25]] * 3)
     sure = calibrate(np.array([[0.99, 0.005, 0.005]] * 99), np.zeros(99, np.int64))
 
@@ -107,7 +107,7 @@ def test_a_set_is_never_empty_unless_asked_to_be_exact() -> None:
     assert not sure.sets(probabilities, 0.9, never_empty=False).any()
 
 
-def test_too_few_pictures_promise_nothing_but_all_labels() -> None:
+def test_too_few_images_give_sets_of_all_labels() -> None:
     probabilities, labels = rows(30)
     few = calibrate(probabilities, labels)
 
@@ -128,10 +128,10 @@ def test_a_coverage_between_two_levels_takes_the_higher() -> None:
 
 
 @pytest.mark.parametrize("coverage", [1.0, 1.5, 0.0, -1.0, float("nan")])
-def test_a_coverage_nobody_can_promise_is_refused(coverage: float) -> None:
+def test_an_impossible_coverage_is_refused(coverage: float) -> None:
     probabilities, labels = rows(50)
 
-    with pytest.raises(UsageError, match="cannot be promised") as caught:
+    with pytest.raises(UsageError, match="coverage must be above 0 and below 1") as caught:
         calibrate(probabilities, labels).sets(probabilities, coverage)
 
     assert caught.value.hint

@@ -1,4 +1,4 @@
-"""why.py and neighbours.py: the evidence lies where the mark is, and the pictures most alike are of its class."""
+"""explanation.py and neighbours.py: the evidence lies where the mark is, and the nearest images are of its class."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ def trained(request: pytest.FixtureRequest) -> ImageClassifier:
     return ImageClassifier(recipe=recipe).fit(corners())
 
 
-def test_what_an_answer_rests_on_is_where_the_mark_is(trained: ImageClassifier) -> None:
+def test_the_evidence_is_where_the_mark_is(trained: ImageClassifier) -> None:
     data = corners()
     kept = trained.neighbours(60)
     found = 0
@@ -80,7 +80,7 @@ def test_large_pictures_are_kept_small() -> None:
     assert kept.pictures.shape == (4, 60, 40, 3)
 
 
-def test_few_pictures_of_a_class_are_all_kept() -> None:
+def test_a_small_class_is_kept_whole() -> None:
     labels = np.array([0] * 50 + [1] * 3)
 
     some = chosen(labels, seed=0, count=20)

@@ -1,4 +1,4 @@
-"""trust.py and promises.py: what is asked for is what is judged, and what cannot be promised is said."""
+"""guarantees.py and guarantee_report.py: guarantees hold on fresh data, and their limitations are reported."""
 
 import json
 
@@ -26,7 +26,7 @@ def fresh(count: int = 4000, seed: int = 1) -> tuple[NDArray[np.float32], NDArra
 
 
 @pytest.mark.parametrize("share", [0.9, 0.95])
-def test_answers_are_right_as_often_as_asked_in_nine_of_ten_trainings(share: float) -> None:
+def test_sure_answers_reach_the_target_accuracy_in_nine_of_ten_trainings(share: float) -> None:
     rows, labels = fresh(20_000)
     kept = 0
     for seed in range(2, 32):
@@ -40,7 +40,7 @@ def test_answers_are_right_as_often_as_asked_in_nine_of_ten_trainings(share: flo
     assert kept >= 26
 
 
-def test_too_few_pictures_cannot_say_what_is_right_so_often() -> None:
+def test_too_few_images_have_no_threshold_for_a_high_target_accuracy() -> None:
     guarantees = taught(60)
     rows, _ = fresh(50)
 
@@ -48,7 +48,7 @@ def test_too_few_pictures_cannot_say_what_is_right_so_often() -> None:
     assert not guarantees.decide(rows, None, AnswerPolicy(target_accuracy=0.999)).sure.any()  # type: ignore[union-attr]
 
 
-def test_a_cost_answers_only_where_the_risk_is_worth_it() -> None:
+def test_a_cost_sets_the_lowest_confidence_of_sure_answers() -> None:
     rows, _ = fresh(500)
 
     sure = taught().decide(rows, None, AnswerPolicy(cost=5)).sure
@@ -56,47 +56,47 @@ def test_a_cost_answers_only_where_the_risk_is_worth_it() -> None:
     np.testing.assert_array_equal(sure, rows.max(1) > 0.8)
 
 
-def test_without_either_a_set_of_one_label_is_sure_unless_the_picture_is_unfamiliar() -> None:
+def test_by_default_a_set_of_one_label_is_sure_unless_the_image_is_ood() -> None:
     rows, _ = fresh(500)
-    strange = np.linspace(0, 1, 500)
+    ood_score = np.linspace(0, 1, 500)
 
-    verdicts = taught().decide(rows, strange, AnswerPolicy(coverage=0.8, ood_false_positive_rate=0.1))
+    verdicts = taught().decide(rows, ood_score, AnswerPolicy(coverage=0.8, ood_false_positive_rate=0.1))
 
     assert verdicts.in_set is not None
-    np.testing.assert_array_equal(verdicts.is_ood, strange > 0.9)
-    np.testing.assert_array_equal(verdicts.sure, (verdicts.in_set.sum(1) == 1) & (strange <= 0.9))
+    np.testing.assert_array_equal(verdicts.is_ood, ood_score > 0.9)
+    np.testing.assert_array_equal(verdicts.sure, (verdicts.in_set.sum(1) == 1) & (ood_score <= 0.9))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"coverage": 1.0}, "a coverage of 1 cannot be promised"),
-        ({"coverage": 0.0}, "a coverage of 0 cannot be promised"),
+        ({"coverage": 1.0}, "coverage must be above 0 and below 1, got 1"),
+        ({"coverage": 0.0}, "coverage must be above 0 and below 1, got 0"),
         ({"method": "apz"}, "unknown method 'apz'"),
-        ({"ood_false_positive_rate": 0.0}, "a share of 0 false alarms"),
-        ({"ood_false_positive_rate": 1.0}, "a share of 1 false alarms"),
-        ({"cost": 1.0}, "a cost of 1"),
-        ({"cost": -3.0}, "a cost of -3"),
-        ({"cost": float("nan")}, "a cost of nan"),
-        ({"target_accuracy": 0.97}, "sure answers of which 0.97 are right"),
-        ({"target_accuracy": 0.99, "cost": 9.0}, "a cost and a share of right answers"),
+        ({"ood_false_positive_rate": 0.0}, "OOD false positive rate must be above 0 and below 1, got 0"),
+        ({"ood_false_positive_rate": 1.0}, "OOD false positive rate must be above 0 and below 1, got 1"),
+        ({"cost": 1.0}, "cost must be above 1, got 1"),
+        ({"cost": -3.0}, "cost must be above 1, got -3"),
+        ({"cost": float("nan")}, "cost must be above 1, got nan"),
+        ({"target_accuracy": 0.97}, "unknown target accuracy 0.97"),
+        ({"target_accuracy": 0.99, "cost": 9.0}, "cost and target accuracy exclude each other"),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused(settings: dict[str, float], message: str) -> None:
+def test_an_impossible_policy_is_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         AnswerPolicy(**settings)  # type: ignore[arg-type]
 
     assert caught.value.message == message and caught.value.hint
 
 
-def test_what_held_out_pictures_taught_survives_json() -> None:
+def test_guarantees_survive_json() -> None:
     guarantees = taught(500)
 
     assert Guarantees.from_json(json.loads(json.dumps(guarantees.to_json()))) == guarantees
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, 18, 19, 25])
-def test_few_held_out_pictures_promise_little_and_say_so(count: int) -> None:
+def test_few_held_out_images_limit_the_guarantees(count: int) -> None:
     guarantees = taught(count)
     rows, _ = fresh(50)
 
@@ -107,22 +107,22 @@ def test_few_held_out_pictures_promise_little_and_say_so(count: int) -> None:
     assert (why_not is None) == (count >= 19)
     if why_not is not None:
         assert verdicts.in_set.all() and not verdicts.sure.any()  # type: ignore[union-attr]
-        assert f"it takes 19 held-out pictures, there were {count}" in why_not
-        assert any(f"only {count} pictures were held out" in sentence for sentence in guarantees.limitations)
+        assert f"95% coverage needs 19 held-out images; this model had {count}, so every set" in why_not
+        assert why_not in guarantees.limitations
     assert guarantees.why_not(AnswerPolicy(coverage=0.9995)) is not None
 
 
-def test_a_class_without_held_out_pictures_is_named() -> None:
+def test_a_class_without_held_out_images_is_named() -> None:
     logits, labels = drawn(200)
     known = labels != 3
 
     guarantees = fit_guarantees(logits[known], labels[known], Calibrator.none(5), NAMES, has_ood_score=False)
 
     assert guarantees.images[3] == 0
-    assert "no held-out pictures of d: no promise was tried on these classes" in guarantees.limitations
+    assert "no held-out images of d: guarantees are untested on these classes" in guarantees.limitations
 
 
-def test_a_model_that_held_nothing_out_promises_nothing() -> None:
+def test_a_model_without_held_out_images_has_no_guarantees() -> None:
     guarantees = Guarantees.none(5, "nothing was held out")
     rows, labels = fresh(300)
 
@@ -135,12 +135,12 @@ def test_a_model_that_held_nothing_out_promises_nothing() -> None:
     assert GuaranteeReport.from_json(json.loads(json.dumps(kept.to_json()))) == kept
 
 
-def test_promises_are_tried_with_intervals() -> None:
+def test_guarantees_are_measured_with_intervals() -> None:
     guarantees = taught()
     rows, labels = fresh()
-    strange = np.random.default_rng(0).random(len(rows)).astype(np.float32)
+    ood_score = np.random.default_rng(0).random(len(rows)).astype(np.float32)
 
-    kept = measure_guarantees({"probabilities": rows, "uncalibrated": rows, "ood_score": strange}, labels, guarantees)
+    kept = measure_guarantees({"probabilities": rows, "uncalibrated": rows, "ood_score": ood_score}, labels, guarantees)
 
     assert [each.coverage for each in kept.sets] == [0.9, 0.95, 0.99]
     for each in kept.sets:
@@ -161,7 +161,7 @@ def test_probabilities_that_are_nan_are_refused() -> None:
         measure_guarantees({"probabilities": rows}, labels, taught())
 
 
-def test_calibrated_means_of_the_logarithms() -> None:
+def test_calibration_ignores_a_constant_added_to_logits() -> None:
     logits, labels = drawn(600, temperature=3.0)
     calibrator = fit_calibrator(logits, labels)
 

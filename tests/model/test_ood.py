@@ -1,4 +1,4 @@
-"""unfamiliar.py: far is stranger than near, few alarms are false, and nothing breaks on dead features."""
+"""ood.py: far images score higher than near ones, few false positives, and nothing breaks on dead features."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def fitted(count: int = 3000) -> OodDetector:
     return fit_ood_detector(points, labels, held_out, logits)
 
 
-def test_five_of_a_hundred_alarms_are_false_and_the_far_are_found() -> None:
+def test_five_in_a_hundred_are_false_positives_and_far_images_are_found() -> None:
     ood_detector = fitted()
     near, _, logits = clouds(4000, seed=2)
     far, _, weak = clouds(4000, seed=3, away=6.0)
@@ -47,7 +47,7 @@ def test_the_distance_is_that_of_mahalanobis() -> None:
     found = fitted(600).distance(points[:20])
 
     expected = [min(mahalanobis(point / scale, mean / scale, inner) for mean in means) for point in points[:20]]
-    unit = found[0] / expected[0]  # held-out pictures' standard deviation
+    unit = found[0] / expected[0]  # held-out images' standard deviation
     np.testing.assert_allclose(found, np.array(expected) * unit, rtol=1e-3)
 
 
@@ -60,14 +60,14 @@ def test_dead_and_doubled_features_do_no_harm() -> None:
     assert np.isfinite(ood_detector.score(wide, logits)).all()
 
 
-def test_few_held_out_pictures_never_call_any_strange() -> None:
+def test_few_held_out_images_bound_the_score() -> None:
     points, labels, logits = clouds(40)
     ood_detector = fit_ood_detector(points[:30], labels[:30], points[30:], logits[30:])
 
     assert ood_detector.ood_score(points + 1000, logits).max() == pytest.approx(10 / 11)
 
 
-def test_scores_rise_with_distance_beyond_all_held_out_pictures() -> None:
+def test_scores_rise_with_distance_beyond_all_held_out_images() -> None:
     ood_detector = fitted()
     points, _, logits = clouds(1)
 
@@ -76,10 +76,10 @@ def test_scores_rise_with_distance_beyond_all_held_out_pictures() -> None:
     assert scores == sorted(scores) and scores[-1] > 100
 
 
-def test_no_held_out_pictures_or_broken_features_are_refused() -> None:
+def test_no_held_out_images_or_broken_features_are_refused() -> None:
     points, labels, logits = clouds(30)
 
     with pytest.raises(DataError, match="no held-out images"):
         fit_ood_detector(points, labels, points[:0], logits[:0])
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(DataError, match="NaN or infinity"):
         fit_ood_detector(points * np.nan, labels, points, logits)

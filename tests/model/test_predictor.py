@@ -92,7 +92,7 @@ def test_no_pictures_have_no_answers(tag: Predictor) -> None:
     assert tag.many([]) == []
 
 
-def test_an_answer_in_json_has_the_keys_that_others_build_on(tag: Predictor) -> None:
+def test_an_answer_in_json_has_stable_keys(tag: Predictor) -> None:
     answer = tag(np.zeros((16, 40, 3), np.uint8), top=2)
 
     assert json.loads(json.dumps(answer.to_json())) == {
@@ -119,26 +119,26 @@ def test_an_answer_in_json_has_the_keys_that_others_build_on(tag: Predictor) -> 
         ((1, 300), ("resized from 300x1 to 8x8, which changes its proportions",)),
     ],
 )
-def test_resizing_is_said(tag: Predictor, size: tuple[int, int], warnings: tuple[str, ...]) -> None:
+def test_resizing_is_reported(tag: Predictor, size: tuple[int, int], warnings: tuple[str, ...]) -> None:
     assert tag(np.zeros(size, np.uint8)).warnings == warnings
 
 
 @pytest.mark.parametrize(("top", "count"), [(1, 1), (2, 2), (3, 3), (99, 3)])
-def test_as_many_classes_are_named_as_asked_for(tag: Predictor, top: int, count: int) -> None:
+def test_top_limits_the_number_of_classes(tag: Predictor, top: int, count: int) -> None:
     probabilities = [probability for _, probability in tag(PICTURE, top).top]
 
     assert (len(probabilities), probabilities) == (count, sorted(probabilities, reverse=True))
 
 
 @pytest.mark.parametrize("top", [0, -1])
-def test_asking_for_no_classes_is_refused(tag: Predictor, top: int) -> None:
+def test_top_below_one_is_refused(tag: Predictor, top: int) -> None:
     with pytest.raises(UsageError) as caught:
         tag(PICTURE, top)
 
-    assert str(caught.value) == f"top={top} makes no sense (ask for at least 1 class)"
+    assert str(caught.value) == f"top must be at least 1, got {top} (it is the number of classes to show)"
 
 
-def test_the_predictor_says_what_it_is(tag: Predictor) -> None:
+def test_a_predictor_describes_itself(tag: Predictor) -> None:
     assert (tag.metadata, tag.class_names, tag.spec) == (metadata(), CLASSES, metadata().image)
 
 
@@ -152,7 +152,7 @@ def test_the_predictor_says_what_it_is(tag: Predictor) -> None:
         (None, "cannot make a picture of NoneType"),
     ],
 )
-def test_what_is_not_a_picture_is_refused(tag: Predictor, picture: Any, message: str) -> None:
+def test_an_invalid_picture_is_refused(tag: Predictor, picture: Any, message: str) -> None:
     error = refused(tag, picture)
 
     assert (type(error), error.message) == (PictureError, message)
@@ -187,7 +187,7 @@ def test_colour_for_a_grey_model_and_grey_for_a_colour_model_are_converted(tag: 
 @pytest.mark.parametrize(
     "images", [PICTURE, IMAGES.reshape(12, 64), IMAGES / 255, np.full((1, 8, 8), np.nan), "photos", IMAGES[:, :0]]
 )
-def test_what_is_not_an_array_of_images_is_refused(tag: Predictor, images: object) -> None:
+def test_an_invalid_array_of_images_is_refused(tag: Predictor, images: object) -> None:
     with pytest.raises(PictureError) as caught:
         tag.probabilities(images)
 

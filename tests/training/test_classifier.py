@@ -262,10 +262,18 @@ MISTAKES = [
     (lambda: ImageClassifier(recipe="fats").fit(*shapes(9)), UnknownName, "did you mean 'fast'"),
     (lambda: ImageClassifier(model="cnnn").fit(*shapes(9)), UnknownName, "did you mean 'cnn'"),
     (lambda: ImageClassifier(model=nn.Flatten()).fit(*shapes(9)), ModelError, "64 logits .* 3 classes"),
-    (lambda: ImageClassifier(model=nn.Linear(5, 3)).fit(*shapes(9)), ModelError, "does not take pixels"),
-    (lambda: ImageClassifier(model=broken).fit(*shapes(9)), ModelError, "'broken' cannot be made: KeyError: 'weights'"),
-    (lambda: ImageClassifier(model=Odder()).fit(*shapes(9)), ModelError, "keeps '_extra_state', which is no tensor"),
-    (lambda: ImageClassifier(model=never_off).fit(*shapes(9)), ModelError, "'never_off' answers the same images diff"),
+    (lambda: ImageClassifier(model=nn.Linear(5, 3)).fit(*shapes(9)), ModelError, "does not accept pixels"),
+    (
+        lambda: ImageClassifier(model=broken).fit(*shapes(9)),
+        ModelError,
+        "'broken' cannot be built: KeyError",
+    ),
+    (
+        lambda: ImageClassifier(model=Odder()).fit(*shapes(9)),
+        ModelError,
+        "'_extra_state', which is not a tensor",
+    ),
+    (lambda: ImageClassifier(model=never_off).fit(*shapes(9)), ModelError, "'never_off' returns different logits"),
     (lambda: ImageClassifier(model=counted).fit(*shapes(9)), ModelError, "works only for one number of images"),
     (lambda: ImageClassifier(find_recipe("tutorial", patience=3)).fit(*shapes(9)), UsageError, "'tutorial' holds out"),
     (lambda: ImageClassifier().fit(parts(train=0, test=9)), DataError, "no training images"),
@@ -357,13 +365,13 @@ def test_a_class_of_one_image_trains_and_is_named_as_not_validated() -> None:
 
     assert 30 in clf.split_.train and clf.classes_.tolist() == [0, 1, 2, 3]
     (text,) = (note for note in clf.notes_ if note.startswith("no validation images of "))
-    assert text.endswith("3: too few images, or all of one group")
+    assert text.endswith("3: too few images, or all in one group")
 
 
 def test_nothing_to_hold_out_is_refused() -> None:
     images, labels = shapes(3)
 
-    with pytest.raises(DataError, match=r"no image can be held out: there is one of each class.*--set validation=0"):
+    with pytest.raises(DataError, match=r"no image can be held out: each class has one image.*--set validation=0"):
         ImageClassifier(recipe=replace(quick_recipe(), validation=0.1)).fit(images, labels)
 
 

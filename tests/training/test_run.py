@@ -17,7 +17,7 @@ from hangtag.evaluation.judge import judge
 from hangtag.evaluation.run_folder import Run
 from hangtag.model.predictor import load
 from hangtag.training.classifier import ImageClassifier
-from hangtag.training.engine.networks import build_network
+from hangtag.training.engine.build import build_network
 from hangtag.training.run import Training, find_planned
 from toys import CLASSES, in_a_process, quick_recipe, shapes, tiny_files, tiny_set
 
@@ -105,7 +105,7 @@ def test_a_network_that_does_not_export_faithfully_leaves_no_model_file(tmp_path
     def train() -> None:
         finished(tmp_path, ImageClassifier(recipe=quick_recipe(), model=_Unfaithful(always=False)), divided())
 
-    with pytest.raises(ModelError, match=r"does not answer as the trained network.*image"):
+    with pytest.raises(ModelError, match=r"file and the trained network disagree.*image"):
         train()
 
     run = Run(tmp_path / "run")
@@ -115,7 +115,7 @@ def test_a_network_that_does_not_export_faithfully_leaves_no_model_file(tmp_path
 
 
 def test_a_network_that_cannot_ship_is_refused_before_it_is_trained(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="does not answer as the trained network"):
+    with pytest.raises(ModelError, match="file and the trained network disagree"):
         finished(tmp_path, ImageClassifier(recipe=quick_recipe(), model=_Unfaithful(always=True)), divided())
 
     assert not (tmp_path / "run").exists()
@@ -151,7 +151,7 @@ def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
     training.run.write_config(config)
     with pytest.raises(DataError, match="changed since this run"):
         judge(training.run)
-    with pytest.raises(DataError, match="the model knows"):
+    with pytest.raises(DataError, match="the model has"):
         judge(training.run, LabelledImages(data.images, data.labels, ("a", "b", "c")))
 
 

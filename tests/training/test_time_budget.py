@@ -124,7 +124,7 @@ class SlowSteps(GenericSteps):
         super().__init__(*others)  # type: ignore[arg-type]
         self.slow = slow
 
-    def take(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
+    def run(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
         self.slow.batches.add(self.batch_size)
         time.sleep(0.01 * len(images))
         return torch.zeros(len(images), 3)

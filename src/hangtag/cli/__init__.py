@@ -1,1 +1,1 @@
-"""The command line: each command parses, calls one function and prints. A leaf."""
+"""The command line. A leaf: nothing else in the package imports it."""

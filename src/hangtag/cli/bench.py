@@ -1,7 +1,7 @@
-"""What hangtag does on this machine: seconds of the lesson's epoch, speed of `fast`, of predicting, of the processor.
+"""The speed of this machine: an epoch of the lesson, training with recipe `fast`, prediction, matrix products.
 
-Measured through the library as any user would call it, for some seconds each; nothing is kept. To compare with other
-frameworks, see benchmarks/ in the source.
+Measured through the library as any user would call it, for some seconds each; nothing is kept. benchmarks/ in the
+source code compares hangtag with other frameworks.
 """
 
 import statistics
@@ -17,31 +17,31 @@ from hangtag.machine import hardware, now, versions
 from hangtag.model.predictor import Predictor
 from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.loop import Epoch, choose_device
-from hangtag.training.engine.peak import matmul_gflops
 from hangtag.training.engine.recipes import RECIPES
+from hangtag.training.engine.speed import matmul_gflops
 
 __all__ = ["Bench", "measure_machine"]
 
-_EPOCHS = 7  # of the lesson, the first of which does not count
-_WARM_SHARE = 0.2  # of the time given to `fast`; caches, threads and kernels settle in it
-_MANY = 2_000  # pictures answered at once
+_EPOCHS = 7  # of the lesson; the first one is not counted
+_WARMUP = 0.2  # share of the time for `fast`, not counted: caches, threads and kernels settle
+_MANY = 2_000  # images classified at once
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured on one machine.
+    """The measurements on one machine.
 
     Attributes:
-        data: name of the set and number of its training images.
-        device: that trained.
-        lesson_epoch_seconds: of an epoch of recipe `tutorial`, median.
-        lesson_epochs: how many that is the median of; 0 where not even two ended in time, and the seconds are
-            reckoned from the steps that were taken.
-        fast_images_per_second: in training by recipe `fast`, once warm.
-        matmul_gflops: thousand million operations a second of the best matrix product, by type of number.
-        predict_seconds: for one picture in memory, median, by a model file of recipe `fast`.
-        predict_seconds_p95: 19 of 20 pictures are answered within this.
-        predict_images_per_second: likewise, many at once.
+        data: name of the dataset and number of its training images.
+        device: the device that trained.
+        lesson_epoch_seconds: median time of an epoch of recipe `tutorial`.
+        lesson_epochs: number of epochs in that median; 0 if fewer than two ended in time and the value is extrapolated
+            from single steps.
+        fast_images_per_second: training speed of recipe `fast` after warm-up.
+        matmul_gflops: 10^9 operations per second of the fastest matrix product, by number type.
+        predict_seconds: median time to classify one image in memory with a model file of recipe `fast`.
+        predict_seconds_p95: 95th percentile of that time.
+        predict_images_per_second: speed of the same file with many images at once.
     """
 
     data: dict[str, Any]
@@ -70,23 +70,23 @@ def measure_machine(
     """Measure this machine.
 
     Args:
-        data: with a training part to train on; Fashion-MNIST, to compare with others.
-        device: "auto", "cpu" or "cuda", of training and products; predictions are made on the CPU.
-        seconds: about how long; imports, exporting the model and slow machines come on top.
-        progress: told what is measured now, and the share of all that is done, from 0 to 1.
+        data: a dataset with a training part; Fashion-MNIST for comparable numbers.
+        device: "auto", "cpu" or "cuda" for training and matrix products; prediction runs on the CPU.
+        seconds: approximate duration; imports and the export of the model are not included.
+        progress: called with what is being measured and the share of the work that is done, from 0 to 1.
     """
     chosen = choose_device(device)
-    told = _stage(progress, "the lesson's epoch", 0.0, 0.25)
-    lesson, epochs = _lesson_epoch(data, device, 0.3 * seconds, told)
-    told = _stage(progress, "training by recipe 'fast'", 0.25, 0.6)
-    # Nothing held out, so that no validation falls into the time; epochs enough for any machine.
+    report = _stage(progress, "an epoch of the lesson", 0.0, 0.25)
+    lesson, epochs = _lesson_epoch(data, device, 0.3 * seconds, report)
+    report = _stage(progress, "training: recipe 'fast'", 0.25, 0.6)
+    # No validation in the measured time, and enough epochs for any machine.
     classifier = ImageClassifier(
         replace(RECIPES["fast"], validation=0.0, prune_fraction=0.0, epochs=10_000), device=device
     )
-    fast = _images_per_second(classifier, data, 0.4 * seconds, told)
+    fast = _images_per_second(classifier, data, 0.4 * seconds, report)
     progress("matrix products", 0.6)
     float32, bfloat16 = (matmul_gflops(dtype, chosen, 0.05 * seconds) for dtype in ("float32", "bfloat16"))
-    progress("the model file", 0.7)
+    progress("exporting the model", 0.7)
     predictor = classifier.predictor_
     progress("predicting", 0.9)
     median, p95 = _one_at_a_time(predictor, data, 0.1 * seconds)
@@ -106,75 +106,73 @@ def measure_machine(
 
 
 def _stage(progress: Callable[[str, float], None], what: str, begin: float, end: float) -> Callable[[float], None]:
-    """A progress, from 0 to 1, of the part of all that lies between two shares."""
+    """A function that reports the progress of one stage, from 0 to 1, as a share of the whole."""
     progress(what, begin)
     return lambda share: progress(what, begin + (end - begin) * min(1.0, share))
 
 
 def _lesson_epoch(
-    data: LabelledImages, device: str, seconds: float, told: Callable[[float], None]
+    data: LabelledImages, device: str, seconds: float, report: Callable[[float], None]
 ) -> tuple[float, int]:
-    """Seconds of an epoch of the lesson's training, and how many epochs they are the median of."""
+    """Median seconds of an epoch of the lesson, and the number of epochs in that median."""
     classifier = ImageClassifier("tutorial", epochs=_EPOCHS, device=device)
-    ended = [epoch for epoch in _epochs(classifier, data, seconds, told) if epoch.finished]
-    whole = [epoch.seconds for epoch in ended[1:] if not epoch.cut_short]
+    finished = [epoch for epoch in _epochs(classifier, data, seconds, report) if epoch.finished]
+    whole = [epoch.seconds for epoch in finished[1:] if not epoch.cut_short]
     if whole:
         return statistics.median(whole), len(whole)
-    return ended[-1].seconds * ended[-1].steps / ended[-1].step, 0
+    last = finished[-1]
+    return last.seconds * last.steps / last.step, 0
 
 
 def _images_per_second(
-    classifier: ImageClassifier, data: LabelledImages, seconds: float, told: Callable[[float], None]
+    classifier: ImageClassifier, data: LabelledImages, seconds: float, report: Callable[[float], None]
 ) -> float:
-    """Of a training cut short after so many seconds, the first of them not counted."""
+    """The training speed after warm-up."""
     began = time.perf_counter()
     moments = [
         (time.perf_counter() - began, (epoch.number - 1) * epoch.steps + epoch.step)
-        for epoch in _epochs(classifier, data, seconds, told)
+        for epoch in _epochs(classifier, data, seconds, report)
     ]
-    warm = [moment for moment in moments if moment[0] >= _WARM_SHARE * seconds]
+    warm = [moment for moment in moments if moment[0] >= _WARMUP * seconds]
     (first, before), (last, after) = (warm[0], warm[-1]) if len(warm) > 1 else ((0.0, 0), moments[-1])
     return (after - before) * min(classifier.recipe_.batch_size, len(data.train)) / (last - first)
 
 
 def _epochs(
-    classifier: ImageClassifier, data: LabelledImages, seconds: float, told: Callable[[float], None]
+    classifier: ImageClassifier, data: LabelledImages, seconds: float, report: Callable[[float], None]
 ) -> Iterator[Epoch]:
-    """A training that ends so many seconds after its first steps."""
-    first: list[float] = []
+    """The epochs of a training that ends this many seconds after its first steps."""
+    moments: list[float] = []
 
     def enough() -> bool:
-        here = time.perf_counter()
-        if not first:
-            first.append(here)
-        passed = here - first[0]
-        told(passed / seconds if seconds else 1.0)
+        moments.append(time.perf_counter())
+        passed = moments[-1] - moments[0]
+        report(passed / seconds if seconds else 1.0)
         return passed >= seconds
 
     yield from classifier.fit_epochs(data.train, stop=enough)
 
 
 def _one_at_a_time(predictor: Predictor, data: LabelledImages, seconds: float) -> tuple[float, float]:
-    """Median and 95th percentile of the seconds for one picture in memory."""
+    """Median and 95th percentile of the seconds for one image in memory."""
     images = data.train.images
-    predictor(images[0])
-    taken: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(taken) < 20 or time.perf_counter() < end:
-        began = time.perf_counter()
-        predictor(images[len(taken) % len(images)])
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken), float(np.percentile(taken, 95))
+    times = _times(lambda index: predictor(images[index % len(images)]), seconds, least=20)
+    return statistics.median(times), float(np.percentile(times, 95))
 
 
 def _many_at_once(predictor: Predictor, data: LabelledImages, seconds: float) -> float:
-    """Pictures a second, a few thousand at once."""
+    """Images per second, a few thousand at once."""
     images = np.array(data.train.images[:_MANY])
-    predictor.probabilities(images)
-    taken: list[float] = []
+    return len(images) / statistics.median(_times(lambda _: predictor.probabilities(images), seconds, least=2))
+
+
+def _times(call: Callable[[int], object], seconds: float, least: int) -> list[float]:
+    """The durations of repeated calls, for this long and at least this many, after one that is not counted."""
+    call(0)
+    times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(taken) < 2 or time.perf_counter() < end:
+    while len(times) < least or time.perf_counter() < end:
         began = time.perf_counter()
-        predictor.probabilities(images)
-        taken.append(time.perf_counter() - began)
-    return len(images) / statistics.median(taken)
+        call(len(times))
+        times.append(time.perf_counter() - began)
+    return times

@@ -1,14 +1,13 @@
-"""What several commands share: the options that say how to read data, and reading as they say.
+"""What several commands share: options, completion of names, reading data, opening a model, and error lines.
 
-What has to be asked or told meanwhile goes to stderr. Heavy packages are imported inside the functions, so that
-`--help` stays quick.
+Questions and notes go to stderr. Heavy packages are imported inside functions to keep `--help` fast.
 """
 
 import functools
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,124 +15,178 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hangtag.errors import UsageError
+from hangtag.errors import HangtagError, UsageError
 from hangtag.files import user_path
 
 if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
+    from hangtag.model.predictor import Predictor
     from hangtag.pictures import ImageSpec
-    from hangtag.training.engine.recipes import Recipe
 
 __all__ = [
     "DATA_HELP",
     "AsJson",
     "Data",
+    "DataOptions",
     "DataPath",
     "Device",
-    "Out",
-    "Reading",
+    "Model",
+    "OtherData",
     "RunName",
     "Seed",
-    "look_for_near",
-    "needs_data",
-    "notes_at_once",
+    "complete_data",
+    "complete_recipe",
+    "complete_run",
+    "open_model",
+    "path_option",
+    "print_description",
+    "print_error",
+    "print_warnings",
     "read_data",
-    "reads",
-    "say_understood",
+    "with_data_options",
 ]
 
+
+def path_option(text: str) -> Any:
+    """An option that takes a path, in which ~ is the home folder."""
+    return typer.Option(help=text, parser=user_path, metavar="<path>")
+
+
+# --- completion in the shell ---------------------------------------------------------------------------------------
+
+
+def complete_data(incomplete: str) -> list[str]:
+    from hangtag.data.public.catalog import NAMED
+
+    return _matching(NAMED, incomplete)
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    from hangtag.training.engine.recipes import RECIPES
+
+    return _matching(RECIPES, incomplete)
+
+
+def complete_run(incomplete: str) -> list[str]:
+    return _matching(["last", *(path.parent.name for path in Path("runs").glob("*/config.json"))], incomplete)
+
+
+def _matching(names: Iterable[str], incomplete: str) -> list[str]:
+    """The names that begin this way; none if a file does, so that the shell completes its path."""
+    if incomplete and any(path.name.startswith(incomplete) for path in Path().iterdir()):
+        return []
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+# --- options -------------------------------------------------------------------------------------------------------
+
 DATA_HELP = (
-    "A public set's name (fashion-mnist), or your own: a folder per class, a zip or tar of it, a table (.csv, .tsv, "
-    ".jsonl, .parquet), arrays (.npz, .npy, IDX)."
+    "The name of a public dataset (fashion-mnist), or your own data: a folder per class, a zip or tar of such folders, "
+    "a table (.csv, .tsv, .jsonl, .parquet), or arrays (.npz, .npy, IDX)."
 )
 
-Data = Annotated[str, typer.Argument(help=DATA_HELP)]
-DataPath = Annotated[Path | None, typer.Option("--path", help="Take the set's files from this folder.")]
-RunName = Annotated[str, typer.Argument(help="A run folder, its name under runs/, or 'last'.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Where to write.", parser=user_path, metavar="<path>")]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, machine and versions: same result.", min=0)]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Data = Annotated[str, typer.Argument(help=DATA_HELP, autocompletion=complete_data)]
+OtherData = Annotated[
+    str | None,
+    typer.Argument(help="Evaluate on this dataset instead of the run's own test images.", autocompletion=complete_data),
+]
+DataPath = Annotated[Path | None, typer.Option("--path", help="The folder that holds the public dataset's files.")]
+RunName = Annotated[
+    str, typer.Argument(help="A run folder, its name under runs/, or 'last'.", autocompletion=complete_run)
+]
+Model = Annotated[
+    str,
+    typer.Argument(help="A run folder, its name under runs/, 'last', or a model.onnx.", autocompletion=complete_run),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Seed = Annotated[int, typer.Option(help="The same seed, machine and versions give the same result.", min=0)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The options that say how to read data, the same for every command that takes some."""
+class DataOptions:
+    """The options that say how to read data, the same for every command that reads some."""
 
-    image_column: Annotated[str | None, typer.Option(help="The table's column of pictures.")] = None
+    image_column: Annotated[str | None, typer.Option(help="The table's column of image paths.")] = None
     label_column: Annotated[str | None, typer.Option(help="The table's column of labels.")] = None
-    root: Annotated[Path | None, typer.Option(help="Where the table's relative paths start.")] = None
-    classes: Annotated[str | None, typer.Option(help="Of nested folders, the classes: top or leaf.")] = None
+    root: Annotated[Path | None, typer.Option(help="The folder to which the table's paths are relative.")] = None
+    classes: Annotated[str | None, typer.Option(help="Nested folders that name the classes: top or leaf.")] = None
     group_by: Annotated[
-        str | None,
-        typer.Option(help="A column or regular expression on names: equal ones never on both sides of a split."),
+        str | None, typer.Option(help="A column or a regular expression on file names; a split keeps groups together.")
     ] = None
-    size: Annotated[str | None, typer.Option(help="Pixels of a side, or HEIGHTxWIDTH; chosen when not given.")] = None
-    fit: Annotated[str | None, typer.Option(help="Other proportions: squash, pad or crop; chosen when not given.")] = (
-        None
-    )
+    size: Annotated[str | None, typer.Option(help="Image size: pixels or HEIGHTxWIDTH. [default: automatic]")] = None
+    fit: Annotated[
+        str | None, typer.Option(help="Images of other proportions: squash, pad or crop. [default: automatic]")
+    ] = None
     colour: Annotated[
-        bool | None, typer.Option("--colour/--grey", help="Whether the model sees colour; chosen when not given.")
+        bool | None,
+        typer.Option("--colour/--grey", "--color/--gray", help="Keep or drop colour. [default: automatic]"),
     ] = None
     decisions: Annotated[
-        Path | None, typer.Option(help="A CSV of pictures to keep, drop or relabel, as hangtag audit writes it.")
+        Path | None, typer.Option(help="A CSV of images to keep, drop or relabel, made with hangtag audit.")
     ] = None
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at a file that cannot be read.")] = False
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False
 
-    def options(self) -> dict[str, Any]:
-        """What was given, as `read` takes it and JSON can hold it."""
-        given: dict[str, Any] = {
+    def given(self) -> dict[str, Any]:
+        """The options that were given, as arguments of `read` that JSON can hold."""
+        values: dict[str, Any] = {
             name: str(value) if isinstance(value, Path) else value
             for name, value in vars(self).items()
-            if (value is not None and value is not False) or (name == "colour" and value is not None)
+            if value is not None and (value is not False or name == "colour")
         }
         if self.classes not in (None, "top", "leaf"):
-            raise UsageError(f"--classes {self.classes}: neither top nor leaf", "say which folders are the classes")
+            raise UsageError(f"--classes must be top or leaf, got {self.classes}", "top is the outermost folder")
         if self.size is not None:
             sides = self.size.lower().split("x")
             if len(sides) > 2 or not all(side.isdigit() for side in sides):
-                raise UsageError(f"--size {self.size}: no size", "give pixels, 64, or height and width, 48x64")
-            given["size"] = int(sides[0]) if len(sides) == 1 else [int(side) for side in sides]
-        return given
+                raise UsageError(
+                    f"--size must be a number of pixels, or height and width, got {self.size}",
+                    "for example --size 64 or --size 48x64",
+                )
+            values["size"] = int(sides[0]) if len(sides) == 1 else [int(side) for side in sides]
+        return values
 
 
-def reads(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `Reading` in place of its parameter `reading`."""
+def with_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Replace a command's parameter `data_options` by the options of `DataOptions`."""
 
     @functools.wraps(command)
-    def taking_options(**given: Any) -> Any:
-        names = [field.name for field in fields(Reading)]
-        return command(reading=Reading(**{name: given.pop(name) for name in names}), **given)
+    def wrapped(**arguments: Any) -> Any:
+        options = DataOptions(**{field.name: arguments.pop(field.name) for field in fields(DataOptions)})
+        return command(data_options=options, **arguments)
 
-    own = [each for each in inspect.signature(command).parameters.values() if each.name != "reading"]
-    options = [
-        each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in inspect.signature(Reading).parameters.values()
+    parameters = [each for each in inspect.signature(command).parameters.values() if each.name != "data_options"]
+    parameters += [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in inspect.signature(DataOptions).parameters.values()
     ]
-    taking_options.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
-    taking_options.__annotations__ = {each.name: each.annotation for each in (*own, *options)}
-    return taking_options
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+    return wrapped
+
+
+# --- reading data, opening a model ---------------------------------------------------------------------------------
 
 
 def read_data(
-    what: str | None, path: Path | None, reading: Reading | None = None, spec: "ImageSpec | None" = None
+    what: str | None, path: Path | None, options: DataOptions | None = None, spec: "ImageSpec | None" = None
 ) -> "LabelledImages":
-    """The named data, fashion-mnist where none is named, with a bar and with what has to be asked."""
+    """Read a dataset, fashion-mnist by default, with a progress bar; questions are asked in the terminal."""
     from hangtag.cli import screen
     from hangtag.data.read import read
 
-    options = (reading or Reading()).options()
-    size = options.get("size")
-    options |= {"size": tuple(size)} if isinstance(size, list) else {}
-    with notes_at_once(), screen.byte_progress() as progress:
+    arguments = (options or DataOptions()).given()
+    if isinstance(arguments.get("size"), list):
+        arguments["size"] = tuple(arguments["size"])
+    with print_warnings(), screen.byte_progress() as progress:
         try:
-            return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **options)
+            return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **arguments)
         except KeyboardInterrupt:
-            print("stopped reading; what is decoded is kept, the same command goes on from there", file=sys.stderr)
+            print("stopped reading; decoded images are kept: run the same command again to continue", file=sys.stderr)
             raise
 
 
 def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
-    """Ask in a terminal; refuse elsewhere."""
+    """Ask in a terminal; raise an error where nobody can answer."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         from hangtag.data.manifest import refuse
 
@@ -142,51 +195,48 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
     for number, (_, meaning) in enumerate(answers, 1):
         print(f"  {number}  {meaning}", file=sys.stderr)
     while True:
-        print("which? ", end="", file=sys.stderr, flush=True)
-        said = sys.stdin.readline()
-        if not said:
-            raise UsageError("nothing was chosen", "say which of them")
-        if said.strip().isdigit() and 1 <= int(said) <= len(answers):
-            return answers[int(said) - 1][0]
+        print(f"Enter a number from 1 to {len(answers)}: ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise UsageError("the question was not answered", f"enter a number from 1 to {len(answers)}")
+        if line.strip().isdigit() and 1 <= int(line) <= len(answers):
+            return answers[int(line) - 1][0]
 
 
-def say_understood(data: "LabelledImages", file: Any = None) -> None:
-    """How the data was understood, and what had to be decided about it."""
-    if data.understood:
-        print(data.understood, file=file)
-    for note in data.notes:
+def open_model(name: str) -> "Predictor":
+    """The model of a run, or of a .onnx file."""
+    from hangtag.evaluation.run_folder import find_run
+    from hangtag.model.predictor import load
+
+    return load(name) if name.endswith(".onnx") else load(find_run(name).path)
+
+
+# --- lines on the screen -------------------------------------------------------------------------------------------
+
+
+def print_description(data: "LabelledImages", file: Any = None) -> None:
+    """How the data was read, and notes on what was decided."""
+    if data.source.description:
+        print(data.source.description, file=file)
+    for note in data.source.notes:
         print(f"note: {note}", file=file)
 
 
-def needs_data(what: str | None, path: Path | None, reading: Reading) -> None:
-    """Raises UsageError where it is said how to read data, but not which."""
-    if what is None and path is None and reading.options():
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in reading.options())
-        raise UsageError(f"{options}: a run's own data is read as it was for the training", "name the data as well")
-
-
-def look_for_near(data: "LabelledImages", recipe: "Recipe") -> None:
-    """Find nearly equal pictures once, with a bar, before a split needs to know them."""
-    if not recipe.validation or "validation" in data.parts:
-        return
-    from hangtag.cli import screen
-    from hangtag.data.splits import near_groups
-
-    with screen.byte_progress() as progress:
-        near_groups(data.train, progress)
+def print_error(error: HangtagError) -> None:
+    print(f"hangtag: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 @contextmanager
-def notes_at_once() -> Iterator[None]:
-    """Warnings, each as one line, the moment it is given; once, whatever a network says at every step."""
-    said: set[str] = set()
+def print_warnings() -> Iterator[None]:
+    """Print each warning at once as one line, and no warning twice."""
+    printed: set[str] = set()
 
-    def say(message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) not in said:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in printed:
             print(f"hangtag: note: {message}", file=sys.stderr)
-            said.add(str(message))
+            printed.add(str(message))
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = say
+        warnings.showwarning = show
         yield

@@ -1,6 +1,6 @@
-"""What the command line puts on a screen: live bars, tables, a contact sheet. No parsing and no decisions.
+"""What the command line prints: progress bars, tables, a contact sheet. It parses nothing and decides nothing.
 
-rich draws. Without a terminal there are no bars and no pictures, only the lines that a log file wants.
+Without a terminal there are no bars and no images, only lines that suit a log file.
 """
 
 import json
@@ -14,19 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
+from rich import box, progress
 from rich.color import Color
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.rule import Rule
 from rich.style import Style
 from rich.table import Table
@@ -34,13 +24,14 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from hangtag.cli.bench import Bench
-    from hangtag.cli.lesson import Section
+    from hangtag.cli.tutorial import Section
     from hangtag.data.audit import Audit
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.data.store.cache import CacheEntry
     from hangtag.evaluation.guarantee_report import GuaranteeReport
     from hangtag.evaluation.judge import Judgement
     from hangtag.evaluation.metrics import Evaluation
+    from hangtag.evaluation.run_folder import Run
     from hangtag.evaluation.stress_test import Stress
     from hangtag.model.predictor import Answer
     from hangtag.training.engine.loop import Epoch
@@ -53,65 +44,52 @@ def print_json(value: Any) -> None:
 
 
 def console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)  # names hold brackets
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)  # names may hold brackets
 
 
-class _Amount(ProgressColumn):
-    """Bytes and their speed, or a number of pictures."""
+class _Amount(progress.ProgressColumn):
+    """A number of images, or bytes and their speed."""
 
-    def render(self, task: Task) -> Text:
-        if task.description.endswith("pictures"):
+    def render(self, task: progress.Task) -> Text:
+        if task.description.endswith(("pictures", "images")):
             return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f}")
-        done = DownloadColumn().render(task)
-        return Text.assemble(done, " ", TransferSpeedColumn().render(task))
+        done = progress.DownloadColumn().render(task)
+        return Text.assemble(done, " ", progress.TransferSpeedColumn().render(task))
 
 
 @contextmanager
 def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr that appears only once there is something to wait for."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        _Amount(),
-        TimeRemainingColumn(),
-    )
-    stderr = Console(stderr=True)
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+    """A progress bar on stderr for bytes or images; it appears with the first report."""
+    with _progress(Console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount()) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, visible=True)
 
 
 @contextmanager
 def share_progress() -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr for work that tells what it does and which share of all, from 0 to 1, is done."""
-    columns = (
-        TextColumn("{task.description:<24}", markup=False),
-        BarColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(compact=True),
-    )
-    stderr = Console(stderr=True)
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+    """A progress bar on stderr for work that reports what it does and how much is done, from 0 to 1."""
+    with _progress(Console(stderr=True), _text("{task.description:<24}"), progress.BarColumn()) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
+def _progress(console: Console, *columns: progress.ProgressColumn) -> progress.Progress:
+    remaining = progress.TextColumn("ETA"), progress.TimeRemainingColumn(compact=True)
+    return progress.Progress(*columns, *remaining, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _text(template: str) -> progress.TextColumn:
+    return progress.TextColumn(template, markup=False)
+
+
 def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[], list[str]] = list) -> list["Epoch"]:
-    """A live bar for the epoch that runs, one kept line for each that is done; first, what training has to say."""
+    """A progress bar for the current epoch, and a line for each finished one; notes of the training come first."""
     finished: list[Epoch] = []
-    said = False
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[numbers]}", markup=False),
-        TextColumn("ETA"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = _text("{task.description}"), progress.BarColumn(bar_width=24), _text("{task.fields[numbers]}")
+    with _progress(console, *columns) as bar:
         task = bar.add_task("", total=None, numbers="")
-        for epoch in epochs:
-            if not said:
-                said = True
+        for index, epoch in enumerate(epochs):
+            if index == 0:
                 for note in notes():
                     bar.console.print(f"note: {note}")
             if epoch.finished:
@@ -125,9 +103,9 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
                 bar.update(task, description=description, completed=epoch.step, total=epoch.steps, numbers=numbers)
     print_curves(console, finished)
     if finished and finished[-1].enough:
-        console.print(f"no smaller validation loss since epoch {finished[-1].kept}: stopped, its weights are kept")
+        console.print(f"early stopping: no improvement since epoch {finished[-1].kept}; its weights were restored")
     elif finished and finished[-1].kept not in (None, finished[-1].number):
-        console.print(f"the validation loss was smallest after epoch {finished[-1].kept}: its weights are kept")
+        console.print(f"epoch {finished[-1].kept} had the lowest validation loss; its weights were restored")
     return finished
 
 
@@ -139,7 +117,7 @@ def _epoch_line(epoch: "Epoch") -> str:
     )
     if epoch.val_accuracy is not None:
         line += f"  val loss {epoch.val_loss:.4f}  val accuracy {epoch.val_accuracy:.4f}"
-    line += f"  rate {epoch.learning_rate:.2g}"
+    line += f"  learning rate {epoch.learning_rate:.2g}"
     return f"{line}  {epoch.seconds:.1f} s  {_per_step(epoch)}"
 
 
@@ -150,24 +128,19 @@ def print_curves(console: Console, history: Sequence["Epoch"]) -> None:
     """Loss, accuracy and learning rate over the epochs, one line each; nothing for fewer than three epochs."""
     if len(history) < 3 or "utf" not in console.encoding:
         return
-    for title, values in (
-        ("loss", [epoch.loss for epoch in history]),
-        ("val loss", [epoch.val_loss for epoch in history]),
-        ("accuracy", [epoch.accuracy for epoch in history]),
-        ("val accuracy", [epoch.val_accuracy for epoch in history]),
-        ("learning rate", [epoch.learning_rate for epoch in history]),
-    ):
-        known = [value for value in values if value is not None]
-        if known:
-            console.print(f"{title:>13}  {_curve(known)}  {known[0]:.4g} to {known[-1]:.4g}", markup=False)
+    for name in ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate"):
+        values = [value for value in (getattr(epoch, name) for epoch in history) if value is not None]
+        if values:
+            title = name.replace("_", " ")
+            console.print(f"{title:>13}  {_curve(values)}  {values[0]:.4g} to {values[-1]:.4g}")
 
 
 def _curve(values: Sequence[float], width: int = 40) -> str:
-    """Values as blocks of eight heights from the least to the most; of more than `width`, some."""
-    places = np.linspace(0, len(values) - 1, min(width, len(values))).round().astype(int)
-    least, most = min(values), max(values)
-    span = (most - least) or 1.0
-    return "".join(_LEVELS[round(7 * (values[place] - least) / span)] for place in places)
+    """At most `width` of the values, as blocks of eight heights."""
+    indices = np.linspace(0, len(values) - 1, min(width, len(values))).round().astype(int)
+    lowest, highest = min(values), max(values)
+    span = (highest - lowest) or 1.0
+    return "".join(_LEVELS[round(7 * (values[index] - lowest) / span)] for index in indices)
 
 
 def _per_step(epoch: "Epoch") -> str:
@@ -176,7 +149,7 @@ def _per_step(epoch: "Epoch") -> str:
 
 
 def table_of(*columns: str) -> Table:
-    """A plain table; a column whose title begins with > is aligned to the right."""
+    """A plain table; a title that begins with > aligns its column to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in columns:
         table.add_column(title.lstrip(">"), justify="right" if title.startswith(">") else "left", no_wrap=True)
@@ -188,12 +161,12 @@ def print_class_table(console: Console, names: tuple[str, ...], counts: dict[str
     for index, name in enumerate(names):
         table.add_row(str(index), name, *(f"{column[index]:,}" for column in counts.values()))
     table.add_section()
-    table.add_row("", "in all", *(f"{sum(column):,}" for column in counts.values()))
+    table.add_row("", "total", *(f"{sum(column):,}" for column in counts.values()))
     console.print(table)
 
 
 def print_contact_sheet(console: Console, data: "LabelledImages") -> None:
-    """The first picture of each of the first ten classes, where the terminal has colours and block characters."""
+    """The first image of each of the first ten classes, if the terminal has colours and block characters."""
     if not console.is_terminal or console.color_system not in ("256", "truecolor") or "utf" not in console.encoding:
         return
     train = data.train
@@ -207,7 +180,7 @@ def print_contact_sheet(console: Console, data: "LabelledImages") -> None:
 
 
 def _half_blocks(image: NDArray[np.uint8], side: int = 14) -> list[Text]:
-    """One picture as side/2 lines of side characters, each showing two pixels, one above the other."""
+    """One image as side/2 lines of side characters, each showing two pixels, one above the other."""
     rows = np.linspace(0, image.shape[0] - 1, side).round().astype(int)
     columns = np.linspace(0, image.shape[1] - 1, side).round().astype(int)
     small = image[np.ix_(rows, columns)]
@@ -221,40 +194,40 @@ def _half_blocks(image: NDArray[np.uint8], side: int = 14) -> list[Text]:
     return lines
 
 
-def print_summary(console: Console, training: "Training", judged: "Judgement", report: Path) -> None:
-    run = training.run
+def print_summary(training: "Training", judged: "Judgement", report: Path) -> None:
     print()
     print(f"{judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
-    _print_trust(judged.guarantees)
+    _print_confidence(judged.guarantees)
     print(f"training took {training.seconds['train']:.1f} s: {training.speed}")
-    print(f"  ship this    {run.model}")
-    print(f"  read this    {report}")
-    print(f"  try this     hangtag predict {shlex.quote(str(run.path))} photo.png")
+    _print_results(training.run, report)
 
 
-def _print_trust(kept: "GuaranteeReport") -> None:
-    """Whether the answers can be used, in two lines."""
-    if kept.sure and kept.sure_right and kept.sure.share is not None and kept.sure_right.share is not None:
-        print(f"sure of {kept.sure.share:.1%} of them, and right on {kept.sure_right.share:.1%} of these")
-    for sentence in kept.limitations:
-        print(f"note: {sentence}")
-
-
-def print_seeds(seeds: "Seeds", kept: int, judged: "Judgement", report: Path) -> None:
+def print_seeds(seeds: "Seeds", best: int, judged: "Judgement", report: Path) -> None:
     common = seeds.run.metrics()["seeds"]
     low, high = common["accuracy"]["interval"]
     print()
     print(
-        f"{judged.part} accuracy over {len(seeds.numbers)} seeds: mean {common['accuracy']['mean']:.4f}, "
-        f"sd {common['accuracy']['sd']:.4f}, 95 % of the mean [{low:.4f}, {high:.4f}]"
+        f"{judged.part} accuracy of {len(seeds.numbers)} seeds: mean {common['accuracy']['mean']:.4f}, "
+        f"sd {common['accuracy']['sd']:.4f}, 95 % interval of the mean [{low:.4f}, {high:.4f}]"
     )
-    print(f"kept seed {kept} ({common['kept_because']}): {judged.part} {judged.evaluation}")
+    print(f"kept seed {best} ({common['kept_because']}): {judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
-    _print_trust(judged.guarantees)
-    print(f"  ship this    {seeds.run.model}")
-    print(f"  read this    {report}")
-    print(f"  try this     hangtag predict {shlex.quote(str(seeds.run.path))} photo.png")
+    _print_confidence(judged.guarantees)
+    _print_results(seeds.run, report)
+
+
+def _print_confidence(report: "GuaranteeReport") -> None:
+    if report.sure and report.sure_right and report.sure.share is not None and report.sure_right.share is not None:
+        print(f"answered with confidence: {report.sure.share:.1%}; {report.sure_right.share:.1%} of these are correct")
+    for sentence in report.limitations:
+        print(f"note: {sentence}")
+
+
+def _print_results(run: "Run", report: Path) -> None:
+    print(f"  model        {run.model}")
+    print(f"  report       {report}")
+    print(f"  try it       hangtag predict {shlex.quote(str(run.path))} photo.png")
 
 
 def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> None:
@@ -273,22 +246,24 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
     console.print(confusion)
 
 
-def print_promises(kept: "GuaranteeReport", part: str) -> None:
-    """What the model promises about its answers, and what became of it, a line each."""
-    if part == "validation" and kept.sets:
-        print("note: there is no test part; these pictures also set the thresholds, so that the promises are not tried")
-    print(kept.calibration.in_words)
-    for each in kept.sets:
-        promised = f"sets for {each.coverage:.0%}"
-        print(f"{promised}: hold the label for {each.covered.share:.1%}, {each.size:.2f} labels on average")
-    for target, answered, right in kept.target_accuracies:
+def print_guarantees(report: "GuaranteeReport", part: str) -> None:
+    """What the model guarantees about its answers, and what was measured, one line each."""
+    if part == "validation" and report.sets:
+        print("note: there is no test part; the validation images also set the thresholds, so they are no fair test")
+    print(report.calibration.in_words)
+    for each in report.sets:
+        print(
+            f"sets with {each.coverage:.0%} coverage: {each.covered.share:.1%} contain the true label, "
+            f"{each.size:.2f} labels on average"
+        )
+    for target, answered, right in report.target_accuracies:
         if answered.share is not None and right.share is not None:
             print(
-                f"asked for {100 * target:g}% right: answers {answered.share:.1%}, of which {right.share:.1%} are right"
+                f"target accuracy {100 * target:g}%: {answered.share:.1%} answered, {right.share:.1%} of these correct"
             )
-    if kept.ood_false_positives is not None and kept.ood_false_positives.share is not None:
-        print(f"called unfamiliar, falsely: {kept.ood_false_positives.share:.1%} (5% expected)")
-    for sentence in kept.limitations:
+    if report.ood_false_positives is not None and report.ood_false_positives.share is not None:
+        print(f"called unfamiliar although familiar: {report.ood_false_positives.share:.1%} (5% expected)")
+    for sentence in report.limitations:
         print(f"note: {sentence}")
 
 
@@ -305,58 +280,55 @@ def print_answer(picture: Path, answer: "Answer") -> None:
 
 def _how_sure(answer: "Answer") -> str:
     if answer.is_ood:
-        return f"; unfamiliar: stranger than {answer.ood_score:.1%} of the pictures it was tried on"
+        return f"; unfamiliar: less typical than {answer.ood_score:.1%} of the held-out images"
     if answer.sure is None:
         return ""
     if answer.sure:
         return "; sure"
-    several = answer.prediction_set is not None and len(answer.prediction_set) > 1
-    return (
-        f"; not sure: {' or '.join(answer.prediction_set or ())} ({answer.coverage:.0%})" if several else "; not sure"
-    )
+    labels = answer.prediction_set or ()
+    return f"; not sure: {' or '.join(labels)} ({answer.coverage:.0%})" if len(labels) > 1 else "; not sure"
 
 
-def print_bench(console: Console, found: "Bench") -> None:
+def print_bench(console: Console, bench: "Bench") -> None:
     table = table_of("what", ">here", "unit")
-    epochs = f"s, median of {found.lesson_epochs} epochs" if found.lesson_epochs else "s, reckoned from some steps"
-    table.add_row("the lesson's epoch (recipe 'tutorial')", f"{found.lesson_epoch_seconds:.3f}", epochs)
-    table.add_row("training by recipe 'fast'", f"{found.fast_images_per_second:,.0f}", "images/s")
-    for name, gflops in found.matmul_gflops.items():
-        table.add_row(f"best matrix product, {name}", f"{gflops:,.0f}", "GFLOP/s")
-    p95 = f"ms, 95 % within {1000 * found.predict_seconds_p95:.2f}"
-    table.add_row("predicting one picture (CPU)", f"{1000 * found.predict_seconds:.2f}", p95)
-    table.add_row("predicting many at once (CPU)", f"{found.predict_images_per_second:,.0f}", "images/s")
+    epochs = f"s, median of {bench.lesson_epochs} epochs" if bench.lesson_epochs else "s, extrapolated from some steps"
+    table.add_row("an epoch of the lesson (recipe 'tutorial')", f"{bench.lesson_epoch_seconds:.3f}", epochs)
+    table.add_row("training with recipe 'fast'", f"{bench.fast_images_per_second:,.0f}", "images/s")
+    for name, gflops in bench.matmul_gflops.items():
+        table.add_row(f"fastest matrix product, {name}", f"{gflops:,.0f}", "GFLOP/s")
+    p95 = f"ms, 95 % within {1000 * bench.predict_seconds_p95:.2f}"
+    table.add_row("predicting one image (CPU)", f"{1000 * bench.predict_seconds:.2f}", p95)
+    table.add_row("predicting many images at once (CPU)", f"{bench.predict_images_per_second:,.0f}", "images/s")
     console.print(table)
-    machine = found.machine
+    machine = bench.machine
     memory = f", {machine['memory_bytes'] / 1e9:.0f} GB" if "memory_bytes" in machine else ""
-    print(f"on        {machine['processor']}, {machine['cores']} cores{memory}, {machine['system']}, {found.device}")
-    print(f"with      {', '.join(f'{name} {version}' for name, version in found.versions.items())}")
-    print(f"data      {found.data['name']}, {found.data['training_images']:,} training images")
-    print("note      other programs that ran meanwhile make these numbers worse; run it twice")
+    print(f"machine   {machine['processor']}, {machine['cores']} cores{memory}, {machine['system']}, {bench.device}")
+    print(f"versions  {', '.join(f'{name} {version}' for name, version in bench.versions.items())}")
+    print(f"data      {bench.data['name']}, {bench.data['training_images']:,} training images")
+    print("note      other running programs make these numbers worse; measure twice")
 
 
-def print_stress(console: Console, found: "Stress") -> None:
+def print_stress(console: Console, stress: "Stress") -> None:
     table = table_of("corruption", *(f">{severity}" for severity in range(1, 6)), ">caught", ">unfamiliar")
-    clean = found.clean
+    clean = stress.clean
     table.add_row("none", _whole(clean.accuracy), "", "", "", "", _whole(clean.caught), _whole(clean.ood_rate))
     table.add_section()
-    for name in found.worst():
-        cells = found.at(name)
-        means = (found.mean(name, what) for what in ("caught", "ood_rate"))
-        table.add_row(name, *(_whole(cell.accuracy) for cell in cells), *map(_whole, means))
+    for name in stress.worst():
+        means = (stress.mean(name, what) for what in ("caught", "ood_rate"))
+        table.add_row(name, *(_whole(cell.accuracy) for cell in stress.at(name)), *map(_whole, means))
     print(
-        f"right answers in percent of {found.images:,} pictures, by strength; of the wrong ones, how many were caught "
-        "(called not sure), and how many pictures unfamiliar, over all strengths"
+        f"accuracy in percent on {stress.images:,} images, by strength; over all strengths, the percentage of wrong "
+        "answers that were caught (called not sure) and of images called unfamiliar"
     )
     console.print(table)
-    print(f"mean over all corruptions {found.accuracy:.1%}, on the pictures as they are {clean.accuracy:.1%}")
-    if not found.slices:
-        print(f"no group is worse than the rest beyond chance ({found.tried:,} pictures)")
-    for each in found.slices[:10]:
+    print(f"mean accuracy over all corruptions {stress.accuracy:.1%}, without corruption {clean.accuracy:.1%}")
+    if not stress.slices:
+        print(f"no group is significantly worse than the rest ({stress.tried:,} images)")
+    for each in stress.slices[:10]:
         low, high = each.interval
         print(
-            f"weak: {each.by} {each.group}: right on {each.accuracy:.1%} [{low:.1%}, {high:.1%}] of {each.images:,}, "
-            f"on the rest {each.rest:.1%}"
+            f"weak group: {each.by} {each.group}: accuracy {each.accuracy:.1%} [{low:.1%}, {high:.1%}] on "
+            f"{each.images:,} images, {each.rest:.1%} on the rest"
         )
 
 
@@ -364,43 +336,44 @@ def _whole(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f}"
 
 
-def print_cache(console: Console, entries: Sequence["CacheEntry"], most: int) -> None:
+def print_cache(console: Console, entries: Sequence["CacheEntry"], limit: int) -> None:
     table = table_of("what", "made from", ">MB", "last used")
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         table.add_row(entry.kind, entry.what, f"{entry.bytes / 1e6:,.1f}", used)
     table.add_section()
-    table.add_row("in all", "", f"{sum(entry.bytes for entry in entries) / 1e6:,.1f}", f"of {most / 1e6:,.0f} at most")
+    total = sum(entry.bytes for entry in entries)
+    table.add_row("total", "", f"{total / 1e6:,.1f}", f"of at most {limit / 1e6:,.0f}")
     console.print(table)
 
 
-def print_audit(console: Console, found: "Audit", written: Sequence[Path]) -> None:
+def print_audit(console: Console, audit: "Audit", written: Sequence[Path]) -> None:
     from hangtag.data.audit import KINDS
     from hangtag.data.public.datasets import NAMED
 
     table = table_of("finding", ">number", "meaning")
-    for kind, count in found.counts().items():
+    for kind, count in audit.counts().items():
         table.add_row(kind, f"{count:,}", KINDS[kind])
     console.print(table)
-    steps = found.first()
-    print("to do first:" if steps else "nothing was found")
+    steps = audit.first()
+    print("start with:" if steps else "no problems found")
     for number, step in enumerate(steps, 1):
         print(f"  {number}  {step}")
     for path in written:
         print(f"wrote {path}")
     if steps:
         decisions = written[-1].parent / "decisions.csv"
-        print(f"next         look at {written[-1]}; write keep, drop or relabel: CLASS into {decisions}, then")
-        named = found.data.name if found.data.name in NAMED else found.data.origin
-        print(f"             hangtag train {shlex.quote(named)} --decisions {shlex.quote(str(decisions))}")
+        name = audit.data.name if audit.data.name in NAMED else audit.data.source.origin
+        print(f"next         look at {written[-1]}, write keep, drop or relabel: CLASS into {decisions}, then run")
+        print(f"             hangtag train {shlex.quote(name)} --decisions {shlex.quote(str(decisions))}")
 
 
 def print_section(console: Console, section: "Section") -> None:
     console.print(Rule(section.title, align="left"))
     print(section.text)
     print("\n".join(f">>> {line}" for line in section.code.splitlines()))
-    if section.prints:
-        print(section.prints)
-    if section.picture:
-        print(f"wrote {section.picture}")
+    if section.output:
+        print(section.output)
+    if section.figure:
+        print(f"wrote {section.figure}")
     print()

@@ -1,13 +1,14 @@
 """Files of arrays -> images and labels: .npz, pairs of .npy, IDX and IDX.gz. Never pickle.
 
-It finds which array is which by name; it knows nothing of classes or screens.
+Arrays are told apart by their names.
 """
 
 import gzip
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.folder_layout import PART_NAMES
+from hangtag.data.labelled_images import PARTS
 from hangtag.data.public.idx import read_idx
 from hangtag.errors import DataError
 
@@ -26,18 +28,13 @@ _PAIRS = (
     ("{}_data", "{}_labels"),
 )  # fmt: skip
 _WHOLE = (
-    ("x", "y"),
-    ("images", "labels"),
-    ("data", "labels"),
-    ("data", "target"),
-    ("images", "target"),
-    ("image", "label"),
-)
+    ("x", "y"), ("images", "labels"), ("data", "labels"), ("data", "target"), ("images", "target"), ("image", "label"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayPart:
-    """Images and labels of one part; None where there is one part only."""
+    """Images and labels of one part; the part is None for undivided data."""
 
     part: str | None
     images: NDArray[Any]
@@ -48,42 +45,29 @@ def read_npz(path: Path) -> list[ArrayPart]:
     """The parts of a .npz file: x_train/y_train, train_images/train_labels, X/y, images/labels, ...
 
     Raises:
-        DataError: damaged, pickled, or with names that say nothing.
+        DataError: it is damaged or pickled, or the arrays have unknown names.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
-            arrays = {name: opened[name] for name in opened.files}
-    except PermissionError:
-        raise _closed(path) from None
-    except ValueError as error:
-        raise _no_pickle(path, error) from error
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
-        raise DataError(f"{path}: not a whole .npz file: {error}", "save or download it again") from error
+    with _as_data_errors(path), path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
+        arrays = {name: opened[name] for name in opened.files}
     return _parts(arrays, str(path))
 
 
 def read_npy(path: Path) -> list[ArrayPart]:
-    """A pair of .npy files beside each other, given by either: x.npy and y.npy, images.npy and labels.npy.
+    """A pair of .npy files in one folder, given by either of them: x.npy and y.npy, images.npy and labels.npy.
 
     Raises:
-        DataError: damaged, pickled, or the other one is missing.
+        DataError: a file is damaged or pickled, or one of the pair is missing.
     """
     folder = path if path.is_dir() else path.parent
     arrays = {}
     for file in sorted(folder.glob("*.npy")):
-        try:
+        with _as_data_errors(file):
             arrays[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except PermissionError:
-            raise _closed(file) from None
-        except ValueError as error:
-            raise _no_pickle(file, error) from error
-        except (OSError, EOFError) as error:
-            raise DataError(f"{file}: not a whole .npy file: {error}", "save or download it again") from error
     return _parts(arrays, str(path))
 
 
 def is_idx(path: Path) -> bool:
-    """Whether a file begins as IDX files do, compressed or not."""
+    """Whether a file begins like an IDX file, compressed or not."""
     try:
         with path.open("rb") as raw:
             start = raw.read(4)
@@ -99,7 +83,7 @@ def read_idx_folder(path: Path) -> list[ArrayPart]:
     """Pairs of IDX files in a folder, or the pair that one file belongs to: train-images-idx3-ubyte and so on.
 
     Raises:
-        DataError: a partner is missing.
+        DataError: one file of a pair is missing.
     """
     files = sorted(path.iterdir()) if path.is_dir() else [path, *_partners(path)]
     arrays = {}
@@ -121,19 +105,19 @@ def _partners(path: Path) -> list[Path]:
 
 def _parts(arrays: Mapping[str, NDArray[Any]], where: str) -> list[ArrayPart]:
     lower = {name.lower(): array for name, array in arrays.items()}
-    found: dict[str, ArrayPart] = {}
+    parts: dict[str, ArrayPart] = {}
     for word, part in PART_NAMES.items():
         for one, other in _PAIRS:
             images, labels = lower.get(one.format(word).lower()), lower.get(other.format(word).lower())
-            if images is not None and labels is not None and part not in found:
-                found[part] = _checked(part, images, labels, where)
-    if found:
-        return [found[part] for part in ("train", "validation", "test") if part in found]
+            if images is not None and labels is not None and part not in parts:
+                parts[part] = _checked(part, images, labels, where)
+    if parts:
+        return [parts[part] for part in PARTS if part in parts]
     for one, other in _WHOLE:
         if one in lower and other in lower:
             return [_checked(None, lower[one], lower[other], where)]
     raise DataError(
-        f"{where}: cannot tell images from labels; it holds {', '.join(arrays) or 'no arrays'}",
+        f"{where}: cannot tell images from labels; it contains {', '.join(arrays) or 'no arrays'}",
         "name them x_train and y_train (x_test, y_test), or images and labels",
     )
 
@@ -144,19 +128,23 @@ def _checked(part: str | None, images: NDArray[Any], labels: NDArray[Any], where
     if len(images) != len(labels):
         of_part = f" of {part}" if part else ""
         raise DataError(
-            f"{where}: {len(images):,} images but {len(labels):,} labels{of_part}", "one label for each image"
+            f"{where}: {len(images):,} images but {len(labels):,} labels{of_part}", "give one label for each image"
         )
     return ArrayPart(part, images, labels)
 
 
-def _closed(path: Path) -> DataError:
-    return DataError(f"{path}: may not be read", "check the permissions")
-
-
-def _no_pickle(path: Path, error: ValueError) -> DataError:
-    if "pickle" in str(error).lower():
-        return DataError(
-            f"{path}: holds Python objects, which hangtag never loads",
-            "they can run any program; save plain arrays: numpy.savez(file, images=..., labels=...)",
-        )
-    return DataError(f"{path}: damaged: {error}", "save or download it again")
+@contextmanager
+def _as_data_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError:
+        raise DataError(f"{path}: permission denied", "check the permissions") from None
+    except ValueError as error:
+        if "pickle" in str(error).lower():
+            raise DataError(
+                f"{path} contains Python objects, which hangtag never loads because they can run any program",
+                "save plain arrays: numpy.savez(file, images=..., labels=...)",
+            ) from error
+        raise DataError(f"{path} is damaged: {error}", "save or download it again") from error
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise DataError(f"{path} is not a complete {path.suffix} file: {error}", "save or download it again") from error

@@ -1,6 +1,6 @@
-"""Which size, proportions and colours a model should take: as the user said, else by the pictures themselves.
+"""The size, proportions and colours that a model takes: as the user chose, else by the pictures themselves.
 
-It knows what is known of pictures (`decoder.FACTS`), not where they come from.
+It knows the facts about pictures (`picture_facts.FACTS`), not where they come from.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ _SAME_ASPECT = 1.1  # proportions that differ by less may be squashed
 
 @dataclass(frozen=True)
 class Size:
-    """What the user said about the size and colours of the pictures; None where nothing was said."""
+    """The size and colours that the user chose; None where nothing was chosen."""
 
     spec: ImageSpec | None = None
     side: tuple[int, int] | None = None  # height, width
@@ -30,7 +30,7 @@ class Size:
     colour: bool | None = None
 
     def options(self) -> dict[str, str | None]:
-        """What was said by single options, by their names on the command line."""
+        """The single options that were given, by their names on the command line."""
         size = None
         if self.side is not None:
             height, width = self.side
@@ -42,13 +42,14 @@ class Size:
 def choose_spec(facts: NDArray[Any], count: int, size: Size = Size()) -> ImageSpec:
     """The size and colours a model should take, from the pictures themselves.
 
-    One size up to 96 pixels is kept. Otherwise a side is chosen so that all pictures together have at most 50 million
-    pixels, and none is enlarged; pictures of like proportions keep them, others become squares with a filled rest.
+    If all pictures have one size of at most 96 pixels, it is kept. Otherwise a side is chosen with which all pictures
+    together have at most 50 million pixels and the median picture is not enlarged. Pictures of similar proportions keep
+    them; others become squares with filled margins.
 
     Args:
-        facts: (M,) of `decoder.FACTS`, of some pictures or all.
-        count: how many pictures there are in all.
-        size: what the user said, which is obeyed.
+        facts: (M,) of `picture_facts.FACTS`, of some pictures or all.
+        count: the number of all pictures.
+        size: the user's choices, which come first.
     """
     if size.spec is not None:
         return size.spec
@@ -73,13 +74,13 @@ def choose_spec(facts: NDArray[Any], count: int, size: Size = Size()) -> ImageSp
 
 
 def with_background(spec: ImageSpec, images: Images, order: NDArray[np.int64], facts: NDArray[Any]) -> ImageSpec:
-    """The spec with the background that its pictures have at their borders, where none was needed to make them.
+    """The spec with the background seen at the borders of the images, unless a background was used to make them.
 
     Args:
-        order: (N,) in which to go through the images to look at some.
-        facts: (N,) of `decoder.FACTS`.
+        order: (N,) the order in which a sample of the images is drawn.
+        facts: (N,) of `picture_facts.FACTS`.
     """
     if spec.fit == "pad" or (facts["flags"] & TRANSPARENT).any():
         return spec
-    few = images[np.sort(order[:: max(1, len(order) // 500)])]
-    return replace(spec, background=ImageSpec.of(few).background)
+    sample = images[np.sort(order[:: max(1, len(order) // 500)])]
+    return replace(spec, background=ImageSpec.of(sample).background)

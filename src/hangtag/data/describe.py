@@ -1,4 +1,4 @@
-"""How data was understood, in words: one sentence, notes on what had to be decided, and what was set aside."""
+"""Data in words: a sentence on how it was read, notes on what was decided, and what was set aside."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,22 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.data.picture_facts import COLOUR_FILE
-from hangtag.data.store.containers import Skipped
+from hangtag.data.picture_facts import COLOUR_FILE, Skipped
 from hangtag.pictures import ImageSpec
-from hangtag.words import amount
+from hangtag.words import amount, first_few
 
 __all__ = ["counted", "notes_on", "sentence_on"]
 
 
 def sentence_on(data: LabelledImages, kind: str, facts: NDArray[Any]) -> str:
-    """What the data is, as a sentence.
+    """How the data was read, and what it contains, as a sentence.
 
     Args:
-        kind: how it was understood, in a few words.
-        facts: (N,) of `decoder.FACTS`.
+        kind: the form of the data, in a few words.
+        facts: (N,) of `picture_facts.FACTS`.
     """
-    shown = ", ".join(data.class_names[:5]) + (", ..." if len(data.class_names) > 5 else "")
     parts = ", ".join(f"{name} {size:,}" for name, size in data.sizes().items())
     area = facts["height"].astype(np.int64) * facts["width"]
     small, large = facts[int(area.argmin())], facts[int(area.argmax())]
@@ -32,42 +30,40 @@ def sentence_on(data: LabelledImages, kind: str, facts: NDArray[Any]) -> str:
         sizes += f" to {large['width']}x{large['height']}"
     files = "colour" if data.spec.channels == 3 else "grey"
     if files == "grey" and (facts["flags"] & COLOUR_FILE).any():
-        files = "colour files without colours"
-    return (
-        f"I understood your data as {kind}: {len(data):,} images, {len(data.class_names)} classes ({shown}), "
-        + (f"{parts}, " if parts else "")
-        + f"{sizes}, {files}"
-    )
+        files = "grey images in colour files"
+    classes = f"{len(data.class_names)} classes ({first_few(data.class_names)})"
+    contents = [f"{len(data):,} images", classes, *([parts] if parts else []), sizes, files]
+    return f"Read as {kind}: {', '.join(contents)}"
 
 
 def notes_on(
-    spec: ImageSpec, facts: NDArray[Any], changed: Mapping[str, int], gone: set[str], skipped: Sequence[Skipped]
+    spec: ImageSpec, facts: NDArray[Any], changed: Mapping[str, int], unreadable: set[str], skipped: Sequence[Skipped]
 ) -> list[str]:
-    """What happened to pictures, as sentences.
+    """What was done to pictures while reading them, as sentences.
 
     Args:
-        spec: what they were brought to.
-        facts: (N,) of `decoder.FACTS`.
-        changed: how many had to be changed in which way.
-        gone: classes of which no picture can be read.
+        spec: the size and colours they were brought to.
+        facts: (N,) of `picture_facts.FACTS`.
+        changed: the number of pictures for each kind of change.
+        unreadable: classes without a readable picture.
         skipped: what was set aside.
     """
     notes = []
     if (facts["height"] != spec.height).any() or (facts["width"] != spec.width).any():
         ways = {
-            "squash": "proportions change a little",
-            "pad": f"proportions kept, the rest filled with grey level {spec.background}",
-            "crop": "proportions kept, edges cut off",
+            "squash": "proportions change slightly",
+            "pad": f"proportions are kept and margins filled with grey level {spec.background}",
+            "crop": "proportions are kept and edges cut off",
         }
-        notes.append(f"pictures become {spec}: {ways[spec.fit]}")
+        notes.append(f"pictures are resized to {spec}: {ways[spec.fit]}")
     notes += [f"{amount(count, 'picture')}: {note}" for note, count in changed.items() if note != "as before"]
-    if gone:
-        notes.append(f"no picture of {', '.join(sorted(gone)[:5])} can be read; not a class any more")
+    if unreadable:
+        notes.append(f"no picture of {first_few(sorted(unreadable))} can be read; these classes are left out")
     if skipped:
         notes.append(f"set aside {amount(len(skipped), 'file')}: {counted(skipped)}")
     return notes
 
 
 def counted(skipped: Sequence[Skipped]) -> str:
-    """How many were set aside for which kind of reason."""
+    """How many were set aside, for each kind of reason."""
     return ", ".join(f"{count:,} {kind}" for kind, count in Counter(each.kind for each in skipped).most_common())

@@ -1,14 +1,15 @@
 """Names with folders in them -> the class and part of each picture: train/cat/1.jpg is a cat to train on.
 
-The same for a folder, a zip and a tar file. It reads nothing; where names can be read in two ways it says so.
+The rules are the same for a folder, a zip and a tar file. It reads no files.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from hangtag.data.labelled_images import PARTS
 from hangtag.errors import DataError, UsageError
-from hangtag.words import natural
+from hangtag.words import first_few, natural
 
 __all__ = ["PART_NAMES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of"]
 
@@ -17,15 +18,15 @@ PART_NAMES = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test", "testset": "test",
 }  # fmt: skip
-"""Names of folders, columns' values and files that mean a part, in small letters."""
+"""Names of folders and files, and values of columns, that mean a part; in lower case."""
 
 PICTURE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".heic", ".heif",
 )  # fmt: skip
-"""Endings by which names are known to be pictures', in small letters; a picture may have any other name, too."""
+"""Endings that only pictures have, in lower case; a picture may have another name, too."""
 
 Choose: TypeAlias = Callable[[str, Sequence[tuple[str, str]]], str]
-"""Asked (question, ((answer, what it means), ...)), returns one of the answers, or raises."""
+"""Called with (question, ((answer, its meaning), ...)); returns one of the answers, or raises an error."""
 
 _NOT_PICTURES = {
     "txt", "csv", "tsv", "json", "jsonl", "md", "rst", "xml", "yaml", "yml", "toml", "ini", "cfg", "py", "ipynb", "js",
@@ -37,15 +38,15 @@ _NOT_PICTURES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How names were understood: for each its class and part (None where there are no parts), and that in words."""
+    """The class and part of each name (None for undivided data), and a description in a few words."""
 
     labels: tuple[str, ...]
     parts: tuple[str | None, ...]
-    in_words: str
+    description: str
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether a file of this name may be a picture: all but the endings of well-known other things."""
+    """Whether a file of this name may be a picture: its ending is not that of a well-known other format."""
     ending = name.rsplit("/", 1)[-1].rpartition(".")[2].lower()
     return ending not in _NOT_PICTURES
 
@@ -55,56 +56,64 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
 
     Args:
         names: relative, with /, at least one.
-        where: what to call the whole in an error.
-        choose: asked where folders can be read in two ways.
+        where: the name of the whole, for errors.
+        choose: called if the folders can be read in two ways.
         classes: "top" or "leaf", answers that question in advance.
 
     Raises:
-        DataError: the pictures lie in no folders.
-        UsageError: two readings, and nobody to ask.
+        DataError: the pictures are not in class folders.
+        UsageError: the folders can be read in two ways, and `choose` cannot decide.
 
     >>> layout_of(["train/cat/1.png", "train/dog/1.png", "Test/cat/2.png"], "pets", choose=None).parts
     ('train', 'train', 'test')
     """
     folder_of = [name.rpartition("/")[0] for name in names]
-    distinct = list(dict.fromkeys(folder_of))  # few, beside the names in them
-    folders = [tuple(folder.split("/")) if folder else () for folder in distinct]
-    while all(len(folder) >= 2 for folder in folders) and len({folder[0] for folder in folders}) == 1:
-        if folders[0][0].lower() in PART_NAMES and len({folder[1] for folder in folders}) > 1:
-            break  # only a train folder: its name is still a part
-        folders = [folder[1:] for folder in folders]
+    distinct = list(dict.fromkeys(folder_of))  # far fewer than names
+    folders = _without_common_top([tuple(folder.split("/")) if folder else () for folder in distinct])
     if not all(folders):
         loose = names[folder_of.index(distinct[folders.index(())])]
         raise DataError(
-            f"{where}: {loose} lies in no class folder",
+            f"{where}: {loose} is not in a class folder",
             "put each picture into a folder named after its class, or give a table with a label column",
         )
     if all(len(folder) == 1 and folder[0].lower() in PART_NAMES for folder in folders):
-        shown = _some({folder[0] for folder in folders})
         raise DataError(
-            f"{where}: its folders are parts ({shown}), and no class folders are in them",
+            f"{where}: its folders are parts ({_some({folder[0] for folder in folders})}) without class folders",
             "put each picture into a folder named after its class, or name the table that holds the labels",
         )
-    parts: list[str | None] = [None] * len(folders)
-    in_words = "a folder per class"
-    for place in (0, 1):  # train/cat/1.png, or cat/train/1.png
-        found = [PART_NAMES.get(folder[place].lower()) if len(folder) >= 2 else None for folder in folders]
-        if all(found):
-            parts = list(found)
-            folders = [folder[:place] + folder[place + 1 :] for folder in folders]
-            in_words = f"a folder per class in {', '.join(_in_order({part for part in found if part}))}"
+    folders, parts = _split_off_parts(folders, where)
+    inside = ", ".join(part for part in PARTS if part in parts)
+    read_as = dict(zip(distinct, zip(_labels(folders, where, choose, classes), parts, strict=True), strict=True))
+    return Layout(
+        tuple(read_as[folder][0] for folder in folder_of),
+        tuple(read_as[folder][1] for folder in folder_of),
+        f"one folder per class in {inside}" if inside else "one folder per class",
+    )
+
+
+def _without_common_top(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Without the folders that contain all others; a lone train folder stays, because its name is a part."""
+    while all(len(folder) >= 2 for folder in folders) and len({folder[0] for folder in folders}) == 1:
+        if folders[0][0].lower() in PART_NAMES and len({folder[1] for folder in folders}) > 1:
             break
-        if place == 0 and any(found):
-            named = {folder[0]: bool(part) for folder, part in zip(folders, found, strict=True)}
+        folders = [folder[1:] for folder in folders]
+    return folders
+
+
+def _split_off_parts(folders: list[tuple[str, ...]], where: str) -> tuple[list[tuple[str, ...]], list[str | None]]:
+    """The folders without the level that names parts, and the part of each: train/cat/1.png or cat/train/1.png."""
+    for level in (0, 1):
+        parts = [PART_NAMES.get(folder[level].lower()) if len(folder) >= 2 else None for folder in folders]
+        if all(parts):
+            return [folder[:level] + folder[level + 1 :] for folder in folders], parts
+        if level == 0 and any(parts):
+            named = {folder[0]: part is not None for folder, part in zip(folders, parts, strict=True)}
             raise UsageError(
                 f"{where}: some folders are parts ({_some({name for name in named if named[name]})}) and some are "
                 f"not ({_some({name for name in named if not named[name]})})",
                 "keep either only parts (train, validation, test) or only classes at the top",
             )
-    found_in = dict(zip(distinct, zip(_labels(folders, where, choose, classes), parts, strict=True), strict=True))
-    return Layout(
-        tuple(found_in[folder][0] for folder in folder_of), tuple(found_in[folder][1] for folder in folder_of), in_words
-    )
+    return folders, [None] * len(folders)
 
 
 def _labels(folders: list[tuple[str, ...]], where: str, choose: Choose, classes: str | None) -> list[str]:
@@ -118,7 +127,7 @@ def _labels(folders: list[tuple[str, ...]], where: str, choose: Choose, classes:
     if len(set(top)) == 1:
         return ["/".join(folder[1:]) or folder[0] for folder in folders]
     answer = choose(
-        f"{where}: folders lie inside folders; which are the classes? (--classes)",
+        f"{where}: the folders are nested; which ones are the classes? (--classes)",
         (
             ("top", f"the {len(set(top))} folders at the top: {_some(set(top))}"),
             ("leaf", f"the {len(set(leaf))} innermost folders: {_some(set(leaf))}"),
@@ -128,9 +137,4 @@ def _labels(folders: list[tuple[str, ...]], where: str, choose: Choose, classes:
 
 
 def _some(names: set[str]) -> str:
-    chosen = sorted(names, key=natural)
-    return ", ".join(chosen[:4]) + (", ..." if len(chosen) > 4 else "")
-
-
-def _in_order(parts: set[str]) -> list[str]:
-    return [part for part in ("train", "validation", "test") if part in parts]
+    return first_few(sorted(names, key=natural), 4)

@@ -1,90 +1,91 @@
-"""A folder, an archive, a table or a frame -> which pictures there are, where, and what each is labelled.
+"""A folder, an archive, a table or a frame -> the list of its pictures, where each is, and its label.
 
-Nothing is decoded here. What was found has a digest that changes when any of it is edited.
+Nothing is decoded here. A manifest has a digest that changes when its source is edited.
 """
 
 import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from hangtag.data.choose_size import Size
 from hangtag.data.folder_layout import PART_NAMES, Choose, is_picture_name, layout_of
 from hangtag.data.labelled_images import PARTS
-from hangtag.data.store.containers import Container, Folder, Listing, Scan, Skipped, Spans, Zip, tar_listing
+from hangtag.data.picture_facts import Skipped
+from hangtag.data.store.containers import Container, Listing, Spans, Zip, tar_listing
 from hangtag.data.store.pool import Sample
 from hangtag.data.tables import Table, find_columns, label_names, paths_of
 from hangtag.errors import DataError, UsageError
 from hangtag.pictures import encode_png, picture_bytes
+from hangtag.progress import Progress
 
-__all__ = [
-    "Manifest",
-    "ReadOptions",
-    "archive_listing",
-    "folder_listing",
-    "from_listing",
-    "from_pairs",
-    "from_table",
-    "refuse",
-    "refuse_needless",
-]
-
-
-def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
-    """What is asked where nobody can answer: an error that names every answer.
-
-    Raises:
-        UsageError: always.
-    """
-    either = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
-    raise UsageError(f"{question} {either}", "say which of them")
-
-
-def refuse_needless(where: object, only_for: str, **given: str | None) -> None:
-    """Raises UsageError where something was said that means nothing for this form of data."""
-    for name, value in given.items():
-        if value is not None:
-            option = f"--{name.replace('_', '-')} {value}".rstrip()
-            raise UsageError(f"{where}: {option} means nothing here", f"it is for {only_for}; leave it out")
-
+__all__ = ["Manifest", "ReadOptions", "archive_listing", "from_listing", "from_pairs", "from_table", "refuse"]
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
 
 
+def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
+    """The answer to a question when there is nobody to answer it: an error that names every choice.
+
+    Raises:
+        UsageError: always.
+    """
+    choices = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
+    raise UsageError(f"{question} {choices}", "choose one of them")
+
+
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user said about the data beside where it is; None where nothing was said."""
+    """How the user wants data to be read (see `read`); None where an option was not given."""
 
     image_column: str | None = None
     label_column: str | None = None
-    root: str | None = None
+    root: Path | None = None
     classes: str | None = None
     group_by: str | None = None
+    size: Size = field(default_factory=Size)
     choose: Choose = refuse
+    progress: Progress | None = None
 
-    def options(self) -> dict[str, str | None]:
-        """Everything but who answers, by name."""
-        return {name: value for name, value in vars(self).items() if name != "choose"}
+    def key(self) -> tuple[object, ...]:
+        """Everything that changes what is read, for a name in the cache."""
+        return (*self._texts().values(), self.size)
 
-    def said(self) -> tuple[str | None, ...]:
-        """Everything but who answers."""
-        return tuple(self.options().values())
+    def refuse(self, where: object, only_for: str, *names: str) -> None:
+        """Raise UsageError if one of these options was given for a form of data that it does not apply to."""
+        _refuse(where, only_for, {name: value for name, value in self._texts().items() if name in names})
+
+    def refuse_all(self, where: object, only_for: str) -> None:
+        """Raise UsageError if any option was given, except the spec of a model."""
+        _refuse(where, only_for, self._texts() | self.size.options())
+
+    def _texts(self) -> dict[str, str | None]:
+        names = ("image_column", "label_column", "root", "classes", "group_by")
+        return {name: None if (value := getattr(self, name)) is None else str(value) for name in names}
+
+
+def _refuse(where: object, only_for: str, options: dict[str, str | None]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')} {value}".rstrip()
+            raise UsageError(f"{where}: {option} does not apply", f"this option is for {only_for}; leave it out")
 
 
 @dataclass
 class Manifest:
-    """Pictures with a label each, in the order in which they were found.
+    """Pictures with a label each, in the order in which they were listed.
 
     Attributes:
-        name, kind: what to call the set, and how it was understood, in a few words.
+        name, kind: the name of the set, and how it was read, in a few words.
         wanted, containers: the pictures and where their bytes are.
-        labels, parts, groups: of each picture; parts None where nothing is said; groups None where none were asked for.
-        digest: changes when a row or a file of a table is edited; a listing has its own.
+        labels, parts, groups: of each picture; a part is None for undivided data, groups are None without `group_by`.
+        digest: changes when a row or a file of a table is edited; empty for a listing, which has its own.
         skipped: what was set aside without decoding it.
     """
 
@@ -99,9 +100,9 @@ class Manifest:
     skipped: list[Skipped]
 
     def by_part(self) -> "Manifest":
-        """The same, part after part, so that each lies in one piece of the array the pictures are decoded into.
+        """The same, sorted by part, so that each part is one piece of the array of decoded pictures.
 
-        A picture of which no part is said is for training where one is said of others. Without parts nothing moves.
+        In divided data, a picture without a part is for training. Undivided data stays as it is.
         """
         if not any(self.parts):
             return self
@@ -116,11 +117,6 @@ class Manifest:
         )
 
 
-def folder_listing(path: Path, scanned: Scan | None = None) -> tuple[Container, Listing]:
-    folder = Folder(str(path))
-    return folder, folder.listing(scanned)
-
-
 def archive_listing(path: Path, unpacked: Path) -> tuple[Container, Listing]:
     """A zip or tar file's members; a compressed tar is unpacked into `unpacked`."""
     if path.suffix.lower() == ".zip" or _starts(path, b"PK"):
@@ -129,64 +125,57 @@ def archive_listing(path: Path, unpacked: Path) -> tuple[Container, Listing]:
     return tar_listing(str(path), unpacked)
 
 
-def from_listing(container: Container, listing: Listing, where: Path, asked: ReadOptions, kind: str) -> Manifest:
-    """Pictures whose folders say their class and part.
+def from_listing(container: Container, listing: Listing, where: Path, options: ReadOptions, kind: str) -> Manifest:
+    """Pictures whose folders name their class and part.
 
     Raises:
-        DataError: there are none, or they lie in no folders.
-        UsageError: folders that can be read in two ways.
+        DataError: there are no pictures, or they are not in class folders.
+        UsageError: the folders can be read in two ways.
     """
     inside = [entry.name for entry in listing.entries if entry.name.lower().endswith(_ARCHIVES)]
-    skipped = [*listing.skipped, *(Skipped(name, "archive", "an archive inside: give it by itself") for name in inside)]
+    skipped = listing.skipped + [Skipped(name, "archive", "read this archive separately") for name in inside]
     entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
     if not entries:
         more = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
-        raise DataError(f"{where}: there are no pictures in it{more}", "a folder for each class, with its pictures")
+        raise DataError(f"{where}: no pictures found{more}", "it needs a folder for each class, with its pictures")
     names = [entry.name for entry in entries]
-    layout = layout_of(names, str(where), asked.choose, asked.classes)
+    layout = layout_of(names, str(where), options.choose, options.classes)
     return Manifest(
-        _named_as(where),
-        f"{kind}, {layout.in_words}" if kind else layout.in_words,
+        where.resolve().name if where.is_dir() else where.stem.removesuffix(".tar"),
+        f"{kind}, {layout.description}" if kind else layout.description,
         [Sample(entry.name, 0, entry.key) for entry in entries],
         [container],
         list(layout.labels),
         list(layout.parts),
-        _groups_by_name(names, asked.group_by),
+        _groups_by_name(names, options.group_by),
         "",
         skipped,
     )
 
 
-def _named_as(where: Path) -> str:
-    """photos.tar.gz and photos/ are both called photos."""
-    if where.is_dir():
-        return where.resolve().name
-    return where.stem.removesuffix(".tar")
-
-
-def from_table(table: Table, name: str, asked: ReadOptions, spool: Callable[[], IO[bytes]]) -> Manifest:
+def from_table(table: Table, name: str, options: ReadOptions, folder: Path) -> Manifest:
     """Pictures of a table's rows.
 
     Args:
-        spool: opens a new file for pictures that are in memory only.
+        folder: for a file that holds pictures which exist in memory only.
 
     Raises:
-        DataError, UsageError: columns that are missing, empty, mixed or equally plausible; files that do not exist.
+        DataError, UsageError: columns are missing, empty, mixed or equally plausible, or files do not exist.
     """
-    columns = find_columns(table, asked.choose, asked.image_column, asked.label_column)
+    columns = find_columns(table, options.choose, options.image_column, options.label_column)
     labels, skipped = label_names(table, columns.label)
-    wanted, container, marks, gone = _pictures(table, columns.image, spool)
-    skipped += gone
+    wanted, container, marks, missing = _pictures(table, columns.image, folder)
+    skipped += missing
     parts = _parts_of(table, columns.part)
-    groups = _groups_by_column(table, asked.group_by, [each.name if each else "" for each in wanted])
+    groups = _groups_by_column(table, options.group_by, [each.name if each else "" for each in wanted])
     keep = [row for row, each in enumerate(wanted) if each is not None and labels[row] is not None]
     digest = hashlib.sha256(json.dumps(container.to_json()).encode())
     for mark in marks:
         digest.update(f"{mark}\n".encode("utf-8", "surrogateescape"))
-    said = f"the table's columns '{columns.image}' and '{columns.label}'"
+    kind = f"a table with the columns '{columns.image}' and '{columns.label}'"
     return Manifest(
         name,
-        f"{said}, parts by '{columns.part}'" if columns.part else said,
+        f"{kind}, parts by '{columns.part}'" if columns.part else kind,
         [each for row in keep if (each := wanted[row]) is not None],
         [container],
         [str(labels[row]) for row in keep],
@@ -197,22 +186,22 @@ def from_table(table: Table, name: str, asked: ReadOptions, spool: Callable[[], 
     )
 
 
-def from_pairs(pairs: Sequence[tuple[Any, Any]], asked: ReadOptions, spool: Callable[[], IO[bytes]]) -> Manifest:
+def from_pairs(pairs: Sequence[tuple[Any, Any]], options: ReadOptions, folder: Path) -> Manifest:
     """A list of (picture, label)."""
     for place, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise DataError(f"item {place} of the list is no pair", "give (picture, label) for each")
+            raise DataError(f"item {place} of the list is not a pair", "give (picture, label) for each")
     columns: dict[str, Sequence[Any]] = {"image": [pair[0] for pair in pairs], "label": [pair[1] for pair in pairs]}
     table = Table("the list", ".", columns, len(pairs))
-    found = from_table(table, "list", ReadOptions("image", "label", group_by=asked.group_by), spool)
-    found.kind = "a list of pictures and labels"
-    return found
+    manifest = from_table(table, "list", ReadOptions("image", "label", group_by=options.group_by), folder)
+    manifest.kind = "a list of pictures and labels"
+    return manifest
 
 
 def _pictures(
-    table: Table, column: str, spool: Callable[[], IO[bytes]]
+    table: Table, column: str, folder: Path
 ) -> tuple[list[Sample | None], Container, list[str], list[Skipped]]:
-    """For each row its picture or None; the container; what an edit would change; rows without a picture."""
+    """The picture of each row or None; the container; marks that an edit changes; the rows without a picture."""
     if column in table.parquet:
         container, keys = table.parquet[column]
         stamps = []
@@ -223,34 +212,33 @@ def _pictures(
     if any(not isinstance(value, str) and value is not None for value in table.columns[column]) and not all(
         (isinstance(value, dict) and not value.get("bytes")) or value is None for value in table.columns[column]
     ):
-        return _spooled(table.columns[column], spool())
-    found = paths_of(table, column)
-    wanted = [Sample(str(key), 0, key) if key is not None else None for key in found.keys]
-    marks = [f"{key}\0{size}\0{stamp}" for key, size, stamp in zip(found.keys, found.sizes, found.stamps, strict=True)]
-    gone = [
-        Skipped(str(table.columns[column][row]), "no such file", f"row {row + 1}: not under {found.container.root}")
-        for row, key in enumerate(found.keys)
-        if key is None
+        return _in_one_file(table.columns[column], folder / "pictures")
+    folder_of_files, files = paths_of(table, column)
+    wanted = [Sample(file[0], 0, file[0]) if file else None for file in files]
+    missing = [
+        Skipped(str(value), "no such file", f"row {row}: not under {folder_of_files.root}")
+        for row, (value, file) in enumerate(zip(table.columns[column], files, strict=True), 1)
+        if file is None
     ]
-    return wanted, found.container, marks, gone
+    return wanted, folder_of_files, [repr(file) for file in files], missing
 
 
-def _spooled(values: Sequence[Any], file: IO[bytes]) -> tuple[list[Sample | None], Container, list[str], list[Skipped]]:
-    """Pictures in memory, put one behind the other into a file, from where they take the way of all pictures."""
+def _in_one_file(values: Sequence[Any], path: Path) -> tuple[list[Sample | None], Container, list[str], list[Skipped]]:
+    """Pictures in memory, written one after another into a file, from which they are read like all other pictures."""
     wanted: list[Sample | None] = []
-    marks, gone = [], []
-    with file:
+    marks, missing = [], []
+    with path.open("wb") as file:
         for row, value in enumerate(values):
             try:
                 content = _content(value)
             except DataError as error:
                 wanted.append(None)
-                gone.append(Skipped(f"row {row + 1}", "no picture", error.message))
+                missing.append(Skipped(f"row {row + 1}", "no picture", error.message))
                 continue
             wanted.append(Sample(f"row {row + 1}", 0, [file.tell(), len(content)]))
             marks.append(hashlib.sha256(content).hexdigest())
             file.write(content)
-    return wanted, Spans(str(file.name)), marks, gone
+    return wanted, Spans(str(path)), marks, missing
 
 
 def _content(value: Any) -> bytes:
@@ -264,8 +252,7 @@ def _content(value: Any) -> bytes:
 def _parts_of(table: Table, column: str | None) -> list[str | None]:
     if column is None:
         return table.parts or [None] * table.rows
-    said = [str(value).strip().lower() if value is not None else "" for value in table.columns[column]]
-    return [PART_NAMES.get(value) for value in said]
+    return [None if value is None else PART_NAMES.get(str(value).strip().lower()) for value in table.columns[column]]
 
 
 def _groups_by_name(names: Sequence[str], group_by: str | None) -> list[str] | None:
@@ -275,14 +262,14 @@ def _groups_by_name(names: Sequence[str], group_by: str | None) -> list[str] | N
         pattern = re.compile(group_by)
     except re.error as error:
         raise UsageError(
-            f"--group-by {group_by!r}: not a regular expression: {error}", "for example: '([^/]+)_'"
+            f"--group-by {group_by!r} is not a regular expression: {error}", "for example: '([^/]+)_'"
         ) from None
-    found = [pattern.search(name) for name in names]
-    if not any(found):
-        raise UsageError(f"--group-by {group_by!r} matches no name, such as {names[0]}", "mend the expression")
+    matches = [pattern.search(name) for name in names]
+    if not any(matches):
+        raise UsageError(f"--group-by {group_by!r} matches no name, such as {names[0]}", "correct the expression")
     return [
         name if match is None else str(match.group(1) if match.groups() else match.group())
-        for name, match in zip(names, found, strict=True)
+        for name, match in zip(names, matches, strict=True)
     ]
 
 
@@ -295,7 +282,7 @@ def _groups_by_column(table: Table, group_by: str | None, names: Sequence[str]) 
         near = difflib.get_close_matches(str(group_by), table.columns, n=1)
         offer = f"did you mean the column '{near[0]}'? " if near else ""
         hint = f"{offer}columns: {', '.join(table.columns)}; or {error.hint}"
-        raise UsageError(f"{error.message}, and no column is called so", hint) from None
+        raise UsageError(f"{error.message}, and no column has this name", hint) from None
 
 
 def _starts(path: Path, magic: bytes) -> bool:

@@ -1,10 +1,10 @@
-"""Which images are the same picture: pixel for pixel, or re-encoded, moved a little, brightened, cropped a little.
+"""Pairs of nearly equal images: re-encoded, shifted a little, brightened, cropped a little.
 
-Nearly the same pictures are found in two steps. First by a descriptor that such changes hardly touch: the magnitudes of
-the lowest frequencies of the Fourier transform (blind to where things are), whitened over the set so that what tells
-pictures apart counts (Jegou & Chum, 2012), of the picture and of its middle. Then each pair of like descriptors is laid
-on top of each other in many small shifts and zooms, and the edges have to fit: either almost exactly, or well and much
-better than with any other picture of the set.
+They are found in two steps. First, candidates have similar descriptors, which such changes hardly affect: the
+magnitudes of the lowest frequencies of the Fourier transform (independent of position), whitened over the set so that
+what distinguishes pictures counts (Jegou & Chum, 2012), of the whole picture and of its middle. Second, the two
+pictures of each candidate are aligned with many small shifts and zooms, and their edges must correlate: either almost
+perfectly, or well and much better than with any other picture of the set.
 """
 
 from dataclasses import dataclass
@@ -20,32 +20,32 @@ from hangtag.progress import Progress
 __all__ = ["Pairs", "groups_of", "near_pairs"]
 
 _SIDE = 28  # pixels at which pictures are compared
-_MARGIN = 2  # of them, which a shift may have moved out
+_MARGIN = 2  # pixels at each side that a shift may have moved out
 _KEEP, _DIMENSIONS, _FLOOR = 10, 96, 0.05  # lowest frequencies, whitened dimensions, least share of the largest spread
 _MIDDLE = 0.925  # share of the side that the second descriptor sees
-_LIKE = 0.77  # cosine of descriptors from which on pairs are looked at
-_SAME, _GOOD = 0.975, 0.88  # correlation of edges: enough in itself; enough beside nothing as good
+_LIKE = 0.77  # the lowest cosine of the descriptors of candidates
+_SAME, _GOOD = 0.975, 0.88  # correlation of edges that suffices alone; that suffices if no other is as good
 _BETTER = 0.6  # of the misfit of the next best, at most
-_NEXT = 0.8  # correlation that is assumed of the next best when none was looked at
+_NEXT = 0.8  # correlation that is assumed for the next best if none was computed
 _ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
 _TINT = 16.0  # grey levels by which a quarter may be redder or bluer than in the other picture
-_BLANK = 2.0  # grey levels of standard deviation; below, nothing can be compared
+_BLANK = 2.0  # grey levels of standard deviation; below, there is nothing to compare
 _BLOCK, _ROWS_AT_ONCE, _PAIRS_AT_ONCE = 256, 32, 1000
 _PIXELS_AT_ONCE = 4_000_000
 _PICTURES_AT_ONCE = 8192
-_MOST_PAIRS = 10_000_000  # candidates that are held before those that cannot stay are dropped
-_WINDOW = 100_000  # images that one is compared with, those most like it in the coarsest respect
+_MOST_PAIRS = 10_000_000  # candidates in memory before the weaker ones are dropped
+_WINDOW = 100_000  # images that one is compared with, nearest along the first principal component
 _MOST_LIKE = 16  # candidates of one image
-_LARGEST_GROUP = 50  # images; nearly-the-same is not carried on through more
+_LARGEST_GROUP = 50  # images
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs of images that are nearly the same, surest first.
+    """Pairs of nearly equal images, the most certain first.
 
     Attributes:
         first, second: (M,) int64 positions, first < second.
-        certainty: (M,) float, 0 to 1: the correlation of their edges, laid on top of each other as well as possible.
+        certainty: (M,) float, 0 to 1: the correlation of their edges at the best alignment.
     """
 
     first: NDArray[np.int64]
@@ -57,15 +57,15 @@ class Pairs:
 
 
 def near_pairs(images: Images | MappedRows, progress: Progress | None = None) -> Pairs:
-    """Pairs of nearly, but not exactly, the same pictures.
+    """Pairs of images that are nearly, but not exactly, equal.
 
-    Every image is compared with every other up to 100,000 images; beyond, with the 100,000 that are most like it along
-    the set's first principal component: time grows with their number then. Blank images are in no pair. What is worked
-    out about a large set lies in files, not in memory.
+    In a set of up to 100,000 images, each is compared with every other; in a larger set, with the 100,000 nearest to it
+    along the first principal component, so that time grows linearly. Blank images are in no pair. Intermediate results
+    of a large set are kept in files, not in memory.
 
     Args:
         images: (N, H, W) or (N, H, W, 3) uint8; may be mapped from a file.
-        progress: called with (what is going on, done, in all).
+        progress: called with (what is happening, done, total).
     """
     if len(images) < 2:
         return _pairs([], [], [])
@@ -90,8 +90,8 @@ def near_pairs(images: Images | MappedRows, progress: Progress | None = None) ->
 def groups_of(count: int, pairs: Pairs) -> NDArray[np.int64]:
     """(N,) a number for each image, equal for images that are connected by pairs.
 
-    The surest pairs connect first, and no group grows beyond 50 images: a is like b and b like c does not make a whole
-    set one picture.
+    The most certain pairs connect first, and no group grows beyond 50 images: chains of similar pictures must not join
+    a whole set.
     """
     group = np.arange(count, dtype=np.int64)
     members: dict[int, list[int]] = {}
@@ -146,7 +146,7 @@ def _small(images: Images | MappedRows) -> NDArray[np.float32]:
 
 
 def _as_in_file(images: Images | MappedRows) -> list[NDArray[np.int64]]:
-    """All places of a set, some at a time, in the order in which a file holds them: a disk is quickest so."""
+    """All positions of a set, in blocks, in the order of the file, in which a disk reads fastest."""
     order = np.argsort(images.positions) if isinstance(images, MappedRows) else np.arange(len(images))
     return [order[part] for part in _parts(len(order), max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3]))))]
 
@@ -177,7 +177,7 @@ def _shrinking(size: int) -> NDArray[np.float32]:
 
 
 def _sampling(zoom: float, offset: float) -> NDArray[np.float32]:
-    """(28, 28) weights that read a line at offset + zoom * place, between pixels linearly."""
+    """(28, 28) weights that read a line at offset + zoom * place, interpolated linearly."""
     at = np.clip(offset + zoom * (np.arange(_SIDE) + 0.5) - 0.5, 0, _SIDE - 1)
     low = np.clip(np.floor(at).astype(int), 0, _SIDE - 2)
     found = np.zeros((_SIDE, _SIDE), np.float32)
@@ -192,7 +192,7 @@ def _sampling(zoom: float, offset: float) -> NDArray[np.float32]:
 def _candidates(
     small: NDArray[np.float32], usable: NDArray[np.int64], progress: Progress | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of like descriptors among some pictures: first (M,), second (M,); each pair once."""
+    """Pairs of similar descriptors among some pictures: first (M,), second (M,); each pair once."""
     whole, middle, order = _descriptors(small, usable)
     count = len(usable)
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
@@ -211,7 +211,7 @@ def _candidates(
                 if sum(len(each[0]) for each in found) > _MOST_PAIRS:
                     found = [_likest(found)]
         if progress:
-            progress("looking for like pictures", min(start + _BLOCK, count), count)
+            progress("searching for similar pictures", min(start + _BLOCK, count), count)
     first, second, _ = _likest(found)
     return usable[order[first]], usable[order[second]]
 
@@ -219,7 +219,7 @@ def _candidates(
 def _likest(
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Each pair once, and only those that are among the most like of either of the two."""
+    """Each pair once, and only those that are among the most similar ones of either image."""
     first, second, likeness = (np.concatenate(each) for each in zip(*found, strict=True))
     low_end, high_end = np.minimum(first, second), np.maximum(first, second)
     best = np.lexsort((-likeness, high_end, low_end))
@@ -232,7 +232,7 @@ def _likest(
 
 
 def _most_like(first: NDArray[np.int64], second: NDArray[np.int64], likeness: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(M,) whether a pair is among the most like of either of the two."""
+    """(M,) whether a pair is among the most similar ones of either image."""
     keep = np.zeros(len(first), bool)
     for ends in (first, second):
         order = np.lexsort((-likeness, ends))
@@ -247,14 +247,14 @@ def _most_like(first: NDArray[np.int64], second: NDArray[np.int64], likeness: ND
 def _descriptors(
     small: NDArray[np.float32], usable: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """(M, D) each, D at most 96: of whole pictures and of their middles, whitened alike, of length 1; their order.
+    """(M, D) each, D at most 96: of whole pictures and of their middles, whitened, of length 1; and their order.
 
-    They come in an order in which like ones are near each other, where they are too many to compare all.
+    In sets too large to compare all pairs, the order puts similar pictures near each other.
     """
     few = _magnitudes(rows_of(small, usable[:: max(1, len(usable) // 6000)]))
     mean = few.mean(axis=0)
     _, spread, directions = np.linalg.svd(few - mean, full_matrices=False)
-    kept = min(_DIMENSIONS, max(8, len(few) // 4))  # of few pictures, what differs by chance is not learned
+    kept = min(_DIMENSIONS, max(8, len(few) // 4))  # few pictures: keep out differences by chance
     spread = spread[:kept] / np.sqrt(len(few))
     weights = (directions[:kept].T / (spread + _FLOOR * spread[0] + 1e-6)).astype(np.float32)
     inner = _sampling(_MIDDLE, (1 - _MIDDLE) * _SIDE / 2)
@@ -277,7 +277,7 @@ def _in_order(rows: NDArray[np.float32], order: NDArray[np.int64]) -> NDArray[np
 
 
 def _magnitudes(small: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Square roots of the magnitudes of the lowest frequencies, of pictures that fade out at their edges."""
+    """Square roots of the magnitudes of the lowest frequencies, of pictures faded out at their edges."""
     place = np.arange(_SIDE)
     fade = np.minimum(1, np.minimum(place + 1, _SIDE - place) / 8).astype(np.float32)
     faded = (small - small.mean(axis=(1, 2), keepdims=True)) * np.outer(fade, fade)
@@ -292,31 +292,31 @@ def _of_length_1(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
-# --- laid on top of each other ---------------------------------------------------------------------------------
+# --- alignment -------------------------------------------------------------------------------------------------
 
 
 def _fit(
     small: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64], progress: Progress | None
 ) -> NDArray[np.float32]:
-    """(M,) the best correlation of the edges of either picture, shifted and zoomed, with those of the other one."""
+    """(M,) the best correlation of the edges of one picture, shifted and zoomed, with those of the other."""
     found = np.empty(len(first), np.float32)
     for start in range(0, len(first), _PAIRS_AT_ONCE):
         part = slice(start, start + _PAIRS_AT_ONCE)
         found[part] = _best_fit(small[first[part]], small[second[part]])
         if progress:
-            progress("comparing like pictures", min(start + _PAIRS_AT_ONCE, len(first)), len(first))
+            progress("comparing similar pictures", min(start + _PAIRS_AT_ONCE, len(first)), len(first))
     return found
 
 
 def _best_fit(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
     shifts = np.arange(-1.0, 2.0)
     best = _best_of(one, other, 1.0, shifts, shifts, edges=True)[0]
-    rough = np.linspace(0, (1 - _MIDDLE) * _SIDE, 3)  # first roughly where one would be cut out of the other
+    rough = np.linspace(0, (1 - _MIDDLE) * _SIDE, 3)  # first a rough position of one in the other
     into = [_best_of(a, b, _MIDDLE, rough, rough, edges=False) for a, b in ((one, other), (other, one))]
     swapped = into[1][0] > into[0][0]
     moved, fixed = np.where(swapped[:, None, None], other, one), np.where(swapped[:, None, None], one, other)
     place = np.where(swapped, into[1][1], into[0][1])
-    for cell in range(9):  # then exactly
+    for cell in range(9):  # then the exact one
         here = np.flatnonzero(place == cell)
         if len(here):
             for zoom in _ZOOMS:
@@ -327,7 +327,7 @@ def _best_fit(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[n
 
 
 def _around(share: float, zoom: float) -> NDArray[np.float64]:
-    """Three of five offsets that a cut of this size can have, those around a share of the largest."""
+    """Three of the five offsets of a crop of this size, around a share of the largest."""
     middle = round(1 + 2 * share)
     return np.linspace(0, (1 - zoom) * _SIDE, 5)[middle - 1 : middle + 2]
 
@@ -336,7 +336,7 @@ def _best_of(
     moved: NDArray[np.float32], fixed: NDArray[np.float32], zoom: float, down: NDArray[np.float64],
     across: NDArray[np.float64], edges: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
-    """(M,) the best correlation over all pairs of offsets, and (M,) which it was."""
+    """(M,) the best correlation over all pairs of offsets, and (M,) the number of its pair."""
     inside = slice(_MARGIN, _SIDE - _MARGIN)
     wanted = _compared(fixed[:, inside, inside], edges)
     best, place = np.full(len(moved), -1.0, np.float32), np.zeros(len(moved), np.int64)
@@ -351,7 +351,7 @@ def _best_of(
 
 
 def _compared(pictures: NDArray[np.float32], edges: bool) -> NDArray[np.float32]:
-    """(M, D) of mean 0 and length 1, so that a product is a correlation."""
+    """(M, D) with mean 0 and length 1, so that a product is a correlation."""
     if edges:
         down, across = np.diff(pictures, axis=1), np.diff(pictures, axis=2)
         rows = np.concatenate([down.reshape(len(down), -1), across.reshape(len(across), -1)], axis=1)
@@ -363,7 +363,7 @@ def _compared(pictures: NDArray[np.float32], edges: bool) -> NDArray[np.float32]
 def _next_best(
     first: NDArray[np.int64], second: NDArray[np.int64], fit: NDArray[np.float32], count: int
 ) -> NDArray[np.float32]:
-    """(M,) for each pair, the best fit of either of the two with another image."""
+    """(M,) for each pair, the best fit of either image with a third one."""
     best = np.full((count, 2), _NEXT, np.float32)  # the best and the second best of each image
     for a, b, value in zip(first.tolist(), second.tolist(), fit.tolist(), strict=True):
         for end in (a, b):

@@ -1,8 +1,10 @@
-"""What is known about each picture that was decoded, as one record, and why pictures were not."""
+"""What is known about each decoded picture, as one record, and why other pictures were set aside."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["CARRIES_COLOUR", "COLOUR_FILE", "FACTS", "NOTED", "TRANSPARENT", "UNREAD"]
+__all__ = ["CARRIES_COLOUR", "COLOUR_FILE", "FACTS", "NOTED", "TRANSPARENT", "UNREAD", "Skipped"]
 
 FACTS = np.dtype(
     [
@@ -14,10 +16,22 @@ FACTS = np.dtype(
         ("kind", "S15"),  # "JPEG RGB"
     ]
 )
-"""What is known about one picture that was decoded; flags: 1 colour file, 2 carries colour, 4 transparent, 8 noted."""
+"""The record of one decoded picture; flags: 1 colour file, 2 carries colour, 4 transparent, 8 has a note."""
 
 COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT, NOTED = 1, 2, 4, 8
 """The bits of `flags`."""
 
 UNREAD = ("cannot be read", "disk or network fails")
-"""Kinds of reasons that say nothing about the picture: another time it may be there."""
+"""Kinds of reasons that lie outside the picture: a later read may succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or row that was set aside: its name, the kind of reason (a few words, for counting), and the reason."""
+
+    name: str
+    kind: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"name": self.name, "kind": self.kind, "reason": self.reason}

@@ -1,19 +1,17 @@
 """`read`: whatever labelled images the user has -> `LabelledImages`.
 
-Names of public sets, folders, archives, tables, files of arrays, frames, arrays and lists: which of them it is, and
-whom to ask. What consists of picture files takes one way: gathered (`gather.py`), decoded once into the cache and
-opened from there (`kept_pictures.py`).
+It finds out which form the data has (a public set, a folder, an archive, a table, arrays, a frame, a list) and calls
+its reader. All picture files go the same way: listed (`manifest.py`), decoded once into the cache and opened from there
+(`store/materialize.py`).
 """
 
-import csv
 import gc
-import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +21,17 @@ from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.decisions import apply_decisions
 from hangtag.data.describe import sentence_on
 from hangtag.data.folder_layout import PART_NAMES, PICTURE_ENDINGS, Choose
-from hangtag.data.labelled_images import LabelledImages, from_arrays
+from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
     Manifest,
     ReadOptions,
     archive_listing,
-    folder_listing,
     from_listing,
     from_pairs,
     from_table,
     refuse,
-    refuse_needless,
 )
-from hangtag.data.not_found import is_there, not_found
+from hangtag.data.not_found import exists, not_found
 from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
 from hangtag.data.public import datasets
 from hangtag.data.store import cache
@@ -48,10 +44,12 @@ from hangtag.files import user_path, write_text
 from hangtag.pictures import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
 from hangtag.progress import Progress
 from hangtag.resize import Sizer
+from hangtag.words import csv_text
 
 __all__ = ["read", "write_skipped"]
 
 _TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+_TABLE_NAMES = ("labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "images")
 _TARS = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 
 
@@ -73,32 +71,32 @@ def read(
     decisions: str | Path | None = None,
     choose: Choose = refuse,
 ) -> LabelledImages:
-    """Labelled images from whatever the user has.
+    """Read labelled images from whatever form they have.
 
     Args:
         what: the name of a public set; a folder with a folder per class; a zip or tar of one; a .csv, .tsv, .jsonl or
-            .parquet table; a folder of Parquet files; a .npz, a .npy beside another, IDX files; a DataFrame; (images,
+            .parquet table; a folder of Parquet files; a .npz, a pair of .npy, IDX files; a DataFrame; (images,
             labels); a list of (picture, label).
-        path: the folder to take a named set's files from, instead of looking for them.
-        progress: called with (what is going on, done, in all).
-        image_column, label_column: of a table, where their content does not tell.
-        root: where a table's relative paths start; None takes the table's folder.
-        classes: "top" or "leaf": which of nested folders are the classes.
+        path: the folder that holds the files of a public set; None looks for them.
+        progress: called with (what is happening, done, total).
+        image_column, label_column: columns of a table; None finds them by their content.
+        root: the folder in which a table's relative paths start; None takes the table's folder.
+        classes: "top" or "leaf": which level of nested folders holds the classes.
         group_by: a column, or a regular expression on the picture's name (its first group counts): pictures of one
-            group never stand on both sides of a split.
-        size: pixels of a side, or (height, width); None chooses by the pictures. Public sets stay as they are.
+            group are never split between training and validation.
+        size: pixels of a side, or (height, width); None chooses by the pictures. Public sets keep their size.
         fit: "squash", "pad" or "crop"; None chooses.
-        colour: whether the model sees colour; None looks whether colour carries anything.
+        colour: whether the model sees colour; None finds out whether the pictures have any.
         spec: all four at once, for data that is not a public set.
-        strict: raise at the first picture that cannot be read, instead of setting it aside.
-        decisions: a CSV of what was decided about single pictures, see `decisions.py`.
-        choose: asked where there are two readings; None raises an error that names both.
+        strict: raise an error at the first picture that cannot be read, instead of setting it aside.
+        decisions: a CSV of decisions about single pictures, see `decisions.py`.
+        choose: called where data can be read in two ways; by default an error names both.
 
     Raises:
         UnknownName: neither a known name nor a file or folder.
-        UsageError: two readings are possible, and nobody was there to ask; or an option means nothing for this data.
-        DataError: it cannot be used as labelled images.
-        DownloadError: the set is not on this machine and could not be fetched.
+        UsageError: the data can be read in two ways, or an option does not apply to this form of data.
+        DataError: the data cannot be used as labelled images.
+        DownloadError: the public set is not on this machine and could not be downloaded.
 
     >>> read("fashion-mnist").train.images.shape  # doctest: +SKIP
     (60000, 28, 28)
@@ -107,242 +105,200 @@ def read(
         raise UnknownName.among("way to fit", fit, FITS)
     wanted = Size(spec, (size, size) if isinstance(size, int) else size, fit, colour)
     if wanted.side is not None and not all(8 <= side <= 1024 for side in wanted.side):
-        raise UsageError(f"size {wanted.side} is out of range", "give 8 to 1024 pixels")
-    asked = ReadOptions(image_column, label_column, str(root) if root else None, classes, group_by, choose)
-    if isinstance(what, LabelledImages):
-        refuse_needless(what.name, "what is not read yet", **asked.options(), **wanted.options())
-        data = what
-    elif isinstance(what, (str, Path)):
-        if path is not None or _is_public(what):
-            refuse_needless(what, "data of your own", **asked.options(), **wanted.options())
-            data = _named(str(what), user_path(path) if path is not None else None, progress)
-            if path is None:
-                data = replace(data, notes=_not_read(str(what)))
-        else:
-            data = _of_path(user_path(what), str(what), asked, wanted, progress)
-    else:
-        data = _of_object(what, asked, wanted, progress)
-    if strict and data.skipped:
-        first = data.skipped[0]
+        raise UsageError(f"size must be 8 to 1024 pixels, got {size}", "choose a size in this range")
+    options = ReadOptions(
+        image_column, label_column, user_path(root) if root else None, classes, group_by, wanted, choose, progress
+    )
+    data = _read(what, user_path(path) if path is not None else None, options)
+    skipped = data.source.skipped
+    if strict and skipped:
+        more = f" (and {len(skipped) - 1:,} more)" if len(skipped) > 1 else ""
         raise DataError(
-            f"{first.name}: {first.reason} (and {len(data.skipped) - 1:,} more)",
-            "mend or remove them, or read without --strict, which sets them aside",
+            f"{skipped[0].name}: {skipped[0].reason}{more}",
+            "repair or remove the files, or read without --strict, which sets them aside",
         )
     return apply_decisions(data, user_path(decisions)) if decisions is not None else data
 
 
 def write_skipped(data: LabelledImages, path: Path) -> None:
-    """What was set aside, as a CSV table."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "kind", "reason"])
-    writer.writerows([each.name.encode("utf-8", "replace").decode(), each.kind, each.reason] for each in data.skipped)
-    write_text(path, buffer.getvalue())
+    """Write what was set aside as a CSV table."""
+    rows = [(each.name, each.kind, each.reason) for each in data.source.skipped]
+    write_text(path, csv_text(["name", "kind", "reason"], rows))
 
 
-# --- by kind ---------------------------------------------------------------------------------------------------
+# --- by form ---------------------------------------------------------------------------------------------------
+
+
+def _read(what: Any, path: Path | None, options: ReadOptions) -> LabelledImages:
+    if isinstance(what, LabelledImages):
+        options.refuse_all(what.name, "data that is not read yet")
+        return what
+    if not isinstance(what, (str, Path)):
+        return _read_object(what, options)
+    if path is not None or _is_public(what):
+        options.refuse_all(what, "your own data")
+        return _read_public(str(what), path, options.progress)
+    return _read_path(user_path(what), str(what), options)
 
 
 def _is_public(what: str | Path) -> bool:
-    """Whether a public set is meant: by its name, unless that is a `Path` to something."""
-    return str(what) in datasets.NAMED and (isinstance(what, str) or not is_there(what))
+    """Whether the name of a public set is meant; a `Path` to something that exists is not one."""
+    return str(what) in datasets.NAMED and (isinstance(what, str) or not exists(what))
 
 
-def _not_read(name: str) -> tuple[str, ...]:
-    """A note where something in this folder has the name of the public set that was taken."""
-    here = Path(name)
-    if not is_there(here):
-        return ()
-    kind = "folder" if here.is_dir() else "file"
-    return (f"this is the public set {name}, not the {kind} of that name here: to read that, say ./{name}",)
-
-
-def _named(name: str, path: Path | None, progress: Progress | None, proven: bool = False) -> LabelledImages:
-    found = datasets.fetch(name, path, progress, proven)
-    wanted = datasets.NAMED[name]
+def _read_public(name: str, path: Path | None, progress: Progress | None) -> LabelledImages:
+    public = datasets.fetch(name, path, progress)
+    kind = datasets.NAMED[name]
+    notes: tuple[str, ...] = ()
+    if path is None and exists(Path(name)):
+        own = "folder" if Path(name).is_dir() else "file"
+        notes = (f"read the public set {name}, not the {own} of that name; to read the {own}, write ./{name}",)
+    source = Source(public.origin, notes=notes)
     return LabelledImages(
-        images=found.images,
-        labels=found.labels,
-        class_names=wanted.class_names,
-        name=wanted.name,
-        origin=found.origin,
-        parts=dict(found.parts),
+        public.images, public.labels, kind.class_names, kind.name, parts=dict(public.parts), source=source
     )
 
 
-def _of_path(path: Path, said: str, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
+def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
         if is_folder and not any(path.iterdir()):
-            raise DataError(f"{path}: the folder is empty", "a folder for each class, with its pictures")
+            raise DataError(f"{path}: the folder is empty", "it needs a folder for each class, with its pictures")
     except PermissionError:
-        raise DataError(f"{path}: may not be read", "check the permissions") from None
+        raise DataError(f"{path}: permission denied", "check the permissions") from None
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in FAILING:
             raise DataError(
-                f"{path}: the disk or network fails: {error.strerror}", "is it plugged in, mounted, reachable?"
+                f"{path}: the disk or network fails: {error.strerror}", "check that it is connected and mounted"
             ) from None
         is_folder = is_file = False
     if is_folder:
-        return _of_folder(path, asked, size, progress)
+        return _read_folder(path, options)
     if is_file:
-        return _of_file(path, asked, size, progress)
-    raise not_found(said, path)
+        return _read_file(path, options)
+    raise not_found(name, path)
 
 
-def _of_folder(path: Path, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
-    whole = str(path.resolve())
+def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
+    place = str(path.resolve())
     with Pool() as pool:
-        if cache.remembered(key_of(whole)) is None:
-            pool.start()  # never read before: there will be work, once its files are listed
+        if cache.remembered(key_of(place)) is None:
+            pool.start()  # never read before: decoding follows once the files are listed
         scanned = scan(str(path))
-        alias = key_of(whole, scanned.digest, asked.said(), size) if scanned else None
-        known = cache.remembered(alias) if alias is not None else None
-        kept = open_kept(known, Folder(str(path))) if known is not None else None
+        alias = key_of(place, scanned.digest, options.key()) if scanned else None
+        entry = cache.remembered(alias) if alias is not None else None
+        kept = open_kept(entry, Folder(str(path))) if entry is not None else None
         if kept is not None:
             return kept
-        data = _of_whole_folder(path, scanned, asked, size, progress, pool)
-    cache.remember(key_of(whole), "read")
+        data = _read_new_folder(path, scanned, options, pool)
+    cache.remember(key_of(place), "read")
     if alias is not None and isinstance(data.names, cache.KeptNames):
         cache.remember(alias, data.names.path.parent.name)
     return data
 
 
-def _of_whole_folder(
-    path: Path, scanned: Scan | None, asked: ReadOptions, size: Size, progress: Progress | None, pool: Pool
-) -> LabelledImages:
+def _read_new_folder(path: Path, scanned: Scan | None, options: ReadOptions, pool: Pool) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
-        return _of_idx(path, asked, size, progress)
-    with _without_collecting():
-        container, listing = folder_listing(path, scanned)
+        return _read_arrays(read_idx_folder(path), path, "IDX files", options)
+    with _without_garbage_collection():
+        folder = Folder(str(path))
+        listing = folder.listing(scanned)
     parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
     pictures = any("/" in entry.name and entry.name.lower().endswith(PICTURE_ENDINGS) for entry in listing.entries)
     if parquet and not pictures:
-        return _of_table(parquet, path, asked, size, progress)
+        return _read_table(parquet, path, options)
     tables = [file for file in files if file.suffix.lower() in _TABLES and file.stem.lower() in _TABLE_NAMES]
-    if tables and (asked.label_column or not _may_be_classes(listing)):
-        return _of_table(_one_of(tables, path, asked.choose), path, asked, size, progress)
+    if tables and (options.label_column or not _may_be_classes(listing)):
+        return _read_table([_choose_table(tables, path, options.choose)], path, options)
     if not pictures and any(file.suffix == ".npy" for file in files):
-        return _of_array_parts(read_npy(path), path, "a pair of .npy files", asked, size)
-    return _listed(container, listing, path, "", asked, size, progress, pool)
+        return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
+    return _read_listing(folder, listing, path, "", options, pool)
 
 
 def _may_be_classes(listing: Listing) -> bool:
-    """Whether there are folders of pictures, at least two, that are not parts such as train and test."""
+    """Whether there are at least two folders of pictures that are not parts such as train and test."""
     folders = {entry.name.rpartition("/")[0] for entry in listing.entries if "/" in entry.name}
     parts = all(folder.lower() in PART_NAMES for folder in folders)
     return len({folder.split("/")[0] for folder in folders}) > 1 and not parts
 
 
-def _one_of(tables: list[Path], where: Path, choose: Choose) -> list[Path]:
-    """The one of several tables in a folder that is meant."""
-    if len(tables) > 1:
-        answers = [(file.name, f"the table {file.name}") for file in tables]
-        said = choose(
-            f"{where}: holds several tables; which one says the labels? (name it instead of the folder)", answers
-        )
-        return [file for file in tables if file.name == said]
-    return tables
+def _choose_table(tables: list[Path], where: Path, choose: Choose) -> Path:
+    if len(tables) == 1:
+        return tables[0]
+    answers = [(file.name, f"the table {file.name}") for file in tables]
+    answer = choose(f"{where} contains several tables; which one has the labels? (or name the table itself)", answers)
+    return next(file for file in tables if file.name == answer)
 
 
-_TABLE_NAMES = ("labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "images")
-
-
-def _of_file(path: Path, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
+def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
     name = path.name.lower()
     if name.endswith(_TABLES):
-        return _of_table([path], path, asked, size, progress)
+        return _read_table([path], path, options)
     if name.endswith(".npz"):
-        return _of_array_parts(read_npz(path), path, "arrays in a .npz file", asked, size)
+        return _read_arrays(read_npz(path), path, "arrays in a .npz file", options)
     if name.endswith(".npy"):
-        return _of_array_parts(read_npy(path), path, "a pair of .npy files", asked, size)
+        return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
     if is_idx(path):
-        return _of_idx(path, asked, size, progress)
+        return _read_arrays(read_idx_folder(path), path, "IDX files", options)
     if name.endswith((".zip", *_TARS)):
-        with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
+        with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary, Pool() as pool:
             container, listing = archive_listing(path, Path(temporary) / "tar")
             kind = "a zip file" if name.endswith(".zip") else "a tar file"
-            with Pool() as pool:
-                return _listed(container, listing, path, kind, asked, size, progress, pool)
+            return _read_listing(container, listing, path, kind, options, pool)
     raise DataError(
-        f"{path}: is a file of a kind hangtag does not read",
+        f"{path}: hangtag cannot read this kind of file",
         "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
     )
 
 
-def _of_idx(path: Path, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
-    if path.is_dir():
-        for each in (each for each in datasets.NAMED.values() if each.files):
-            try:
-                data = _named(each.name, path, progress, proven=True)
-            except DataError:
-                continue
-            own = f"data of your own, and these are the files of {each.title}"
-            refuse_needless(path, own, **asked.options(), **size.options())
-            return data
-    return _of_array_parts(read_idx_folder(path), path, "IDX files", asked, size)
-
-
-def _of_table(
-    paths: list[Path], where: Path, asked: ReadOptions, size: Size, progress: Progress | None
-) -> LabelledImages:
-    refuse_needless(where, "folders in folders", classes=asked.classes)
-    table = read_table(paths, user_path(asked.root) if asked.root else None)
+def _read_table(paths: list[Path], where: Path, options: ReadOptions) -> LabelledImages:
+    options.refuse(where, "nested folders", "classes")
+    table = read_table(paths, options.root)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-        manifest = from_table(table, where.name if where.is_dir() else where.stem, asked, _spool(temporary))
-        return _tabled(manifest, str(where.resolve()), asked, size, progress)
+        manifest = from_table(table, where.name if where.is_dir() else where.stem, options, Path(temporary))
+        return _read_manifest(manifest, str(where.resolve()), options)
 
 
-def _of_object(what: Any, asked: ReadOptions, size: Size, progress: Progress | None) -> LabelledImages:
+def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
     if isinstance(what, tuple) and len(what) == 2 and hasattr(what[0], "shape"):
-        return _of_array_parts([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", asked, size)
+        return _read_arrays([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", options)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         if hasattr(what, "columns") or isinstance(what, Mapping):
-            table = table_of_frame(what, user_path(asked.root) if asked.root else None)
-            return _tabled(from_table(table, "frame", asked, _spool(temporary)), "memory", asked, size, progress)
-        if isinstance(what, Sequence) and len(what):
-            return _tabled(from_pairs(what, asked, _spool(temporary)), "memory", asked, size, progress)
-    raise DataError(
-        f"cannot read labelled images from {type(what).__name__}",
-        "give a name, a path, a DataFrame, (images, labels), or a list of (picture, label)",
-    )
-
-
-def _spool(folder: str) -> Any:
-    def opened() -> IO[bytes]:
-        return (Path(folder) / "pictures").open("wb")
-
-    return opened
+            manifest = from_table(table_of_frame(what, options.root), "frame", options, Path(temporary))
+        elif isinstance(what, Sequence) and len(what):
+            manifest = from_pairs(what, options, Path(temporary))
+        else:
+            raise DataError(
+                f"cannot read labelled images from {type(what).__name__}",
+                "give a name, a path, a DataFrame, (images, labels), or a list of (picture, label)",
+            )
+        return _read_manifest(manifest, "memory", options)
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def _of_array_parts(
-    parts: list[ArrayPart], path: Path | None, kind: str, asked: ReadOptions, size: Size
-) -> LabelledImages:
-    """Arrays take the way of pictures: looked at, and brought to size and colours by the same rules."""
-    refuse_needless(path or "arrays", "pictures or tables", **asked.options())
+def _read_arrays(parts: list[ArrayPart], path: Path | None, kind: str, options: ReadOptions) -> LabelledImages:
+    """Arrays; their size and colours are chosen by the same rules as those of pictures."""
     where = str(path) if path else "arrays"
+    options.refuse(where, "pictures or tables", "image_column", "label_column", "root", "classes", "group_by")
     arrays = [check_images(_channels_last(part.images), where) for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
-        raise DataError(f"{where}: its parts have images of different shapes", "give all images one size")
+        raise DataError(f"{where}: the parts have images of different shapes", "give all images one size")
     images = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     labels = np.concatenate([np.asarray(part.labels) for part in parts]) if len(parts) > 1 else parts[0].labels
-    data = from_arrays(images, np.asarray(labels))
+    data = from_arrays(images, np.asarray(labels), path.stem if path else "arrays")
     facts = _facts_of(images)
-    spec = choose_spec(facts, len(images), size)
+    spec = choose_spec(facts, len(images), options.size)
     if spec.shape != images.shape[1:]:
         sizer = Sizer(spec)
         data = replace(data, images=np.stack([sizer(in_channels(image, spec.channels)) for image in images]))
     spec = with_background(spec, data.images, np.arange(len(images)), facts)
     ends = np.cumsum([0, *(len(part.labels) for part in parts)])
-    given = {str(part.part): slice(int(ends[i]), int(ends[i + 1])) for i, part in enumerate(parts) if part.part}
-    data = replace(
-        data, name=path.stem if path else "arrays", origin=where, parts=given, facts=facts, made_with=spec
-    )  # fmt: skip
-    return replace(data, understood=sentence_on(data, kind, facts))
+    slices = {str(part.part): slice(int(ends[i]), int(ends[i + 1])) for i, part in enumerate(parts) if part.part}
+    data = replace(data, parts=slices, picture_facts=facts, source=Source(where, spec=spec))
+    return replace(data, source=replace(data.source, description=sentence_on(data, kind, facts)))
 
 
 def _channels_last(images: NDArray[Any]) -> NDArray[Any]:
@@ -363,42 +319,40 @@ def _facts_of(images: Images) -> NDArray[Any]:
 # --- pictures --------------------------------------------------------------------------------------------------
 
 
-def _listed(
-    container: Container, listing: Listing, path: Path, kind: str, asked: ReadOptions, size: Size,
-    progress: Progress | None, pool: Pool,
-) -> LabelledImages:  # fmt: skip
-    """Pictures in folders; what was understood of exactly these before is not thought about again."""
-    refuse_needless(path, "a table", image_column=asked.image_column, label_column=asked.label_column, root=asked.root)
-    with _without_collecting():
-        key = key_of(str(path.resolve()), listing.digest(), asked.said(), size)
+def _read_listing(
+    container: Container, listing: Listing, path: Path, kind: str, options: ReadOptions, pool: Pool
+) -> LabelledImages:
+    """Pictures in folders; an unchanged listing is opened from the cache."""
+    options.refuse(path, "tables", "image_column", "label_column", "root")
+    with _without_garbage_collection():
+        key = key_of(str(path.resolve()), listing.digest(), options.key())
         kept = open_kept(key, container)
         if kept is not None:
             return kept
-        manifest = from_listing(container, listing, path, asked, kind)
+        manifest = from_listing(container, listing, path, options, kind)
     pool.containers = [container]
-    return decoded(pool, manifest, str(path.absolute()), key, size, progress)
+    return decoded(pool, manifest, str(path.absolute()), key, options.size, options.progress)
 
 
 @contextmanager
-def _without_collecting() -> Iterator[None]:
-    """No search for garbage meanwhile: it looks through all names again whenever there are a quarter more of them."""
-    collects = gc.isenabled()
+def _without_garbage_collection() -> Iterator[None]:
+    """Pauses the collector, which would look through all names again each time there are a quarter more of them."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collects:
+        if enabled:
             gc.enable()
 
 
-def _tabled(
-    manifest: Manifest, origin: str, asked: ReadOptions, size: Size, progress: Progress | None
-) -> LabelledImages:
+def _read_manifest(manifest: Manifest, origin: str, options: ReadOptions) -> LabelledImages:
+    """Pictures of a table or list; an unchanged manifest is opened from the cache."""
     key = key_of(
-        origin, manifest.kind, manifest.digest, manifest.labels, manifest.parts, manifest.groups, asked.said(), size
+        origin, manifest.kind, manifest.digest, manifest.labels, manifest.parts, manifest.groups, options.key()
     )
     kept = open_kept(key, manifest.containers[0])
     if kept is not None:
         return kept
     with Pool(manifest.containers) as pool:
-        return decoded(pool, manifest, origin, key, size, progress)
+        return decoded(pool, manifest, origin, key, options.size, options.progress)

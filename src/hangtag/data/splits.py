@@ -1,6 +1,6 @@
-"""Which images train and which validate: stratified by class, decided by one seed and the content.
+"""The split into training and validation images: stratified by class, determined by a seed and the content.
 
-Test images are never touched. Pictures that belong together, the same picture among them, are never on both sides.
+Test images are never used. Images of one group, and equal or nearly equal images, are never on both sides.
 """
 
 import hashlib
@@ -16,11 +16,12 @@ from hangtag.data.store import cache
 from hangtag.errors import DataError, UsageError
 from hangtag.mapped import MappedRows
 from hangtag.progress import Progress
+from hangtag.words import first_few
 
-__all__ = ["Split", "by_appearance", "joined_groups", "near_groups", "split_of", "stratified"]
+__all__ = ["Split", "in_order_of_appearance", "merge_groups", "near_groups", "split_of", "stratified"]
 
 _MOST_COMPARED = 1_000_000
-"""Images up to which nearly equal ones are looked for before a split; beyond, that would take an hour."""
+"""The largest set that is searched for nearly equal images before a split; a larger one would take an hour."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +29,9 @@ class Split:
     """Positions of the training and of the validation images, both in the order of their content.
 
     Attributes:
-        given: whether the data came divided so.
+        given: whether the data came with this split.
         fingerprint: SHA-256 of the labels and content of the validation images; equal for equal images, in any form.
-        notes: what had to be decided, in sentences.
+        notes: what a user should know about the split, in sentences.
     """
 
     train: NDArray[np.int64]
@@ -50,35 +51,35 @@ class Split:
 
 
 def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[LabelledImages, Split]:
-    """The images that may train and validate, and which do what; a validation part that was given is used.
+    """The images for training and validation, and their split; a validation part of the data is used as it is.
 
-    Content alone decides, not the order in which images were read. Where the parts that were given lie one behind the
-    other, as `read` puts them, no image is copied.
+    The split depends on the content of images, not on the order in which they were read. No image is copied if the
+    parts of the data lie one after the other, as `read` arranges them.
 
     Args:
-        fraction: of each class to hold out, where no validation part was given.
+        fraction: the share of each class to hold out, for data without a validation part.
 
     Raises:
-        DataError: nothing can be held out.
+        DataError: no image can be held out.
     """
     if "validation" in data.parts and "train" in data.parts:
-        trains = data.positions("train")
-        both = data.take(np.concatenate([trains, data.positions("validation")]), f"{data.name} (train)")
+        train = data.positions("train")
+        both = data.take(np.concatenate([train, data.positions("validation")]), f"{data.name} (train)")
         order = both.order
-        held_out = order[order >= len(trains)]
-        return both, Split(order[order < len(trains)], held_out, True, _fingerprint(both, held_out))
+        held_out = order[order >= len(train)]
+        return both, Split(order[order < len(train)], held_out, True, _fingerprint(both, held_out))
     images = data.train
     order = images.order
-    groups = _together(images) if fraction else None
-    found = stratified(images.labels[order], fraction, seed, None if groups is None else groups[order])
-    held_out = order[found.validation]
+    groups = _kept_together(images) if fraction else None
+    split = stratified(images.labels[order], fraction, seed, None if groups is None else groups[order])
+    held_out = order[split.validation]
     if fraction and not len(held_out) and len(images):
         raise DataError(
-            f"{images.name}: no image can be held out: there is one of each class, or all of a class are one group",
-            "add images, give a validation or test part, or hold nothing out: --set validation=0",
+            f"{images.name}: no image can be held out: each class has one image or one group of images",
+            "add images, give a validation part, or hold nothing out: --set validation=0",
         )
     fingerprint = _fingerprint(images, held_out) if len(held_out) else ""
-    return images, Split(order[found.train], held_out, fingerprint=fingerprint, notes=_notes(images, found, order))
+    return images, Split(order[split.train], held_out, fingerprint=fingerprint, notes=_notes(images, held_out))
 
 
 def stratified(labels: NDArray[np.int64], fraction: float, seed: int, groups: NDArray[np.int64] | None = None) -> Split:
@@ -88,21 +89,23 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int, groups: ND
         labels: (N,) int64.
         fraction: of each class, from 0 up to but not including 1; 0 holds out nothing.
         seed: the same seed and labels give the same split.
-        groups: (N,) int64, equal for images that stay together; a group goes with the class of its first image. Where
-            they stand decides, not their numbers.
+        groups: (N,) int64, equal for images that stay together; a group counts for the class of its first image. Only
+            the positions of groups matter, not their numbers.
 
     >>> split = stratified(np.array([0] * 10 + [1] * 20), 0.1, seed=0)
     >>> len(split.train), len(split.validation)
     (27, 3)
     """
     if not 0 <= fraction < 1:
-        raise UsageError(f"validation fraction {fraction} is out of range", "give at least 0 and less than 1")
+        raise UsageError(
+            f"the validation fraction must be at least 0 and below 1, got {fraction}", "0.1 holds out a tenth"
+        )
     random = np.random.default_rng(seed)
     if groups is None:
         firsts, group_of, sizes = np.arange(len(labels)), np.arange(len(labels)), np.ones(len(labels), np.int64)
     else:
         _, firsts, group_of, sizes = np.unique(
-            by_appearance(groups), return_index=True, return_inverse=True, return_counts=True
+            in_order_of_appearance(groups), return_index=True, return_inverse=True, return_counts=True
         )
     label_of = labels[firsts]
     held_out = np.zeros(len(firsts), bool)
@@ -114,62 +117,60 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int, groups: ND
         count = min(images - 1, max(1, round(images * fraction)))
         taken = np.cumsum(sizes[members]) <= count
         if not taken.any():
-            taken[int(sizes[members].argmin())] = True  # every group is too large: the smallest one
+            taken[int(sizes[members].argmin())] = True  # every group is too large: take the smallest one
         held_out[members[taken][: len(members) - 1]] = True
     out = held_out[group_of]
     return Split(np.flatnonzero(~out), np.flatnonzero(out))
 
 
-def by_appearance(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def in_order_of_appearance(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """(N,) the same groups, numbered in the order in which they first appear.
 
-    >>> by_appearance(np.array([7, 3, 7, 9])).tolist()
+    >>> in_order_of_appearance(np.array([7, 3, 7, 9])).tolist()
     [0, 1, 0, 2]
     """
     _, firsts, group_of = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(firsts))[group_of.reshape(-1)].astype(np.int64)
 
 
-def joined_groups(*groupings: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) groups such that images that share a group in any of the groupings share one here."""
-    label = np.arange(len(groupings[0]), dtype=np.int64)
+def merge_groups(*groupings: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) groups in which images are together if they are in the same group of any grouping."""
+    merged = np.arange(len(groupings[0]), dtype=np.int64)
     numbered = [np.unique(groups, return_inverse=True)[1] for groups in groupings]
     while True:
-        before = label
+        before = merged
         for groups in numbered:
-            least = np.full(int(groups.max(initial=-1)) + 1, len(label), np.int64)
-            np.minimum.at(least, groups, label)
-            label = least[groups]
-        if (label == before).all():
-            return label
+            least = np.full(int(groups.max(initial=-1)) + 1, len(merged), np.int64)
+            np.minimum.at(least, groups, merged)
+            merged = least[groups]
+        if (merged == before).all():
+            return merged
 
 
 def near_groups(images: LabelledImages, progress: Progress | None = None) -> NDArray[np.int64] | None:
-    """(N,) a number for each image, equal for nearly the same pictures; None for too many images to compare.
+    """(N,) a number for each image, equal for nearly equal images; None for too many images to compare.
 
-    Looked for once for each set; kept in the cache.
+    A set is searched once; the result stays in the cache.
     """
     if len(images) > _MOST_COMPARED:
         return None
-    kept = cache.groups_kept(images.fingerprint)
-    if kept is None:
-        found = groups_of(len(images), near_pairs(MappedRows(images.images, images.order), progress))
-        cache.keep_groups(images.fingerprint, found)
-        kept = found
+    in_order = cache.groups_kept(images.fingerprint)
+    if in_order is None:
+        in_order = groups_of(len(images), near_pairs(MappedRows(images.images, images.order), progress))
+        cache.keep_groups(images.fingerprint, in_order)
     groups = np.empty(len(images), np.int64)
-    groups[images.order] = kept
+    groups[images.order] = in_order
     return groups
 
 
-def _together(images: LabelledImages) -> NDArray[np.int64] | None:
-    """Groups that were given, joined with those of (nearly) equal pictures; None where every image is on its own."""
+def _kept_together(images: LabelledImages) -> NDArray[np.int64] | None:
+    """The data's groups, merged with those of equal and nearly equal images; None if no two images are together."""
     contents = images.contents
     same = np.unique(contents[:, 0] ^ (contents[:, 1] << np.uint64(1)), return_inverse=True)[1]
-    near = near_groups(images)
-    groupings = [each for each in (images.groups, near) if each is not None]
+    groupings = [each for each in (images.groups, near_groups(images)) if each is not None]
     if same.max(initial=-1) + 1 < len(images):
         groupings.append(same)
-    groups = joined_groups(*groupings) if groupings else None
+    groups = merge_groups(*groupings) if groupings else None
     return groups if groups is not None and len(np.unique(groups)) < len(images) else None
 
 
@@ -179,19 +180,17 @@ def _fingerprint(images: LabelledImages, positions: NDArray[np.int64]) -> str:
     return hashlib.sha256(np.ascontiguousarray(rows, "<u8").data).hexdigest()
 
 
-def _notes(images: LabelledImages, found: Split, order: NDArray[np.int64]) -> tuple[str, ...]:
-    if not len(found.validation):
+def _notes(images: LabelledImages, held_out: NDArray[np.int64]) -> tuple[str, ...]:
+    if not len(held_out):
         return ()
-    labels = images.labels[order]
-    counts = np.bincount(labels[found.validation], minlength=len(images.class_names))
+    counts = np.bincount(images.labels[held_out], minlength=len(images.class_names))
     missing = [name for name, count in zip(images.class_names, counts, strict=True) if not count]
     notes = []
     if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        notes.append(f"no validation images of {', '.join(missing[:5])}{more}: too few images, or all of one group")
+        notes.append(f"no validation images of {first_few(missing)}: too few images, or all in one group")
     if len(images) > _MOST_COMPARED:
         notes.append(
-            f"more than {_MOST_COMPARED:,} images: equal pictures were kept on one side, nearly equal ones were not "
-            "looked for; keep them together with --group-by if there are many"
+            f"more than {_MOST_COMPARED:,} images: equal images were kept on one side, but nearly equal ones were not "
+            "searched for; if there are many, keep them together with --group-by"
         )
     return tuple(notes)

@@ -1,1 +1,1 @@
-"""How good a model is and how far to trust it. Never imports torch."""
+"""How good a model is, and whether its guarantees hold. Never imports torch."""

@@ -1,10 +1,10 @@
-"""Two models judged on the same pictures: whether one is better, or chance would show as much.
+"""Compare two models on the same images: is the difference significant?
 
-It says whether these two files differ on such pictures. Whether one way of training is better than another takes
-several trainings of each: `hangtag train --seeds`.
+The answer is about these two model files. Comparing two ways of training takes several trainings of each: `hangtag
+train --seeds`.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,29 @@ from numpy.typing import NDArray
 
 from hangtag.errors import DataError, UsageError
 from hangtag.evaluation.judge import Judgement
-from hangtag.evaluation.metrics import wilson
+from hangtag.evaluation.metrics import Z_95, wilson
+from hangtag.model.calibration import Floats, cross_entropies
+from hangtag.serializable import Serializable
 
 __all__ = ["Comparison", "compare", "compare_judgements", "name_pair"]
 
 _SIGNIFICANT = 0.05
-_Z = 1.959963984540054
-
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """How the second of two models differs from the first on N pictures.
+class Comparison(Serializable):
+    """The difference of the second of two models to the first on N images; all intervals are 95%.
 
     Attributes:
-        names: of the two.
+        names: of the two models.
         images: N.
-        accuracies: of the two, each with its 95 % interval (Wilson): (share, low, high).
-        both_right, only_first, only_second, both_wrong: pictures.
-        difference: accuracy of the second less that of the first.
-        interval: its 95 % interval for pairs (Bonett & Price, 2012).
-        p: of as uneven a split of the pictures that only one gets right, were both as good (exact test; McNemar, 1947).
-        loss_difference: cross-entropy of the second less that of the first, nats; below 0 the second is better.
-        loss_interval: its 95 % interval, from the differences picture by picture.
+        accuracies: (share, low, high) of each model (Wilson).
+        both_right, only_first, only_second, both_wrong: number of images that these models answer correctly.
+        difference: accuracy of the second minus that of the first.
+        interval: of `difference`, for paired samples (Bonett & Price, 2012).
+        p: two-sided exact p-value of the null hypothesis that both models are equally accurate (McNemar, 1947).
+        loss_difference: cross-entropy of the second minus that of the first, in nats; below 0, the second is better.
+        loss_interval: of `loss_difference`, from the differences per image.
     """
 
     names: tuple[str, str]
@@ -53,49 +52,50 @@ class Comparison:
     loss_interval: tuple[float, float]
 
     @property
-    def real(self) -> bool:
-        """Whether the difference in accuracy is more than chance in these pictures would show in 95 of 100 cases."""
+    def significant(self) -> bool:
+        """Whether the difference in accuracy is significant at the 5% level."""
         return self.p < _SIGNIFICANT
 
     @property
     def in_words(self) -> str:
+        """The result in one sentence."""
         first, second = self.names
         better, worse = (second, first) if self.difference > 0 else (first, second)
         points, low, high = (100 * abs(self.difference), *sorted(100 * bound for bound in self.interval))
-        apart = f"{self.only_first:,} pictures only {first} gets right, {self.only_second:,} only {second}"
-        span = f"95 % interval of {second} less {first}: {low:+.2f} to {high:+.2f} points"
-        if self.real:
+        apart = f"only {first} is right on {self.only_first:,} images, only {second} on {self.only_second:,}"
+        span = f"95% interval of {second} minus {first}: {low:+.2f} to {high:+.2f} points"
+        if self.significant:
             return f"{better} is better than {worse} by {points:.2f} points ({span}; p = {self.p:.2g}): {apart}."
-        return f"No difference that chance would not show ({span}; p = {self.p:.2g}): {apart}."
+        return f"No significant difference ({span}; p = {self.p:.2g}): {apart}."
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "real": self.real, "in_words": self.in_words}
+        return {**super().to_json(), "significant": self.significant, "in_words": self.in_words}
 
 
 def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, second: Floats) -> Comparison:
-    """Compare what two models answered for the same N >= 1 pictures.
+    """Compare the probabilities of two models for the same N >= 1 images.
 
     Args:
+        names: of the two models.
         labels: (N,) indices of the true classes.
         first, second: (N, K) probabilities.
 
     Raises:
-        DataError: shapes disagree, or there are no pictures.
+        DataError: shapes disagree, or there are no images.
     """
     from scipy.stats import binomtest
 
     if first.shape != second.shape or len(first) != len(labels) or not len(labels):
         raise DataError(
             f"answers of shape {first.shape} and {second.shape} for {len(labels):,} labels cannot be compared",
-            "judge both models on the same pictures",
+            "judge both models on the same images",
         )
     one, two = (rows.argmax(axis=1) == labels for rows in (first, second))
     only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
     count, apart = len(labels), only_first + only_second
     p = float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
-    losses = [_losses(rows, labels) for rows in (first, second)]
-    changes = losses[1] - losses[0]
-    half = _Z * float(changes.std(ddof=1)) / count**0.5 if count > 1 else float("inf")
+    changes = cross_entropies(second, labels) - cross_entropies(first, labels)
+    half = Z_95 * float(changes.std(ddof=1)) / count**0.5 if count > 1 else float("inf")
     mean = float(changes.mean())
     return Comparison(
         names=names,
@@ -116,24 +116,24 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, se
 def compare_judgements(
     names: tuple[str, str], first: Judgement, second: Judgement
 ) -> tuple[Comparison, NDArray[np.float32]]:
-    """Compare two judged runs; also returns the second's probabilities with its classes in the order of the first's.
+    """Compare two judged runs; also returns the second's probabilities, their columns in the first's class order.
 
     Raises:
-        UsageError: they know other classes, or were judged on other pictures.
+        UsageError: the models have different classes, or were judged on different images.
     """
-    theirs, ours = second.data.class_names, first.data.class_names
-    if set(theirs) != set(ours):
-        only = sorted(set(theirs) ^ set(ours))
+    classes = second.data.class_names
+    only = sorted(set(classes) ^ set(first.data.class_names))
+    if only:
         raise UsageError(
-            f"{names[0]} and {names[1]} know other classes ({', '.join(only[:5])} only one of them)",
-            "compare models of the same classes",
+            f"{names[0]} and {names[1]} have different classes; only one of them has {', '.join(only[:5])}",
+            "compare models with the same classes",
         )
-    order = [theirs.index(name) for name in ours]
+    order = [classes.index(name) for name in first.data.class_names]
     labels = np.argsort(order)[second.data.labels]
-    if not _same_pictures(first, second) or not (labels == first.data.labels).all():
+    if not _same_images(first, second) or not (labels == first.data.labels).all():
         raise UsageError(
-            f"{names[0]} was judged on {len(first.data):,} pictures of {first.data.name}, {names[1]} on "
-            f"{len(second.data):,} other ones of {second.data.name}",
+            f"{names[0]} was judged on {len(first.data):,} images of {first.data.name}, {names[1]} on "
+            f"{len(second.data):,} different ones of {second.data.name}",
             f"name the data to judge both on: hangtag compare {names[0]} {names[1]} DATA",
         )
     rows = second.probabilities[:, order]
@@ -141,12 +141,12 @@ def compare_judgements(
 
 
 def name_pair(first: Path, second: Path) -> tuple[str, str]:
-    """Short names that tell two runs apart."""
+    """Short names that distinguish two runs."""
     return (first.name, second.name) if first.name != second.name else (str(first), str(second))
 
 
-def _same_pictures(first: Judgement, second: Judgement) -> bool:
-    """By content; where models see them at other sizes, by name."""
+def _same_images(first: Judgement, second: Judgement) -> bool:
+    """Compares by content, or by name if the models take different sizes."""
     if len(first.data) != len(second.data):
         return False
     if first.data.images.shape == second.data.images.shape:
@@ -158,14 +158,8 @@ def _share(hits: int, count: int) -> tuple[float, float, float]:
     return hits / count, *wilson(hits, count)
 
 
-def _losses(rows: Floats, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    of_truth = rows[np.arange(len(labels)), labels].astype(np.float64)
-    losses: NDArray[np.float64] = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
-    return losses
-
-
 def _paired(only_first: int, only_second: int, count: int) -> tuple[float, float]:
-    """Bonett & Price, 2012, Statistics in Medicine 31: Wald's interval with one more picture each way."""
+    """Bonett & Price, 2012, Statistics in Medicine 31: Wald's interval with one image added to each count."""
     one, two = (only_first + 1) / (count + 2), (only_second + 1) / (count + 2)
-    half = _Z * ((one + two - (two - one) ** 2) / (count + 2)) ** 0.5
+    half = Z_95 * ((one + two - (two - one) ** 2) / (count + 2)) ** 0.5
     return two - one - half, two - one + half

@@ -1,85 +1,80 @@
-"""Fifteen ways in which pictures go wrong, each in five strengths: uint8 in, uint8 of the same shape out.
+"""Fifteen corruptions of images, each in five severities: uint8 in, uint8 of the same shape out.
 
-After Hendrycks & Dietterich, 2019 ("ImageNet-C"), with lengths as shares of a picture's side, so that small and large
-pictures suffer alike. The same seed gives the same pictures.
+After Hendrycks & Dietterich, 2019 ("ImageNet-C"), with lengths as shares of an image's side, so that small and large
+images are corrupted alike. The same seed gives the same result.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UnknownName, UsageError
+from hangtag.model.calibration import Floats
 from hangtag.pictures import Images, ImageSpec, decode, encode_jpeg
 
 __all__ = ["CORRUPTIONS", "SEVERITIES", "corrupt"]
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-Floats = NDArray[np.floating[Any]]
-
 
 def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
-    """N images (N, H, W[, 3]) uint8, each gone wrong in this way.
+    """Corrupt N images (N, H, W[, 3]) uint8.
+
+    Args:
+        name: one of `CORRUPTIONS`.
+        severity: 1 to 5.
 
     Raises:
         UnknownName: no such corruption.
-        UsageError: a strength that is not 1 to 5.
+        UsageError: the severity is not 1 to 5.
     """
     if name not in CORRUPTIONS:
         raise UnknownName.among("corruption", name, CORRUPTIONS)
     if severity not in SEVERITIES:
-        raise UsageError(f"a strength of {severity}", "strengths are 1 to 5")
+        raise UsageError(f"severity must be 1 to 5, got {severity}", "use 1 for the mildest, 5 for the strongest")
     random = np.random.default_rng([seed, list(CORRUPTIONS).index(name), severity])
-    changed: NDArray[np.floating[Any]] = CORRUPTIONS[name](images, severity, random)
-    pixels: Images = np.rint(np.clip(changed, 0, 255)).astype(np.uint8)
+    function, amounts = CORRUPTIONS[name]
+    pixels: Images = np.rint(np.clip(function(images, amounts[severity - 1], random), 0, 255)).astype(np.uint8)
     return pixels
 
 
-def _of(severity: int, *numbers: float) -> float:
-    return numbers[severity - 1]
-
-
-def _noise(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    sd = 255 * _of(severity, 0.04, 0.08, 0.12, 0.18, 0.26)
+def _noise(images: Images, amount: float, random: np.random.Generator) -> Floats:
+    sd = 255 * amount
     return images.astype(np.float32) + random.normal(0, sd, images.shape).astype(np.float32)
 
 
-def _grain(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    """Shot noise: as many photons as light allows."""
-    photons = _of(severity, 250, 100, 50, 25, 12)
-    return (random.poisson(images / 255 * photons) / photons * 255).astype(np.float32)
+def _grain(images: Images, amount: float, random: np.random.Generator) -> Floats:
+    """Shot noise (Poisson)."""
+    return (random.poisson(images / 255 * amount) / amount * 255).astype(np.float32)
 
 
-def _specks(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    share = _of(severity, 0.01, 0.03, 0.06, 0.1, 0.17)
+def _specks(images: Images, amount: float, random: np.random.Generator) -> Floats:
     drawn = random.random(images.shape[:3])
     if images.ndim == 4:
         drawn = drawn[..., None]
-    specked = np.where(drawn < share / 2, 0, np.where(drawn > 1 - share / 2, 255, images))
+    specked = np.where(drawn < amount / 2, 0, np.where(drawn > 1 - amount / 2, 255, images))
     return specked.astype(np.float32)
 
 
-def _blur(images: Images, severity: int, _: np.random.Generator) -> Floats:
+def _blur(images: Images, amount: float, _: np.random.Generator) -> Floats:
     from scipy.ndimage import gaussian_filter
 
-    width = max(images.shape[1:3]) * _of(severity, 0.015, 0.025, 0.04, 0.06, 0.09)
+    width = max(images.shape[1:3]) * amount
     sides = (0, width, width, 0)[: images.ndim]
     return np.asarray(gaussian_filter(images.astype(np.float32), sides, mode="nearest"))
 
 
-def _motion(images: Images, severity: int, _: np.random.Generator) -> Floats:
+def _motion(images: Images, amount: float, _: np.random.Generator) -> Floats:
     from scipy.ndimage import uniform_filter1d
 
-    length = max(2, round(images.shape[2] * _of(severity, 0.08, 0.12, 0.18, 0.25, 0.35)))
+    length = max(2, round(images.shape[2] * amount))
     return np.asarray(uniform_filter1d(images.astype(np.float32), length, axis=2, mode="nearest"))
 
 
-def _blocks(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    """Pixelated."""
-    share = _of(severity, 0.7, 0.55, 0.4, 0.3, 0.2)
-    height, width = (max(1, round(side * share)) for side in images.shape[1:3])
+def _blocks(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    """Pixelation."""
+    height, width = (max(1, round(side * amount)) for side in images.shape[1:3])
     rows = (np.arange(images.shape[1]) * height // images.shape[1]).astype(int)
     columns = (np.arange(images.shape[2]) * width // images.shape[2]).astype(int)
     starts = [np.flatnonzero(np.diff(each, prepend=-1)) for each in (rows, columns)]
@@ -89,47 +84,45 @@ def _blocks(images: Images, severity: int, _: np.random.Generator) -> Floats:
     return np.asarray(means[:, rows][:, :, columns])
 
 
-def _brighter(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    return images.astype(np.float32) + 255 * np.float32(_of(severity, 0.1, 0.2, 0.3, 0.4, 0.5))
+def _brighter(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    return images.astype(np.float32) + 255 * np.float32(amount)
 
 
-def _darker(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    return images.astype(np.float32) * np.float32(_of(severity, 0.8, 0.6, 0.45, 0.3, 0.2))
+def _darker(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    return images.astype(np.float32) * np.float32(amount)
 
 
-def _flat(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    """Less contrast."""
+def _flat(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    """Reduced contrast."""
     wide = images.astype(np.float32)
     mean = wide.mean(axis=tuple(range(1, images.ndim)), keepdims=True)
-    return np.asarray(mean + (wide - mean) * np.float32(_of(severity, 0.7, 0.5, 0.35, 0.22, 0.12)))
+    return np.asarray(mean + (wide - mean) * np.float32(amount))
 
 
-def _jpeg(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    quality = int(_of(severity, 40, 25, 15, 9, 5))
+def _jpeg(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    quality = int(amount)
     spec = ImageSpec.of(images)
     return np.stack([decode(encode_jpeg(image, quality), spec)[0] for image in images]).astype(np.float32)
 
 
-def _shifted(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    share = _of(severity, 0.05, 0.1, 0.15, 0.2, 0.28)
+def _shifted(images: Images, amount: float, random: np.random.Generator) -> Floats:
     angles = random.uniform(0, 2 * np.pi, len(images))
-    return _moved(images, 1.0, 0.0, share * np.sin(angles), share * np.cos(angles))
+    return _warped(images, 1.0, 0.0, amount * np.sin(angles), amount * np.cos(angles))
 
 
-def _turned(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    degrees = _of(severity, 8, 15, 25, 40, 60) * random.choice([-1, 1], len(images))
-    return _moved(images, 1.0, np.deg2rad(degrees), 0.0, 0.0)
+def _turned(images: Images, amount: float, random: np.random.Generator) -> Floats:
+    degrees = amount * random.choice([-1, 1], len(images))
+    return _warped(images, 1.0, np.deg2rad(degrees), 0.0, 0.0)
 
 
-def _smaller(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    return _moved(images, _of(severity, 0.9, 0.8, 0.7, 0.6, 0.5), 0.0, 0.0, 0.0)
+def _smaller(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    return _warped(images, amount, 0.0, 0.0, 0.0)
 
 
-def _covered(images: Images, severity: int, random: np.random.Generator) -> Floats:
-    """A grey square somewhere."""
-    share = _of(severity, 0.2, 0.3, 0.4, 0.5, 0.6)
+def _covered(images: Images, amount: float, random: np.random.Generator) -> Floats:
+    """A grey rectangle at a random place."""
     wide = images.astype(np.float32)
-    height, width = (max(1, round(side * share)) for side in images.shape[1:3])
+    height, width = (max(1, round(side * amount)) for side in images.shape[1:3])
     tops = random.integers(0, images.shape[1] - height + 1, len(images))
     lefts = random.integers(0, images.shape[2] - width + 1, len(images))
     for image, top, left in zip(wide, tops, lefts, strict=True):
@@ -137,17 +130,17 @@ def _covered(images: Images, severity: int, random: np.random.Generator) -> Floa
     return wide
 
 
-def _inverted(images: Images, severity: int, _: np.random.Generator) -> Floats:
-    """On the way to the negative, which strength 5 is."""
+def _inverted(images: Images, amount: float, _: np.random.Generator) -> Floats:
+    """Blending with the negative, which is severity 5."""
     wide = images.astype(np.float32)
-    return wide + np.float32(_of(severity, 0.15, 0.3, 0.65, 0.85, 1.0)) * (255 - 2 * wide)
+    return wide + np.float32(amount) * (255 - 2 * wide)
 
 
-def _moved(
+def _warped(
     images: Images, scale: float, angles: NDArray[np.float64] | float, down: NDArray[np.float64] | float,
     right: NDArray[np.float64] | float,
 ) -> Floats:  # fmt: skip
-    """Scaled, turned (radians) and shifted (shares of a side) about the middle; the border goes on outside."""
+    """Scale, rotate (radians) about the centre and shift (shares of a side); border pixels are repeated outside."""
     from scipy.ndimage import map_coordinates
 
     count, height, width = images.shape[:3]
@@ -157,29 +150,30 @@ def _moved(
     from_y = np.cos(angles) * y - np.sin(angles) * x + (height - 1) / 2
     from_x = np.sin(angles) * y + np.cos(angles) * x + (width - 1) / 2
     planes = images[..., None] if images.ndim == 3 else images
-    moved = np.empty(planes.shape, np.float32)
-    for image, result, rows, columns in zip(planes, moved, from_y, from_x, strict=True):
+    warped = np.empty(planes.shape, np.float32)
+    for image, result, rows, columns in zip(planes, warped, from_y, from_x, strict=True):
         for channel in range(planes.shape[3]):
             result[..., channel] = map_coordinates(
                 image[..., channel].astype(np.float32), [rows, columns], order=1, mode="nearest"
             )
-    return moved.reshape(images.shape)
+    return warped.reshape(images.shape)
 
 
-CORRUPTIONS: dict[str, Callable[[Images, int, np.random.Generator], Floats]] = {
-    "noise": _noise,
-    "grain": _grain,
-    "specks": _specks,
-    "blur": _blur,
-    "motion": _motion,
-    "pixelation": _blocks,
-    "brighter": _brighter,
-    "darker": _darker,
-    "less contrast": _flat,
-    "JPEG": _jpeg,
-    "shift": _shifted,
-    "rotation": _turned,
-    "smaller": _smaller,
-    "covered": _covered,
-    "inversion": _inverted,
+CORRUPTIONS: dict[str, tuple[Callable[[Images, float, np.random.Generator], Floats], tuple[float, ...]]] = {
+    "noise": (_noise, (0.04, 0.08, 0.12, 0.18, 0.26)),
+    "grain": (_grain, (250, 100, 50, 25, 12)),
+    "specks": (_specks, (0.01, 0.03, 0.06, 0.1, 0.17)),
+    "blur": (_blur, (0.015, 0.025, 0.04, 0.06, 0.09)),
+    "motion": (_motion, (0.08, 0.12, 0.18, 0.25, 0.35)),
+    "pixelation": (_blocks, (0.7, 0.55, 0.4, 0.3, 0.2)),
+    "brighter": (_brighter, (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "darker": (_darker, (0.8, 0.6, 0.45, 0.3, 0.2)),
+    "less contrast": (_flat, (0.7, 0.5, 0.35, 0.22, 0.12)),
+    "JPEG": (_jpeg, (40, 25, 15, 9, 5)),
+    "shift": (_shifted, (0.05, 0.1, 0.15, 0.2, 0.28)),
+    "rotation": (_turned, (8, 15, 25, 40, 60)),
+    "smaller": (_smaller, (0.9, 0.8, 0.7, 0.6, 0.5)),
+    "covered": (_covered, (0.2, 0.3, 0.4, 0.5, 0.6)),
+    "inversion": (_inverted, (0.15, 0.3, 0.65, 0.85, 1.0)),
 }
+"""Name -> function and its amount at severity 1 to 5."""

@@ -1,31 +1,29 @@
-"""Whether a model's promises were kept on pictures that taught it nothing: `Promises`, every share with its interval.
+"""Whether a model's guarantees hold on images that were not used to fit it; every share has its interval.
 
-Arithmetic on what the model file answered; it runs no model.
+This module does arithmetic on the outputs of the model file; it runs no model.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.evaluation.metrics import wilson
-from hangtag.model.calibration import Calibration, measure_calibration
+from hangtag.model.calibration import Calibration, Floats, measure_calibration
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE, TARGET_ACCURACIES, AnswerPolicy, Guarantees
+from hangtag.serializable import Serializable
 
 __all__ = ["SHOWN", "GuaranteeReport", "SetCoverage", "Share", "measure_guarantees"]
 
 SHOWN = (0.9, 0.95, 0.99)
-"""Coverages that are tried."""
+"""Coverages that are tested."""
 
-_CURVE = 200  # points
-
-Floats = NDArray[np.floating[Any]]
+_CURVE = 200  # points of the accuracy-coverage curve
 
 
 @dataclass(frozen=True)
 class Share:
-    """So many of so many, with the 95 % interval of the share (Wilson); None where there were none."""
+    """A count and its share of a total, with the 95% interval of the share (Wilson); None if the total is 0."""
 
     count: int
     of: int
@@ -37,22 +35,18 @@ class Share:
         count, of = int(hits.sum()), len(hits)
         return cls(count, of, count / of if of else None, wilson(count, of) if of else None)
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Share":
-        return cls(**{**value, "interval": value["interval"] and tuple(value["interval"])})
-
 
 @dataclass(frozen=True)
 class SetCoverage:
-    """Sets of one promised coverage.
+    """Prediction sets at one target coverage.
 
     Attributes:
-        coverage: what was promised.
-        covered: how many sets covered the true label.
+        coverage: the target.
+        covered: sets that contain the true label.
         size: mean number of labels in a set.
-        single: how many sets hold one label.
-        classes: `covered`, class by class.
-        enough: whether held-out pictures were enough for this promise; if not, every set holds every label.
+        single: sets with one label.
+        classes: (K,) `covered` for the images of each class.
+        enough: whether there were enough held-out images for this target; if not, every set contains all labels.
     """
 
     coverage: float
@@ -64,21 +58,22 @@ class SetCoverage:
 
 
 @dataclass(frozen=True)
-class GuaranteeReport:
-    """How a model's promises fared.
+class GuaranteeReport(Serializable):
+    """How a model's guarantees held on N images.
 
     Attributes:
         calibration: of its probabilities.
-        before: the same before they were calibrated, where the file tells.
-        method: how sets are made.
-        sets: one for each of `SHOWN`; empty where the model makes none.
-        ood_false_positives: pictures called unfamiliar; the promise is 5 of 100. None where the model does not tell.
-        sure: pictures answered surely (one label in the set at 0.95, not unfamiliar).
-        sure_right: how many of these were answered rightly.
-        target_accuracies: for each share in `guarantees.TARGET_ACCURACIES`, (answered, of these right), where the
-            model knows how.
-        answered, accuracy: (P,) shares of pictures answered, surest first, and how many of these were right.
-        limitations: what the model does not promise, and why.
+        before: of its probabilities before calibration, if the file has them.
+        method: how prediction sets are made; None if the model has none.
+        sets: one entry for each coverage in `SHOWN`; empty if the model has no sets.
+        ood_false_positives: images flagged as OOD; the target is 5 of 100. None if the model has no OOD score.
+        sure: images with a sure answer under the default policy (one label in the 95% set, not OOD).
+        sure_right: sure answers that are correct.
+        target_accuracies: (target, sure answers, correct ones among them) for each of `guarantees.TARGET_ACCURACIES`;
+            empty if the model has no confidence thresholds.
+        answered: (P,) shares of images answered, most confident first.
+        accuracy: (P,) accuracy on each of these shares.
+        limitations: what the model cannot guarantee, and why.
     """
 
     calibration: Calibration
@@ -93,53 +88,26 @@ class GuaranteeReport:
     accuracy: tuple[float, ...]
     limitations: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "GuaranteeReport":
-        def share(one: Any) -> Share | None:
-            return None if one is None else Share.from_json(one)
-
-        sets = tuple(
-            SetCoverage(
-                row["coverage"], Share.from_json(row["covered"]), row["size"], Share.from_json(row["single"]),
-                tuple(map(Share.from_json, row["classes"])), row["enough"],
-            )
-            for row in value["sets"]
-        )  # fmt: skip
-        return cls(
-            calibration=Calibration.from_json(value["calibration"]),
-            before=None if value["before"] is None else Calibration.from_json(value["before"]),
-            method=value["method"],
-            sets=sets,
-            ood_false_positives=share(value["ood_false_positives"]),
-            sure=share(value["sure"]),
-            sure_right=share(value["sure_right"]),
-            target_accuracies=tuple(
-                (target, Share.from_json(one), Share.from_json(two)) for target, one, two in value["target_accuracies"]
-            ),
-            answered=tuple(value["answered"]),
-            accuracy=tuple(value["accuracy"]),
-            limitations=tuple(value["limitations"]),
-        )
-
 
 def measure_guarantees(
     outputs: dict[str, NDArray[np.float32]], labels: NDArray[np.int64], guarantees: Guarantees
 ) -> GuaranteeReport:
-    """Try a model's promises.
+    """Test a model's guarantees on N >= 1 images.
 
     Args:
-        outputs: of the model file: "probabilities" (N, K), and "uncalibrated" and "ood_score" where it has them.
+        outputs: of the model file: "probabilities" (N, K), and "uncalibrated" (N, K) and "ood_score" (N,) if it has
+            them.
         labels: (N,) indices of the true classes.
-        trust: what it promises.
+        guarantees: of the model file.
+
+    Raises:
+        DataError: no images, shapes that disagree, or values that are not probabilities.
     """
     probabilities, ood_score = outputs["probabilities"], outputs.get("ood_score")
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     policy = AnswerPolicy()
     verdicts = guarantees.decide(probabilities, ood_score, policy)
-    by_confidence = right[np.argsort(-probabilities.max(axis=1), kind="stable")]
+    by_confidence = correct[np.argsort(-probabilities.max(axis=1), kind="stable")]
     counts = np.unique(np.linspace(1, len(labels), min(_CURVE, len(labels))).round().astype(np.int64))
     accuracy = np.cumsum(by_confidence)[counts - 1] / counts
     conformal = guarantees.by(policy.method)
@@ -150,10 +118,12 @@ def measure_guarantees(
         sets=tuple(_sets(guarantees, probabilities, labels, coverage) for coverage in SHOWN) if conformal else (),
         ood_false_positives=None if ood_score is None else Share.counted(ood_score > 1 - OOD_FALSE_POSITIVE_RATE),
         sure=None if verdicts.sure is None else Share.counted(verdicts.sure),
-        sure_right=None if verdicts.sure is None else Share.counted(right[verdicts.sure]),
-        target_accuracies=tuple(_right(guarantees, outputs, right, share) for share in TARGET_ACCURACIES)
-        if guarantees.confidence_thresholds
-        else (),
+        sure_right=None if verdicts.sure is None else Share.counted(correct[verdicts.sure]),
+        target_accuracies=tuple(
+            _at_target(guarantees, outputs, correct, target)
+            for target in TARGET_ACCURACIES
+            if guarantees.confidence_thresholds
+        ),
         answered=tuple((counts / len(labels)).tolist()),
         accuracy=tuple(accuracy.tolist()),
         limitations=guarantees.limitations,
@@ -175,11 +145,10 @@ def _sets(guarantees: Guarantees, probabilities: Floats, labels: NDArray[np.int6
     )
 
 
-def _right(
-    guarantees: Guarantees, outputs: dict[str, NDArray[np.float32]], right: NDArray[np.bool_], share: float
+def _at_target(
+    guarantees: Guarantees, outputs: dict[str, NDArray[np.float32]], correct: NDArray[np.bool_], target: float
 ) -> tuple[float, Share, Share]:
-    verdicts = guarantees.decide(
-        outputs["probabilities"], outputs.get("ood_score"), AnswerPolicy(target_accuracy=share)
-    )
-    assert verdicts.sure is not None
-    return share, Share.counted(verdicts.sure), Share.counted(right[verdicts.sure])
+    policy = AnswerPolicy(target_accuracy=target)
+    sure = guarantees.decide(outputs["probabilities"], outputs.get("ood_score"), policy).sure
+    assert sure is not None
+    return target, Share.counted(sure), Share.counted(correct[sure])

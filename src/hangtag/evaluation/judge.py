@@ -1,6 +1,7 @@
-"""A model file judged on images that taught it nothing: when its training ends, and again whenever somebody asks."""
+"""Judging a model file on images it was not trained on: at the end of training, and later on request."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hangtag.data.public.datasets import NAMED
 from hangtag.data.read import read
 from hangtag.data.splits import split_of
 from hangtag.errors import DataError, SaveError
-from hangtag.evaluation.guarantee_report import measure_guarantees
+from hangtag.evaluation.guarantee_report import GuaranteeReport, measure_guarantees
 from hangtag.evaluation.metrics import Evaluation, evaluate
 from hangtag.evaluation.run_folder import Run
 from hangtag.machine import now
@@ -21,54 +22,63 @@ from hangtag.model.predictor import Predictor, load
 __all__ = ["Judgement", "data_before_decisions", "judge", "judged_part", "read_again"]
 
 
+@dataclass(frozen=True, eq=False)
 class Judgement:
     """An evaluation and what it was made from.
 
     Attributes:
-        evaluation: the numbers.
         part: "test"; "validation", which also set the thresholds; or "given", other data without a test part.
-        data: the images judged.
-        outputs: (N, ...) float32 each, what the model file answered.
-        promises: how what the model promises about its answers fared.
-        distributed: the evaluation on the test part before a person's decisions about it; None where there were none.
+        data: the N images judged.
+        outputs: (N, ...) float32 each, of the model file: `OUTPUT`, and "uncalibrated" and "ood_score" if it has them.
+        evaluation: accuracy, loss and numbers per class.
+        guarantees: how the model's guarantees held.
+        before_decisions: the evaluation on the test part before a person's decisions about it; None without decisions.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        part: str,
-        data: LabelledImages,
-        training_accuracy: float | None,
-        before_decisions: LabelledImages | None = None,
-    ) -> None:
-        names = [name for name in ("uncalibrated", "ood_score") if predictor.has_output(name)]
-        self.part, self.data = part, data
-        self.outputs = predictor.outputs(data.images, OUTPUT, *names)
-        self.evaluation = evaluate(self.probabilities, data.labels, data.class_names, training_accuracy)
-        self.guarantees = measure_guarantees(self.outputs, data.labels, predictor.guarantees)
-        self.before_decisions: Evaluation | None = None
-        if before_decisions is not None:
-            rows = predictor.probabilities(before_decisions.images)
-            self.before_decisions = evaluate(
-                rows, before_decisions.labels, before_decisions.class_names, training_accuracy
-            )
+    part: str
+    data: LabelledImages
+    outputs: dict[str, NDArray[np.float32]]
+    evaluation: Evaluation
+    guarantees: GuaranteeReport
+    before_decisions: Evaluation | None = None
+
+    @classmethod
+    def of(
+        cls, model: Predictor, part: str, data: LabelledImages, accuracy: float | None, before: LabelledImages | None
+    ) -> "Judgement":
+        """Run the model on `data`, and on the same part before decisions, if any.
+
+        Args:
+            accuracy: on the training images, if known.
+
+        Raises:
+            DataError: there are no images, or their labels do not fit the model's classes.
+        """
+        names = [name for name in ("uncalibrated", "ood_score") if model.has_output(name)]
+        outputs, earlier = model.outputs(data.images, OUTPUT, *names), None
+        if before is not None:
+            earlier = evaluate(model.probabilities(before.images), before.labels, before.class_names, accuracy)
+        evaluation = evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy)
+        guarantees = measure_guarantees(outputs, data.labels, model.guarantees)
+        return cls(part, data, outputs, evaluation, guarantees, earlier)
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
-        """(N, K)."""
+        """(N, K) float32."""
         return self.outputs[OUTPUT]
 
     def to_json(self) -> dict[str, Any]:
-        said = {"part": self.part, **self.evaluation.to_json(), "guarantees": self.guarantees.to_json()}
-        return said | ({"before_decisions": self.before_decisions.to_json()} if self.before_decisions else {})
+        """The content of metrics.json."""
+        metrics = {"part": self.part, **self.evaluation.to_json(), "guarantees": self.guarantees.to_json()}
+        return metrics | ({"before_decisions": self.before_decisions.to_json()} if self.before_decisions else {})
 
 
 def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
     """Judge a run's model file again: on the data it was made for, or on `data`.
 
     Raises:
-        RunError, ArtifactError: the folder or its model is not whole.
-        DataError: the data changed since, or has other classes.
+        RunError, ArtifactError: the folder or its model is incomplete.
+        DataError: the data changed since training, or has other classes.
     """
     predictor = load(run.path)
     if data is None:
@@ -77,7 +87,7 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
         part, images = ("test", data.test) if "test" in data.parts else ("given", data)
     if images.class_names != predictor.class_names:
         raise DataError(
-            f"{images.name} has classes {', '.join(images.class_names)}; the model knows "
+            f"{images.name} has classes {', '.join(images.class_names)}; the model has "
             f"{', '.join(predictor.class_names)}",
             "judge the model on data with its own classes",
         )
@@ -87,11 +97,11 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
     accuracies = {epoch["number"]: epoch["accuracy"] for epoch in run.history()}
     accuracy = accuracies.get(kept, list(accuracies.values())[-1] if accuracies else None)
     before = data_before_decisions(run.config(), part) if data is None else None
-    return Judgement(predictor, part, images, accuracy, before)
+    return Judgement.of(predictor, part, images, accuracy, before)
 
 
 def data_before_decisions(config: dict[str, Any], part: str) -> LabelledImages | None:
-    """The test part of a run's data as it was distributed, where the run obeyed decisions about single pictures."""
+    """The test part as it was before decisions about single images; None if the run applied no decisions."""
     source = config.get("source", {})
     options = source.get("options", {})
     if "decisions" not in options or part != "test":
@@ -101,44 +111,44 @@ def data_before_decisions(config: dict[str, Any], part: str) -> LabelledImages |
 
 
 def _note_opened(run: Run) -> None:
-    """Write down that the test images were looked at; a run that cannot be written to is judged all the same."""
+    """Record in the run's config that the test images were used; a read-only run is judged without this record."""
     with suppress(SaveError):
         config = run.config()
         run.write_config({**config, "test_opened": [*config.get("test_opened", []), now()]})
 
 
 def read_again(run: Run, source: dict[str, Any] | None = None) -> LabelledImages:
-    """The data a run was made from, proved to be the same by its fingerprint.
+    """The data a run was made from, verified by its fingerprint.
 
     Args:
-        source: where they are now; None is where they were.
+        source: where the data is now; None is where it was.
 
     Raises:
-        DataError: they are others.
+        DataError: the data is different.
     """
     config = run.config()
     source = config.get("source", {}) if source is None else source
     data = _read(source.get("what") or config["data"]["name"], source.get("path"), source.get("options", {}))
     name, fingerprint = config["data"]["name"], config["data"]["fingerprint"]
     if data.fingerprint != fingerprint:
-        other = "changed since this run" if data.name == name else f"is not what this run began with, {name}"
+        change = "changed since this run" if data.name == name else f"is not the data of this run, {name}"
         raise DataError(
-            f"{data.name} {other}: fingerprint {data.fingerprint[:12]}, then {fingerprint[:12]}",
-            "name the data it began with, or train again",
+            f"{data.name} {change}: its fingerprint is {data.fingerprint[:12]}, the run's {fingerprint[:12]}",
+            "name the data this run began with, or train again",
         )
     return data
 
 
 def _read(what: str, path: str | None, options: dict[str, Any]) -> LabelledImages:
-    """As a run folder's config says."""
-    if what in NAMED:  # earlier versions wrote these down, and passed them over, for public sets too
+    """Read data with the options of a run's config."""
+    if what in NAMED:  # earlier versions recorded these options for public sets too, and ignored them
         options = {name: value for name, value in options.items() if name not in ("size", "fit", "colour")}
     size = options.get("size")
     return read(what, path, **options | ({"size": tuple(size)} if isinstance(size, list) else {}))
 
 
 def judged_part(run: Run, data: LabelledImages) -> tuple[str, LabelledImages]:
-    """The images that judge this run: the test part, else the ones its training held out."""
+    """The part and images that judge this run: the test part, or the validation images if there is none."""
     if "test" in data.parts:
         return "test", data.test
     config = run.config()

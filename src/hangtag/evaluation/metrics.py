@@ -1,25 +1,27 @@
-"""Probabilities and true labels -> `Evaluation`: how good, with intervals, and what the numbers mean in words.
+"""Probabilities and true labels -> `Evaluation`: accuracy, loss and per-class numbers, with intervals.
 
-It runs no model and opens no data; it is arithmetic on arrays.
+This module does arithmetic on arrays; it runs no model and opens no data.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import DataError
-from hangtag.model.calibration import check_probabilities, cross_entropy
+from hangtag.model.calibration import check_probabilities, cross_entropies
+from hangtag.serializable import Serializable
 
-__all__ = ["ClassResult", "Evaluation", "evaluate", "wilson"]
+__all__ = ["Z_95", "ClassResult", "Evaluation", "evaluate", "wilson"]
 
-_Z_95 = 1.959963984540054  # the 97.5 % point of the normal distribution
+Z_95 = 1.959963984540054
+"""The 97.5% quantile of the standard normal distribution, for 95% intervals."""
 
 
 @dataclass(frozen=True)
 class ClassResult:
-    """How one class did. A number that is 0/0 (never predicted, or no images) is None."""
+    """Results for one class; intervals are 95% (Wilson). A number that is 0/0 (no images or predictions) is None."""
 
     name: str
     images: int
@@ -31,17 +33,17 @@ class ClassResult:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """How good a classifier is on labelled images it was not trained on.
+class Evaluation(Serializable):
+    """The performance of a classifier on labelled images it was not trained on.
 
     Attributes:
-        images: how many were judged.
+        images: number of images.
         loss: mean cross-entropy in nats; 0 is perfect, ln K is guessing.
-        accuracy: share whose most probable class is the true one.
-        accuracy_interval: 95 %, Wilson.
-        classes: one `ClassResult` per class.
+        accuracy: share of images whose most probable class is the true one.
+        accuracy_interval: 95%, Wilson.
+        classes: (K,) one `ClassResult` per class.
         confusion: K rows (true class) of K counts (predicted class).
-        training_accuracy: of the last training epoch, where known.
+        training_accuracy: accuracy on the training images in the epoch that was kept, if known.
     """
 
     images: int
@@ -54,38 +56,24 @@ class Evaluation:
 
     @property
     def gap_in_words(self) -> str:
-        """The difference to the training accuracy, explained to somebody who never heard of overfitting."""
+        """The difference to the training accuracy, explained to a reader new to overfitting."""
         if self.training_accuracy is None:
-            return "The training accuracy is not known, so the gap to it cannot be judged."
+            return "The training accuracy is not known, so overfitting cannot be judged."
         gap = 100 * (self.training_accuracy - self.accuracy)
-        seen = f"It was right on {self.training_accuracy:.1%} of the training images and {self.accuracy:.1%} of these"
+        both = f"Accuracy is {self.training_accuracy:.1%} on the training images and {self.accuracy:.1%} on these"
         if self.training_accuracy > self.accuracy_interval[1]:
             return (
-                f"{seen}: {gap:.1f} points fewer on pictures it had never seen. That gap is overfitting: "
-                "part of what it learned holds only for the pictures it learned from."
+                f"{both}: {gap:.1f} points lower on unseen images. This gap is overfitting: part of what the model "
+                "learned holds only for its training images."
             )
-        return f"{seen}: no sign of overfitting, it does as well on pictures it had never seen as chance lets one tell."
+        return f"{both}: no sign of overfitting beyond chance."
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "gap_in_words": self.gap_in_words}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Evaluation":
-        fields = {key: item for key, item in value.items() if key != "gap_in_words"}
-        fields["accuracy_interval"] = tuple(fields["accuracy_interval"])
-        fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
-        fields["classes"] = tuple(
-            ClassResult(**{name: _no_list(cell) for name, cell in row.items()}) for row in fields["classes"]
-        )
-        return cls(**fields)
+        return {**super().to_json(), "gap_in_words": self.gap_in_words}
 
     def __str__(self) -> str:
         low, high = self.accuracy_interval
         return f"accuracy {self.accuracy:.4f} [{low:.4f}, {high:.4f}], loss {self.loss:.4f}, {self.images:,} images"
-
-
-def _no_list(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def evaluate(
@@ -94,46 +82,17 @@ def evaluate(
     class_names: tuple[str, ...],
     training_accuracy: float | None = None,
 ) -> Evaluation:
-    """Judge predictions.
+    """Compare predictions with the true labels.
 
     Args:
         probabilities: (N, K), rows that sum to 1.
         labels: (N,) indices of the true classes.
         class_names: (K,) names.
-        training_accuracy: of the last training epoch, for the gap.
+        training_accuracy: accuracy on the training images, for `Evaluation.gap_in_words`.
 
     Raises:
-        DataError: shapes disagree, there are no images, a label is no class, or probabilities are not from 0 to 1.
+        DataError: shapes disagree, there are no images, a label is not a class, or values are not probabilities.
     """
-    _check(probabilities, labels, class_names)
-    predicted = probabilities.argmax(axis=1)
-    count = len(class_names)
-    confusion = np.bincount(labels * count + predicted, minlength=count * count).reshape(count, count)
-    right = int(confusion.trace())
-    return Evaluation(
-        images=len(labels),
-        loss=cross_entropy(probabilities, labels),
-        accuracy=right / len(labels),
-        accuracy_interval=wilson(right, len(labels)),
-        classes=tuple(_class_result(name, confusion, index) for index, name in enumerate(class_names)),
-        confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
-        training_accuracy=training_accuracy,
-    )
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95 % score interval for a proportion (E. B. Wilson, 1927, J. Am. Stat. Assoc. 22:209-212).
-
-    >>> [round(bound, 4) for bound in wilson(8834, 10000)]
-    [0.877, 0.8895]
-    """
-    share, z2 = successes / trials, _Z_95**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z_95 / (1 + z2 / trials) * (share * (1 - share) / trials + z2 / (4 * trials**2)) ** 0.5
-    return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
-
-
-def _check(probabilities: NDArray[Any], labels: NDArray[Any], class_names: tuple[str, ...]) -> None:
     if probabilities.shape != (len(labels), len(class_names)):
         raise DataError(
             f"probabilities of shape {probabilities.shape} do not fit {len(labels):,} labels and "
@@ -141,6 +100,31 @@ def _check(probabilities: NDArray[Any], labels: NDArray[Any], class_names: tuple
             "evaluate on data with the classes the model was trained on",
         )
     check_probabilities(probabilities, labels)
+    predicted = probabilities.argmax(axis=1)
+    count = len(class_names)
+    confusion = np.bincount(labels * count + predicted, minlength=count * count).reshape(count, count)
+    correct = int(confusion.trace())
+    return Evaluation(
+        images=len(labels),
+        loss=float(cross_entropies(probabilities, labels).mean()),
+        accuracy=correct / len(labels),
+        accuracy_interval=wilson(correct, len(labels)),
+        classes=tuple(_class_result(name, confusion, index) for index, name in enumerate(class_names)),
+        confusion=tuple(map(tuple, confusion.tolist())),
+        training_accuracy=training_accuracy,
+    )
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95% score interval for a proportion, 1 or more trials (E. B. Wilson, 1927, J. Am. Stat. Assoc. 22:209-212).
+
+    >>> [round(bound, 4) for bound in wilson(8834, 10000)]
+    [0.877, 0.8895]
+    """
+    share, z2 = successes / trials, Z_95**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z_95 / (1 + z2 / trials) * (share * (1 - share) / trials + z2 / (4 * trials**2)) ** 0.5
+    return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
 
 
 def _class_result(name: str, confusion: NDArray[np.int64], index: int) -> ClassResult:

@@ -1,16 +1,16 @@
-"""Pictures and the labels they must keep: which ones a model gets wrong. For somebody's continuous integration.
+"""Pictures with the labels they must keep, and which of them a model gets wrong; for continuous integration.
 
-Expectations are a folder with a subfolder for each label, any depth below it. They need not name every class, and one
-picture is enough.
+Expectations are a folder with a subfolder per label, at any depth below it. They need not cover every class.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hangtag.data.store.containers import is_junk
 from hangtag.errors import DataError, HangtagError, UnknownName
 from hangtag.model.predictor import Predictor
+from hangtag.serializable import Serializable
 from hangtag.words import natural
 
 __all__ = ["Broken", "Check", "check"]
@@ -21,10 +21,10 @@ class Broken:
     """An expectation that was not met.
 
     Attributes:
-        file: the picture, below the folder of expectations.
+        file: path of the picture, relative to the folder of expectations.
         expected: the label it must keep.
-        label, probability: what the model said; None where it could not be read.
-        reason: in words.
+        label, probability: the model's answer; None if the picture could not be read.
+        reason: why it failed, in words.
     """
 
     file: str
@@ -35,12 +35,12 @@ class Broken:
 
 
 @dataclass(frozen=True)
-class Check:
-    """What came of it.
+class Check(Serializable):
+    """The result of a check.
 
     Attributes:
-        pictures: how many were expected.
-        broken: those that failed.
+        pictures: number of pictures checked.
+        broken: the expectations that were not met.
         model: fingerprint of the model file.
     """
 
@@ -50,43 +50,39 @@ class Check:
 
     @property
     def kept(self) -> bool:
+        """Whether every expectation was met."""
         return not self.broken
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "kept": self.kept}
+        return {**super().to_json(), "kept": self.kept}
 
 
 def check(predictor: Predictor, folder: Path) -> Check:
-    """Ask a model about every picture in a folder of expectations.
+    """Compare a model's answers with a folder of expectations.
 
     Raises:
-        DataError: no such folder, or nothing in it.
-        UnknownName: a subfolder that names no class of the model.
+        DataError: the folder does not exist or holds no pictures.
+        UnknownName: a subfolder does not name a class of the model.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder", "make one: a subfolder for each label, with its pictures")
-    labels = sorted(
-        (each for each in folder.iterdir() if each.is_dir() and not is_junk(each.name)),
-        key=lambda each: natural(each.name),
-    )
-    named = {_plain(name): name for name in predictor.class_names}
+        raise DataError(f"{folder}: no such folder", "create it with a subfolder per label that holds its pictures")
+    known = {_plain(name): name for name in predictor.class_names}
     expected: list[tuple[Path, str]] = []
-    for each in labels:
-        if _plain(each.name) not in named:
-            raise UnknownName.among(f"label {each.name} in {folder}: class", each.name, predictor.class_names)
-        files = sorted(path for path in each.rglob("*") if path.is_file())
-        expected += [
-            (path, named[_plain(each.name)])
-            for path in files
-            if not any(is_junk(part) for part in path.relative_to(folder).parts)
-        ]
+    for label in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
+        if not label.is_dir() or is_junk(label.name):
+            continue
+        if _plain(label.name) not in known:
+            raise UnknownName.among(f"label {label.name} in {folder}: class", label.name, predictor.class_names)
+        files = (path for path in sorted(label.rglob("*")) if path.is_file())
+        name = known[_plain(label.name)]
+        expected += [(path, name) for path in files if not any(map(is_junk, path.relative_to(folder).parts))]
     if not expected:
-        raise DataError(f"{folder}: holds no expectations", "put pictures into a subfolder for each label")
-    broken = [one for path, label in expected if (one := _asked(predictor, path, label, folder)) is not None]
+        raise DataError(f"{folder}: no pictures in this folder", "put pictures into a subfolder per label")
+    broken = [found for path, label in expected if (found := _broken(predictor, path, label, folder))]
     return Check(len(expected), tuple(broken), predictor.fingerprint)
 
 
-def _asked(predictor: Predictor, path: Path, expected: str, folder: Path) -> Broken | None:
+def _broken(predictor: Predictor, path: Path, expected: str, folder: Path) -> Broken | None:
     name = str(path.relative_to(folder))
     try:
         answer = predictor(path)
@@ -98,5 +94,5 @@ def _asked(predictor: Predictor, path: Path, expected: str, folder: Path) -> Bro
 
 
 def _plain(name: str) -> str:
-    """Class names as folders can be called: "T-shirt/top" is T-shirt-top or T-shirt_top there."""
+    """A class name in the form that folder names are compared in: T-shirt-top and T-shirt_top match "T-shirt/top"."""
     return "".join(letter if letter.isalnum() else "-" for letter in name.casefold())

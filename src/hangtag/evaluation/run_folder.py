@@ -1,18 +1,18 @@
-"""A run folder: what is in it, and how it is made, found and described.
+"""Run folders: their files, and how they are created, found and locked.
 
-    model.onnx            ship this
-    weights.safetensors   go on training from this
-    report.html           read this
+    model.onnx            the model to ship
+    weights.safetensors   the weights, to continue training
+    report.html           the report
     metrics.json          the evaluation
     history.jsonl         one line per epoch
-    figures/*.png         pictures
-    neighbours.npz        some training pictures, small, to explain answers with
-    stress.json           how it breaks, once `hangtag stress` was asked
-    skipped.csv           what was set aside while reading, if anything was
-    checkpoints/          where an unfinished training goes on
-    config.json           recipe, seed, data fingerprint, versions, machine, how it ended
+    figures/*.png         figures
+    neighbours.npz        small copies of some training images, to explain answers
+    stress.json           results of `hangtag stress`, if it was run
+    skipped.csv           files that were skipped while reading, if any
+    checkpoints/          the state of an unfinished training
+    config.json           recipe, seed, data fingerprint, versions, machine, status
 
-Each file is whole or not there (`files.py`). It does not train, evaluate or draw.
+Each file is either complete or absent (`files.py`).
 """
 
 import glob
@@ -29,24 +29,16 @@ from hangtag.files import append_line, is_partial, new_folder, user_path, write_
 from hangtag.model.artifact import MODEL_FILE
 
 __all__ = [
-    "SKIPPED",
-    "STOPPED",
-    "TRAINING",
-    "Lock",
-    "Run",
-    "find_run",
-    "new_run",
-    "newest_unfinished",
-    "unfinished",
-]
+    "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "find_run", "new_run", "newest_unfinished", "unfinished",
+]  # fmt: skip
 
 RUNS = Path("runs")
 SKIPPED = "skipped.csv"
-"""What was set aside while reading the data."""
+"""The list of files that were skipped while reading the data."""
 TRAINING = "training"
-"""The status of a run from its beginning to its end."""
+"""Status of a run whose training has not ended."""
 STOPPED = "stopped early"
-"""The status of a run that was asked to end before its last step."""
+"""Status of a run that was stopped before its last step."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +68,15 @@ class Run:
         return self.path / "checkpoints"
 
     def config(self) -> dict[str, Any]:
+        """The content of config.json; raises RunError if the file is missing or damaged."""
         return self._read_table("config.json")
 
     def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json; raises RunError if the file is missing or damaged."""
         return self._read_table("metrics.json")
 
     def history(self) -> list[dict[str, Any]]:
-        """One table per finished epoch; a last line without its end was never finished and is skipped."""
+        """One object per finished epoch; an incomplete last line is skipped."""
         whole_lines = self._text("history.jsonl").split("\n")[:-1]
         try:
             return [json.loads(line) for line in whole_lines]
@@ -90,11 +84,11 @@ class Run:
             raise RunError(f"{self.path / 'history.jsonl'}: damaged: {error}", "train again") from None
 
     def stress(self) -> dict[str, Any] | None:
-        """What `hangtag stress` found; None where it was not asked."""
+        """Results of `hangtag stress`; None if it was not run."""
         return self._read_table("stress.json") if (self.path / "stress.json").is_file() else None
 
-    def write_stress(self, found: dict[str, Any]) -> None:
-        write_json(self.path / "stress.json", found)
+    def write_stress(self, results: dict[str, Any]) -> None:
+        write_json(self.path / "stress.json", results)
 
     def write_config(self, config: dict[str, Any]) -> None:
         write_json(self.path / "config.json", config)
@@ -109,39 +103,30 @@ class Run:
         write_bytes(self.weights, content)
 
     def discard(self) -> None:
-        """Take the folder away again where nothing was trained: it holds no more than what a run begins with."""
+        """Remove the folder if it holds nothing but the files a run begins with."""
         begun = [self.path / name for name in ("config.json", SKIPPED)]
-        try:
+        with suppress(OSError):  # a leftover folder does no harm
             if set(self.path.iterdir()) <= set(begun):
                 for file in begun:
                     file.unlink(missing_ok=True)
                 self.path.rmdir()
-        except OSError:  # an empty folder more is no loss
-            pass
 
     def lock(self) -> "Lock | None":
-        """For the one process that trains here; None while another one has it."""
+        """The lock for the one process that trains here; None if another process holds it."""
         try:
-            import fcntl
-        except ModuleNotFoundError:  # not on Windows: there nobody is kept out
-            return Lock(-1)
-        lock = Lock(os.open(self.path, os.O_RDONLY))  # of the folder itself
-        try:
-            fcntl.flock(lock.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return Lock(self.path)
         except OSError:
-            lock.close()
             return None
-        return lock
 
     def is_locked(self) -> bool:
-        """Whether another process trains here at this moment."""
+        """Whether another process is training here."""
         lock = self.lock()
-        if lock is not None:
+        if lock:
             lock.close()
         return lock is None
 
     def write_history(self, epochs: list[dict[str, Any]]) -> None:
-        """Replace what `add_epoch` wrote."""
+        """Replace the whole history."""
         lines = (json.dumps(epoch, ensure_ascii=False, allow_nan=False) + "\n" for epoch in epochs)
         write_text(self.path / "history.jsonl", "".join(lines))
 
@@ -152,7 +137,7 @@ class Run:
         try:
             return (self.path / name).read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise RunError(f"{self.path}: there is no {name} in this folder", "it is incomplete: train again") from None
+            raise RunError(f"{self.path}: there is no {name} in this folder", "it is incomplete; train again") from None
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(f"{self.path / name}: cannot be read: {error}", "check the file") from error
 
@@ -162,31 +147,43 @@ class Run:
         except ValueError as error:
             raise RunError(f"{self.path / name}: damaged: {error}", "train again") from None
         if not isinstance(table, dict):
-            raise RunError(f"{self.path / name}: damaged: not a table", "train again")
+            raise RunError(f"{self.path / name}: damaged: not a JSON object", "train again")
         return table
 
 
 class Lock:
-    """Held until closed, or until nobody refers to it, or until the process ends in whatever way."""
+    """An exclusive lock on a run folder, held until closed, garbage-collected, or the end of the process.
 
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
+    It is a `flock` on the folder itself, because filelock would leave a lock file in the run folder and could not lock
+    a read-only one. On Windows there is no `flock`, and the lock excludes nobody.
+
+    Raises:
+        OSError: another process holds the lock, or the folder cannot be opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._handle = -1
+        with suppress(ModuleNotFoundError):
+            import fcntl
+
+            self._handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def close(self) -> None:
-        if self.handle >= 0:
-            os.close(self.handle)
-            self.handle = -1
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
     def __del__(self) -> None:
         self.close()
 
 
 def new_run(wanted: Path | None, default_name: str) -> Run:
-    """A new folder: `wanted`, which must be empty or not exist, or the first free of runs/NAME, runs/NAME-2, ...
+    """Create a run folder: `wanted`, which must be empty or not exist, or the first free of runs/NAME, runs/NAME-2, ...
 
     Raises:
-        RunError: `wanted` holds something.
-        SaveError: it cannot be made.
+        RunError: `wanted` is not empty.
+        SaveError: the folder cannot be created.
     """
     if wanted is None:
         names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 1_000_000))
@@ -195,13 +192,13 @@ def new_run(wanted: Path | None, default_name: str) -> Run:
         hint = "choose another name; earlier runs are never overwritten"
         with suppress(RunError):
             if Run(wanted).config().get("status") == STOPPED:
-                hint = f"go on with it: hangtag train --resume {shlex.quote(str(wanted))}; or {hint}"
+                hint = f"continue it: hangtag train --resume {shlex.quote(str(wanted))}; or {hint}"
         raise RunError(f"{wanted}: already exists", hint)
     return Run(wanted)
 
 
 def _made(folder: Path) -> bool:
-    """Whether this call made the folder; another process may take the name at any moment."""
+    """Whether this call created the folder; another process may take the name at any moment."""
     if os.path.lexists(folder):
         return False
     try:
@@ -214,7 +211,7 @@ def _made(folder: Path) -> bool:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether it is a folder that holds nothing but what a process left there that was killed before it said more."""
+    """Whether it is a folder with nothing but the remains of a process that was killed at its beginning."""
     try:
         return all(is_partial(path) or path.name == SKIPPED for path in folder.iterdir())
     except OSError:
@@ -222,40 +219,39 @@ def _is_empty(folder: Path) -> bool:
 
 
 def unfinished(wanted: Path | None, default_name: str) -> list[Run]:
-    """Runs whose training began and neither ended nor was stopped: `wanted`, or those `new_run` gave this name."""
+    """Runs with the status `TRAINING`: `wanted`, or those that `new_run` created under this name."""
     paths = [wanted] if wanted else [RUNS / default_name, *sorted(RUNS.glob(f"{glob.escape(default_name)}-*"))]
-    found = []
-    for path in paths:
-        try:
-            if Run(path).config().get("status") == TRAINING:
-                found.append(Run(path))
-        except RunError:
-            continue
-    return found
+    runs = []
+    for run in map(Run, paths):
+        with suppress(RunError):
+            if run.config().get("status") == TRAINING:
+                runs.append(run)
+    return runs
 
 
 def newest_unfinished() -> Run:
-    """The newest run under runs/ that was killed or stopped and that nobody is working on.
+    """The newest run under runs/ that was killed or stopped and is not locked.
 
     Raises:
         RunError: there is none.
     """
-    found = []
-    for path in RUNS.glob("*/"):
-        run = Run(path)
-        try:
+    runs = []
+    for run in map(Run, RUNS.glob("*/")):
+        with suppress(RunError):
             config = run.config()
-        except RunError:
-            continue
-        if config.get("status") in (TRAINING, STOPPED) and "seeds" not in config and not run.is_locked():
-            found.append((str(config.get("created", "")), run.path))
-    if not found:
+            if config.get("status") in (TRAINING, STOPPED) and "seeds" not in config and not run.is_locked():
+                runs.append((str(config.get("created", "")), run.path))
+    if not runs:
         raise RunError("there is no unfinished run here", "name the run: hangtag train --resume RUN")
-    return Run(max(found)[1])
+    return Run(max(runs)[1])
 
 
 def find_run(name: str | Path) -> Run:
-    """The run at this path, or of this name under runs/; `last` is the newest finished one."""
+    """The run at this path, or of this name under runs/; `last` is the newest finished one.
+
+    Raises:
+        RunError: there is no such run.
+    """
     given = user_path(name)
     if str(name) == "last" and not given.exists():
         return _newest()
@@ -275,5 +271,5 @@ def find_run(name: str | Path) -> Run:
 def _newest() -> Run:
     finished = sorted(RUNS.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
     if not finished:
-        raise RunError("there is no finished run here", "make one: hangtag train fashion-mnist")
+        raise RunError("there is no finished run here", "train one: hangtag train fashion-mnist")
     return Run(finished[-1].parent)

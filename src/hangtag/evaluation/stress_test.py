@@ -1,11 +1,7 @@
-"""How a model breaks: pictures gone wrong in fifteen ways and five strengths, and the groups it is worst on.
-
-Of each: accuracy, calibration, and how often a wrong answer comes with the warning "not sure". It opens no data and
-draws nothing.
-"""
+"""Stress test: accuracy, calibration and abstention on images corrupted in fifteen ways, and the weakest groups."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,25 +14,26 @@ from hangtag.model.artifact import OUTPUT
 from hangtag.model.calibration import measure_calibration
 from hangtag.model.predictor import Predictor
 from hangtag.pictures import Images
+from hangtag.serializable import Serializable
 
 __all__ = ["IMAGES", "Stress", "StressResult", "stress"]
 
 IMAGES = 2000
-"""Pictures that are made to suffer, when nothing else is asked for."""
+"""Default number of images to corrupt."""
 
 
 @dataclass(frozen=True)
 class StressResult:
-    """One corruption at one strength.
+    """Results for one corruption at one severity. A share of no images, or of an unknown decision, is None.
 
     Attributes:
-        corruption, strength: which; "none" and 0 for the pictures as they are.
-        accuracy: share of right answers.
+        corruption, severity: name and 1 to 5; "none" and 0 for the uncorrupted images.
+        accuracy: share of correct answers.
         ece: expected calibration error.
-        sure: share of answers that are called sure; None where the model does not tell, as below.
-        sure_right: share of these that are right; None where there are none.
-        caught: share of the wrong answers that are not called sure; None where there are none.
-        ood_rate: share of pictures that are called unfamiliar.
+        sure: share of sure answers.
+        sure_right: share of sure answers that are correct.
+        caught: share of wrong answers that are not sure.
+        ood_rate: share of images flagged as OOD.
     """
 
     corruption: str
@@ -50,17 +47,19 @@ class StressResult:
 
 
 @dataclass(frozen=True)
-class Stress:
-    """What a model made of pictures gone wrong.
+class Stress(Serializable):
+    """Results of a stress test.
 
     Attributes:
-        images: how many were corrupted.
-        clean: the same pictures as they are.
-        cells: every corruption at every strength.
-        slices: groups of uncorrupted pictures on which it is worse than on the rest, worst first.
-        tried: how many pictures the slices come from.
-        seed: of the corruptions and of the choice of pictures.
+        images: number of images that were corrupted.
+        clean: results on the same images, uncorrupted.
+        cells: results for every corruption at every severity.
+        slices: groups of uncorrupted images with a lower accuracy than the rest, worst first.
+        tried: number of images that the slices were found on.
+        seed: of the corruptions and the choice of images.
     """
+
+    HINT = "run the stress test again: hangtag stress RUN"
 
     images: int
     clean: StressResult
@@ -71,35 +70,21 @@ class Stress:
 
     @property
     def accuracy(self) -> float:
-        """Mean over all corruptions and strengths."""
+        """Mean over all corruptions and severities."""
         return float(np.mean([cell.accuracy for cell in self.cells]))
 
     def at(self, corruption: str) -> list[StressResult]:
-        """Its cells, weakest first."""
+        """Results for this corruption, mildest first."""
         return [cell for cell in self.cells if cell.corruption == corruption]
 
     def mean(self, corruption: str, what: str) -> float | None:
-        """Of a number of its cells, over the strengths at which there is one."""
+        """Mean of a field of `StressResult` over the severities at which it is known; None if there are none."""
         known = [value for cell in self.at(corruption) if (value := getattr(cell, what)) is not None]
         return float(np.mean(known)) if known else None
 
     def worst(self) -> list[str]:
-        """Corruptions by mean accuracy, the worst first."""
+        """Corruptions by mean accuracy, lowest first."""
         return sorted(CORRUPTIONS, key=lambda name: self.mean(name, "accuracy") or 0.0)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Stress":
-        return cls(
-            images=value["images"],
-            clean=StressResult(**value["clean"]),
-            cells=tuple(StressResult(**cell) for cell in value["cells"]),
-            slices=tuple(Slice.from_json(each) for each in value["slices"]),
-            tried=value["tried"],
-            seed=value["seed"],
-        )
 
 
 def stress(
@@ -110,13 +95,13 @@ def stress(
     columns: Mapping[str, NDArray[Any]] | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Stress:
-    """Make `data` suffer and judge what the model makes of it.
+    """Corrupt images in every way and judge the model's answers.
 
     Args:
-        data: labelled pictures that did not train the model, with its classes.
-        images: how many of them to corrupt, at most.
-        columns: (N,) values known about the pictures, to form groups by.
-        progress: called with (what is going on, share done).
+        data: labelled images that the model was not trained on, with its classes.
+        images: maximum number of images to corrupt.
+        columns: (N,) further values of the images by name, to form groups by.
+        progress: called with the name of the corruption and the share done.
     """
     random = np.random.default_rng(seed)
     some = np.sort(random.permutation(len(data))[:images])
@@ -128,24 +113,24 @@ def stress(
             cells.append(_judged(predictor, corrupt(pictures, name, severity, seed), labels, name, severity))
             if progress:
                 progress(name, len(cells) / (len(CORRUPTIONS) * len(SEVERITIES) + 1))
-    right = predictor.probabilities(data.images).argmax(axis=1) == data.labels
-    slices = weak_slices(right, groupings_of(data, columns))
+    correct = predictor.probabilities(data.images).argmax(axis=1) == data.labels
+    slices = weak_slices(correct, groupings_of(data, columns))
     return Stress(len(some), clean, tuple(cells), tuple(slices), len(data), seed)
 
 
 def _judged(predictor: Predictor, images: Images, labels: NDArray[np.int64], name: str, severity: int) -> StressResult:
-    told = predictor.outputs(images, OUTPUT, *(["ood_score"] if predictor.guarantees.has_ood_score else []))
-    rows = told[OUTPUT]
-    right = rows.argmax(axis=1) == labels
-    verdicts = predictor.guarantees.decide(rows, told.get("ood_score"), predictor.policy)
+    outputs = predictor.outputs(images, OUTPUT, *(["ood_score"] if predictor.guarantees.has_ood_score else []))
+    rows = outputs[OUTPUT]
+    correct = rows.argmax(axis=1) == labels
+    verdicts = predictor.guarantees.decide(rows, outputs.get("ood_score"), predictor.policy)
     sure = verdicts.sure
     return StressResult(
         corruption=name,
         severity=severity,
-        accuracy=float(right.mean()),
+        accuracy=float(correct.mean()),
         ece=measure_calibration(rows, labels).ece,
         sure=None if sure is None else float(sure.mean()),
-        sure_right=float(right[sure].mean()) if sure is not None and sure.any() else None,
-        caught=float((~sure)[~right].mean()) if sure is not None and not right.all() else None,
+        sure_right=float(correct[sure].mean()) if sure is not None and sure.any() else None,
+        caught=float((~sure)[~correct].mean()) if sure is not None and not correct.all() else None,
         ood_rate=None if verdicts.is_ood is None else float(verdicts.is_ood.mean()),
     )

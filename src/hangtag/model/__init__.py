@@ -1,1 +1,1 @@
-"""The file that ships and what it says about a picture. Never imports torch; knows no data set."""
+"""The model file and its answers for a picture. Never imports torch; knows no data set."""

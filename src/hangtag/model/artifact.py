@@ -1,15 +1,14 @@
-"""model.onnx: what its metadata must say, and opening one without trusting it.
+"""model.onnx: the metadata in it, and opening a file from an untrusted source.
 
-The file holds the whole way from pixels to probabilities: uint8 (N, H, W[, 3]) in, any height and width; resize,
-scaling, network, calibration and softmax inside; float32 (N, K) out, and beside it what else the graph can tell (see
-`EXTRAS`). Building it is `export.py`'s task. This module reaches neither torch nor training code.
+The graph takes uint8 images (N, H, W[, 3]) of any height and width, and returns probabilities (N, K) float32 and the
+`EXTRA_OUTPUTS`. Resizing, scaling, network, calibration and softmax are inside. `training/engine/export.py` builds it.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,44 +17,36 @@ from hangtag.errors import ArtifactError, RunError
 from hangtag.files import user_path
 from hangtag.model.guarantees import Guarantees
 from hangtag.pictures import FITS, MAX_PIXELS, Images, ImageSpec
+from hangtag.serializable import Serializable
 
 __all__ = [
-    "EXPLAIN",
-    "EXTRA_OUTPUTS",
-    "FORMAT",
-    "INPUT",
-    "METADATA_KEY",
-    "MODEL_FILE",
-    "OUTPUT",
-    "PIXELS",
-    "Artifact",
-    "Metadata",
-    "open_artifact",
-]
+    "EXPLAIN", "EXTRA_OUTPUTS", "FORMAT", "INPUT", "METADATA_KEY", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact",
+    "Metadata", "open_artifact",
+]  # fmt: skip
 
 FORMAT = 3
 MODEL_FILE = "model.onnx"
 METADATA_KEY = "hangtag"
 INPUT, PIXELS, OUTPUT = "images", "pixels", "probabilities"
-"""Of the graph: pictures as they come, pictures as the network sees them (float32, N, C, H, W), answers."""
+"""The graph's input (uint8 images), what the network sees (float32, N, C, H, W, 0 to 1) and the graph's main output."""
 
 EXTRA_OUTPUTS = {
     "uncalibrated": "float32 (N, K): the probabilities before calibration",
-    "ood_score": "float32 (N,): the share of held-out pictures that are less strange",
-    "embedding": "float32 (N, E): near rows are pictures alike",
-    "evidence": "float32 (N, h, w): what each place speaks for the answer, in logits; none unless asked to explain",
+    "ood_score": "float32 (N,): the share of held-out images with a lower score",
+    "embedding": "float32 (N, E): the network's features; similar images have similar rows",
+    "evidence": "float32 (N, h, w): evidence of each place for the answer, in logits; empty unless `EXPLAIN` is true",
 }
-"""What a graph may also answer."""
+"""Outputs that a graph may have."""
 
 EXPLAIN = "explain"
-"""A graph's second input, which is false unless it is given: whether to compute evidence."""
+"""The graph's second input, false by default: whether to compute evidence."""
 
-_RETRAIN = "train again, or take the file from its source again"
+_RETRAIN = "train again, or get the file from its source again"
 _PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
 
 
 @dataclass(frozen=True)
-class Metadata:
+class Metadata(Serializable):
     """Everything a model file says about itself, besides its graph."""
 
     class_names: tuple[str, ...]
@@ -69,88 +60,70 @@ class Metadata:
     created: str  # ISO 8601, UTC
     guarantees: Guarantees | None = None
     format: int = FORMAT
-    notes: tuple[str, ...] = field(default=())
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "guarantees": None if self.guarantees is None else self.guarantees.to_json()}
+    FAILURE = ArtifactError
+    HINT = _RETRAIN
 
     @classmethod
-    def from_json(cls, value: object) -> "Metadata":
-        """The metadata of a file, each field checked; `ArtifactError` names the first that is wrong."""
-        if not isinstance(value, dict):
-            raise ArtifactError("its metadata is not a table of names and values", _RETRAIN)
-        if isinstance(value.get("format"), int) and value["format"] > FORMAT:
-            raise ArtifactError(
-                f"it has format {value['format']}, this hangtag knows up to {FORMAT}", "install a newer hangtag"
-            )
-        for name, kind in _SCHEMA.items():
-            if not isinstance(value.get(name), kind) or isinstance(value.get(name), bool):
-                raise ArtifactError(f"its metadata has no valid '{name}'", _RETRAIN)
-        names, image = value["class_names"], value["image"]
-        if len(names) < 2 or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-            raise ArtifactError("its class names are not two or more different names", _RETRAIN)
-        sizes = [image.get(side) for side in ("height", "width", "channels", "background")]
-        possible = (range(1, MAX_PIXELS), range(1, MAX_PIXELS), (1, 3), range(256))
-        if not all(type(size) is int and size in known for size, known in zip(sizes, possible, strict=True)):
-            raise ArtifactError(f"its image size makes no sense: {image}", _RETRAIN)
-        if image.get("fit", FITS[0]) not in FITS:
-            raise ArtifactError(f"it sizes pictures in a way nobody knows: {image['fit']}", _RETRAIN)
-        try:
-            guarantees = (
-                None
-                if value.get("guarantees") is None or value["format"] < FORMAT
-                else Guarantees.from_json(value["guarantees"])
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"what it promises about its answers makes no sense: {error!r}", _RETRAIN) from None
-        if guarantees is not None and not len(guarantees.images) == len(guarantees.calibrator.bias) == len(names):
-            raise ArtifactError("its promises are about another number of classes", _RETRAIN)
-        known = {key: value[key] for key in _SCHEMA}
-        height, width, channels, background = sizes
-        spec = ImageSpec(height, width, channels, background, image.get("fit", FITS[0]))
-        rest = {"class_names": tuple(names), "image": spec, "notes": tuple(value["notes"]), "guarantees": guarantees}
-        return cls(**{**known, **rest})
+    def from_json(cls, value: object, where: str = "its metadata") -> Self:
+        """The metadata of a file. Formats 1 and 2 are read without guarantees.
 
+        Raises:
+            ArtifactError: a field is missing or invalid, or the file needs a newer hangtag.
+        """
+        if isinstance(value, dict):
+            version = value.get("format")
+            if type(version) is not int:
+                raise ArtifactError(f"{where} is invalid: expected a whole number (field `format`)", _RETRAIN)
+            if version > FORMAT:
+                raise ArtifactError(
+                    f"it has format {version}; this hangtag reads formats up to {FORMAT}", "install a newer hangtag"
+                )
+            if version < FORMAT:
+                value = {**value, "guarantees": None}
+        return super().from_json(value, where)
 
-_SCHEMA: dict[str, type | tuple[type, ...]] = {
-    "format": int,
-    "class_names": list,
-    "image": dict,
-    "network": str,
-    "parameters": int,
-    "recipe": dict,
-    "seed": int,
-    "data": dict,
-    "versions": dict,
-    "created": str,
-    "notes": list,
-}
+    def __post_init__(self) -> None:
+        names, spec, guarantees = self.class_names, self.image, self.guarantees
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(f"class names must be two or more distinct names, got {', '.join(names)}")
+        sides = range(1, MAX_PIXELS)
+        possible = {"height": sides, "width": sides, "channels": (1, 3), "background": range(256), "fit": FITS}
+        for name, values in possible.items():
+            if getattr(spec, name) not in values:
+                raise ValueError(f"image {name} must be one that hangtag supports, got {getattr(spec, name)!r}")
+        if guarantees and not len(guarantees.images) == len(guarantees.calibrator.bias) == len(names):
+            raise ValueError("guarantees are for another number of classes")
 
 
 class Artifact:
-    """An opened, checked model file."""
+    """An opened, checked model file.
+
+    Attributes:
+        metadata: what the file says about itself.
+        fingerprint: first 12 hex digits of the file's SHA-256.
+    """
 
     def __init__(self, session: Any, metadata: Metadata, fingerprint: str) -> None:
         self._session = session
         self._outputs = {node.name: node.shape for node in session.get_outputs()}
         self.metadata = metadata
         self.fingerprint = fingerprint
-        """First 12 hex digits of the file's SHA-256."""
 
     def has_output(self, output: str) -> bool:
-        """Whether the graph has this one of `EXTRAS`."""
+        """Whether the graph has this output (see `EXTRA_OUTPUTS`)."""
         return output in self._outputs
 
     def probabilities(self, images: Images) -> NDArray[np.float32]:
-        """(N, K) float32 for checked uint8 images (N, H, W[, 3]) of any one size."""
+        """(N, K) float32 for checked uint8 images (N, H, W[, 3]), all of one size, which may be any."""
         return self.outputs(images, OUTPUT)[OUTPUT]
 
     def outputs(self, images: Images, *names: str) -> dict[str, NDArray[np.float32]]:
-        """What the graph answers under these names; N rows each."""
+        """The named outputs of the graph for checked uint8 images (N, H, W[, 3]); N rows each."""
         per_call = max(1, _PIXELS_PER_CALL // int(np.prod(images.shape[1:])))
-        asked = {EXPLAIN: np.array(True)} if "evidence" in names else {}
+        flags = {EXPLAIN: np.array(True)} if "evidence" in names else {}
         rows = [
-            self._session.run(list(names), {INPUT: np.ascontiguousarray(images[start : start + per_call]), **asked})
+            self._session.run(list(names), {INPUT: np.ascontiguousarray(images[start : start + per_call]), **flags})
             for start in range(0, len(images), per_call)
         ]
         if not rows:
@@ -166,13 +139,12 @@ def open_artifact(source: str | Path | bytes) -> Artifact:
 
     Raises:
         RunError: a run folder without a model.
-        ArtifactError: no such file, not ONNX, not made by hangtag, or its metadata contradicts its graph.
+        ArtifactError: no such file, not ONNX, not made by hangtag, or its metadata and its graph disagree.
     """
     content, name = _read(source)
     session = _session(content, name)
     try:
-        metadata = _metadata(session)
-        artifact = Artifact(session, metadata, hashlib.sha256(content).hexdigest()[:12])
+        artifact = Artifact(session, _metadata(session), hashlib.sha256(content).hexdigest()[:12])
         _check_graph(session, artifact)
     except ArtifactError as error:
         raise ArtifactError(f"{name}: {error.message}", error.hint) from None
@@ -202,7 +174,7 @@ def _session(content: bytes, name: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised; its log lines would only repeat it
+    options.log_severity_level = 4  # errors are raised; their log lines would only repeat them
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
@@ -221,27 +193,26 @@ def _metadata(session: Any) -> Metadata:
 
 
 def _check_graph(session: Any, artifact: Artifact) -> None:
-    """What the metadata promises, the graph must do: run it once on a blank picture."""
+    """Check that the graph does what the metadata says, by running it once on a blank image."""
     metadata = artifact.metadata
     inputs, outputs = session.get_inputs(), {node.name: node for node in session.get_outputs()}
-    spec = metadata.image
+    spec, classes = metadata.image, len(metadata.class_names)
     if [node.name for node in inputs] != [INPUT] or not {PIXELS, OUTPUT} <= outputs.keys():
-        raise ArtifactError(f"its graph does not go from '{INPUT}' over '{PIXELS}' to '{OUTPUT}'", _RETRAIN)
-    taken, seen = inputs[0], outputs[PIXELS].shape[1:]
-    if taken.type != "tensor(uint8)" or len(taken.shape) != 1 + len(spec.shape):
-        raise ArtifactError(f"its metadata says {spec} but its graph takes {taken.type} {taken.shape}", _RETRAIN)
-    if seen != [spec.channels, spec.height, spec.width]:
-        raise ArtifactError(f"its metadata says {spec} but its network sees pictures of shape {seen}", _RETRAIN)
+        raise ArtifactError(f"its graph must go from '{INPUT}' through '{PIXELS}' to '{OUTPUT}'", _RETRAIN)
+    images, pixels = inputs[0], outputs[PIXELS].shape[1:]
+    if images.type != "tensor(uint8)" or len(images.shape) != 1 + len(spec.shape):
+        raise ArtifactError(f"its metadata says {spec} but its graph takes {images.type} {images.shape}", _RETRAIN)
+    if pixels != [spec.channels, spec.height, spec.width]:
+        raise ArtifactError(f"its metadata says {spec} but its network takes images of shape {pixels}", _RETRAIN)
     try:
-        probabilities = artifact.probabilities(np.zeros((1, *metadata.image.shape), np.uint8))
-    except Exception as error:  # as above: no common base class
-        raise ArtifactError("its graph fails on a blank picture", _RETRAIN) from error
-    if probabilities.shape != (1, len(metadata.class_names)):
+        probabilities = artifact.probabilities(np.zeros((1, *spec.shape), np.uint8))
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise ArtifactError("its graph fails on a blank image", _RETRAIN) from error
+    if probabilities.shape != (1, classes):
         raise ArtifactError(
-            f"its metadata names {len(metadata.class_names)} classes but its graph answers {probabilities.shape[1:]}",
-            _RETRAIN,
+            f"its metadata names {classes} classes but its graph returns {probabilities.shape[1:]}", _RETRAIN
         )
     if not np.isclose(probabilities.sum(), 1, atol=1e-3):
-        raise ArtifactError("its graph's answers are not probabilities", _RETRAIN)
-    if metadata.guarantees is not None and metadata.guarantees.has_ood_score and not artifact.has_output("ood_score"):
-        raise ArtifactError("its metadata promises to tell unfamiliar pictures but its graph does not", _RETRAIN)
+        raise ArtifactError("its graph does not return probabilities", _RETRAIN)
+    if metadata.guarantees and metadata.guarantees.has_ood_score and not artifact.has_output("ood_score"):
+        raise ArtifactError("its metadata promises an OOD score but its graph has none", _RETRAIN)

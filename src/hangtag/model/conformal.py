@@ -1,24 +1,24 @@
-"""Sets of labels with a promised coverage: split conformal prediction (Vovk et al., 2005; Papadopoulos et al., 2002).
+"""Prediction sets with guaranteed coverage: split conformal prediction (Papadopoulos et al., 2002; Vovk et al., 2005).
 
-Of new pictures like those it was calibrated on, at least the promised share has its true label in its set. Arithmetic
-on arrays of calibrated probabilities; it runs no model.
+For new images like the calibration images, at least the requested share of sets contains the true label. This module
+does arithmetic on arrays of calibrated probabilities; it runs no model.
 
-The score of a label is the smaller, the better it fits; a label is in the set if its score is at most the threshold:
+A label with a lower score fits better, and is in the set if its score is at most the threshold:
 
     threshold   1 - p of the label (Sadinle, Lei & Wasserman, 2019): the smallest sets on average
-    aps         the probability of all labels at least as likely (Romano, Sesia & Candès, 2020), itself included
-    raps        aps with a penalty on every label beyond the first (Angelopoulos et al., 2021): smaller sets than aps
+    aps         the total probability of all labels at least as likely, itself included (Romano, Sesia & Candès, 2020)
+    raps        aps plus a penalty for every label beyond the first (Angelopoulos et al., 2021): smaller sets than aps
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UnknownName, UsageError
-from hangtag.model.calibration import check_probabilities
+from hangtag.model.calibration import Floats, check_probabilities
+from hangtag.serializable import Serializable
 
 __all__ = ["LEVELS", "METHODS", "Conformal", "calibrate", "check_coverage", "needed", "scores_of", "threshold_at"]
 
@@ -27,98 +27,81 @@ LEVELS = (
     *(round(0.5 + 0.01 * step, 3) for step in range(50)),
     *(round(0.99 + 0.001 * step, 3) for step in range(1, 10)),
 )
-"""Coverages whose thresholds are kept; for one between two of them the higher one is used."""
+"""Coverages with a stored threshold; a coverage between two of them uses the higher one."""
 
-RAPS_PENALTY = 0.1  # on each label beyond the first; between those the paper used (0.001 to 1)
-
-Floats = NDArray[np.floating[Any]]
+RAPS_PENALTY = 0.1  # for each label beyond the first; the paper tried 0.001 to 1
 
 
 @dataclass(frozen=True)
-class Conformal:
-    """Thresholds for sets of labels, from one calibration.
+class Conformal(Serializable):
+    """Thresholds for prediction sets, from one calibration.
 
     Attributes:
         method: one of `METHODS`.
-        images: how many calibrated it.
-        thresholds: one for each of `LEVELS`; None where so few images can promise no such coverage.
+        images: number of calibration images.
+        thresholds: one for each level; None if there were too few images for that coverage.
+        levels: `LEVELS`, kept in the file.
     """
 
     method: str
     images: int
     thresholds: tuple[float | None, ...]
+    levels: tuple[float, ...] = LEVELS
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS or self.levels != LEVELS or len(self.thresholds) != len(LEVELS):
+            raise ValueError(f"{self.method} thresholds at levels of another version")
 
     def level(self, coverage: float) -> float:
-        """The kept level that answers for this coverage: itself or the next higher one.
+        """The stored level for this coverage: itself or the next higher one.
 
         Raises:
-            UsageError: no share that sets could promise.
+            UsageError: the coverage is not above 0 and below 1.
         """
         check_coverage(coverage)
         return next((level for level in LEVELS if level >= coverage - 1e-9), LEVELS[-1])
 
     def threshold(self, coverage: float) -> float | None:
-        """What a label's score may be at most; None: no set but that of all labels can promise this coverage."""
-        if coverage > LEVELS[-1]:
-            check_coverage(coverage)
-            return None
-        return self.thresholds[LEVELS.index(self.level(coverage))]
+        """The highest score of a label in the set; None if only the set of all labels has this coverage."""
+        level = self.level(coverage)
+        return None if coverage > LEVELS[-1] else self.thresholds[LEVELS.index(level)]
 
     def sets(self, probabilities: Floats, coverage: float, never_empty: bool = True) -> NDArray[np.bool_]:
-        """(N, K) whether a label is in a picture's set; all are, where the threshold is None.
+        """(N, K) whether each label is in the image's prediction set; all are, if the threshold is None.
 
         Args:
-            probabilities: (N, K).
-            coverage: the share of sets that shall hold the true label, above 0 and below 1.
-            never_empty: the most probable label is always in; where the model is right more often than was promised,
-                sets would else be empty. The promise is kept either way.
+            probabilities: (N, K), calibrated.
+            coverage: target share of sets that contain the true label, above 0 and below 1.
+            never_empty: always include the most probable label; otherwise sets may be empty if the model is correct
+                more often than `coverage`. The coverage holds either way.
         """
         limit = self.threshold(coverage)
         if limit is None:
             return np.ones(probabilities.shape, bool)
-        inside: NDArray[np.bool_] = scores_of(probabilities, self.method) <= limit
+        in_set: NDArray[np.bool_] = scores_of(probabilities, self.method) <= limit
         if never_empty:
-            inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
-        return inside
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "method": self.method,
-            "images": self.images,
-            "levels": list(LEVELS),
-            "thresholds": list(self.thresholds),
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Conformal":
-        """Raises KeyError, TypeError or ValueError for what is no such table."""
-        if value["method"] not in METHODS or tuple(value["levels"]) != LEVELS:
-            raise ValueError(f"sets by {value['method']} at levels of another version")
-        thresholds = tuple(None if limit is None else float(limit) for limit in value["thresholds"])
-        if len(thresholds) != len(LEVELS):
-            raise ValueError(f"{len(thresholds)} thresholds for {len(LEVELS)} levels")
-        return cls(str(value["method"]), int(value["images"]), thresholds)
+            in_set[np.arange(len(in_set)), probabilities.argmax(axis=1)] = True
+        return in_set
 
 
 def calibrate(probabilities: Floats, labels: NDArray[np.int64], method: str = "threshold") -> Conformal:
     """Thresholds from held-out images.
 
     Args:
-        probabilities: (N, K) calibrated, of images that neither trained nor judge.
-        labels: (N,) their true classes.
+        probabilities: (N, K) calibrated, of images that are used neither for training nor for evaluation.
+        labels: (N,) indices of the true classes.
 
     Raises:
         UnknownName: no such method.
-        DataError: values that are no probabilities.
+        DataError: values that are not probabilities.
     """
     check_probabilities(probabilities, labels)
-    of_truth = scores_of(probabilities, method)[np.arange(len(labels)), labels]
-    ranked = np.sort(of_truth)
+    ranked = np.sort(scores_of(probabilities, method)[np.arange(len(labels)), labels])
     return Conformal(method, len(labels), tuple(threshold_at(ranked, level) for level in LEVELS))
 
 
 def scores_of(probabilities: Floats, method: str) -> NDArray[np.float64]:
-    """(N, K) the score of each label; the lower, the better it fits.
+    """(N, K) the nonconformity score of each label; a lower score fits better.
 
     >>> scores_of(np.array([[0.7, 0.2, 0.1]]), "aps").round(6).tolist()
     [[0.7, 0.9, 1.0]]
@@ -133,13 +116,13 @@ def scores_of(probabilities: Floats, method: str) -> NDArray[np.float64]:
     sums = np.cumsum(np.take_along_axis(wide, order, axis=1), axis=1)
     if method == "raps":
         sums += RAPS_PENALTY * np.arange(wide.shape[1])
-    found = np.empty_like(wide)
-    np.put_along_axis(found, order, sums, axis=1)
-    return found
+    scores = np.empty_like(wide)
+    np.put_along_axis(scores, order, sums, axis=1)
+    return scores
 
 
 def threshold_at(ranked: NDArray[np.float64], coverage: float) -> float | None:
-    """The ceil((n + 1) coverage)-th smallest of n scores; None where n is too small for one.
+    """The ceil((n + 1) coverage)-th smallest of n scores; None if n is too small for one.
 
     >>> threshold_at(np.arange(1.0, 20.0), 0.9), threshold_at(np.arange(1.0, 9.0), 0.9)
     (18.0, None)
@@ -149,7 +132,7 @@ def threshold_at(ranked: NDArray[np.float64], coverage: float) -> float | None:
 
 
 def needed(coverage: float) -> int:
-    """The fewest images that can promise this coverage.
+    """The smallest number of calibration images for this coverage.
 
     >>> needed(0.95), needed(0.99)
     (19, 99)
@@ -158,10 +141,9 @@ def needed(coverage: float) -> int:
 
 
 def check_coverage(coverage: float) -> None:
-    """Raises UsageError for what no sets can promise."""
+    """Raises UsageError unless the coverage is above 0 and below 1."""
     if not 0 < coverage < 1:
-        hint = "all labels together always hold the true one; ask for less than 1, such as 0.99"
         raise UsageError(
-            f"a coverage of {coverage:g} cannot be promised",
-            hint if coverage >= 1 else "it is a share above 0 and below 1, such as 0.95",
+            f"coverage must be above 0 and below 1, got {coverage:g}",
+            "use a share such as 0.95; only the set of all labels always contains the true one",
         )

@@ -1,7 +1,8 @@
-"""Why a model answered as it did: where on the picture its evidence lies, and which training pictures are alike.
+"""Why a model gave an answer: a heat map of the evidence on the picture, and the most similar training images.
 
-The evidence of our networks comes from the model file (`export.py`). For any other, parts of the picture are covered
-one after the other, and what the answer loses is what the part was worth (occlusion: Zeiler & Fergus, 2014).
+The model files of built-in networks compute evidence themselves (`training/engine/export.py`). For custom networks,
+parts of the picture are covered one at a time, and the answer's loss is the part's evidence (occlusion: Zeiler &
+Fergus, 2014).
 """
 
 from dataclasses import dataclass
@@ -15,20 +16,20 @@ from hangtag.pictures import Picture, decode
 
 __all__ = ["Why", "explain"]
 
-_PLACES = 9  # covered across and down; each cover is as wide as two of them
+_PLACES = 9  # covers across and down; each cover is two places wide
 
 
 @dataclass(frozen=True, eq=False)
 class Why:
-    """What an answer rests on.
+    """The explanation of an answer.
 
     Attributes:
         answer: the answer.
         seen: (H, W) or (H, W, 3) uint8, the picture as the network sees it.
-        heat: (h, w) how much each place speaks for the answer; below 0, against it. In logits over the mean of all
-            classes, or, by occlusion, in the logarithm of the answer's odds.
+        heat: (h, w) evidence of each place for the answer; negative is against it. In logits relative to the mean of
+            all classes, or, by occlusion, in log odds of the answer.
         method: "evidence" or "occlusion".
-        neighbours: the nearest training pictures, nearest first; empty where none were kept.
+        neighbours: the most similar training images, most similar first; empty if the run keeps none.
     """
 
     answer: Answer
@@ -39,11 +40,11 @@ class Why:
 
 
 def explain(predictor: Predictor, picture: Picture, kept: Neighbours | None = None, count: int = 6) -> Why:
-    """The answer for one picture, and what it rests on.
+    """Answer for one picture and explain the answer.
 
     Args:
-        kept: training pictures to find the nearest of.
-        count: how many.
+        kept: training images to search for similar ones.
+        count: number of similar images.
 
     Raises:
         PictureError: the picture cannot be read.
@@ -61,13 +62,13 @@ def explain(predictor: Predictor, picture: Picture, kept: Neighbours | None = No
 
 
 def _seen(predictor: Predictor, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W[, 3]) the picture at the size of the network."""
+    """(H, W[, 3]) the picture at the network's input size."""
     planes = np.rint(predictor.outputs(pixels, "pixels")["pixels"][0] * 255).clip(0, 255).astype(np.uint8)
     return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
 def _occluded(predictor: Predictor, seen: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(h, w) the log odds that the answer loses when the place is covered with the picture's border colour."""
+    """(h, w) the loss in log odds of the answer when a place is covered with the median colour of the border."""
     height, width = seen.shape[:2]
     edge = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]])
     cover = np.median(edge, axis=0).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Some training pictures kept small, and finding those that a picture looks like to the network.
+"""Small copies of some training images, and finding those most similar to a picture.
 
-They lie beside the model in the run folder (`neighbours.npz`, no pickle), not in the model file: whoever gets the model
-does not get the pictures it learned from.
+They are kept beside the model in the run folder (`neighbours.npz`, no pickle), not in the model file: sharing a model
+does not share its training images.
 """
 
 import io
@@ -20,19 +20,19 @@ __all__ = ["FILE", "KEPT", "Neighbour", "Neighbours", "chosen", "read_neighbours
 
 FILE = "neighbours.npz"
 KEPT = 2000
-"""Training pictures that are kept, classes evenly."""
+"""Number of training images to keep, evenly over the classes."""
 
-THUMB = 64  # pixels a side, at most
+THUMB = 64  # longest side in pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbour:
-    """A training picture near another one.
+    """A training image similar to a picture.
 
     Attributes:
-        picture: (h, w) or (h, w, 3) uint8, small.
+        picture: (h, w) or (h, w, 3) uint8, at most `THUMB` pixels a side.
         label: its class.
-        similarity: cosine of the two embeddings, 1 for the same.
+        similarity: cosine similarity of the two embeddings, at most 1.
     """
 
     picture: NDArray[np.uint8]
@@ -42,12 +42,12 @@ class Neighbour:
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Training pictures as the network sees them.
+    """Training images and their embeddings.
 
     Attributes:
         pictures: (M, h, w[, 3]) uint8.
         labels: (M,) indices of their classes.
-        embeddings: (M, E) float16, of length 1.
+        embeddings: (M, E) float16, of unit length.
     """
 
     pictures: Images
@@ -56,18 +56,19 @@ class Neighbours:
 
     @classmethod
     def of(cls, images: Images, labels: NDArray[np.int64], embeddings: NDArray[np.float32]) -> "Neighbours":
+        """Reduce (M, H, W[, 3]) images to `THUMB` pixels a side and (M, E) embeddings to unit length."""
         step = -(-max(images.shape[1:3]) // THUMB)
         return cls(np.ascontiguousarray(images[:, ::step, ::step]), labels, _unit(embeddings).astype(np.float16))
 
     def nearest(self, embedding: NDArray[np.float32], names: tuple[str, ...], count: int = 6) -> list[Neighbour]:
-        """The most similar ones first; `embedding` is (E,)."""
-        near = self.embeddings.astype(np.float32) @ _unit(embedding[None])[0]
-        best = np.argsort(-near, kind="stable")[:count]
-        return [Neighbour(self.pictures[at], names[self.labels[at]], float(near[at])) for at in best]
+        """The `count` images most similar to `embedding` (E,), most similar first."""
+        similarity = self.embeddings.astype(np.float32) @ _unit(embedding[None])[0]
+        best = np.argsort(-similarity, kind="stable")[:count]
+        return [Neighbour(self.pictures[at], names[self.labels[at]], float(similarity[at])) for at in best]
 
 
 def chosen(labels: NDArray[np.int64], seed: int, count: int = KEPT) -> NDArray[np.int64]:
-    """Positions of at most `count` pictures, as many of each class as there are, up to an equal share."""
+    """Positions of at most `count` images, drawn at random, each class up to an equal share."""
     random = np.random.default_rng(seed)
     present = np.unique(labels)
     each = max(1, count // max(1, len(present)))
@@ -76,20 +77,21 @@ def chosen(labels: NDArray[np.int64], seed: int, count: int = KEPT) -> NDArray[n
 
 
 def write_neighbours(folder: Path, kept: Neighbours) -> None:
+    """Save to a run folder; raises SaveError if it cannot be written."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, pictures=kept.pictures, labels=kept.labels, embeddings=kept.embeddings)
     write_bytes(folder / FILE, buffer.getvalue())
 
 
 def read_neighbours(folder: Path, classes: int, size: int) -> Neighbours | None:
-    """What a run folder keeps; None where it keeps none.
+    """The neighbours saved in a run folder; None if there are none.
 
     Args:
-        classes: how many the model knows.
-        size: E, of its embeddings.
+        classes: number of classes of the model.
+        size: E, the length of its embeddings.
 
     Raises:
-        RunError: the file is damaged or of another model.
+        RunError: the file is damaged or belongs to another model.
     """
     path = folder / FILE
     if not path.is_file():
@@ -98,13 +100,13 @@ def read_neighbours(folder: Path, classes: int, size: int) -> Neighbours | None:
         with np.load(path, allow_pickle=False) as arrays:
             kept = Neighbours(arrays["pictures"], arrays["labels"], arrays["embeddings"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise RunError(f"{path}: damaged: {error}", "delete it; answers need it not") from None
+        raise RunError(f"{path}: damaged: {error}", "delete it; predictions do not need it") from None
     fits = len(kept.pictures) == len(kept.labels) == len(kept.embeddings) and kept.embeddings.shape[1:] == (size,)
     if not fits or kept.pictures.dtype != np.uint8 or (len(kept.labels) and not 0 <= kept.labels.max() < classes):
-        raise RunError(f"{path}: does not belong to this model", "delete it; answers need it not")
+        raise RunError(f"{path}: does not belong to this model", "delete it; predictions do not need it")
     return kept
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return found
+    unit: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit

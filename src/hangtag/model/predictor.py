@@ -1,6 +1,6 @@
-"""`Predictor`: picture in, `Answer` out, on ONNX Runtime. The one path of command line, server, studio and Ray.
+"""`Predictor`: picture in, `Answer` out, on ONNX Runtime.
 
-It never imports torch, training or data code; it decodes by `images.py` and everything after that is in the file.
+It never imports torch, training or data code; `pictures.py` decodes, and everything after that is in the model file.
 """
 
 from collections.abc import Iterable
@@ -12,30 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UsageError
-from hangtag.model.artifact import OUTPUT, PIXELS, Artifact, Metadata, open_artifact
+from hangtag.model.artifact import OUTPUT, PIXELS, Artifact, open_artifact
 from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, AnswerPolicy, Guarantees, Verdicts
-from hangtag.pictures import Images, ImageSpec, Picture, check_images, decode
+from hangtag.pictures import Images, Picture, check_images, decode
 
 __all__ = ["Answer", "Predictor", "load"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says about one picture.
+    """The model's answer for one picture. A value the model cannot give (see `Guarantees.limitations`) is None.
 
     Attributes:
         label: the most probable class.
-        probability: its probability, 0 to 1, calibrated.
-        top: the most probable classes with their probabilities, best first.
-        prediction_set: the labels that hold the true one with the promised coverage, most probable first.
-        coverage: the share of pictures whose set shall hold the true label.
-        ood_score: the share of held-out pictures that were less strange to the network.
-        is_ood: whether that is so much that the answer should not be trusted.
-        sure: whether the answer can be used without a second look (see `guarantees.AnswerPolicy`).
-        warnings: what was changed about the picture before the model saw it.
-        model: fingerprint of the model file that answered.
-
-    What a model cannot tell, because it held no pictures out or was made before it was asked to, is None.
+        probability: its calibrated probability, 0 to 1.
+        top: the most probable classes with their probabilities, most probable first.
+        warnings: changes made to the picture before the model saw it, and limits of the answer.
+        model: fingerprint of the model file.
+        prediction_set: labels that may be the true one, most probable first.
+        coverage: target share of prediction sets that contain the true label.
+        ood_score: share of held-out images with a lower OOD score, 0 to 1.
+        is_ood: whether the picture is unlike the training images, so that the answer may be unreliable.
+        sure: whether the answer can be used without review (see `guarantees.AnswerPolicy`).
     """
 
     label: str
@@ -50,17 +48,12 @@ class Answer:
     sure: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """All fields by name; `top` as a list of objects with `label` and `probability`."""
         return {
-            "label": self.label,
-            "probability": self.probability,
-            "top": [{"label": label, "probability": probability} for label, probability in self.top],
+            **vars(self),
+            "top": [{"label": label, "probability": share} for label, share in self.top],
             "prediction_set": None if self.prediction_set is None else list(self.prediction_set),
-            "coverage": self.coverage,
-            "ood_score": self.ood_score,
-            "is_ood": self.is_ood,
-            "sure": self.sure,
             "warnings": list(self.warnings),
-            "model": self.model,
         }
 
     def __str__(self) -> str:
@@ -68,7 +61,13 @@ class Answer:
 
 
 class Predictor:
-    """A model file, ready to answer.
+    """A model file that is ready to answer.
+
+    Attributes:
+        metadata: what the file says about itself; `class_names` and `spec` are its classes and image size.
+        fingerprint: first 12 hex digits of the file's SHA-256.
+        policy: how cautious answers are.
+        guarantees: what the file guarantees about its answers.
 
     >>> tag = load("runs/clothes/model.onnx")  # doctest: +SKIP
     >>> tag("shoe.png")                        # doctest: +SKIP
@@ -77,75 +76,58 @@ class Predictor:
 
     def __init__(self, artifact: Artifact, policy: AnswerPolicy | None = None) -> None:
         self._artifact = artifact
+        self.metadata, self.fingerprint = artifact.metadata, artifact.fingerprint
+        self.class_names, self.spec = self.metadata.class_names, self.metadata.image
         self.policy = policy or AnswerPolicy()
-
-    @property
-    def metadata(self) -> Metadata:
-        return self._artifact.metadata
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.metadata.class_names
-
-    @property
-    def spec(self) -> ImageSpec:
-        return self.metadata.image
-
-    @property
-    def fingerprint(self) -> str:
-        return self._artifact.fingerprint
-
-    @property
-    def guarantees(self) -> Guarantees:
-        """What the file promises about its answers."""
-        older = "this model was made by a hangtag that promised nothing about its answers; train again"
-        return self.metadata.guarantees or Guarantees.none(len(self.class_names), older)
+        older = "this model file predates calibrated answers; retrain to get them"
+        self.guarantees = self.metadata.guarantees or Guarantees.none(len(self.class_names), older)
 
     def with_policy(self, policy: AnswerPolicy) -> "Predictor":
-        """The same model, asked to be as careful as this."""
+        """The same model with another policy."""
         return Predictor(self._artifact, policy)
 
     @property
     def can_abstain(self) -> bool:
-        """Whether answers say if they are sure, asked as it is."""
+        """Whether answers say if they are sure under the policy."""
         if self.policy.cost is not None:
             return True
-        return (
-            bool(self.guarantees.confidence_thresholds)
-            if self.policy.target_accuracy is not None
-            else bool(self.guarantees.conformal)
-        )
+        needs_thresholds = self.policy.target_accuracy is not None
+        return bool(self.guarantees.confidence_thresholds if needs_thresholds else self.guarantees.conformal)
 
     def has_output(self, output: str) -> bool:
-        """Whether the file has this one of `artifact.EXTRAS`."""
+        """Whether the file has this output (see `artifact.EXTRA_OUTPUTS`)."""
         return self._artifact.has_output(output)
 
     def __call__(self, picture: Picture, top: int = 3) -> Answer:
         """Answer for one picture: a path, bytes, a PIL image or a uint8 array without a batch axis.
 
+        Args:
+            top: number of classes in `Answer.top`, at least 1.
+
         Raises:
-            PictureError: it cannot be read or is not one picture.
+            PictureError: the picture cannot be read or is not one picture.
         """
         return self.many([picture], top)[0]
 
     def many(self, pictures: Iterable[Picture], top: int = 3) -> list[Answer]:
-        """Answers in the order of the pictures; pictures of one size are answered together."""
+        """Answers in the order of the pictures, which may differ in size and form; arguments and errors as for one."""
         if top < 1:
-            raise UsageError(f"top={top} makes no sense", "ask for at least 1 class")
+            raise UsageError(f"top must be at least 1, got {top}", "it is the number of classes to show")
         decoded = [decode(picture, self.spec) for picture in pictures]
         if not decoded:
             return []
-        wanted = [OUTPUT, *(["ood_score"] if self.guarantees.has_ood_score else [])]
-        told = self._rows([pixels for pixels, _ in decoded], wanted)
-        verdicts = self.guarantees.decide(told[OUTPUT], told.get("ood_score"), self.policy)
+        names = [OUTPUT, *(["ood_score"] if self.guarantees.has_ood_score else [])]
+        outputs = self._rows([pixels for pixels, _ in decoded], names)
+        verdicts = self.guarantees.decide(outputs[OUTPUT], outputs.get("ood_score"), self.policy)
         why_not = self.guarantees.why_not(self.policy)
+        limits = [why_not] if why_not else []
         return [
-            self._answer(position, told[OUTPUT][position], verdicts, (*notes, *self._size_notes(pixels)), why_not, top)
+            self._answer(outputs[OUTPUT], verdicts, position, (*notes, *self._size_notes(pixels), *limits), top)
             for position, (pixels, notes) in enumerate(decoded)
         ]
 
     def probabilities(self, images: object) -> NDArray[np.float32]:
-        """(N, K) float32 for an array of images (N, H, W) or (N, H, W, 3) uint8, all of one size, any size.
+        """(N, K) float32 for an array of images (N, H, W) or (N, H, W, 3) uint8 of any size.
 
         Raises:
             PictureError: wrong shape or type.
@@ -153,16 +135,17 @@ class Predictor:
         return self.outputs(images, OUTPUT)[OUTPUT]
 
     def outputs(self, images: object, *names: str) -> dict[str, NDArray[np.float32]]:
-        """What the file answers under these names (`probabilities` and those of `artifact.EXTRAS`), N rows each.
+        """Outputs of the file by name, N rows each: `artifact.OUTPUT`, `artifact.PIXELS` and `artifact.EXTRA_OUTPUTS`.
 
         Raises:
             PictureError: wrong shape or type.
-            UsageError: this file has no such output.
+            UsageError: the file has no such output.
         """
         missing = [name for name in names if name not in (OUTPUT, PIXELS) and not self.has_output(name)]
         if missing:
             raise UsageError(
-                f"this model tells no {' and no '.join(missing)}", "; ".join(self.guarantees.limitations) or "-"
+                f"this model file has no output {' or '.join(missing)}",
+                "; ".join(self.guarantees.limitations) or "train a new model to get it",
             )
         checked = check_images(images)
         if len(checked) and checked.shape[3:] != self.spec.shape[2:]:
@@ -170,26 +153,21 @@ class Predictor:
         return self._artifact.outputs(checked, *names)
 
     def _rows(self, images: list[NDArray[np.uint8]], names: list[str]) -> dict[str, NDArray[np.float32]]:
-        """What the file answers for images of any sizes; those of one size are answered together."""
+        """Outputs for images of different sizes; the model runs once for each size."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for position, image in enumerate(images):
             by_shape.setdefault(image.shape, []).append(position)
-        found: dict[str, NDArray[np.float32]] = {}
+        outputs: dict[str, NDArray[np.float32]] = {}
         for positions in by_shape.values():
             same_size: Images = np.stack([images[position] for position in positions])
             for name, rows in self._artifact.outputs(same_size, *names).items():
-                found.setdefault(name, np.empty((len(images), *rows.shape[1:]), np.float32))[positions] = rows
-        return found
+                outputs.setdefault(name, np.empty((len(images), *rows.shape[1:]), np.float32))[positions] = rows
+        return outputs
 
     def _answer(
-        self,
-        position: int,
-        row: NDArray[np.float32],
-        verdicts: Verdicts,
-        notes: tuple[str, ...],
-        why_not: str | None,
-        top: int,
+        self, rows: NDArray[np.float32], verdicts: Verdicts, position: int, warnings: tuple[str, ...], top: int
     ) -> Answer:
+        row = rows[position]
         order = np.argsort(-row, kind="stable")
         ranked = tuple((self.class_names[index], float(row[index])) for index in order[:top])
         in_set = None if verdicts.in_set is None else verdicts.in_set[position]
@@ -198,7 +176,7 @@ class Predictor:
             label=ranked[0][0],
             probability=ranked[0][1],
             top=ranked,
-            warnings=(*notes, why_not) if why_not else notes,
+            warnings=warnings,
             model=self.fingerprint,
             prediction_set=labels,
             coverage=None if labels is None else self.policy.coverage,
@@ -213,8 +191,8 @@ class Predictor:
             return []
         note = f"resized from {width}x{height} to {self.spec.width}x{self.spec.height}"
         if self.spec.fit != "squash":
-            kept = "its proportions kept, " + ("the rest filled" if self.spec.fit == "pad" else "its edges cut off")
-            return [f"{note}, {kept}"]
+            kept = "the rest filled" if self.spec.fit == "pad" else "its edges cut off"
+            return [f"{note}, its proportions kept, {kept}"]
         stretched = abs(width * self.spec.height / (height * self.spec.width) - 1) > 0.1
         return [f"{note}, which changes its proportions" if stretched else note]
 
@@ -230,16 +208,16 @@ def load(
     """A `Predictor` from a `model.onnx`, its bytes, or the run folder that holds one.
 
     Args:
-        coverage: the share of sets that shall hold the true label.
-        ood_false_positive_rate: the share of familiar pictures that may be called unfamiliar.
-        cost: of a wrong answer, where no answer costs 1; given, it decides which answers are sure.
-        target_accuracy: the share of sure answers that shall be target_accuracy (see `guarantees.TARGET_ACCURACIES`);
-            likewise.
-        set_method: how sets of labels are made, one of `conformal.METHODS`.
+        coverage: target share of prediction sets that contain the true label, above 0 and below 1.
+        ood_false_positive_rate: share of in-distribution images that may be flagged as OOD, above 0 and below 1.
+        cost: cost of a wrong answer relative to abstaining, above 1; it then decides which answers are sure.
+        target_accuracy: accuracy required of sure answers, one of `guarantees.TARGET_ACCURACIES`; it then decides
+            which answers are sure.
+        set_method: how prediction sets are made, one of `conformal.METHODS`.
 
     Raises:
-        UsageError: a coverage, share or cost that makes no sense.
-        RunError, ArtifactError: it is not there, not ours, or lies about itself.
+        UsageError: a value is out of range.
+        RunError, ArtifactError: the model is missing, damaged, or not made by hangtag.
     """
     return Predictor(
         open_artifact(source), AnswerPolicy(coverage, set_method, ood_false_positive_rate, cost, target_accuracy)

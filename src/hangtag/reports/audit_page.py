@@ -75,8 +75,8 @@ def _card(data: LabelledImages, finding: Finding) -> str:
 
 def _pictured(data: LabelledImages, position: int, role: str) -> str:
     size = ""
-    if data.facts is not None:
-        size = f", {data.facts['width'][position]}x{data.facts['height'][position]}"
+    if data.picture_facts is not None:
+        size = f", {data.picture_facts['width'][position]}x{data.picture_facts['height'][position]}"
     return (
         f'<figure class="{role}">{_picture(data, position)}<figcaption><b>'
         f"{escaped(data.class_names[data.labels[position]])}</b>{size}<br>{escaped(name_of(data, position))}"
@@ -95,9 +95,9 @@ def _sure(certainty: float) -> str:
 def _picture(data: LabelledImages, position: int) -> str:
     """As the model sees it; one that was squashed for the model in its own proportions."""
     picture = thumbnail(np.asarray(data.images[position]), _THUMB)
-    if data.facts is None or data.spec.fit != "squash":
+    if data.picture_facts is None or data.spec.fit != "squash":
         return picture
-    width, height = int(data.facts["width"][position]), int(data.facts["height"][position])
+    width, height = int(data.picture_facts["width"][position]), int(data.picture_facts["height"][position])
     scale = _SHOWN / max(width, height)
     sides = f"width:{max(2, width * scale):.0f}px;height:{max(2, height * scale):.0f}px;object-fit:fill"
     return picture.replace("<img ", f'<img style="{sides}" ', 1)

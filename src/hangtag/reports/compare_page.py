@@ -54,7 +54,7 @@ def _headline(found: Comparison) -> str:
     low, high = found.loss_interval
     return (
         f'<p class="kicker">two models, {found.images:,} pictures</p>'
-        f"<h1>{'They differ' if found.real else 'No difference beyond chance'}</h1>"
+        f"<h1>{'They differ' if found.significant else 'No difference beyond chance'}</h1>"
         f"<p>{escaped(found.in_words)}</p>"
         f"{table(('model', 'right of 100', '95 % interval'), rows)}"
         f'<p class="note">Loss of the second less that of the first: {found.loss_difference:+.4f} nats '

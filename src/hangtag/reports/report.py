@@ -463,7 +463,6 @@ def _speed(speed: Mapping[str, Any]) -> dict[str, Any]:
     memory = speed.get("peak_memory_bytes")
     return {
         "speed": f"{speed['images_per_second']:,.0f} pictures a second",
-        "of the machine": f"{speed['share_of_peak']:.0%} of its best {speed['dtype']} matrix product, measured",
         "most memory": bytes_in_words(memory) if memory else None,
     }
 

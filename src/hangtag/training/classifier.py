@@ -31,13 +31,14 @@ from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
 from hangtag.model.predictor import Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images
-from hangtag.training.engine.balance import balance_in_words, choose_balance
+from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.export import export_model, verify
-from hangtag.training.engine.features import extract_features
+from hangtag.training.engine.inference import extract_features
 from hangtag.training.engine.loop import Epoch, choose_device, train
-from hangtag.training.engine.networks import NETWORKS, FlipTTA, build_network, custom_network, parameter_count
+from hangtag.training.engine.networks import NETWORKS, FlipTTA, parameter_count
 from hangtag.training.engine.recipes import RECIPES, Recipe, adapt_to_size, find_recipe
+from hangtag.training.engine.sampling import balance_note, choose_balance
 from hangtag.training.engine.steps import has_bfloat16
 
 __all__ = ["MOST_DESCRIBED", "VERIFIED", "ImageClassifier", "part_of", "split_seed_of"]
@@ -130,7 +131,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         recipe, size_note = adapt_to_size(recipe, len(self.split_.train))
         counts = np.bincount(data.labels[self.split_.train], minlength=len(data.class_names))
         recipe = self.recipe_ = replace(recipe, balance=choose_balance(recipe, counts))
-        notes = [size_note, balance_in_words(recipe.balance, counts, data.class_names), _mirror_note(recipe, data)]
+        notes = [size_note, balance_note(recipe.balance, counts, data.class_names), _mirror_note(recipe, data)]
         if recipe.bfloat16 and not has_bfloat16(device.type):
             notes.append("this processor has no bfloat16 arithmetic: training uses float32, which is slower")
         self.notes_ = [note for note in (*notes, *self.split_.notes) if note]

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from hangtag.data.audit import LabelErrorFinder, LabelErrors
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.data.splits import joined_groups
+from hangtag.data.splits import merge_groups
 from hangtag.progress import Progress
+from hangtag.training.engine.build import build_network
 from hangtag.training.engine.guard import enough_memory
+from hangtag.training.engine.inference import predict_logits
 from hangtag.training.engine.loop import choose_device, train
-from hangtag.training.engine.networks import build_network, predict_logits
 from hangtag.training.engine.recipes import adapt_to_size, find_recipe
 
 __all__ = ["find_label_errors", "label_error_finder"]
@@ -66,7 +67,7 @@ def find_label_errors(
     probabilities = np.full((len(data), classes), 1 / classes, np.float32)
     quality = np.ones(len(data))
     contents = np.unique(data.contents, axis=0, return_inverse=True)[1].reshape(-1)
-    together = joined_groups(contents, *([groups] if groups is not None else []))
+    together = merge_groups(contents, *([groups] if groups is not None else []))
     if enough.sum() < 2 or len(np.unique(together[usable])) < _FOLDS:
         return LabelErrors(np.zeros(0, np.int64), quality, data.labels, probabilities, 0.0, skipped_classes)
     labels = data.labels[usable]
@@ -80,7 +81,7 @@ def find_label_errors(
             "while labels were judged", "use smaller images: --size 64; or audit without labels: --no-labels"
         ):
             network = build_network("cnn", data.spec, classes, seed + number)
-            recipe, _ = adapt_to_size(_RECIPE, len(trained), unasked=_RECIPE)
+            recipe, _ = adapt_to_size(_RECIPE, len(trained), defaults=_RECIPE)
             for epoch in train(
                 network, data.images[trained], data.labels[trained], recipe, seed + number, device=torch_device
             ):

@@ -93,7 +93,7 @@ class Training:
             )
         config = initial_config(classifier, data, source)
         run, lock, resumed = open_run(config, out, f"{data.name}-{config['recipe']['name']}")
-        if data.skipped:
+        if data.source.skipped:
             write_skipped(data, run.path / SKIPPED)
         return cls._resume(classifier, data, run, lock) if resumed else cls(classifier, data, run, lock, config)
 
@@ -216,17 +216,16 @@ class Training:
         started = time.perf_counter()
         part, images = judged_part(self.run, self.data)
         before = data_before_decisions(self.config, part)
-        judgement = Judgement(predictor, part, images, classifier.training_accuracy_, before)
+        judgement = Judgement.of(predictor, part, images, classifier.training_accuracy_, before)
         verify_outputs(
             judgement.outputs, predictor.metadata, classifier.shipped_, images.images, classifier.ood_detector_
         )
         self.seconds["evaluate"] = time.perf_counter() - started
         self.run.write_metrics(judgement.to_json())
         self.run.write_model(content)
-        self.speed = speed_of(
-            classifier.network_, classifier.spec_, classifier.recipe_, classifier.history_[len(self.history) :],
-            min(classifier.recipe_.batch_size, len(classifier.split_.train)), choose_device(classifier.device),
-        )  # fmt: skip
+        batch_size = min(classifier.recipe_.batch_size, len(classifier.split_.train))
+        epochs = classifier.history_[len(self.history) :]
+        self.speed = speed_of(epochs, batch_size, choose_device(classifier.device))
         write_neighbours(self.run.path, classifier.neighbours())
         last = classifier.history_[-1]
         self.record(
@@ -263,7 +262,7 @@ def initial_config(classifier: ImageClassifier, data: LabelledImages, source: di
         "seed": classifier.seed,
         "split_seed": split_seed_of(classifier),
         "source": source,
-        "data": {**data.to_json(), "skipped": len(data.skipped), "counts": counts},
+        "data": {**data.to_json(), "skipped": len(data.source.skipped), "counts": counts},
         "versions": versions(),
         "machine": hardware(),
     }

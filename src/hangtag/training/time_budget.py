@@ -22,13 +22,15 @@ from hangtag.mapped import MappedRows
 from hangtag.model.neighbours import KEPT
 from hangtag.pictures import Images
 from hangtag.training.classifier import MOST_DESCRIBED, VERIFIED, part_of
-from hangtag.training.engine.balance import choose_balance
 from hangtag.training.engine.batches import Batches
+from hangtag.training.engine.build import build_network
 from hangtag.training.engine.cuda_graph import WARM_UP
 from hangtag.training.engine.guard import enough_memory
+from hangtag.training.engine.inference import predict_logits
 from hangtag.training.engine.loop import settings
-from hangtag.training.engine.networks import build_network, channels_last, predict_logits
+from hangtag.training.engine.networks import channels_last
 from hangtag.training.engine.recipes import DEFAULT, Recipe, adapt_to_size, find_recipe
+from hangtag.training.engine.sampling import choose_balance
 from hangtag.training.engine.steps import steps_for
 
 __all__ = ["Plan", "plan"]
@@ -247,7 +249,7 @@ def _step_seconds(
             taken = -(-len(labels) // batches.batch_size)
             if weighted and weights is None:
                 weights = torch.ones(len(labels), device=device)
-            steps.take(images, labels, [recipe.learning_rate] * taken, weights)
+            steps.run(images, labels, [recipe.learning_rate] * taken, weights)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return (prepared - began) * batches.batch_size / len(chunk.labels) + (time.perf_counter() - prepared) / taken

@@ -908,26 +908,7 @@ def test_damaged_clothes_under_the_name_of_mnist_are_recognised(
         assert refused("mnist", folder).message.endswith("these are the clothes of Fashion-MNIST, not MNIST")
 
 
-# --- folders that nobody named -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("proven", [True, False])
-def test_a_folder_that_nobody_named_is_a_public_set_only_where_checksums_prove_it(
-    proven: bool, known: Callable[..., NamedSet], tmp_path: Path
-) -> None:
-    (tmp_path / "mine").mkdir()
-    for name, content in tiny_files().items():
-        (tmp_path / "mine" / name).write_bytes(content)
-    if not proven:
-        plain = [dataclasses.replace(file, sha256="", packed_sha256="0" * 64) for file in tiny_set().files]
-        known(images=tuple(plain[:2]), labels=tuple(plain[2:]), fingerprint="")
-    else:
-        known()
-
-    data = hangtag.read(tmp_path / "mine")
-
-    assert data.name == ("tiny" if proven else "mine")
-    assert (len(data.train), len(data.test)) == (20, 10)
+# --- folders without a name ----------------------------------------------------------------------------------------
 
 
 def test_files_of_a_public_set_that_are_no_pictures_say_its_name(tmp_path: Path) -> None:

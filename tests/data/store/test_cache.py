@@ -43,8 +43,8 @@ def test_a_known_folder_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest
 
     again = read(root)
 
-    assert (again.fingerprint, list(again.names), again.understood) == (
-        first.fingerprint, list(first.names), first.understood,
+    assert (again.fingerprint, list(again.names), again.source.description) == (
+        first.fingerprint, list(first.names), first.source.description,
     )  # fmt: skip
     assert isinstance(again.images.base, np.memmap) or isinstance(again.images, np.memmap)
 

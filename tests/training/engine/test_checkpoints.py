@@ -11,10 +11,10 @@ from torch import nn
 from hangtag.errors import RunError, SaveError
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.batches import Batches
+from hangtag.training.engine.build import build_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
 from hangtag.training.engine.dense import CompiledSteps
 from hangtag.training.engine.loop import train
-from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import RECIPES, Recipe
 from toys import shapes
 

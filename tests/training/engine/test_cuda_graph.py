@@ -1,4 +1,4 @@
-"""captured.py: replayed steps are the steps; what cannot be recorded is called as ever, and said."""
+"""cuda_graph.py: replayed steps equal ordinary steps; a function that cannot be recorded is called, with a warning."""
 
 import gc
 import weakref
@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hangtag.training.engine.cuda_graph import Captured, record_cuda_graph
+from hangtag.training.engine.build import build_network
+from hangtag.training.engine.cuda_graph import GraphReplay, record_cuda_graph
 from hangtag.training.engine.loop import train
-from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import find_recipe
 from hangtag.training.engine.steps import GenericSteps
 from toys import SIDE, ImageSpec, shapes
@@ -21,7 +21,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 
 
 def record_in_place(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    """As a CUDA graph does it: always on the same memory for inputs and answer, and not run while it is recorded."""
+    """Imitate a CUDA graph: inputs and output always use the same memory, and recording does not run the function."""
     places = tuple(each.clone() for each in inputs)
     answers: list[Tensor] = []
 
@@ -47,56 +47,56 @@ def chunk_of(steps: int, rest: int = 0) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images)[:, None], torch.from_numpy(labels)
 
 
-def test_replayed_steps_give_the_same_weights_with_a_smaller_last_batch_and_rates_that_change() -> None:
+def test_replayed_steps_give_the_same_weights_with_a_partial_batch_and_changing_rates() -> None:
     images, labels = chunk_of(steps=7, rest=3)
     rates = [0.001 * number for number in range(1, 9)]
     plain, replayed = steps_of(), steps_of()
-    replayed.captured = Captured(record_in_place)
+    replayed.graph_replay = GraphReplay(record_in_place)
 
-    one = torch.cat([plain.take(images, labels, rates) for _ in range(2)])
-    other = torch.cat([replayed.take(images, labels, rates) for _ in range(2)])
+    one = torch.cat([plain.run(images, labels, rates) for _ in range(2)])
+    other = torch.cat([replayed.run(images, labels, rates) for _ in range(2)])
 
-    assert set(replayed.captured.recorded) == {((8, 1, SIDE, SIDE), (8,))}
+    assert set(replayed.graph_replay.graphs) == {((8, 1, SIDE, SIDE), (8,))}
     assert torch.equal(one, other)
     weights = zip(plain.network.parameters(), replayed.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
 
 
-def test_a_training_gone_on_with_records_anew() -> None:
+def test_a_resumed_training_records_anew() -> None:
     images, labels = chunk_of(steps=5)
     steps = steps_of()
-    steps.captured = Captured(record_in_place)
-    steps.take(images, labels, [0.001] * 5)
+    steps.graph_replay = GraphReplay(record_in_place)
+    steps.run(images, labels, [0.001] * 5)
     before = {name: value.clone() for name, value in steps.network.state_dict().items()}
     state = {name: value.clone() for name, value in steps.state().items()}
-    expected = steps.take(images, labels, [0.002] * 5)
+    expected = steps.run(images, labels, [0.002] * 5)
 
     steps.network.load_state_dict(before)
     steps.set_state(state)
 
-    assert not steps.captured.recorded
-    assert torch.equal(steps.take(images, labels, [0.002] * 5), expected)
+    assert not steps.graph_replay.graphs
+    assert torch.equal(steps.run(images, labels, [0.002] * 5), expected)
 
 
-def test_what_cannot_be_recorded_is_called_as_ever_and_said_once() -> None:
+def test_a_function_that_cannot_be_recorded_is_called_with_one_warning() -> None:
     def refuse(function: object, inputs: object) -> Callable[..., Tensor]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     def double(x: Tensor) -> Tensor:
         return x * 2
 
-    called = Captured(refuse)
+    replay = GraphReplay(refuse)
     x = torch.ones(3)
 
-    answers = [called(double, x) for _ in range(3)]
-    with pytest.warns(UserWarning, match="one by one: operation not permitted when stream is capturing$"):
-        answers.append(called(double, x))
-    answers.append(called(double, x))
+    answers = [replay(double, x) for _ in range(3)]
+    with pytest.warns(UserWarning, match="slower: operation not permitted when stream is capturing$"):
+        answers.append(replay(double, x))
+    answers.append(replay(double, x))
 
     assert all(torch.equal(answer, x * 2) for answer in answers)
 
 
-def test_a_step_after_a_recording_that_failed_halfway_is_a_step_like_any_other() -> None:
+def test_a_step_after_a_failed_recording_is_an_ordinary_step() -> None:
     images, labels = chunk_of(steps=5)
     plain, refused = steps_of(), steps_of()
 
@@ -105,17 +105,17 @@ def test_a_step_after_a_recording_that_failed_halfway_is_a_step_like_any_other()
             weight.grad = torch.full_like(weight, 7.0)
         raise RuntimeError("out of memory")
 
-    refused.captured = Captured(refuse)
-    expected = plain.take(images, labels, [0.001] * 5)
+    refused.graph_replay = GraphReplay(refuse)
+    expected = plain.run(images, labels, [0.001] * 5)
 
-    with pytest.warns(UserWarning, match="taken one by one"):
-        assert torch.equal(refused.take(images, labels, [0.001] * 5), expected)
+    with pytest.warns(UserWarning, match="without a CUDA graph"):
+        assert torch.equal(refused.run(images, labels, [0.001] * 5), expected)
 
 
-def test_steps_are_given_up_at_once_when_nobody_needs_them() -> None:
+def test_steps_are_freed_without_the_garbage_collector() -> None:
     steps = steps_of()
-    steps.captured = Captured(record_in_place)
-    steps.take(*chunk_of(steps=2), [0.001] * 2)
+    steps.graph_replay = GraphReplay(record_in_place)
+    steps.run(*chunk_of(steps=2), [0.001] * 2)
     held = weakref.ref(steps)
     gc.disable()
     try:
@@ -126,7 +126,7 @@ def test_steps_are_given_up_at_once_when_nobody_needs_them() -> None:
 
 
 @needs_gpu
-def test_on_a_gpu_a_captured_training_learns_as_one_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_training_with_a_graph_learns_as_well_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def accuracy() -> float:
         images, labels = shapes(240)
         network: nn.Module = build_network("cnn", SPEC, 3, 0)
@@ -136,14 +136,14 @@ def test_on_a_gpu_a_captured_training_learns_as_one_step_by_step(monkeypatch: py
         assert found is not None
         return found
 
-    captured = accuracy()
-    monkeypatch.setattr(Captured, "__call__", lambda self, function, *inputs: function(*inputs))
+    with_graph = accuracy()
+    monkeypatch.setattr(GraphReplay, "__call__", lambda self, function, *inputs: function(*inputs))
 
-    assert captured == pytest.approx(accuracy(), abs=0.05)
+    assert with_graph == pytest.approx(accuracy(), abs=0.05)
 
 
 @needs_gpu
-def test_on_a_gpu_a_recording_answers_for_new_inputs() -> None:
+def test_on_a_gpu_a_graph_is_correct_for_new_inputs() -> None:
     x = torch.arange(4.0, device="cuda")
     square = record_cuda_graph(lambda values: values * values, (x,))
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from hangtag.training.engine.build import build_network
 from hangtag.training.engine.dense import CompiledSteps, DenseSteps
-from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import find_recipe
 from stacks import chunk, deep
 from toys import SIDE, ImageSpec
@@ -34,7 +34,7 @@ def test_steps_written_out_by_hand_are_those_of_autograd_and_pytorchs_adam(
     optimizer = torch.optim.Adam(by_autograd.parameters(), eps=RECIPE.adam_epsilon)
 
     for _ in range(3):
-        answered = steps.take(images, labels, rates)
+        logits = steps.run(images, labels, rates)
         expected = []
         for x, y, rate in zip(images.split(8), labels.split(8), rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate
@@ -42,7 +42,7 @@ def test_steps_written_out_by_hand_are_those_of_autograd_and_pytorchs_adam(
             expected.append(by_autograd(x / 255))
             cross_entropy(expected[-1], y).backward()
             optimizer.step()
-        torch.testing.assert_close(answered, torch.cat(expected).detach(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits, torch.cat(expected).detach(), atol=1e-4, rtol=1e-4)
 
     for own, reference in zip(by_hand.parameters(), by_autograd.parameters(), strict=True):
         torch.testing.assert_close(own, reference, atol=1e-4, rtol=1e-3)
@@ -57,7 +57,7 @@ def test_compiled_steps_give_the_same_bits_with_any_number_of_threads(widths: tu
         steps = CompiledSteps(network, RECIPE, 8)
         steps.threads = threads
         for _ in range(5):
-            logits = steps.take(*chunk(), [1e-2] * 4)
+            logits = steps.run(*chunk(), [1e-2] * 4)
         results.append([logits, *(parameter.detach().clone() for parameter in network.parameters())])
 
     for other in results[1:]:
@@ -71,7 +71,7 @@ def test_a_network_trained_with_these_steps_stays_an_ordinary_network(
     network = build_network("mlp", SPEC, 3, seed=0)
     images, labels = chunk(8)
 
-    kind(network, RECIPE, 8).take(images, labels, [1e-2])
+    kind(network, RECIPE, 8).run(images, labels, [1e-2])
     again = build_network("mlp", SPEC, 3, seed=1)
     again.load_state_dict(network.state_dict())
 
@@ -86,6 +86,6 @@ def test_colour_pictures_are_flattened_as_the_network_flattens_them(
     images = torch.randint(0, 256, (8, 4, 5, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     expected = network(images / 255).detach()
 
-    logits = kind(network, RECIPE, 8).take(images, torch.zeros(8, dtype=torch.int64), [1e-3])
+    logits = kind(network, RECIPE, 8).run(images, torch.zeros(8, dtype=torch.int64), [1e-3])
 
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)

@@ -16,9 +16,10 @@ from hangtag.model.calibration import Calibrator, log_softmax
 from hangtag.model.guarantees import Guarantees
 from hangtag.model.ood import fit_ood_detector
 from hangtag.pictures import FITS, ImageSpec
+from hangtag.training.engine.build import build_network
 from hangtag.training.engine.export import TOLERANCE, export_model, verify
-from hangtag.training.engine.features import extract_features
-from hangtag.training.engine.networks import NETWORKS, FlipTTA, build_network, predict_logits
+from hangtag.training.engine.inference import extract_features, predict_logits
+from hangtag.training.engine.networks import NETWORKS, FlipTTA
 from toys import CLASSES, SIDE, metadata, shapes, toy_model
 
 IMAGES, LABELS = shapes(40)
@@ -32,7 +33,7 @@ def network(seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_file_answers_as_the_network_does(name: str, channels: int) -> None:
+def test_the_file_predicts_the_same_as_the_network(name: str, channels: int) -> None:
     spec = dataclasses.replace(GREY, channels=channels)
     trained = build_network(name, spec, len(CLASSES), seed=1).train()
     images = np.random.default_rng(0).integers(0, 256, (33, *spec.shape), dtype=np.uint8)
@@ -47,7 +48,7 @@ def test_the_file_answers_as_the_network_does(name: str, channels: int) -> None:
     assert trained.training
 
 
-def test_the_calibrator_is_in_the_graph_beside_what_was_before_it() -> None:
+def test_the_graph_contains_the_calibrator_and_uncalibrated_probabilities() -> None:
     random = np.random.default_rng(3)
     calibrator = Calibrator("matrix", tuple(map(tuple, random.normal(size=(3, 3)))), (0.1, -0.2, 0.0), 40)
     guarantees = Guarantees((13, 13, 14), calibrator)
@@ -63,7 +64,7 @@ def test_the_calibrator_is_in_the_graph_beside_what_was_before_it() -> None:
 
 @pytest.mark.parametrize("flips", [False, True])
 @pytest.mark.parametrize("name", ["mlp", "cnn-small"])
-def test_the_graph_tells_what_is_unfamiliar_alike_and_where_the_evidence_lies(name: str, flips: bool) -> None:
+def test_the_graph_computes_ood_scores_embeddings_and_evidence(name: str, flips: bool) -> None:
     trained = build_network(name, GREY, len(CLASSES), seed=1).eval()
     shipped = FlipTTA(trained) if flips else trained
     seen = extract_features(shipped, IMAGES)
@@ -90,7 +91,7 @@ def test_the_graph_tells_what_is_unfamiliar_alike_and_where_the_evidence_lies(na
 
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_everything_is_told_of_pictures_of_other_sizes_too(fit: str, channels: int) -> None:
+def test_all_outputs_exist_for_images_of_other_sizes(fit: str, channels: int) -> None:
     spec = ImageSpec(SIDE, SIDE, channels, background=0, fit=fit)
     trained = build_network("cnn-small", spec, len(CLASSES), seed=1).eval()
     images = np.random.default_rng(0).integers(0, 256, (20, *spec.shape), dtype=np.uint8)
@@ -105,13 +106,13 @@ def test_everything_is_told_of_pictures_of_other_sizes_too(fit: str, channels: i
     assert {name: len(rows) for name, rows in told.items()} == {"probabilities": 2, **dict.fromkeys(EXTRA_OUTPUTS, 2)}
 
 
-def test_scores_that_differ_are_refused() -> None:
+def test_different_ood_scores_are_refused() -> None:
     seen = extract_features(network(), IMAGES)
     ood_detector = fit_ood_detector(seen.descriptor, LABELS, seen.descriptor, seen.logits)
     content = export_model(network(), metadata(), ood_detector)
     other = dataclasses.replace(ood_detector, offset=ood_detector.offset + 1)
 
-    with pytest.raises(ModelError, match="finds other pictures unfamiliar than the network does"):
+    with pytest.raises(ModelError, match="OOD scores of the exported file and the trained network differ by up to"):
         verify(content, network(), IMAGES, other)
 
 
@@ -119,7 +120,7 @@ def test_the_same_network_gives_the_same_bytes() -> None:
     assert export_model(network(), metadata()) == toy_model()
 
 
-def test_the_file_holds_nothing_about_the_machine_that_made_it() -> None:
+def test_the_file_contains_nothing_about_the_machine_that_made_it() -> None:
     model = onnx.load_model_from_string(toy_model())
 
     assert [entry.key for entry in model.metadata_props] == [METADATA_KEY]
@@ -143,7 +144,7 @@ def test_the_file_opens_in_plain_onnx_runtime_without_hangtag() -> None:
     np.testing.assert_array_equal(answer, open_artifact(toy_model()).probabilities(IMAGES))
 
 
-def test_a_network_that_differs_is_refused_with_the_worst_offenders() -> None:
+def test_a_network_that_differs_is_refused_and_the_worst_images_are_named() -> None:
     other = network(seed=5)
     shipped = open_artifact(toy_model()).probabilities(IMAGES)
     own = torch.softmax(predict_logits(other, IMAGES), 1).numpy()
@@ -155,8 +156,8 @@ def test_a_network_that_differs_is_refused_with_the_worst_offenders() -> None:
         verify(toy_model(), other, IMAGES)
 
     assert caught.value.message == (
-        f"the exported file does not answer as the trained network does: {other_label.sum()} labels differ, "
-        f"the worst probabilities are off by {', '.join(f'image {index}: {off[index]:.2g}' for index in worst)}"
+        f"the exported file and the trained network disagree: {other_label.sum()} labels differ, and the largest "
+        f"differences between probabilities are {', '.join(f'image {index}: {off[index]:.2g}' for index in worst)}"
     )
     assert caught.value.hint
 
@@ -166,21 +167,23 @@ def test_a_small_difference_in_one_probability_is_refused() -> None:
     with torch.no_grad():
         nudged.get_parameter("logits.bias")[0] += 0.002  # far too little to change a label
 
-    with pytest.raises(ModelError, match="0 labels differ, the worst probabilities are off by image "):
+    with pytest.raises(
+        ModelError, match="0 labels differ, and the largest differences between probabilities are image "
+    ):
         verify(toy_model(), nudged, IMAGES)
 
 
-def test_a_network_that_answers_nan_is_refused() -> None:
+def test_a_network_that_returns_nan_is_refused() -> None:
     broken = network()
     with torch.no_grad():
         broken.get_parameter("logits.bias")[0] = torch.nan
 
-    with pytest.raises(ModelError, match=r"off by image .*: nan"):
+    with pytest.raises(ModelError, match=r"probabilities are image .*: nan"):
         verify(toy_model(), broken, IMAGES)
 
 
 class Branching(nn.Module):
-    """Asks the pixels which way to go, which no exporter can follow."""
+    """Branches on pixel values, which cannot be exported."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)[:, :3] if x.sum() > 0 else x.flatten(1)[:, 3:6]

@@ -1,4 +1,4 @@
-"""train.py: the loop learns, tells where it stands, repeats itself bit for bit, and stops when asked."""
+"""loop.py: training learns, reports progress, is reproducible bit for bit, and can be stopped."""
 
 from dataclasses import replace
 from itertools import count
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from hangtag.errors import DivergedError, ModelError, UsageError
 from hangtag.training.engine import loop as train_module
+from hangtag.training.engine.build import build_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
 from hangtag.training.engine.loop import Epoch, choose_device, learning_rate_at, train
-from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import Recipe, find_recipe
 from toys import SIDE, ImageSpec, quick_recipe, shapes
 
@@ -27,7 +27,7 @@ def trained(recipe: Recipe, seed: int = 0) -> tuple[nn.Module, list[Epoch]]:
     return network, [epoch for epoch in epochs if epoch.finished]
 
 
-def test_it_learns_what_can_be_learned() -> None:
+def test_training_learns() -> None:
     _, epochs = trained(quick_recipe(epochs=20))
 
     assert len(epochs) == 20
@@ -47,7 +47,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(name: str) -> None:
     assert not all(torch.equal(one[key], third[key]) for key in one)
 
 
-def test_dropout_is_seeded_and_pytorchs_own_random_state_is_left_alone() -> None:
+def test_dropout_is_seeded_and_pytorchs_random_state_is_unchanged() -> None:
     images, labels = shapes(60)
 
     def run() -> torch.Tensor:
@@ -62,7 +62,7 @@ def test_dropout_is_seeded_and_pytorchs_own_random_state_is_left_alone() -> None
     assert torch.equal(run(), run())
 
 
-def test_settings_of_the_process_are_as_before() -> None:
+def test_training_restores_the_settings_of_the_process() -> None:
     threads = torch.get_num_threads()
 
     trained(quick_recipe())
@@ -71,7 +71,7 @@ def test_settings_of_the_process_are_as_before() -> None:
     assert float(torch.tensor([1e-40]) * 1.0) > 0  # denormal numbers count again
 
 
-def test_it_stops_when_asked_and_says_how_far_it_came() -> None:
+def test_stop_ends_the_training_and_the_epoch_reports_its_steps() -> None:
     images, labels = shapes(60_000)
     asked = count()
     network = build_network("mlp", SPEC, 3, 0)
@@ -83,46 +83,43 @@ def test_it_stops_when_asked_and_says_how_far_it_came() -> None:
     assert 0 < epochs[-1].step < epochs[-1].steps
 
 
-def test_a_loss_that_is_no_longer_a_number_stops_the_training_with_advice() -> None:
+def test_an_infinite_training_loss_stops_the_training_with_advice() -> None:
     images, labels = shapes(60)
     recipe = replace(find_recipe("fast", epochs=30), batch_size=8, learning_rate=1e30)
 
-    with pytest.raises(ModelError, match=r"no longer a number.*smaller"):
+    with pytest.raises(ModelError, match=r"training loss is NaN or infinite in epoch \d+, step \d+; .*smaller"):
         list(train(build_network("cnn", SPEC, 3, 0), images, labels, recipe, 0))
 
 
 class Growing(nn.Module):
-    """Learns, while a buffer beside it grows a thousand million times with each step; judging multiplies with it.
+    """Learns, while a buffer grows by a factor of 1e9 per step; in evaluation mode, logits are multiplied by it.
 
     Args:
-        most: where the growing ends.
+        limit: the largest value of the buffer.
     """
 
-    def __init__(self, most: float) -> None:
+    def __init__(self, limit: float) -> None:
         super().__init__()
         self.layer = nn.Linear(SIDE * SIDE, 3)
-        self.most = most
+        self.limit = limit
         self.register_buffer("grown", torch.ones(()))
-        self.register_buffer("mask", torch.full((3,), -torch.inf))  # meant to be no number
+        self.register_buffer("mask", torch.full((3,), -torch.inf))  # infinite on purpose
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.layer(x.flatten(1))
         if self.training:
-            self.grown.mul_(1e9).clamp_(max=self.most)
+            self.grown.mul_(1e9).clamp_(max=self.limit)
             return logits
         return logits * 1e4 * self.grown
 
 
 @pytest.mark.parametrize(
-    ("most", "said"),
-    [
-        (1e38, "the loss is no longer a number (epoch 2, on the held-out images); "),
-        (torch.inf, "the network's 'grown' is no longer a number (epoch 2, in the weights); "),
-    ],
+    ("limit", "name"),
+    [(1e38, "the validation loss"), (torch.inf, "the network's 'grown'")],
 )
-def test_what_is_no_number_at_the_end_of_an_epoch_brings_the_weights_before_it_back(most: float, said: str) -> None:
+def test_divergence_at_the_end_of_an_epoch_restores_the_weights_before_it(limit: float, name: str) -> None:
     images, labels = shapes(90)  # three steps an epoch
-    network = Growing(most)
+    network = Growing(limit)
     states = {}
 
     with pytest.raises(DivergedError) as caught:
@@ -130,19 +127,21 @@ def test_what_is_no_number_at_the_end_of_an_epoch_brings_the_weights_before_it_b
             if epoch.finished:
                 states[epoch.number] = {name: value.clone() for name, value in network.state_dict().items()}
 
-    assert caught.value.message == f"{said}the weights after epoch 1 are kept"
+    assert caught.value.message == (
+        f"training diverged: {name} is NaN or infinite in epoch 2; the weights of epoch 1 were restored"
+    )
     assert "--set learning_rate=0.0001" in caught.value.hint
     assert list(states) == [1]
     assert all(torch.equal(states[1][name], value) for name, value in network.state_dict().items())
 
 
-def test_weights_that_are_no_numbers_are_found_without_held_out_images() -> None:
-    with pytest.raises(DivergedError, match="'grown' is no longer a number"):
+def test_infinite_weights_are_found_without_validation_images() -> None:
+    with pytest.raises(DivergedError, match="'grown' is NaN or infinite"):
         list(train(Growing(torch.inf), *shapes(90), quick_recipe(5), 0))
 
 
 class Wrong(nn.Module):
-    """Answers as it must until it is trained; then it raises, or answers something else."""
+    """Returns logits in evaluation mode; in training it raises an exception, or returns something else."""
 
     def __init__(self, wrong: object) -> None:
         super().__init__()
@@ -157,7 +156,7 @@ class Wrong(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "reason"),
     [
         (RuntimeError("shapes\n  do not fit"), "RuntimeError: shapes do not fit"),
         (KeyError("weights"), "KeyError: 'weights'"),
@@ -168,18 +167,18 @@ class Wrong(nn.Module):
         (lambda logits: logits[1:], "ValueError: "),
     ],
 )
-def test_whatever_ones_own_network_raises_in_training_is_one_line(wrong: object, said: str) -> None:
+def test_any_error_of_a_custom_network_in_training_is_one_line(wrong: object, reason: str) -> None:
     with pytest.raises(ModelError) as caught:
         list(train(Wrong(wrong), *shapes(60), quick_recipe(), 0))
 
-    assert caught.value.message.startswith(f"the network cannot be trained: {said}")
+    assert caught.value.message.startswith(f"the network cannot be trained: {reason}")
     assert len(caught.value.message.splitlines()) == 1
     assert len(caught.value.message) < 400
     assert "logits (N, K)" in caught.value.hint
     assert caught.value.__cause__ is not None  # what --debug shows
 
 
-def test_an_error_of_hangtags_from_inside_ones_own_network_stays_as_it_is() -> None:
+def test_a_hangtag_error_raised_by_a_custom_network_passes_through() -> None:
     mine = UsageError("not so", "but so")
 
     with pytest.raises(UsageError) as caught:
@@ -188,18 +187,18 @@ def test_an_error_of_hangtags_from_inside_ones_own_network_stays_as_it_is() -> N
     assert caught.value is mine
 
 
-def test_a_network_without_anything_to_learn_is_said() -> None:
+def test_a_network_without_weights_is_refused() -> None:
     with pytest.raises(ModelError, match="the network cannot be trained"):
         list(train(nn.Sequential(nn.Flatten(), nn.AvgPool1d(16)), *shapes(60), find_recipe("fast", epochs=1), 0))
 
 
-def test_the_learning_rate_goes_up_to_its_peak_and_down_again() -> None:
+def test_the_learning_rate_rises_to_its_peak_and_falls() -> None:
     recipe = replace(find_recipe("fast"), learning_rate=1.0, warmup=0.2, start_factor=0.2, end_factor=0.0)
 
     assert [round(learning_rate_at(recipe, done), 3) for done in (0, 0.1, 0.2, 0.6, 1.0)] == [0.2, 0.6, 1.0, 0.5, 0.0]
 
 
-def test_a_device_that_is_not_there_is_said() -> None:
+def test_a_missing_device_is_refused() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(UsageError, match="--device cpu"):
         choose_device("abacus")
@@ -225,7 +224,7 @@ def loss_of(network: nn.Module, images: np.ndarray, labels: np.ndarray) -> float
         return float(nn.functional.cross_entropy(network(pixels), torch.from_numpy(labels)))
 
 
-def test_patience_ends_the_training_and_brings_the_best_weights_back() -> None:
+def test_early_stopping_ends_the_training_and_restores_the_best_weights() -> None:
     images, labels = noise()
     network = build_network("mlp", SPEC, 3, 0)
 
@@ -241,7 +240,7 @@ def test_patience_ends_the_training_and_brings_the_best_weights_back() -> None:
     assert loss_of(network, *held_out) == pytest.approx(min(losses), rel=1e-5)
 
 
-def test_a_patient_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_resumed_training_with_early_stopping_gives_the_same_bits(tmp_path: Path) -> None:
     images, labels = noise()
     held_out = (images[32:], labels[32:])
     one, other = build_network("mlp", SPEC, 3, 0), build_network("mlp", SPEC, 3, 0)
@@ -259,7 +258,7 @@ def test_a_patient_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path: 
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_part_of_a_last_epoch_can_be_left_out() -> None:
+def test_the_last_epoch_can_be_partial() -> None:
     images, labels = shapes(60_000)
     recipe = replace(quick_recipe(2), last_epoch_fraction=0.5)
 
@@ -273,26 +272,26 @@ def test_part_of_a_last_epoch_can_be_left_out() -> None:
 NO_MEMORY = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 
 
-def test_running_out_of_memory_is_said_with_a_smaller_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_suggests_a_smaller_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = shapes(90)
 
     def too_much(*_: object) -> None:
         raise RuntimeError(NO_MEMORY)
 
     monkeypatch.setattr(train_module, "Batches", too_much)
-    with pytest.raises(ModelError, match=r"batches of 32 images \(use smaller ones: --batch-size 16"):
+    with pytest.raises(ModelError, match=r"batches of 32 images \(use a smaller batch: --batch-size 16"):
         list(train(build_network("mlp", SPEC, 3, 0), images, labels, quick_recipe(), 0))
 
 
 @pytest.mark.parametrize(
     "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(NO_MEMORY)]
 )
-def test_running_out_of_memory_in_a_step_is_told_from_the_networks_own_mistakes(error: Exception) -> None:
-    with pytest.raises(ModelError, match=r"out of memory with batches of 32 images \(use smaller ones"):
+def test_out_of_memory_in_a_step_is_not_reported_as_an_error_of_the_network(error: Exception) -> None:
+    with pytest.raises(ModelError, match=r"out of memory with batches of 32 images \(use a smaller batch"):
         list(train(Wrong(error), *shapes(60), quick_recipe(), 0))
 
 
-def test_running_out_of_memory_while_going_on_is_not_taken_for_another_training(
+def test_out_of_memory_on_resuming_is_not_reported_as_a_checkpoint_of_another_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     network, checkpoint_writer = build_network("mlp", SPEC, 3, 0), CheckpointWriter(tmp_path)

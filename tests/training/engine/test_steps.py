@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from hangtag.training.engine.build import build_network
 from hangtag.training.engine.dense import CompiledSteps, DenseSteps
-from hangtag.training.engine.networks import build_network
 from hangtag.training.engine.recipes import find_recipe
 from hangtag.training.engine.steps import GenericSteps, steps_for
 from stacks import chunk, deep
@@ -22,8 +22,8 @@ def test_generic_steps_are_those_of_adam() -> None:
     one, other = deep((16,)), deep((16,))
     images, labels = chunk(24)
 
-    generic = GenericSteps(one, RECIPE, 8, CPU).take(images, labels, [1e-2] * 3)
-    dense = DenseSteps(other, RECIPE, 8).take(images, labels, [1e-2] * 3)
+    generic = GenericSteps(one, RECIPE, 8, CPU).run(images, labels, [1e-2] * 3)
+    dense = DenseSteps(other, RECIPE, 8).run(images, labels, [1e-2] * 3)
 
     torch.testing.assert_close(generic, dense, atol=1e-5, rtol=1e-4)
 

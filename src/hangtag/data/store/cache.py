@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.picture_facts import FACTS
-from hangtag.data.store.containers import Skipped
+from hangtag.data.picture_facts import FACTS, Skipped
 from hangtag.errors import SaveError, UsageError
 from hangtag.files import cache_home, make_folder, write_bytes, write_json
 from hangtag.pictures import Images, ImageSpec

@@ -18,6 +18,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
+from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError, MissingExtra, PictureError
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "Listing",
     "ParquetColumn",
     "Scan",
-    "Skipped",
     "Spans",
     "Zip",
     "container_of",
@@ -59,18 +59,6 @@ class ListedFile(NamedTuple):
     size: int
     stamp: int
     key: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """Something that was set aside: what, the kind of reason (a few words, for counting), and the reason."""
-
-    name: str
-    kind: str
-    reason: str
-
-    def to_json(self) -> dict[str, str]:
-        return {"name": self.name, "kind": self.kind, "reason": self.reason}
 
 
 @dataclass

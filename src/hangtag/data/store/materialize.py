@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.describe import counted, notes_on, sentence_on
-from hangtag.data.labelled_images import PARTS, LabelledImages
+from hangtag.data.labelled_images import PARTS, LabelledImages, Source
 from hangtag.data.manifest import Manifest
 from hangtag.data.picture_facts import UNREAD
 from hangtag.data.public.catalog import NAMED
@@ -126,7 +126,6 @@ def _opened(found: Pictures) -> LabelledImages:
         labels=found.labels,
         class_names=tuple(said["classes"]),
         name=said["name"],
-        origin=said["what"],
         parts={
             name: as_slice(np.flatnonzero(found.parts == number))
             for number, name in enumerate(PARTS)
@@ -135,12 +134,10 @@ def _opened(found: Pictures) -> LabelledImages:
         names=found.names,
         groups=found.groups,
         group_names=tuple(said.get("group_names", ())),
-        skipped=found.skipped,
-        notes=tuple(said["notes"]),
-        facts=found.facts,
-        made_with=ImageSpec(**said["spec"]),
+        picture_facts=found.facts,
+        source=Source(said["what"], "", tuple(said["notes"]), found.skipped, ImageSpec(**said["spec"])),
     )
-    return replace(data, understood=sentence_on(data, said["kind"], found.facts))
+    return replace(data, source=replace(data.source, description=sentence_on(data, said["kind"], found.facts)))
 
 
 def _into(

@@ -23,8 +23,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.picture_facts import FACTS, UNREAD
-from hangtag.data.store.containers import Container, Skipped, place_of, why_gone
+from hangtag.data.picture_facts import FACTS, UNREAD, Skipped
+from hangtag.data.store.containers import Container, place_of, why_gone
 from hangtag.data.store.worker import STATUS
 from hangtag.errors import DataError, SaveError
 from hangtag.machine import processors

@@ -1,8 +1,8 @@
-"""Where a training stands, on disk: written whole, proved by a checksum, without pickle.
+"""Checkpoints of a training: written atomically, verified by a checksum, without pickle.
 
-    checkpoints/00012.checkpoint     safetensors, then the SHA-256 of it; its metadata holds the rest as JSON
+    checkpoints/00012.checkpoint     safetensors, followed by its SHA-256; the metadata holds everything else as JSON
 
-The newest two are kept, so that a damaged one costs minutes, not the run. It does not know what the tensors are for.
+The newest two are kept, so that a damaged one costs minutes instead of the whole run.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ _VERSION = "1"
 _SUFFIX = ".checkpoint"
 _KEPT = 2
 _DIGEST = hashlib.sha256().digest_size
-_COST = 0.01  # of the time may go into saving; the promise is 2 %
-_FIRST_SECONDS = 5.0  # a training shorter than this is quicker started again
+_COST = 0.01  # fraction of the time spent on saving; the documented limit is 2 %
+_FIRST_SECONDS = 5.0  # a shorter training is quickly repeated
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Checkpoint:
 
     Attributes:
         tensors: weights, buffers and the optimizer's averages, by name.
-        facts: everything else, as JSON: which steps these are, the position, and what was counted in its epoch.
+        metadata: everything else, as JSON: the kind of steps, the position, and the sums over its epoch.
     """
 
     tensors: dict[str, Tensor]
@@ -49,7 +49,7 @@ class Checkpoint:
         metadata = {"version": _VERSION, "metadata": json.dumps(self.metadata, allow_nan=False)}
         content = safetensors.torch.save(
             {
-                # A copy: weights that are tied, or views of one vector, share what safetensors wants apart.
+                # Copies, because safetensors rejects tensors that share memory: tied weights, or views of one vector.
                 name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
                 for name, tensor in self.tensors.items()
             },
@@ -59,23 +59,23 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Checkpoint":
-        """Raises ValueError, with the reason, unless it is whole and of this version."""
+        """Raises ValueError if the content is damaged or has another version."""
         body, digest = content[:-_DIGEST], content[-_DIGEST:]
         if hashlib.sha256(body).digest() != digest:
-            raise ValueError("its checksum does not fit its content")
+            raise ValueError("its checksum does not match its content")
         length = int.from_bytes(body[:8], "little")
         metadata = json.loads(body[8 : 8 + length]).get("__metadata__", {})
         if metadata.get("version") != _VERSION:
-            raise ValueError(f"it is of version {metadata.get('version')}, not {_VERSION}")
+            raise ValueError(f"its version must be {_VERSION}, got {metadata.get('version')}")
         return cls(safetensors.torch.load(body), json.loads(metadata["metadata"]))
 
 
 @dataclass
 class CheckpointWriter:
-    """Saves checkpoints of one training, so seldom that saving takes about one hundredth of the time.
+    """Saves checkpoints of one training, at intervals that keep saving at about 1 % of the time.
 
     Args:
-        folder: made when first needed.
+        folder: created when first needed.
     """
 
     folder: Path
@@ -86,10 +86,10 @@ class CheckpointWriter:
         return time.perf_counter() - self.last > self.wait
 
     def save(self, make: Callable[[], Checkpoint]) -> None:
-        """Write a checkpoint, then remove those before the last two.
+        """Write a checkpoint, then remove all but the newest two.
 
         Raises:
-            SaveError: the disk is full or the folder forbidden; earlier checkpoints are intact.
+            SaveError: the disk is full or the folder is not writable; earlier checkpoints are intact.
         """
         began = time.perf_counter()
         make_folder(self.folder)
@@ -101,7 +101,7 @@ class CheckpointWriter:
         self.wait = max(_FIRST_SECONDS, (self.last - began) / _COST)
 
     def remove(self) -> None:
-        """Once the run is complete nobody goes on from here; what cannot be removed does no harm."""
+        """Remove all checkpoints of a complete run; files that cannot be removed do no harm."""
         remove_partial(self.folder)
         with suppress(OSError):
             for path in _files(self.folder):
@@ -110,7 +110,7 @@ class CheckpointWriter:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None where there is none. Damaged ones after it are removed, with a warning.
+    """The newest intact checkpoint, or None; newer, damaged ones are removed with a warning.
 
     Raises:
         RunError: there are checkpoints, but all are damaged.
@@ -118,22 +118,22 @@ def latest(folder: Path) -> Checkpoint | None:
     damaged: dict[Path, Exception] = {}
     for path in reversed(_files(folder)):
         try:
-            found = Checkpoint.from_bytes(path.read_bytes())
+            checkpoint = Checkpoint.from_bytes(path.read_bytes())
         except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
             damaged[path] = error
             continue
         for bad, reason in damaged.items():
-            warnings.warn(f"passed over a damaged checkpoint: {bad}: {reason}", stacklevel=2)
-            if not isinstance(reason, OSError):  # what the disk did not give just now may be whole
+            warnings.warn(f"skipped a damaged checkpoint: {bad}: {reason}", stacklevel=2)
+            if not isinstance(reason, OSError):  # a read error may be temporary
                 with suppress(OSError):
-                    bad.unlink()  # or it would be one of the two that are kept
-        return found
+                    bad.unlink()  # it would count as one of the two that are kept
+        return checkpoint
     if damaged:
-        said = "; ".join(f"{path}: {reason}" for path, reason in damaged.items())
-        raise RunError(f"every checkpoint is damaged: {said}", "begin anew in another folder: --out")
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in damaged.items())
+        raise RunError(f"every checkpoint is damaged: {reasons}", "start anew in another folder: --out")
     return None
 
 
 def _files(folder: Path) -> list[Path]:
-    """Oldest first."""
+    """The checkpoint files, oldest first."""
     return sorted((path for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdigit()), key=lambda path: int(path.stem))

@@ -1,8 +1,7 @@
-"""A function of tensors, recorded once on a GPU and replayed.
+"""Recording a function of tensors as a CUDA graph, and replaying it.
 
-A small network's step is some hundred short kernels, and starting each from Python takes longer than running it; a
-CUDA graph (pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) starts all of them at once. It does not know what the
-function does.
+A step of a small network runs about a hundred short kernels, and launching each from Python takes longer than running
+it. A CUDA graph (pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) launches all of them at once.
 """
 
 import warnings
@@ -11,67 +10,68 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["WARM_UP", "Captured", "Function", "record_cuda_graph"]
+__all__ = ["WARM_UP", "Function", "GraphReplay", "record_cuda_graph"]
 
 Function = Callable[..., Tensor]
-"""Of tensors on one device, answering one tensor."""
+"""A function of tensors on one device that returns one tensor."""
 
 WARM_UP = 3
-"""Calls before recording, in which libraries choose their kernels; as PyTorch's notes advise."""
+"""Calls before recording, in which libraries choose their kernels; PyTorch's notes advise this number."""
 
 
-class Captured:
-    """Calls a function and answers what it answers, from a recording as soon as there is one for inputs of such shapes.
+class GraphReplay:
+    """Calls a function of tensors, and replays a recorded graph once there is one for these input shapes.
 
-    The function is given with each call, and is always the same: held here, it would hold whoever holds this. What it
-    reads and writes beside its inputs must stay at its place in memory from call to call, and it must not look at
-    values (`.item()`, branches). Where it cannot be recorded, a warning says why, and it is called as ever.
+    Every call must pass the same function. It is not stored: that would be a reference cycle if the function belongs
+    to the owner of this object. Apart from its inputs, the function must always read and write the same memory, and it
+    must not depend on values (`.item()`, branches). If it cannot be recorded, a warning gives the reason, and all
+    calls run without a graph.
 
     Args:
-        record: makes a recording from the function and its inputs, without running it.
+        record: makes a graph from the function and its inputs, without running the function.
     """
 
     def __init__(self, record: Callable[[Function, tuple[Tensor, ...]], Function]) -> None:
         self.record = record
-        self.recorded: dict[tuple[torch.Size, ...], Function] = {}
-        self.possible = True
+        self.graphs: dict[tuple[torch.Size, ...], Function] = {}
+        self.recordable = True
         self._calls: dict[tuple[torch.Size, ...], int] = {}
 
     def __call__(self, function: Function, *inputs: Tensor) -> Tensor:
         shapes = tuple(each.shape for each in inputs)
-        if shapes in self.recorded:
-            return self.recorded[shapes](*inputs)
+        if shapes in self.graphs:
+            return self.graphs[shapes](*inputs)
         calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
-        if self.possible and calls > WARM_UP:
+        if self.recordable and calls > WARM_UP:
             try:
-                self.recorded[shapes] = self.record(function, inputs)
+                self.graphs[shapes] = self.record(function, inputs)
             except RuntimeError as error:
-                self.possible = False
+                self.recordable = False
                 reason = str(error).splitlines()[0]
-                warnings.warn(f"steps cannot be captured for replay and are taken one by one: {reason}", stacklevel=2)
+                warnings.warn(f"training steps run without a CUDA graph, which is slower: {reason}", stacklevel=2)
             else:
-                return self.recorded[shapes](*inputs)
+                return self.graphs[shapes](*inputs)
         return function(*inputs)
 
-    def forget(self) -> None:
-        """What the function uses has moved in memory: record anew."""
-        self.recorded.clear()
+    def reset(self) -> None:
+        """Record anew, because the function's tensors have moved in memory."""
+        self.graphs.clear()
 
 
 def record_cuda_graph(function: Function, inputs: tuple[Tensor, ...]) -> Function:
-    """Raises RuntimeError where the function does what a graph cannot hold."""
-    places = tuple(each.clone() for each in inputs)
+    """Raises RuntimeError if the function does something a graph cannot record."""
+    buffers = tuple(each.clone() for each in inputs)
     device, graph = inputs[0].device, torch.cuda.CUDAGraph()
     torch.cuda.synchronize(device)
-    # A stream of this device: PyTorch's own for recording is one of whichever device was the current one at first.
+    # PyTorch's own capture stream belongs to whichever device was current first; this one belongs to our device.
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # PyTorch leaves some classes untyped
     with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream):
-        answer = function(*places)
+        output = function(*buffers)
 
     def replay(*inputs: Tensor) -> Tensor:
-        for place, value in zip(places, inputs, strict=True):
-            place.copy_(value)
+        for buffer, value in zip(buffers, inputs, strict=True):
+            buffer.copy_(value)
         graph.replay()
-        return answer.clone()
+        return output.clone()
 
     return replay

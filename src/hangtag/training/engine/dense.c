@@ -1,11 +1,11 @@
-// Adam steps on a stack of dense layers, a chunk of batches in one call; dense.py says what and why.
+// Adam steps on a stack of dense layers, a chunk of batches per call, for dense.py.
 //
-// All numbers are float32. A row of examples or weights is padded with zeros to whole vectors; an input that is
-// always 1 carries the bias. The first layer's weights are stored in blocks of GROUP units, each block input by input,
-// so that a thread's part is one stretch of memory; the other layers' are stored unit by unit.
+// All numbers are float32. Rows of examples and weights are padded with zeros to a multiple of LANES; an additional
+// input that is always 1 carries the bias. The first layer's weights are stored in blocks of GROUP units, input by
+// input within a block, so that each thread's part is contiguous; the other layers' weights are stored unit by unit.
 //
-// Threads share each hidden layer by its units: whoever computes a unit also updates its weights, on both sides of it.
-// Each sum is made by one thread in one order: the weights do not depend on the number of threads.
+// The threads divide the units of each hidden layer: the thread that computes a unit also updates the weights into and
+// out of it. One thread computes each sum, in a fixed order, so the weights do not depend on the number of threads.
 
 #include <math.h>
 #include <pthread.h>
@@ -28,18 +28,18 @@ enum { ROWS = 4, GROUP = LANES * VECTORS, MOST_THREADS = 64 }; // ROWS x VECTORS
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-typedef struct { // one dense layer; dense.py has the same
-    int32_t inputs, units;        // without the 1 for the bias
+typedef struct { // one dense layer; matches _Layer in dense.py
+    int32_t inputs, units;        // without the input for the bias
     int64_t in_row, out_row;      // floats from one example to the next
     float *weights, *means, *squares;
-    float *in;     // (threads, size, inputs + 1) for the first layer, else (size, inputs + 1): the layer below's `out`
+    float *in;     // first layer: (threads, size, inputs + 1); else (size, inputs + 1), the `out` of the layer below
     float *out;    // (size, units + 1)
-    float *slopes; // (size, units + 1): how the loss changes with the layer's sums
+    float *slopes; // (size, units + 1): gradients of the loss with respect to the pre-activations
 } layer;
 
-typedef struct { // one call; dense.py has the same
+typedef struct { // one call; matches _Work in dense.py
     int32_t layers, threads, batches, size;
-    int64_t taken; // steps before this call
+    int64_t steps_done; // before this call
     const layer *layer;
     const uint8_t *images; // (batches, size, inputs)
     const int64_t *labels; // (batches, size)
@@ -63,7 +63,7 @@ int32_t group(void) { return GROUP; }
 static int at_most(int a, int b) { return a < b ? a : b; }
 static int padded(int count) { return (count + LANES - 1) / LANES * LANES; }
 
-// All threads come here before any goes on. Spins for a little, then lets others have the processor.
+// Barrier for all threads. It spins briefly, then yields the processor.
 static void meet(worker *me) {
     int all = me->work->threads * ++me->met;
     atomic_fetch_add_explicit(me->arrived, 1, memory_order_acq_rel);
@@ -71,13 +71,13 @@ static void meet(worker *me) {
         if (spins > 2000) sched_yield();
 }
 
-// Where a thread's part of `units` and their bias begins.
+// The first unit of a thread's part; the bias counts as a unit.
 static int part(const worker *me, int number, int units) {
     int64_t groups = (units + 1 + GROUP - 1) / GROUP;
     return at_most((int)(groups * number / me->work->threads) * GROUP, units + 1);
 }
 
-// sums[r][c] = sum over k of left[r * left_row + k * left_step] * right[k * right_row + c], in registers.
+// sums[r][c] = sum over k of left[r * left_row + k * left_step] * right[k * right_row + c], accumulated in registers.
 __attribute__((always_inline)) static inline void
 tile(const int rows, const int vectors, int count, const float *left, int64_t left_row, int64_t left_step,
      const float *right, int64_t right_row, float *sums, int64_t sums_row) {
@@ -111,7 +111,7 @@ static void product(int rows, int vectors, int count, const float *left, int64_t
                      sums + r * sums_row + v * LANES, 0);
 }
 
-static float dot(int64_t count, const float *a, const float *b) { // count: of whole vectors
+static float dot(int64_t count, const float *a, const float *b) { // count is a multiple of LANES
     vector sum = {0};
     for (int64_t i = 0; i < count; i += LANES) sum += *(const vector *)(a + i) * *(const vector *)(b + i);
     float total = 0;
@@ -119,7 +119,7 @@ static float dot(int64_t count, const float *a, const float *b) { // count: of w
     return total;
 }
 
-// One step of Adam (Kingma & Ba, 2015, algorithm 1, epsilon after the corrections) on `count` weights.
+// One Adam step (Kingma & Ba, 2015, algorithm 1; epsilon is added after bias correction) on `count` weights.
 static inline void adam_step(const adam *a, int count, const float *restrict gradient, float *restrict weights,
                              float *restrict means, float *restrict squares) {
     for (int i = 0; i < count; i++) {
@@ -177,7 +177,7 @@ static void later_update(const layer *l, int size, int begin, int end, const ada
     }
 }
 
-// ReLU on units begin..end of some examples, and the 1 for the next layer's bias.
+// Apply ReLU to units begin..end of examples first..last, and set the input for the next layer's bias to 1.
 static void relu(const layer *l, int first, int last, int begin, int end) {
     for (int example = first; example < last; example++) {
         float *values = l->out + example * l->out_row;
@@ -186,7 +186,7 @@ static void relu(const layer *l, int first, int last, int begin, int end) {
     }
 }
 
-// The slopes of the layer below, of its units begin..end: through this layer's weights, then through ReLU.
+// The gradients of units begin..end of the layer below, through this layer's weights and that layer's ReLU.
 static void below(const layer *l, float *slopes, int size, int begin, int end) {
     for (int example = 0; example < size; example++) {
         const float *own = l->slopes + example * l->out_row, *values = l->in + example * l->in_row;
@@ -201,7 +201,7 @@ static void below(const layer *l, float *slopes, int size, int begin, int end) {
     }
 }
 
-// (softmax - one-hot) / size: the slope of the mean cross-entropy by the logits.
+// The gradient of the mean cross-entropy with respect to the logits: (softmax - one-hot) / size.
 static void loss_slopes(const layer *l, int size, const int64_t *labels, int first, int last) {
     for (int example = first; example < last; example++) {
         const float *logits = l->out + example * l->out_row;
@@ -220,7 +220,7 @@ static void one_batch(worker *me, int batch) {
     int begin = part(me, me->number, first.units), end = part(me, me->number + 1, first.units);
     int from = w->size * me->number / w->threads, to = w->size * (me->number + 1) / w->threads;
 
-    // Every thread makes the inputs for itself: quicker than fetching them from another's cache.
+    // Every thread converts all inputs itself, which is faster than reading them from another core's cache.
     first.in += me->number * w->size * first.in_row;
     const uint8_t *images = w->images + (int64_t)batch * w->size * first.inputs;
     for (int example = 0; example < w->size; example++)
@@ -240,7 +240,7 @@ static void one_batch(worker *me, int batch) {
                sizeof(float) * last->units);
     meet(me);
 
-    double step = (double)(w->taken + batch + 1);
+    double step = (double)(w->steps_done + batch + 1);
     adam a = {(float)(w->rates[batch] / (1 - pow(w->beta1, step))), w->beta1, w->beta2,
               (float)(1 / sqrt(1 - pow(w->beta2, step))), w->epsilon};
     for (const layer *l = last; l > w->layer; l--) {
@@ -257,7 +257,7 @@ static void *run(void *argument) {
     while (!atomic_load_explicit(me->started, memory_order_acquire)) sched_yield();
 #if defined(__SSE__)
     unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040); // numbers below 1e-38 count as zero: processors are slow with them
+    _mm_setcsr(before | 0x8040); // flush denormal numbers (below 1e-38) to zero, because processors handle them slowly
 #endif
     for (int batch = 0; batch < me->work->batches; batch++) one_batch(me, batch);
 #if defined(__SSE__)
@@ -266,8 +266,8 @@ static void *run(void *argument) {
     return 0;
 }
 
-// Take one step for each batch, with as many of the threads as the system grants.
-void take(const work *given) {
+// Take one step per batch, with as many of the requested threads as the system can start.
+void train_batches(const work *given) {
     work own = *given;
     atomic_int started = 0, arrived = 0;
     worker workers[MOST_THREADS];

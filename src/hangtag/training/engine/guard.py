@@ -1,4 +1,4 @@
-"""What networks of others, and PyTorch itself, may raise -> one ModelError that says what did not work."""
+"""Errors raised by custom networks or by PyTorch become one ModelError that names what failed."""
 
 import textwrap
 from collections.abc import Iterator
@@ -8,42 +8,42 @@ import torch
 
 from hangtag.errors import HangtagError, ModelError
 
-__all__ = ["TAKES_AND_RETURNS", "custom_code", "enough_memory", "is_out_of_memory"]
+__all__ = ["NETWORK_CONTRACT", "custom_code", "enough_memory", "is_out_of_memory"]
 
-TAKES_AND_RETURNS = "it must take float (N, C, H, W) and return logits (N, K)"
-"""What a network has to do, as a hint."""
+NETWORK_CONTRACT = "a network must take float (N, C, H, W) and return logits (N, K)"
+"""What every network must do, as a hint."""
 
-_LONGEST = 300  # characters of another's error; PyTorch writes some of several pages
-_NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")  # in errors of processors, CUDA and its libraries
+_MAX_LENGTH = 300  # characters of the original error; some of PyTorch's run to several pages
+_NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")  # in errors of CPUs, CUDA and its libraries
 
 
 @contextmanager
-def custom_code(failed: str, hint: str = TAKES_AND_RETURNS) -> Iterator[None]:
-    """Whatever a network's own code raises inside the block becomes one ModelError.
+def custom_code(failed: str, hint: str = NETWORK_CONTRACT) -> Iterator[None]:
+    """Turn any exception from a network's own code into one ModelError.
 
-    Errors of ours stay as they are, and so does running out of memory: see `enough_memory`.
+    hangtag's own errors and out-of-memory errors pass through; `enough_memory` handles the latter.
 
     Args:
-        failed: what did not work; the error's kind and words follow.
+        failed: what failed; the original error's type and message are appended.
         hint: what to do.
     """
     try:
         yield
     except HangtagError:
         raise
-    except Exception as error:  # whatever it may be
+    except Exception as error:  # custom code may raise anything
         if is_out_of_memory(error):
             raise
-        said = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST, placeholder=" ...")
-        raise ModelError(f"{failed}: {said}", f"{hint}; hangtag --debug shows where it fails") from error
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", _MAX_LENGTH, placeholder=" ...")
+        raise ModelError(f"{failed}: {reason}", f"{hint}; hangtag --debug shows where it failed") from error
 
 
 @contextmanager
-def enough_memory(doing: str, hint: str) -> Iterator[None]:
-    """Running out of memory inside the block, on any device, becomes one ModelError.
+def enough_memory(context: str, hint: str) -> Iterator[None]:
+    """Turn an out-of-memory error of any device into one ModelError.
 
     Args:
-        doing: goes on after "out of memory".
+        context: completes the message "out of memory ...".
         hint: what to do.
     """
     try:
@@ -51,13 +51,13 @@ def enough_memory(doing: str, hint: str) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise ModelError(f"out of memory {doing}", hint) from error
+        raise ModelError(f"out of memory {context}", hint) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, in a processor's or on a GPU; also of the ModelError that was made of that."""
+    """Whether a CPU or GPU ran out of memory; also true for the ModelError made from such an error."""
     if isinstance(error, ModelError):
         return error.__cause__ is not None and is_out_of_memory(error.__cause__)
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)

@@ -1,7 +1,7 @@
-"""One visible training loop; yields an `Epoch` now and then, and one at the end of every epoch.
+"""The training loop: it yields an `Epoch` every now and then, and one at the end of every epoch.
 
-It knows nothing of screens, files or what the images show. The caller owns the network: whenever the caller stops
-asking, the network holds the weights of the last step.
+It knows nothing about screens, files or what the images show. The caller owns the network: whenever the caller stops
+iterating, the network has the weights of the last step.
 """
 
 import math
@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,37 +20,36 @@ from torch.nn.functional import cross_entropy
 from hangtag.errors import DivergedError, RunError, UsageError
 from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
-from hangtag.training.engine.balance import class_weights
-from hangtag.training.engine.batches import Batches, mixed_seed, phases_of, resized
+from hangtag.training.engine.batches import Batches, Chunk, mixed_seed
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.guard import custom_code, enough_memory, is_out_of_memory
-from hangtag.training.engine.networks import channels_last, predict_logits
-from hangtag.training.engine.pruning import Pruning
+from hangtag.training.engine.inference import predict_logits
+from hangtag.training.engine.networks import channels_last
 from hangtag.training.engine.recipes import Recipe
-from hangtag.training.engine.steps import Steps, has_bfloat16, steps_for
+from hangtag.training.engine.sampling import class_weights
+from hangtag.training.engine.steps import has_bfloat16, steps_for
 
 __all__ = ["Epoch", "choose_device", "learning_rate_at", "train"]
 
-_REPORT_SECONDS = 0.1  # between two unfinished Epochs
+_REPORT_SECONDS = 0.1  # between two reports within an epoch
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Where a training stands.
+    """The state of a training within or at the end of an epoch.
 
     Attributes:
         number: from 1 to `epochs`.
-        step: steps taken in this epoch, of `steps`.
-        loss: mean over this epoch's images so far, each judged just before its step.
-        accuracy: likewise.
-        val_loss, val_accuracy: on the held-out images; only when finished and if there are any.
+        step: steps completed in this epoch, out of `steps`.
+        loss, accuracy: means over this epoch's images so far, each computed just before the image's step.
+        val_loss, val_accuracy: on the validation images, if there are any; only for a finished epoch.
         learning_rate: of the last step.
-        seconds: since this epoch began, validation included.
-        finished: whether no more steps of this epoch follow.
-        enough: the recipe's patience is at its end; no epoch follows.
-        training_seconds: of `seconds`, those that were spent on steps in this process.
-        first_step: the step of this epoch at which this process began; not 0 only in an epoch gone on with.
-        kept: the epoch whose weights the network now has, where patience chose it; only in the last of a training.
+        seconds: since the epoch began, validation included.
+        finished: whether the epoch has ended.
+        enough: whether early stopping ends the training here.
+        training_seconds: the part of `seconds` spent on steps in this process.
+        first_step: the step of this epoch at which this process began; above 0 only in a resumed epoch.
+        kept: the epoch whose weights early stopping restored; only in the last epoch of a training.
     """
 
     number: int
@@ -72,7 +70,7 @@ class Epoch:
 
     @property
     def cut_short(self) -> bool:
-        """Stopped on request before its last step."""
+        """Whether `stop` ended the epoch before its last step."""
         return self.finished and self.step < self.steps
 
     def to_json(self) -> dict[str, Any]:
@@ -95,104 +93,299 @@ def train(
 
     Args:
         network: takes float32 (N, C, H, W) from 0 to 1, returns logits (N, K).
-        images: (N, H, W) or (N, H, W, 3) uint8; an array moves to the device, `Rows` are read bit by bit.
-        labels: (N,) indices of classes.
-        recipe: how.
-        seed: decides order and augmentation; the same seed, machine and versions give the same weights.
-        validation: images and labels to judge after each epoch, never trained on.
+        images: (N, H, W) or (N, H, W, 3) uint8; an array moves to the device, `MappedRows` are read chunk by chunk.
+        labels: (N,) class indices.
+        recipe: the settings.
+        seed: determines order and augmentation; the same seed, machine and versions give the same weights.
+        validation: images and labels to evaluate after each epoch; they are never trained on.
         device: "cpu", "cuda", ...
-        stop: asked some times a second; True ends the training after the current step's chunk.
-        keeper: saves checkpoints when it finds that due.
-        resume: go on from here; the weights will be those of a training that was never interrupted.
+        stop: called after each chunk of steps, several times a second; True ends the training.
+        checkpoint_writer: saves checkpoints when they are due.
+        resume: the checkpoint to continue from; the final weights equal those of an uninterrupted training.
 
     Raises:
-        DivergedError: the loss, here or on the held-out images, or a weight is no longer a number; the network has
-            the weights from before this epoch.
-        ModelError: out of memory; or the network's own code raised something.
-        RunError: `resume` is of another training.
+        DivergedError: the training or validation loss or a weight became NaN or infinite; the network has the weights
+            from before this epoch.
+        ModelError: out of memory, or the network's own code raised an exception.
+        RunError: `resume` belongs to another training.
     """
-    device = torch.device(device)
-    with _enough_memory(min(recipe.batch_size, len(labels))), _own_code():
-        _make_ready(network, recipe, device)
-        batches = Batches(images, labels, recipe, seed, device, _least_batch(network))
-        by_class = class_weights(np.bincount(labels)).to(device) if recipe.balance == "weights" else None
-        steps = steps_for(network, recipe, batches.batch_size, device, bool(by_class is not None or batches.pruning))
-        phases = phases_of(recipe, network, *images.shape[1:3])
-        good, best = _LastGood(network), _Best(recipe.patience)
-        at = _Position(1, 0) if resume is None else _go_on(resume, network, steps, best, batches.pruning)
-    steps_of = _steps_of(recipe, batches)
-    taken, total = sum(steps_of[: at.epoch - 1]) + batches.steps_before(at.epoch, at.chunk), sum(steps_of)
-    for number in range(at.epoch, recipe.epochs + 1):
-        began = reported = time.perf_counter() - at.seconds
-        good.look(network, number - 1)
-        sums = _Sums(recipe.label_smoothing, at.images, at.hits, at.loss)
-        of, stopped = steps_of[number - 1], False
-        step = first = min(of, batches.steps_before(number, at.chunk))
-        if not at.chunk:
-            batches.begin(number)
-        for chunk in range(at.chunk, batches.chunks(number)):
-            if step >= of:
-                break
-            with (
-                _own_randomness(device, seed, number, chunk),
-                settings(recipe, steps.torch_threads),
-                _enough_memory(batches.batch_size),
-            ):
-                images_, labels_, stands_for = batches.chunk(number, chunk).first((of - step) * batches.batch_size)
-                images_ = resized(images_, next(phase.size for phase in phases if taken <= phase.until * total))
-                count = math.ceil(len(labels_) / batches.batch_size)
-                rates = [learning_rate_at(recipe, (taken + ahead) / total) for ahead in range(count)]
-                logits = _taken(steps, images_, labels_, rates, _weights(labels_, by_class, stands_for))
-                batches.note(number, chunk, sums.add(logits, labels_, stands_for))
-            step, taken = step + count, taken + count
-            if not math.isfinite(sums.loss):
-                raise _diverged(recipe, "the loss is", f"epoch {number}, step {step}", good.bring_back(network))
+    run = _Run(network, images, labels, recipe, seed, torch.device(device), resume)
+    while not run.finished:
+        run.begin_epoch()
+        stopped = False
+        while run.has_chunk and not stopped:
+            run.run_chunk()
             stopped = stop()
             if checkpoint_writer is not None and (stopped or checkpoint_writer.due()):
-                here = _Position(number, chunk + 1, time.perf_counter() - began, sums.images, sums.hits, sums.loss)
-                checkpoint_writer.save(partial(_checkpoint, network, steps, best, batches.pruning, here))
-            if stopped:
-                break
-            if time.perf_counter() - reported > _REPORT_SECONDS:
-                reported = time.perf_counter()
-                rate = learning_rate_at(recipe, (taken - 1) / total)
-                yield Epoch(number, recipe.epochs, step, of, *sums.means(), rate, reported - began)
-        trained = time.perf_counter() - began - at.seconds
-        with _enough_memory(batches.batch_size):
-            val_loss, val_accuracy = _judge(network, recipe, device, validation, number, good)
-        best.look(network, number, val_loss)
-        over = stopped or best.enough or number == recipe.epochs
-        kept = best.bring_back(network) if over else None
-        yield Epoch(
-            number, recipe.epochs, step, of, *sums.means(), learning_rate_at(recipe, (taken - 1) / total),
-            time.perf_counter() - began, val_loss, val_accuracy, True, best.enough, kept, trained, first,
+                checkpoint_writer.save(run.checkpoint)
+            if run.report_due and not stopped:
+                yield run.report()
+        yield run.end_epoch(validation, stopped)
+
+
+@dataclass
+class _Position:
+    """The next chunk of a training, and the sums over the current epoch so far; images count by sample weight."""
+
+    epoch: int = 1
+    chunk: int = 0
+    seconds: float = 0.0
+    images: float = 0
+    hits: float = 0
+    loss: float = 0.0
+
+    def add(self, losses: Tensor, correct: Tensor, weights: Tensor | None) -> None:
+        """Add a chunk's losses (M,) and correct predictions (M,)."""
+        if weights is None:
+            sums = torch.stack((losses.sum(), correct.sum()))
+            self.images += len(losses)
+        else:
+            sums = torch.stack((losses @ weights, correct.float() @ weights))
+            self.images += float(weights.sum())
+        loss, hits = sums.tolist()
+        self.loss, self.hits = self.loss + loss, self.hits + hits
+
+
+class _Run:
+    """A training in progress.
+
+    Attributes:
+        position: where the training is; what a checkpoint stores.
+        step: steps completed in this epoch, out of `epoch_steps`.
+        steps_done: steps completed in the whole training, out of `total_steps`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Images | MappedRows,
+        labels: NDArray[np.int64],
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        resume: Checkpoint | None,
+    ) -> None:
+        self.network, self.recipe, self.seed, self.device = network, recipe, seed, device
+        with _enough_memory(min(recipe.batch_size, len(labels))), _training_errors():
+            _prepare(network, recipe, device)
+            self.batches = Batches(images, labels, recipe, seed, device, _min_batch(network))
+            balanced = recipe.balance == "weights"
+            self.class_weights = class_weights(np.bincount(labels)).to(device) if balanced else None
+            weighted = balanced or self.batches.pruning is not None
+            self.optimizer = steps_for(network, recipe, self.batches.batch_size, device, weighted)
+            self.restore_point, self.early_stopping = RestorePoint(network), EarlyStopping(recipe.patience)
+            self.position = _Position() if resume is None else self._restore(resume)
+        *steps, last = (self.batches.steps(number) for number in range(1, recipe.epochs + 1))
+        self.steps_of_epochs = [*steps, max(1, round(recipe.last_epoch_fraction * last))]
+        self.total_steps = sum(self.steps_of_epochs)
+        self.finished = False
+
+    def begin_epoch(self) -> None:
+        at = self.position
+        self.began = self.reported = time.perf_counter() - at.seconds
+        self.resumed_seconds = at.seconds
+        self.restore_point.update(self.network, at.epoch - 1)
+        self.epoch_steps = self.steps_of_epochs[at.epoch - 1]
+        self.step = self.first_step = min(self.epoch_steps, self.batches.steps_before(at.epoch, at.chunk))
+        self.steps_done = sum(self.steps_of_epochs[: at.epoch - 1]) + self.step
+        if not at.chunk:
+            self.batches.begin(at.epoch)
+
+    @property
+    def has_chunk(self) -> bool:
+        """Whether steps remain in this epoch."""
+        return self.step < self.epoch_steps and self.position.chunk < self.batches.chunks(self.position.epoch)
+
+    def run_chunk(self) -> None:
+        """Take the steps of the next chunk."""
+        at, size = self.position, self.batches.batch_size
+        with (
+            _seeded(self.device, self.seed, at.epoch, at.chunk),
+            settings(self.recipe, self.optimizer.torch_threads),
+            _enough_memory(size),
+        ):
+            chunk = self.batches.chunk(at.epoch, at.chunk).first((self.epoch_steps - self.step) * size)
+            steps = math.ceil(len(chunk.labels) / size)
+            rates = [self._rate(self.steps_done + ahead) for ahead in range(steps)]
+            with _training_errors():
+                logits = self.optimizer.run(chunk.images, chunk.labels, rates, self._sample_weights(chunk))
+            smoothing = self.recipe.label_smoothing
+            losses = cross_entropy(logits, chunk.labels, reduction="none", label_smoothing=smoothing)
+            at.add(losses, logits.argmax(1) == chunk.labels, chunk.weights)
+            self.batches.record_losses(at.epoch, at.chunk, losses)
+        at.chunk, self.step, self.steps_done = at.chunk + 1, self.step + steps, self.steps_done + steps
+        self._require_finite(math.isfinite(at.loss), "the training loss", f"epoch {at.epoch}, step {self.step}")
+
+    @property
+    def report_due(self) -> bool:
+        return time.perf_counter() - self.reported > _REPORT_SECONDS
+
+    def report(self, **more: Any) -> Epoch:
+        self.reported, at = time.perf_counter(), self.position
+        means = at.loss / at.images, at.hits / at.images
+        rate, seconds = self._rate(self.steps_done - 1), self.reported - self.began
+        return Epoch(at.epoch, self.recipe.epochs, self.step, self.epoch_steps, *means, rate, seconds, **more)
+
+    def checkpoint(self) -> Checkpoint:
+        """The state after the last chunk."""
+        self.position.seconds = time.perf_counter() - self.began
+        pruning = self.batches.pruning
+        parts = {
+            "network": self.network.state_dict(),
+            "steps": self.optimizer.state(),
+            "best": self.early_stopping.state,
+            "pruning": pruning.state() if pruning is not None else {},
+        }
+        tensors = {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+        metadata = {
+            "steps": type(self.optimizer).__name__,
+            "position": asdict(self.position),
+            "best": self.early_stopping.metadata(),
+        }
+        return Checkpoint(tensors, metadata)
+
+    def end_epoch(self, validation: tuple[Images | MappedRows, NDArray[np.int64]] | None, stopped: bool) -> Epoch:
+        """Validate, restore the best weights after the last epoch, and advance to the next epoch."""
+        training_seconds = time.perf_counter() - self.began - self.resumed_seconds
+        number = self.position.epoch
+        with _enough_memory(self.batches.batch_size):
+            val_loss, val_accuracy = self._validate(validation)
+        self.early_stopping.update(self.network, number, val_loss)
+        enough = self.early_stopping.enough
+        self.finished = stopped or enough or number == self.recipe.epochs
+        epoch = self.report(
+            val_loss=val_loss, val_accuracy=val_accuracy, finished=True, enough=enough,
+            kept=self.early_stopping.restore(self.network) if self.finished else None,
+            training_seconds=training_seconds, first_step=self.first_step,
         )  # fmt: skip
-        if over:
+        self.position = _Position(number + 1)
+        return epoch
+
+    def _validate(
+        self, validation: tuple[Images | MappedRows, NDArray[np.int64]] | None
+    ) -> tuple[float | None, float | None]:
+        """Loss and accuracy on the validation images, in the precision of training.
+
+        Raises:
+            DivergedError: a weight or a validation logit is NaN or infinite.
+        """
+        where = f"epoch {self.position.epoch}"
+        name = self.restore_point.not_finite(self.network)
+        self._require_finite(not name, f"the network's '{name}'", where)
+        if validation is None or not len(validation[1]):
+            return None, None
+        bfloat16 = self.recipe.bfloat16 and has_bfloat16(self.device.type)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = predict_logits(self.network, validation[0])
+        labels = torch.from_numpy(validation[1])
+        loss = float(cross_entropy(logits, labels))
+        self._require_finite(math.isfinite(loss) and _is_finite(logits), "the validation loss", where)
+        return loss, float((logits.argmax(1) == labels).float().mean())
+
+    def _require_finite(self, finite: bool, name: str, where: str) -> None:
+        """Restore the last finite weights and raise DivergedError unless `finite`."""
+        if finite:
             return
-        at = _Position(number + 1, 0)
+        self.restore_point.restore(self.network)
+        epoch, rate = self.restore_point.epoch, self.recipe.learning_rate
+        weights = f"weights of epoch {epoch}" if epoch else "initial weights"
+        raise DivergedError(
+            f"training diverged: {name} is NaN or infinite in {where}; the {weights} were restored",
+            f"use a smaller learning rate than {rate:g}: --set learning_rate={rate / 10:g}",
+        )
+
+    def _rate(self, step: int) -> float:
+        return learning_rate_at(self.recipe, step / self.total_steps)
+
+    def _sample_weights(self, chunk: Chunk) -> Tensor | None:
+        """(M,), the weight of each image in the loss; None: all equal."""
+        if self.class_weights is None:
+            return chunk.weights
+        weights = self.class_weights[chunk.labels]
+        return weights if chunk.weights is None else weights * chunk.weights
+
+    def _restore(self, saved: Checkpoint) -> _Position:
+        """Load the state of network, optimizer, early stopping and pruning."""
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "steps": {}, "best": {}, "pruning": {}}
+        for key, value in saved.tensors.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = value
+        try:
+            if saved.metadata["steps"] != (kind := type(self.optimizer).__name__):
+                raise ValueError(f"it was saved by {saved.metadata['steps']}, but this training uses {kind}")
+            self.network.load_state_dict(parts["network"])
+            self.optimizer.set_state(parts["steps"])
+            self.early_stopping.set_state(parts["best"], saved.metadata["best"])
+            if self.batches.pruning is not None:
+                self.batches.pruning.set_state(parts["pruning"])
+            return _Position(**saved.metadata["position"])
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise RunError(
+                f"the checkpoint does not fit this training: {error}", "start anew in another folder: --out"
+            ) from error
 
 
-def _make_ready(network: nn.Module, recipe: Recipe, device: torch.device) -> None:
-    network.to(device)
-    channels_last(network)
-    network.train()
-    with settings(recipe, None):
-        torch.ones(1 << 20).sum()  # worker threads take these settings over when they start, at the first large sum
+class RestorePoint:
+    """The newest finite weights at the end of an epoch, running statistics included.
+
+    Tensors that are not finite from the beginning, such as an attention mask, are not watched.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.watched = [name for name, value in network.state_dict().items() if _is_finite(value)]
+        self.state, self.epoch = _copy(network.state_dict()), 0
+
+    def not_finite(self, network: nn.Module) -> str:
+        """The name of a tensor with a NaN or infinite value; empty if there is none."""
+        state = network.state_dict()
+        return next((name for name in self.watched if not _is_finite(state[name])), "")
+
+    def update(self, network: nn.Module, epoch: int) -> None:
+        if not self.not_finite(network):
+            self.state, self.epoch = _copy(network.state_dict()), epoch
+
+    def restore(self, network: nn.Module) -> None:
+        network.load_state_dict(self.state)
 
 
-def _least_batch(network: nn.Module) -> int:
-    """Images of the smallest batch that a step is taken on: one alone may have no deviation to normalise by."""
-    return 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()) else 1
+class EarlyStopping:
+    """Keeps the weights with the smallest validation loss, and stops after `patience` epochs without improvement."""
 
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.state: dict[str, Tensor] = {}
+        self.epoch, self.loss, self.newest = 0, math.inf, 0
 
-def _steps_of(recipe: Recipe, batches: Batches) -> list[int]:
-    """Steps of each epoch."""
-    *steps, last = (batches.steps(number) for number in range(1, recipe.epochs + 1))
-    return [*steps, max(1, round(recipe.last_epoch_fraction * last))]
+    def update(self, network: nn.Module, epoch: int, loss: float | None) -> None:
+        if not self.patience or loss is None:
+            return
+        self.newest = epoch
+        if loss < self.loss:
+            self.state, self.epoch, self.loss = _copy(network.state_dict()), epoch, loss
+
+    @property
+    def enough(self) -> bool:
+        return bool(self.patience) and self.newest - self.epoch >= self.patience
+
+    def restore(self, network: nn.Module) -> int | None:
+        """Load the best weights, and return their epoch; None if there was no validation."""
+        if not self.state:
+            return None
+        network.load_state_dict(self.state)
+        return self.epoch
+
+    def metadata(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "loss": self.loss if self.epoch else None, "newest": self.newest}
+
+    def set_state(self, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        self.state, self.epoch, self.newest = state, metadata["epoch"], metadata["newest"]
+        self.loss = metadata["loss"] if self.epoch else math.inf
 
 
 def learning_rate_at(recipe: Recipe, done: float) -> float:
-    """The rate of a step, from the share of all steps already taken.
+    """The learning rate of a step, from the fraction of all steps already taken.
 
     >>> from hangtag.training.engine.recipes import RECIPES
     >>> [round(learning_rate_at(RECIPES["tutorial"], done), 4) for done in (0.0, 0.5, 1.0)]
@@ -206,10 +399,10 @@ def learning_rate_at(recipe: Recipe, done: float) -> float:
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
-    """`auto` takes a CUDA GPU when PyTorch sees one, else the CPU.
+    """The named device; "auto" is a CUDA GPU if PyTorch finds one, else the CPU.
 
     Raises:
-        UsageError: a device that is not there.
+        UsageError: the device is not available.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -222,164 +415,47 @@ def choose_device(wanted: str = "auto") -> torch.device:
     return device
 
 
-@dataclass(frozen=True)
-class _Position:
-    """Before which chunk of which epoch a training stands, and what it has counted in this epoch."""
+@contextmanager
+def settings(recipe: Recipe, threads: int | None) -> Iterator[None]:
+    """Set PyTorch's threads for training, and flush numbers below 1e-38 to zero; restore both afterwards.
 
-    epoch: int
-    chunk: int
-    seconds: float = 0.0
-    images: float = 0
-    hits: float = 0
-    loss: float = 0.0
-
-
-def _checkpoint(
-    network: nn.Module, steps: Steps, best: "_Best", pruning: Pruning | None, position: _Position
-) -> Checkpoint:
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    tensors |= {f"steps.{name}": value for name, value in steps.state().items()}
-    tensors |= {f"best.{name}": value for name, value in best.state.items()}
-    tensors |= {f"pruning.{name}": value for name, value in (pruning.state() if pruning else {}).items()}
-    facts = {"steps": type(steps).__name__, "position": asdict(position), "best": best.metadata()}
-    return Checkpoint(tensors, facts)
-
-
-def _go_on(saved: Checkpoint, network: nn.Module, steps: Steps, best: "_Best", pruning: Pruning | None) -> _Position:
-    """Put network, steps and what is known of the images where they were."""
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "steps": {}, "best": {}, "pruning": {}}
-    for key, value in saved.tensors.items():
-        part, _, name = key.partition(".")
-        parts[part][name] = value
-    try:
-        if saved.metadata["steps"] != type(steps).__name__:
-            raise ValueError(f"it was made by {saved.metadata['steps']}, here {type(steps).__name__} would go on")
-        network.load_state_dict(parts["network"])
-        steps.set_state(parts["steps"])
-        best.set_state(parts["best"], saved.metadata["best"])
-        if pruning is not None:
-            pruning.set_state(parts["pruning"])
-        return _Position(**saved.metadata["position"])
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise RunError(
-            f"the checkpoint does not fit this training: {error}", "begin anew in another folder: --out"
-        ) from error
-
-
-def _diverged(recipe: Recipe, what: str, where: str, kept: str) -> DivergedError:
-    return DivergedError(
-        f"{what} no longer a number ({where}); {kept} are kept",
-        f"the learning rate {recipe.learning_rate:g} is too large for this data; use a smaller one: "
-        f"--set learning_rate={recipe.learning_rate / 10:g}",
-    )
-
-
-class _LastGood:
-    """The newest weights that are all numbers, at the end of an epoch; running statistics count as weights.
-
-    What holds something else from the beginning, such as the mask of an attention, is meant to.
+    Adam's averages for pixels that are always black decay to such denormal numbers, which processors handle slowly.
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        state = network.state_dict()
-        self.watched = [name for name, value in state.items() if _all_numbers(value)]
-        self.state, self.epochs = _copied(state), 0
-
-    def no_numbers(self, network: nn.Module) -> str:
-        """The name of what no longer holds numbers alone; empty where all is well."""
-        state = network.state_dict()
-        return next((name for name in self.watched if not _all_numbers(state[name])), "")
-
-    def look(self, network: nn.Module, epochs: int) -> None:
-        if not self.no_numbers(network):
-            self.state, self.epochs = _copied(network.state_dict()), epochs
-
-    def bring_back(self, network: nn.Module) -> str:
-        """Put them into the network, and say which they are."""
-        network.load_state_dict(self.state)
-        return f"the weights after epoch {self.epochs}" if self.epochs else "the weights it began with"
+    cores = torch.get_num_threads()
+    torch.set_num_threads(threads or min(recipe.cores or cores, cores))
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(cores)
 
 
-def _all_numbers(tensor: Tensor) -> bool:
+def _prepare(network: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    network.to(device)
+    channels_last(network)
+    network.train()
+    with settings(recipe, None):
+        torch.ones(1 << 20).sum()  # the first large sum starts the worker threads, which then inherit these settings
+
+
+def _min_batch(network: nn.Module) -> int:
+    """The smallest batch a step is taken on: batch normalisation may need two images to compute a deviation."""
+    return 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()) else 1
+
+
+def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor).all())
 
 
-def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in state.items()}
 
 
-class _Best:
-    """The weights of the epoch with the smallest validation loss, and whether to wait any longer for a better one."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.state: dict[str, Tensor] = {}
-        self.epoch, self.loss, self.newest = 0, math.inf, 0
-
-    def look(self, network: nn.Module, epoch: int, loss: float | None) -> None:
-        if not self.patience or loss is None:
-            return
-        self.newest = epoch
-        if loss < self.loss:
-            self.state = _copied(network.state_dict())
-            self.epoch, self.loss = epoch, loss
-
-    @property
-    def enough(self) -> bool:
-        return bool(self.patience) and self.newest - self.epoch >= self.patience
-
-    def bring_back(self, network: nn.Module) -> int | None:
-        """Put the best weights into the network, and say of which epoch they are; None where nobody watched."""
-        if not self.state:
-            return None
-        network.load_state_dict(self.state)
-        return self.epoch
-
-    def metadata(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "loss": self.loss if self.epoch else None, "newest": self.newest}
-
-    def set_state(self, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self.state, self.epoch, self.newest = state, facts["epoch"], facts["newest"]
-        self.loss = facts["loss"] if self.epoch else math.inf
-
-
-class _Sums:
-    """Loss and hits of an epoch so far, of all its images, those included for which others stand."""
-
-    def __init__(self, label_smoothing: float, images: float, hits: float, loss: float) -> None:
-        self.label_smoothing, self.images, self.hits, self.loss = label_smoothing, images, hits, loss
-
-    def add(self, logits: Tensor, labels: Tensor, stands_for: Tensor | None) -> Tensor:
-        """Returns the loss (M,) of each image."""
-        losses = cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
-        hits = logits.argmax(1) == labels
-        if stands_for is None:
-            counts = torch.stack((losses.sum(), hits.sum()))
-            self.images += len(labels)
-        else:
-            counts = torch.stack((losses @ stands_for, hits.float() @ stands_for))
-            self.images += float(stands_for.sum())
-        loss, right = counts.tolist()
-        self.loss, self.hits = self.loss + loss, self.hits + right
-        return losses
-
-    def means(self) -> tuple[float, float]:
-        return self.loss / self.images, self.hits / self.images
-
-
-def _weights(labels: Tensor, by_class: Tensor | None, stands_for: Tensor | None) -> Tensor | None:
-    """(M,), how much each image counts in its step; None: all alike."""
-    if by_class is None:
-        return stands_for
-    return by_class[labels] if stands_for is None else by_class[labels] * stands_for
-
-
 @contextmanager
-def _own_randomness(device: torch.device, *numbers: int) -> Iterator[None]:
-    """Dropout and the like draw from these numbers; PyTorch's own random state is left as it was."""
-    # `torch.manual_seed` and `fork_rng` do this for every kind of device, which takes longer than some chunks.
+def _seeded(device: torch.device, *numbers: int) -> Iterator[None]:
+    """Seed PyTorch's generators by these numbers, for dropout and the like; restore their state afterwards."""
+    # `torch.manual_seed` and `fork_rng` cover every kind of device, which takes longer than some chunks.
     generators = [torch.default_generator]
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
@@ -394,70 +470,15 @@ def _own_randomness(device: torch.device, *numbers: int) -> Iterator[None]:
             generator.set_state(state)
 
 
-def _taken(steps: Steps, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None) -> Tensor:
-    with _own_code():
-        return steps.take(images, labels, rates, weights)
-
-
-def _own_code() -> AbstractContextManager[None]:
+def _training_errors() -> AbstractContextManager[None]:
     return custom_code(
         "the network cannot be trained",
-        "in training, too, it must take float (N, C, H, W) and return logits (N, K), through which gradients flow",
+        "in training, too, it must take float (N, C, H, W) and return differentiable logits (N, K)",
     )
 
 
 def _enough_memory(batch_size: int) -> AbstractContextManager[None]:
     return enough_memory(
         f"with batches of {batch_size} images",
-        f"use smaller ones: --batch-size {max(1, batch_size // 2)}; or smaller images, or a smaller network",
+        f"use a smaller batch: --batch-size {max(1, batch_size // 2)}; or smaller images, or a smaller network",
     )
-
-
-@contextmanager
-def settings(recipe: Recipe, threads: int | None) -> Iterator[None]:
-    """PyTorch as a training wants it inside the block, as before after it.
-
-    Numbers below 1e-38 count as zero: Adam's averages for pixels that are always black fade into them, and
-    processors are slow with them.
-    """
-    cores = torch.get_num_threads()
-    torch.set_num_threads(threads or min(recipe.cores or cores, cores))
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(cores)
-
-
-def _judge(
-    network: nn.Module,
-    recipe: Recipe,
-    device: torch.device,
-    validation: tuple[Images | MappedRows, NDArray[np.int64]] | None,
-    number: int,
-    good: _LastGood,
-) -> tuple[float | None, float | None]:
-    """Loss and accuracy on the held-out images, with products as in training: they tell how it goes, no more.
-
-    Args:
-        number: of the epoch.
-        good: what is brought back where it went wrong.
-
-    Raises:
-        DivergedError: a weight, or an answer to a held-out image, is no longer a number.
-    """
-    if wrong := good.no_numbers(network):
-        raise _diverged(
-            recipe, f"the network's '{wrong}' is", f"epoch {number}, in the weights", good.bring_back(network)
-        )
-    if validation is None or not len(validation[1]):
-        return None, None
-    bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        logits = predict_logits(network, validation[0])
-    labels = torch.from_numpy(validation[1])
-    loss = float(cross_entropy(logits, labels))
-    if not (math.isfinite(loss) and _all_numbers(logits)):
-        raise _diverged(recipe, "the loss is", f"epoch {number}, on the held-out images", good.bring_back(network))
-    return loss, float((logits.argmax(1) == labels).float().mean())

@@ -1,8 +1,8 @@
-"""Muon: momentum whose update is made orthogonal, for the weights of convolutions.
+"""Muon: momentum with an orthogonalised update, for the weights of convolutions.
 
-K. Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural networks", in the form of airbench94: weights
-keep their length, so that the rate alone says by what angle a step turns them. That is only harmless where
-normalisation follows, which makes the length of the weights meaningless.
+K. Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural networks", as in airbench94: weights keep their
+norm, so the learning rate alone determines the angle of a step. This requires that normalisation follows the weights,
+so that their norm has no effect.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from torch import Tensor
 
 __all__ = ["Muon", "orthogonalised"]
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration: fast, ends with singular values of 0.7 to 1.2
-_ROUNDS = 3  # as airbench94; five were no better here and cost more
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration; the singular values end between 0.7 and 1.2
+_ROUNDS = 3  # as in airbench94; five were no better here and cost more
 
 
 class Muon:
-    """Takes steps on weights (O, ...) with normalisation behind them.
+    """Takes steps on weights (O, ...) that normalisation follows.
 
     Args:
-        weights: those to train; their gradients are read from them.
+        weights: the weights to train.
         rate: the largest learning rate.
-        momentum: decay of the sum of gradients, used as Nesterov does.
+        momentum: decay of the sum of gradients, with Nesterov's look-ahead.
     """
 
     def __init__(self, weights: Sequence[Tensor], rate: float, momentum: float) -> None:
@@ -30,16 +30,16 @@ class Muon:
         self.sums = [torch.zeros_like(weight) for weight in weights]
 
     @torch.no_grad()
-    def step(self, share: Tensor) -> None:
-        """One step at `share`, one number, of the largest rate; gradients are given up."""
+    def step(self, factor: Tensor) -> None:
+        """Take a step at `factor` (a scalar) times the largest rate, and clear the gradients."""
         for weight, total in zip(self.weights, self.sums, strict=True):
             if weight.grad is None:
                 continue
             total.mul_(self.momentum).add_(weight.grad)
             ahead = weight.grad.add(total, alpha=self.momentum)
-            turned = orthogonalised(ahead.reshape(len(ahead), -1)).view_as(weight)
+            update = orthogonalised(ahead.reshape(len(ahead), -1)).view_as(weight)
             weight.mul_(len(weight) ** 0.5 / weight.norm())
-            weight.sub_(turned * (self.rate * share))
+            weight.sub_(update * (self.rate * factor))
             weight.grad = None
 
     def state(self) -> dict[str, Tensor]:
@@ -51,7 +51,7 @@ class Muon:
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """(R, C) float32, near the closest matrix with orthonormal rows or columns; products are made in bfloat16."""
+    """(R, C) float32, approximately the closest matrix with orthonormal rows or columns, computed in bfloat16."""
     a, b, c = _COEFFICIENTS
     x = matrix.bfloat16()
     x = x / (x.norm() + 1e-7)

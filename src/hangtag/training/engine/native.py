@@ -1,7 +1,6 @@
-"""C sources of ours as loaded libraries: compiled for this very processor when first needed, then kept.
+"""Compiling our C sources for this machine's processor on first use, and loading the library.
 
-A machine without a C compiler gets nothing, and callers then do the same in PyTorch; `HANGTAG_NATIVE=off` asks for it.
-It does not know what the sources compute.
+Without a C compiler, or with `HANGTAG_NATIVE=off`, there is no library, and callers use PyTorch instead.
 """
 
 import ctypes
@@ -20,13 +19,7 @@ from hangtag.files import cache_home
 __all__ = ["library"]
 
 _COMPILERS = ("cc", "gcc", "clang")
-_FLAGS = (
-    "-std=gnu11",
-    "-O3",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-)
+_FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _LIBRARY = ("-shared", "-fPIC", "-pthread")
 _FOR_THIS_PROCESSOR: tuple[list[str], ...] = (
     ["-march=native", "-mprefer-vector-width=512"],
@@ -34,14 +27,14 @@ _FOR_THIS_PROCESSOR: tuple[list[str], ...] = (
     ["-mcpu=native"],
     [],
 )
-_MOST_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 @functools.cache
 def library(source: Path) -> ctypes.CDLL | None:
-    """The compiled form of a C file, or None where it cannot be had.
+    """The library compiled from a C file, or None if it cannot be compiled.
 
-    Compiling takes about a second, once for each source, compiler and processor; the result lies in the user's cache.
+    Compiling takes about a second, once per source, compiler and processor; the user's cache keeps the result.
     """
     if os.environ.get("HANGTAG_NATIVE", "").lower() in ("off", "0", "no", "false"):
         return None
@@ -50,14 +43,9 @@ def library(source: Path) -> ctypes.CDLL | None:
         return None
     with suppress(OSError, subprocess.SubprocessError):
         version = _run(compiler, "--version")
-        about = [
-            source.read_text(encoding="utf-8"),
-            compiler,
-            version,
-            _processor(),
-            repr((_FLAGS, _FOR_THIS_PROCESSOR)),
-        ]
-        key = hashlib.sha256("\0".join(about).encode()).hexdigest()[:16]
+        text = source.read_text(encoding="utf-8")
+        inputs = [text, compiler, version, _processor(), repr((_FLAGS, _FOR_THIS_PROCESSOR))]
+        key = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:16]
         file = cache_home("native") / f"{source.stem}-{key}.so"
         if not file.is_file():
             _compile(compiler, source, file)
@@ -66,30 +54,28 @@ def library(source: Path) -> ctypes.CDLL | None:
 
 
 def _compile(compiler: str, source: Path, file: Path) -> None:
-    """Whole or not at all, and safe beside another process that does the same."""
+    """Write the library atomically, even while another process does the same."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder) / file.name
+        output = Path(folder) / file.name
         for number, flags in enumerate(_FOR_THIS_PROCESSOR, start=1):
             try:
-                _run(compiler, *_FLAGS, *_LIBRARY, *flags, str(source), "-o", str(made), "-lm")
+                _run(compiler, *_FLAGS, *_LIBRARY, *flags, str(source), "-o", str(output), "-lm")
                 break
             except subprocess.CalledProcessError:
                 if number == len(_FOR_THIS_PROCESSOR):
                     raise
-        made.replace(file)
+        output.replace(file)
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_MOST_SECONDS)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
     return done.stdout
 
 
 def _processor() -> str:
-    """What `-march=native` looks at; a home shared by two machines keeps a library for each."""
+    """What `-march=native` depends on; a home folder shared by two machines keeps a library for each."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    kept = ("model name", "flags", "Features", "CPU part")
-    return "\n".join(
-        [platform.machine(), platform.processor(), *dict.fromkeys(li for li in lines if li.startswith(kept))]
-    )
+    relevant = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    return "\n".join([platform.machine(), platform.processor(), *dict.fromkeys(relevant)])

@@ -1,9 +1,9 @@
-"""Recipes: how to train, as data, each number with its reason.
+"""Recipes: the settings of a training as data, each number with its reason.
 
-A recipe says nothing about the machine (`train.py` looks at that) nor about the data.
+Recipes are independent of machine and data.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -11,14 +11,35 @@ from hangtag.errors import UnknownName, UsageError
 
 __all__ = ["ADAM_BETA1", "BALANCE", "DEFAULT", "RECIPES", "Recipe", "adapt_to_size", "find_recipe", "with_settings"]
 
-_LEAST_BATCH, _STEPS_PER_EPOCH, _MOST_TIMES = 16, 32, 10  # for few images
-_MOST = 1e30  # of any setting; a float32 holds some more
+_MIN_BATCH, _STEPS_PER_EPOCH, _MAX_EPOCH_FACTOR = 16, 32, 10  # for small datasets
+_MAX = 1e30  # of any setting; the largest float32 is 3.4e38
 
 ADAM_BETA1 = 0.9
-"""Decay of Adam's first moment, in every recipe."""
+"""Decay of Adam's first moment, for every recipe."""
 
 BALANCE = ("auto", "off", "weights", "sampling")
-"""What can be done about uneven classes; balance.py does it."""
+"""Ways to handle uneven classes; see sampling.py."""
+
+_LIMITS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
+    ("epochs", "at least 1", lambda value: value >= 1, "usual: 5 to 60"),
+    ("batch_size", "at least 1", lambda value: value >= 1, "usual: 16 to 512"),
+    ("learning_rate", "above 0", lambda value: 0 < value <= _MAX, "usual: below 0.1"),
+    ("muon_learning_rate", "0 or more", lambda value: 0 <= value <= _MAX, "usual: below 0.1; 0 turns Muon off"),
+    ("weight_decay", "0 or more", lambda value: 0 <= value <= _MAX, "usual: below 0.1"),
+    ("adam_epsilon", "0 or more", lambda value: 0 <= value <= _MAX, "usual: below 1e-6"),
+    ("start_factor end_factor", "0 or more", lambda value: 0 <= value <= _MAX, "it is a multiple of learning_rate"),
+    ("muon_momentum adam_beta2", "at least 0 and below 1", lambda value: 0 <= value < 1, "usual: 0.6 to 0.999"),
+    (
+        "validation prune_fraction prune_rate label_smoothing", "at least 0 and below 1", lambda value: 0 <= value < 1,
+        "0 turns it off",
+    ),
+    ("warmup prune_until random_erasing", "from 0 to 1", lambda value: 0 <= value <= 1, "it is a fraction"),
+    ("last_epoch_fraction", "above 0 and at most 1", lambda value: 0 < value <= 1, "1 takes every step"),
+    ("min_steps random_shift patience", "0 or more", lambda value: value >= 0, "0 turns it off"),
+    ("balance", f"one of {', '.join(BALANCE)}", lambda value: value in BALANCE, "auto weights uneven classes"),
+    ("cores", "at least 1", lambda value: value is None or value >= 1, "none uses all cores"),
+)  # fmt: skip
+"""Settings, the requirement in words and as a function, and a hint."""
 
 
 @dataclass(frozen=True)
@@ -26,40 +47,37 @@ class Recipe:
     """Settings of one training.
 
     Attributes:
-        network: a name in `models.NETWORKS`.
+        network: a name in `networks.NETWORKS`, or "module:function".
         epochs: passes over the training images.
         batch_size: images per step.
-        learning_rate: the largest learning rate of AdamW (Kingma & Ba, 2015; Loshchilov & Hutter, 2019).
-        warmup: share of all steps on a straight way up to the peak; after it, a straight way down. 0: constant.
-        start_factor, end_factor: share of the peak at the first and after the last step.
-        muon_learning_rate: the largest learning rate of Muon (Jordan, 2024), which then replaces AdamW for
-            convolutions with
-            normalisation behind them; 0: AdamW for all.
-        muon_momentum: decay of its sum of gradients.
+        learning_rate: the peak learning rate of AdamW (Kingma & Ba, 2015; Loshchilov & Hutter, 2019).
+        warmup: fraction of all steps in which the rate rises linearly to its peak; it then falls linearly. 0: constant.
+        start_factor, end_factor: the first and the last learning rate as a fraction of the peak.
+        muon_learning_rate: the peak learning rate of Muon (Jordan, 2024), which replaces AdamW for convolutions that
+            normalisation follows; 0: AdamW for all weights.
+        muon_momentum: decay of Muon's sum of gradients.
         adam_beta2: decay of Adam's second moment.
         adam_epsilon: added to the denominator of Adam's step.
-        weight_decay: on weight matrices, not on biases and normalisation; 0 makes AdamW plain Adam.
-        label_smoothing: probability mass spread over all classes while training (Szegedy et al., 2016).
-        flip: mirror images left to right, every other epoch each (Jordan, 2024, "alternating flip").
-        random_shift: move images by up to this many pixels in both directions.
-        small_first: begin with smaller images, where the network takes any size (Howard, 2018, "progressive resizing").
-        flip_tta: answer with the mean of the logits of a picture and its mirror image; predicting takes twice as
-            long. Built into the model file; only together with `flip`.
-        prune_fraction: share of the images, those of the smallest losses, that count as easy; 0: none.
-        prune_rate: share of the easy ones that each epoch but the first leaves out, the others counting more (Qin et
-            al., 2024, "InfoBatch").
-        prune_until: share of the epochs after which none is left out any more; there 0.875.
-        random_erasing: share of the images in which a random rectangle becomes noise (Zhong et al., 2020, "random
-            erasing").
-        validation: share of each class held out to watch, never trained on.
-        patience: stop after so many epochs in which the validation loss did not get smaller, and keep the weights from
-            when it was smallest (Prechelt, 1998, "early stopping"). 0: never.
-        balance: one of `BALANCE`; "auto" weighs classes that are uneven.
-        min_steps: on few images, batches are made smaller and epochs added until so many steps are taken.
-        last_partial_batch: also take the step on what is left when the batch size does not divide the images.
-        last_epoch_fraction: share of the last epoch's steps that are taken, to end at a given time.
-        cores: how many to use at most; None is all there are.
-        bfloat16: multiply in bfloat16 where the hardware does so natively.
+        weight_decay: for weight matrices, not for biases and normalisation; 0 makes AdamW plain Adam.
+        label_smoothing: probability mass spread over all classes in training (Szegedy et al., 2016).
+        flip: mirror each image left to right in every other epoch (Jordan, 2024, "alternating flip").
+        random_shift: shift images by up to this many pixels in both directions.
+        flip_tta: predict the mean of the logits of an image and its mirror image, which takes twice as long; only
+            together with `flip`. The model file includes it.
+        prune_fraction: fraction of the images, those with the smallest losses, that count as easy; 0: none.
+        prune_rate: fraction of the easy images that each epoch after the first leaves out; the other easy images get a
+            larger weight (Qin et al., 2024, "InfoBatch").
+        prune_until: fraction of the epochs after which all images are used again; 0.875 in InfoBatch.
+        random_erasing: fraction of the images in which a random rectangle becomes noise (Zhong et al., 2020).
+        validation: fraction of each class held out for validation.
+        patience: stop after this many epochs without a smaller validation loss, and restore the best weights
+            (Prechelt, 1998, "early stopping"). 0: never.
+        balance: one of `BALANCE`; "auto" weights uneven classes.
+        min_steps: on small datasets, smaller batches and more epochs are used until this many steps are taken.
+        last_partial_batch: also take a step on the remainder if the batch size does not divide the number of images.
+        last_epoch_fraction: fraction of the last epoch's steps that is taken, to end at a given time.
+        cores: maximum number of CPU cores; None: all.
+        bfloat16: multiply in bfloat16 if the hardware supports it.
     """
 
     name: str
@@ -79,7 +97,6 @@ class Recipe:
     label_smoothing: float = 0.0
     flip: bool = False
     random_shift: int = 0
-    small_first: bool = False
     flip_tta: bool = False
     prune_fraction: float = 0.0
     prune_rate: float = 0.0
@@ -95,88 +112,65 @@ class Recipe:
     cores: int | None = None
 
     def __post_init__(self) -> None:
-        for name, fine, hint in (
-            ("epochs", self.epochs >= 1, "train for at least 1 epoch"),
-            ("batch_size", self.batch_size >= 1, "a batch holds at least 1 image"),
-            ("learning_rate", 0 < self.learning_rate <= _MOST, "a learning rate is above 0, mostly below 0.1"),
-            ("validation", 0 <= self.validation < 1, "a share is at least 0 and less than 1"),
-            ("prune_fraction", 0 <= self.prune_fraction < 1, "a share is at least 0 and less than 1"),
-            ("prune_rate", 0 <= self.prune_rate < 1, "a share is at least 0 and less than 1"),
-            ("prune_until", 0 <= self.prune_until <= 1, "a share is from 0 to 1"),
-            ("random_erasing", 0 <= self.random_erasing <= 1, "a share is from 0 to 1"),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "a share is at least 0 and less than 1"),
-            ("warmup", 0 <= self.warmup <= 1, "a share is from 0 to 1"),
-            ("muon_learning_rate", 0 <= self.muon_learning_rate <= _MOST, "a learning rate is 0 or more"),
-            ("muon_momentum", 0 <= self.muon_momentum < 1, "a decay is at least 0 and less than 1"),
-            ("adam_beta2", 0 <= self.adam_beta2 < 1, "a decay is at least 0 and less than 1"),
-            ("start_factor", 0 <= self.start_factor <= _MOST, "it is a share of learning_rate, 0 or more"),
-            ("end_factor", 0 <= self.end_factor <= _MOST, "it is a share of learning_rate, 0 or more"),
-            ("adam_epsilon", 0 <= self.adam_epsilon <= _MOST, "it is 0 or more, mostly below 1e-6"),
-            ("weight_decay", 0 <= self.weight_decay <= _MOST, "it is 0 or more, mostly below 0.1"),
-            ("min_steps", self.min_steps >= 0, "it is 0 or more steps"),
-            ("random_shift", self.random_shift >= 0, "it is 0 or more pixels"),
-            ("patience", self.patience >= 0, "it is a number of epochs, 0 for never"),
-            ("last_epoch_fraction", 0 < self.last_epoch_fraction <= 1, "a share is above 0 and at most 1"),
-            ("balance", self.balance in BALANCE, f"known: {', '.join(BALANCE)}"),
-            ("cores", self.cores is None or self.cores >= 1, "it is at least 1"),
-        ):
-            if not fine:
-                raise UsageError(f"{name}={getattr(self, name)} makes no sense", hint)
+        for names, requirement, valid, hint in _LIMITS:
+            for name in names.split():
+                if not valid(value := getattr(self, name)):
+                    raise UsageError(f"{name} must be {requirement}, got {value}", hint)
 
     @property
     def uses_flip_tta(self) -> bool:
-        """Where mirror images are other things, as with letters, flip=no turns both off."""
+        """flip=no turns both off, for data such as letters, where mirror images change the meaning."""
         return self.flip and self.flip_tta
 
     @property
     def mean_fraction_kept(self) -> float:
-        """Share of the images that an epoch but the first trains on, in the mean."""
+        """Mean fraction of the images that an epoch after the first trains on."""
         return 1 - self.prune_fraction * self.prune_rate * self.prune_until
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-# The lesson's training, exactly; nothing here is ours to tune.
+# Exactly the lesson's training; none of it is tuned.
 TUTORIAL = Recipe(
     name="tutorial",
     description="the lesson: Flatten > Dense 128 > Dense 10, Adam, 10 epochs, all training images",
     network="mlp",
     epochs=10,
     batch_size=32,  # the lesson's framework's default
-    learning_rate=1e-3,  # likewise
-    adam_epsilon=1e-7,  # likewise; PyTorch's is 1e-8
+    learning_rate=1e-3,  # also its default
+    adam_epsilon=1e-7,  # also its default; PyTorch's is 1e-8
     validation=0.0,  # the lesson trains on all 60,000
-    balance="off",  # and weighs them alike
+    balance="off",  # with equal weights
     last_partial_batch=True,
     bfloat16=False,
-    cores=2,  # a step of 32 images is too little work to share among more
+    cores=2,  # a step of 32 images is too little work for more
 )
 
-# Chosen on a validation split of the training images; docs/log.md has the search.
+# Tuned on a validation split of the training images; docs/log.md documents the search.
 FAST = Recipe(
     name="fast",
-    description="a small convolutional network; the default",
+    description="a small convolutional network (default)",
     network="cnn",
-    epochs=9,  # under two and a half minutes on two cores
-    batch_size=256,  # 128 was no faster an epoch and 0.1 points worse
+    epochs=9,  # less than two and a half minutes on two cores
+    batch_size=256,  # 128 was no faster per epoch and 0.1 points worse
     learning_rate=0.005,
     warmup=0.2,
     start_factor=0.2,
     end_factor=0.02,
-    muon_learning_rate=0.08,  # half of it cost 0.3 points, twice 0.4
+    muon_learning_rate=0.08,  # half of it lost 0.3 points, twice 0.4
     adam_beta2=0.98,
     weight_decay=0.02,
     label_smoothing=0.1,
-    min_steps=600,  # few pictures need no fewer steps; docs/log.md
-    flip=True,  # worth 0.5 points at 9 epochs; at 4 it cost 0.3
-    flip_tta=True,  # worth 0.2 to 0.3 points; predicting takes twice as long
-    prune_fraction=0.6,  # 0.7, with 0.8 of them left out, lost half of what this gains
-    prune_rate=0.6,  # 14 such epochs cost what 9 whole ones do, and are worth 0.5 points more
-    random_shift=0,  # a pixel cost 0.5 points at 4 epochs and 0.7 at 9: the clothes are all centred
+    min_steps=600,  # small datasets need as many steps; docs/log.md
+    flip=True,  # gains 0.5 points at 9 epochs, loses 0.3 at 4
+    flip_tta=True,  # gains 0.2 to 0.3 points; prediction takes twice as long
+    prune_fraction=0.6,  # 0.7, with a prune_rate of 0.8, lost half of the gain
+    prune_rate=0.6,  # 14 pruned epochs take as long as 9 full ones and gain 0.5 points
+    random_shift=0,  # one pixel lost 0.5 points at 4 epochs and 0.7 at 9, because the clothes are centred
 )
 
-# The lesson's network, when there are only seconds. Chosen likewise.
+# The lesson's network, for a few seconds of training. Tuned in the same way.
 QUICK = Recipe(
     name="quick",
     description="the lesson's network in a few seconds",
@@ -189,28 +183,28 @@ QUICK = Recipe(
     end_factor=0.0,
     adam_beta2=0.98,
     last_partial_batch=True,
-    bfloat16=False,  # so that the steps written in C can take them
+    bfloat16=False,  # required by the steps in dense.c
     cores=2,
 )
 
-# As fast, larger and longer. Chosen likewise.
+# Like `fast`, but larger and longer. Tuned in the same way.
 ACCURATE = replace(
     FAST,
     name="accurate",
-    description="a larger convolutional network, ten times as long",
+    description="a larger convolutional network; takes ten times as long as fast",
     network="cnn-large",
-    epochs=28,  # under 25 minutes on two cores
-    muon_learning_rate=0.03,  # with this momentum, 0.1 points better than 0.08 with 0.6; two seeds, half the channels
+    epochs=28,  # less than 25 minutes on two cores
+    muon_learning_rate=0.03,  # with momentum 0.9, 0.1 points better than 0.08 with 0.6; two seeds, half the channels
     muon_momentum=0.9,
-    prune_until=0.88,  # the last three epochs take all images: perhaps 0.1 points, for a twentieth more time
-    random_erasing=0.5,  # a quarter was not compared with it at equal length; docs/log.md
+    prune_until=0.88,  # the last three epochs use all images: perhaps 0.1 points, for 5 % more time
+    random_erasing=0.5,  # 0.25 was not compared at equal length; docs/log.md
 )
 
-# For a GPU. Not yet measured: on a CPU it takes hours, and no GPU was at hand when it was written.
+# For a GPU; on a CPU it takes hours. Not measured yet.
 BEST = replace(
     ACCURATE,
     name="best",
-    description="the largest network, longest; for a GPU; not yet measured",
+    description="the largest network and the longest training; for a GPU; not measured yet",
     network="cnn-wide",
     epochs=60,
 )
@@ -227,7 +221,7 @@ def find_recipe(
     patience: int | None = None,
     balance: str | None = None,
 ) -> Recipe:
-    """The named recipe, with other settings where given.
+    """The named recipe, with the given settings replaced.
 
     >>> find_recipe("tutorial", epochs=3).epochs
     3
@@ -236,46 +230,41 @@ def find_recipe(
         if recipe not in RECIPES:
             raise UnknownName.among("recipe", recipe, RECIPES)
         recipe = RECIPES[recipe]
-    changes = {
-        "network": network,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "patience": patience,
-        "balance": balance,
-    }
-    return replace(recipe, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+    changes: dict[str, Any] = {"network": network, "epochs": epochs, "batch_size": batch_size}
+    changes |= {"patience": patience, "balance": balance}
+    return replace(recipe, **{name: value for name, value in changes.items() if value is not None})
 
 
-def adapt_to_size(recipe: Recipe, images: int, unasked: Recipe | None = None) -> tuple[Recipe, str]:
-    """A recipe for so many training images, and what was changed, in words; settings that were asked for stay.
+def adapt_to_size(recipe: Recipe, images: int, defaults: Recipe | None = None) -> tuple[Recipe, str]:
+    """Adapt a recipe to the number of training images; return it and a note, empty if nothing changed.
 
     Args:
-        unasked: what the recipe is if nothing is asked for; None: the one of ours with its name.
+        defaults: the recipe before the user's settings, which are never changed; None: our recipe of the same name.
 
     >>> adapt_to_size(find_recipe("fast"), 400)[1]
-    'few images: 38 epochs in batches of 16, not 9 of 256, for enough steps'
+    'small dataset: 38 epochs with batch size 16 instead of 9 with 256, to take more steps'
     """
-    own = unasked or RECIPES.get(recipe.name)
-    if (
-        own is None
-        or recipe.epochs * (int(recipe.mean_fraction_kept * images) // recipe.batch_size) >= recipe.min_steps
-    ):
+    defaults = defaults or RECIPES.get(recipe.name)
+    per_epoch = int(recipe.mean_fraction_kept * images)
+    if defaults is None or recipe.epochs * (per_epoch // recipe.batch_size) >= recipe.min_steps:
         return recipe, ""
     batch, epochs = recipe.batch_size, recipe.epochs
-    if batch == own.batch_size:
-        while batch > _LEAST_BATCH and images < _STEPS_PER_EPOCH * batch:
+    if batch == defaults.batch_size:
+        while batch > _MIN_BATCH and images < _STEPS_PER_EPOCH * batch:
             batch //= 2
-    if epochs == own.epochs:
-        epochs = max(epochs, -(-recipe.min_steps // max(1, int(recipe.mean_fraction_kept * images) // batch)))
-        epochs = min(epochs, _MOST_TIMES * recipe.epochs)
+    if epochs == defaults.epochs:
+        epochs = max(epochs, -(-recipe.min_steps // max(1, per_epoch // batch)))
+        epochs = min(epochs, _MAX_EPOCH_FACTOR * recipe.epochs)
     if (batch, epochs) == (recipe.batch_size, recipe.epochs):
         return recipe, ""
-    words = f"few images: {epochs} epochs in batches of {batch}, not {recipe.epochs} of {recipe.batch_size}"
-    return replace(recipe, batch_size=batch, epochs=epochs), f"{words}, for enough steps"
+    return replace(recipe, batch_size=batch, epochs=epochs), (
+        f"small dataset: {epochs} epochs with batch size {batch} instead of {recipe.epochs} with {recipe.batch_size}, "
+        "to take more steps"
+    )
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """A recipe changed by settings in words, `name=value`.
+    """A recipe changed by settings written as `name=value`.
 
     >>> with_settings(find_recipe("fast"), ["learning_rate=0.002", "flip=no"]).learning_rate
     0.002
@@ -285,27 +274,27 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
-            raise UsageError(f"setting '{setting}' has no value", "write it as name=value: --set learning_rate=0.002")
+            raise UsageError(f"setting '{setting}' has no value", "write name=value: --set learning_rate=0.002")
         if name not in kinds:
             raise UnknownName.among("setting", name, kinds)
         changes[name] = _parsed(name, value, kinds[name])
     return replace(recipe, **changes)
 
 
-_YES_AND_NO = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
+_BOOLEANS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
 
 
 def _parsed(name: str, value: str, kind: Any) -> Any:
     if kind is str:
         return value
     if kind is bool:
-        if value.lower() not in _YES_AND_NO:
-            raise UsageError(f"{name}={value} makes no sense", f"say {name}=yes or {name}=no")
-        return _YES_AND_NO[value.lower()]
+        if value.lower() not in _BOOLEANS:
+            raise UsageError(f"{name} must be yes or no, got {value}", f"for example: --set {name}=no")
+        return _BOOLEANS[value.lower()]
     if kind == int | None and value.lower() == "none":
         return None
-    whole = kind is int or kind == int | None
     try:
-        return int(value) if whole else float(value)
+        return float(value) if kind is float else int(value)
     except ValueError:
-        raise UsageError(f"{name}={value} makes no sense", f"it is a {'whole ' if whole else ''}number") from None
+        number, example = ("number", "0.1") if kind is float else ("whole number", "2")
+        raise UsageError(f"{name} must be a {number}, got {value}", f"for example: --set {name}={example}") from None

@@ -1,8 +1,4 @@
-"""Training steps: a chunk of batches in, the logits each batch had just before its own step out.
-
-`GenericSteps` trains any network by autograd; dense.py has faster ones for stacks of dense layers. None of them knows
-epochs, data or devices.
-"""
+"""Training steps for a chunk of batches, by autograd for any network; dense.py has faster ones for dense layers."""
 
 from typing import Protocol
 
@@ -10,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hangtag.training.engine.cuda_graph import Captured, record_cuda_graph
+from hangtag.training.engine.cuda_graph import GraphReplay, record_cuda_graph
 from hangtag.training.engine.dense import CompiledSteps, DenseSteps, dense_layers
 from hangtag.training.engine.muon import Muon
 from hangtag.training.engine.networks import WHITE, is_builtin, scale_invariant_weights
@@ -20,37 +16,37 @@ __all__ = ["GenericSteps", "Steps", "has_bfloat16", "steps_for"]
 
 
 class Steps(Protocol):
-    """What the training loop needs.
+    """Takes optimizer steps on one network.
 
     Attributes:
-        torch_threads: how many PyTorch should use meanwhile; None is all the recipe allows.
+        torch_threads: how many threads PyTorch may use during the steps; None: as many as the recipe allows.
     """
 
     torch_threads: int | None
 
     def state(self) -> dict[str, Tensor]:
-        """What the optimizer remembers, beside the weights; not copied."""
+        """The optimizer's state, not copied."""
         ...
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state()` of the same kind of steps for the same network.
+        """Resume from a `state()` of the same kind of steps for the same network.
 
         Raises:
-            ValueError: it is of other steps or another network.
+            ValueError: the state belongs to other steps or another network.
         """
         ...
 
-    def take(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
-        """One step per batch.
+    def run(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
+        """Take one step per batch.
 
         Args:
-            images: (M, C, H, W) uint8, whole batches one after the other, the last one maybe smaller.
+            images: (M, C, H, W) uint8, consecutive batches; the last one may be smaller.
             labels: (M,) int64.
             rates: learning rate of each step.
-            weights: (M,) float32, how much each image counts; None: all alike. Only for steps made for it.
+            weights: (M,) float32 sample weights, only if `steps_for` was called with `weighted`; None: all equal.
 
         Returns:
-            (M, K) logits, each batch's from before its own step.
+            (M, K) logits of each batch just before its step.
         """
         ...
 
@@ -58,10 +54,10 @@ class Steps(Protocol):
 def steps_for(
     network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device, weighted: bool = False
 ) -> Steps:
-    """The fastest steps that can train this network by this recipe.
+    """The fastest steps that support this network and recipe.
 
     Args:
-        weighted: images will not count alike.
+        weighted: whether `run` will get sample weights.
     """
     plain = not (recipe.weight_decay or recipe.label_smoothing or recipe.bfloat16 or weighted)
     if plain and device.type == "cpu" and dense_layers(network):
@@ -70,51 +66,43 @@ def steps_for(
 
 
 class GenericSteps:
-    """Trains any network; weight decay touches weight matrices only.
+    """Trains any network with AdamW, and scale-invariant weights with Muon if the recipe sets its learning rate.
 
-    AdamW takes the steps; on weights whose length means nothing, Muon does where the recipe has a rate for it.
-
-    Where recipe and hardware agree, products are made in bfloat16; sums and weights are float32 always. On a CUDA GPU
-    a step of a network of ours is captured once for each size of batch, and replayed; what another's decides in Python
-    a recording would freeze.
+    Weight decay applies to weight matrices only. Products are in bfloat16 if recipe and hardware support it; sums and
+    weights are always float32. On a CUDA GPU, the steps of built-in networks replay a CUDA graph for each batch size;
+    a graph would freeze the Python decisions of a custom network.
     """
 
     torch_threads: int | None = None
 
-    def __init__(
-        self,
-        network: nn.Module,
-        recipe: Recipe,
-        batch_size: int,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device) -> None:
         self.network, self.recipe, self.batch_size = network, recipe, batch_size
         self.device_type = device.type
         self.bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
-        turned = scale_invariant_weights(network) if recipe.muon_learning_rate else []
-        self.muon = Muon(turned, recipe.muon_learning_rate, recipe.muon_momentum)
-        theirs = {id(weight) for weight in turned}
-        parameters = [each for each in network.parameters() if each.requires_grad and id(each) not in theirs]
+        muon_weights = scale_invariant_weights(network) if recipe.muon_learning_rate else []
+        self.muon = Muon(muon_weights, recipe.muon_learning_rate, recipe.muon_momentum)
+        muon_ids = {id(weight) for weight in muon_weights}
+        parameters = [each for each in network.parameters() if each.requires_grad and id(each) not in muon_ids]
         groups = [{"params": parameters, "weight_decay": 0.0}]
         if recipe.weight_decay:
-            matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-            vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+            matrices = [each for each in parameters if each.ndim > 1]
+            vectors = [each for each in parameters if each.ndim <= 1]
             groups = [
                 {"params": matrices, "weight_decay": recipe.weight_decay},
                 {"params": vectors, "weight_decay": 0.0},
             ]
         self.rate = torch.tensor(recipe.learning_rate, device=device)
-        """Of the step to come; a tensor, so that a captured step reads it anew."""
+        """Learning rate of the next step; a tensor, so that a replayed graph reads the current value."""
         on_cuda = device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
             groups, self.rate, (ADAM_BETA1, recipe.adam_beta2), recipe.adam_epsilon, fused=True, capturable=on_cuda
         )
-        known = is_builtin(network) or bool(dense_layers(network))
-        self.captured = Captured(record_cuda_graph) if on_cuda and known else None
+        builtin = is_builtin(network) or bool(dense_layers(network))
+        self.graph_replay = GraphReplay(record_cuda_graph) if on_cuda and builtin else None
 
     def state(self) -> dict[str, Tensor]:
-        remembered = self.optimizer.state_dict()["state"]
-        state = {f"{index}.{name}": value for index, table in remembered.items() for name, value in table.items()}
+        tables = self.optimizer.state_dict()["state"]
+        state = {f"{index}.{name}": value for index, table in tables.items() for name, value in table.items()}
         return state | {f"muon.{name}": value for name, value in self.muon.state().items()}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
@@ -126,26 +114,26 @@ class GenericSteps:
             if index == "muon":
                 continue
             like = parameters[int(index)]
-            # In the parameter's own memory layout, as the optimizer made it: fused Adam walks both side by side.
-            laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            tables.setdefault(int(index), {})[name] = laid_out
+            # Fused Adam needs the parameter's own memory layout.
+            same_layout = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            tables.setdefault(int(index), {})[name] = same_layout
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": tables})
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate  # loading made a copy
-        if self.captured is not None:
-            self.captured.forget()
+        if self.graph_replay is not None:
+            self.graph_replay.reset()
 
-    def take(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
+    def run(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
         arrays = (images, labels) if weights is None else (images, labels, weights)
         logits = []
         for *batch, rate in zip(*(torch.split(array, self.batch_size) for array in arrays), rates, strict=True):
             self.rate.fill_(rate)
-            logits.append(self.captured(self._take_one, *batch) if self.captured else self._take_one(*batch))
+            logits.append(self.graph_replay(self._step, *batch) if self.graph_replay else self._step(*batch))
         return torch.cat(logits)
 
-    def _take_one(self, images: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+    def _step(self, images: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         x = torch.div(images, WHITE)
-        # Around each forward pass by itself: inside, the weights' bfloat16 copies are made once and kept.
+        # One autocast per forward pass: it caches the bfloat16 copies of the weights until it ends.
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bfloat16):
             logits: Tensor = self.network(x)
         logits = logits.float()
@@ -160,12 +148,12 @@ class GenericSteps:
         smoothing = self.recipe.label_smoothing
         if weights is None:
             return cross_entropy(logits, y, label_smoothing=smoothing)
-        each = cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
-        return (each * weights).mean()
+        losses = cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
+        return (losses * weights).mean()
 
 
 def has_bfloat16(device_type: str) -> bool:
-    """Whether bfloat16 products run in hardware; emulated ones are slower than float32."""
+    """Whether the hardware multiplies in bfloat16; emulated products are slower than float32."""
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device_type != "cpu":

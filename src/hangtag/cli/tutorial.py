@@ -1,7 +1,6 @@
 """The lesson "Basic image classification", step by step, on the real images.
 
-What to say, the code that does it and what it prints, in order; `cli.py` shows it. It trains and draws through the
-library like any user would, and keeps no numbers of its own.
+Text, code and output of each step in order; `learn.py` prints them. It uses the library as any user would.
 """
 
 from collections.abc import Iterator
@@ -19,17 +18,17 @@ __all__ = ["Section", "walk"]
 
 @dataclass(frozen=True)
 class Section:
-    """One step: a heading, one or two sentences, the Python that does it, what it prints, the picture it makes."""
+    """One step: a heading, one or two sentences, the Python code, what it prints, and the figure it draws."""
 
     title: str
     text: str
     code: str
-    prints: str = ""
-    picture: Path | None = None
+    output: str = ""
+    figure: Path | None = None
 
 
 def walk(data: LabelledImages, classifier: ImageClassifier, out: Path) -> Iterator[Section | Epoch]:
-    """Go through the lesson; pictures are saved in `out`, an `Epoch` comes now and then while it trains."""
+    """The steps of the lesson, and epochs while it trains; figures are saved in `out`."""
     yield from _look(data, out)
     yield from _train(data, classifier)
     yield from _use(data, classifier, out)
@@ -39,8 +38,8 @@ def _look(data: LabelledImages, out: Path) -> Iterator[Section]:
     names = data.class_names
     yield Section(
         "1. The data",
-        "70,000 small grey pictures of clothes, each with one of ten labels: 60,000 to learn from, 10,000 to be "
-        "examined on. A classifier never sees the second part before its exam.",
+        "70,000 small grey images of clothes, each with one of ten labels: 60,000 for training, 10,000 for testing. "
+        "Training never uses the test images.",
         'data = hangtag.read("fashion-mnist")\n'
         "data.train.images.shape, len(data.train.labels), data.train.labels\n"
         "data.test.images.shape, len(data.test.labels)",
@@ -50,25 +49,25 @@ def _look(data: LabelledImages, out: Path) -> Iterator[Section]:
     )
     yield Section(
         "2. Look at one image",
-        "Pixels are whole numbers from 0 to 255. hangtag scales them to 0-1 inside the model, in training and in "
-        "use alike, so that the two can never differ.",
+        "Pixels are whole numbers from 0 to 255. hangtag scales them to 0-1 inside the model, so training and use "
+        "cannot differ.",
         "hangtag.figures.one_image(data.train.images[0])",
-        picture=_save(out / "1-one-image.png", figures.one_image(data.train.images[0])),
+        figure=_save(out / "1-one-image.png", figures.one_image(data.train.images[0])),
     )
     grid = figures.image_grid(data.train.images[:25], data.train.labels[:25], names)
     yield Section(
         "3. Look at 25 images with their labels",
-        "Before training, check that pictures and labels belong together.",
+        "Before training, check that the labels fit the images.",
         "hangtag.figures.image_grid(data.train.images[:25], data.train.labels[:25], data.class_names)",
-        picture=_save(out / "2-grid.png", grid),
+        figure=_save(out / "2-grid.png", grid),
     )
 
 
 def _train(data: LabelledImages, classifier: ImageClassifier) -> Iterator[Section | Epoch]:
     yield Section(
         "4. Build and train the model",
-        "Flatten the 28x28 pixels, a layer of 128 neurons, a layer of 10 logits, one per class; Adam, cross-entropy, "
-        "10 times through all the training images.",
+        "The network flattens the 28x28 pixels and has a layer of 128 neurons and a layer of 10 logits, one per class. "
+        "Adam minimises the cross-entropy in 10 passes over the training images.",
         'clf = hangtag.ImageClassifier(recipe="tutorial").fit(data.train)',
     )
     yield from classifier.fit_epochs(data)
@@ -77,9 +76,9 @@ def _train(data: LabelledImages, classifier: ImageClassifier) -> Iterator[Sectio
     total = parameter_count(classifier.network_)
     yield Section(
         "5. What was trained",
-        "Each parameter is a number that training chose.",
+        "Training chose the value of each parameter.",
         "hangtag model tutorial     # on the command line",
-        "\n".join([*table, f"{'in all':<32} {total:>9,}"]),
+        "\n".join([*table, f"{'total':<32} {total:>9,}"]),
     )
     evaluation = classifier.evaluate(data.test)
     yield Section(
@@ -108,23 +107,23 @@ def _use(data: LabelledImages, classifier: ImageClassifier, out: Path) -> Iterat
         figure = figures.answer(test.images[index], rows[index], int(test.labels[index]), names)
         yield Section(
             f"{number + 5}. Check test image {index}",
-            "Blue is the true class, red a wrong answer. A model can be sure and wrong.",
+            "Blue is the true class, red a wrong answer. A confident answer can be wrong.",
             f"hangtag.figures.answer(data.test.images[{index}], probabilities[{index}], "
             f"data.test.labels[{index}], data.class_names)",
-            picture=_save(out / f"{number}-answer-{index}.png", figure),
+            figure=_save(out / f"{number}-answer-{index}.png", figure),
         )
     figure = figures.answers(test.images[:15], rows[:15], test.labels[:15], names)
     yield Section(
         "10. Check fifteen test images",
-        "Look at the red ones: which classes does it take for each other?",
+        "Look at the red answers: which classes does the model confuse?",
         "hangtag.figures.answers(data.test.images[:15], probabilities[:15], data.test.labels[:15], data.class_names)",
-        picture=_save(out / "5-answers.png", figure),
+        figure=_save(out / "5-answers.png", figure),
     )
     answer = classifier.predictor_(test.images[1])
     figure = figures.probability_bars(rows[1], names)
     yield Section(
         "11. Use the model on one image",
-        "The file that ships carries everything: scaling, network, class names. It needs no PyTorch.",
+        "The model file contains everything: scaling, network and class names. It does not need PyTorch.",
         'clf.save("clothes.onnx")\ntag = hangtag.load("clothes.onnx")\ntag(data.test.images[1])',
         f"{answer}",
         _save(out / "6-bars.png", figure),

@@ -1,4 +1,4 @@
-"""The lesson itself, on the real images: every number it teaches, and the file that ships."""
+"""The lesson on the real images: every number it teaches, and the model file."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hangtag
-from hangtag.cli.lesson import Section, walk
+from hangtag.cli.tutorial import Section, walk
 from hangtag.data.labelled_images import LabelledImages, export_folder
 from hangtag.training.classifier import ImageClassifier
 

@@ -1,0 +1,159 @@
+"""`hangtag data`, `look`, `audit` and `cache`: datasets and what is kept of them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hangtag.cli import options
+from hangtag.files import make_folder
+
+if TYPE_CHECKING:
+    from hangtag.data.labelled_images import LabelledImages
+
+__all__ = ["audit", "cache", "describe", "look"]
+
+
+@options.with_data_options
+def describe(
+    data_options: options.DataOptions,
+    what: options.Data = "fashion-mnist",
+    path: options.DataPath = None,
+    export: Annotated[
+        Path | None, options.path_option("Also write the images as PNG files, one folder per class.")
+    ] = None,
+    part: Annotated[str, typer.Option(help="The part to export, if the dataset has parts.")] = "test",
+    first: Annotated[int | None, typer.Option(help="Export at most this many images.", min=1)] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Read a dataset and print how it was read, which files were skipped and why, and its fingerprint."""
+    from hangtag.cli import screen
+
+    data = options.read_data(what, path, data_options)
+    if export:
+        _export((data.part(part) if data.parts else data).take(slice(first)), export)
+    if as_json:
+        return screen.print_json(data.to_json())
+    options.print_description(data)
+    parts = ", ".join(f"{name} {size:,}" for name, size in data.sizes().items())
+    parts = f" ({parts})" if parts else ""
+    print(f"{data.name}: {len(data):,} images of {data.spec}, {len(data.class_names)} classes{parts}")
+    print(f"from         {data.source.origin}")
+    print(f"size         {data.images.nbytes / 1e6:,.1f} MB of pixels")
+    print(f"fingerprint  {data.fingerprint}")
+    if data.source.skipped:
+        from hangtag.data.read import write_skipped
+        from hangtag.evaluation.run_folder import SKIPPED
+        from hangtag.words import amount
+
+        write_skipped(data, Path(SKIPPED))
+        print(f"skipped      {amount(len(data.source.skipped), 'file')}, see {SKIPPED}")
+    return None
+
+
+def _export(data: "LabelledImages", folder: Path) -> None:
+    from hangtag.cli import screen
+    from hangtag.data.labelled_images import export_folder
+
+    with screen.byte_progress() as progress:
+        paths = export_folder(data, folder, progress)
+    print(f"wrote {len(paths):,} images under {folder}", file=sys.stderr)
+
+
+@options.with_data_options
+def look(
+    data_options: options.DataOptions,
+    what: options.Data = "fashion-mnist",
+    path: options.DataPath = None,
+    out: Annotated[Path, options.path_option("Folder for the two figures.")] = Path("pictures"),
+    as_json: options.AsJson = False,
+) -> None:
+    """Draw one image and a grid of 25, and print a table of the classes and a contact sheet."""
+    from hangtag.cli import screen
+    from hangtag.reports import figures
+
+    data = options.read_data(what, path, data_options)
+    make_folder(out)
+    train = data.train
+    drawn = {
+        "1-one-image.png": figures.one_image(train.images[0], data.class_names[train.labels[0]]),
+        "2-grid.png": figures.image_grid(train.images[:25], train.labels[:25], data.class_names),
+    }
+    for name, figure in drawn.items():
+        figures.save(figure, out / name)
+    counts = {name: data.counts(name).tolist() for name in data.parts} or {"all": data.counts().tolist()}
+    if as_json:
+        return screen.print_json({"classes": list(data.class_names), "counts": counts, "pictures": [*drawn]})
+    console = screen.console()
+    options.print_description(data)
+    screen.print_class_table(console, data.class_names, counts)
+    screen.print_contact_sheet(console, data)
+    for name in drawn:
+        print(f"wrote {out / name}")
+    return None
+
+
+@options.with_data_options
+def audit(
+    data_options: options.DataOptions,
+    what: options.Data = "fashion-mnist",
+    path: options.DataPath = None,
+    out: Annotated[Path, options.path_option("Folder for the findings and the page.")] = Path("audit"),
+    labels: Annotated[
+        bool, typer.Option("--labels/--no-labels", help="Also look for wrong labels, which takes most of the time.")
+    ] = True,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Find duplicates, wrong labels, damaged files and small classes; write the findings and a page that shows them.
+
+    The data is not changed. Fill in decisions.csv (keep, drop, relabel: CLASS), then run
+    hangtag train DATA --decisions FILE.
+    """
+    from hangtag.cli import screen
+
+    data = options.read_data(what, path, data_options)
+    if not as_json:
+        options.print_description(data)
+    make_folder(out)  # an unwritable folder is an error before the work, not after it
+    with screen.byte_progress() as progress:
+        from hangtag.data import audit as auditing
+        from hangtag.reports.audit_page import write_page
+
+        find_label_errors = None
+        if labels:
+            from hangtag.training.label_errors import label_error_finder
+
+            find_label_errors = label_error_finder(seed, device)
+        result = auditing.audit(data, find_label_errors, progress)
+        written = [*auditing.write_audit(result, out), write_page(result, out / "audit.html")]
+    if as_json:
+        return screen.print_json(result.to_json())
+    screen.print_audit(screen.console(), result, written)
+    return None
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all of it; hangtag recreates what it needs.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what hangtag keeps on disk: decoded images and public datasets.
+
+    The environment variable HANGTAG_CACHE_GB sets the limit for decoded images (default: 20).
+    """
+    from hangtag.cli import screen
+    from hangtag.data.store import cache as store
+
+    if clear:
+        freed = store.clear()
+        if as_json:
+            return screen.print_json({"freed_bytes": freed})
+        print(f"freed {freed / 1e6:,.1f} MB")
+        return None
+    entries = store.entries()
+    if as_json:
+        return screen.print_json({"most_bytes": store.most_bytes(), "entries": [entry.to_json() for entry in entries]})
+    screen.print_cache(screen.console(), entries, store.most_bytes())
+    return None

@@ -1,0 +1,153 @@
+"""What a trained network computes for images: logits, and the features that the model file ships with them.
+
+descriptor  (N, D)  for out-of-distribution scores: the channel means of the last feature maps; for a custom
+                    network, its embedding
+embedding   (N, E)  the input of the last linear layer; similar images have nearby rows
+maps        (N, V, C, h, w)  built-in networks only: the last feature maps of each view, which are the image and,
+                    with flip averaging, its mirror image, mirrored back; `export.py` reads the evidence from them
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from hangtag.errors import ModelError
+from hangtag.mapped import MappedRows
+from hangtag.pictures import Images
+from hangtag.training.engine.guard import NETWORK_CONTRACT, custom_code
+from hangtag.training.engine.networks import WHITE, FlipTTA, device_of, is_builtin
+
+__all__ = ["FeatureExtractor", "Features", "extract_features", "images_at_once", "predict_logits", "to_pixels"]
+
+_PIXELS_AT_ONCE = 100_000  # 127 images of 28x28; larger batches are not faster
+
+
+@torch.no_grad()  # not inference mode: weights that lazy layers create there could never be trained
+def predict_logits(network: nn.Module, images: Images | MappedRows, batch: int | None = None) -> Tensor:
+    """Logits (N, K), float32 on the CPU, of a network in evaluation mode for N uint8 images (N, H, W[, C]).
+
+    Args:
+        batch: images at a time; None: `images_at_once`.
+
+    Raises:
+        ModelError: the network does not accept such images, or does not return one row of logits per image.
+        RuntimeError, MemoryError: out of memory; callers wrap this in `enough_memory` with a fitting hint.
+    """
+
+    def logits_of(pixels: Tensor) -> list[Tensor]:
+        with custom_code(f"the network does not accept pixels of shape {tuple(pixels.shape)}"):
+            logits = network(pixels)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(pixels):
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ModelError(f"the network returned {shape} for {len(pixels)} images", NETWORK_CONTRACT)
+        return [logits]
+
+    return _in_batches(network, logits_of, images, batch)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Logits (N, K), descriptors (N, D) and embeddings (N, E) of N images, float32."""
+
+    logits: NDArray[np.float32]
+    descriptor: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
+@torch.inference_mode()
+def extract_features(network: nn.Module, images: Images | MappedRows) -> Features:
+    """The features of N uint8 images (N, H, W[, C]), from a network in evaluation mode."""
+    extractor = FeatureExtractor(network)
+    outputs = _in_batches(network, lambda pixels: extractor(pixels)[:3], images)
+    return Features(*(output.numpy() for output in outputs))
+
+
+class FeatureExtractor(nn.Module):
+    """Returns (logits, descriptor, embedding) of a network, and maps if the network is a built-in one.
+
+    Args:
+        network: takes float32 (N, C, H, W) from 0 to 1, returns logits (N, K); may be wrapped in `FlipTTA`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.flip_tta = isinstance(network, FlipTTA)
+        self.network: nn.Module = network.network if isinstance(network, FlipTTA) else network
+        self.builtin = is_builtin(self.network)
+        linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
+        self.last_linear = linear[-1] if linear else None
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["logits", "descriptor", "embedding", *(["maps"] if self.builtin else [])]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        view = self._builtin_view if self.builtin else self._custom_view
+        if not self.flip_tta:
+            logits, descriptor, embedding, *maps = view(x)
+        else:
+            first, second = view(x), view(x.flip(3))
+            logits, descriptor, embedding = ((first[index] + second[index]) / 2 for index in range(3))
+            maps = [*first[3:], *(each.flip(3) for each in second[3:])]
+        return logits, descriptor, embedding, *([torch.stack(maps, dim=1)] if maps else [])
+
+    def _builtin_view(self, x: Tensor) -> list[Tensor]:
+        maps = embedding = x
+        for name, part in self.network.named_children():
+            if name == "pool":
+                maps = x
+            elif name == "logits":
+                embedding = x
+            x = part(x)
+        return [x, adaptive_avg_pool2d(maps, 1).flatten(1), embedding, maps]
+
+    def _custom_view(self, x: Tensor) -> list[Tensor]:
+        inputs: list[Tensor] = []
+        hook = None
+        if self.last_linear is not None:
+            hook = self.last_linear.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+        try:
+            logits: Tensor = self.network(x)
+        finally:
+            if hook is not None:
+                hook.remove()
+        # shape[0], not len(): the exporter would turn the length of its example into a constant.
+        one_row_each = bool(inputs) and inputs[-1].ndim == 2 and inputs[-1].shape[0] == logits.shape[0]
+        embedding = inputs[-1] if one_row_each else logits
+        return [logits, embedding, embedding]
+
+
+def images_at_once(images: Images | MappedRows) -> int:
+    """Number of images per batch that keeps full-size feature maps small."""
+    return max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3])))
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Convert uint8 (N, H, W) or (N, H, W, 3) to float32 (N, C, H, W) from 0 to 1."""
+    channels_first = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return torch.div(channels_first, WHITE)
+
+
+def _in_batches(
+    network: nn.Module,
+    function: Callable[[Tensor], Sequence[Tensor]],
+    images: Images | MappedRows,
+    batch: int | None = None,
+) -> list[Tensor]:
+    """Apply a function of pixels to all images in batches, the network in evaluation mode; float32 on the CPU."""
+    batch = batch or images_at_once(images)
+    was_training, device = network.training, device_of(network)
+    network.eval()
+    rows: list[list[Tensor]] = []
+    try:
+        for start in range(0, max(1, len(images)), batch):
+            pixels = to_pixels(torch.from_numpy(np.array(images[start : start + batch]))).to(device)
+            rows.append([output.float().cpu() for output in function(pixels)])
+    finally:
+        network.train(was_training)
+    return [torch.cat(outputs) for outputs in zip(*rows, strict=True)]

@@ -1,0 +1,93 @@
+"""`hangtag evaluate`, `compare`, `stress` and `check`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_compare_evaluates_both_on_the_same_images(in_trained: Any, trained: Path) -> None:
+    said = in_trained("compare", "runs/a", "runs/b", "--json").json
+
+    assert said["names"] == ["a", "b"] and said["images"] == 120
+    assert said["both_right"] + said["only_first"] + said["only_second"] + said["both_wrong"] == 120
+    assert "right of 100" in (trained / "comparison.html").read_text()
+    config = json.loads((trained / "runs" / "a" / "config.json").read_text())
+    assert len(config["test_opened"]) >= 2
+
+
+def test_compare_refuses_other_images_and_other_classes(in_trained: Any, trained: Path, photos: Path) -> None:
+    photos.replace(trained / "photos")
+    assert in_trained("train", "photos", "--recipe", "quick", "--epochs", "1", "--out", "runs/c").code == 0
+
+    other = in_trained("compare", "runs/a", "runs/c")
+
+    assert other.code == 2 and "have different classes" in other.err
+    assert in_trained("compare", "runs/a", "runs/nowhere").code == 1
+
+
+def test_stress_breaks_the_model_and_adds_it_to_the_report(in_trained: Any, trained: Path) -> None:
+    shown = in_trained("stress", "runs/a", "--images", "30")
+
+    assert shown.code == 0, shown.err
+    assert "inversion" in shown.out and "mean accuracy over all corruptions" in shown.out
+    assert "Pictures gone wrong" in (trained / "runs" / "a" / "report.html").read_text()
+    said = in_trained("stress", "runs/a", "drawn", "--images", "20", "--json").json
+    assert len(said["cells"]) == 75 and said["clean"]["accuracy"] > 0.5
+
+
+def test_check_names_the_images_that_changed_and_fails(in_trained: Any, trained: Path) -> None:
+    kept = in_trained("check", "runs/a", "drawn/test")
+    wrong = trained / "wrong" / "dot"
+    wrong.mkdir(parents=True)
+    (wrong / "240.png").write_bytes((trained / "drawn/test/bar/240.png").read_bytes())
+    (wrong / "text.png").write_text("no picture")
+    (wrong / ".DS_Store").write_text("junk")
+    broken = in_trained("check", "runs/a", "wrong")
+
+    assert kept.code == 0 and "120 of 120 images keep their labels" in kept.out
+    assert broken.code == 1
+    assert broken.out.splitlines()[0].startswith("dot/240.png: must be dot, is bar ")
+    assert "dot/text.png: must be dot, wrong/dot/text.png: not a picture" in broken.out
+    assert "0 of 2 images keep their labels" in broken.out
+    assert in_trained("check", "runs/a", "wrong", "--json").json["kept"] is False
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        (("check", "runs/a", "nowhere"), 1, "nowhere: no such folder"),
+        (("stress", "runs/a", "--group-by", "x"), 2, "--group-by: a run's own data is always read as in training"),
+        (("compare", "runs/a", "runs/b", "--size", "9"), 2, "--size: a run's own data is always read as in training"),
+        (("check", "runs/a", "runs/a/figures"), 1, "no pictures in this folder"),
+        (("check", "runs/a", "drawn"), 2, "label test in drawn"),
+        (("predict", "runs/a", "x.png", "--coverage", "1"), 2, "coverage must be above 0 and below 1, got 1"),
+        (
+            ("predict", "runs/a", "x.png", "--target-accuracy", "0.5"),
+            2,
+            "choose one of 0.9, 0.95, 0.98, 0.99, 0.995, 0.999",
+        ),
+        (("predict", "runs/a", "x.png", "--cost", "0"), 2, "cost must be above 1, got 0"),
+        (("predict", "runs/a", "x.png", "--set-method", "rap"), 2, "did you mean 'raps'"),
+    ],
+)
+def test_an_impossible_request_is_one_line(in_trained: Any, command: tuple[str, ...], code: int, says: str) -> None:
+    shown = in_trained(*command)
+
+    assert shown.code == code and says in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_decisions_give_the_score_before_and_after_them(in_trained: Any, trained: Path) -> None:
+    (trained / "mine.csv").write_text("name,decision\ntest/dot/241.png,relabel: bar\n")
+
+    both = in_trained("evaluate", "runs/a", "--decisions", "mine.csv", "--json")
+
+    assert both.code == 0, both.err
+    assert both.json["before_decisions"]["accuracy"] >= both.json["cleaned"]["accuracy"]
+    again = in_trained(
+        "train", "drawn", "--decisions", "mine.csv", "--recipe", "quick", "--epochs", "1", "--out", "runs/d", "--json"
+    )
+    assert again.json["before_decisions"]["images"] == again.json["images"] == 120
+    assert "before your decisions" in (trained / "runs" / "d" / "report.html").read_text()
