@@ -13,7 +13,7 @@ TORCH ?= torch==2.13.0
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(STAMP)  ## environment, data, train, evaluate, predict, pictures, report
+demo: $(STAMP) data  ## environment, data, train, evaluate, predict, pictures, report
 	@$(PYTHON) scripts/demo.py
 
 test: $(STAMP) data  ## environment, data, whole test suite
@@ -23,8 +23,8 @@ coverage: $(STAMP) data  ## the test suite with branch coverage: a summary here,
 	$(PYTHON) -m pytest --cov --cov-report=term --cov-report=html
 	@rm -f .coverage.*
 
-data: $(STAMP)  ## fetch Fashion-MNIST
-	@$(VENV)/bin/hangtag data fashion-mnist
+data: $(STAMP)  ## get Fashion-MNIST: its Debian package, or a download
+	@$(PYTHON) scripts/get_data.py
 
 lint: $(STAMP)  ## style
 	$(PYTHON) -m ruff check .

@@ -1,6 +1,6 @@
-"""The README's table of figures, made from `results/*.json`: what it claims is what was measured.
+"""The README's table of figures, made from `results/*.json`; RESULTS.md has the rest.
 
-It stands between two markers; `run_all.py` writes it anew, and a test compares the two.
+`run_all.py` writes the table between two markers, and a test checks that the README holds what was measured.
 """
 
 import re
@@ -11,128 +11,110 @@ __all__ = ["renewed", "table"]
 
 BEGIN, END = "<!-- figures: written by benchmarks/run_all.py -->", "<!-- end of figures -->"
 Results = dict[str, dict[str, Any]]
-Row = tuple[str, str, str, str]
+Row = tuple[str, str, str]
 
 
 def renewed(readme: str, results: Results) -> str:
-    """The README's text with the table between its markers made anew."""
-    found = re.fullmatch(f"(.*{re.escape(BEGIN)}\n).*(\n{re.escape(END)}.*)", readme, re.DOTALL)
-    if found is None:
+    """The README's text with a new table between its markers."""
+    parts = re.fullmatch(f"(.*{re.escape(BEGIN)}\n).*(\n{re.escape(END)}.*)", readme, re.DOTALL)
+    if parts is None:
         raise ValueError(f"the README has no lines {BEGIN} and {END}")
-    return found[1] + table(results) + found[2]
+    return parts[1] + table(results) + parts[2]
 
 
 def table(results: Results) -> str:
-    """Rows for what was measured; results by a benchmark's name, each as it is in its file.
+    """One row for each measured figure; a row names its processor if most other rows used another one.
 
-    Those of another processor than most say so.
+    Args:
+        results: the content of each result file, by benchmark name.
     """
-    processors = {name: result["machine"]["processor"] for name, result in results.items() if name in MAKERS}
+    processors = {name: result["machine"]["processor"] for name, result in results.items() if name in FIGURES}
     usual = max(processors.values(), key=list(processors.values()).count, default="")
-    rows: list[Row] = []
-    for name, make in MAKERS.items():
-        made = make(results[name]["numbers"]) if name in results else []
-        if made and name != "gpu_recipes" and processors[name] != usual:
-            made = [
-                (f"{what}, on {plain(processors[name])}", ours, theirs, times) for what, ours, theirs, times in made
-            ]
-        rows += made
-    head = ("measured", "hangtag", "beside it", "of hangtag's time")
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * 4, *rows))
+    rows: list[Row] = [("measured on Fashion-MNIST", "hangtag", "for comparison"), ("---",) * 3]
+    for name, figures in FIGURES.items():
+        if name in results:
+            machine = "" if processors[name] == usual else f", on {plain(processors[name])}"
+            rows += [(f"{what}{machine}", ours, other) for what, ours, other in figures(results[name]["numbers"])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def parity(numbers: dict[str, Any]) -> list[Row]:
-    found = numbers["test accuracy"]
-    theirs = f"Keras on TensorFlow: {spread(found['reference'], '.4f')}"
-    return [("the lesson's test accuracy after ten epochs", spread(found["hangtag"], ".4f"), theirs, "")]
+    accuracy = numbers["test accuracy"]
+    keras = f"Keras on TensorFlow: {spread(accuracy['reference'], '.4f')}"
+    return [("the lesson's test accuracy after 10 epochs", spread(accuracy["hangtag"], ".4f"), keras)]
 
 
-def epochs(numbers: dict[str, Any]) -> list[Row]:
-    """The lesson as its own framework's users write it, and the fastest way found of every peer."""
-    ours = next(iter(numbers))
-    names = [name for name in numbers if name.endswith("TensorFlow, as in the lesson")]
-    names += [name for name in numbers["best"].values() if name not in names]
-    return [
-        (
-            "" if at else "an epoch of the lesson's training (median)",
-            "" if at else f"{numbers[ours]['seconds']['median']:.2f} s",
-            f"{name}: {numbers[name]['seconds']['median']:.2f} s",
-            ratio(numbers[name]["ratio"]),
-        )
-        for at, name in enumerate(names)
-    ]
+def epoch(numbers: dict[str, Any]) -> list[Row]:
+    """The lesson as written, and the fastest other framework with the best settings found."""
+    seconds = {name: found["seconds"]["median"] for name, found in numbers.items() if "seconds" in found}
+    ours, *others = seconds
+    names = dict.fromkeys([lesson(others), min(others, key=seconds.__getitem__)])
+    peers = [f"{name}: {seconds[name]:.2f} s ({numbers[name]['ratio']['median']:.1f}x)" for name in names]
+    n = numbers[others[0]]["ratio"]["n"]
+    return [("one epoch of the lesson's training (median)", f"{seconds[ours]:.2f} s", f"{'; '.join(peers)}; n = {n}")]
 
 
-def accuracy_in_time(numbers: dict[str, Any]) -> list[Row]:
-    ours, *others = (name for name in numbers if name != "seeds")
-    mine = numbers[ours]
-    rows = []
-    for at, name in enumerate(others):
-        found = numbers[name]
-        seconds = f"{found['seconds']['median']:.0f} s"
-        if found["reached"] < 1:
-            there = f"by {found['reached']:.0%} of seeds" if found["reached"] else "by no seed"
-            seconds = f"more than {seconds}; reached {there} within {max(found['epochs']['values']):.0f} epochs"
-        rows.append((
-            "" if at else "from starting a process to 88.64 % test accuracy (median)",
-            "" if at else f"{mine['seconds']['median']:.1f} s; reached by {mine['reached']:.0%} of seeds",
-            f"{name}: {seconds}",
-            ("more than " if found["reached"] < 1 else "") + ratio(found["ratio"]),
-        ))  # fmt: skip
-    return rows
+def time_to_accuracy(numbers: dict[str, Any]) -> list[Row]:
+    """The lesson as written, and the fastest other framework, with the share of seeds that reached the accuracy."""
+    seconds = {name: found["seconds"]["median"] for name, found in numbers.items() if "seconds" in found}
+    ours, *others = seconds
+    peers = []
+    for name in dict.fromkeys([lesson(others), min(others, key=seconds.__getitem__)]):
+        reached, limit = numbers[name]["reached"], f"{max(numbers[name]['epochs']['values']):.0f} epochs"
+        if reached == 0:
+            peers.append(f"{name}: not reached in {limit} ({seconds[name]:.0f} s)")
+        else:
+            within = "" if reached == 1 else f" (by {reached:.0%} of seeds within {limit})"
+            peers.append(f"{name}: {seconds[name]:.0f} s{within}")
+    mine = f"{seconds[ours]:.1f} s (by {numbers[ours]['reached']:.0%} of seeds)"
+    n = numbers[ours]["seconds"]["n"]
+    return [("from process start to 88.64 % test accuracy (median)", mine, f"{'; '.join(peers)}; n = {n}")]
 
 
 def recipe(name: str) -> Callable[[dict[str, Any]], list[Row]]:
     def rows(numbers: dict[str, Any]) -> list[Row]:
-        return [
-            (f"recipe `{name}`: test accuracy", spread(numbers["test_accuracy"], ".4f"), "", ""),
-            (f"recipe `{name}`: training", spread(numbers["seconds"], ".0f", " s"), "", ""),
-        ]
+        time = f"{numbers['seconds']['mean']:.0f} s of training (sd {numbers['seconds']['sd']:.0f})"
+        return [(f"recipe `{name}`: test accuracy and time", f"{spread(numbers['test_accuracy'], '.4f')}, {time}", "")]
 
-    return rows
-
-
-def gpu(numbers: dict[str, Any]) -> list[Row]:
-    """Test accuracy of `best`, and the training of the quickest recipe that has an accuracy."""
-    rows = []
-    if "best" in numbers:
-        accuracy = spread(numbers["best"]["test_accuracy"], ".4f")
-        rows.append((f"recipe `best` on one {numbers['gpu']}: test accuracy", accuracy, "", ""))
-    for wanted, name in numbers["quickest"].items():
-        seconds = f"{spread(numbers[name]['training_seconds'], '.2f', ' s')}, `{name}`" if name else "not reached"
-        rows.append((f"training on one {numbers['gpu']} to {float(wanted):.0%} test accuracy", seconds, "", ""))
     return rows
 
 
 def guarantees(numbers: dict[str, Any]) -> list[Row]:
-    least = min(found["mean"] for name, found in numbers.items() if name.startswith("auroc"))
-    n = numbers["ece"]["n"]
-    ece, before, floor = (f"{numbers[name]['mean']:.4f}" for name in ("ece", "ece_before", "ece_floor"))
+    before, chance = (f"{numbers[name]['mean']:.4f}" for name in ("ece_before", "ece_floor"))
+    size = f"{numbers['threshold 0.95 size']['mean']:.2f} labels per set on average"
     return [
-        ("expected calibration error (test)", f"{ece} (n = {n})", f"before {before}; by chance alone {floor}", ""),
-        ("labels in a set that holds the true one, 95 %", spread(numbers["threshold 0.95 size"], ".3f"), "", ""),
-        ("right among the surest 80 %", spread(numbers["right_of_80"], ".4f"), "", ""),
-        ("AUROC against strangers, the worst kind of six", f"{least:.3f} (n = {n})", "", ""),
+        (
+            "expected calibration error of `fast`",
+            spread(numbers["ece"], ".4f"),
+            f"before calibration {before}; perfect probabilities would show {chance}",
+        ),
+        (
+            "share of 95 % prediction sets that hold the true label",
+            spread(numbers["threshold 0.95 held"], ".4f"),
+            f"target 0.95; {size}",
+        ),
     ]
 
 
 def start_up(numbers: dict[str, Any]) -> list[Row]:
-    name = next(name for name in numbers if "predict" in name)
-    return [
-        ("`hangtag predict`, from start to exit", f"{numbers[name]['median']:.2f} s (n = {numbers[name]['n']})", "", "")
-    ]
+    predict = next(found for name, found in numbers.items() if "predict" in name)
+    return [("`hangtag predict`, from start to exit (median)", f"{predict['median']:.2f} s (n = {predict['n']})", "")]
 
 
-MAKERS = {
+FIGURES = {
     "tutorial_parity": parity,
-    "epoch_speed": epochs,
-    "time_to_accuracy": accuracy_in_time,
+    "epoch_speed": epoch,
+    "time_to_accuracy": time_to_accuracy,
     "fast_recipe": recipe("fast"),
     "accurate_recipe": recipe("accurate"),
-    "gpu_recipes": gpu,
     "trust": guarantees,
     "start_up": start_up,
 }
+
+
+def lesson(names: list[str]) -> str:
+    """The peer that runs the lesson with the lesson's own framework."""
+    return next(name for name in names if name.endswith("TensorFlow, as in the lesson"))
 
 
 def plain(processor: str) -> str:
@@ -143,11 +125,7 @@ def plain(processor: str) -> str:
     return re.sub(r"\((?:R|TM)\)|\bProcessor\b", "", processor, flags=re.IGNORECASE).strip()
 
 
-def spread(found: dict[str, Any], form: str, unit: str = "") -> str:
-    """Mean, sd and n."""
-    sd = "" if found["sd"] is None else f"sd {found['sd']:{'.1f' if form == '.0f' else form}}, "
-    return f"{found['mean']:{form}}{unit} ({sd}n = {found['n']})"
-
-
-def ratio(found: dict[str, Any]) -> str:
-    return f"{found['median']:.1f}x (n = {found['n']})"
+def spread(numbers: dict[str, Any], form: str) -> str:
+    """Mean, standard deviation and n."""
+    sd = "" if numbers["sd"] is None else f"sd {numbers['sd']:{form}}, "
+    return f"{numbers['mean']:{form}} ({sd}n = {numbers['n']})"

@@ -1,14 +1,14 @@
-"""The pages that show what hangtag prints: the tutorial's real output and pictures, and the help of every command.
+"""Build the pages that show what hangtag prints: the tutorials' output and pictures, and the help of every command.
 
-    python scripts/build_docs.py            run everything and write docs/ anew (about a minute)
-    python scripts/build_docs.py --check    train nothing; list what is stale, exit with 1 if anything is
+    python scripts/build_docs.py            run everything and rewrite docs/ (about a minute)
+    python scripts/build_docs.py --check    train nothing; list stale pages and exit with 1 if there are any
 
-How the tutorial is written, in every language alike; this script runs the code and writes what is marked (*):
+The format of the tutorial, the same in every language; this script runs the code and writes the parts marked (*):
 
-    ```python           one namespace, from the first block to the last
+    ```python           all blocks share one namespace
     ```console          lines of `$ hangtag ...`, run in the same folder
-    ```text             (*) directly below one of these: what it printed. Commands without it are run, not shown
-    ![...](pictures/NAME.png)   (*) directly below: the figure that the last line of the python block makes
+    ```text             (*) directly below a block: its output; without it, a command is run but its output not shown
+    ![...](pictures/NAME.png)   (*) directly below: the figure that the last line of the python block draws
     ```sh               shown, never run
 """
 
@@ -46,12 +46,12 @@ _PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING":
 
 
 class DocsError(Exception):
-    """A page that cannot be built as it is written."""
+    """A page cannot be built."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A block that is run, and what stands directly below it."""
+    """A block that is run, and the output and picture directly below it."""
 
     language: str  # python or console
     code: str
@@ -60,12 +60,14 @@ class Step:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write docs/ anew from what hangtag prints.")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 with a list of what is stale")
+    parser = argparse.ArgumentParser(description="Rewrite docs/ from what hangtag prints.")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; list stale pages and exit with 1 if there are any"
+    )
     try:
         if parser.parse_args().check:
             stale = problems()
-            print("\n".join(stale) if stale else "docs/ is current")
+            print("\n".join(stale) if stale else "docs/ is up to date")
             sys.exit(1 if stale else 0)
         build()
     except DocsError as error:
@@ -73,7 +75,7 @@ def main() -> None:
 
 
 def build() -> None:
-    """Run the tutorial once, and write its output and pictures into every language, then the help page."""
+    """Run the tutorial once, write its output and pictures into every language, then write the help page."""
     steps = common_steps()
     with tempfile.TemporaryDirectory(prefix="hangtag-docs-") as folder, chdir(folder):
         outputs = run(steps, DOCS)
@@ -85,7 +87,7 @@ def build() -> None:
 
 
 def problems() -> list[str]:
-    """What is stale or broken, in words; nothing is trained for it."""
+    """Sentences about stale or broken pages; this trains nothing."""
     found = []
     try:
         steps = common_steps()
@@ -97,9 +99,9 @@ def problems() -> list[str]:
     found += [f"no picture docs/{step.picture}" for step in steps if step.picture and not _exists(step.picture)]
     shown = {name for page in (*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md") for name in pictures_of(page)}
     kept = sorted((DOCS / "pictures").glob("*.png"))
-    found += [f"docs/pictures/{path.name} is on no page" for path in kept if path.name not in shown]
+    found += [f"no page shows docs/pictures/{path.name}" for path in kept if path.name not in shown]
     if not HELP.is_file() or HELP.read_text(encoding="utf-8") != help_page():
-        found.append("docs/help.md is not what the commands say: run `make docs`")
+        found.append("docs/help.md differs from the commands' help: run `make docs`")
     return found
 
 
@@ -107,7 +109,7 @@ def problems() -> list[str]:
 
 
 def common_steps() -> list[Step]:
-    """The steps of the tutorial, proved to be the same code and pictures in every language."""
+    """The steps of the tutorial; raises if code or pictures differ between languages."""
     first, *others = ([(page, step) for step in steps_of(page.read_text(encoding="utf-8"))] for page in PAGES)
     for other in others:
         if len(first) != len(other):
@@ -123,14 +125,14 @@ def steps_of(page: str) -> list[Step]:
 
 
 def pictures_of(page: Path) -> list[str]:
-    """The file names of the pictures that a page shows."""
+    """The file names of the pictures on a page."""
     if not page.is_file():
         return []
     return [Path(place).name for place in _ANY_PICTURE.findall(page.read_text(encoding="utf-8"))]
 
 
 def run(steps: list[Step], out: Path) -> list[str]:
-    """Run every step in the current folder; pictures are saved below `out`. Returns what each step printed."""
+    """Run every step in the current folder, save pictures under `out`, and return the output of each step."""
     make_folder(out / "pictures")
     namespace: dict[str, Any] = {"__name__": "tutorial"}
     outputs = []
@@ -140,9 +142,9 @@ def run(steps: list[Step], out: Path) -> list[str]:
             continue
         printed, figure = _run_python(step.code, namespace)
         if (figure is None) != (step.picture is None):
-            raise DocsError(f"a figure needs a picture line below its block, and the reverse:\n{step.code}")
+            raise DocsError(f"a block needs a picture line below it exactly if it draws a figure:\n{step.code}")
         if (step.text is None) != (not printed):
-            raise DocsError(f"output needs a text block below its block, and the reverse:\n{step.code}{printed}")
+            raise DocsError(f"a block needs a text block below it exactly if it prints:\n{step.code}{printed}")
         if figure is not None and step.picture:
             figures.save(figure, out / step.picture)
         outputs.append(printed)
@@ -150,7 +152,7 @@ def run(steps: list[Step], out: Path) -> list[str]:
 
 
 def with_outputs(page: str, outputs: list[str]) -> str:
-    """The page with each text block replaced by what its step printed."""
+    """The page with each text block replaced by the output of its step."""
     parts, end = [], 0
     for found, output in zip(_STEP.finditer(page), outputs, strict=True):
         if found["text"] is not None:
@@ -160,7 +162,7 @@ def with_outputs(page: str, outputs: list[str]) -> str:
 
 
 def _run_python(code: str, namespace: dict[str, Any]) -> tuple[str, figures.ReportFigure | None]:
-    """What the block prints, and the figure that its last line makes."""
+    """The output of a block, and the figure that its last line draws."""
     tree = ast.parse(code)
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
     value = None
@@ -169,15 +171,15 @@ def _run_python(code: str, namespace: dict[str, Any]) -> tuple[str, figures.Repo
         if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), "tutorial", "eval"), namespace)
     if value is not None and not isinstance(value, figures.ReportFigure):
-        raise DocsError(f"the last line has a value that nobody sees; print it:\n{code}")
+        raise DocsError(f"the value of the last line is not shown; print it:\n{code}")
     return printed.getvalue(), value
 
 
 def _run_command(line: str) -> str:
-    """What `$ hangtag ...` prints on stdout."""
+    """The stdout of `$ hangtag ...`."""
     prompt, program, *arguments = shlex.split(line)
     if (prompt, program) != ("$", "hangtag"):
-        raise DocsError(f"a console block holds lines of `$ hangtag ...`, not: {line}")
+        raise DocsError(f"a console block must contain only lines of `$ hangtag ...`, got: {line}")
     return _hangtag(*arguments)
 
 
@@ -205,10 +207,9 @@ def _exists(picture: str) -> bool:
 
 
 def help_page() -> str:
-    """docs/help.md: what every command says with --help."""
+    """docs/help.md: the `--help` of every command."""
     parts = [
-        "# The command line\n\nEvery command's own `--help`. `make docs` writes this page; "
-        "to change it, change `src/hangtag/cli/`.\n",
+        "# The command line\n\nThe `--help` of every command. `make docs` writes this page from `src/hangtag/cli/`.\n",
         _section("hangtag", _hangtag("--help")),
         *(_section(f"hangtag {name}", _hangtag(name, "--help")) for name in command_names()),
     ]

@@ -60,10 +60,9 @@ def font_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def fashion() -> hangtag.LabelledImages:
     """The real Fashion-MNIST as this machine has it; set up before any test's home is redirected, never fetched."""
-    on_this_machine = dataclasses.replace(datasets.FASHION_MNIST, mirrors=())
+    on_this_machine = dataclasses.replace(datasets.NAMED["fashion-mnist"], mirrors=())
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(datasets.NAMED, "fashion-mnist", on_this_machine)
-        patch.setenv("PATH", "")  # no package tool either
         try:
             return hangtag.read("fashion-mnist")
         except DownloadError:

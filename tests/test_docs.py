@@ -1,4 +1,4 @@
-"""docs/: nothing in it is stale, both languages teach the same, and the tutorial's code does what the page says."""
+"""docs/: no page is stale, both languages teach the same, and the tutorial's code does what the page says."""
 
 import ast
 import importlib.util
@@ -52,7 +52,7 @@ def test_both_languages_have_the_same_code_outputs_and_pictures(build_docs: Modu
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_is_short_and_stands_above_what_it_shows(build_docs: ModuleType, page: Path) -> None:
+def test_every_block_is_short_and_directly_above_its_output(build_docs: ModuleType, page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     steps = build_docs.steps_of(text)
 
@@ -66,12 +66,17 @@ def test_every_block_is_short_and_stands_above_what_it_shows(build_docs: ModuleT
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_of_the_pages_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+def test_a_tutorial_links_to_the_other_language(page: Path) -> None:
     other = next(one for one in PAGES if one != page)
-    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
 
-    assert f"({other.name})" in text[:200]
+    assert f"({other.name})" in page.read_text(encoding="utf-8")[:200]
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_links_of_the_pages_lead_to_files(page: Path) -> None:
+    found = re.findall(r"\]\(([^)#\s]+)\)|<img [^>]*src=\"([^\"]+)\"", page.read_text(encoding="utf-8"))
+    targets = [target for pair in found for target in pair if target and "://" not in target]
+
     assert [target for target in targets if not (page.parent / target).is_file()] == []
 
 
@@ -85,7 +90,7 @@ def test_the_python_in_the_readme_is_python() -> None:
         ast.parse(code)
 
 
-def test_languages_that_drift_apart_are_refused(
+def test_languages_with_different_code_are_refused(
     build_docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = tmp_path / "one.md", tmp_path / "other.md"
@@ -97,7 +102,7 @@ def test_languages_that_drift_apart_are_refused(
         build_docs.common_steps()
 
 
-def test_outputs_replace_what_stood_there_and_nothing_else(build_docs: ModuleType, tmp_path: Path) -> None:
+def test_outputs_replace_old_outputs_and_nothing_else(build_docs: ModuleType, tmp_path: Path) -> None:
     page = "before\n\n```python\nprint(6 * 7)\n```\n\n```text\nold\n```\n\nafter\n\n```sh\nrm nothing\n```\n"
 
     outputs = build_docs.run(build_docs.steps_of(page), tmp_path)
@@ -108,11 +113,11 @@ def test_outputs_replace_what_stood_there_and_nothing_else(build_docs: ModuleTyp
 @pytest.mark.parametrize(
     ("page", "complaint"),
     [
-        ("```python\nprint(1)\n```\n", "output needs a text block"),
-        ("```python\nx = 1\n```\n\n```text\n1\n```\n", "output needs a text block"),
-        ("```python\n1 + 1\n```\n", "a value that nobody sees"),
-        ("```python\nx = 1\n```\n\n![x](pictures/x.png)\n", "a figure needs a picture line"),
-        ("```console\n$ rm -r x\n```\n", "lines of `\\$ hangtag"),
+        ("```python\nprint(1)\n```\n", "text block below it exactly if it prints"),
+        ("```python\nx = 1\n```\n\n```text\n1\n```\n", "text block below it exactly if it prints"),
+        ("```python\n1 + 1\n```\n", "the value of the last line is not shown"),
+        ("```python\nx = 1\n```\n\n![x](pictures/x.png)\n", "picture line below it exactly if it draws"),
+        ("```console\n$ rm -r x\n```\n", "only lines of `\\$ hangtag"),
         ("```console\n$ hangtag nonsense\n```\n", "exit code 2"),
     ],
 )

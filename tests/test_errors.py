@@ -11,7 +11,7 @@ from hangtag import errors
 from hangtag.errors import HangtagError, MissingExtra, PictureError, UnknownName
 from hangtag.pictures import ImageSpec, decode
 
-CLASSES = sorted(errors.__all__)
+CLASSES = sorted(name for name in errors.__all__ if name != "PictureProblem")
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_code() -> None:
@@ -56,6 +56,13 @@ def test_an_error_survives_pickling(name: str) -> None:
     copy = pickle.loads(pickle.dumps(error))
 
     assert (type(copy), copy.message, copy.hint) == (type(error), "a.png: empty", "replace it")
+
+
+def test_a_picture_error_names_the_picture_and_keeps_its_kind() -> None:
+    copy = pickle.loads(pickle.dumps(PictureError("the file is empty", "replace it", "empty", "a.png")))
+
+    assert (copy.message, copy.reason, copy.kind) == ("a.png: the file is empty", "the file is empty", "empty")
+    assert PictureError("odd", "replace it").kind == "damaged"
 
 
 def test_an_error_crosses_to_another_process_and_back() -> None:

@@ -106,7 +106,7 @@ except SaveError as error:
 
     assert printed == (
         "model: cannot be written: File too large "
-        "(the disk is full (or a size limit is reached): free some space and run the command again)\n"
+        "(the disk is full or a size limit is reached; free some space and run the command again)\n"
     )
     assert (names(tmp_path), (tmp_path / "model").read_bytes()) == (["model"], b"old")
 
@@ -208,7 +208,7 @@ def test_a_forbidden_place_is_refused_with_its_name_and_a_hint(shelf: Path, act:
         f"{IMPORTS}{as_nobody}try:\n    {act}\nexcept SaveError as error:\n    print(error)\n", shelf
     )
 
-    hint = "you may not write there: choose another place"
+    hint = "you have no write permission there; choose another place"
     assert printed == f"{name}: cannot be written: Permission denied ({hint})\n"
     assert (names(shelf), (shelf / "a").read_text()) == (["a"], "old")
 
@@ -246,7 +246,7 @@ def test_a_new_folder_never_takes_over_an_old_one(tmp_path: Path) -> None:
         new_folder(tmp_path / "first")
 
     assert caught.value.message == f"{tmp_path / 'first'}: already exists"
-    assert caught.value.hint == "choose another name; hangtag does not overwrite runs"
+    assert caught.value.hint == "choose another name; hangtag never overwrites runs"
 
 
 def test_a_whole_folder_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ MAY_IMPORT = {
 
 HOMES = {
     "PIL": "pictures",
+    "jinja2": "reports.html",
     "pillow_heif": "pictures",
     "matplotlib": "reports.figures",
     "torch": "training",

@@ -28,9 +28,9 @@ RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (6, 5), dtype=np.uint8)
 RGB = RANDOM.integers(0, 256, (6, 5, 3), dtype=np.uint8)
 ALPHA = np.tile(np.array([0, 255], np.uint8), 15).reshape(6, 5)
-DEEP = "deep pixels were scaled to 8 bits"
+DEEP = "16-bit or float pixels were scaled to 8 bits"
 FILLED = "transparency was filled with grey level 0"
-GREYED = "colour was turned to grey"
+GREYED = "colour was converted to grey"
 
 
 def luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -109,12 +109,12 @@ def test_views_are_decoded_as_they_look() -> None:
 def test_an_array_that_is_not_one_picture_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
     assert refusal(np.zeros(shape, np.uint8)) == (
         f"array of shape {shape} is not one picture",
-        "give (H, W), (H, W, 3) or (1, H, W) uint8; for many pictures use .many() or .probabilities()",
+        "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many pictures use .many() or .probabilities()",
     )
 
 
-TO_UINT8 = "pixels are whole numbers from 0 to 255: images.astype(numpy.uint8)"
-TO_255 = "hangtag scales pixels itself: give 0-255, (images * 255).round().astype(numpy.uint8)"
+TO_UINT8 = "convert pixels to whole numbers from 0 to 255: images.astype(numpy.uint8)"
+TO_255 = "pass pixels from 0 to 255, hangtag scales them: (images * 255).round().astype(numpy.uint8)"
 
 
 @pytest.mark.parametrize(
@@ -222,8 +222,8 @@ def test_half_transparent_pixels_mix_with_the_background(background: int) -> Non
 )
 def test_deep_pixels_without_an_agreed_meaning_are_refused(values: NDArray[Any], span: str) -> None:
     assert refusal(Image.fromarray(values)) == (
-        f"picture: pixel values from {span} have no agreed meaning",
-        "save it with 8 or 16 bits, or floats in 0-1",
+        f"picture: pixel values range from {span}, which is no known scale",
+        "save it with 8 or 16 bits, or as floats from 0 to 1",
     )
 
 
@@ -236,7 +236,7 @@ def test_a_pil_image_is_left_as_it_was() -> None:
 
 
 def test_a_pil_image_without_pixels_is_refused() -> None:
-    assert refusal(Image.new("L", (0, 4))) == ("picture: a picture of 0x4 has no pixels", "leave it out")
+    assert refusal(Image.new("L", (0, 4))) == ("picture: a picture of 0x4 has no pixels", "remove it")
 
 
 # --- files and bytes -------------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_a_cmyk_jpeg_is_read_as_colour() -> None:
 
 
 PNG_FILE, JPEG_FILE = (file_of(Image.fromarray(np.tile(RGB, (4, 4, 1))), kind) for kind in ("PNG", "JPEG"))
-KNOWN = f"known formats: {', '.join(FORMATS)} and HEIC; the name's ending does not matter, the content does"
+KNOWN = f"known formats: {', '.join(FORMATS)} and HEIC; the file's content decides, not its ending"
 TOO_LARGE = "pixels, over the limit of 80,000,000"
 
 
@@ -365,6 +365,21 @@ def test_a_file_that_is_no_picture_is_refused_with_its_name(
 
     assert refusal(path) == (f"{path}: {message}", hint)
     assert refusal(content) == (f"picture of {len(content):,} bytes: {message}", hint)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "empty"), (b"words", "not a picture"), (PNG_FILE[:45], "truncated"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(100)), "damaged"), (png_that_declares(20_000, 9_000), "too large"),
+        (file_of(Image.fromarray(np.array([[-1.0, 2.0]], np.float32)), "TIFF"), "unknown pixel scale"),
+    ],
+)  # fmt: skip
+def test_an_error_carries_the_kind_of_problem(content: bytes, kind: str) -> None:
+    with pytest.raises(PictureError) as caught:
+        examine(content)
+
+    assert (caught.value.kind, caught.value.message) == (kind, caught.value.reason)
 
 
 def test_a_png_without_width_is_refused(tmp_path: Path) -> None:
@@ -413,14 +428,14 @@ except PictureError as error:
         os.chmod(folder, 0o755)  # noqa: PTH101
         printed = in_a_process(program, Path(folder))
 
-    assert printed == "secret.png: may not be read (check the file's permissions)\n"
+    assert printed == "secret.png: permission denied (check the file's permissions)\n"
 
 
 @pytest.mark.parametrize("thing", [None, 3, [[1, 2]], bytearray(b"x"), object])
 def test_a_thing_that_is_no_picture_is_refused_with_its_type(thing: object) -> None:
     assert refusal(thing) == (
-        f"cannot make a picture of {type(thing).__name__}",
-        "give a path, bytes, a PIL image or a uint8 array",
+        f"expected a picture, got {type(thing).__name__}",
+        "pass a path, bytes, a PIL image or a uint8 array",
     )
 
 
@@ -469,9 +484,9 @@ def bare_pngs() -> dict[str, bytes]:
 def examined(content: bytes) -> tuple[object, ...]:
     """Everything `examine` says about a file."""
     try:
-        pixels, *others = examine(content, "picture")
+        pixels, *others = examine(content)
     except PictureError as error:
-        return (error.message, error.hint)
+        return (error.message, error.hint, error.kind)
     return (pixels.shape, pixels.tobytes(), *others)
 
 
@@ -555,8 +570,8 @@ def test_arrays_of_images_are_accepted(given_shape: tuple[int, ...], shape: tupl
         (np.zeros((8, 9), np.uint8), "images: expected shape (N, H, W) or (N, H, W, 3), got (8, 9)"),
         (np.zeros((5, 784), np.uint8), "images: expected shape (N, H, W) or (N, H, W, 3), got (5, 784)"),
         (np.zeros((5, 8, 8, 4), np.uint8), "images: expected shape (N, H, W) or (N, H, W, 3), got (5, 8, 8, 4)"),
-        (np.zeros((5, 0, 8), np.uint8), "images: pictures of shape (0, 8) have no pixels"),
-        ([np.zeros((2, 2), np.uint8), np.zeros((3, 3), np.uint8)], "images: pictures of different sizes make no array"),
+        (np.zeros((5, 0, 8), np.uint8), "images: images of shape (0, 8) have no pixels"),
+        ([np.zeros((2, 2), np.uint8), np.zeros((3, 3), np.uint8)], "images: images must have one size, got several"),
         ("photos/", "images: expected shape (N, H, W) or (N, H, W, 3), got ()"),
         (None, "images: expected shape (N, H, W) or (N, H, W, 3), got ()"),
     ],
@@ -628,7 +643,7 @@ def test_of_several_pictures_in_a_heic_file_the_main_one_is_used() -> None:
     pixels, notes = decode(encoded_heic(frames[0], append_images=frames[1:], save_all=True, primary_index=1), GREY)
 
     assert abs(int(pixels[16, 16]) - 240) <= 3
-    assert notes == ("of several pictures in the file the main one was used",)
+    assert notes == ("the file holds several pictures; the main one was used",)
 
 
 @needs_heic
@@ -658,7 +673,9 @@ try:
 except PictureError as error:
     print(error)
 """
-    said = "picture of 24 bytes: a HEIC picture, and hangtag[heic] is not installed (pip install 'hangtag[heic]')\n"
+    said = (
+        "picture of 24 bytes: HEIC pictures need hangtag[heic], which is not installed (pip install 'hangtag[heic]')\n"
+    )
     assert in_a_process(program, Path.cwd()) == said
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hangtag
-from hangtag.data.public.catalog import EMNIST_LETTERS, Archive, DataFile, NamedSet
+from hangtag.data.public.catalog import NAMED, Archive, DataFile, NamedSet
 from hangtag.data.public.datasets import fingerprint
 from hangtag.model.artifact import Metadata
 from hangtag.model.calibration import softmax
@@ -175,20 +175,21 @@ def records(images: Images, labels: NDArray[np.int64], label_bytes: int) -> byte
 
 def letters_like(mirrors: tuple[str, ...] = ()) -> tuple[NamedSet, dict[str, bytes]]:
     """EMNIST Letters with three letters of 5x4 pixels, and the .gz files in its archive by their names."""
+    real = NAMED["emnist-letters"]
     images, labels = even_arrays(3, (5, 4))
     stored = images.swapaxes(1, 2)
     contents = (stored[:12], stored[12:], labels[:12].astype(np.uint8) + 1, labels[12:].astype(np.uint8) + 1)
     packed = {
         f"{file.name}.gz": gzip.compress(idx(content), mtime=0)
-        for file, content in zip(EMNIST_LETTERS.files, contents, strict=True)
+        for file, content in zip(real.files, contents, strict=True)
     }
     files = [
         DataFile(file.name, len(content), packed_sha256=sha256(packed[f"{file.name}.gz"]))
-        for file, content in zip(EMNIST_LETTERS.files, contents, strict=True)
+        for file, content in zip(real.files, contents, strict=True)
     ]
     wanted = dataclasses.replace(
-        EMNIST_LETTERS, class_names=("a", "b", "c"), shape=(5, 4), train=12, images=(files[0], files[1]),
-        labels=(files[2], files[3]), mirrors=mirrors, archive=Archive("gzip.zip", "", folder="gzip/", ending=".gz"),
+        real, class_names=("a", "b", "c"), shape=(5, 4), train=12, images=(files[0], files[1]),
+        labels=(files[2], files[3]), mirrors=mirrors, archive=Archive("gzip.zip", "", "gzip/", "all", ".gz"),
     )  # fmt: skip
     return wanted, packed
 

@@ -1,23 +1,24 @@
-"""Every error hangtag raises on purpose, and how to look up a near match.
+"""The exceptions hangtag raises.
 
-    HangtagError                  something is wrong, and the hint says what to do
+    HangtagError                  something is wrong; the hint says what to do next
     |-- UsageError                the request itself cannot be right (command line: exit 2)
-    |   `-- UnknownName           a name nobody knows; offers the nearest one that exists
+    |   `-- UnknownName           an unknown name; the hint offers the nearest known one
     |-- DataError                 labelled images that cannot be used as they are
     |   `-- PictureError          one picture that cannot be read or does not fit the model
-    |-- DownloadError             public data that could not be fetched
+    |-- DownloadError             a public data set that could not be fetched
     |-- ModelError                a network that cannot be built, trained or exported
-    |   `-- DivergedError           a training whose loss is no longer a number
-    |-- ArtifactError             a model file that is not ours, is damaged, or lies about itself
+    |   `-- DivergedError           a training whose loss became NaN or infinite
+    |-- ArtifactError             a model file that hangtag did not write, or that is damaged or inconsistent
     |-- RunError                  a run folder that is missing or incomplete
-    |-- SaveError                 a file that could not be written; nothing half-written is left
+    |-- SaveError                 a file that could not be written; no partial file is left behind
     `-- MissingExtra              an optional part of hangtag that is not installed
 
-Foreign exceptions are turned into these at one boundary each; nothing here knows about screens.
+Exceptions of other libraries are converted to these where those libraries are called.
 """
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal, TypeAlias
 
 __all__ = [
     "ArtifactError",
@@ -28,17 +29,24 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "PictureError",
+    "PictureProblem",
     "RunError",
     "SaveError",
     "UnknownName",
     "UsageError",
 ]
 
+PictureProblem: TypeAlias = Literal[
+    "empty", "not a picture", "truncated", "damaged", "too large", "unknown pixel scale", "no picture",
+    "cannot be read", "disk or network fails", "HEIC (pip install 'hangtag[heic]')",
+]  # fmt: skip
+"""Why a picture cannot be used, in few words; reports count pictures by it."""
+
 _TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "cleanlab"}
 
 
 class HangtagError(Exception):
-    """What is wrong and where, plus `hint`: what to do next."""
+    """A problem: `message` says what is wrong and where, `hint` what to do next."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -48,7 +56,7 @@ class HangtagError(Exception):
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})"
 
-    def __reduce__(self) -> tuple[object, ...]:  # exceptions cross process borders in grid searches
+    def __reduce__(self) -> tuple[object, ...]:  # grid searches pass exceptions between processes
         return (type(self), (self.message, self.hint))
 
     def to_json(self) -> dict[str, str]:
@@ -56,11 +64,11 @@ class HangtagError(Exception):
 
 
 class UsageError(HangtagError):
-    """The request itself cannot be right."""
+    """A request that cannot be right."""
 
 
 class UnknownName(UsageError):
-    """A name nobody knows.
+    """An unknown name.
 
     >>> raise UnknownName.among("recipe", "tutoral", ["fast", "tutorial"])
     Traceback (most recent call last):
@@ -80,11 +88,24 @@ class DataError(HangtagError):
 
 
 class PictureError(DataError):
-    """One picture that cannot be read or does not fit the model."""
+    """One picture that cannot be read or does not fit the model.
+
+    Args:
+        reason: what is wrong with it, without its name.
+        kind: the same in few words.
+        name: the picture's path or name; the message starts with it.
+    """
+
+    def __init__(self, reason: str, hint: str, kind: PictureProblem = "damaged", name: str = "") -> None:
+        super().__init__(f"{name}: {reason}" if name else reason, hint)
+        self.reason, self.kind, self.name = reason, kind, name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.reason, self.hint, self.kind, self.name))
 
 
 class DownloadError(HangtagError):
-    """Public data that could not be fetched."""
+    """A public data set that could not be fetched."""
 
 
 class ModelError(HangtagError):
@@ -92,11 +113,11 @@ class ModelError(HangtagError):
 
 
 class DivergedError(ModelError):
-    """The loss of a training is no longer a number."""
+    """A training whose loss became NaN or infinite."""
 
 
 class ArtifactError(HangtagError):
-    """A model file that is not ours, is damaged, or lies about itself."""
+    """A model file that hangtag did not write, or that is damaged or inconsistent."""
 
 
 class RunError(HangtagError):
@@ -104,7 +125,7 @@ class RunError(HangtagError):
 
 
 class SaveError(HangtagError):
-    """A file that could not be written; nothing half-written is left."""
+    """A file that could not be written; no partial file is left behind."""
 
 
 class MissingExtra(HangtagError):
@@ -112,7 +133,7 @@ class MissingExtra(HangtagError):
 
     @classmethod
     def for_module(cls, module: str | None) -> "MissingExtra | None":
-        """The error for a package that could not be imported, or None if it belongs to no extra of ours."""
+        """The error for a package that cannot be imported; None if none of hangtag's extras contains it."""
         top = (module or "").partition(".")[0]
         return cls.named("train", top) if top in _TRAIN_PACKAGES else None
 

@@ -1,6 +1,6 @@
-"""Files that are either whole or not there: temporary name, fsync, rename.
+"""Files and folders that exist completely or not at all: temporary name, fsync, rename.
 
-The one place where a full disk or a forbidden folder becomes a `SaveError`. It does not know what the files mean.
+This module turns a full disk or a read-only folder into a `SaveError`.
 """
 
 import errno
@@ -34,14 +34,14 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def cache_home(kind: str) -> Path:
-    """Where things that can be made again are kept; `XDG_CACHE_HOME` moves it. The folder may not be there yet."""
+    """The folder of a cache, which may not exist yet; `XDG_CACHE_HOME` moves it."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("hangtag")) / kind
 
 
 def user_path(path: str | Path) -> Path:
-    """With `~` at its beginning replaced by a home folder, where there is such a user."""
+    """The path with a leading `~` replaced by the home folder; unchanged if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -49,10 +49,10 @@ def user_path(path: str | Path) -> Path:
 
 
 def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
-    """Put `content` at `path` as a whole, or raise `SaveError` and leave what was there.
+    """Write a whole file, or raise `SaveError` and leave the old file unchanged.
 
     Args:
-        sync: wait until it would survive a power cut; not worth it for files that are easily made again.
+        sync: wait until the file would survive a power cut; unnecessary for files that are easy to recreate.
     """
     with _saving(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
@@ -81,9 +81,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Add one JSON line to a log, or raise `SaveError` and leave the log as it was.
+    """Append one JSON line to a log, or raise `SaveError` and leave the log unchanged.
 
-    A power cut can still leave a last line without its newline; a reader skips it.
+    A power cut can still leave a last line without its newline; readers skip it.
     """
     line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
     with _saving(path), path.open("ab", buffering=0) as file:
@@ -97,22 +97,22 @@ def append_line(path: Path, value: Any) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, if they are not there yet."""
+    """Create a folder and its parents if they do not exist."""
     with _saving(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def new_folder(path: Path) -> None:
-    """Make a folder that must not exist yet, and its parents."""
+    """Create a folder that must not exist yet, and its parents."""
     with _saving(path):
         path.mkdir(parents=True)
 
 
 @contextmanager
 def new_folder_whole(path: Path) -> Iterator[Path]:
-    """Fill a temporary folder inside the block; it takes the name `path` only when the block succeeds.
+    """A temporary folder to fill inside the block; it is renamed to `path` when the block succeeds.
 
-    If another process was first, its folder stays and ours is dropped.
+    If another process was first, its folder stays and ours is deleted.
     """
     with _saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,12 +130,12 @@ def new_folder_whole(path: Path) -> Iterator[Path]:
 
 
 def is_partial(path: Path) -> bool:
-    """Whether it is, by its name, what a writer that was killed left."""
+    """Whether its name is that of a temporary file, left by a process that was killed."""
     return path.name.startswith(".") and path.name.endswith(_PARTIAL)
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what writers that were killed left there; only where no other writer can be at work."""
+    """Delete the temporary files of killed processes; no process may be writing there."""
     for path in filter(is_partial, folder.glob(".*")):
         with suppress(OSError):
             path.unlink()
@@ -146,19 +146,19 @@ def _saving(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
-        raise SaveError(f"{path}: already exists", "choose another name; hangtag does not overwrite runs") from error
+        raise SaveError(f"{path}: already exists", "choose another name; hangtag never overwrites runs") from error
     except OSError as error:
         if error.errno in _FULL:
-            hint = "the disk is full (or a size limit is reached): free some space and run the command again"
+            hint = "the disk is full or a size limit is reached; free some space and run the command again"
         elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            hint = "you may not write there: choose another place"
+            hint = "you have no write permission there; choose another place"
         else:
             hint = "check that the folder exists and is writable"
         raise SaveError(f"{path}: cannot be written: {error.strerror or error}", hint) from error
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the system allows it."""
+    """Make the rename survive a power cut, if the system supports it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,8 +1,9 @@
-"""What a result depends on beside the data: the processor, its cores and memory, versions, and the time."""
+"""This machine and the installed versions: processor, cores, memory, packages, and the time."""
 
 import importlib.metadata
 import os
 import platform
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,25 @@ __all__ = ["hardware", "now", "processors", "versions"]
 
 
 def hardware() -> dict[str, Any]:
-    """The hardware in words: system, processor, cores this process may use, memory in bytes."""
-    found: dict[str, Any] = {"system": platform.platform(terse=True), "processor": _cpu_name(), "cores": processors()}
+    """System, processor, number of cores this process may use, memory in bytes."""
+    facts: dict[str, Any] = {"system": platform.platform(terse=True), "processor": _cpu_name(), "cores": processors()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return found
+        facts["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return facts
 
 
 def processors() -> int:
-    """How many this process may use."""
+    """The number of processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:
-    """Versions of hangtag, Python and what decides a result."""
-    found = {"hangtag": __version__, "python": platform.python_version()}
+    """The versions of hangtag, Python and the packages that influence a result."""
+    result = {"hangtag": __version__, "python": platform.python_version()}
     for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(importlib.metadata.PackageNotFoundError):
+            result[name] = importlib.metadata.version(name)
+    return result
 
 
 def now() -> str:

@@ -1,7 +1,7 @@
-"""Arrays that live in a file: how to read some rows of them without holding the rest in memory.
+"""Memory-mapped arrays: read some rows without holding the others in memory.
 
-Pages of a mapped file that were read count as this process's memory until the system wants them back; `forget` gives
-them back at once. The file's content stays in the system's cache, so that reading it again is quick.
+Pages of a mapped file that were read count as this process's memory until the system needs them; `forget` releases
+them immediately. They stay in the system's file cache, so reading them again is fast.
 """
 
 import mmap
@@ -17,14 +17,14 @@ from hangtag.files import cache_home, make_folder
 
 __all__ = ["MappedRows", "as_slice", "forget", "mapping_of", "rows_of", "scratch"]
 
-_HELD = 64_000_000  # bytes of a scratch array up to which memory holds it
+_IN_MEMORY = 64_000_000  # bytes; larger scratch arrays are files
 
 
 class MappedRows:
-    """Some rows of an array, in a given order, read when asked for.
+    """Some rows of an array in a given order, read on access.
 
     Args:
-        array: (N, ...), as a rule mapped from a file.
+        array: (N, ...), usually mapped from a file.
         positions: (M,) of the rows.
     """
 
@@ -47,12 +47,12 @@ class MappedRows:
         return len(self.positions)
 
     def __getitem__(self, which: slice | NDArray[np.int64]) -> NDArray[Any]:
-        """A copy of some of them, in memory."""
+        """A copy of some rows, in memory."""
         return rows_of(self.array, self.positions[which])
 
 
 def as_slice(positions: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """Positions in a row as a slice: what is taken by it is not copied, and stays in its file.
+    """Consecutive positions as a slice, so that indexing makes a view instead of a copy.
 
     >>> as_slice(np.array([3, 4, 5])), as_slice(np.array([5, 4]))
     (slice(3, 6, None), array([5, 4]))
@@ -63,23 +63,23 @@ def as_slice(positions: NDArray[np.int64]) -> slice | NDArray[np.int64]:
 
 
 def rows_of(array: "NDArray[Any] | MappedRows", positions: NDArray[np.int64]) -> NDArray[Any]:
-    """(M, ...) a copy of these rows; of a mapped file, nothing else stays in memory."""
+    """(M, ...) a copy of these rows; the mapped pages they were read from are released."""
     if isinstance(array, MappedRows):
         return array[positions]
     order = np.argsort(positions, kind="stable")  # a file is read from front to back
-    found = np.empty((len(positions), *array.shape[1:]), array.dtype)
-    with _only_these(array, positions[order]):
-        found[order] = array[positions[order]]
+    rows = np.empty((len(positions), *array.shape[1:]), array.dtype)
+    with _prefetched(array, positions[order]):
+        rows[order] = array[positions[order]]
     forget(array)
-    return found
+    return rows
 
 
 @contextmanager
-def _only_these(array: NDArray[Any], positions: NDArray[np.int64]) -> Iterator[None]:
-    """While large rows of a mapped file are read: the system fetches these at once, and none of what lies around them.
+def _prefetched(array: NDArray[Any], positions: NDArray[np.int64]) -> Iterator[None]:
+    """Let the system fetch these large rows of a mapped file together, and nothing around them.
 
-    Left to itself it fetches some megabytes at each row, of which shuffled reading of a set larger than memory uses
-    little before they are given up again.
+    By default it fetches some megabytes around each row; shuffled reading of a data set larger than memory uses little
+    of that before it is dropped again.
     """
     mapping = mapping_of(array)
     row_bytes = array[:1].nbytes
@@ -89,9 +89,9 @@ def _only_these(array: NDArray[Any], positions: NDArray[np.int64]) -> Iterator[N
     start = array.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
     mapping.madvise(mmap.MADV_RANDOM)
     for position in positions.tolist():
-        at = start + position * row_bytes
-        first = at - at % mmap.PAGESIZE
-        mapping.madvise(mmap.MADV_WILLNEED, first, at + row_bytes - first)
+        row = start + position * row_bytes
+        page = row - row % mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_WILLNEED, page, row + row_bytes - page)
     try:
         yield
     finally:
@@ -99,29 +99,29 @@ def _only_these(array: NDArray[Any], positions: NDArray[np.int64]) -> Iterator[N
 
 
 def forget(array: "NDArray[Any] | MappedRows") -> None:
-    """Give back the memory of what was read so far of a mapped file; of any other array, nothing happens."""
+    """Release the memory of the pages that were read from a mapped file; does nothing for other arrays."""
     mapping = mapping_of(array.array if isinstance(array, MappedRows) else array)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def mapping_of(array: object) -> mmap.mmap | None:
-    """The read-only mapped file that an array is a view of, or None."""
+    """The read-only memory map that an array is a view of, or None."""
     writable = False
     while isinstance(array, np.ndarray):
         writable = writable or array.flags.writeable
         array = array.base
-    # What was written to a private mapping and not yet to its file would be lost.
+    # Releasing pages of a private mapping would lose what was written to them.
     return array if isinstance(array, mmap.mmap) and not writable else None
 
 
 def scratch(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
-    """An array to fill; a large one lies in a file of the cache folder that vanishes with it, so that memory is spared.
+    """An array to fill; a large one is a file in the cache folder, which is deleted together with the array.
 
     Raises:
-        SaveError: the folder cannot be made.
+        SaveError: the folder cannot be created.
     """
-    if np.prod(shape, dtype=np.int64) * np.dtype(dtype).itemsize <= _HELD:
+    if np.prod(shape, dtype=np.int64) * np.dtype(dtype).itemsize <= _IN_MEMORY:
         return np.empty(shape, dtype)
     make_folder(cache_home("scratch"))
     with tempfile.TemporaryFile(dir=cache_home("scratch")) as file:

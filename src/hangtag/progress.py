@@ -1,4 +1,4 @@
-"""How long work says how far it is; screens draw bars from it."""
+"""The callback by which long operations report progress."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -6,4 +6,4 @@ from typing import TypeAlias
 __all__ = ["Progress"]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (what is being done, steps or bytes done, steps or bytes in all)."""
+"""Called with (the current step in words, units done, units in total)."""

@@ -1,8 +1,8 @@
-"""A picture of any size -> the size a model takes, by the nodes that stand first in every model file.
+"""A picture of any size -> the size a model takes, with the first nodes of every model file.
 
-Pictures are resized here for training and in the file for predicting: the same ONNX nodes, run by the same ONNX
-Runtime, so the pixels are the same. Resizing is bilinear with antialiasing (ONNX `Resize`, weights renormalised at
-the borders), on 8-bit pixels.
+Training resizes pictures here, predicting in the model file: the same ONNX nodes in the same ONNX Runtime make the
+same pixels. Resizing is bilinear with antialiasing (ONNX `Resize`, weights renormalised at the borders), on 8-bit
+pixels.
 """
 
 import numpy as np
@@ -13,10 +13,10 @@ from hangtag.pictures import ImageSpec
 __all__ = ["OPSET", "SIZED", "Sizer", "sizing_model", "sizing_nodes"]
 
 SIZED = "sized"
-"""What the nodes make: uint8 (N, C, H, W)."""
+"""The output of the nodes: uint8 (N, C, H, W)."""
 
 OPSET = 18
-"""ONNX operators from which on `Resize` knows antialiasing."""
+"""The first version of the ONNX operators whose `Resize` has antialiasing."""
 
 _IR_VERSION = 9
 
@@ -59,7 +59,7 @@ _WAYS = {"squash": _SQUASH, "pad": _PAD, "crop": _CROP}
 
 
 def sizing_nodes(spec: ImageSpec, pictures: str) -> tuple[str, str, str]:
-    """(shape of the input, initializers, nodes) in ONNX's text, from uint8 `pictures` of one size to `SIZED`."""
+    """(input shape, initializers, nodes) as ONNX text; the nodes turn uint8 `pictures` of one size into `SIZED`."""
     if spec.channels == 1:
         shape, channels_first = "N, height, width", f"first = Unsqueeze ({pictures}, one)"
     else:
@@ -80,7 +80,7 @@ def sizing_nodes(spec: ImageSpec, pictures: str) -> tuple[str, str, str]:
 
 
 def sizing_model(spec: ImageSpec) -> bytes:
-    """A model file that does nothing but size pictures; for `Sizer`."""
+    """A model file that only resizes pictures, for `Sizer`."""
     import onnx.parser
 
     shape, constants, nodes = sizing_nodes(spec, "pictures")
@@ -95,11 +95,11 @@ def sizing_model(spec: ImageSpec) -> bytes:
 
 
 class Sizer:
-    """Sizes pictures on one thread; a picture that has the size already is returned as it is.
+    """Resizes pictures on one thread; a picture of the right size is returned unchanged.
 
     Args:
-        spec: what to make.
-        model: what `sizing_model(spec)` gave; made when first needed, if not given.
+        spec: the size, and how to fit pictures to it.
+        model: the result of `sizing_model(spec)`; None makes it when first needed.
     """
 
     def __init__(self, spec: ImageSpec, model: bytes | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Numbers, names and lists in words, for messages, tables and pages alike."""
+"""Numbers, names and lists as text for messages, tables and pages."""
 
 import csv
 import io
@@ -11,10 +11,12 @@ __all__ = [
     "csv_text",
     "first_few",
     "in_percent",
+    "interval",
     "listed",
     "natural",
     "out_of_100",
     "percent",
+    "rate",
     "seconds_in_words",
     "times",
 ]
@@ -29,9 +31,27 @@ def amount(count: int, noun: str) -> str:
 
 
 def out_of_100(share: float) -> str:
-    """A share out of 100; never rounded up to all of them."""
+    """A share out of 100; a share below 1 never becomes 100."""
     digits = next((digits for digits in (1, 2, 3) if share == 1 or float(f"{100 * share:.{digits}f}") < 100), 4)
     return "100" if share == 1 else f"{100 * share:.{digits}f}"
+
+
+def rate(count: int, of: int) -> str:
+    """A share in percent; of fewer than 100, counts, because they carry no decimals.
+
+    >>> rate(24, 30), rate(9386, 10_000), rate(9999, 10_000)
+    ('24 of 30', '93.9%', '99.99%')
+    """
+    return f"{count} of {of}" if of < 100 else f"{out_of_100(count / of)}%"
+
+
+def interval(bounds: Sequence[float], of: int) -> str:
+    """The interval of a share of so many, with no more decimals than `rate` gives.
+
+    >>> interval((0.6, 0.9), 30), interval((0.933, 0.943), 10_000)
+    ('60% to 90%', '93.3% to 94.3%')
+    """
+    return " to ".join(in_percent(share) if of < 100 else f"{out_of_100(share)}%" for share in bounds)
 
 
 def percent(share: float) -> str:
@@ -77,7 +97,7 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def in_percent(probability: float) -> str:
-    """Whole percents; what is not certain is neither 100 nor 0.
+    """Whole percents; only certainty is shown as 0% or 100%.
 
     >>> in_percent(0.75), in_percent(0.998), in_percent(1.0), in_percent(0.001)
     ('75%', '>99%', '100%', '<1%')
@@ -89,7 +109,7 @@ def in_percent(probability: float) -> str:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key to sort names by, numbers in them by their size: 2 before 10.
+    """A sort key for names that orders the numbers in them by size: 2 before 10.
 
     >>> sorted(["10", "9", "cat 10", "cat 2"], key=natural)
     ['9', '10', 'cat 2', 'cat 10']

@@ -300,7 +300,7 @@ def test_near_duplicates_are_found_before_the_remaining_time_is_planned(
     hangtag: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def planned(data: LabelledImages, *_: object) -> None:
-        assert cache.groups_kept(data.train.fingerprint) is not None
+        assert cache.load_groups(data.train.fingerprint) is not None
         raise UsageError("planned", "the rest is not needed")
 
     monkeypatch.setattr("hangtag.training.time_budget.plan", planned)
@@ -314,7 +314,7 @@ def test_minutes_choose_the_other_settings_and_exclude_them(
     monkeypatch.setattr(train, "BEGAN", time.perf_counter())
     answer = hangtag("train", "tiny", "--path", "files", "--minutes", "0.3", "--out", "timed", "--json")
 
-    assert answer.code == 0
+    assert answer.code == 0, answer.err
     assert "0.3 minutes: recipe '" in answer.err
     assert json.loads((tmp_path / "timed" / "config.json").read_text())["plan"]["minutes"] == 0.3
     assert hangtag("train", "tiny", "--minutes", "1", "--epochs", "3").code == 2

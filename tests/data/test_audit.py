@@ -16,7 +16,7 @@ from hangtag.data.picture_facts import FACTS, Skipped
 from hangtag.data.read import read
 from hangtag.data.splits import split_of
 from hangtag.errors import DataError, HangtagError, ModelError, UnknownName, UsageError
-from hangtag.reports.audit_page import write_page
+from hangtag.reports.audit_page import write_audit_page
 from hangtag.training.label_errors import find_label_errors, label_error_finder
 from pictures import changed, photo, textured
 from toys import shapes
@@ -131,7 +131,7 @@ def test_size_proportions_and_mode_are_those_of_the_files(tmp_path: Path) -> Non
         "b/grey.jpg": ("odd colour mode", "its file is grey; 98% are colour"),
         "b/000-smaller.png": ("duplicate", "nearly the same picture as b/003.jpg"),  # the larger one is to be kept
     }
-    page = write_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")
+    page = write_audit_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")
     assert "900x100" in page and "width:84px;height:9px" in page
 
 
@@ -193,7 +193,7 @@ def test_findings_land_in_files_and_decisions_stay(tmp_path: Path) -> None:
     found = audit(troubled())
 
     paths = write_audit(found, tmp_path)
-    page = write_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")
+    page = write_audit_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")
     (tmp_path / "decisions.csv").write_text("name,decision\n021.png,drop\n")
     again = write_audit(found, tmp_path)
 

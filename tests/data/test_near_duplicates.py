@@ -48,7 +48,7 @@ def test_a_set_that_is_worked_out_in_files_and_parts_has_the_same_pairs(monkeypa
     images = textured(300)
     images = np.concatenate([images, images[:3], *([changed(each, "shift")] for each in images[:40])])
     expected = near_pairs(images)
-    monkeypatch.setattr(mapped, "_HELD", 0)
+    monkeypatch.setattr(mapped, "_IN_MEMORY", 0)
     monkeypatch.setattr(near_duplicates, "_MOST_PAIRS", 20)
     monkeypatch.setattr(near_duplicates, "_PICTURES_AT_ONCE", 100)
     monkeypatch.setattr(near_duplicates, "_PIXELS_AT_ONCE", 50_000)

@@ -162,7 +162,7 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "photos.zip"
     path.write_bytes(b"PK")
 
-    assert refused(read, path).message == f"{path}: not a whole zip file: File is not a zip file"
+    assert refused(read, path).message == f"{path}: damaged or incomplete zip file: File is not a zip file"
     assert refused(read, "fashion-mnist", path).message == f"{path}: no such folder"
 
 

@@ -377,7 +377,7 @@ print(len(data), *data.source.notes, *(each.reason for each in data.source.skipp
 
     assert done.stdout == (
         "2; set aside 1 file: 1 HEIC (pip install 'hangtag[heic]'); "
-        "a HEIC picture, and hangtag[heic] is not installed\n"
+        "HEIC pictures need hangtag[heic], which is not installed\n"
     )
     assert sorted(read(root).names) == ["a/1.png", "a/IMG_1.HEIC", "b/2.png"]
 
@@ -403,7 +403,7 @@ def test_links_are_followed_inside_and_refused_outside(tmp_path: Path) -> None:
     assert sorted(data.names) == ["a/1.png", "b/2.png", "b/inside.png"]
     kinds_of = {each.name: each.kind for each in data.source.skipped}
     assert kinds_of == {
-        "b/outside.png": "link outside", "b/gone.png": "not a file", "b/round": "link in a circle", "c": "link outside",
+        "b/outside.png": "link outside", "b/gone.png": "not a file", "b/round": "circular link", "c": "link outside",
     }  # fmt: skip
 
 
@@ -728,7 +728,7 @@ print([(each.name, each.kind) for each in Folder({str(root)!r}).listing().skippe
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     (root / "c").chmod(0o755)
-    assert done.stdout.strip() == "[('c', 'may not be read')]", done.stderr
+    assert done.stdout.strip() == "[('c', 'permission denied')]", done.stderr
 
 
 def test_every_kind_of_picture_reads_as_one_and_the_same() -> None:

@@ -10,7 +10,7 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError
 from hangtag.model.explanation import explain
 from hangtag.model.neighbours import FILE, Neighbours, chosen, read_neighbours, write_neighbours
-from hangtag.reports.explain_figure import why_picture
+from hangtag.reports.explain_figure import draw_explanation
 from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.recipes import find_recipe
 from toys import CLASSES
@@ -49,7 +49,7 @@ def test_the_evidence_is_where_the_mark_is(trained: ImageClassifier) -> None:
         np.testing.assert_array_equal(why.seen, image)
 
     assert found >= 18  # by chance, 8
-    assert len(why_picture(why).png()) > 10_000
+    assert len(draw_explanation(why).png()) > 10_000
 
 
 def test_neighbours_are_kept_without_pickle_and_belong_to_their_model(trained: ImageClassifier, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_an_answer_in_json_has_stable_keys(tag: Predictor) -> None:
         "ood_score": None,
         "is_ood": None,
         "sure": None,
-        "warnings": ["colour was turned to grey", "resized from 40x16 to 8x8, which changes its proportions"],
+        "warnings": ["colour was converted to grey", "resized from 40x16 to 8x8, which changes its proportions"],
         "model": tag.fingerprint,
     }
 
@@ -149,7 +149,7 @@ def test_a_predictor_describes_itself(tag: Predictor) -> None:
         (PICTURE / 255, "picture: expected uint8 pixels, got float64"),
         ("missing.png", "missing.png: no such file"),
         (b"", "picture of 0 bytes: the file is empty"),
-        (None, "cannot make a picture of NoneType"),
+        (None, "expected a picture, got NoneType"),
     ],
 )
 def test_an_invalid_picture_is_refused(tag: Predictor, picture: Any, message: str) -> None:

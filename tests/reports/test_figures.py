@@ -1,4 +1,4 @@
-"""The figures, through what a reader sees: wording, colours, number of pictures; and what a wrong call is told."""
+"""The figures, through what a reader sees: wording, colours, number of images; and the errors of wrong calls."""
 
 import io
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from hangtag.reports import figures
 def guesses(labels: NDArray[np.int64], classes: int = 3, wrong: tuple[int, ...] = ()) -> NDArray[np.float32]:
     """(N, K): 80 % for the true class, or for the next one where wrong; the rest shared."""
     rows = np.full((len(labels), classes), 0.2 / (classes - 1), np.float32)
-    said = labels.copy()
-    said[list(wrong)] = (said[list(wrong)] + 1) % classes
-    rows[np.arange(len(labels)), said] = 0.8
+    predicted = labels.copy()
+    predicted[list(wrong)] = (predicted[list(wrong)] + 1) % classes
+    rows[np.arange(len(labels)), predicted] = 0.8
     return rows
 
 
@@ -56,7 +56,7 @@ def test_one_colour_image_has_no_colour_bar() -> None:
     figure = figures.one_image(np.zeros((6, 4, 3), np.uint8))
 
     assert len(figure.axes) == 1
-    assert "4x6 pixels of red, green and blue, each 0 to 255" in texts(figure)
+    assert "4x6 pixels; red, green and blue from 0 to 255" in texts(figure)
 
 
 def test_the_grid_names_every_image_and_leaves_out_empty_rows() -> None:
@@ -68,7 +68,7 @@ def test_the_grid_names_every_image_and_leaves_out_empty_rows() -> None:
     assert figure.axes[0].images[0].get_cmap().name == "binary"  # light on black turns black on white
 
 
-def test_dark_things_on_white_are_not_turned_over() -> None:
+def test_dark_on_white_is_not_inverted() -> None:
     images, labels = toys.shapes(3)
 
     figure = figures.image_grid(255 - images, labels, toys.CLASSES)
@@ -87,7 +87,7 @@ def test_a_right_answer_is_blue_in_words_and_bars() -> None:
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["0", "1", "2"]
 
 
-def test_a_wrong_answer_is_red_and_hatched_beside_the_true_class_in_blue() -> None:
+def test_a_wrong_answer_is_red_and_hatched_next_to_the_true_class_in_blue() -> None:
     images, labels = toys.shapes(1)
 
     figure = figures.answer(images[0], guesses(labels, wrong=(0,))[0], 0, toys.CLASSES)
@@ -115,13 +115,13 @@ def test_probability_bars_carry_slanted_class_names() -> None:
     assert colours(figure.axes[0]) == [figures.GREY, figures.RED, figures.BLUE]
 
 
-def test_bars_of_an_unlabelled_image_call_nothing_right_or_wrong() -> None:
+def test_bars_of_an_unlabelled_image_mark_nothing_as_correct_or_wrong() -> None:
     figure = figures.probability_bars(np.array([0.1, 0.7, 0.2]), toys.CLASSES)
 
     assert colours(figure.axes[0]) == [figures.GREY, figures.INK, figures.GREY]
 
 
-def test_curves_draw_validation_only_where_there_is_any() -> None:
+def test_curves_draw_validation_only_if_there_is_one() -> None:
     epoch: dict[str, Any] = {"number": 1, "loss": 0.5, "accuracy": 0.8, "val_loss": None, "val_accuracy": None}
     watched = {**epoch, "number": 2, "val_loss": 0.6, "val_accuracy": 0.75}
 
@@ -131,7 +131,7 @@ def test_curves_draw_validation_only_where_there_is_any() -> None:
     assert [line.get_label() for line in both.axes[1].lines] == ["training, last 80.0%", "validation, last 75.0%"]
 
 
-def test_the_confusion_matrix_writes_counts_only_where_they_can_be_read() -> None:
+def test_the_confusion_matrix_shows_counts_only_if_they_are_legible() -> None:
     small = figures.confusion([[8, 2], [0, 10]], ("cat", "dog"))
     large = figures.confusion(np.eye(100, dtype=int), [f"class {index}" for index in range(100)])
 
@@ -140,7 +140,7 @@ def test_the_confusion_matrix_writes_counts_only_where_they_can_be_read() -> Non
     assert not large.axes[0].texts
 
 
-def test_mistakes_come_surest_first() -> None:
+def test_the_most_confident_mistakes_come_first() -> None:
     images, labels = toys.shapes(6)
     rows = guesses(labels, wrong=(1, 4))
     rows[4] = [0.02, 0.03, 0.95]
@@ -148,15 +148,13 @@ def test_mistakes_come_surest_first() -> None:
     figure = figures.mistakes(images, rows, labels, toys.CLASSES)
 
     words = [text.get_text() for text in figure.texts]
-    assert words == ["All 2 mistakes, surest first", "✗ edge 95%", "is dot", "✗ edge 80%", "is dot"]
+    assert words == ["All 2 mistakes, most confident first", "✗ edge 95%", "true: dot", "✗ edge 80%", "true: dot"]
 
 
-def test_no_mistakes_are_said_to_be_none() -> None:
+def test_without_mistakes_there_is_a_sentence() -> None:
     images, labels = toys.shapes(6)
 
-    assert texts(figures.mistakes(images, guesses(labels), labels, toys.CLASSES)) == [
-        "✓ No mistakes: right on all 6 images."
-    ]
+    assert texts(figures.mistakes(images, guesses(labels), labels, toys.CLASSES)) == ["✓ No mistakes on 6 images"]
 
 
 def test_the_lesson_has_six_pictures() -> None:
@@ -202,7 +200,7 @@ def test_images_of_several_sizes_and_scaled_images_can_be_shown() -> None:
     assert [axes.images[0].get_array().max() for axes in figure.axes] == [0, 128, 0]  # type: ignore[union-attr]
 
 
-def test_a_notebook_is_given_a_png() -> None:
+def test_notebooks_get_a_png() -> None:
     assert figures.one_image(toys.shapes(1)[0][0])._repr_png_().startswith(b"\x89PNG")
 
 
@@ -225,21 +223,25 @@ def test_save_writes_a_whole_png_or_says_why_not(tmp_path: Path) -> None:
         figures.save(figures.one_image(image), tmp_path / "missing" / "one.png")
 
 
-def test_a_call_that_cannot_be_right_is_told_so() -> None:
+def test_arguments_that_do_not_fit_are_rejected() -> None:
     images, labels = toys.shapes(4)
     rows = guesses(labels)
 
     wrong_calls: dict[str, Callable[[], object]] = {
-        "4 images but 3 labels": lambda: figures.image_grid(images, labels[:3], toys.CLASSES),
-        "a grid of 0 rows and 5 columns": lambda: figures.image_grid(images, labels, toys.CLASSES, rows=0),
-        "there are no images": lambda: figures.image_grid(images[:0], labels[:0], toys.CLASSES),
-        "labels go from 0 to 2": lambda: figures.image_grid(images, labels, toys.CLASSES[:2]),
-        "probabilities of shape": lambda: figures.answers(images, rows[:2], labels, toys.CLASSES),
-        "do not fit 2 class names": lambda: figures.probability_bars(rows[0], toys.CLASSES[:2]),
-        "no finished epoch": lambda: figures.curves([]),
-        "a confusion matrix of shape": lambda: figures.confusion([[1]], toys.CLASSES),
-        "count=0": lambda: figures.mistakes(images, rows, labels, toys.CLASSES, count=0),
-        "cannot be shown": lambda: figures.one_image(np.zeros(5)),
+        "images and labels must match, got 4 and 3": lambda: figures.image_grid(images, labels[:3], toys.CLASSES),
+        "rows and columns must be at least 1, got 0 and 5": lambda: figures.image_grid(
+            images, labels, toys.CLASSES, rows=0
+        ),
+        "no images to show": lambda: figures.image_grid(images[:0], labels[:0], toys.CLASSES),
+        "labels must be from 0 to 1, got 0 to 2": lambda: figures.image_grid(images, labels, toys.CLASSES[:2]),
+        "probabilities must have shape .4, 3., got .2, 3.": lambda: figures.answers(
+            images, rows[:2], labels, toys.CLASSES
+        ),
+        "one for each class name": lambda: figures.probability_bars(rows[0], toys.CLASSES[:2]),
+        "at least one finished epoch": lambda: figures.curves([]),
+        "a confusion matrix of 3 classes": lambda: figures.confusion([[1]], toys.CLASSES),
+        "count must be at least 1, got 0": lambda: figures.mistakes(images, rows, labels, toys.CLASSES, count=0),
+        "an image must have shape": lambda: figures.one_image(np.zeros(5)),
     }
 
     for message, call in wrong_calls.items():

@@ -1,4 +1,4 @@
-"""The report, through the page a reader gets: what it says, that it is offline and safe, and what it refuses."""
+"""The report, through the page a reader gets: its sentences, that it is offline and safe, and what it rejects."""
 
 import re
 from html.parser import HTMLParser
@@ -20,6 +20,7 @@ from hangtag.evaluation.stress_test import Stress, StressResult
 from hangtag.model.calibration import Calibrator
 from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.pictures import Images
+from hangtag.reports import html
 from hangtag.reports.report import write_report
 
 HISTORY = [
@@ -31,11 +32,11 @@ HISTORY = [
 def judged(names: tuple[str, ...], count: int = 300) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Labels and probabilities: right on 8 of 10; class 0 is taken for class 1."""
     labels = np.arange(count, dtype=np.int64) % len(names)
-    said = labels.copy()
+    predicted = labels.copy()
     first = np.flatnonzero(labels == 0)
-    said[first[: count // 5]] = 1
+    predicted[first[: count // 5]] = 1
     rows = np.full((count, len(names)), 0.1 / (len(names) - 1), np.float32)
-    rows[np.arange(count), said] = 0.9
+    rows[np.arange(count), predicted] = 0.9
     return labels, rows
 
 
@@ -112,23 +113,25 @@ def tags_of(page: str) -> Tags:
 def test_the_first_sentence_says_how_good_it_is(tmp_path: Path) -> None:
     page = page_of(finished_run(tmp_path / "run"))
 
-    assert "Right on 80.0 of 100 pictures it had never seen (95 % interval 75.1 to 84.1)" in words_of(page)
-    assert "Measured on 300 test pictures of 3 classes" in words_of(page)
+    assert "80.0% of test images classified correctly (95% interval 75.1% to 84.1%)" in words_of(page)
+    assert "Measured on 300 test images of 3 classes" in words_of(page)
 
 
-def test_few_pictures_are_counted_not_turned_into_hundredths(tmp_path: Path) -> None:
+def test_few_images_are_counts_not_percentages(tmp_path: Path) -> None:
     page = page_of(finished_run(tmp_path / "run", count=30), count=30)
 
-    assert "Right on 24 of 30 pictures it had never seen" in words_of(page)
-    assert "Too few pictures to judge" in words_of(page)
+    assert "24 of 30 test images classified correctly (95% interval 63% to 90%)" in words_of(page)
+    assert "Too few images to judge" in words_of(page)
 
 
 def test_it_says_where_it_fails_and_what_to_do(tmp_path: Path) -> None:
     words = words_of(page_of(finished_run(tmp_path / "run")))
 
-    assert "Weakest on bar : it finds 40.0 of 100 pictures of it." in words
-    assert "Most often confused: bar was taken for dot 60 times; together 100% of all mistakes." in words
-    assert "On 100 of 100 pictures it was at least 90% sure, and right on 80.0 of 100 of those" in words
+    assert (
+        "Lowest recall: bar 40.0% (30.9% to 49.8%) . Try more, and more varied, training images of this class." in words
+    )
+    assert "Most frequent confusion: bar was classified as dot 60 times: 60 of 60 mistakes." in words
+    assert "For 100% of images, the probability of the answer was at least 90%. Of these answers, 80.0% were" in words
     assert "hangtag train shapes --recipe fast" in words
 
 
@@ -136,18 +139,18 @@ def test_sections_come_in_the_order_in_which_they_matter(tmp_path: Path) -> None
     page = page_of(finished_run(tmp_path / "run"))
 
     assert re.findall("<h2>(.*?)</h2>", page) == [
-        "Can its answers be trusted",
+        "Can its answers be trusted?",
         "Use the model",
-        "What it says",
-        "Class by class",
-        "What it takes for what",
-        "Its surest mistakes",
-        "How it breaks",
+        "Example answers",
+        "Results by class",
+        "Confusion matrix",
+        "Most confident mistakes",
+        "Robustness",
         "What to fix first",
         "How this was measured",
         "How it was trained",
-        "What it learned from",
-        "Where it comes from",
+        "Training data",
+        "Provenance",
     ]
 
 
@@ -155,14 +158,14 @@ def test_the_examples_mistakes_and_curves_are_there(tmp_path: Path) -> None:
     page = page_of(finished_run(tmp_path / "run"))
 
     assert page.count('<div class="beside">') == 15
-    assert page.count('<span class="wrong">✗ dot 90%</span><span class="said">is bar</span>') == 12
+    assert page.count('<span class="wrong">✗ dot 90%</span><span class="said">true: bar</span>') == 12
     assert page.count("<polyline") == 7
     assert "training, last 0.5" in words_of(page)
     assert "validation, last 75%" in words_of(page)
-    assert "That gap is overfitting" in words_of(page)
+    assert "This gap is overfitting" in words_of(page)
 
 
-def test_no_mistakes_are_said_to_be_none(tmp_path: Path) -> None:
+def test_a_report_without_mistakes_gives_the_error_rate_they_leave_possible(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     images, labels = toys.shapes(300)
     rows = np.eye(3, dtype=np.float32)[labels]
@@ -170,27 +173,27 @@ def test_no_mistakes_are_said_to_be_none(tmp_path: Path) -> None:
 
     words = words_of(write_report(run, images, labels, rows).read_text(encoding="utf-8"))
 
-    assert "Right on 100 of 100 pictures" in words
-    assert "No mistakes: right on all 300 pictures." in words
+    assert "100% of test images classified correctly" in words
+    assert "No mistakes on 300 test images. With this many images, the true error rate may still be up to 1.3%" in words
 
 
-def test_held_out_pictures_and_an_early_stop_are_not_hidden(tmp_path: Path) -> None:
+def test_validation_images_and_an_early_stop_are_not_hidden(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", status="stopped early")
     run.write_metrics({**run.metrics(), "part": "validation"})
 
     words = words_of(page_of(run))
 
-    assert "Measured on 300 held-out pictures" in words
-    assert "There is no test part" in words
+    assert "Measured on 300 validation images" in words
+    assert "There is no test split" in words
     assert "stopped early" in words
 
 
 def test_how_to_use_it_names_this_run(tmp_path: Path) -> None:
     kept, elsewhere = finished_run(tmp_path / "runs" / "my shapes"), finished_run(tmp_path / "other")
 
-    assert "<code>hangtag predict &#x27;my shapes&#x27; photo.png</code>" in page_of(kept)
+    assert "<code>hangtag predict &#39;my shapes&#39; photo.png</code>" in page_of(kept)
     assert f"hangtag predict {tmp_path / 'other'} photo.png" in page_of(elsewhere)
-    assert f"hangtag.load(&quot;{tmp_path / 'other'}&quot;)" in page_of(elsewhere)
+    assert f"hangtag.load(&#34;{tmp_path / 'other'}&#34;)" in page_of(elsewhere)
 
 
 def test_names_are_text_never_markup(tmp_path: Path) -> None:
@@ -203,10 +206,19 @@ def test_names_are_text_never_markup(tmp_path: Path) -> None:
     assert not [name for _, name, _ in tags.attributes if name.startswith("on")]
     assert "<script" not in page
     assert "<i>odd" not in page
-    assert "鞋 &amp; &#x27;socks&#x27;" in page
+    assert "鞋 &amp; &#39;socks&#39;" in page
 
 
-def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
+def test_no_template_switches_escaping_off() -> None:
+    templates = list((Path(html.__file__).parent / "templates").glob("*.html"))
+
+    assert len(templates) > 5
+    assert not [
+        path.name for path in templates if re.search(r"\| *safe\b|autoescape", path.read_text(encoding="utf-8"))
+    ]
+
+
+def test_the_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
     page = page_of(finished_run(tmp_path / "run"))
 
     addresses = [value for _, name, value in tags_of(page).attributes if name in ("src", "href", "srcset", "action")]
@@ -220,7 +232,7 @@ def test_every_tag_is_closed(tmp_path: Path) -> None:
     assert tags_of(page_of(finished_run(tmp_path / "run"))).open == []
 
 
-def test_phones_paper_and_dark_screens_are_thought_of(tmp_path: Path) -> None:
+def test_the_page_suits_phones_paper_and_dark_screens(tmp_path: Path) -> None:
     page = page_of(finished_run(tmp_path / "run"))
 
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
@@ -241,32 +253,32 @@ def test_any_number_of_classes_stays_under_3_megabytes(tmp_path: Path, classes: 
     assert page.count("<h2>") == 12
 
 
-def test_what_the_model_promises_is_shown_beside_what_became_of_it(tmp_path: Path) -> None:
+def test_guarantees_are_shown_next_to_what_was_measured(tmp_path: Path) -> None:
     words = words_of(page_of(finished_run(tmp_path / "run")))
 
-    assert "Sets of labels" in words and "95 of 100 100 (98.7 to 100)" in words
-    assert "The fewer it answers, the more are right" in words
-    assert "It called 5.0 of 100 of these pictures unfamiliar" in words
-    assert "The test pictures have been opened once for this run" in words
+    assert "Prediction sets" in words and "95% 100% (98.7% to 100%)" in words
+    assert "Accuracy by share of images answered" in words
+    assert "The model flagged 5.0% of images (95% interval 3.1% to 8.1%) as unfamiliar." in words
+    assert "The test images have been evaluated once for this run" in words
 
 
-def test_pictures_that_set_the_thresholds_do_not_pass_for_a_trial(tmp_path: Path) -> None:
+def test_images_that_set_the_thresholds_do_not_pass_for_a_test(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
-    assert "which set none of them" in page_of(run)
+    assert "which set none of them" in words_of(page_of(run))
 
     run.write_metrics({**run.metrics(), "part": "validation"})
 
-    assert "the same held-out ones that set the thresholds" in words_of(page_of(run))
+    assert "the same validation images set the thresholds" in words_of(page_of(run))
 
 
-def test_a_run_of_an_older_version_has_a_report_without_promises(tmp_path: Path) -> None:
+def test_a_run_of_an_older_version_has_a_report_without_guarantees(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     run.write_metrics({name: value for name, value in run.metrics().items() if name != "guarantees"})
 
     assert "Can its answers be trusted" not in page_of(run)
 
 
-def test_how_it_breaks_and_what_was_cleaned_is_told(tmp_path: Path) -> None:
+def test_robustness_and_the_effect_of_decisions_are_reported(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", test_opened=["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"])
     clean = StressResult("none", 0, 0.8, 0.1, 0.7, 0.9, 0.5, 0.05)
     cells = tuple(
@@ -283,10 +295,10 @@ def test_how_it_breaks_and_what_was_cleaned_is_told(tmp_path: Path) -> None:
 
     tags_of(page)
     words = words_of(page)
-    assert "camera: &lt;old&gt; 50.0 (35.0 to 65.0) 85.0 40" in words
-    assert "over all 15 ways and 5 strengths, on 50.0" in words
-    assert "opened 2 times for this run (2026-01-01 00:00, 2026-01-02 00:00, UTC)" in words
-    assert "As distributed, before your decisions about single pictures, it is right on 80.0 of 100" in words
+    assert "camera: &lt;old&gt; 20 of 40 (35% to 65%) 85.0% 40" in words
+    assert "80.0% of original images and, on average over 15 corruptions at 5 severities, on 50.0% of" in words
+    assert "evaluated 2 times for this run (last: 2026-01-01 00:00, 2026-01-02 00:00, UTC)" in words
+    assert "80.0% (75.1% to 84.1%) on the test split as distributed, before your decisions" in words
 
 
 def test_a_bare_run_still_has_a_report(tmp_path: Path) -> None:
@@ -294,20 +306,20 @@ def test_a_bare_run_still_has_a_report(tmp_path: Path) -> None:
     run.write_config({})
     (run.path / "history.jsonl").unlink()
 
-    assert "Right on 80.0 of 100 pictures" in words_of(page_of(run))
+    assert "80.0% of test images" in words_of(page_of(run))
 
 
-def test_an_incomplete_run_or_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_an_incomplete_run_or_arrays_that_do_not_match_are_rejected(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     images, _ = toys.shapes(300)
     labels, rows = judged(toys.CLASSES)
 
-    with pytest.raises(UsageError, match="do not fit each other"):
+    with pytest.raises(UsageError, match="must match"):
         write_report(run, images[:5], labels, rows)
-    with pytest.raises(UsageError, match="do not fit each other"):
+    with pytest.raises(UsageError, match="must match"):
         write_report(run, images, labels, rows[:, :2])
     run.write_metrics({"accuracy": 1})
-    with pytest.raises(RunError, match="not an evaluation"):
+    with pytest.raises(RunError, match=r"metrics\.json is invalid"):
         write_report(run, images, labels, rows)
     (run.path / "metrics.json").unlink()
     with pytest.raises(RunError, match=r"no metrics\.json"):

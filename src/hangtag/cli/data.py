@@ -120,7 +120,7 @@ def audit(
     make_folder(out)  # an unwritable folder is an error before the work, not after it
     with screen.byte_progress() as progress:
         from hangtag.data import audit as auditing
-        from hangtag.reports.audit_page import write_page
+        from hangtag.reports.audit_page import write_audit_page
 
         find_label_errors = None
         if labels:
@@ -128,7 +128,7 @@ def audit(
 
             find_label_errors = label_error_finder(seed, device)
         result = auditing.audit(data, find_label_errors, progress)
-        written = [*auditing.write_audit(result, out), write_page(result, out / "audit.html")]
+        written = [*auditing.write_audit(result, out), write_audit_page(result, out / "audit.html")]
     if as_json:
         return screen.print_json(result.to_json())
     screen.print_audit(screen.console(), result, written)
@@ -154,6 +154,8 @@ def cache(
         return None
     entries = store.entries()
     if as_json:
-        return screen.print_json({"most_bytes": store.most_bytes(), "entries": [entry.to_json() for entry in entries]})
-    screen.print_cache(screen.console(), entries, store.most_bytes())
+        return screen.print_json(
+            {"limit_bytes": store.limit_bytes(), "entries": [entry.to_json() for entry in entries]}
+        )
+    screen.print_cache(screen.console(), entries, store.limit_bytes())
     return None

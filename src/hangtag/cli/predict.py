@@ -91,7 +91,7 @@ def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Ca
     from hangtag.evaluation.run_folder import find_run
     from hangtag.model.explanation import explain
     from hangtag.model.neighbours import read_neighbours
-    from hangtag.reports.explain_figure import why_picture
+    from hangtag.reports.explain_figure import draw_explanation
     from hangtag.reports.figures import save
 
     neighbours = None
@@ -110,7 +110,7 @@ def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Ca
             name, number = f"{picture.stem}-{number}", number + 1
         used.add(name)
         path = out / f"{name}.png" if into_folder else out
-        save(why_picture(explain(predictor, picture, neighbours)), path)
+        save(draw_explanation(explain(predictor, picture, neighbours)), path)
         return path
 
     return draw

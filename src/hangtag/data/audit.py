@@ -45,7 +45,7 @@ _TODO = {
     "conflicting label": ("decide which label is right for {}", "picture"),
     "suspect label": ("check {}, the most certain first", "suspect label"),
     "unreadable": ("replace {} that cannot be read", "file"),
-    "duplicate": ("drop {} that the data contains more than once", "picture"),
+    "duplicate": ("drop {} (also elsewhere in the data)", "picture"),
     "shift": ("find out why test pictures differ from training pictures in {}", "measure"),
     "small class": ("add pictures to {}", "small class"),
     "blank": ("drop {} of a single colour", "picture"),
@@ -404,9 +404,8 @@ def _files(data: LabelledImages) -> list[Finding]:
 
 def _odd_colour_modes(data: LabelledImages, facts: NDArray[Any]) -> list[Finding]:
     """Files of a rare colour mode: grey among colour, CMYK, 16 bits."""
-    if not (facts["kind"] == b"").any():
-        modes = np.array([kind.decode().rpartition(" ")[2] for kind in facts["kind"].tolist()])
-    else:
+    modes = facts["mode"].astype(str)
+    if (modes == "").any():  # arrays, not files
         modes = np.where(facts["flags"] & COLOUR_FILE, "RGB", "L")
     names, of, counts = np.unique(modes, return_inverse=True, return_counts=True)
     usual = _MODES.get(str(names[counts.argmax()]), str(names[counts.argmax()]))

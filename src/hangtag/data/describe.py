@@ -1,7 +1,7 @@
 """Data in words: a sentence on how it was read, notes on what was decided, and what was set aside."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.picture_facts import COLOUR_FILE, Skipped
-from hangtag.pictures import ImageSpec
+from hangtag.pictures import Change, ImageSpec
 from hangtag.words import amount, first_few
 
 __all__ = ["counted", "notes_on", "sentence_on"]
@@ -36,15 +36,12 @@ def sentence_on(data: LabelledImages, kind: str, facts: NDArray[Any]) -> str:
     return f"Read as {kind}: {', '.join(contents)}"
 
 
-def notes_on(
-    spec: ImageSpec, facts: NDArray[Any], changed: Mapping[str, int], unreadable: set[str], skipped: Sequence[Skipped]
-) -> list[str]:
+def notes_on(spec: ImageSpec, facts: NDArray[Any], unreadable: set[str], skipped: Sequence[Skipped]) -> list[str]:
     """What was done to pictures while reading them, as sentences.
 
     Args:
         spec: the size and colours they were brought to.
         facts: (N,) of `picture_facts.FACTS`.
-        changed: the number of pictures for each kind of change.
         unreadable: classes without a readable picture.
         skipped: what was set aside.
     """
@@ -56,7 +53,15 @@ def notes_on(
             "crop": "proportions are kept and edges cut off",
         }
         notes.append(f"pictures are resized to {spec}: {ways[spec.fit]}")
-    notes += [f"{amount(count, 'picture')}: {note}" for note, count in changed.items() if note != "as before"]
+    changes = {
+        Change.TRANSPARENT: f"transparency was filled with grey level {spec.background}",
+        Change.ANIMATED: "animated: the first frame was used",
+        Change.SEVERAL: "the file holds several pictures; the main one was used",
+        Change.DEEP: "16-bit or float pixels were scaled to 8 bits",
+    }
+    for change, text in changes.items():
+        if count := int((facts["flags"] & int(change) > 0).sum()):
+            notes.append(f"{amount(count, 'picture')}: {text}")
     if unreadable:
         notes.append(f"no picture of {first_few(sorted(unreadable))} can be read; these classes are left out")
     if skipped:

@@ -18,14 +18,14 @@ from hangtag.data.choose_size import Size
 from hangtag.data.folder_layout import PART_NAMES, Choose, is_picture_name, layout_of
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.picture_facts import Skipped
-from hangtag.data.store.containers import Container, Listing, Spans, Zip, tar_listing
+from hangtag.data.store.containers import Container, Listing, Spans
 from hangtag.data.store.pool import Sample
 from hangtag.data.tables import Table, find_columns, label_names, paths_of
 from hangtag.errors import DataError, UsageError
 from hangtag.pictures import encode_png, picture_bytes
 from hangtag.progress import Progress
 
-__all__ = ["Manifest", "ReadOptions", "archive_listing", "from_listing", "from_pairs", "from_table", "refuse"]
+__all__ = ["Manifest", "ReadOptions", "from_listing", "from_pairs", "from_table", "refuse"]
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
 
@@ -115,14 +115,6 @@ class Manifest:
             parts=[self.parts[row] or "train" for row in order],
             groups=None if self.groups is None else [self.groups[row] for row in order],
         )
-
-
-def archive_listing(path: Path, unpacked: Path) -> tuple[Container, Listing]:
-    """A zip or tar file's members; a compressed tar is unpacked into `unpacked`."""
-    if path.suffix.lower() == ".zip" or _starts(path, b"PK"):
-        archive = Zip(str(path))
-        return archive, archive.listing()
-    return tar_listing(str(path), unpacked)
 
 
 def from_listing(container: Container, listing: Listing, where: Path, options: ReadOptions, kind: str) -> Manifest:
@@ -283,8 +275,3 @@ def _groups_by_column(table: Table, group_by: str | None, names: Sequence[str]) 
         offer = f"did you mean the column '{near[0]}'? " if near else ""
         hint = f"{offer}columns: {', '.join(table.columns)}; or {error.hint}"
         raise UsageError(f"{error.message}, and no column has this name", hint) from None
-
-
-def _starts(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(magic)) == magic

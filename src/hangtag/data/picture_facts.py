@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["CARRIES_COLOUR", "COLOUR_FILE", "FACTS", "NOTED", "TRANSPARENT", "UNREAD", "Skipped"]
+from hangtag.pictures import Change
+
+__all__ = ["CARRIES_COLOUR", "COLOUR_FILE", "FACTS", "TRANSPARENT", "UNREAD", "Skipped"]
 
 FACTS = np.dtype(
     [
@@ -13,13 +15,12 @@ FACTS = np.dtype(
         ("width", "<u4"),
         ("pixels", "<u4"),  # CRC-32 of the row
         ("flags", "u1"),
-        ("kind", "S15"),  # "JPEG RGB"
+        ("mode", "S15"),  # colour mode of the file, as Pillow names it: "RGB", "CMYK"
     ]
 )
-"""The record of one decoded picture; flags: 1 colour file, 2 carries colour, 4 transparent, 8 has a note."""
+"""The record of one decoded picture; its flags are the bits below and those of `pictures.Change`."""
 
-COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT, NOTED = 1, 2, 4, 8
-"""The bits of `flags`."""
+COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT = 1, 2, int(Change.TRANSPARENT)
 
 UNREAD = ("cannot be read", "disk or network fails")
 """Kinds of reasons that lie outside the picture: a later read may succeed."""

@@ -25,7 +25,6 @@ from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
     Manifest,
     ReadOptions,
-    archive_listing,
     from_listing,
     from_pairs,
     from_table,
@@ -34,8 +33,7 @@ from hangtag.data.manifest import (
 from hangtag.data.not_found import exists, not_found
 from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
 from hangtag.data.public import datasets
-from hangtag.data.store import cache
-from hangtag.data.store.containers import FAILING, Container, Folder, Listing, Scan, scan
+from hangtag.data.store.containers import FAILING, Container, Folder, Listing, archive_listing
 from hangtag.data.store.materialize import decoded, key_of, open_kept
 from hangtag.data.store.pool import Pool
 from hangtag.data.tables import read_table, table_of_frame
@@ -180,30 +178,12 @@ def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:
 
 
 def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
-    place = str(path.resolve())
-    with Pool() as pool:
-        if cache.remembered(key_of(place)) is None:
-            pool.start()  # never read before: decoding follows once the files are listed
-        scanned = scan(str(path))
-        alias = key_of(place, scanned.digest, options.key()) if scanned else None
-        entry = cache.remembered(alias) if alias is not None else None
-        kept = open_kept(entry, Folder(str(path))) if entry is not None else None
-        if kept is not None:
-            return kept
-        data = _read_new_folder(path, scanned, options, pool)
-    cache.remember(key_of(place), "read")
-    if alias is not None and isinstance(data.names, cache.KeptNames):
-        cache.remember(alias, data.names.path.parent.name)
-    return data
-
-
-def _read_new_folder(path: Path, scanned: Scan | None, options: ReadOptions, pool: Pool) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
         return _read_arrays(read_idx_folder(path), path, "IDX files", options)
     with _without_garbage_collection():
         folder = Folder(str(path))
-        listing = folder.listing(scanned)
+        listing = folder.listing()
     parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
     pictures = any("/" in entry.name and entry.name.lower().endswith(PICTURE_ENDINGS) for entry in listing.entries)
     if parquet and not pictures:
@@ -213,7 +193,7 @@ def _read_new_folder(path: Path, scanned: Scan | None, options: ReadOptions, poo
         return _read_table([_choose_table(tables, path, options.choose)], path, options)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
-    return _read_listing(folder, listing, path, "", options, pool)
+    return _read_listing(folder, listing, path, "", options)
 
 
 def _may_be_classes(listing: Listing) -> bool:
@@ -242,10 +222,10 @@ def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
     if is_idx(path):
         return _read_arrays(read_idx_folder(path), path, "IDX files", options)
     if name.endswith((".zip", *_TARS)):
-        with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary, Pool() as pool:
+        with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             container, listing = archive_listing(path, Path(temporary) / "tar")
             kind = "a zip file" if name.endswith(".zip") else "a tar file"
-            return _read_listing(container, listing, path, kind, options, pool)
+            return _read_listing(container, listing, path, kind, options)
     raise DataError(
         f"{path}: hangtag cannot read this kind of file",
         "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
@@ -320,7 +300,7 @@ def _facts_of(images: Images) -> NDArray[Any]:
 
 
 def _read_listing(
-    container: Container, listing: Listing, path: Path, kind: str, options: ReadOptions, pool: Pool
+    container: Container, listing: Listing, path: Path, kind: str, options: ReadOptions
 ) -> LabelledImages:
     """Pictures in folders; an unchanged listing is opened from the cache."""
     options.refuse(path, "tables", "image_column", "label_column", "root")
@@ -329,9 +309,11 @@ def _read_listing(
         kept = open_kept(key, container)
         if kept is not None:
             return kept
-        manifest = from_listing(container, listing, path, options, kind)
-    pool.containers = [container]
-    return decoded(pool, manifest, str(path.absolute()), key, options.size, options.progress)
+    with Pool([container]) as pool:
+        pool.start()
+        with _without_garbage_collection():
+            manifest = from_listing(container, listing, path, options, kind)
+        return decoded(pool, manifest, str(path.absolute()), key, options.size, options.progress)
 
 
 @contextmanager

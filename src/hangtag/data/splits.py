@@ -154,10 +154,10 @@ def near_groups(images: LabelledImages, progress: Progress | None = None) -> NDA
     """
     if len(images) > _MOST_COMPARED:
         return None
-    in_order = cache.groups_kept(images.fingerprint)
+    in_order = cache.load_groups(images.fingerprint)
     if in_order is None:
         in_order = groups_of(len(images), near_pairs(MappedRows(images.images, images.order), progress))
-        cache.keep_groups(images.fingerprint, in_order)
+        cache.save_groups(images.fingerprint, in_order)
     groups = np.empty(len(images), np.int64)
     groups[images.order] = in_order
     return groups

@@ -1,1 +1,1 @@
-"""Pages and figures. A leaf: nothing but the command line imports it."""
+"""Pages and figures. Only the command line imports this room."""

@@ -1,7 +1,7 @@
-"""Arrays -> matplotlib figures, the six pictures of the classic lesson among them.
+"""Arrays -> matplotlib figures, including the six of the classic lesson.
 
-It computes no probabilities, opens no data and keeps no state: no pyplot, no style that outlives a call. Right is
-blue and wrong is red; marks and wording say the same to a reader who does not see the difference.
+This module computes no probabilities, opens no data and keeps no state: it uses no pyplot, and no style outlives a
+call. Correct is blue and wrong is red; marks and wording say the same to readers who cannot see the difference.
 """
 
 import io
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from hangtag.errors import MissingExtra, UsageError
 from hangtag.files import write_bytes
-from hangtag.words import in_percent
+from hangtag.reports.html import is_light_on_black, which_mistakes
+from hangtag.words import amount, in_percent
 
 try:
     import matplotlib
@@ -28,25 +29,17 @@ except ImportError as missing:
     raise MissingExtra.named("train", "matplotlib") from missing
 
 __all__ = [
-    "ReportFigure",
-    "answer",
-    "answers",
-    "confusion",
-    "curves",
-    "image_grid",
-    "lesson",
-    "mistakes",
-    "one_image",
-    "probability_bars",
-    "save",
-]
+    "ReportFigure", "answer", "answers", "confusion", "curves", "image_grid", "lesson", "mistakes", "one_image",
+    "probability_bars", "save", "show_image",
+]  # fmt: skip
 
 Pixels: TypeAlias = "Sequence[NDArray[Any]] | NDArray[Any]"
 """(N, H, W) or (N, H, W, 3), or images of several sizes one after another; uint8, or floats from 0 to 1."""
 
 Labels: TypeAlias = "Sequence[int] | NDArray[np.integer[Any]]"
 
-BLUE, RED, ORANGE = "#1668b0", "#c8321f", "#b86a00"  # right, wrong, validation: apart for colour-blind readers too
+# Correct, wrong and validation; colour-blind readers can tell them apart.
+BLUE, RED, ORANGE = "#1668b0", "#c8321f", "#b86a00"
 INK, FAINT, GREY, HAIRLINE = "#1d232b", "#5f6873", "#aab0b8", "#d5d9de"
 DOTS_PER_INCH = 150
 
@@ -64,13 +57,12 @@ _STYLE: Mapping[str, Any] = {
     **{"grid.color": HAIRLINE, "grid.linewidth": 0.6, "hatch.linewidth": 1.2, "savefig.bbox": None},
     "text.parse_math": False,  # a class may be called "$5 bill or $10 bill"
 }
-_DARK_GROUND = 16  # border grey level up to which a set counts as light things on black
-_MOST_PIXELS = 600  # a side; more would not show in a grid
-_EACH_INDEX, _EACH_NAME, _EACH_COUNT = 12, 40, 20  # most classes for which every one is written out
+_MOST_PIXELS = 600  # a side; a grid shows no more
+_EACH_INDEX, _EACH_NAME, _EACH_COUNT = 12, 40, 20  # the most classes for which each is labelled
 
 
 class ReportFigure(Figure):
-    """A matplotlib figure that keeps its style while it is drawn, and that a notebook shows by itself."""
+    """A matplotlib figure that keeps its style while it is drawn and that notebooks display."""
 
     def draw(self, renderer: Any) -> None:
         with _style():
@@ -96,7 +88,7 @@ def _style() -> Iterator[None]:
 
 @_style()
 def one_image(image: NDArray[Any], title: str = "") -> ReportFigure:
-    """The lesson's first picture: one image, its pixel positions, and for grey the values as colours from 0 to 255."""
+    """The lesson's first figure: one image with pixel positions; grey values from 0 to 255 are shown as colours."""
     pixels = _pixels(image)
     figure = ReportFigure(figsize=(5.6, 4.6), layout="constrained")
     axes = figure.add_subplot()
@@ -108,7 +100,7 @@ def one_image(image: NDArray[Any], title: str = "") -> ReportFigure:
         bar = figure.colorbar(shown, ax=axes, ticks=[0, 50, 100, 150, 200, 255], shrink=0.9, pad=0.03)
         bar.outline.set_visible(False)
     else:
-        axes.set_xlabel(f"{pixels.shape[1]}x{pixels.shape[0]} pixels of red, green and blue, each 0 to 255")
+        axes.set_xlabel(f"{pixels.shape[1]}x{pixels.shape[0]} pixels; red, green and blue from 0 to 255")
     return figure
 
 
@@ -116,7 +108,7 @@ def one_image(image: NDArray[Any], title: str = "") -> ReportFigure:
 def image_grid(
     images: Pixels, labels: Labels, class_names: Sequence[str], rows: int = 5, columns: int = 5
 ) -> ReportFigure:
-    """The lesson's second picture: the first images, each with the name of its class below."""
+    """The lesson's second figure: the first images, each with the name of its class below."""
     _check(images, labels, class_names)
     shown, rows, columns = _fit(len(images), rows, columns)
     some, grey_map = _pictured([images[index] for index in range(shown)])
@@ -126,14 +118,14 @@ def image_grid(
         row, column = divmod(index, columns)
         left = margin + column * across + (across - side) / 2
         axes = sheet.axes(left, margin + row * down, side, side)
-        _show(axes, pixels, grey_map)
+        show_image(axes, pixels, grey_map)
         axes.set_xlabel(_two_lines(class_names[int(labels[index])], 20), color=INK, fontsize=9, labelpad=5)
     return sheet.figure
 
 
 @_style()
 def answer(image: NDArray[Any], probabilities: NDArray[Any], label: int, class_names: Sequence[str]) -> ReportFigure:
-    """The lesson's third and fourth picture: what the model says about one image, beside all K probabilities.
+    """The lesson's third and fourth figure: the answer for one image next to all K probabilities.
 
     Args:
         image: (H, W) or (H, W, 3).
@@ -146,7 +138,7 @@ def answer(image: NDArray[Any], probabilities: NDArray[Any], label: int, class_n
     (pixels,), grey_map = _pictured([image])
     sheet = _Sheet(6.6, 3.5)
     picture, bars = sheet.axes(0.3, 0.6, 2.5, 2.5), sheet.axes(3.2, 0.6, 3.1, 2.5)
-    _show(picture, pixels, grey_map)
+    show_image(picture, pixels, grey_map)
     _verdict(sheet, picture, probabilities, label, class_names, 12)
     _bars(bars, probabilities, label, 9)
     _values(bars, probabilities, _highlighted(probabilities, label), 10)
@@ -155,14 +147,10 @@ def answer(image: NDArray[Any], probabilities: NDArray[Any], label: int, class_n
 
 @_style()
 def answers(
-    images: Pixels,
-    probabilities: NDArray[Any],
-    labels: Labels,
-    class_names: Sequence[str],
-    rows: int = 5,
+    images: Pixels, probabilities: NDArray[Any], labels: Labels, class_names: Sequence[str], rows: int = 5,
     columns: int = 3,
-) -> ReportFigure:
-    """The lesson's fifth picture: the first images, each beside its probabilities."""
+) -> ReportFigure:  # fmt: skip
+    """The lesson's fifth figure: the first images, each next to its probabilities."""
     probabilities = np.asarray(probabilities)
     _check(images, labels, class_names, probabilities)
     shown, rows, columns = _fit(len(images), rows, columns)
@@ -173,7 +161,7 @@ def answers(
         row, column = divmod(index, columns)
         left, top = margin + column * across, margin + row * down + 0.25
         picture, bars = sheet.axes(left, top, side, side), sheet.axes(left + side + 0.18, top, side + 0.35, side)
-        _show(picture, pixels, grey_map)
+        show_image(picture, pixels, grey_map)
         _verdict(sheet, picture, probabilities[index], int(labels[index]), class_names, 9.5)
         _bars(bars, probabilities[index], int(labels[index]), 7)
     return sheet.figure
@@ -181,12 +169,12 @@ def answers(
 
 @_style()
 def probability_bars(probabilities: NDArray[Any], class_names: Sequence[str], label: int | None = None) -> ReportFigure:
-    """The lesson's sixth picture: the (K,) probabilities of one image by class name; `label` is its class, if known."""
+    """The lesson's sixth figure: the (K,) probabilities of one image by class name; `label` is its class, if known."""
     probabilities = np.asarray(probabilities)
     if probabilities.shape != (len(class_names),):
         raise UsageError(
-            f"probabilities of shape {probabilities.shape} do not fit {len(class_names)} class names",
-            "give one probability for each class, of one image",
+            f"probabilities must have shape ({len(class_names)},), one for each class name, got {probabilities.shape}",
+            "pass the probabilities of one image",
         )
     count = len(class_names)
     width = max(5.0, 1.6 + (0.56 if count <= _EACH_COUNT else 0.3) * count) if count <= _EACH_NAME else 9.0
@@ -202,19 +190,19 @@ def probability_bars(probabilities: NDArray[Any], class_names: Sequence[str], la
         axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor", color=INK)
         _values(axes, probabilities, set(np.flatnonzero(probabilities >= 0.005)), 8)
     else:
-        axes.set_xlabel("number of the class")
+        axes.set_xlabel("class number")
     return figure
 
 
-@_style()
 class _Epoch(Protocol):
-    """A `training.engine.loop.Epoch`, which pages and figures must not import."""
+    """A `training.engine.loop.Epoch`, which reports must not import."""
 
     def to_json(self) -> dict[str, Any]: ...
 
 
+@_style()
 def curves(history: Sequence["Mapping[str, Any] | _Epoch"]) -> ReportFigure:
-    """Loss and accuracy after each epoch, of the training images and, where there are any, of the held-out ones.
+    """Loss and accuracy after each epoch, for training and, if there is one, for validation.
 
     Args:
         history: each epoch, as an `Epoch` or as its `to_json()`.
@@ -222,19 +210,17 @@ def curves(history: Sequence["Mapping[str, Any] | _Epoch"]) -> ReportFigure:
     tables = [epoch if isinstance(epoch, Mapping) else epoch.to_json() for epoch in history]
     finished = [epoch for epoch in tables if epoch.get("finished", True)]
     if not finished:
-        raise UsageError("there is no finished epoch to draw", "train for at least one epoch")
+        raise UsageError("history must hold at least one finished epoch", "train for at least one epoch")
     figure = ReportFigure(figsize=(9.6, 3.9), layout="constrained")
     figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr,call-arg]
     loss, accuracy = figure.subplots(1, 2)
-    _curve(loss, finished, "loss", "training", "{:.3f}")
-    _curve(loss, finished, "val_loss", "validation", "{:.3f}")
-    _curve(accuracy, finished, "accuracy", "training", "{:.1%}")
-    _curve(accuracy, finished, "val_accuracy", "validation", "{:.1%}")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes, title, corner in (
-        (loss, "Loss (lower is better)", "upper right"),
-        (accuracy, "Accuracy (higher is better)", "lower right"),
+    for axes, key, form, title, corner in (
+        (loss, "loss", "{:.3f}", "Loss (lower is better)", "upper right"),
+        (accuracy, "accuracy", "{:.1%}", "Accuracy (higher is better)", "lower right"),
     ):
+        _curve(axes, finished, key, "training", form)
+        _curve(axes, finished, f"val_{key}", "validation", form)
         axes.set_title(title, loc="left", pad=10)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
@@ -247,7 +233,7 @@ def curves(history: Sequence["Mapping[str, Any] | _Epoch"]) -> ReportFigure:
 
 @_style()
 def confusion(matrix: Sequence[Sequence[int]] | NDArray[Any], class_names: Sequence[str]) -> ReportFigure:
-    """Which class (row) was taken for which (column): blue where right, red where wrong, darker for a larger share.
+    """True classes (rows) against predicted ones (columns): blue is correct, red is wrong, darker a larger share.
 
     Args:
         matrix: (K, K) counts, rows by true class.
@@ -257,8 +243,8 @@ def confusion(matrix: Sequence[Sequence[int]] | NDArray[Any], class_names: Seque
     number = len(class_names)
     if counts.shape != (number, number) or not number:
         raise UsageError(
-            f"a confusion matrix of shape {counts.shape} does not fit {number} class names",
-            "give K rows of K counts for K names",
+            f"a confusion matrix of {number} classes must have shape ({number}, {number}), got {counts.shape}",
+            "pass K rows of K counts for K >= 1 class names",
         )
     side = 2.4 + (0.56 * number if number <= _EACH_COUNT else min(9.0, max(5.6, 0.24 * number)))
     figure = ReportFigure(figsize=(side, side), layout="constrained")
@@ -266,13 +252,12 @@ def confusion(matrix: Sequence[Sequence[int]] | NDArray[Any], class_names: Seque
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(_confusion_colours(share), interpolation="nearest")
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("what the model said", labelpad=8)
-    axes.set_ylabel("what it is", labelpad=8)
+    axes.set_xlabel("predicted class", labelpad=8)
+    axes.set_ylabel("true class", labelpad=8)
     if number <= _EACH_NAME:
         _confusion_names(axes, [_name(name, 22) for name in class_names])
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(10, integer=True))
+        axes.locator_params(nbins=10, integer=True)
     if number <= _EACH_COUNT:
         _confusion_counts(axes, counts, share)
     return figure
@@ -282,42 +267,38 @@ def confusion(matrix: Sequence[Sequence[int]] | NDArray[Any], class_names: Seque
 def mistakes(
     images: Pixels, probabilities: NDArray[Any], labels: Labels, class_names: Sequence[str], count: int = 12
 ) -> ReportFigure:
-    """The mistakes the model was surest of, surest first; a sentence when it made none."""
+    """The most confident mistakes, or a sentence if there are none."""
     probabilities = np.asarray(probabilities)
     _check(images, labels, class_names, probabilities)
     if count < 1:
-        raise UsageError(f"count={count} makes no sense", "ask for at least 1 mistake")
+        raise UsageError(f"count must be at least 1, got {count}", "pass the number of mistakes to show")
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != np.asarray(labels))
     if not len(wrong):
-        return _sentence(f"No mistakes: right on all {len(labels):,} images.")
+        return _sentence(f"No mistakes on {amount(len(labels), 'image')}")
     worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:count]
     some, grey_map = _pictured([images[index] for index in worst])
     columns = min(6, max(4, len(worst)))
     rows = -(-len(worst) // columns)
     side, across, down, margin, head = 1.45, 1.78, 2.12, 0.2, 0.45
     sheet = _Sheet(margin * 2 + columns * across, head + margin * 2 + rows * down - 0.05)
-    sheet.text(margin + (across - side) / 2, 0.2, _mistakes_title(len(worst), len(wrong)), fontsize=11)
+    sheet.text(margin + (across - side) / 2, 0.2, which_mistakes(len(worst), len(wrong)), fontsize=11)
     for position, (index, pixels) in enumerate(zip(worst, some, strict=True)):
         row, column = divmod(position, columns)
         left, top = margin + column * across + (across - side) / 2, head + margin + row * down
-        _show(sheet.axes(left, top, side, side), pixels, grey_map)
-        said, is_really = class_names[predicted[index]], class_names[int(labels[index])]
-        sure = in_percent(float(probabilities[index, predicted[index]]))
-        sheet.text(left, top + side + 0.07, f"✗ {_name(said, 14)} {sure}", color=RED, fontsize=9)
-        sheet.text(left, top + side + 0.26, f"is {_name(is_really, 18)}", color=BLUE, fontsize=9)
+        show_image(sheet.axes(left, top, side, side), pixels, grey_map)
+        answer, true = class_names[predicted[index]], class_names[int(labels[index])]
+        confidence = in_percent(float(probabilities[index, predicted[index]]))
+        sheet.text(left, top + side + 0.07, f"✗ {_name(answer, 14)} {confidence}", color=RED, fontsize=9)
+        sheet.text(left, top + side + 0.26, f"true: {_name(true, 15)}", color=BLUE, fontsize=9)
     return sheet.figure
 
 
 def lesson(
-    train_images: Pixels,
-    train_labels: Labels,
-    test_images: Pixels,
-    test_labels: Labels,
-    probabilities: NDArray[Any],
+    train_images: Pixels, train_labels: Labels, test_images: Pixels, test_labels: Labels, probabilities: NDArray[Any],
     class_names: Sequence[str],
-) -> dict[str, ReportFigure]:
-    """The lesson's six pictures by file name without its ending; fewer when there are fewer than 13 test images."""
+) -> dict[str, ReportFigure]:  # fmt: skip
+    """The lesson's six figures by file name without its ending; fewer if there are fewer than 13 test images."""
     _check(train_images, train_labels, class_names)
     _check(test_images, test_labels, class_names, np.asarray(probabilities))
     pictures = {
@@ -363,26 +344,27 @@ def _check(
     images: Pixels, labels: Labels, class_names: Sequence[str], probabilities: NDArray[Any] | None = None
 ) -> None:
     if len(images) != len(labels):
-        raise UsageError(f"{len(images):,} images but {len(labels):,} labels", "give exactly one label for each image")
+        raise UsageError(
+            f"images and labels must match, got {len(images):,} and {len(labels):,}", "pass one label for each image"
+        )
     if not len(images):
-        raise UsageError("there are no images to show", "give at least one")
+        raise UsageError("no images to show", "pass at least one image")
     if np.min(labels) < 0 or np.max(labels) >= len(class_names):
         raise UsageError(
-            f"labels go from {np.min(labels)} to {np.max(labels)} but there are {len(class_names)} class names",
+            f"labels must be from 0 to {len(class_names) - 1}, got {np.min(labels)} to {np.max(labels)}",
             "labels are positions in class_names, counted from 0",
         )
     if probabilities is not None and probabilities.shape != (len(images), len(class_names)):
         raise UsageError(
-            f"probabilities of shape {probabilities.shape} do not fit {len(images):,} images and "
-            f"{len(class_names)} class names",
-            "give one row for each image and one column for each class",
+            f"probabilities must have shape ({len(images)}, {len(class_names)}), got {probabilities.shape}",
+            "pass one row for each image and one column for each class",
         )
 
 
 def _fit(available: int, rows: int, columns: int) -> tuple[int, int, int]:
     """How many images to show, in how many rows and columns, leaving out empty ones."""
     if rows < 1 or columns < 1:
-        raise UsageError(f"a grid of {rows} rows and {columns} columns shows nothing", "give at least 1 of each")
+        raise UsageError(f"rows and columns must be at least 1, got {rows} and {columns}", "pass larger numbers")
     shown = min(available, rows * columns)
     return shown, -(-shown // columns), min(columns, shown)
 
@@ -393,7 +375,7 @@ def _pixels(image: Any, most: int | None = None) -> NDArray[np.uint8]:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise UsageError(f"an image of shape {array.shape} cannot be shown", "give (H, W) or (H, W, 3)")
+        raise UsageError(f"an image must have shape (H, W) or (H, W, 3), got {array.shape}", "pass one image")
     step = max(1, -(-max(array.shape[:2]) // most)) if most else 1
     array = array[::step, ::step]
     if array.dtype.kind == "f" and array.max() <= 1:
@@ -403,13 +385,13 @@ def _pixels(image: Any, most: int | None = None) -> NDArray[np.uint8]:
 
 
 def _pictured(images: Sequence[Any]) -> tuple[list[NDArray[np.uint8]], str]:
-    """Images for a grid, and their colour map: light things on black turn black on white, as the lesson shows them."""
+    """Images for a grid, and their colour map: light on black is shown as black on white, as in the lesson."""
     some = [_pixels(image, _MOST_PIXELS) for image in images]
-    edges = [np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).ravel() for pixels in some]
-    return some, "binary" if np.median(np.concatenate(edges)) <= _DARK_GROUND else "gray"
+    return some, "binary" if is_light_on_black(some) else "gray"
 
 
-def _show(axes: Axes, pixels: NDArray[np.uint8], grey_map: str) -> None:
+def show_image(axes: Axes, pixels: NDArray[np.uint8], grey_map: str) -> None:
+    """Draw an image without ticks; small ones keep visible pixels."""
     axes.imshow(pixels, cmap=grey_map, vmin=0, vmax=255, interpolation=_interpolation(pixels))
     axes.set_xticks([])
     axes.set_yticks([])
@@ -424,11 +406,11 @@ def _interpolation(pixels: NDArray[np.uint8]) -> str:
 def _verdict(
     sheet: _Sheet, axes: Axes, probabilities: NDArray[Any], label: int, class_names: Sequence[str], size: float
 ) -> None:
-    """The lesson's caption, over the image: predicted class, its probability, true class."""
+    """The lesson's caption above the image: predicted class, its probability, true class."""
     predicted, longest = int(probabilities.argmax()), 24 if size > 10 else 16
     mark, colour = ("✓", BLUE) if predicted == label else ("✗", RED)
-    said, is_really = _name(class_names[predicted], longest), _name(class_names[label], longest)
-    text = f"{mark} {said} {in_percent(float(probabilities[predicted]))} ({is_really})"
+    answer, true = _name(class_names[predicted], longest), _name(class_names[label], longest)
+    text = f"{mark} {answer} {in_percent(float(probabilities[predicted]))} ({true})"
     box = axes.get_position(original=True)
     sheet.figure.text(box.x0, box.y1 + 0.07 / sheet.height, text, color=colour, fontsize=size, va="bottom")
 
@@ -441,7 +423,7 @@ def _bars(axes: Axes, probabilities: NDArray[Any], label: int | None, tick_size:
     if many:
         others = np.where(np.isin(range(count), list(colours)), 0, probabilities)
         axes.stairs(others, np.arange(count + 1) - 0.5, fill=True, color=GREY)
-        for index, colour in colours.items():  # a line has a width that shows, even among a thousand
+        for index, colour in colours.items():  # unlike a bar, a line stays visible among a thousand
             axes.vlines(index, 0, probabilities[index], color=colour, linewidth=max(1.8, 190 / count))
     else:
         bars = axes.bar(range(count), probabilities, color=[colours.get(index, GREY) for index in range(count)])
@@ -459,14 +441,14 @@ def _bars(axes: Axes, probabilities: NDArray[Any], label: int | None, tick_size:
 
 
 def _highlighted(probabilities: NDArray[Any], label: int) -> set[int]:
-    """The predicted and the true class, unless two numbers over their bars would run into each other."""
+    """The predicted and the true class, or the predicted one alone if the numbers above their bars would overlap."""
     predicted = int(probabilities.argmax())
     apart = abs(predicted - label) / len(probabilities) > 0.14 or probabilities[predicted] - probabilities[label] > 0.1
     return {predicted, label} if apart else {predicted}
 
 
 def _values(axes: Axes, probabilities: NDArray[Any], which: set[Any], size: float) -> None:
-    """The probability over each of these bars."""
+    """Write the probability above each of these bars."""
     for index in which:
         place, text = (float(index), float(probabilities[index])), in_percent(float(probabilities[index]))
         axes.annotate(text, place, (0, 3), textcoords="offset points", ha="center", fontsize=size, color=FAINT)
@@ -483,14 +465,14 @@ def _curve(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, name: str
 
 
 def _off_diagonal(share: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Shares that are mistakes, of the largest; mistakes of less than a fifth stay pale."""
+    """Shares of mistakes relative to the largest; shares below a fifth stay pale."""
     mistaken = share * ~np.eye(len(share), dtype=bool)
     found: NDArray[np.floating[Any]] = mistaken / max(0.2, float(mistaken.max()))
     return found
 
 
 def _confusion_colours(share: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """(K, K, 4): blue on the diagonal; red elsewhere, its root taken so that rare mistakes show too."""
+    """(K, K, 4): blue on the diagonal, red elsewhere; the square root makes rare mistakes visible."""
     blues = matplotlib.colormaps["Blues"](0.15 + 0.7 * share)
     reds = matplotlib.colormaps["Reds"](0.75 * np.sqrt(_off_diagonal(share)))
     diagonal = np.eye(len(share), dtype=bool)
@@ -519,12 +501,6 @@ def _confusion_counts(axes: Axes, counts: NDArray[Any], share: NDArray[np.floati
         axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=size)
 
 
-def _mistakes_title(shown: int, wrong: int) -> str:
-    if wrong == 1:
-        return "The only mistake"
-    return f"All {wrong} mistakes, surest first" if shown == wrong else f"The {shown} surest of {wrong:,} mistakes"
-
-
 def _sentence(text: str) -> ReportFigure:
     sheet = _Sheet(6.0, 1.2)
     sheet.figure.text(0.5, 0.5, f"✓ {text}", ha="center", va="center", fontsize=12, color=BLUE)
@@ -532,7 +508,7 @@ def _sentence(text: str) -> ReportFigure:
 
 
 def _name(text: str, longest: int) -> str:
-    """A name as one line that the fonts here can write, cut to `longest` characters."""
+    """A name as one line in characters that the installed fonts have, cut to `longest` characters."""
     line = "".join(letter if ord(letter) in _letters() else "□" for letter in " ".join(str(text).split()))
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
@@ -547,9 +523,9 @@ def _two_lines(text: str, longest: int) -> str:
 
 @cache
 def _fonts() -> list[str]:
-    """matplotlib's own font, then those for other scripts that this machine has."""
-    here = {font.name for font in font_manager.fontManager.ttflist}
-    return [name for name in _FONTS if name in here]
+    """matplotlib's own font, then fonts for other scripts if they are installed."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in _FONTS if name in installed]
 
 
 @cache

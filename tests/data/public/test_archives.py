@@ -12,7 +12,7 @@ from hangtag.errors import DataError
 from toys import tar_of, zip_of
 
 FILES = {"set/a.bin": b"aaaa" * 50, "set/b.bin": os.urandom(3000), "set/notes.txt": b"hello"}
-WANTED = {"set/a.bin": 1000, "set/b.bin": 5000}
+WANTED = ["set/a.bin", "set/b.bin"]
 
 
 def written(folder: Path, content: bytes) -> Path:
@@ -29,19 +29,11 @@ def test_wanted_members_are_read_and_nothing_is_written(
     path = written(tmp_path, pack({"../evil": b"x", "/evil": b"x", **FILES}))
     monkeypatch.chdir(tmp_path)
 
-    found = members_of(path, {**WANTED, "set/none.bin": 10})
+    found = members_of(path, [*WANTED, "set/none.bin"])
 
     assert found == {name: FILES[name] for name in WANTED}
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
     assert [each.name for each in tmp_path.parent.iterdir() if "evil" in each.name] == []
-
-
-@pytest.mark.parametrize("pack", [zip_of, tar_of])
-def test_no_more_of_a_member_is_read_than_asked_for(tmp_path: Path, pack: object) -> None:
-    assert callable(pack)
-    path = written(tmp_path, pack(FILES))
-
-    assert members_of(path, {"set/b.bin": 7}) == {"set/b.bin": FILES["set/b.bin"][:7]}
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bytes])
@@ -53,21 +45,21 @@ def test_no_more_of_a_file_is_read_than_asked_for(tmp_path: Path, pack: object) 
 
 
 def test_a_small_tar_of_very_much_is_left_off(tmp_path: Path) -> None:
-    path = written(tmp_path, tar_of({"zeros": bytes(3_000_000), **FILES}))
+    path = written(tmp_path, tar_of({"zeros": bytes(30_000_000), **FILES}))
 
-    with pytest.raises(DataError, match="holds far more than it should"):
+    with pytest.raises(DataError, match="unpacks to over 200 times its size"):
         members_of(path, WANTED)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (zip_of(FILES)[:2000], "cut short or damaged"),
-        (zip_of(FILES).replace(FILES["set/b.bin"][:2000], bytes(2000)), "cut short or damaged"),
-        (tar_of(FILES)[:2000], "cut short or damaged"),
-        (gzip.compress(b"no tar at all"), "cut short or damaged"),
-        (b"Rar!", "is neither a zip nor a tar.gz"),
-        (b"", "is neither a zip nor a tar.gz"),
+        (zip_of(FILES)[:2000], "damaged or incomplete zip file"),
+        (zip_of(FILES).replace(FILES["set/b.bin"][:2000], bytes(2000)), "set/b.bin: damaged in the zip file"),
+        (tar_of(FILES)[:2000], "damaged or incomplete tar file"),
+        (gzip.compress(b"no tar at all"), "damaged or incomplete tar file"),
+        (b"Rar!", "not an archive hangtag can read"),
+        (b"", "not an archive hangtag can read"),
     ],
     ids=["cut zip", "changed zip", "cut tar", "no tar", "another kind", "empty"],
 )
@@ -78,11 +70,11 @@ def test_a_damaged_archive_is_named(tmp_path: Path, content: bytes, message: str
         members_of(path, WANTED)
 
     assert caught.value.message.startswith(f"{path}: {message}")
-    assert caught.value.hint == "download it again"
+    assert caught.value.hint
 
 
 def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    for read in (lambda: content_of(tmp_path, 1), lambda: members_of(tmp_path / "no", {}), lambda: sha256_of(tmp_path)):
+    for read in (lambda: content_of(tmp_path, 1), lambda: members_of(tmp_path / "no", []), lambda: sha256_of(tmp_path)):
         with pytest.raises(DataError, match="cannot be read"):
             read()
 

@@ -4,17 +4,7 @@ import re
 
 import pytest
 
-from hangtag.data.public.catalog import (
-    CIFAR10,
-    CIFAR100,
-    DIGITS,
-    EMNIST_BALANCED,
-    EMNIST_LETTERS,
-    KMNIST,
-    MNIST,
-    NAMED,
-    NamedSet,
-)
+from hangtag.data.public.catalog import NAMED, NamedSet
 
 WITH_FILES = [each for each in NAMED.values() if each.files]
 
@@ -33,13 +23,13 @@ def test_class_names_are_distinct(each: NamedSet) -> None:
 
 
 def test_classes_are_those_of_the_makers() -> None:
-    assert MNIST.class_names == DIGITS.class_names == tuple("0123456789")
-    assert KMNIST.class_names == ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
-    assert "".join(EMNIST_LETTERS.class_names) == "abcdefghijklmnopqrstuvwxyz"
-    assert "".join(EMNIST_BALANCED.class_names) == "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"
-    assert (CIFAR10.class_names[0], CIFAR10.class_names[9]) == ("airplane", "truck")
-    assert len(CIFAR100.class_names) == 100
-    assert list(CIFAR100.class_names) == sorted(CIFAR100.class_names)
+    assert NAMED["mnist"].class_names == NAMED["digits"].class_names == tuple("0123456789")
+    assert NAMED["kmnist"].class_names == ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    assert "".join(NAMED["emnist-letters"].class_names) == "abcdefghijklmnopqrstuvwxyz"
+    assert "".join(NAMED["emnist-balanced"].class_names) == "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"
+    assert (NAMED["cifar10"].class_names[0], NAMED["cifar10"].class_names[9]) == ("airplane", "truck")
+    assert len(NAMED["cifar100"].class_names) == 100
+    assert list(NAMED["cifar100"].class_names) == sorted(NAMED["cifar100"].class_names)
 
 
 @pytest.mark.parametrize(
@@ -55,12 +45,12 @@ def test_parts_have_the_published_sizes(name: str, train: int, test: int) -> Non
 
     assert each.parts == {"train": slice(0, train), "test": slice(train, train + test)}
     assert not each.labels or sum(file.items for file in each.labels) == train + test
-    if each.even:
+    if each.balanced:
         assert train % len(each.class_names) == test % len(each.class_names) == 0
 
 
 def test_a_set_that_nobody_divided_has_no_parts() -> None:
-    assert (DIGITS.parts, DIGITS.downloads) == ({}, ())
+    assert (NAMED["digits"].parts, NAMED["digits"].downloads) == ({}, ())
 
 
 @pytest.mark.parametrize("each", WITH_FILES, ids=lambda each: each.name)

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import os
 import sys
 import time
@@ -14,8 +15,8 @@ import pytest
 
 import hangtag
 from hangtag.data.public import datasets
-from hangtag.data.public.catalog import CIFAR10, CIFAR100, DIGITS, KMNIST, Archive, DataFile
-from hangtag.data.public.datasets import FASHION_MNIST, NamedSet, cache_folder, fetch, fingerprint
+from hangtag.data.public.catalog import NAMED, Archive, DataFile
+from hangtag.data.public.datasets import NamedSet, cache_folder, fetch, fingerprint
 from hangtag.errors import DataError, DownloadError, HangtagError, MissingExtra, UnknownName, UsageError
 from toys import (
     Mirror,
@@ -32,18 +33,11 @@ from toys import (
     zip_of,
 )
 
+ROOT = Path(__file__).resolve().parents[3]
 BY_HAND = (
-    "copy its four files here by hand from http://tiny.example and name the folder (--path or HANGTAG_DATA), "
-    "or install the package dataset-tiny"
+    "download its four files from http://tiny.example and name the folder (--path or HANGTAG_DATA), "
+    "or install the Debian package dataset-tiny"
 )
-
-
-@pytest.fixture(autouse=True)
-def no_package_tool(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder on PATH: what a test does not put there cannot run."""
-    programs = tmp_path_factory.mktemp("programs")
-    monkeypatch.setenv("PATH", str(programs))
-    return programs
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +104,7 @@ def kept() -> list[str]:
 
 
 def test_each_place_is_asked_before_the_next(
-    known: Callable[..., NamedSet], tmp_path: Path, no_package_tool: Path, monkeypatch: pytest.MonkeyPatch
+    known: Callable[..., NamedSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = filled(tmp_path / "named", tiny_files())
     data = filled(tmp_path / "data" / "tiny", tiny_files()).parent
@@ -119,7 +113,6 @@ def test_each_place_is_asked_before_the_next(
 
     with Mirror(packed(tiny_files())) as mirror:
         known(mirror.url, debian_folder=debian)
-        install_package_tool(no_package_tool)
         cache = cache_folder("tiny")
 
         monkeypatch.setenv("HANGTAG_DATA", str(data))
@@ -132,18 +125,9 @@ def test_each_place_is_asked_before_the_next(
         known(mirror.url)
         asked_so_far = list(mirror.asked)
         origins.append(fetch("tiny").origin)
-        forget(cache)
-    origins.append(fetch("tiny").origin)  # the mirror is gone
 
     assert asked_so_far == []
-    assert origins == [
-        str(named),
-        str(data / "tiny"),
-        str(debian),
-        str(cache),
-        mirror.url,
-        "the Debian package dataset-tiny",
-    ]
+    assert origins == [str(named), str(data / "tiny"), str(debian), str(cache), mirror.url]
 
 
 def forget(folder: Path) -> None:
@@ -161,7 +145,7 @@ def test_a_named_folder_is_not_replaced_by_another_place(known: Callable[..., Na
 
     assert isinstance(error, DataError)
     assert error.message == f"{empty}: train-images-idx3-ubyte[.gz] is missing"
-    assert error.hint == "Tiny has four files; put them all there"
+    assert error.hint == "put all four files of Tiny there"
 
 
 def test_a_named_folder_must_exist(known: Callable[..., NamedSet], tmp_path: Path) -> None:
@@ -251,31 +235,25 @@ def test_files_may_be_named_as_unpackers_name_them(known: Callable[..., NamedSet
 IMAGES, LABELS = tiny_arrays()
 TRAIN = tiny_files()["train-images-idx3-ubyte"]
 DIGIT_LABELS = np.array([5, 0, 4, 1, 9, 2, 1, 3, 1, 4] * 2, np.uint8)
-DIGIT_TEST_LABELS = np.array([7, 2, 1, 0, 4, 1, 4, 9, 5, 9], np.uint8)
-DIGIT_IMAGES = np.where(np.arange(20 * 16) < 42, 254, 0).astype(np.uint8).reshape(20, 4, 4)  # mean 33.3
-MIX_UP = "these are the handwritten digits of MNIST, not Tiny"
-OTHER_SOURCE = "name the set 'mnist' to read them; get the files of Tiny from http://tiny.example"
 
 
 @pytest.mark.parametrize(
     ("files", "wrong", "message", "hint"),
     [
-        (changed(train_images=TRAIN[:-1]), "train-images-idx3-ubyte", "cut short: 335 of 336", "download it again"),
-        (changed(train_images=b""), "train-images-idx3-ubyte", "cut short: 0 of 336 bytes", "download it again"),
-        (changed(train_images=TRAIN + b"x"), "train-images-idx3-ubyte", "longer than the 336 bytes of Tiny",
-         "is it another data set?"),
+        (changed(train_images=TRAIN[:-1]), "train-images-idx3-ubyte", "must have 336 bytes, got 335",
+         "download it again"),
+        (changed(train_images=b""), "train-images-idx3-ubyte", "must have 336 bytes, got 0", "download it again"),
+        (changed(train_images=TRAIN + b"x"), "train-images-idx3-ubyte", "must have 336 bytes, got more",
+         "download it again"),
         (changed(train_images=TRAIN[:-1] + b"\0"), "train-images-idx3-ubyte", "wrong content", "download it again"),
-        (changed(train_images=idx(DIGIT_IMAGES)), "train-images-idx3-ubyte", MIX_UP, OTHER_SOURCE),
-        (changed(train_labels=idx(DIGIT_LABELS)), "train-labels-idx1-ubyte", MIX_UP, OTHER_SOURCE),
-        (changed(test_labels=idx(DIGIT_TEST_LABELS)), "t10k-labels-idx1-ubyte", MIX_UP, OTHER_SOURCE),
+        (changed(train_labels=idx(DIGIT_LABELS)), "train-labels-idx1-ubyte", "wrong content", "download it again"),
         (changed(test_labels=gzip.compress(tiny_files()["t10k-labels-idx1-ubyte"])[:-9]), "t10k-labels-idx1-ubyte",
-         "cut short or damaged", "download it again"),
-        (changed(test_labels=b"\x1f\x8bnonsense"), "t10k-labels-idx1-ubyte", "cut short or damaged",
+         "damaged or incomplete", "download it again"),
+        (changed(test_labels=b"\x1f\x8bnonsense"), "t10k-labels-idx1-ubyte", "damaged or incomplete",
          "download it again"),
     ],
     ids=[
-        "a byte short", "empty", "a byte long", "one pixel off", "digit images", "digit labels", "digit test labels",
-        "cut gzip", "false gzip",
+        "a byte short", "empty", "a byte long", "one pixel off", "digit labels", "cut gzip", "false gzip",
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("error")
@@ -345,7 +323,7 @@ def test_a_damaged_cache_is_noticed_and_made_again(
     fetch("tiny")
     damage(cache_folder("tiny") / name)
 
-    with pytest.warns(UserWarning, match="the kept copy of Tiny is damaged; fetching it again"):
+    with pytest.warns(UserWarning, match="the cached copy of Tiny is damaged; it is fetched again"):
         mended = fetch("tiny")
 
     expect_tiny(mended, str(debian))
@@ -360,7 +338,7 @@ def test_without_a_place_for_the_cache_the_set_is_still_read(
     known(debian_folder=debian)
     (home / ".cache").write_text("a file where a folder should be")
 
-    with pytest.warns(UserWarning, match=r"cannot be written: .*; Tiny will be read from .*debian each time"):
+    with pytest.warns(UserWarning, match=r"cannot be written: .*; Tiny must be read from .*debian each time"):
         found = fetch("tiny")
 
     expect_tiny(found, str(debian))
@@ -412,8 +390,8 @@ def test_a_connection_cut_midway_is_tried_again(known: Callable[..., NamedSet]) 
         ({}, "", "the server answered 404"),
         (packed(tiny_files()), "cut", "no answer"),
         (packed(changed(train_images=TRAIN[:-1] + b"\0")), "", "wrong content"),
-        (packed(changed(train_labels=idx(DIGIT_LABELS))), "", MIX_UP),
-        ({name: content[:-9] for name, content in packed(tiny_files()).items()}, "", "cut short or damaged"),
+        (packed(changed(train_labels=idx(DIGIT_LABELS))), "", "wrong content"),
+        ({name: content[:-9] for name, content in packed(tiny_files()).items()}, "", "damaged or incomplete"),
     ],
     ids=["not found", "cut every time", "wrong content", "digits", "cut gzip"],
 )
@@ -425,10 +403,9 @@ def test_bad_mirrors_are_all_reported_and_nothing_is_kept(
         error = refused()
 
     assert isinstance(error, DownloadError)
-    assert error.message.startswith("Tiny is not on this machine and could not be fetched: ")
+    assert error.message.startswith("Tiny is not on this machine and could not be downloaded: ")
     assert error.message.count(says) == 2
     assert one.url in error.message and two.url in error.message
-    assert error.message.endswith("; there is no apt-get here")
     assert error.hint == BY_HAND
     assert kept() == []
 
@@ -438,9 +415,7 @@ def test_a_mirror_that_is_not_there_is_reported(known: Callable[..., NamedSet]) 
         url = gone.url
     known(url)
 
-    assert refused().message == (
-        f"Tiny is not on this machine and could not be fetched: {url}: no answer; there is no apt-get here"
-    )
+    assert refused().message == (f"Tiny is not on this machine and could not be downloaded: {url}: no answer")
 
 
 def test_after_a_mirror_with_wrong_content_comes_the_next(known: Callable[..., NamedSet]) -> None:
@@ -451,78 +426,39 @@ def test_after_a_mirror_with_wrong_content_comes_the_next(known: Callable[..., N
     expect_tiny(found, good.url)
 
 
-# --- the package tool ------------------------------------------------------------------------------------------
-
-NEEDS_UPDATE = """
-case "$*" in
-  *update*) touch "$0.updated";;
-  *download*) [ -e "$0.updated" ] && touch dataset-tiny_1_all.deb || { echo "E: Unable to locate" >&2; exit 100; };;
-esac
-"""
-
-
-def install_package_tool(
-    programs: Path, apt: str = "touch dataset-tiny_1_all.deb", dpkg: str = "", files: dict[str, bytes] | None = None
-) -> None:
-    """Put an `apt-get` and a `dpkg-deb` of a few lines on PATH; the package holds the tiny set."""
-    content = filled(programs / "package" / "nowhere" / "tiny", tiny_files() if files is None else files, level=9)
-    unpack = dpkg or f'mkdir -p "$3" && cp -r {content.parent} "$3"/'
-    for name, lines in (("apt-get", apt), ("dpkg-deb", unpack)):
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nPATH=/usr/bin:/bin\necho "$@" >> {programs}/calls\n{lines}\n')
-        program.chmod(0o755)
-
-
-@pytest.mark.parametrize("apt", ["touch dataset-tiny_1_all.deb", NEEDS_UPDATE], ids=["at once", "after an update"])
-def test_the_package_tool_fetches_and_unpacks_without_installing(
-    known: Callable[..., NamedSet], no_package_tool: Path, apt: str
-) -> None:
-    known()
-    install_package_tool(no_package_tool, apt)
-
-    found = fetch("tiny")
-
-    expect_tiny(found, "the Debian package dataset-tiny")
-    expect_tiny(fetch("tiny"), str(cache_folder("tiny")))
-    calls = (no_package_tool / "calls").read_text()
-    assert "install" not in calls
-
-
-@pytest.mark.parametrize(
-    ("tools", "says"),
-    [
-        ({"apt": "echo 'E: Unable to locate package' >&2; exit 100"}, "apt-get: E: Unable to locate package"),
-        ({"apt": "exit 100"}, "apt-get: no package came"),
-        ({"dpkg": "exit 2"}, "dpkg-deb cannot unpack dataset-tiny_1_all.deb"),
-        ({"dpkg": "exit 0"}, "nowhere/tiny: no such folder"),
-        ({"files": changed(train_labels=idx(DIGIT_LABELS))}, MIX_UP),
-    ],
-)
-def test_a_package_tool_that_fails_is_reported_and_nothing_is_kept(
-    known: Callable[..., NamedSet], no_package_tool: Path, tools: dict[str, str], says: str
-) -> None:
-    known()
-    install_package_tool(no_package_tool, **tools)  # type: ignore[arg-type]
-
-    error = refused()
-
-    assert isinstance(error, DownloadError)
-    assert error.message.startswith("Tiny is not on this machine and could not be fetched: ")
-    assert error.message.endswith(says)
-    assert error.hint == BY_HAND
-    assert kept() == []
-
-
 def test_downloading_leaves_nothing_in_the_temporary_folder(
-    known: Callable[..., NamedSet], no_package_tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    known: Callable[..., NamedSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with Mirror(packed(tiny_files()), trouble="cut") as mirror:
+    with Mirror(packed(tiny_files())) as mirror:
         known(mirror.url)
-        install_package_tool(no_package_tool)
         fetch("tiny")
 
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+def test_make_data_installs_the_debian_package_only_if_the_set_is_missing(
+    known: Callable[..., NamedSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("get_data", ROOT / "scripts" / "get_data.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    dataset = known(debian_folder=tmp_path / "debian")
+    commands: list[str] = []
+
+    def run(command: list[str], **_: object) -> None:
+        commands.append(" ".join(command[command.index("apt-get") :]))
+        if "install" in command:
+            filled(tmp_path / "debian", tiny_files())
+
+    monkeypatch.setattr(script.shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(script.subprocess, "run", run)
+
+    expect_tiny(script.get("tiny"), str(tmp_path / "debian"))
+    expect_tiny(script.get("tiny"), str(cache_folder("tiny")))
+    assert commands == ["apt-get -qq update", "apt-get -qq install -y dataset-tiny"]
+    assert datasets.NAMED["tiny"] is dataset
 
 
 # --- sets in archives ------------------------------------------------------------------------------------------
@@ -551,8 +487,8 @@ class Kind:
 
 KINDS = {
     "emnist-letters": Kind(*letters_like(), *even_arrays(3, (5, 4))),
-    "cifar10": Kind(*cifar_like(CIFAR10), *even_arrays(5, (4, 4, 3))),
-    "cifar100": Kind(*cifar_like(CIFAR100), *even_arrays(5, (4, 4, 3))),
+    "cifar10": Kind(*cifar_like(NAMED["cifar10"]), *even_arrays(5, (4, 4, 3))),
+    "cifar100": Kind(*cifar_like(NAMED["cifar100"]), *even_arrays(5, (4, 4, 3))),
 }
 
 
@@ -626,7 +562,7 @@ def test_a_copy_whose_fingerprint_nobody_published_is_checked_by_the_one_compute
         monkeypatch.setitem(datasets.NAMED, wanted.name, wanted)
         fetch(wanted.name)
         damage(cache_folder(wanted.name))
-        with pytest.warns(UserWarning, match="the kept copy of .* is damaged; fetching it again"):
+        with pytest.warns(UserWarning, match="the cached copy of .* is damaged; it is fetched again"):
             mended = fetch(wanted.name)
 
     expect(kind, mended, mirror.url)
@@ -646,20 +582,21 @@ def test_a_wrong_archive_is_named_with_what_is_wrong(kind: Kind, tmp_path: Path)
         inside = {key: value for key, value in kind.inside.items() if key != last or content is not None}
         return dataclasses.replace(kind, inside=inside if content is None else {**inside, last: content}).packed
 
-    assert trouble(kind.packed[: len(kind.packed) // 2]).startswith(f"{path}: cut short or damaged")
-    assert trouble(b"x").startswith(f"{path}: is neither a zip nor a tar.gz")
-    assert trouble(with_last(None)) == f"{path}: {kind.archive.folder}{last} is not in it"
+    assert trouble(kind.packed[: len(kind.packed) // 2]).startswith(f"{path}: damaged or incomplete")
+    other = "damaged or incomplete zip file" if name.endswith(".zip") else "not an archive hangtag can read"
+    assert trouble(b"x").startswith(f"{path}: {other}")
+    assert trouble(with_last(None)) == f"{path}: {kind.archive.folder}{last} is missing"
     size = len(content) if not (content := kind.inside[last]).startswith(b"\x1f\x8b") else len(gzip.decompress(content))
     plain = content if len(content) == size else gzip.decompress(content)
-    assert trouble(with_last(plain[:-1])).startswith(f"{member}: cut short: {size - 1} of {size} bytes")
-    assert trouble(with_last(plain + b"x")).startswith(f"{member}: longer than the {size} bytes of")
+    assert trouble(with_last(plain[:-1])).startswith(f"{member}: must have {size} bytes, got {size - 1}")
+    assert trouble(with_last(plain + b"x")).startswith(f"{member}: must have {size} bytes, got more")
 
 
 def test_a_folder_without_the_archive_is_told_which_one_to_get(kind: Kind, tmp_path: Path) -> None:
     error = refused(kind.wanted.name, tmp_path)
 
     first = kind.wanted.files[0].name
-    assert error.message == f"{tmp_path}: neither {kind.archive.name} nor {first} is there"
+    assert error.message == f"{tmp_path}: must contain {kind.archive.name} or {first}"
     assert error.hint == f"get {kind.archive.name} ({kind.archive.note}) from {kind.wanted.home}"
 
 
@@ -668,7 +605,7 @@ def test_without_network_the_archive_is_asked_for_by_hand(kind: Kind) -> None:
 
     assert isinstance(error, DownloadError)
     assert error.hint == (
-        f"copy {kind.archive.name} here by hand from {kind.wanted.home} and name the folder (--path or HANGTAG_DATA)"
+        f"download {kind.archive.name} from {kind.wanted.home} and name the folder (--path or HANGTAG_DATA)"
     )
 
 
@@ -704,7 +641,7 @@ def test_emnist_is_stored_on_its_side_and_read_upright(monkeypatch: pytest.Monke
 
 @pytest.fixture
 def unproven(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NamedSet, dict[str, bytes]]]:
-    """A set like KMNIST, only the checksums of its .gz files published; some of its plain files changed."""
+    """A set like NAMED["kmnist"], only the checksums of its .gz files published; some of its plain files changed."""
 
     def know(*mirrors: str, **changes: bytes) -> tuple[NamedSet, dict[str, bytes]]:
         images, labels = even_arrays(3, (4, 4))
@@ -714,7 +651,7 @@ def unproven(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NamedSet, d
             for file, content in files.items()
         ]
         wanted = dataclasses.replace(
-            KMNIST, class_names=("o", "ki", "su"), shape=(4, 4), train=12, images=(plain[0], plain[1]),
+            NAMED["kmnist"], class_names=("o", "ki", "su"), shape=(4, 4), train=12, images=(plain[0], plain[1]),
             labels=(plain[2], plain[3]), mirrors=mirrors,
         )  # fmt: skip
         monkeypatch.setitem(datasets.NAMED, "kmnist", wanted)
@@ -746,7 +683,7 @@ def test_other_files_of_that_shape_are_read_with_a_warning(
     _, files = unproven()
     folder = filled(tmp_path / "set", files, level)
 
-    with pytest.warns(UserWarning, match=r"Kuzushiji-MNIST was checked by its shape and labels alone: .* of the .gz"):
+    with pytest.warns(UserWarning, match=r"only the shape and the labels show that this is Kuzushiji-MNIST; .* \.gz"):
         found = fetch("kmnist", folder)
 
     np.testing.assert_array_equal(found.images, even_arrays(3, (4, 4))[0], strict=True)
@@ -757,9 +694,12 @@ def test_other_files_of_that_shape_are_read_with_a_warning(
     [
         ({"train-labels-idx1-ubyte": idx(np.repeat(np.arange(3, dtype=np.uint8), (5, 4, 3)))}, "the labels are not"),
         ({"t10k-labels-idx1-ubyte": idx(np.tile(np.array([0, 1, 3], np.uint8), 2))}, "the labels are not"),
-        ({"train-images-idx3-ubyte": idx(np.zeros((12, 2, 8), np.uint8))}, "uint8 of shape (12, 2, 8), not"),
-        ({"train-images-idx3-ubyte": bytes(16 + 12 * 16)}, "is not an IDX file"),
-        ({"train-images-idx3-ubyte": idx(np.zeros((12, 4, 4), np.uint8))[:-1]}, "cut short: 207 of 208 bytes"),
+        (
+            {"train-images-idx3-ubyte": idx(np.zeros((12, 2, 8), np.uint8))},
+            "(12, 4, 4), got uint8 of (12, 2, 8)",
+        ),
+        ({"train-images-idx3-ubyte": bytes(16 + 12 * 16)}, "not an IDX file"),
+        ({"train-images-idx3-ubyte": idx(np.zeros((12, 4, 4), np.uint8))[:-1]}, "must have 208 bytes, got 207"),
     ],
     ids=["uneven", "a class too many", "another shape", "no header", "cut"],
 )
@@ -797,7 +737,7 @@ def test_a_file_of_another_set_is_known_by_its_checksum(
     error = refused("tiny", folder)
 
     assert "these are the hiragana of Kuzushiji-MNIST, not Tiny" in error.message
-    assert error.hint == "name the set 'kmnist' to read them; get the files of Tiny from http://tiny.example"
+    assert error.hint == "to read them, use the name 'kmnist'; get the files of Tiny from http://tiny.example"
 
 
 # --- digits ----------------------------------------------------------------------------------------------------
@@ -808,7 +748,7 @@ def test_digits_come_with_scikit_learn() -> None:
 
     assert (found.images.shape, found.images.dtype, found.labels.dtype) == ((1797, 8, 8), np.uint8, np.int64)
     assert (found.images.min(), found.images.max(), found.labels[:10].tolist()) == (0, 255, list(range(10)))
-    assert fingerprint(found.images, found.labels) == DIGITS.fingerprint
+    assert fingerprint(found.images, found.labels) == NAMED["digits"].fingerprint
     assert (found.parts, found.origin.split()[0], kept()) == ({}, "scikit-learn", [])
     assert not found.images.flags.writeable
 
@@ -848,7 +788,7 @@ def test_fashion_mnist_is_what_the_lesson_shows(fashion: hangtag.LabelledImages)
 
 
 def test_the_fingerprint_is_of_the_real_content(fashion: hangtag.LabelledImages) -> None:
-    assert FASHION_MNIST.fingerprint == fingerprint(fashion.images, fashion.labels)
+    assert NAMED["fashion-mnist"].fingerprint == fingerprint(fashion.images, fashion.labels)
 
 
 @pytest.mark.parametrize("level", [None, 1])
@@ -859,7 +799,7 @@ def test_the_real_files_are_accepted_however_they_are_compressed(
 
     found = fetch("fashion-mnist", folder)
 
-    assert fingerprint(found.images, found.labels) == FASHION_MNIST.fingerprint
+    assert fingerprint(found.images, found.labels) == NAMED["fashion-mnist"].fingerprint
 
 
 def test_real_files_cut_short_are_refused(fashion: hangtag.LabelledImages, tmp_path: Path) -> None:
@@ -869,18 +809,7 @@ def test_real_files_cut_short_are_refused(fashion: hangtag.LabelledImages, tmp_p
 
     error = refused("fashion-mnist", folder)
 
-    assert error.message == f"{folder / 'train-images-idx3-ubyte'}: cut short: 20,000,000 of 47,040,016 bytes"
-
-
-def test_files_of_the_size_and_darkness_of_mnist_are_recognised_as_digits(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    images = np.where(random.random((70_000, 28, 28), np.float32) < 33.3 / 255, np.uint8(255), np.uint8(0))
-    files = idx_files(images, np.zeros(70_000, np.int64), train=60_000)
-    folder = filled(tmp_path / "set", files)
-
-    error = refused("fashion-mnist", folder)
-
-    assert error.message.endswith("these are the handwritten digits of MNIST, not Fashion-MNIST")
+    assert error.message == f"{folder / 'train-images-idx3-ubyte'}: must have 47,040,016 bytes, got 20,000,000"
 
 
 @pytest.mark.parametrize("level", [None, 1])
@@ -893,30 +822,18 @@ def test_real_clothes_under_another_name_are_recognised(
     error = refused(name, folder)
 
     assert error.message.endswith(f"these are the clothes of Fashion-MNIST, not {title}")
-    assert error.hint.startswith("name the set 'fashion-mnist' to read them")
-
-
-def test_damaged_clothes_under_the_name_of_mnist_are_recognised(
-    fashion: hangtag.LabelledImages, tmp_path: Path
-) -> None:
-    images, labels = fashion.images.copy(), fashion.labels.copy()
-    for changes in ("images", "labels"):
-        images[7, 7, 7] ^= 1
-        labels[-1] = (labels[-1] + 1) % 10
-        folder = filled(tmp_path / changes, idx_files(images, labels, train=60_000))
-
-        assert refused("mnist", folder).message.endswith("these are the clothes of Fashion-MNIST, not MNIST")
+    assert error.hint.startswith("to read them, use the name 'fashion-mnist'")
 
 
 # --- folders without a name ----------------------------------------------------------------------------------------
 
 
 def test_files_of_a_public_set_that_are_no_pictures_say_its_name(tmp_path: Path) -> None:
-    for name, content in cifar_like(CIFAR10)[1].items():
+    for name, content in cifar_like(NAMED["cifar10"])[1].items():
         (tmp_path / "cifar-10-batches-bin").mkdir(exist_ok=True)
         (tmp_path / "cifar-10-batches-bin" / name).write_bytes(content)
 
     with pytest.raises(DataError) as caught:
         hangtag.read(tmp_path)
 
-    assert caught.value.hint == f"they look like CIFAR-10: name it: cifar10 --path {tmp_path}"
+    assert caught.value.hint == f"these look like files of CIFAR-10; to read it: cifar10 --path {tmp_path}"

@@ -43,14 +43,14 @@ def test_a_header_is_how_a_file_of_that_shape_begins() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (idx(IMAGES)[:-1], "cut short: 39 of 40 bytes"),
-        (idx(IMAGES)[:6], "cut short in its header"),
-        (idx(IMAGES) + b"x", "longer than the 40 bytes it says it has"),
-        (b"", "is not an IDX file"),
-        (b"\0\0\x07\x01\0\0\0\0", "is not an IDX file"),
-        (b"\x89PNG\r\n", "is not an IDX file"),
-        (gzip.compress(idx(IMAGES))[:-9], "cut short or damaged"),
-        (struct.pack(">BBBB2I", 0, 0, 8, 2, 2**32 - 1, 2**32 - 1), "says that it holds 18,446,744,065,119,617,037"),
+        (idx(IMAGES)[:-1], "must have 40 bytes, got 39"),
+        (idx(IMAGES)[:6], "its header is incomplete"),
+        (idx(IMAGES) + b"x", "must have 40 bytes, got more"),
+        (b"", "not an IDX file"),
+        (b"\0\0\x07\x01\0\0\0\0", "not an IDX file"),
+        (b"\x89PNG\r\n", "not an IDX file"),
+        (gzip.compress(idx(IMAGES))[:-9], "damaged or incomplete"),
+        (struct.pack(">BBBB2I", 0, 0, 8, 2, 2**32 - 1, 2**32 - 1), "declares 18,446,744,065,119,617,037"),
     ],
     ids=["a byte short", "half a header", "a byte long", "empty", "unknown type", "a picture", "cut gzip", "huge"],
 )

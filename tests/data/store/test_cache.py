@@ -31,7 +31,7 @@ def a_set(root: Path, count: int = 4, first: int = 0) -> Path:
 
 
 def entry_of(data: LabelledImages) -> Path:
-    assert isinstance(data.names, cache.KeptNames)
+    assert isinstance(data.names, cache.LazyNames)
     return data.names.path.parent
 
 
@@ -39,7 +39,7 @@ def test_a_known_folder_is_not_decoded_again(tmp_path: Path, monkeypatch: pytest
     root = a_set(tmp_path / "set")
     first = read(root)
     for started in ("start", "decode"):
-        monkeypatch.setattr(Pool, started, lambda *given: pytest.fail("decoded again"))
+        monkeypatch.setattr(Pool, started, lambda *arguments: pytest.fail("decoded again"))
 
     again = read(root)
 
@@ -132,8 +132,8 @@ def test_everything_can_be_shown_and_cleared(tmp_path: Path) -> None:
     assert freed == shown[0].bytes > 0 and cache.entries() == []
 
 
-def test_a_bound_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HANGTAG_CACHE_GB", "much")
 
-    with pytest.raises(UsageError, match="is no number"):
-        cache.most_bytes()
+    with pytest.raises(UsageError, match="must be a number of gigabytes, got 'much'"):
+        cache.limit_bytes()

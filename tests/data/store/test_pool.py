@@ -21,7 +21,7 @@ from hangtag.data.read import read
 from hangtag.data.store import pool as pool_module
 from hangtag.data.store.containers import Folder
 from hangtag.data.store.pool import Pool, Sample, npy_header
-from hangtag.data.store.worker import DecodedBefore, reason_kind
+from hangtag.data.store.worker import DecodedBefore
 from hangtag.errors import DataError
 from hangtag.pictures import ImageSpec
 from pictures import encoded, photo
@@ -46,7 +46,7 @@ def test_rows_are_the_pictures_in_order(tmp_path: Path) -> None:
 
     images = np.load(tmp_path / "out" / "images.npy")
     np.testing.assert_array_equal(images, np.stack([photo(number, 16, 16) for number in range(40)]))
-    assert (found.good.tolist(), found.skipped, found.notes) == (list(range(40)), (), {})
+    assert (found.good.tolist(), found.skipped) == (list(range(40)), ())
     assert seen[-1] == ("decoding pictures", 40, 40)
     assert np.load(tmp_path / "out" / "facts.npy").dtype == FACTS
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["facts.npy", "images.npy"]
@@ -71,11 +71,11 @@ def test_holes_are_closed(tmp_path: Path) -> None:
 CRASHER = """
 import hangtag.data.store.worker as decoder, os, signal, time
 before = decoder.examine
-def examine(content, name, background=255):
+def examine(content, background=255):
     if b"die" in content: os.kill(os.getpid(), signal.SIGSEGV)
     if b"hang" in content: time.sleep(600)
     if b"much" in content: bytearray(10**12)
-    return before(content, name, background)
+    return before(content, background)
 decoder.examine = examine
 decoder.work()
 """
@@ -212,7 +212,7 @@ def test_a_folder_that_vanishes_stops_the_reading_which_goes_on_once_it_is_back(
 
     assert process.returncode == 1
     assert said.startswith(
-        f"hangtag: {root}: cannot be read any more (No such file or directory); {done} pictures were read before"
+        f"hangtag: {root}: cannot be read any more (No such file or directory); {done} pictures are already decoded"
     )
     assert said.count("\n") == 1
     assert 0 < done < steps[0][1] <= steps[-1][1] == 120  # what was done is not done again
@@ -254,7 +254,9 @@ def test_a_disk_that_fails_stops_the_reading_and_some_bad_sectors_do_not(failing
     if failing == 5:
         assert {each.kind for each in read(tmp_path / "table.csv").source.skipped} == {"disk or network fails"}
     else:
-        with pytest.raises(DataError, match=r"cannot be read any more \(Input/output error\)"):
+        with pytest.raises(
+            DataError, match=r"cannot be read any more \(the disk or network fails: Input/output error\)"
+        ):
             read(tmp_path / "table.csv")
 
 
@@ -293,17 +295,25 @@ def test_what_was_decoded_before_is_known_by_its_content(tmp_path: Path) -> None
     assert known.find(b"\0" * 16) is None
 
 
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("the file is empty", "empty"),
-        ("truncated or damaged picture", "truncated"),
-        ("damaged (x) picture", "damaged"),
-        ("declares 9x9 pixels, over the limit of 8", "too large"), ("larger than 9 bytes", "too large"),
-    ],
-)  # fmt: skip
-def test_reasons_are_counted_by_kind(reason: str, kind: str) -> None:
-    assert reason_kind(reason) == kind
+@pytest.mark.parametrize("shape", [(0,), (16, 16), (1024, 1024, 3)])
+def test_a_header_is_as_long_for_any_number_of_rows(shape: tuple[int, ...]) -> None:
+    assert {len(npy_header((rows, *shape))) for rows in (0, 1, 10**4, 10**15)} == {128}
+
+
+def test_what_was_changed_in_pictures_is_counted_from_new_and_known_ones_alike(tmp_path: Path) -> None:
+    for root in ("one", "two"):
+        for number, label in enumerate("aabb"):
+            path = tmp_path / root / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(photo(number, 16, 16))
+            image.putalpha(128 if label == "a" else 255)
+            image.save(path, save_all=number == 3, append_images=[image.rotate(90)] if number == 3 else [])
+
+    notes = [read(tmp_path / root).source.notes for root in ("one", "two")]
+
+    assert notes[0] == notes[1] == (
+        "2 pictures: transparency was filled with grey level 255", "1 picture: animated: the first frame was used",
+    )  # fmt: skip
 
 
 def test_a_picture_of_another_size_than_expected_is_sized_all_the_same(tmp_path: Path) -> None:

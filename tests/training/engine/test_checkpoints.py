@@ -46,7 +46,7 @@ def network(recipe: Recipe) -> nn.Module:
     return build_network(recipe.network, SPEC, 3, seed=0)
 
 
-def test_a_checkpoint_comes_back_as_it_was() -> None:
+def test_a_checkpoint_survives_writing_and_reading() -> None:
     again = Checkpoint.from_bytes(example().to_bytes())
 
     assert again.metadata == {"epoch": 3, "loss": 0.1}
@@ -77,7 +77,7 @@ def test_two_are_kept_and_a_damaged_newest_falls_back_to_the_one_before(tmp_path
     assert files[0].exists()  # the good one
 
 
-def test_the_newest_is_the_one_of_the_largest_number(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_has_the_largest_number(tmp_path: Path) -> None:
     for number in (99999, 100000):
         content = replace(example(), metadata={"number": number}).to_bytes()
         (tmp_path / f"{number}.checkpoint").write_bytes(content)
@@ -86,7 +86,7 @@ def test_the_newest_is_the_one_of_the_largest_number(tmp_path: Path) -> None:
     assert found is not None and found.metadata == {"number": 100000}
 
 
-def test_what_a_killed_save_left_is_removed_with_the_rest(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_save_are_removed(tmp_path: Path) -> None:
     checkpoint_writer = CheckpointWriter(tmp_path / "checkpoints")
     checkpoint_writer.save(example)
     (tmp_path / "checkpoints" / ".00002.checkpoint.abc.partial").write_bytes(b"half")
@@ -96,7 +96,7 @@ def test_what_a_killed_save_left_is_removed_with_the_rest(tmp_path: Path) -> Non
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_tied_weights_can_be_kept(tmp_path: Path) -> None:
+def test_tied_weights_can_be_saved(tmp_path: Path) -> None:
     one = nn.Linear(3, 3)
     tied = nn.Sequential(one, nn.ReLU(), one)
     checkpoint_writer = CheckpointWriter(tmp_path)
@@ -107,7 +107,7 @@ def test_tied_weights_can_be_kept(tmp_path: Path) -> None:
     assert found is not None and torch.equal(found.tensors["2.weight"], one.weight)
 
 
-def test_no_checkpoint_is_no_error_but_only_damaged_ones_are(tmp_path: Path) -> None:
+def test_only_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:
     assert latest(tmp_path / "none") is None
     (tmp_path / "00001.checkpoint").write_bytes(b"rubbish")
     with pytest.raises(RunError, match="every checkpoint is damaged"):
@@ -131,7 +131,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("name", "native"), [("tutorial", "on"), ("tutorial", "off"), ("fast", "on")])
-def test_going_on_from_any_checkpoint_gives_the_bits_of_an_uninterrupted_training(
+def test_resuming_from_any_checkpoint_gives_the_bits_of_an_uninterrupted_training(
     name: str, native: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if native == "off":

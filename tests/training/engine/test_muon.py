@@ -17,7 +17,7 @@ def test_singular_values_become_about_one(shape: tuple[int, int]) -> None:
     assert orthogonalised(matrix).dtype == torch.float32
 
 
-def test_direction_is_kept_where_it_was_orthogonal_already() -> None:
+def test_an_orthogonal_matrix_keeps_its_direction() -> None:
     basis, _ = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(1)))
 
     out = orthogonalised(5 * basis)
@@ -47,7 +47,7 @@ def test_a_step_goes_downhill_and_keeps_the_length() -> None:
     assert weight.grad is None
 
 
-def test_what_it_remembers_can_be_given_to_another() -> None:
+def test_the_state_can_be_transferred() -> None:
     def stepped(muon: Muon, weight: torch.nn.Parameter, seed: int) -> None:
         weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
         muon.step(torch.tensor(0.5))

@@ -32,7 +32,7 @@ def kept(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "cache" / "hangtag" / "native").iterdir())
 
 
-def test_a_source_is_compiled_once_and_found_again(source: Path, tmp_path: Path) -> None:
+def test_a_source_is_compiled_once_and_reused(source: Path, tmp_path: Path) -> None:
     first = library(source)
     made = [(file, file.stat().st_mtime_ns) for file in kept(tmp_path)]
     library.cache_clear()
@@ -55,14 +55,14 @@ def test_a_changed_source_is_compiled_anew(source: Path) -> None:
     assert found.answer() == 43
 
 
-def test_a_source_that_does_not_compile_is_done_without(source: Path, tmp_path: Path) -> None:
+def test_a_source_that_does_not_compile_gives_no_library(source: Path, tmp_path: Path) -> None:
     source.write_text("this is not C\n", encoding="utf-8")
 
     assert library(source) is None
     assert kept(tmp_path) == []
 
 
-def test_a_machine_without_a_compiler_does_without(
+def test_a_machine_without_a_compiler_gives_no_library(
     source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -77,13 +77,13 @@ def test_it_can_be_switched_off(source: Path, monkeypatch: pytest.MonkeyPatch) -
     assert library(source) is None
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(source: Path, tmp_path: Path) -> None:
+def test_a_read_only_cache_gives_no_library(source: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, not a folder", encoding="utf-8")
 
     assert library(source) is None
 
 
-def test_only_the_user_can_write_where_libraries_lie(source: Path, tmp_path: Path) -> None:
+def test_only_the_user_can_write_to_the_folder_of_libraries(source: Path, tmp_path: Path) -> None:
     library(source)
 
     mode = stat.S_IMODE((tmp_path / "cache" / "hangtag" / "native").stat().st_mode)

@@ -1,7 +1,8 @@
-"""What hangtag keeps on disk because making it again takes time: decoded pictures, and public sets once fetched.
+"""The cache on disk: decoded pictures, and public data sets that were fetched.
 
-Everything here can be deleted at any time. An entry has its name from what it was made of, so that a changed source
-finds no entry; it appears under its name only when it is whole. The oldest make room when there are too many bytes.
+Everything in it can be deleted at any time. The name of an entry is a hash of its source, so a changed source finds
+no entry; an entry gets its name only when it is complete. When the cache is too large, the entries that were not used
+for longest are deleted.
 """
 
 import contextlib
@@ -28,35 +29,33 @@ from hangtag.pictures import Images, ImageSpec
 __all__ = [
     "VERSION",
     "CacheEntry",
-    "KeptNames",
+    "LazyNames",
     "Pictures",
     "building",
     "clear",
+    "decoded_as",
     "drop",
     "entries",
-    "groups_kept",
-    "keep",
-    "keep_groups",
-    "known_like",
+    "limit_bytes",
+    "load_groups",
     "make_room",
-    "most_bytes",
     "open_pictures",
-    "remember",
-    "remembered",
+    "save",
+    "save_groups",
 ]
 
-VERSION = 2
-"""Of the entries' layout; entries of another are not looked at. Since 2 the pictures of a part lie side by side."""
+VERSION = 3
+"""Of the entries' layout; entries of other versions are ignored. Since 3, the flags of facts say what was changed."""
 
-_MOST_GIGABYTES = 20.0
-_PICTURES, _SETS, _ALIASES = "pictures", "datasets", "names"
-_MOST_KNOWN = 16  # earlier entries searched for content that was decoded before
-_ABANDONED = 7 * 86_400  # seconds after which an interrupted decoding is given up
+_LIMIT_GIGABYTES = 20.0
+_PICTURES, _SETS, _GROUPS = "pictures", "datasets", "groups"
+_MOST_SEARCHED = 16  # earlier entries searched for pictures of the same content
+_ABANDONED = 7 * 86_400  # seconds after which an interrupted decoding is deleted
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One thing that is kept: what it was made from, its size in bytes, when it was last used (POSIX seconds)."""
+    """One entry: its kind, its source, its size in bytes, when it was last used (POSIX seconds)."""
 
     path: Path
     kind: str
@@ -70,17 +69,17 @@ class CacheEntry:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Decoded pictures and what was understood of them, mapped from the cache.
+    """An entry of decoded pictures; the images are mapped from their file.
 
     Attributes:
         images: (M, H, W) or (M, H, W, 3) uint8.
-        facts: (M,) of `decoder.FACTS`.
+        facts: (M,) of `picture_facts.FACTS`.
         labels: (M,) int64.
-        parts: (M,) int8, an index into `PARTS`; -1 where there are no parts.
+        parts: (M,) int8, an index into `PARTS`; -1 without parts.
         groups: (M,) int64, or None.
-        names: (M,) of the pictures; read when first looked at.
-        said: what else was kept, as JSON: class names, spec, notes, ...
-        skipped: what was set aside.
+        names: (M,) of the pictures; loaded on first access.
+        index: the rest, as JSON: class names, spec, notes, ...
+        skipped: files that were set aside.
     """
 
     images: Images
@@ -89,20 +88,20 @@ class Pictures:
     parts: NDArray[np.int8]
     groups: NDArray[np.int64] | None
     names: Sequence[str]
-    said: dict[str, Any]
+    index: dict[str, Any]
     skipped: tuple[Skipped, ...]
 
 
-class KeptNames(Sequence[str]):
-    """Names in a file, read when first looked at."""
+class LazyNames(Sequence[str]):
+    """Names in a JSON file, loaded on first access."""
 
     def __init__(self, path: Path, count: int) -> None:
         self.path, self._count = path, count
 
     @cached_property
     def names(self) -> list[str]:
-        found: list[str] = json.loads(self.path.read_text(encoding="ascii"))
-        return found
+        names: list[str] = json.loads(self.path.read_text(encoding="ascii"))
+        return names
 
     def __len__(self) -> int:
         return self._count
@@ -112,69 +111,71 @@ class KeptNames(Sequence[str]):
 
 
 def open_pictures(key: str) -> Pictures | None:
-    """The entry of this name; None where there is none, or it is damaged, which removes it."""
+    """The entry of this name; None if there is none. A damaged entry is deleted."""
     folder = cache_home(_PICTURES) / key
     if not folder.is_dir():
         return None
     try:
-        said = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         images, facts, labels, parts = (
             np.load(folder / f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False)
             for name in ("images", "facts", "labels", "parts")
         )
         groups = np.load(folder / "groups.npy", allow_pickle=False) if (folder / "groups.npy").is_file() else None
-        shape = (len(labels), *ImageSpec(**said["spec"]).shape)
+        shape = (len(labels), *ImageSpec(**index["spec"]).shape)
         whole = images.shape == shape and images.dtype == np.uint8 and facts.dtype == FACTS
-        whole = whole and len(facts) == len(labels) == len(parts) and said["version"] == VERSION
-        skipped = tuple(Skipped(**each) for each in said["skipped"])
-    except Exception:  # cut short, of another version, or not ours: NumPy and JSON raise many types
+        whole = whole and len(facts) == len(labels) == len(parts) and index["version"] == VERSION
+        skipped = tuple(Skipped(**each) for each in index["skipped"])
+    except Exception:  # truncated, of another version or not ours: NumPy and JSON raise many types
         whole = False
     if not whole:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     with contextlib.suppress(OSError):
         os.utime(folder)
-    names = KeptNames(folder / "names.json", len(labels))
-    return Pictures(images, facts, labels, parts, groups, names, said, skipped)
+    names = LazyNames(folder / "names.json", len(labels))
+    return Pictures(images, facts, labels, parts, groups, names, index, skipped)
 
 
 def drop(key: str) -> None:
-    """Delete an entry that is no longer true."""
+    """Delete an outdated entry."""
     shutil.rmtree(cache_home(_PICTURES) / key, ignore_errors=True)
 
 
 @contextmanager
-def building(key: str, what: str) -> Iterator[Path]:
-    """A folder to fill for the entry `key`; call `keep` on it when it is whole.
+def building(key: str, source: str) -> Iterator[Path]:
+    """A folder to fill for the entry `key`; call `save` when it is complete.
 
-    An interrupted earlier try is found there again. While another process fills it, this one fills a folder of its own.
+    It holds what an interrupted earlier process wrote. While another process fills it, this one gets its own folder.
 
     Raises:
-        SaveError: nothing can be written.
+        SaveError: the cache cannot be written.
     """
+    from filelock import FileLock, Timeout  # its import takes longer than opening an entry
+
     home = cache_home(_PICTURES)
     folder = home / f".{key}.partial"
     try:
         make_folder(folder)
     except SaveError as error:
         raise SaveError(error.message, f"{error.hint}; XDG_CACHE_HOME moves the cache") from error
-    lock = _lock(folder / "lock")
-    if lock is None:
+    lock = FileLock(folder / "lock")  # released by the system when a process is killed
+    try:
+        lock.acquire(blocking=False)
+    except (Timeout, OSError, NotImplementedError):  # in use, or a file system without locks
         folder = home / f".{key}.{os.getpid()}.partial"
         make_folder(folder)
-        lock = _lock(folder / "lock")
     try:
-        (folder / "what").write_text(what, encoding="utf-8")
+        (folder / "source").write_text(source, encoding="utf-8")
         yield folder
     finally:
-        if lock is not None:
-            os.close(lock)
+        lock.release()
 
 
-def keep(
-    folder: Path, key: str, said: dict[str, Any], arrays: Mapping[str, NDArray[Any] | None], names: Sequence[str]
+def save(
+    folder: Path, key: str, index: dict[str, Any], arrays: Mapping[str, NDArray[Any] | None], names: Sequence[str]
 ) -> None:
-    """Give a folder that holds images.npy and facts.npy the entry's name. If another process was first, its stays."""
+    """Complete a folder with images.npy and facts.npy as the entry `key`. The first process to finish wins."""
     try:
         for name, array in arrays.items():
             if array is not None:
@@ -182,8 +183,8 @@ def keep(
     except OSError as error:
         raise SaveError(f"{folder}: cannot be written: {error.strerror}", "free some space") from error
     write_bytes(folder / "names.json", json.dumps(list(names)).encode("ascii"), sync=False)
-    write_json(folder / "index.json", {"version": VERSION, **said})
-    for name in ("lock", "what", "guess.json"):
+    write_json(folder / "index.json", {"version": VERSION, **index})
+    for name in ("lock", "source", "guess.json"):
         (folder / name).unlink(missing_ok=True)
     target = cache_home(_PICTURES) / key
     try:
@@ -194,52 +195,37 @@ def keep(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remember(alias: str, key: str) -> None:
-    """That what has this quickly made name is the entry `key`."""
-    home = cache_home(_ALIASES)
-    with contextlib.suppress(SaveError):  # it only costs time
-        make_folder(home)
-        write_bytes(home / alias, key.encode(), sync=False)
-
-
-def remembered(alias: str) -> str | None:
-    """The entry that was remembered under a quickly made name."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        key = (cache_home(_ALIASES) / alias).read_text(encoding="ascii")
-        return key if key.isalnum() else None
-    return None
-
-
-def groups_kept(fingerprint: str) -> NDArray[np.int64] | None:
-    """(N,) groups of nearly equal pictures that were found before in this set, in the order of its content."""
+def load_groups(fingerprint: str) -> NDArray[np.int64] | None:
+    """(N,) groups of near duplicates that were found earlier in this data set, in the order of its content."""
     with contextlib.suppress(OSError, ValueError, EOFError):
-        found: NDArray[np.int64] = np.load(cache_home(_ALIASES) / f"{fingerprint}.npy", allow_pickle=False)
-        return found
+        groups: NDArray[np.int64] = np.load(cache_home(_GROUPS) / f"{fingerprint}.npy", allow_pickle=False)
+        return groups
     return None
 
 
-def keep_groups(fingerprint: str, groups: NDArray[np.int64]) -> None:
-    with contextlib.suppress(SaveError):  # it only costs time
-        make_folder(cache_home(_ALIASES))
+def save_groups(fingerprint: str, groups: NDArray[np.int64]) -> None:
+    """Groups for `load_groups`; if they cannot be written, the next search takes longer."""
+    with contextlib.suppress(SaveError):
+        make_folder(cache_home(_GROUPS))
         buffer = io.BytesIO()
         np.save(buffer, groups, allow_pickle=False)
-        write_bytes(cache_home(_ALIASES) / f"{fingerprint}.npy", buffer.getvalue(), sync=False)
+        write_bytes(cache_home(_GROUPS) / f"{fingerprint}.npy", buffer.getvalue(), sync=False)
 
 
-def known_like(spec: ImageSpec) -> list[Path]:
-    """Entries made for the same spec, newest first, whose pictures need not be decoded again."""
-    found: list[Path] = []
+def decoded_as(spec: ImageSpec) -> list[Path]:
+    """The newest entries that were decoded for this spec; their pictures need not be decoded again."""
+    folders: list[Path] = []
     for entry in sorted(entries(), key=lambda each: -each.used):
-        if entry.kind == _PICTURES and len(found) < _MOST_KNOWN:
+        if entry.kind == _PICTURES and len(folders) < _MOST_SEARCHED:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 index = json.loads((entry.path / "index.json").read_text(encoding="utf-8"))
                 if ImageSpec(**index["decoded_as"]) == spec and index["version"] == VERSION:
-                    found.append(entry.path)
-    return found
+                    folders.append(entry.path)
+    return folders
 
 
 def entries() -> list[CacheEntry]:
-    """Everything that is kept, largest first; interrupted decodings among them."""
+    """All entries, the largest first, including interrupted decodings."""
     found = []
     for kind in (_PICTURES, _SETS):
         home = cache_home(kind)
@@ -247,64 +233,50 @@ def entries() -> list[CacheEntry]:
             with contextlib.suppress(OSError):
                 if path.is_dir():
                     size = sum(file.stat().st_blocks * 512 for file in path.iterdir() if file.is_file())
-                    found.append(CacheEntry(path, kind, _what(path), size, path.stat().st_mtime))
+                    found.append(CacheEntry(path, kind, _source(path), size, path.stat().st_mtime))
     return sorted(found, key=lambda entry: -entry.bytes)
 
 
 def clear() -> int:
-    """Delete everything that is kept; returns its bytes."""
+    """Delete all entries; returns their size in bytes."""
     found = entries()
     for entry in found:
         shutil.rmtree(entry.path, ignore_errors=True)
-    shutil.rmtree(cache_home(_ALIASES), ignore_errors=True)
+    shutil.rmtree(cache_home(_GROUPS), ignore_errors=True)
     return sum(entry.bytes for entry in found)
 
 
-def most_bytes() -> int:
-    """How much may be kept: `HANGTAG_CACHE_GB` gigabytes, else 20.
+def limit_bytes() -> int:
+    """The largest allowed size of the cache: `HANGTAG_CACHE_GB` gigabytes, or 20.
 
     Raises:
-        UsageError: the variable is no number.
+        UsageError: the variable is not a number.
     """
-    said = os.environ.get("HANGTAG_CACHE_GB", str(_MOST_GIGABYTES))
+    value = os.environ.get("HANGTAG_CACHE_GB", str(_LIMIT_GIGABYTES))
     try:
-        gigabytes = float(said)
-    except ValueError:
-        raise UsageError(f"HANGTAG_CACHE_GB: {said!r} is no number", "give gigabytes: HANGTAG_CACHE_GB=20") from None
-    return int(gigabytes * 1e9)
+        return int(float(value) * 1e9)
+    except (ValueError, OverflowError):
+        message = f"HANGTAG_CACHE_GB must be a number of gigabytes, got {value!r}"
+        raise UsageError(message, "for example HANGTAG_CACHE_GB=20") from None
 
 
-def make_room(keep_entry: str) -> None:
-    """Delete decoded pictures that were not used for longest, until what is kept fits; never this entry."""
-    found = [entry for entry in entries() if entry.kind == _PICTURES and entry.path.name != keep_entry]
-    left = sum(entry.bytes for entry in entries())
+def make_room(key: str) -> None:
+    """Delete the least recently used pictures until the cache is within its limit, but never the entry `key`."""
+    found = [entry for entry in entries() if entry.kind == _PICTURES and entry.path.name != key]
+    total = sum(entry.bytes for entry in entries())
     for entry in sorted(found, key=lambda each: each.used):
         partial = entry.path.name.endswith(".partial")
         if partial and time.time() - entry.used < _ABANDONED:
-            continue  # somebody may be at it
-        if left > most_bytes() or partial:
+            continue  # another process may be filling it
+        if total > limit_bytes() or partial:
             shutil.rmtree(entry.path, ignore_errors=True)
-            left -= entry.bytes
+            total -= entry.bytes
 
 
-def _what(path: Path) -> str:
+def _source(path: Path) -> str:
     with contextlib.suppress(OSError, ValueError, KeyError):
         if path.name.endswith(".partial"):
-            return f"{(path / 'what').read_text(encoding='utf-8')} (interrupted)"
+            return f"{(path / 'source').read_text(encoding='utf-8')} (interrupted)"
         if (path / "index.json").is_file():
             return str(json.loads((path / "index.json").read_text(encoding="utf-8"))["what"])
     return path.name
-
-
-def _lock(path: Path) -> int | None:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        return handle
-    except OSError:
-        os.close(handle)
-        return None
-    return handle

@@ -1,22 +1,24 @@
 """Where the bytes of pictures are: files in a folder, members of a zip or tar file, values of a Parquet column.
 
-A container lists what it holds and gives the bytes of one thing at a time, in place, without unpacking anything
-beside itself. It refuses what a stranger's archive should not hold. It decodes no pictures and knows no labels.
+A container lists its files and reads one at a time, in place; only a compressed tar file is unpacked first. Members
+that an archive from a stranger should not contain are refused. Containers decode nothing and know no labels.
 """
 
+import bz2
 import errno
+import gzip
 import hashlib
+import lzma
 import os
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError, MissingExtra, PictureError
@@ -29,31 +31,34 @@ __all__ = [
     "ListedFile",
     "Listing",
     "ParquetColumn",
-    "Scan",
     "Spans",
     "Zip",
+    "archive_listing",
+    "common_place",
     "container_of",
     "is_junk",
     "need_pyarrow",
-    "place_of",
-    "scan",
-    "tar_listing",
-    "why_gone",
+    "why_unreadable",
 ]
 
 LARGEST_FILE = 512_000_000
-"""Bytes of one picture file; whatever claims to be larger is refused before it is read."""
+"""Bytes; a picture file that claims to be larger is refused before it is read."""
+
+FAILING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN}
+"""Error numbers of a failing disk or network, not of a single file."""
 
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db"}
-_MOST_PACKED = 200  # times smaller than its content; PNG and JPEG members come to about 1, uncompressed BMP to 50
-_SMALL = 4_000_000  # bytes; whatever is smaller may be packed as well as it likes
+_LARGEST_RATIO = 200  # content to packed bytes; PNG and JPEG members come to about 1, uncompressed BMP to 50
+_SMALL = 4_000_000  # bytes; smaller content may be packed at any ratio
 _PIECE = 1 << 16
-FAILING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN}
-"""What the system says when not a file but the disk or network it is on has a problem."""
+_COMPRESSION: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
+# zipfile raises RuntimeError for a password and its child NotImplementedError for an unknown compression.
+_NEW_ARCHIVE = "download or create it again"
 
 
 class ListedFile(NamedTuple):
-    """One file-like thing: its name with /, its size in bytes, a stamp that changes when it is edited, its key."""
+    """A file or member: its name with /, its size in bytes, a stamp that changes when it is edited, its key."""
 
     name: str
     size: int
@@ -63,7 +68,7 @@ class ListedFile(NamedTuple):
 
 @dataclass
 class Listing:
-    """What a container holds, in the order of names, and what was refused."""
+    """The files of a container in the order of their names, and those that were refused."""
 
     entries: list[ListedFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -72,10 +77,10 @@ class Listing:
         self.skipped.append(Skipped(name, kind, reason))
 
     def digest(self) -> str:
-        """SHA-256 that changes when anything is added, removed, renamed or edited."""
-        said = "\n".join([f"{name}\0{size}\0{stamp}" for name, size, stamp, _ in self.entries])
-        said += repr(self.skipped)
-        return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
+        """SHA-256 that changes when a file is added, removed, renamed or edited."""
+        text = "\n".join([f"{name}\0{size}\0{stamp}" for name, size, stamp, _ in self.entries])
+        text += repr(self.skipped)
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def sorted(self) -> "Listing":
         self.entries.sort(key=itemgetter(0))
@@ -83,68 +88,19 @@ class Listing:
         return self
 
 
-class Scan(NamedTuple):
-    """Every file under a folder that holds no links: digest of names, sizes and times; the files by folder."""
-
-    digest: str
-    files: list[tuple[str, list[str]]]
-
-
-def scan(root: str) -> Scan | None:
-    """A quick look at a folder, to know again what was listed before; None where there are links or closed doors."""
-    digest = hashlib.sha256()
-    waiting, files = [root], []
-    try:
-        while waiting:
-            folder = waiting.pop()
-            found, folders = [], []
-            with _opened_folder(folder) as place, os.scandir(place) as children:
-                for child in children:
-                    if child.is_file(follow_symlinks=False):
-                        status = child.stat(follow_symlinks=False)
-                        found.append(f"{child.name}\0{status.st_size}\0{status.st_mtime_ns}")
-                    elif child.is_dir(follow_symlinks=False):
-                        folders.append(os.path.join(folder, child.name))  # noqa: PTH118
-                    else:
-                        return None
-            found.sort()
-            waiting += sorted(folders)
-            files.append((folder, found))
-            digest.update("\n".join([folder, *found]).encode("utf-8", "surrogateescape"))
-    except OSError:
-        return None
-    return Scan(digest.hexdigest(), files)
-
-
-@contextmanager
-def _opened_folder(folder: str) -> Iterator[int | str]:
-    """The folder's handle, by which the system finds files in it without walking the whole path, where it can."""
-    if os.scandir not in os.supports_fd:
-        yield folder
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
 @dataclass(frozen=True)
 class Folder:
-    """Files under a folder; links are followed as long as they stay under it. Keys are relative names."""
+    """Files under a folder; links that stay inside it are followed. Keys are relative names."""
 
     root: str
 
-    def listing(self, scanned: Scan | None = None) -> Listing:
-        found = Listing()
-        if scanned is not None:
-            self._take(scanned, found)
-            return found.sorted()
-        self._walk(self.root, "", found, os.path.realpath(self.root), frozenset())
-        return found.sorted()
+    def listing(self) -> Listing:
+        listing = Listing()
+        self._walk(self.root, "", listing, os.path.realpath(self.root), frozenset())
+        return listing.sorted()
 
     def content(self, key: str) -> bytes:
-        path = f"{self.root}/{key}" if key[:1] != "/" else key  # a table may name whole paths
+        path = f"{self.root}/{key}" if key[:1] != "/" else key  # tables may contain absolute paths
         try:
             handle = os.open(path, os.O_RDONLY)
             try:
@@ -156,15 +112,14 @@ class Folder:
                     pieces.append(content)
                     size += len(content)
                     if size > LARGEST_FILE:
-                        raise PictureError(f"{key}: larger than {LARGEST_FILE:,} bytes", "that is no picture of yours")
+                        raise _too_large(key)
                 return b"".join(pieces)
             finally:
                 os.close(handle)
         except OSError as error:
-            raise _unread(key, error) from error
+            raise _unreadable(key, error) from error
 
-    def gives(self, key: str) -> bool:
-        """Whether this file can be opened."""
+    def is_readable(self, key: str) -> bool:
         try:
             os.close(os.open(os.path.join(self.root, key), os.O_RDONLY))  # noqa: PTH118
         except OSError:
@@ -174,27 +129,17 @@ class Folder:
     def to_json(self) -> list[str]:
         return ["folder", self.root]
 
-    def _take(self, scanned: Scan, found: Listing) -> None:
-        for folder, files in scanned.files:
-            prefix = folder[len(self.root) :].strip("/")
-            if prefix and any(is_junk(part) for part in prefix.split("/")):
-                continue
-            prefix = f"{prefix}/" if prefix else ""
-            for line in files:
-                own, size, stamp = line.split("\0")
-                if own[0] != "." and own not in _JUNK and own.lower() not in _JUNK:
-                    found.entries.append(ListedFile(prefix + own, int(size), int(stamp), prefix + own))
-
-    def _walk(self, folder: str, prefix: str, found: Listing, real_root: str, above: frozenset[str]) -> None:
+    def _walk(self, folder: str, prefix: str, listing: Listing, real_root: str, above: frozenset[str]) -> None:
+        """List a folder and those in it; `above` holds the real paths of the links that lead to it."""
         try:
-            with os.scandir(folder) as found_here:
-                children = list(found_here)
+            with os.scandir(folder) as children:
+                found = list(children)
         except OSError as error:
-            kind = "may not be read" if isinstance(error, PermissionError) else "cannot be read"
-            found.refuse(prefix.rstrip("/") or ".", kind, f"the folder: {error.strerror}")
+            kind = "permission denied" if isinstance(error, PermissionError) else "cannot be read"
+            listing.refuse(prefix.rstrip("/") or ".", kind, f"the folder: {error.strerror}")
             return
-        entries = found.entries
-        for child in children:
+        entries = listing.entries
+        for child in found:
             own = child.name
             if own[0] == "." or own in _JUNK or own.lower() in _JUNK:
                 continue
@@ -203,28 +148,28 @@ class Folder:
                 if child.is_file(follow_symlinks=False):
                     status = child.stat(follow_symlinks=False)
                     entries.append(ListedFile(name, status.st_size, status.st_mtime_ns, name))
-                elif child.is_symlink() and not self._may_follow(child, folder, name, found, real_root, above):
+                elif child.is_symlink() and not self._may_follow(child, folder, name, listing, real_root, above):
                     continue
                 elif child.is_dir():
                     real = above | {os.path.realpath(child.path)} if child.is_symlink() else above
-                    self._walk(child.path, f"{name}/", found, real_root, real)
+                    self._walk(child.path, f"{name}/", listing, real_root, real)
                 elif child.is_file():
                     status = child.stat()
                     entries.append(ListedFile(name, status.st_size, status.st_mtime_ns, name))
                 else:
-                    found.refuse(name, "not a file", "a device, pipe, socket or a link to nothing")
+                    listing.refuse(name, "not a file", "a device, pipe, socket or broken link")
             except OSError as error:
-                found.refuse(name, "cannot be read", error.strerror or "the system refuses")
+                listing.refuse(name, "cannot be read", error.strerror or str(error))
 
     @staticmethod
     def _may_follow(
-        child: "os.DirEntry[str]", folder: str, name: str, found: Listing, real_root: str, above: frozenset[str]
+        child: "os.DirEntry[str]", folder: str, name: str, listing: Listing, real_root: str, above: frozenset[str]
     ) -> bool:
         real = os.path.realpath(child.path)
         if real != real_root and not real.startswith(real_root + os.sep):
-            found.refuse(name, "link outside", "a link that leads outside the folder is not followed")
-        elif real in above or os.path.realpath(folder).startswith(real + os.sep) or real == os.path.realpath(folder):
-            found.refuse(name, "link in a circle", "a link to a folder that it lies in")
+            listing.refuse(name, "link outside", "the link leads outside the folder")
+        elif real in above or f"{os.path.realpath(folder)}{os.sep}".startswith(real + os.sep):
+            listing.refuse(name, "circular link", "the link leads to a folder that contains it")
         else:
             return True
         return False
@@ -235,70 +180,66 @@ class Zip:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._open: zipfile.ZipFile | None = None
+        self._file: zipfile.ZipFile | None = None
 
     def listing(self) -> Listing:
-        found = Listing()
-        for member in self._opened().infolist():
-            name = member.filename
+        listing = Listing()
+        for member in self._open().infolist():
+            name, size, packed = member.filename, member.file_size, member.compress_size
             if member.is_dir() or any(is_junk(part) for part in name.split("/")):
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
-                found.refuse(name, "link", "links in archives are not followed")
+                listing.refuse(name, "link", "links in archives are not followed")
             elif member.flag_bits & 1:
-                found.refuse(name, "encrypted", "the member is encrypted: unpack it yourself")
-            elif _packed_too_well(member.file_size, member.compress_size):
-                found.refuse(name, "bomb", f"{member.file_size:,} bytes packed into {member.compress_size:,}")
-            elif not _refused(name, found):
-                found.entries.append(ListedFile(name, member.file_size, member.CRC, name))
-        return found.sorted()
+                listing.refuse(name, "encrypted", "the member is encrypted; unpack it yourself")
+            elif size > LARGEST_FILE or size > max(_SMALL, _LARGEST_RATIO * packed):
+                listing.refuse(name, "bomb", f"{size:,} bytes packed into {packed:,}")
+            elif _stays_inside(name, listing):
+                listing.entries.append(ListedFile(name, size, member.CRC, name))
+        return listing.sorted()
 
     def content(self, key: str) -> bytes:
         try:
-            with self._opened().open(key) as file:
-                return _whole(file, key)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-        ) as error:
-            raise PictureError(f"{key}: damaged in the zip file: {error}", "make the zip file again") from error
+            with self._open().open(key) as file:
+                content = file.read(LARGEST_FILE + 1)
+        except _DAMAGED_ZIP as error:
+            raise PictureError(f"damaged in the zip file: {error}", _NEW_ARCHIVE, name=f"{self.path}: {key}") from error
         except OSError as error:
-            raise _unread(key, error) from error
+            raise _unreadable(key, error) from error
+        if len(content) > LARGEST_FILE:
+            raise _too_large(key)
+        return content
 
     def to_json(self) -> list[str]:
         return ["zip", self.path]
 
-    def _opened(self) -> zipfile.ZipFile:
-        if self._open is None:
+    def _open(self) -> zipfile.ZipFile:
+        if self._file is None:
             try:
-                self._open = zipfile.ZipFile(self.path)
+                self._file = zipfile.ZipFile(self.path)
             except OSError as error:
-                raise _unread(self.path, error) from error
-            except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-                raise DataError(f"{self.path}: not a whole zip file: {error}", "download or make it again") from error
-        return self._open
+                raise _unreadable(self.path, error) from error
+            except _DAMAGED_ZIP as error:
+                raise DataError(f"{self.path}: damaged or incomplete zip file: {error}", _NEW_ARCHIVE) from error
+        return self._file
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Stretches of one file: the members of an uncompressed tar, or pictures that were put there. Keys: [at, size]."""
+    """Parts of one file: members of an uncompressed tar, or pictures from memory. Keys: [offset, size]."""
 
     path: str
 
     def content(self, key: tuple[int, int]) -> bytes:
-        at, size = key
+        offset, size = key
         try:
             with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123
-                file.seek(at)
+                file.seek(offset)
                 content = file.read(size)
         except OSError as error:
-            raise _unread(self.path, error) from error
+            raise _unreadable(self.path, error) from error
         if len(content) < size:
-            raise PictureError(f"{self.path}: cut short", "download or make it again")
+            raise PictureError("truncated", _NEW_ARCHIVE, "truncated", self.path)
         return content
 
     def to_json(self) -> list[str]:
@@ -314,21 +255,22 @@ class ParquetColumn:
 
     def content(self, key: tuple[int, int, int]) -> bytes:
         file, group, row = key
+        path = self.paths[file]
         if self._group[0] != (file, group):
             import pyarrow
             import pyarrow.parquet
 
             try:
-                read = pyarrow.parquet.ParquetFile(self.paths[file]).read_row_group(group, columns=[self.column])
+                table = pyarrow.parquet.ParquetFile(path).read_row_group(group, columns=[self.column])
             except (OSError, pyarrow.ArrowException) as error:
                 if isinstance(error, OSError) and error.errno:
-                    raise _unread(self.paths[file], error) from error
-                raise PictureError(f"{self.paths[file]}: row group {group} is damaged", "get the file again") from error
-            self._group = ((file, group), read.column(self.column))
+                    raise _unreadable(path, error) from error
+                raise PictureError(f"row group {group} is damaged", _NEW_ARCHIVE, name=path) from error
+            self._group = ((file, group), table.column(self.column))
         value = self._group[1][row].as_py()
         content = value[self.inner] if self.inner is not None and value is not None else value
         if not isinstance(content, bytes):
-            raise PictureError(f"{self.paths[file]}: no picture in this row", "fill it, or leave the row out")
+            raise PictureError("this row has no picture", "add it, or remove the row", "no picture", path)
         return content
 
     def to_json(self) -> list[Any]:
@@ -339,27 +281,27 @@ Container: TypeAlias = Folder | Zip | Spans | ParquetColumn
 
 
 def container_of(value: list[Any]) -> Container:
-    """The container that `to_json` described, for another process."""
+    """The container from its `to_json`, for another process."""
     kinds: dict[str, Any] = {"folder": Folder, "zip": Zip, "spans": Spans, "parquet": ParquetColumn}
-    made: Container = kinds[value[0]](*value[1:])
-    return made
+    container: Container = kinds[value[0]](*value[1:])
+    return container
 
 
-def place_of(container: Container, keys: Iterable[Any]) -> str:
-    """The folder or file without which none of these pictures can be read; of many files the first."""
+def common_place(container: Container, keys: Iterable[Any]) -> str:
+    """The folder or file that all these pictures need to be read; of several Parquet files the first."""
     if isinstance(container, Folder):
         paths = [os.path.abspath(os.path.join(container.root, key)) for key in keys]  # noqa: PTH100, PTH118
         return os.path.commonpath([os.path.dirname(min(paths)), os.path.dirname(max(paths))])  # noqa: PTH120
     return container.paths[0] if isinstance(container, ParquetColumn) else container.path
 
 
-def why_gone(container: Container, place: str) -> str | None:
-    """Why nothing can be read any more of what `place_of` named, in a few words; None where something still can."""
+def why_unreadable(container: Container, place: str) -> str | None:
+    """Why no picture can be read any more, in a few words; None if some can. `place` is that of `common_place`."""
     if isinstance(container, Folder):
         try:
-            with os.scandir(place) as children:  # where a file system was unmounted, an empty folder is left
+            with os.scandir(place) as children:  # unmounting a file system leaves an empty folder
                 return None if next(children, None) is not None else "it is empty now"
-        except PermissionError:  # it is there; that some pictures can be read all the same is known by their reading
+        except PermissionError:  # the folder exists, and pictures in it may still be readable
             return None
         except OSError as error:
             return error.strerror or str(error)
@@ -375,103 +317,85 @@ def why_gone(container: Container, place: str) -> str | None:
     return why
 
 
-def tar_listing(path: str, unpacked: Path) -> tuple[Spans, Listing]:
-    """The members of a tar file. A compressed one is unpacked as a whole into the file `unpacked` first.
+def archive_listing(path: Path, unpacked: Path) -> tuple[Zip | Spans, Listing]:
+    """The members of a zip or tar file. A compressed tar file is first decompressed into the file `unpacked`.
 
     Raises:
-        DataError: not a tar file, cut short, or packed beyond all reason.
+        DataError: it is neither, is damaged or incomplete, or is compressed far too well.
     """
-    plain = path
     try:
-        if not _is_plain_tar(path):
-            plain = str(unpacked)
-            _unpack(path, unpacked)
-        found = Listing()
-        with tarfile.open(plain, "r:") as opened:
-            for member in opened:
-                name = member.name.removeprefix("./")
-                if any(is_junk(part) for part in name.split("/")) or member.isdir():
-                    continue
-                if member.issym() or member.islnk():
-                    found.refuse(name, "link", "links in archives are not followed")
-                elif not member.isreg() or member.sparse is not None:
-                    found.refuse(name, "not a file", "a device, pipe or sparse file")
-                elif not _refused(name, found):
-                    found.entries.append(
-                        ListedFile(name, member.size, int(member.mtime), [member.offset_data, member.size])
-                    )
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a whole tar file: {error}", "download or make it again") from error
-    return Spans(plain), found.sorted()
+        with path.open("rb") as file:
+            start = file.read(512)
+        if path.suffix.lower() == ".zip" or start[:2] == b"PK":
+            archive = Zip(str(path))
+            return archive, archive.listing()
+        plain = path
+        if start[257:262] != b"ustar":
+            plain = unpacked
+            _decompress(path, start, unpacked)
+        return Spans(str(plain)), _tar_listing(plain)
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise _unreadable(str(path), error) from error
+        raise DataError(f"{path}: damaged or incomplete tar file: {error}", _NEW_ARCHIVE) from error
+
+
+def _tar_listing(path: Path) -> Listing:
+    listing = Listing()
+    with tarfile.open(path, "r:") as opened:
+        for member in opened:
+            name = member.name.removeprefix("./")
+            if any(is_junk(part) for part in name.split("/")) or member.isdir():
+                continue
+            if member.issym() or member.islnk():
+                listing.refuse(name, "link", "links in archives are not followed")
+            elif not member.isreg() or member.sparse is not None:
+                listing.refuse(name, "not a file", "a device, pipe or sparse file")
+            elif _stays_inside(name, listing):
+                key = [member.offset_data, member.size]
+                listing.entries.append(ListedFile(name, member.size, int(member.mtime), key))
+    return listing.sorted()
 
 
 def is_junk(name: str) -> bool:
-    """Whether systems and programs leave files of this name behind, which are nobody's data."""
+    """Whether systems and programs create files of this name for themselves."""
     return (name.startswith(".") and name != "..") or name.lower() in _JUNK
 
 
-def _refused(name: str, found: Listing) -> bool:
-    """Whether an archive's member has a name it should not have."""
+def _stays_inside(name: str, listing: Listing) -> bool:
+    """Whether a member's name stays inside the archive; otherwise it is refused."""
     parts = name.replace("\\", "/").split("/")
-    if ".." in parts or parts[0] == "" or (len(parts[0]) == 2 and parts[0][1] == ":"):
-        found.refuse(name, "name outside", "a name that leads outside the archive")
-    else:
-        return False
-    return True
+    outside = ".." in parts or parts[0] == "" or (len(parts[0]) == 2 and parts[0][1] == ":")
+    if outside:
+        listing.refuse(name, "name outside", "the name leads outside the archive")
+    return not outside
 
 
-def _unread(name: str, error: OSError) -> PictureError:
-    """The error for a picture that may be whole, but that the system does not give."""
-    said = "the disk or network fails" if error.errno in FAILING else "cannot be read"
-    return PictureError(f"{name}: {said}: {error.strerror or error}", "check the file")
+def _unreadable(name: str, error: OSError) -> PictureError:
+    """The error for a picture that the system cannot read; the picture itself may be whole."""
+    failing = error.errno in FAILING
+    reason = f"{'the disk or network fails' if failing else 'cannot be read'}: {error.strerror or error}"
+    return PictureError(reason, "check the file", "disk or network fails" if failing else "cannot be read", name)
 
 
-def _packed_too_well(size: int, packed: int) -> bool:
-    return size > LARGEST_FILE or (size > _SMALL and size > _MOST_PACKED * max(1, packed))
+def _too_large(name: str) -> PictureError:
+    return PictureError(f"larger than {LARGEST_FILE:,} bytes", "use a smaller picture", "too large", name)
 
 
-def _whole(file: IO[bytes] | Any, name: str) -> bytes:
-    content: bytes = file.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
-        raise PictureError(f"{name}: larger than {LARGEST_FILE:,} bytes", "a picture that large is refused")
-    return content
-
-
-def _is_plain_tar(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        return file.read(512)[257:262] == b"ustar"
-
-
-def _unpack(path: str, unpacked: Path) -> None:
-    most = max(_SMALL, _MOST_PACKED * Path(path).stat().st_size)
-    with unpacked.open("wb") as out:
-        for piece in _decompressed(path):
+def _decompress(path: Path, start: bytes, unpacked: Path) -> None:
+    opener = next((opener for magic, opener in _COMPRESSION.items() if start.startswith(magic)), None)
+    if opener is None:
+        raise DataError(f"{path}: not an archive hangtag can read", "it reads zip and plain, gzip, bzip2 and xz tar")
+    most = max(_SMALL, _LARGEST_RATIO * path.stat().st_size)
+    with opener(path, "rb") as packed, unpacked.open("wb") as out:
+        while piece := packed.read(_PIECE):
             if out.tell() + len(piece) > most:
-                raise DataError(f"{path}: unpacks to more than {_MOST_PACKED} times its size", "is it meant to harm?")
+                raise DataError(f"{path}: unpacks to over {_LARGEST_RATIO} times its size", "do not trust this file")
             out.write(piece)
 
 
-def _decompressed(path: str) -> Iterator[bytes]:
-    import bz2
-    import gzip
-    import lzma
-
-    with Path(path).open("rb") as file:
-        start = file.read(6)
-    openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-    opener = next((each for magic, each in openers.items() if start.startswith(magic)), None)
-    if opener is None:
-        raise DataError(f"{path}: not a tar file hangtag can read", "plain, gzip, bzip2 and xz tar files are read")
-    try:
-        with opener(path, "rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
-    except lzma.LZMAError as error:
-        raise DataError(f"{path}: damaged: {error}", "download or make it again") from error
-
-
 def need_pyarrow() -> None:
-    """Raises `MissingExtra` where pyarrow is not installed."""
+    """Raises `MissingExtra` if pyarrow is not installed."""
     try:
         import pyarrow  # noqa: F401
     except ModuleNotFoundError:

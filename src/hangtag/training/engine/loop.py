@@ -31,6 +31,9 @@ from hangtag.training.engine.steps import has_bfloat16, steps_for
 
 __all__ = ["Epoch", "choose_device", "learning_rate_at", "train"]
 
+Labelled = tuple[Images | MappedRows, NDArray[np.int64]]
+"""Images (N, H, W[, 3]) uint8 and class indices (N,)."""
+
 _REPORT_SECONDS = 0.1  # between two reports within an epoch
 
 
@@ -83,7 +86,7 @@ def train(
     labels: NDArray[np.int64],
     recipe: Recipe,
     seed: int,
-    validation: tuple[Images | MappedRows, NDArray[np.int64]] | None = None,
+    validation: Labelled | None = None,
     device: torch.device | str = "cpu",
     stop: Callable[[], bool] = lambda: False,
     checkpoint_writer: CheckpointWriter | None = None,
@@ -109,7 +112,7 @@ def train(
         ModelError: out of memory, or the network's own code raised an exception.
         RunError: `resume` belongs to another training.
     """
-    run = _Run(network, images, labels, recipe, seed, torch.device(device), resume)
+    run = _Run(network, (images, labels), recipe, seed, torch.device(device), resume)
     while not run.finished:
         run.begin_epoch()
         stopped = False
@@ -158,13 +161,13 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        images: Images | MappedRows,
-        labels: NDArray[np.int64],
+        data: Labelled,
         recipe: Recipe,
         seed: int,
         device: torch.device,
         resume: Checkpoint | None,
     ) -> None:
+        images, labels = data
         self.network, self.recipe, self.seed, self.device = network, recipe, seed, device
         with _enough_memory(min(recipe.batch_size, len(labels))), _training_errors():
             _prepare(network, recipe, device)
@@ -244,7 +247,7 @@ class _Run:
         }
         return Checkpoint(tensors, metadata)
 
-    def end_epoch(self, validation: tuple[Images | MappedRows, NDArray[np.int64]] | None, stopped: bool) -> Epoch:
+    def end_epoch(self, validation: Labelled | None, stopped: bool) -> Epoch:
         """Validate, restore the best weights after the last epoch, and advance to the next epoch."""
         training_seconds = time.perf_counter() - self.began - self.resumed_seconds
         number = self.position.epoch
@@ -261,9 +264,7 @@ class _Run:
         self.position = _Position(number + 1)
         return epoch
 
-    def _validate(
-        self, validation: tuple[Images | MappedRows, NDArray[np.int64]] | None
-    ) -> tuple[float | None, float | None]:
+    def _validate(self, validation: Labelled | None) -> tuple[float | None, float | None]:
         """Loss and accuracy on the validation images, in the precision of training.
 
         Raises:

@@ -131,7 +131,7 @@ class Recipe:
         return asdict(self)
 
 
-# Exactly the lesson's training; none of it is tuned.
+# Exactly the lesson's training, not tuned.
 TUTORIAL = Recipe(
     name="tutorial",
     description="the lesson: Flatten > Dense 128 > Dense 10, Adam, 10 epochs, all training images",

@@ -1,0 +1,114 @@
+"""What the sections of a run's report have in common: the run's own files and the images that judged it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.errors import UsageError
+from hangtag.evaluation.guarantee_report import GuaranteeReport
+from hangtag.evaluation.metrics import Evaluation
+from hangtag.evaluation.run_folder import Run
+from hangtag.evaluation.stress_test import Stress
+from hangtag.pictures import Images
+from hangtag.reports.html import Thumbnail, is_light_on_black, thumbnail
+from hangtag.words import in_percent
+
+__all__ = ["Facts", "gather_facts"]
+
+_THUMBNAIL = 96  # pixels a side
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is known about a run; `images`, `labels` and `probabilities` are those that judged it."""
+
+    run: Run
+    config: Mapping[str, Any]
+    split: str
+    history: Sequence[Mapping[str, Any]]
+    images: Images
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.floating[Any]]
+    evaluation: Evaluation
+    guarantees: GuaranteeReport | None
+    stress: Stress | None
+    before_decisions: Evaluation | None
+
+    @property
+    def names(self) -> list[str]:
+        return [result.name for result in self.evaluation.classes]
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        classes: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return classes
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        return np.array(self.evaluation.confusion, dtype=np.int64)
+
+    @property
+    def correct(self) -> int:
+        return int(self.confusion.trace())
+
+    @property
+    def mistakes(self) -> int:
+        return int(self.confusion.sum()) - self.correct
+
+    @cached_property
+    def _inverted(self) -> bool:
+        return is_light_on_black(self.images[:25])
+
+    def picture(self, index: int) -> Thumbnail:
+        return thumbnail(np.asarray(self.images[index]), _THUMBNAIL, self._inverted)
+
+    def answer(self, index: int, label: int) -> str:
+        """The name of a class and its probability for an image."""
+        return f"{self.names[label]} {in_percent(float(self.probabilities[index, label]))}"
+
+    def setting(self, *keys: str) -> Any:
+        """A value of config.json, several tables deep; None if it is missing."""
+        value: Any = self.config
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+
+def gather_facts(
+    run: Run, images: Images, labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]
+) -> Facts:
+    """Read the run's files.
+
+    Raises:
+        RunError: the folder is incomplete.
+        UsageError: the arrays do not fit each other or the run.
+    """
+    metrics, stress = run.metrics(), run.stress()
+    where = str(run.path / "metrics.json")
+    evaluation = Evaluation.from_json(metrics, where)
+    expected = (len(labels), len(evaluation.classes))
+    if len(images) != len(labels) or probabilities.shape != expected or not len(labels):
+        raise UsageError(
+            f"images, labels and probabilities must match, got {len(images):,} images, {len(labels):,} labels and "
+            f"probabilities of shape {probabilities.shape} for {len(evaluation.classes)} classes",
+            "pass the images that judged this run, with one label and one row of probabilities each",
+        )
+    return Facts(
+        run=run,
+        config=run.config(),
+        split="test" if metrics.get("part", "test") == "test" else "validation",
+        history=run.history() if (run.path / "history.jsonl").is_file() else [],
+        images=images,
+        labels=labels,
+        probabilities=probabilities,
+        evaluation=evaluation,
+        guarantees=GuaranteeReport.from_json(metrics["guarantees"], where) if metrics.get("guarantees") else None,
+        stress=None if stress is None else Stress.from_json(stress, str(run.path / "stress.json")),
+        before_decisions=(
+            Evaluation.from_json(metrics["before_decisions"], where) if metrics.get("before_decisions") else None
+        ),
+    )
