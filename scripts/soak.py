@@ -134,7 +134,7 @@ def child(recipe: str, run: Path, images: int) -> None:
     first = hangtag.read("fashion-mnist").take(slice(images + TESTS))
     data = replace(first, parts={"train": slice(images), "test": slice(images, images + TESTS)})
     classifier = hangtag.ImageClassifier(recipe=recipe, epochs=RECIPES[recipe], seed=1, device="cpu")
-    training = Training(classifier, data, {"what": "fashion-mnist", "path": None}, run)
+    training = Training.begin(classifier, data, {"what": "fashion-mnist", "path": None}, run)
     for _ in training.epochs():
         pass
     training.finish()

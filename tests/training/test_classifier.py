@@ -235,7 +235,7 @@ def counted(spec: ImageSpec, classes: int) -> nn.Module:
 
 
 class Odder(nn.Sequential):
-    """Keeps something beside its tensors."""
+    """Has extra state besides its tensors."""
 
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(SIDE * SIDE, 3))
@@ -274,7 +274,7 @@ MISTAKES = [
         "'_extra_state', which is not a tensor",
     ),
     (lambda: ImageClassifier(model=never_off).fit(*shapes(9)), ModelError, "'never_off' returns different logits"),
-    (lambda: ImageClassifier(model=counted).fit(*shapes(9)), ModelError, "takes no other number of images than it was"),
+    (lambda: ImageClassifier(model=counted).fit(*shapes(9)), ModelError, "works only for one number of images"),
     (lambda: ImageClassifier(find_recipe("tutorial", patience=3)).fit(*shapes(9)), UsageError, "'tutorial' holds out"),
     (lambda: ImageClassifier().fit(parts(train=0, test=9)), DataError, "no training images"),
     (lambda: ImageClassifier(epochs=0).fit(*shapes(9)), HangtagError, "at least 1"),
@@ -344,28 +344,28 @@ def test_networks_with_unusual_layers_train_and_ship(network: type[nn.Module]) -
 def test_evaluating_on_other_classes_is_refused(fitted: ImageClassifier) -> None:
     images, labels = shapes(9)
 
-    with pytest.raises(DataError, match="label 9 is not one the model knows"):
+    with pytest.raises(DataError, match="label 9 is not a class of this model"):
         fitted.evaluate(images, labels + 9)
-    with pytest.raises(DataError, match="has classes bar, dot, edge, the model 0, 1, 2"):
+    with pytest.raises(DataError, match="has classes bar, dot, edge, the model has 0, 1, 2"):
         fitted.evaluate(LabelledImages(images, labels, CLASSES))
 
 
-def test_a_batch_larger_than_the_data_is_refused_when_it_was_asked_for() -> None:
+def test_a_chosen_batch_size_above_the_number_of_images_is_an_error() -> None:
     images, labels = shapes(30)
 
-    with pytest.raises(UsageError, match=r"a batch of 64 is larger than the data: 30 training images"):
+    with pytest.raises(UsageError, match=r"batch_size must be at most 30, .* got 64"):
         ImageClassifier(recipe=find_recipe("tutorial", batch_size=64)).fit(images, labels)
 
 
-def test_a_class_of_one_image_trains_and_that_it_does_not_validate_is_said() -> None:
+def test_a_class_of_one_image_trains_and_is_named_as_not_validated() -> None:
     images, labels = shapes(31)
     labels[30] = 3
 
     clf = ImageClassifier(recipe=replace(quick_recipe(), validation=0.1)).fit(images, labels)
 
     assert 30 in clf.split_.train and clf.classes_.tolist() == [0, 1, 2, 3]
-    (said,) = (note for note in clf.notes_ if note.startswith("no validation images of "))
-    assert said.endswith("3: too few images, or all of one group")
+    (text,) = (note for note in clf.notes_ if note.startswith("no validation images of "))
+    assert text.endswith("3: too few images, or all in one group")
 
 
 def test_nothing_to_hold_out_is_refused() -> None:

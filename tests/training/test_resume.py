@@ -1,4 +1,4 @@
-"""A killed training goes on where it was, from the terminal and in Python, and ends with the bits it would have had."""
+"""A killed training is resumed, and ends with the same bits as an uninterrupted one."""
 
 import hashlib
 import importlib.util
@@ -48,7 +48,7 @@ def data() -> LabelledImages:
 
 def training(out: Path | None = None, seed: int = 3, epochs: int = 4) -> Training:
     recipe = find_recipe("tutorial", epochs=epochs)
-    return Training(ImageClassifier(recipe=recipe, seed=seed, device="cpu"), data(), SOURCE, out)
+    return Training.begin(ImageClassifier(recipe=recipe, seed=seed, device="cpu"), data(), SOURCE, out)
 
 
 def weights(run: Run) -> str:
@@ -62,16 +62,16 @@ def finish(training: Training) -> Run:
 
 
 def leave(training: Training, after: int) -> Run:
-    """As a kill does: stop asking, save nothing more, let go of the lock."""
+    """What a kill leaves behind: nothing more is saved, and the lock is free."""
     epochs = training.epochs()
     for _ in range(after):
         next(epochs)
     epochs.close()
-    training.held.close()
+    training.lock.close()
     return training.run
 
 
-def test_the_same_training_again_goes_on_and_ends_with_the_same_bits() -> None:
+def test_the_same_training_again_resumes_and_ends_with_the_same_bits() -> None:
     whole = finish(training(Path("whole")))
     killed = leave(training(), after=2)
 
@@ -79,7 +79,7 @@ def test_the_same_training_again_goes_on_and_ends_with_the_same_bits() -> None:
     finish(again)
 
     assert again.run.path == killed.path
-    assert "epoch" in again.goes_on
+    assert "epoch" in again.resume_message
     assert weights(again.run) == weights(whole)
     assert [line["number"] for line in again.run.history()] == [1, 2, 3, 4]
     assert [line["loss"] for line in again.run.history()] == [line["loss"] for line in whole.history()]
@@ -87,13 +87,13 @@ def test_the_same_training_again_goes_on_and_ends_with_the_same_bits() -> None:
     assert not again.run.checkpoints.exists()
 
 
-def test_another_training_does_not_go_on_with_it() -> None:
+def test_another_training_does_not_resume_it() -> None:
     killed = leave(training(), after=2)
 
     other = training(seed=4)
 
     assert other.run.path != killed.path
-    assert other.goes_on == ""
+    assert other.resume_message == ""
 
 
 def test_an_unfinished_run_of_another_training_at_out_is_an_error_that_names_both() -> None:
@@ -103,12 +103,12 @@ def test_an_unfinished_run_of_another_training_at_out_is_an_error_that_names_bot
         training(Path("mine"), seed=4)
 
 
-def test_a_finished_run_is_never_gone_on_with() -> None:
+def test_a_finished_run_is_never_resumed() -> None:
     run = finish(training())
 
     assert training().run.path != run.path
-    with pytest.raises(RunError, match="nothing left to train"):
-        Training.of(run)
+    with pytest.raises(RunError, match="cannot be resumed, its status is 'finished'"):
+        Training.resume(run)
 
 
 def test_a_run_that_another_process_trains_is_left_alone() -> None:
@@ -147,18 +147,18 @@ def test_a_kill_inside_a_save_leaves_nothing_behind() -> None:
     assert not list(killed.path.glob(".*"))
 
 
-def test_a_stopped_run_goes_on_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_can_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = finish(training(Path("whole")))
     stopped = training()
-    asked = iter([False] * 11)
-    list(stopped.epochs(lambda: next(asked, True)))
+    answers = iter([False] * 11)
+    list(stopped.epochs(lambda: next(answers, True)))
     stopped.finish()
     assert stopped.run.config()["status"] == "stopped early"
     monkeypatch.setattr(
         "hangtag.training.run.read_again", lambda run, source: data()
     )  # toys have no name to read them by
 
-    again = Training.of(stopped.run, "cpu")
+    again = Training.resume(stopped.run, "cpu")
     finish(again)
 
     assert weights(again.run) == weights(whole)
@@ -169,15 +169,15 @@ def test_a_stopped_run_goes_on_when_asked_to(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_network_that_cannot_be_built_is_its_own_error() -> None:
     with pytest.raises(ModelError, match="logits"):
         list(
-            Training(
+            Training.begin(
                 ImageClassifier(model=lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(64, 7))), data(), SOURCE, None
             ).epochs()
         )
 
 
-def test_a_training_that_diverges_keeps_the_last_good_weights_and_is_not_gone_on_with() -> None:
+def test_a_training_that_diverges_keeps_the_last_finite_weights_and_is_not_resumed() -> None:
     wild = replace(find_recipe("fast"), epochs=3, batch_size=8, learning_rate=1e30, warmup=0.9)
-    one = Training(ImageClassifier(recipe=wild, device="cpu"), data(), SOURCE, None)
+    one = Training.begin(ImageClassifier(recipe=wild, device="cpu"), data(), SOURCE, None)
 
     with pytest.raises(ModelError, match="are kept"):
         list(one.epochs())
@@ -185,7 +185,7 @@ def test_a_training_that_diverges_keeps_the_last_good_weights_and_is_not_gone_on
     kept = safetensors.numpy.load_file(one.run.weights)
     assert all(np.isfinite(array).all() for array in kept.values())
     assert one.run.config()["status"] == "diverged"
-    assert Training(ImageClassifier(recipe=wild, device="cpu"), data(), SOURCE, None).run.path != one.run.path
+    assert Training.begin(ImageClassifier(recipe=wild, device="cpu"), data(), SOURCE, None).run.path != one.run.path
 
 
 SCRIPT = """

@@ -1,4 +1,4 @@
-"""lifecycle.py: a run folder from data to judged model, and judging it again."""
+"""run.py: a run folder from data to a judged model, and judging it again."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ from hangtag.evaluation.run_folder import Run
 from hangtag.model.predictor import load
 from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.build import build_network
-from hangtag.training.run import Training, planned_before
+from hangtag.training.run import Training, find_planned
 from toys import CLASSES, in_a_process, quick_recipe, shapes, tiny_files, tiny_set
 
 
@@ -28,7 +28,7 @@ def divided(count: int = 120) -> LabelledImages:
 
 
 def finished(folder: Path, classifier: ImageClassifier, data: LabelledImages) -> Training:
-    training = Training(classifier, data, {"what": data.name, "path": None}, folder / "run")
+    training = Training.begin(classifier, data, {"what": data.name, "path": None}, folder / "run")
     list(training.epochs())
     training.finish()
     return training
@@ -78,7 +78,7 @@ def test_without_a_test_part_the_held_out_images_judge(tmp_path: Path) -> None:
     assert (run.metrics()["part"], run.metrics()["images"]) == ("validation", 60)
 
 
-def test_nothing_to_judge_on_is_said(tmp_path: Path) -> None:
+def test_no_images_to_judge_on_is_an_error(tmp_path: Path) -> None:
     images, labels = shapes(60)
 
     with pytest.raises(DataError, match="no images to judge"):
@@ -121,12 +121,14 @@ def test_a_network_that_cannot_ship_is_refused_before_it_is_trained(tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_config_that_lacks_something_is_said(tmp_path: Path) -> None:
-    run = Training(ImageClassifier(recipe=quick_recipe()), divided(), {"what": "x", "path": None}, tmp_path / "run").run
+def test_an_incomplete_config_is_an_error(tmp_path: Path) -> None:
+    run = Training.begin(
+        ImageClassifier(recipe=quick_recipe()), divided(), {"what": "x", "path": None}, tmp_path / "run"
+    ).run
     run.write_config({name: value for name, value in run.config().items() if name != "seed"})
 
-    with pytest.raises(RunError, match=r"config\.json does not hold 'seed'"):
-        Training.of(run)
+    with pytest.raises(RunError, match=r"config\.json has missing or unknown fields: 'seed'"):
+        Training.resume(run)
 
 
 def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
@@ -136,7 +138,7 @@ def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
     for name, content in tiny_files().items():
         (tmp_path / name).write_bytes(content)
     data = read("tiny", tmp_path)
-    training = Training(
+    training = Training.begin(
         ImageClassifier(recipe=quick_recipe()), data, {"what": "tiny", "path": str(tmp_path)}, tmp_path / "run"
     )
     list(training.epochs())
@@ -153,7 +155,7 @@ def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
         judge(training.run, LabelledImages(data.images, data.labels, ("a", "b", "c")))
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = """
 import resource, sys
 from hangtag.training.classifier import ImageClassifier
@@ -161,7 +163,7 @@ from hangtag.errors import SaveError
 from hangtag.training.run import Training
 from toys import quick_recipe
 from test_run import divided
-training = Training(ImageClassifier(recipe=quick_recipe()), divided(), {"what": "x", "path": None}, None)
+training = Training.begin(ImageClassifier(recipe=quick_recipe()), divided(), {"what": "x", "path": None}, None)
 list(training.epochs())
 training.classifier.to_bytes()
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -190,19 +192,36 @@ def test_predicting_never_imports_torch(tmp_path: Path) -> None:
     assert in_a_process(program, tmp_path).strip() == "[]"
 
 
-def test_a_planned_training_that_was_killed_is_found_by_its_plan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_planned_training_is_found_by_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data = divided()
-    training = Training(ImageClassifier(recipe=quick_recipe(), seed=3), data, {"what": "shapes", "path": None}, None)
-    training.say(plan={"minutes": 2.0})
+    training = Training.begin(
+        ImageClassifier(recipe=quick_recipe(), seed=3), data, {"what": "shapes", "path": None}, None
+    )
+    training.record(plan={"minutes": 2.0})
 
-    assert planned_before(data, 2.0, 3, None) is None  # somebody is working on it
-    training.held.close()
+    assert find_planned(data, 2.0, 3, None) is None  # another process is training there
+    training.lock.close()
 
-    found = planned_before(data, 2.0, 3, None)
+    found = find_planned(data, 2.0, 3, None)
     assert found is not None
     assert found.path == training.run.path
-    assert planned_before(data, 3.0, 3, None) is None
-    assert planned_before(data, 2.0, 4, None) is None
+    assert find_planned(data, 3.0, 3, None) is None
+    assert find_planned(data, 2.0, 4, None) is None
+    training.record(hangtag="0.0.1")
+    assert find_planned(data, 2.0, 3, None) is None
+
+
+def test_a_run_is_resumed_only_with_the_version_that_began_it(tmp_path: Path) -> None:
+    training = Training.begin(
+        ImageClassifier(recipe=quick_recipe()), divided(), {"what": "shapes", "path": None}, tmp_path / "run"
+    )
+    training.lock.close()
+    training.record(hangtag="0.0.1")
+
+    with pytest.raises(
+        RunError, match=r"began with hangtag 0\.0\.1, but this is hangtag .* \(resume it with the version"
+    ):
+        Training.resume(training.run)
+    with pytest.raises(RunError, match=r"other settings \(hangtag 0\.0\.1 there"):
+        Training.begin(training.classifier, training.data, {"what": "shapes", "path": None}, training.run.path)

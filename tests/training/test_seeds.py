@@ -1,4 +1,4 @@
-"""seeds.py: several seeds in one folder, the best by validation kept, the spread said, a killed one gone on with."""
+"""seeds.py: several seeds share a folder; the best by validation loss is kept, and the run can be resumed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,8 +41,8 @@ def seeds(folder: Path, count: int = 3, validation: float = 0.2) -> Seeds:
     return Seeds(ImageClassifier(recipe=recipe(validation), seed=4), data(), SOURCE, folder / "run", count)
 
 
-def through(several: Seeds) -> list[int]:
-    """Trains all that is not done, and says which were."""
+def train_all(several: Seeds) -> list[int]:
+    """Train the seeds that are not finished, and return their numbers."""
     trained = []
     for number, step in several.trainings():
         if isinstance(step, Training):
@@ -54,9 +54,9 @@ def through(several: Seeds) -> list[int]:
     return trained
 
 
-def test_the_best_by_validation_is_kept_and_the_spread_said(tmp_path: Path) -> None:
+def test_the_best_seed_by_validation_loss_is_kept_with_statistics(tmp_path: Path) -> None:
     several = seeds(tmp_path)
-    assert through(several) == [4, 5, 6]
+    assert train_all(several) == [4, 5, 6]
 
     kept, judged = several.finish()
 
@@ -87,43 +87,43 @@ def test_all_seeds_hold_out_the_same_images(tmp_path: Path) -> None:
     assert np.array_equal(*held_out)
 
 
-def test_the_same_command_goes_on_with_the_seeds_that_are_missing(tmp_path: Path) -> None:
+def test_the_same_command_resumes_the_missing_seeds(tmp_path: Path) -> None:
     several = seeds(tmp_path)
     _, step = next(several.trainings())
     assert isinstance(step, Training)
     list(step.epochs())
     step.finish()
-    several.held.close()
+    several.lock.close()
 
     again = seeds(tmp_path)
 
-    assert again.goes_on
-    assert through(again) == [5, 6]
+    assert again.resumed
+    assert train_all(again) == [5, 6]
     again.finish()
     with pytest.raises(RunError, match="already exists"):
         seeds(tmp_path)
 
 
-def test_without_held_out_images_the_first_is_kept_and_that_is_said(tmp_path: Path) -> None:
+def test_without_held_out_images_the_first_seed_is_kept(tmp_path: Path) -> None:
     several = seeds(tmp_path, 2, validation=0.0)
-    through(several)
+    train_all(several)
 
     kept, _ = several.finish()
 
     assert kept == 4
-    assert several.run.metrics()["seeds"]["kept_because"] == "the first: nothing was held out"
+    assert several.run.metrics()["seeds"]["kept_because"] == "first seed: no images were held out"
 
 
 def test_finishing_before_all_are_trained_is_an_error(tmp_path: Path) -> None:
     several = seeds(tmp_path, 2)
     _, step = next(several.trainings())
     assert isinstance(step, Training)
-    with pytest.raises(RunError, match="is training"):
+    with pytest.raises(RunError, match="status of this run is 'training'"):
         several.finish()
 
 
 def test_one_seed_is_not_several(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--seeds 1"):
+    with pytest.raises(UsageError, match="--seeds must be at least 2, got 1"):
         seeds(tmp_path, 1)
 
 
@@ -131,21 +131,21 @@ def test_one_seed_is_not_several(tmp_path: Path) -> None:
 def test_the_interval_is_students(n: int) -> None:
     values = list(np.random.default_rng(n).normal(0.9, 0.01, n))
 
-    found = spread(values)
+    result = spread(values)
 
     expected = stats.t.interval(0.95, n - 1, loc=np.mean(values), scale=stats.sem(values))
-    assert found.interval == pytest.approx(expected, rel=1e-4)
+    assert result["interval"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_seed_that_was_stopped_goes_on(tmp_path: Path) -> None:
+def test_a_stopped_seed_is_resumed(tmp_path: Path) -> None:
     several = seeds(tmp_path, 2)
     _, step = next(several.trainings())
     assert isinstance(step, Training)
     list(step.epochs(stop=lambda: True))
     step.finish()
-    several.held.close()
+    several.lock.close()
 
     again = seeds(tmp_path, 2)
 
-    assert through(again) == [4, 5]
+    assert train_all(again) == [4, 5]
     assert again.finish()[1].part == "test"

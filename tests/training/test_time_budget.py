@@ -1,4 +1,4 @@
-"""budget.py: the time asked for decides recipe, network and epochs, from steps timed here; nonsense is refused."""
+"""time_budget.py: a time limit determines recipe, network and epochs, from steps timed here."""
 
 import time
 import weakref
@@ -20,7 +20,7 @@ from hangtag.training.time_budget import plan
 from toys import CLASSES, shapes
 
 CPU = torch.device("cpu")
-NOW = 1000.0  # where the clock stands still
+NOW = 1000.0  # of a clock that stands still
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def data(count: int = 600) -> LabelledImages:
 
 
 def with_costs(monkeypatch: pytest.MonkeyPatch, epochs: dict[str, float]) -> None:
-    """Pretends that an epoch of each network takes so many seconds, and planning none."""
+    """Pretend that an epoch of each network takes this many seconds, and planning none."""
 
     def cost(recipe: object, *_: object) -> time_budget._Cost:
         return time_budget._Cost(0.1, epochs[recipe.network], 5.0)  # type: ignore[attr-defined]
@@ -78,10 +78,10 @@ def test_a_plan_for_few_images_is_what_will_be_trained(count: int) -> None:
 
 
 def parts_costed(monkeypatch: pytest.MonkeyPatch, **parts: slice) -> tuple[int, int, int]:
-    """How many images are counted on to train, to be held out, and to judge, of 600."""
+    """How many of 600 images are expected to train, to be held out, and to judge."""
     seen = []
 
-    def cost(recipe: Recipe, data: LabelledImages, work: time_budget._Work, *_: object) -> time_budget._Cost:
+    def cost(recipe: Recipe, work: time_budget._Work, *_: object) -> time_budget._Cost:
         seen.append((len(work.train), work.validation, work.judged))
         return time_budget._Cost(0.1, 1.0, 5.0)
 
@@ -90,7 +90,7 @@ def parts_costed(monkeypatch: pytest.MonkeyPatch, **parts: slice) -> tuple[int, 
     return seen[0]
 
 
-def test_the_division_that_training_will_make_is_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_expected_split_is_the_one_that_training_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     train, middle, last = slice(0, 300), slice(300, 420), slice(420, 600)
 
     assert parts_costed(monkeypatch) == (540, 60, 60)
@@ -130,18 +130,20 @@ class SlowSteps(GenericSteps):
         return torch.zeros(len(images), 3)
 
 
-def test_what_a_few_images_show_to_be_too_slow_is_not_tried_on_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_is_too_slow_for_small_batches_is_not_timed_with_whole_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     slow = Slow()
     monkeypatch.setattr(time_budget, "steps_for", slow.steps_for)
 
     chosen = plan(data(300_000), 10.0, time.perf_counter(), CPU)
 
     assert chosen.recipe.network == "mlp"
-    assert set(chosen.measured) == {"mlp"}
+    assert set(chosen.measured_step_seconds) == {"mlp"}
     assert max(slow.batches) <= 32
 
 
-def test_a_network_that_memory_does_not_suffice_for_is_passed_over_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_too_large_for_memory_is_skipped_and_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     refused, real = [], time_budget.steps_for
 
     def scarce(network: nn.Module, *others: object) -> Steps:
@@ -157,7 +159,7 @@ def test_a_network_that_memory_does_not_suffice_for_is_passed_over_and_let_go(mo
     assert len(refused) == 3
 
 
-def test_too_little_memory_for_any_network_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_for_any_network_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_much(*_: object) -> None:
         raise MemoryError
 
@@ -166,7 +168,7 @@ def test_too_little_memory_for_any_network_is_said(monkeypatch: pytest.MonkeyPat
         plan(data(), 1.0, time.perf_counter(), CPU)
 
 
-def test_uneven_classes_are_measured_with_the_steps_that_can_weigh(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uneven_classes_are_timed_with_weighted_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     weighted, real = [], time_budget.steps_for
 
     def watched(*given: object) -> Steps:
@@ -181,7 +183,7 @@ def test_uneven_classes_are_measured_with_the_steps_that_can_weigh(monkeypatch: 
     assert weighted and all(weighted)  # 'mlp' leaves no image out, so these are the classes' weights
 
 
-def test_what_has_passed_already_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_since_the_command_began_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     with_costs(monkeypatch, dict.fromkeys(("cnn-large", "cnn", "cnn-small", "mlp"), 10.0))
 
     chosen = plan(data(), 1.0, NOW - 20.0, CPU)
@@ -189,7 +191,7 @@ def test_what_has_passed_already_counts(monkeypatch: pytest.MonkeyPatch) -> None
     assert chosen.epochs == pytest.approx((60 - 20 - 5) / 10, abs=0.05)
 
 
-def test_more_time_than_anything_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_time_than_any_network_needs_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
     with_costs(monkeypatch, dict.fromkeys(("cnn-large", "cnn", "cnn-small", "mlp"), 0.1))
 
     chosen = plan(data(), 10.0, NOW, CPU)
@@ -201,9 +203,9 @@ def test_more_time_than_anything_needs_is_said(monkeypatch: pytest.MonkeyPatch) 
 def test_costs_are_measured_on_the_real_steps() -> None:
     chosen = plan(data(), 1.0, time.perf_counter(), CPU)
 
-    assert chosen.measured
-    assert all(seconds > 0 for seconds in chosen.measured.values())
-    assert chosen.epoch_seconds > chosen.measured[chosen.recipe.network]
+    assert chosen.measured_step_seconds
+    assert all(seconds > 0 for seconds in chosen.measured_step_seconds.values())
+    assert chosen.epoch_seconds > chosen.measured_step_seconds[chosen.recipe.network]
 
 
 def test_images_too_small_for_a_convolution_get_another_network() -> None:
@@ -213,7 +215,7 @@ def test_images_too_small_for_a_convolution_get_another_network() -> None:
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, 0.01])
-def test_too_little_time_is_said(minutes: float) -> None:
+def test_too_little_time_is_an_error(minutes: float) -> None:
     with pytest.raises(UsageError, match="too short"):
         plan(data(), minutes, time.perf_counter(), CPU)
 

@@ -1,8 +1,11 @@
-"""loggers.py: each epoch reaches the tool's own files; what is missing or fails is said and ends no training."""
+"""trackers.py: each epoch reaches the tracker; a tracker that is missing or fails is named."""
 
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -27,7 +30,7 @@ def epochs() -> list[Epoch]:
 def test_finished_epochs_reach_tensorboard(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     log = Tracking("tensorboard")
-    assert list(log.through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
+    assert list(log.track(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
     rows = np.eye(3, dtype=np.float32)
     where = log.end(evaluate(rows, np.array([0, 1, 1]), CLASSES))
 
@@ -46,7 +49,7 @@ def test_finished_epochs_reach_mlflow(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     log = Tracking("mlflow")
-    list(log.through(iter(epochs()), Run(tmp_path), quick_recipe().to_json()))
+    list(log.track(iter(epochs()), Run(tmp_path), quick_recipe().to_json()))
     log.end(evaluate(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), CLASSES))
 
     found = mlflow.last_active_run()
@@ -54,55 +57,69 @@ def test_finished_epochs_reach_mlflow(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.data.metrics["loss_training"] == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize("setting", [None, "false"])
+def test_mlflow_sends_no_usage_statistics_unless_the_user_says_so(
+    setting: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", setting or "")
+    if setting is None:
+        monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    monkeypatch.setitem(sys.modules, "mlflow", MagicMock())
+
+    trackers.MLflow(Run(tmp_path), {})
+
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == (setting or "true")
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
-def test_a_tool_that_is_not_installed_is_named_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed_is_named_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
     with pytest.raises(MissingExtra, match=rf"pip install 'hangtag\[{name}\]'"):
         Tracking(name)
 
 
-def test_an_unknown_tool_offers_the_nearest() -> None:
+def test_an_unknown_tracker_offers_the_nearest() -> None:
     with pytest.raises(UnknownName, match="did you mean 'tensorboard'"):
         Tracking("tensorbord")
 
 
-def test_without_a_tool_nothing_happens(tmp_path: Path) -> None:
-    assert list(Tracking(None).through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
+def test_without_a_tracker_nothing_happens(tmp_path: Path) -> None:
+    assert list(Tracking(None).track(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
     assert not any(tmp_path.iterdir())
 
 
 class Failing:
-    """A tool that breaks when it is told of an epoch."""
+    """A tracker that fails at the first epoch."""
 
     where = "nowhere"
 
     def __init__(self, run: Run, recipe: Mapping[str, Any]) -> None:
-        self.told = 0
+        pass
 
     def epoch(self, epoch: Epoch) -> None:
         raise ConnectionError("the server is gone\nand more")
 
     def end(self, evaluation: Evaluation) -> None:
-        raise AssertionError("it was to be told nothing more")
+        raise AssertionError("it was dropped before")
 
 
-def test_a_tool_that_fails_meanwhile_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_fails_does_not_end_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard")
     monkeypatch.setitem(trackers.TRACKERS, "tensorboard", Failing)
     log = Tracking("tensorboard")
 
-    with pytest.warns(UserWarning, match="tensorboard failed and is told nothing more: the server is gone;") as said:
-        assert list(log.through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
+    with pytest.warns(UserWarning, match="tensorboard failed and receives no more data: the server is gone;") as caught:
+        assert list(log.track(iter(epochs()), Run(tmp_path), quick_recipe().to_json())) == epochs()
 
-    assert len(said) == 1
+    assert len(caught) == 1
     assert log.end(evaluate(np.eye(3, dtype=np.float32), np.array([0, 1, 1]), CLASSES)) == ""
 
 
-def test_a_tool_that_cannot_be_opened_is_said_at_the_beginning(tmp_path: Path) -> None:
+def test_a_tracker_that_cannot_be_opened_ends_the_training_in_its_first_epoch(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     (tmp_path / "tensorboard").write_text("a file where its folder would be")
-    told = Tracking("tensorboard").through(iter(epochs()), Run(tmp_path), quick_recipe().to_json())
+    tracked = Tracking("tensorboard").track(iter(epochs()), Run(tmp_path), quick_recipe().to_json())
 
     with pytest.raises(UsageError, match=r"tensorboard cannot be opened: .*leave --log-to out"):
-        next(told)
+        next(tracked)

@@ -137,10 +137,10 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
 
     data, name = training.data, training.config["recipe"]["name"]
     console.print(f"training recipe '{name}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
-    if training.goes_on:
-        console.print(training.goes_on)
+    if training.resume_message:
+        console.print(training.resume_message)
     with _stop_on_interrupt() as stop:
-        epochs = tracking.through(training.epochs(stop), training.run, training.config["recipe"])
+        epochs = tracking.track(training.epochs(stop), training.run, training.config["recipe"])
         screen.show_epochs(console, epochs, training.notes)
         stopped = stop() and training.stopped  # Ctrl-C in the last steps comes too late
         if stopped:
@@ -161,7 +161,7 @@ def _train_seeds(console: "Console", request: "_Request", count: int, tracking: 
     from hangtag.training.seeds import Seeds
 
     seeds = Seeds(classifier, data, request.source, request.out, count)
-    console.print(f"{count} seeds, into {seeds.run.path}{'; resuming' if seeds.goes_on else ''}")
+    console.print(f"{count} seeds, into {seeds.run.path}{'; resuming' if seeds.resumed else ''}")
     try:
         for number, step in seeds.trainings():
             if not isinstance(step, Training):
@@ -254,7 +254,7 @@ def _new_training(request: _Request) -> "Training":
     classifier, data = request.classifier_and_data()
     from hangtag.training.run import Training
 
-    return Training(classifier, data, request.source, request.out)
+    return Training.begin(classifier, data, request.source, request.out)
 
 
 def _planned_training(console: "Console", request: _Request, minutes: float) -> "Training":
@@ -262,22 +262,22 @@ def _planned_training(console: "Console", request: _Request, minutes: float) -> 
     from hangtag.training.classifier import ImageClassifier
     from hangtag.training.engine.loop import choose_device
     from hangtag.training.engine.recipes import DEFAULT, find_recipe
-    from hangtag.training.run import Training, planned_before
+    from hangtag.training.run import Training, find_planned
     from hangtag.training.time_budget import plan
 
     device = choose_device(request.device)
     data = request.read()
     seed = request.seed or 0
-    earlier = planned_before(data, minutes, seed, request.out)
+    earlier = find_planned(data, minutes, seed, request.out)
     if earlier is not None:
-        return Training.of(earlier, request.device)
+        return Training.resume(earlier, request.device)
     _find_near_duplicates(data, find_recipe(DEFAULT))  # before the plan, so that its time counts
     console.print("measuring this machine ...")
     chosen = plan(data, minutes, BEGAN, device, seed)
     console.print(chosen.in_words)
     classifier = ImageClassifier(chosen.recipe, seed=seed, device=request.device)
-    training = Training(classifier, data, request.source, request.out)
-    training.say(plan=chosen.to_json())
+    training = Training.begin(classifier, data, request.source, request.out)
+    training.record(plan=chosen.to_json())
     return training
 
 
@@ -310,9 +310,9 @@ def _resumed_training(request: _Request, name: str) -> "Training":
     from hangtag.training.run import Training
 
     if request.what is None and request.path is None:
-        return Training.of(run, request.device)
+        return Training.resume(run, request.device)
     moved = {key: request.source[key] for key in ("path", *(["what"] if request.what is not None else []))}
-    return Training.of(run, request.device, source | moved)
+    return Training.resume(run, request.device, source | moved)
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""`ImageClassifier`: scikit-learn's contract over the training engine. The only file that knows both halves.
+"""`ImageClassifier`: training with scikit-learn's interface.
 
-Training happens in PyTorch; every prediction comes from the exported file through ONNX Runtime, so what is judged
-here is what ships. It draws and writes nothing by itself, except in `save`.
+PyTorch trains; every prediction comes from the exported file through ONNX Runtime, so that what is judged is what is
+shipped. Only `save` writes a file.
 """
 
 import re
@@ -43,35 +43,34 @@ from hangtag.training.engine.steps import has_bfloat16
 
 __all__ = ["MOST_DESCRIBED", "VERIFIED", "ImageClassifier", "part_of", "split_seed_of"]
 
-_IN_MEMORY = 256_000_000  # bytes; images of a larger mapped file are read as training needs them
+_IN_MEMORY = 256_000_000  # bytes; images of a larger memory-mapped file are read as training needs them
+_TRIAL_IMAGES = 16  # on which a custom network's export is verified before training
 VERIFIED = 1000
-"""Training images on which every exported file is compared with its network, at most."""
-_TRIED = 16
-"""Images on which a network of somebody else's is tried before it is trained."""
+"""Training images, at most, on which every exported file is compared with its network."""
 MOST_DESCRIBED = 10_000
-"""Training images that say what is familiar, at most: seconds, not a share of the training."""
+"""Training images, at most, that the OOD detector is fitted on; this takes seconds."""
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """An image classifier with scikit-learn's interface.
 
     Args:
-        recipe: how to train: "fast" (default), "tutorial", or a `Recipe`.
-        model: the name of a network ("mlp", "cnn", or "module:function" of your own), a `torch.nn.Module` (copied,
-            never changed), or a function of (ImageSpec, number of classes) that makes one; None takes the recipe's. It
-            takes float32 (N, C, H, W) from 0 to 1 and returns logits (N, K).
-        epochs: passes over the training images; None takes the recipe's.
-        seed: decides weights, order, augmentation and split; the same seed, machine and versions give the same model.
+        recipe: how to train: the name of a recipe, such as "fast" (default) or "tutorial", or a `Recipe`.
+        model: the name of a network ("mlp", "cnn", or "module:function" in your own code), a `torch.nn.Module` (copied,
+            never changed), or a function that creates one from (ImageSpec, number of classes). It takes float32
+            (N, C, H, W) from 0 to 1 and returns logits (N, K). None uses the recipe's network.
+        epochs: passes over the training images; None uses the recipe's number.
+        seed: determines weights, order, augmentation and split; the same seed, machine and versions give equal models.
         device: "auto", "cpu" or "cuda".
-        split_seed: decides which images are held out; None takes `seed`.
+        split_seed: determines which images are held out; None uses `seed`.
 
     Attributes:
         classes_: (K,) sorted labels, as given to `fit`; 0..K-1 after fitting a `LabelledImages`.
         class_names_: their K names.
         history_: one `Epoch` per epoch.
         network_: the trained `torch.nn.Module`.
-        split_: which images trained and which validated.
-        notes_: what training decided by itself, in sentences.
+        split_: the training images and the validation images.
+        notes_: what training decided automatically, in sentences.
 
     >>> from sklearn.datasets import load_digits
     >>> digits = load_digits()
@@ -117,61 +116,70 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         resume: Checkpoint | None = None,
         history: Sequence[Epoch] = (),
     ) -> Iterator[Epoch]:
-        """`fit` as an iterator over its progress; whenever you leave it, what was learned so far is kept.
+        """`fit` as an iterator over its progress. You can leave it at any time and keep the weights trained so far.
 
         Args:
-            stop: asked some times a second; True ends the training.
-            keeper: saves checkpoints when it finds that due.
-            resume: go on from here, with the `history` of the epochs before.
+            stop: called several times per second; training ends when it returns True.
+            checkpoint_writer: saves checkpoints at intervals.
+            resume: where to resume, with the `history` of the epochs before.
         """
         given = self._prepare(X, y)
         recipe = self.chosen_recipe()
         device = choose_device(self.device)
-        _suits(recipe, given)
+        _check_settings(recipe, given)
         data, self.split_ = split_of(given, recipe.validation, split_seed_of(self))
-        recipe, self._suited = adapt_to_size(recipe, len(self.split_.train))
-        recipe = self.recipe_ = self._balanced(recipe, data, device)
-        self.network_ = self._network(data, recipe)
+        recipe, size_note = adapt_to_size(recipe, len(self.split_.train))
+        counts = np.bincount(data.labels[self.split_.train], minlength=len(data.class_names))
+        recipe = self.recipe_ = replace(recipe, balance=choose_balance(recipe, counts))
+        notes = [size_note, balance_note(recipe.balance, counts, data.class_names), _mirror_note(recipe, data)]
+        if recipe.bfloat16 and not has_bfloat16(device.type):
+            notes.append("this processor has no bfloat16 arithmetic: training uses float32, which is slower")
+        self.notes_ = [note for note in (*notes, *self.split_.notes) if note]
+        self.network_ = self._build_network(data, recipe)
         self.history_: list[Epoch] = list(history)
-        chosen, held_out = (part_of(data, positions) for positions in (self.split_.train, self.split_.validation))
-        self._content: bytes | None = None  # the model file, made when first asked for
-        self._taught: tuple[Guarantees, OodDetector | None] | None = None  # by the held-out images, likewise
-        self._learned, self._held_out = _Learned.of(data, self.split_.train, self.seed), held_out
-        self._opened: Predictor | None = None
+        training, self._held_out = (part_of(data, part) for part in (self.split_.train, self.split_.validation))
+        self._kept_images = _KeptImages.of(data, self.split_.train, self.seed)
         self._sample = np.array(data.images[:VERIFIED])
+        self._forget_model()
         if resume is None and self.network_name() not in NETWORKS:
-            self._check_ships()
+            self._check_export()
         try:
             for epoch in train(
-                self.network_, *chosen, recipe, self.seed, held_out, device, stop, checkpoint_writer, resume,
+                self.network_, *training, recipe, self.seed, self._held_out, device, stop, checkpoint_writer, resume,
             ):  # fmt: skip
-                self._content = self._opened = self._taught = None
+                self._forget_model()
                 if epoch.finished:
                     self.history_.append(epoch)
                 yield epoch
-        finally:  # also where whoever asks leaves early
+        finally:  # also when the caller leaves early
             self.network_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
+    def _forget_model(self) -> None:
+        """Forget everything that was derived from earlier weights."""
+        self._content: bytes | None = None
+        self._predictor: Predictor | None = None
+        self._guarantees: tuple[Guarantees, OodDetector | None] | None = None
+
     def predict_proba(self, X: LabelledImages | Images) -> NDArray[np.float32]:
-        """(N, K) probabilities, columns in the order of `classes_`, from the exported file."""
+        """(N, K) probabilities from the exported file, columns in the order of `classes_`."""
         return self.predictor_.probabilities(X.images if isinstance(X, LabelledImages) else X)
 
     def predict(self, X: LabelledImages | Images) -> NDArray[Any]:
-        """(N,) labels, of the kind that was given to `fit`."""
-        positions = self.predict_proba(X).argmax(axis=1)
+        """(N,) labels of the type given to `fit`."""
+        positions = self.predict_proba(X).argmax(axis=1)  # first: it raises RunError if the classifier is not fitted
         labels: NDArray[Any] = self.classes_[positions]
         return labels
 
     def evaluate(self, X: LabelledImages | Images, y: Any = None) -> Evaluation:
-        """How good the classifier is on images it was not trained on.
+        """Evaluate the classifier on images it was not trained on.
 
         Raises:
-            DataError: labels the classifier does not know, or of another length.
+            DataError: unknown labels, or their number differs from that of the images.
         """
         if isinstance(X, LabelledImages):
             if X.class_names != self.class_names_:
                 raise DataError(
-                    f"{X.name} has classes {', '.join(X.class_names)}, the model {', '.join(self.class_names_)}",
+                    f"{X.name} has classes {', '.join(X.class_names)}, the model has {', '.join(self.class_names_)}",
                     "evaluate on data with the same classes in the same order",
                 )
             images, positions = X.images, X.labels
@@ -180,65 +188,67 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return evaluate(self.predict_proba(images), positions, self.class_names_, self.training_accuracy_)
 
     def save(self, path: str | Path) -> None:
-        """Write the model file; `hangtag.load` opens it, without PyTorch."""
+        """Write the model file, which `hangtag.load` opens without PyTorch."""
         write_bytes(user_path(path), self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """The model file, proved on some training images to answer as the network does."""
+        """The model file, verified on some training images to answer as the network does."""
         if not self.__sklearn_is_fitted__():
             raise RunError("this classifier is not fitted", "call fit first")
         if self._content is None:
-            _, ood_detector = self._promises()
-            content = export_model(self.shipped_, self.metadata(), ood_detector)
-            verify(content, self.shipped_, self._sample, ood_detector)
+            content = export_model(self.shipped_, self.metadata(), self.ood_detector_)
+            verify(content, self.shipped_, self._sample, self.ood_detector_)
             self._content = content
         return self._content
 
-    @property
-    def guarantees_(self) -> Guarantees:
-        """What the model promises about its answers, learned from the held-out images."""
-        return self._promises()[0]
-
     def neighbours(self, count: int = KEPT) -> Neighbours:
-        """Some of the training images, `KEPT` at most, small, with what the network sees in them."""
-        pictures, labels = self._learned.at(chosen(self._learned.labels, self.seed, min(count, KEPT)))
+        """At most `count` training images, at most `KEPT`, reduced in size, with the network's embeddings."""
+        kept = self._kept_images
+        pictures, labels = kept.at(chosen(kept.labels, self.seed, min(count, KEPT)))
         return Neighbours.of(pictures, labels, extract_features(self.shipped_, pictures).embedding)
 
     @property
-    def ood_detector_(self) -> OodDetector | None:
-        """What the model learned from looks like; None where nothing was held out."""
-        return self._promises()[1]
+    def guarantees_(self) -> Guarantees:
+        """What the model guarantees about its answers, fitted on the held-out images."""
+        return self._fit_guarantees()[0]
 
-    def _promises(self) -> tuple[Guarantees, OodDetector | None]:
-        if self._taught is None:
+    @property
+    def ood_detector_(self) -> OodDetector | None:
+        """Recognises images unlike the training images; None if no images were held out."""
+        return self._fit_guarantees()[1]
+
+    def _fit_guarantees(self) -> tuple[Guarantees, OodDetector | None]:
+        if self._guarantees is None:
             images, labels = self._held_out
             if not len(labels):
-                why = "no pictures were held out: its probabilities are not calibrated, and it promises nothing else"
-                self._taught = Guarantees.none(len(self.class_names_), why), None
+                why = "no images were held out, so probabilities are not calibrated and there are no guarantees"
+                self._guarantees = Guarantees.none(len(self.class_names_), why), None
             else:
-                pictures, theirs = self._learned.at(_described(len(self._learned.labels), self.seed))
-                learned = extract_features(self.shipped_, pictures)
-                seen = extract_features(self.shipped_, images)
-                ood_detector = fit_ood_detector(learned.descriptor, theirs, seen.descriptor, seen.logits)
-                calibrator = fit_calibrator(seen.logits, labels)
-                self._taught = fit_guarantees(seen.logits, labels, calibrator, self.class_names_, True), ood_detector
-        return self._taught
+                kept = self._kept_images
+                pictures, classes = kept.at(_described(len(kept.labels), self.seed))
+                trained = extract_features(self.shipped_, pictures)
+                held_out = extract_features(self.shipped_, images)
+                ood_detector = fit_ood_detector(trained.descriptor, classes, held_out.descriptor, held_out.logits)
+                calibrator = fit_calibrator(held_out.logits, labels)
+                guarantees = fit_guarantees(held_out.logits, labels, calibrator, self.class_names_, True)
+                self._guarantees = guarantees, ood_detector
+        return self._guarantees
 
-    def _check_ships(self) -> None:
-        """Raises ModelError where a network, not yet trained, does not answer from a file as it does.
+    def _check_export(self) -> None:
+        """Raise ModelError if the untrained network does not answer from a file as it does in PyTorch.
 
-        Some seconds, which spare a whole training of what could not ship.
+        This takes seconds, and saves training a network that cannot be exported.
         """
         try:
-            verify(export_model(self.shipped_, self._metadata(None)), self.shipped_, self._sample[:_TRIED])
+            verify(export_model(self.shipped_, self._metadata(None)), self.shipped_, self._sample[:_TRIAL_IMAGES])
         except ArtifactError as error:
             raise ModelError(
-                f"the exported network takes no other number of images than it was exported with: {error.message}",
-                "make no Python number of how many images there are: x.shape[0] instead of len(x), x.flatten(1), ...",
+                f"the exported network works only for one number of images: {error.message}",
+                "keep the number of images a tensor size: x.shape[0] instead of len(x), x.flatten(1), ...",
             ) from error
 
     def metadata(self) -> Metadata:
-        """What the model file says about itself."""
+        """The model file's description of itself."""
         return self._metadata(self.guarantees_)
 
     def _metadata(self, guarantees: Guarantees | None) -> Metadata:
@@ -257,20 +267,20 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     @property
     def predictor_(self) -> Predictor:
-        """The model file, opened."""
+        """The opened model file."""
         content = self.to_bytes()
-        if self._opened is None:
-            self._opened = load(content)
-        return self._opened
+        if self._predictor is None:
+            self._predictor = load(content)
+        return self._predictor
 
     @property
     def shipped_(self) -> nn.Module:
-        """What the model file computes: the trained network, averaged over mirror images where the recipe says so."""
+        """What the model file computes: the trained network, averaged over mirror images if the recipe says so."""
         return FlipTTA(self.network_) if self.recipe_.uses_flip_tta else self.network_
 
     @property
     def training_accuracy_(self) -> float | None:
-        """Of the epoch whose weights were kept."""
+        """Accuracy on the training images in the epoch whose weights were kept; None before the first epoch ended."""
         if not self.history_:
             return None
         kept = self.history_[-1].kept
@@ -287,12 +297,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def __getstate__(self) -> dict[str, Any]:
         if self.__sklearn_is_fitted__():
-            self._promises()  # learned from images that do not travel
+            self._fit_guarantees()  # needs images that are not pickled
         state: dict[str, Any] = dict(super().__getstate__())
-        for name in ("_learned", "_held_out"):
+        for name in ("_kept_images", "_held_out"):
             state.pop(name, None)
-        state["_opened"] = None  # an ONNX Runtime session cannot move between processes; it is opened again
-        return state
+        return state | {"_predictor": None}  # an ONNX Runtime session cannot be pickled
 
     def _prepare(self, X: LabelledImages | Images, y: Any) -> LabelledImages:
         if isinstance(X, LabelledImages):
@@ -303,37 +312,30 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         else:
             if y is None:
                 raise DataError("labels are missing", "call fit(images, labels), or fit(data) with a LabelledImages")
-            data = from_arrays(X, y, natural_order=False)  # the order of classes_, which scikit-learn's contract sorts
+            data = from_arrays(X, y, natural_order=False)  # sorted as classes_, as scikit-learn's contract requires
             self.classes_ = np.unique(np.asarray(y))
         self.class_names_ = data.class_names
         self.spec_ = data.spec
         train = data.train
         if not len(train):
-            raise DataError(f"{data.name} has no training images", "give some: a part called train, or no parts")
+            raise DataError(
+                f"{data.name} has no training images", "add a part called train, or give data without parts"
+            )
         self._data_summary = {"name": train.name, "fingerprint": train.fingerprint, "images": len(train)}
         return data
 
     def chosen_recipe(self) -> Recipe:
+        """The recipe with `model` and `epochs` applied."""
         return find_recipe(self.recipe, self.model if isinstance(self.model, str) else None, self.epochs)
 
-    def _network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
+    def _build_network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
         classes = len(data.class_names)
         if self.model is None or isinstance(self.model, str):
             return build_network(recipe.network, data.spec, classes, self.seed)
         return custom_network(self.model, data.spec, classes, self.seed)
 
-    def _balanced(self, recipe: Recipe, data: LabelledImages, device: torch.device) -> Recipe:
-        """The recipe with everything decided that it leaves to the data and the machine; each said in `notes_`."""
-        counts = np.bincount(data.labels[self.split_.train], minlength=len(data.class_names))
-        chosen = choose_balance(recipe, counts)
-        notes = [balance_note(chosen, counts, data.class_names)]
-        notes.append(_mirror_hint(recipe, data.class_names))
-        if recipe.bfloat16 and not has_bfloat16(device.type):
-            notes.append("this processor has no bfloat16 products in hardware: training in float32, slower")
-        self.notes_ = [note for note in (self._suited, *notes, *self.split_.notes) if note]
-        return replace(recipe, balance=chosen)
-
     def network_name(self) -> str:
+        """The name of a built-in or imported network, or the class of a custom one."""
         if self.model is None or isinstance(self.model, str):
             return self.recipe_.network
         return type(self.network_).__name__
@@ -344,19 +346,18 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         clipped = np.minimum(positions, len(self.classes_) - 1)
         unknown = self.classes_[clipped] != given
         if unknown.any():
-            raise DataError(
-                f"label {given[unknown][0]!s} is not one the model knows", f"it knows {', '.join(self.class_names_)}"
-            )
+            label, known = given[unknown][0], ", ".join(self.class_names_)
+            raise DataError(f"label {label!s} is not a class of this model", f"its classes are {known}")
         return clipped.astype(np.int64)
 
 
 @dataclass(frozen=True)
-class _Learned:
-    """Those of M training images that are looked at after the training; the others need not stay in memory.
+class _KeptImages:
+    """The training images that are used after training; the others can leave memory.
 
     Attributes:
-        labels: (M,) of all.
-        positions: (L,) ascending, of those that are kept.
+        labels: (M,) of all M training images.
+        positions: (L,) ascending positions of the kept images among all.
         images: (L, ...) uint8.
     """
 
@@ -365,68 +366,64 @@ class _Learned:
     images: Images | MappedRows
 
     @classmethod
-    def of(cls, data: LabelledImages, train: NDArray[np.int64], seed: int) -> "_Learned":
-        """Of the images at `train`."""
+    def of(cls, data: LabelledImages, train: NDArray[np.int64], seed: int) -> "_KeptImages":
         labels = data.labels[train]
         positions = np.union1d(_described(len(labels), seed), chosen(labels, seed, KEPT))
         return cls(labels, positions, part_of(data, train[positions])[0])
 
-    def at(self, some: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
-        """Images and labels of some that are kept, by their positions among all."""
-        return np.asarray(self.images[np.searchsorted(self.positions, some)]), self.labels[some]
+    def at(self, positions: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
+        """Images and labels of some kept images, by their positions among all."""
+        return np.asarray(self.images[np.searchsorted(self.positions, positions)]), self.labels[positions]
 
 
 def _described(images: int, seed: int) -> NDArray[np.int64]:
-    """Positions of the training images that say what is familiar."""
+    """Positions of the training images that the OOD detector is fitted on."""
     return np.sort(np.random.default_rng(seed).permutation(images)[:MOST_DESCRIBED])
 
 
 def split_seed_of(classifier: ImageClassifier) -> int:
-    """What decides which images are held out."""
+    """The seed that determines which images are held out."""
     return classifier.seed if classifier.split_seed is None else classifier.split_seed
 
 
-def _suits(recipe: Recipe, data: LabelledImages) -> None:
-    """Raises where a setting cannot be meant for such data.
+def _check_settings(recipe: Recipe, data: LabelledImages) -> None:
+    """Raise UsageError if a setting does not fit the data.
 
-    A named recipe's own batch shrinks to small data; one that was asked for does not.
+    The batch size of a named recipe shrinks for small data; one that the user chose does not.
     """
     images = len(data.train)
-    own = RECIPES.get(recipe.name)
-    if recipe.batch_size > images and (own is None or own.batch_size != recipe.batch_size):
+    default = RECIPES.get(recipe.name)
+    if recipe.batch_size > images and (default is None or default.batch_size != recipe.batch_size):
         raise UsageError(
-            f"a batch of {recipe.batch_size:,} is larger than the data: {images:,} training images",
+            f"batch_size must be at most {images:,}, the number of training images, got {recipe.batch_size:,}",
             f"use a smaller one: --batch-size {max(1, images // 10)}",
         )
     if recipe.patience and not recipe.validation and "validation" not in data.parts:
         raise UsageError(
-            f"patience={recipe.patience} needs images held out, and recipe '{recipe.name}' holds out none",
+            f"patience={recipe.patience} needs held-out images, but recipe '{recipe.name}' holds out none",
             "hold some out: --set validation=0.1",
         )
 
 
-def _mirror_hint(recipe: Recipe, class_names: tuple[str, ...]) -> str:
-    """A sentence where mirror images are used and the names of the classes let one doubt that they should be."""
-    characters = all(len(name) == 1 for name in class_names)
-    if not recipe.flip or not (characters or any({"left", "right"} & set(_words(name)) for name in class_names)):
+def _mirror_note(recipe: Recipe, data: LabelledImages) -> str:
+    """A hint if mirror images are used and the class names suggest that mirroring changes the class; or ""."""
+    if not recipe.flip:
         return ""
-    told = "a single character each" if characters else "left or right"
+    words = [re.findall("[a-z]+", name.lower()) for name in data.class_names]
+    if all(len(name) == 1 for name in data.class_names):
+        names = "are single characters"
+    elif any({"left", "right"} & set(each) for each in words):
+        names = "contain left or right"
+    else:
+        return ""
     return (
-        f"classes are called by {told}: where a mirror image would be another thing, as with digits and letters, "
-        "train without them: --set flip=no"
+        f"class names {names}, and training uses mirror images; if mirroring changes the class, as with digits and "
+        "letters, turn it off: --set flip=no"
     )
 
 
-def _words(name: str) -> list[str]:
-    """
-    >>> _words("Left_shoe-2")
-    ['left', 'shoe']
-    """
-    return re.findall("[a-z]+", name.lower())
-
-
 def part_of(data: LabelledImages, positions: NDArray[np.int64]) -> tuple[Images | MappedRows, NDArray[np.int64]]:
-    """Images and labels; the images of a large file stay in it."""
+    """Images and labels at these positions; images of a large memory-mapped file stay in it."""
     labels = data.labels[positions]
     if data.images.nbytes > _IN_MEMORY and mapping_of(data.images) is not None:
         return MappedRows(data.images, positions), labels

@@ -1,11 +1,12 @@
-"""The life of one run: a folder begun, trained in, its model exported, verified and judged, and judged again later.
+"""One training run, from a new folder to a model that is exported, verified and judged.
 
-It joins the estimator and the run folder. It prints and draws nothing: `cli.py` and `report.py` do.
+It connects the estimator with the run folder. It prints and draws nothing; `cli` and `reports` do.
 """
 
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,335 +16,317 @@ from torch import nn
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.read import write_skipped
-from hangtag.data.splits import split_of
 from hangtag.errors import DataError, DivergedError, HangtagError, ModelError, RunError
-from hangtag.evaluation.judge import Judgement, data_before_decisions, read_again
+from hangtag.evaluation.judge import Judgement, data_before_decisions, judged_part, read_again
 from hangtag.evaluation.run_folder import SKIPPED, STOPPED, TRAINING, Lock, Run, new_run, unfinished
 from hangtag.files import remove_partial
 from hangtag.machine import hardware, now, versions
 from hangtag.model.neighbours import write_neighbours
-from hangtag.model.predictor import load
 from hangtag.training.classifier import ImageClassifier, split_seed_of
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
-from hangtag.training.engine.export import verify
+from hangtag.training.engine.export import verify_outputs
 from hangtag.training.engine.guard import is_out_of_memory
 from hangtag.training.engine.loop import Epoch, choose_device
-from hangtag.training.engine.networks import NETWORKS, layers, parameter_count
+from hangtag.training.engine.networks import layers, parameter_count
 from hangtag.training.engine.recipes import Recipe
-from hangtag.training.engine.speed import speed_of
+from hangtag.training.engine.speed import Speed, speed_of
 
-__all__ = [
-    "DIVERGED",
-    "UNSHIPPED",
-    "Training",
-    "locked",
-    "planned_before",
-    "unfinished_like",
-]
+__all__ = ["DIVERGED", "NOT_EXPORTED", "Training", "find_planned", "initial_config", "open_run"]
 
-UNSHIPPED = "not exported"
-"""The status of a run whose network would not answer from a file as it does; it has no model."""
+NOT_EXPORTED = "not exported"
+"""The status of a run without a model file, because the file did not answer as the network does."""
 
 DIVERGED = "diverged"
-"""The status of a run whose loss was no longer a number; its weights are the last good ones."""
+"""The status of a run whose loss became NaN or infinite; its weights are the last finite ones."""
 
 
+@dataclass(eq=False)
 class Training:
-    """One training and its run folder, from the first byte to the last.
+    """One training and its run folder. Create it with `begin` or `resume`.
 
-    Args:
-        classifier: unfitted.
-        data: with a training part; a test part is judged at the end, else the held-out images are.
-        source: what `read` was given, so that a later command can read it again.
-        out: the folder to make; None takes the next free name under runs/. If an unfinished run of exactly this
-            training lies there (it was killed), it is gone on with.
-
-    Raises:
-        RunError: `out` holds another run, or another process is training there.
-        UsageError: the device is not there.
+    Attributes:
+        classifier: the estimator to fit.
+        data: has a training part. The test part, or else the held-out images, judge the model.
+        run: the folder.
+        lock: held while this process trains in the folder.
+        config: the content of its config.json.
+        resumed: whether an earlier process began the run.
+        checkpoint: where an interrupted training resumes; None at the first step.
+        history: the finished epochs before the checkpoint.
+        seconds: duration of each stage.
+        speed: of the steps; set by `finish`.
     """
 
-    def __init__(
-        self, classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any], out: Path | None
-    ) -> None:
-        choose_device(classifier.device)
-        _needs_judges(classifier, data)
-        self.classifier, self.data = classifier, data
-        config = self.config_of(classifier, data, source)
-        name = f"{data.name}-{config['recipe']['name']}"
-        self.seconds: dict[str, float] = {}
-        self.from_checkpoint: Checkpoint | None = None
-        self.interrupted = False
-        self.history: list[Epoch] = []
-        before = unfinished_like(config, out, name)
-        if before is not None:
-            self._go_on(*before)
-            return
-        self.run: Run = new_run(out, name)
-        self.held = locked(self.run)
-        self.config: dict[str, Any] = config
-        if data.source.skipped:
-            write_skipped(data, self.run.path / SKIPPED)
-        self.run.write_config(config)  # last: from now on there is something to go on with
-
-    @staticmethod
-    def config_of(classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any]) -> dict[str, Any]:
-        """What a run folder says about its training from the beginning."""
-        return {
-            "hangtag": versions().get("hangtag"),
-            "created": now(),
-            "status": TRAINING,
-            "recipe": classifier.chosen_recipe().to_json(),
-            "seed": classifier.seed,
-            "split_seed": split_seed_of(classifier),
-            "source": source,
-            "data": _describe(data),
-            "versions": versions(),
-            "machine": hardware(),
-        }
+    classifier: ImageClassifier
+    data: LabelledImages
+    run: Run
+    lock: Lock
+    config: dict[str, Any]
+    resumed: bool = False
+    checkpoint: Checkpoint | None = None
+    history: list[Epoch] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    speed: Speed = field(init=False)
 
     @classmethod
-    def of(cls, run: Run, device: str = "auto", source: dict[str, Any] | None = None) -> "Training":
-        """Go on with a run that was killed, or stopped with Ctrl-C, as it was begun.
+    def begin(
+        cls, classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any], out: Path | None
+    ) -> "Training":
+        """Begin a training, or resume an interrupted one with exactly these settings in the same folder.
 
         Args:
-            source: of its data, where they were moved; None is where they were.
+            classifier: unfitted.
+            data: has a training part.
+            source: the arguments of `read`, so that a later command can read the data again.
+            out: the folder to create; None takes the next free name under runs/.
 
         Raises:
-            RunError: it is finished, or another process trains it.
-            UsageError: the device is not there.
-            DataError: its data changed.
+            DataError: no image is left to judge the model on.
+            RunError: `out` holds another run, or another process is training there.
+            UsageError: the device is not available.
         """
-        config = run.config()
+        choose_device(classifier.device)
+        if not {"test", "validation"} & data.parts.keys() and not classifier.chosen_recipe().validation:
+            raise DataError(
+                "there are no images to judge the model on: no test part, and this recipe holds out no images",
+                "hold some out: --set validation=0.1; or use another recipe, or data with a test part",
+            )
+        config = initial_config(classifier, data, source)
+        run, lock, resumed = open_run(config, out, f"{data.name}-{config['recipe']['name']}")
+        if data.source.skipped:
+            write_skipped(data, run.path / SKIPPED)
+        return cls._resume(classifier, data, run, lock) if resumed else cls(classifier, data, run, lock, config)
+
+    @classmethod
+    def resume(cls, run: Run, device: str = "auto", source: dict[str, Any] | None = None) -> "Training":
+        """Resume an interrupted or stopped run with the settings it began with.
+
+        Args:
+            source: where the data are now; None if they did not move.
+
+        Raises:
+            RunError: it cannot be resumed, or another process is training there.
+            UsageError: the device is not available.
+            DataError: the data changed.
+        """
+        config, version = run.config(), versions()["hangtag"]
         if "seeds" in config:
-            raise RunError(f"{run.path}: holds several seeds", "give the command that began it again; it goes on")
+            raise RunError(f"{run.path}: this run has several seeds", "repeat the command that began it to resume it")
         if config.get("status") not in (TRAINING, STOPPED):
-            raise RunError(f"{run.path}: this run is {config.get('status')}", "there is nothing left to train")
+            raise RunError(
+                f"{run.path}: this run cannot be resumed, its status is '{config.get('status')}'",
+                "only interrupted and stopped runs can be resumed",
+            )
+        if config.get("hangtag") != version:
+            raise RunError(
+                f"{run.path}: this run began with hangtag {config.get('hangtag')}, but this is hangtag {version}",
+                "resume it with the version that began it, or train again",
+            )
         try:
             recipe, seed = Recipe(**config["recipe"]), config["seed"]
-        except KeyError as error:
-            raise RunError(f"{run.path}: its config.json does not hold {error}", "train again") from error
-        except TypeError as error:
-            raise RunError(f"{run.path}: its recipe is of another version: {error}", "train again") from error
-        if recipe.network not in NETWORKS and ":" not in recipe.network:
-            raise RunError(f"{run.path}: its network is not one of hangtag's", "go on in Python, with the same network")
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{run.path}: config.json has missing or unknown fields: {error}", "train again") from error
         choose_device(device)
-        training = cls.__new__(cls)
-        training.classifier = ImageClassifier(
-            recipe=recipe, seed=seed, device=device, split_seed=config.get("split_seed")
-        )
-        training.data = read_again(run, source)
-        training.seconds = {}
-        training._go_on(run, locked(run))
+        classifier = ImageClassifier(recipe=recipe, seed=seed, device=device, split_seed=config.get("split_seed"))
+        training = cls._resume(classifier, read_again(run, source), run, _lock(run))
         if source is not None:
-            training.say(source=source)
+            training.record(source=source)
         return training
 
-    def _go_on(self, run: Run, held: Lock) -> None:
-        self.interrupted = True
-        self.run, self.held, self.config = run, held, run.config()
-        self.from_checkpoint = latest(run.checkpoints)
-        epoch = self.from_checkpoint.metadata["position"]["epoch"] if self.from_checkpoint else 1
-        lines = run.history() if (run.path / "history.jsonl").is_file() else []
-        kept = [line for line in lines if line["number"] < epoch]
-        self.history = [Epoch(**line) for line in kept]
-        run.write_history(kept)
-        self.config["status"] = TRAINING
-        run.write_config(self.config)
+    @classmethod
+    def _resume(cls, classifier: ImageClassifier, data: LabelledImages, run: Run, lock: Lock) -> "Training":
+        checkpoint = latest(run.checkpoints)
+        epoch = checkpoint.metadata["position"]["epoch"] if checkpoint else 1
+        history = run.history() if (run.path / "history.jsonl").is_file() else []
+        history = [line for line in history if line["number"] < epoch]
+        run.write_history(history)
+        epochs = [Epoch(**line) for line in history]
+        training = cls(classifier, data, run, lock, run.config(), True, checkpoint, epochs)
+        training.record(status=TRAINING)
+        return training
 
     @property
-    def goes_on(self) -> str:
-        """Where an interrupted training is taken up, in words; empty for a new one."""
-        if self.from_checkpoint is None:
-            return "this run was interrupted before its first checkpoint; it begins again" if self.interrupted else ""
-        return f"going on from a checkpoint in epoch {self.from_checkpoint.metadata['position']['epoch']}"
+    def resume_message(self) -> str:
+        """Where an interrupted training resumes; empty for a new one."""
+        if self.checkpoint is not None:
+            return f"resuming from a checkpoint in epoch {self.checkpoint.metadata['position']['epoch']}"
+        return "this run was interrupted before its first checkpoint; it starts again" if self.resumed else ""
 
-    def say(self, **facts: Any) -> None:
-        """Keep more facts with the run."""
+    def record(self, **facts: Any) -> None:
+        """Add facts to config.json."""
         self.config |= facts
         self.run.write_config(self.config)
 
     def notes(self) -> list[str]:
-        """What training decided by itself, in sentences; known once it has begun."""
+        """What training decided automatically, in sentences; available after its first step."""
         return self.classifier.notes_
 
     def epochs(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
-        """Train, keeping each finished epoch in the folder, and a checkpoint now and then."""
-        began = time.perf_counter()
-        self.checkpoint_writer = CheckpointWriter(self.run.checkpoints)
-        trained = self.interrupted
+        """Train; write each finished epoch, and regular checkpoints, to the folder."""
+        started = time.perf_counter()
+        trained = self.resumed
         try:
             for epoch in self.classifier.fit_epochs(
                 self.data,
                 stop=stop,
-                checkpoint_writer=self.checkpoint_writer,
-                resume=self.from_checkpoint,
+                checkpoint_writer=CheckpointWriter(self.run.checkpoints),
+                resume=self.checkpoint,
                 history=self.history,
             ):
                 trained = True
                 if epoch.finished:
                     self.run.add_epoch(epoch.to_json())
                 yield epoch
-        except DivergedError:  # the same settings would do so again
+        except DivergedError:  # the same settings would diverge again
             self.run.write_weights(_weights(self.classifier.network_))
-            self.config["status"] = DIVERGED
-            self.run.write_config(self.config)
+            self.record(status=DIVERGED)
             raise
         except HangtagError:
-            if not trained:  # refused: the next try is the first
+            if not trained:  # refused before the first step: leave no folder
                 self.run.discard()
             raise
-        before = sum(epoch.seconds for epoch in self.classifier.history_)  # of an interrupted run, by its checkpoints
-        self.seconds["train"] = max(time.perf_counter() - began, before)
+        in_epochs = sum(epoch.seconds for epoch in self.classifier.history_)  # includes those before the interruption
+        self.seconds["train"] = max(time.perf_counter() - started, in_epochs)
 
     @property
     def stopped(self) -> bool:
-        """Whether it was left before its end, and can be gone on with."""
+        """Whether training was stopped before its end, so that it can be resumed."""
         last = self.classifier.history_[-1]
         return last.cut_short or (last.number < self.classifier.recipe_.epochs and not last.enough)
 
     def finish(self) -> Judgement:
-        """Export, verify on the images that are judged, judge, and complete the folder.
+        """Export the model, judge it, verify the file on the images that judged it, and complete the folder.
 
         Raises:
-            ModelError: the file would not answer as the network does; the weights are kept.
+            ModelError: the file does not answer as the network does; the weights are kept.
             SaveError: the disk is full.
         """
         try:
-            return self._finished()
+            return self._finish()
         except ModelError as error:
             if not is_out_of_memory(error):  # the same network would fail again
-                self.say(status=UNSHIPPED)
+                self.record(status=NOT_EXPORTED)
             raise
 
-    def _finished(self) -> Judgement:
-        classifier, began = self.classifier, time.perf_counter()
+    def _finish(self) -> Judgement:
+        classifier, started = self.classifier, time.perf_counter()
         self.run.write_weights(_weights(classifier.network_))
-        content = classifier.to_bytes()
-        self.seconds["export"] = time.perf_counter() - began
-        began = time.perf_counter()
-        part, data = self._judged()
-        verify(content, classifier.shipped_, data.images, classifier.ood_detector_)
+        content, predictor = classifier.to_bytes(), classifier.predictor_
+        self.seconds["export"] = time.perf_counter() - started
+        started = time.perf_counter()
+        part, images = judged_part(self.run, self.data)
         before = data_before_decisions(self.config, part)
-        judged = Judgement.of(load(content), part, data, classifier.training_accuracy_, before)
-        self.seconds["evaluate"] = time.perf_counter() - began
-        self.run.write_metrics(judged.to_json())
+        judgement = Judgement.of(predictor, part, images, classifier.training_accuracy_, before)
+        verify_outputs(
+            judgement.outputs, predictor.metadata, classifier.shipped_, images.images, classifier.ood_detector_
+        )
+        self.seconds["evaluate"] = time.perf_counter() - started
+        self.run.write_metrics(judgement.to_json())
         self.run.write_model(content)
         batch_size = min(classifier.recipe_.batch_size, len(classifier.split_.train))
         epochs = classifier.history_[len(self.history) :]
         self.speed = speed_of(epochs, batch_size, choose_device(classifier.device))
         write_neighbours(self.run.path, classifier.neighbours())
-        self._complete(content)
-        return judged
-
-    def _judged(self) -> tuple[str, LabelledImages]:
-        if "test" in self.data.parts:
-            return "test", self.data.test
-        classifier = self.classifier
-        images, split = split_of(self.data, classifier.recipe_.validation, split_seed_of(classifier))
-        if not len(split.validation):
-            raise DataError(
-                "there are no images to judge the model on: no test part, and this recipe holds none out",
-                "use another recipe, or data with a test part",
-            )
-        return "validation", images.take(split.validation)
-
-    def _complete(self, content: bytes) -> None:
-        classifier = self.classifier
-        split = classifier.split_
         last = classifier.history_[-1]
-        self.config |= {
-            "status": STOPPED if self.stopped else "finished",
-            "kept_epoch": last.kept or last.number,
-            "balance": classifier.recipe_.balance,
-            "notes": classifier.notes_,
-            "network": {
+        self.record(
+            status=STOPPED if self.stopped else "finished",
+            kept_epoch=last.kept or last.number,
+            balance=classifier.recipe_.balance,
+            notes=classifier.notes_,
+            network={
                 "name": classifier.network_name(),
                 "parameters": parameter_count(classifier.network_),
                 "layers": [vars(layer) for layer in layers(classifier.network_, classifier.spec_)],
             },
-            "split": split.to_json(),
-            "device": choose_device(classifier.device).type,
-            "seconds": self.seconds,
-            "speed": self.speed.to_json(),
-            "model": {"bytes": len(content), "fingerprint": load(content).fingerprint},
-            "test_opened": self.config.get("test_opened", []) + ([now()] if "test" in self.data.parts else []),
-        }
-        self.run.write_config(self.config)
-        if not self.stopped:
-            self.checkpoint_writer.remove()
-        self.held.close()
-
-
-def locked(run: Run) -> Lock:
-    """The lock of a run's folder, for whoever trains there; half-written files of one who was killed are removed.
-
-    Raises:
-        RunError: another process has it.
-    """
-    held = run.lock()
-    if held is None:
-        raise RunError(f"{run.path}: another process is training here", "wait for it, or name another --out")
-    for folder in (run.path, run.checkpoints):
-        remove_partial(folder)
-    return held
-
-
-def _needs_judges(classifier: ImageClassifier, data: LabelledImages) -> None:
-    """Raises where no image would be left to judge the model on; it is said before the training, not after it."""
-    if not {"test", "validation"} & data.parts.keys() and not classifier.chosen_recipe().validation:
-        raise DataError(
-            "there are no images to judge the model on: no test part, and this recipe holds none out",
-            "hold some out: --set validation=0.1; or use another recipe, or data with a test part",
+            split=classifier.split_.to_json(),
+            device=choose_device(classifier.device).type,
+            seconds=self.seconds,
+            speed=self.speed.to_json(),
+            model={"bytes": len(content), "fingerprint": predictor.fingerprint},
+            test_opened=self.config.get("test_opened", []) + ([now()] if part == "test" else []),
         )
+        if not self.stopped:
+            CheckpointWriter(self.run.checkpoints).remove()
+        self.lock.close()
+        return judgement
 
 
-def unfinished_like(config: dict[str, Any], out: Path | None, name: str) -> tuple[Run, Lock] | None:
-    """An unfinished run of exactly this training that nobody is working on, now locked for us.
+def initial_config(classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of a run that begins."""
+    counts = {name: data.counts(name).tolist() for name in data.parts} or {"train": data.counts().tolist()}
+    return {
+        "hangtag": versions()["hangtag"],
+        "created": now(),
+        "status": TRAINING,
+        "recipe": classifier.chosen_recipe().to_json(),
+        "seed": classifier.seed,
+        "split_seed": split_seed_of(classifier),
+        "source": source,
+        "data": {**data.to_json(), "skipped": len(data.source.skipped), "counts": counts},
+        "versions": versions(),
+        "machine": hardware(),
+    }
+
+
+def open_run(config: dict[str, Any], out: Path | None, name: str) -> tuple[Run, Lock, bool]:
+    """A new run folder with this config, locked; or an interrupted run with the same config, and True.
 
     Raises:
-        RunError: `out` holds an unfinished run of another training.
+        RunError: `out` holds another run, or another process is training there.
     """
     for run in unfinished(out, name):
-        theirs = run.config()
-        differ = _differences(theirs, config)
-        if differ and out is not None:
+        differences = _differences(run.config(), config)
+        if differences and out is not None:
             raise RunError(
-                f"{run.path}: holds an unfinished run of another training ({'; '.join(differ)})",
-                f"go on with it: hangtag train --resume {shlex.quote(str(run.path))}; or choose another --out",
+                f"{run.path}: holds an unfinished run with other settings ({'; '.join(differences)})",
+                f"resume it: hangtag train --resume {shlex.quote(str(run.path))}; or choose another --out",
             )
-        if not differ and not (out is None and run.is_locked()):
-            return run, locked(run)
-    return None
+        if not differences and not (out is None and run.is_locked()):
+            return run, _lock(run), True
+    run = new_run(out, name)
+    lock = _lock(run)
+    run.write_config(config)
+    return run, lock, False
 
 
-def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """What another training was begun with that ours is not, each in words; empty where they are the same.
+def _lock(run: Run) -> Lock:
+    """Lock a run's folder and remove files that a killed process left half-written."""
+    lock = run.lock()
+    if lock is None:
+        message = f"{run.path}: another process is training in this folder"
+        raise RunError(message, "wait until it ends, or choose another --out")
+    for folder in (run.path, run.checkpoints):
+        remove_partial(folder)
+    return lock
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Where the configs of two runs differ, in words; empty if both describe the same training.
 
     >>> begun = {"recipe": {"epochs": 9}, "seed": 0, "data": {"name": "cats", "fingerprint": "1f"}}
     >>> _differences(begun, {**begun, "recipe": {"epochs": 3}, "seed": 1})
     ['epochs 9 there, 3 here', 'seed 0 there, 1 here']
     """
-    before, here = theirs.get("recipe", {}), ours.get("recipe", {})
-    names = [name for name in {**before, **here} if name != "description" and before.get(name) != here.get(name)]
-    found = [f"{name} {before.get(name)} there, {here.get(name)} here" for name in names]
-    for key in ("seed", "split_seed", "seeds", "hangtag"):
-        if theirs.get(key) != ours.get(key) and not (key == "split_seed" and found and found[-1].startswith("seed ")):
-            found.append(f"{key} {theirs.get(key)} there, {ours.get(key)} here")
-    one, other = theirs.get("data", {}), ours.get("data", {})
-    if one.get("fingerprint") != other.get("fingerprint"):
-        same = "; the pictures or labels differ" if one.get("name") == other.get("name") else ""
-        found.append(f"data {one.get('name')} there, {other.get('name')} here{same}")
-    return found
+    old_recipe, new_recipe = ({**config.get("recipe", {}), "description": ""} for config in (old, new))
+    pairs = [(name, old_recipe.get(name), new_recipe.get(name)) for name in {**old_recipe, **new_recipe}]
+    keys = ["seed", "seeds", "hangtag"] if old.get("seed") != new.get("seed") else ["split_seed", "seeds", "hangtag"]
+    pairs += [(key, old.get(key), new.get(key)) for key in keys]
+    differences = [f"{name} {before} there, {after} here" for name, before, after in pairs if before != after]
+    old_data, new_data = old.get("data", {}), new.get("data", {})
+    if old_data.get("fingerprint") != new_data.get("fingerprint"):
+        names = f"data {old_data.get('name')} there, {new_data.get('name')} here"
+        same = old_data.get("name") == new_data.get("name")
+        differences.append(f"{names}; the pictures or labels differ" if same else names)
+    return differences
 
 
-def planned_before(data: LabelledImages, minutes: float, seed: int, out: Path | None) -> Run | None:
-    """An unfinished run that was planned for the same data, time and seed, and that nobody is working on."""
+def find_planned(data: LabelledImages, minutes: float, seed: int, out: Path | None) -> Run | None:
+    """An interrupted run that this version planned for the same data, time and seed; None if there is no such run."""
+    wanted = (minutes, seed, data.fingerprint, versions()["hangtag"])
     for run in unfinished(out, data.name):
-        theirs = run.config()
-        wanted = (minutes, seed, data.fingerprint)
-        found = (theirs.get("plan", {}).get("minutes"), theirs.get("seed"), theirs.get("data", {}).get("fingerprint"))
-        if wanted == found and not run.is_locked():
+        config = run.config()
+        minutes_planned, fingerprint = config.get("plan", {}).get("minutes"), config.get("data", {}).get("fingerprint")
+        if (minutes_planned, config.get("seed"), fingerprint, config.get("hangtag")) == wanted and not run.is_locked():
             return run
     return None
 
@@ -354,10 +337,3 @@ def _weights(network: nn.Module) -> bytes:
     return safetensors.torch.save(
         {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     )
-
-
-def _describe(data: LabelledImages) -> dict[str, Any]:
-    counts = {name: data.counts(name).tolist() for name in data.parts}
-    said = data.to_json()
-    said["skipped"] = len(data.source.skipped)
-    return {**said, "counts": counts or {"train": data.counts().tolist()}}

@@ -1,16 +1,15 @@
-"""One recipe trained with several seeds, in one run folder: how much is luck, and the best of them by validation.
+"""One recipe trained with several seeds in one run folder: how much results vary, and the best run by validation loss.
 
-    seeds/0, seeds/1, ...    whole runs, each as any other
-    everything else          the run that was kept, and in metrics.json, under "seeds", what they had in common
+    seeds/0, seeds/1, ...    complete runs, one per seed
+    everything else          a copy of the best run; metrics.json also has the statistics, under "seeds"
 
-All of them hold out the same images. Each goes on by itself after a crash.
+All seeds hold out the same images. Each seed's run can be resumed.
 """
 
 import math
 import statistics
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,58 +18,44 @@ from scipy.stats import t as student
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError, UsageError
 from hangtag.evaluation.judge import Judgement, judge
-from hangtag.evaluation.run_folder import STOPPED, Lock, Run, new_run
+from hangtag.evaluation.run_folder import STOPPED, Run
 from hangtag.files import write_bytes
 from hangtag.machine import now
 from hangtag.model.neighbours import FILE
 from hangtag.training.classifier import ImageClassifier
-from hangtag.training.run import DIVERGED, UNSHIPPED, Training, locked, unfinished_like
+from hangtag.training.run import DIVERGED, NOT_EXPORTED, Training, initial_config, open_run
 
-__all__ = ["Seeds", "Spread", "spread"]
+__all__ = ["Seeds", "spread"]
 
 _COPIED = ("weights.safetensors", "model.onnx", "metrics.json", "history.jsonl")
 
 
-@dataclass(frozen=True)
-class Spread:
-    """A number measured with several seeds.
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean, sd (with n - 1), 95 % confidence interval of the mean (Student's t), and number of at least two values.
 
-    Attributes:
-        mean, sd: over the seeds; the sd with n - 1.
-        interval: 95 %, of the mean, by Student's t; it says nothing about other test images.
-        n: how many seeds.
-    """
+    The interval covers the choice of seeds, not of test images.
 
-    mean: float
-    sd: float
-    interval: tuple[float, float]
-    n: int
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.mean:.4f} (sd {self.sd:.4f}, 95 % [{low:.4f}, {high:.4f}], {self.n} seeds)"
-
-
-def spread(values: list[float]) -> Spread:
-    """Mean, sd and t-interval of at least two values.
-
-    >>> print(spread([0.90, 0.92, 0.94]))
-    0.9200 (sd 0.0200, 95 % [0.8703, 0.9697], 3 seeds)
+    >>> low, high = spread([0.90, 0.92, 0.94])["interval"]
+    >>> round(low, 4), round(high, 4)
+    (0.8703, 0.9697)
     """
     mean, sd = statistics.fmean(values), statistics.stdev(values)
     half = float(student.ppf(0.975, len(values) - 1)) * sd / math.sqrt(len(values))
-    return Spread(mean, sd, (mean - half, mean + half), len(values))
+    return {"mean": mean, "sd": sd, "interval": (mean - half, mean + half), "n": len(values)}
 
 
 class Seeds:
     """Several trainings and the run folder they share.
 
     Args:
-        classifier: unfitted; its seed is the first, and decides which images all of them hold out.
-        data: as for `Training`.
-        source: likewise.
-        out: likewise; an unfinished run of exactly these seeds is gone on with.
-        count: how many, at least 2.
+        classifier: unfitted; its seed is the first one and determines which images all seeds hold out.
+        data, source: as for `Training.begin`.
+        out: as for `Training.begin`; an unfinished run with exactly these seeds is resumed.
+        count: number of seeds, at least 2.
+
+    Raises:
+        RunError: `out` holds another run.
+        UsageError: `count` is below 2.
     """
 
     def __init__(
@@ -82,105 +67,97 @@ class Seeds:
         count: int,
     ) -> None:
         if count < 2:
-            raise UsageError(f"--seeds {count} makes no sense", "give at least 2, or none")
+            raise UsageError(f"--seeds must be at least 2, got {count}", "leave --seeds out to train once")
         self.data, self.source = data, source
         self.numbers = [classifier.seed + index for index in range(count)]
         self.classifier = classifier
-        config = Training.config_of(self._unfitted(classifier.seed), data, source) | {"seeds": self.numbers}
+        config = initial_config(self._unfitted(classifier.seed), data, source) | {"seeds": self.numbers}
         name = f"{data.name}-{config['recipe']['name']}-seeds"
-        before = unfinished_like(config, out, name)
-        self.held: Lock
-        if before is not None:
-            self.run, self.held = before
-            self.config = self.run.config()
-        else:
-            self.run, self.config = new_run(out, name), config
-            self.held = locked(self.run)
-            self.run.write_config(config)
-        self.goes_on = before is not None
+        self.run, self.lock, self.resumed = open_run(config, out, name)
 
     def trainings(self) -> Iterator[tuple[int, Training | Judgement]]:
-        """For each seed in turn: a training to go through and finish; or, where it is done already, its judgement.
+        """For each seed in turn: a training to run and finish, or the judgement of a finished one.
 
         Raises:
-            RunError: a seed diverged before, and would again.
+            RunError: an earlier training with this seed failed and would fail again.
         """
         for number in self.numbers:
-            folder = self._folder(number)
-            status = Run(folder).config().get("status") if (folder / "config.json").is_file() else None
+            run = Run(self._folder(number))
+            status = run.config().get("status") if (run.path / "config.json").is_file() else None
             if status == DIVERGED:
                 raise RunError(
-                    f"{folder}: with seed {number} the loss was no longer a number, and would not be again",
-                    "choose a smaller learning rate, --set learning_rate=NUMBER, and another --out",
+                    f"{run.path}: training with seed {number} diverged, and would diverge again",
+                    "use a smaller learning rate, --set learning_rate=NUMBER, and another --out",
                 )
-            if status == UNSHIPPED:
-                raise RunError(f"{folder}: its network could not be exported", "change it, and choose another --out")
+            if status == NOT_EXPORTED:
+                raise RunError(
+                    f"{run.path}: its network could not be exported", "change the network, and choose another --out"
+                )
             if status == "finished":
-                yield number, judge(Run(folder))
+                yield number, judge(run)
             elif status == STOPPED:
-                yield number, Training.of(Run(folder), self.classifier.device)
+                yield number, Training.resume(run, self.classifier.device)
             else:
-                yield number, Training(self._unfitted(number), self.data, self.source, folder)
+                yield number, Training.begin(self._unfitted(number), self.data, self.source, run.path)
 
     def finish(self) -> tuple[int, Judgement]:
-        """Keep the best by validation, the first where nothing was held out; returns its seed and judgement.
+        """Keep the run with the smallest validation loss, or the first one if no images were held out.
+
+        Returns:
+            Its seed and judgement.
 
         Raises:
-            RunError: a seed is not trained to its end.
+            RunError: a seed's training is not finished.
         """
         runs = [Run(self._folder(number)) for number in self.numbers]
         for run in runs:
-            if run.config().get("status") != "finished":
-                raise RunError(f"{run.path}: is {run.config().get('status')}", "give the same command again to go on")
+            status = run.config().get("status")
+            if status != "finished":
+                raise RunError(f"{run.path}: the status of this run is '{status}'", "repeat the command to resume it")
         losses = [_validation_loss(run) for run in runs]
         best = 0 if None in losses else min(range(len(runs)), key=lambda index: losses[index] or 0.0)
         kept = runs[best]
         for name in (*_COPIED, *([FILE] if (kept.path / FILE).is_file() else [])):
             write_bytes(self.run.path / name, (kept.path / name).read_bytes())
-        metrics = kept.metrics()
-        metrics["seeds"] = self._in_common(runs, best, losses)
-        self.run.write_metrics(metrics)
-        theirs = kept.config()
-        self.config |= {
-            key: value for key, value in theirs.items() if key not in ("created", "source", "seed", "split_seed")
-        }
-        self.config |= {"seed": self.numbers[best], "kept_seed": self.numbers[best], "ended": now()}
-        self.run.write_config(self.config)
-        self.held.close()
-        return self.numbers[best], judge(self.run)
+        self.run.write_metrics({**kept.metrics(), "seeds": self._statistics(runs, best, losses)})
+        own, seed = self.run.config(), self.numbers[best]
+        own = {key: own[key] for key in ("created", "source", "split_seed", "seeds")}
+        self.run.write_config({**kept.config(), **own, "seed": seed, "kept_seed": seed, "ended": now()})
+        self.lock.close()
+        return seed, judge(self.run)
 
     def discard(self) -> None:
-        """Take the folder away again where no seed was begun, as when the first one is refused."""
+        """Remove the folder if no seed's run began, as when the first one is refused."""
         if not any(self._folder(number).exists() for number in self.numbers):
             with suppress(OSError):
                 (self.run.path / "seeds").rmdir()
             self.run.discard()
 
     def _unfitted(self, seed: int) -> ImageClassifier:
-        """For one seed; made when its turn comes, since a fitted one holds its images."""
+        """A new classifier for one seed; a fitted one would keep its images in memory."""
         one = self.classifier
         return ImageClassifier(one.recipe, one.model, one.epochs, seed, one.device, split_seed=one.seed)
 
     def _folder(self, number: int) -> Path:
         return self.run.path / "seeds" / str(number)
 
-    def _in_common(self, runs: list[Run], best: int, losses: list[float | None]) -> dict[str, Any]:
+    def _statistics(self, runs: list[Run], best: int, losses: list[float | None]) -> dict[str, Any]:
         metrics = [run.metrics() for run in runs]
-        found: dict[str, Any] = {
+        summary: dict[str, Any] = {
             "numbers": self.numbers,
             "kept": self.numbers[best],
-            "kept_because": "smallest validation loss" if None not in losses else "the first: nothing was held out",
+            "kept_because": "smallest validation loss" if None not in losses else "first seed: no images were held out",
             "validation_loss": losses,
         }
         for key in ("accuracy", "loss"):
             values = [float(table[key]) for table in metrics]
-            found[key] = {"values": values, **vars(spread(values))}
-        low, high = found["accuracy"]["interval"]
-        found["accuracy"]["interval"] = (max(0.0, low), min(1.0, high))  # Student's t knows no bounds
-        return found
+            summary[key] = {"values": values, **spread(values)}
+        low, high = summary["accuracy"]["interval"]
+        summary["accuracy"]["interval"] = (max(0.0, low), min(1.0, high))  # Student's t is unbounded
+        return summary
 
 
 def _validation_loss(run: Run) -> float | None:
-    """Of the epoch whose weights were kept."""
+    """The validation loss of the epoch whose weights were kept."""
     kept = run.config().get("kept_epoch")
     return next((epoch.get("val_loss") for epoch in run.history() if epoch["number"] == kept), None)

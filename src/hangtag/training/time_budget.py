@@ -1,13 +1,12 @@
-"""A time to train in -> the recipe, network and number of epochs that fill it on this machine and data.
+"""A time limit -> the recipe, network and number of epochs that fill it on this machine and data.
 
-A few steps of each candidate are taken and timed; the largest network that still sees the data often enough is chosen.
-Nothing that was trained here is kept.
+Steps of each network are timed, the largest network first, and the first one that can train for enough epochs is
+chosen. Weights trained here are discarded.
 """
 
 import gc
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +26,7 @@ from hangtag.training.engine.batches import Batches
 from hangtag.training.engine.build import build_network
 from hangtag.training.engine.cuda_graph import WARM_UP
 from hangtag.training.engine.guard import enough_memory
-from hangtag.training.engine.inference import images_at_once, predict_logits
+from hangtag.training.engine.inference import predict_logits
 from hangtag.training.engine.loop import settings
 from hangtag.training.engine.networks import channels_last
 from hangtag.training.engine.recipes import DEFAULT, Recipe, adapt_to_size, find_recipe
@@ -38,15 +37,13 @@ __all__ = ["Plan", "plan"]
 
 _CANDIDATES = (("accurate", "cnn-large", 20), ("fast", "cnn", 4), ("fast", "cnn-small", 3), ("quick", "mlp", 0))
 """Recipe, network, and the fewest epochs that make it better than the next one, largest first; see docs/log.md."""
-_MOST_EPOCHS = 200  # beyond this more passes teach nothing
-_MEASURED_SECONDS = 0.8  # per candidate, at least
-_MEASURED_SHARE, _MOST_MEASURED = 0.015, 5.0  # of the time left, and seconds: a machine's slow moments pass
-_FEW = (2, 8, 32, 128)  # images of the steps that are tried before one on a whole batch
-_TRIED_PIXELS = 4_000_000  # of the images that are trained on meanwhile; at least a batch
-_UNTIL_CAPTURED = WARM_UP + 2  # steps on a GPU: the next is recorded, and the last is a replay
+_MOST_EPOCHS = 200.0  # more epochs do not help
+_MEASURED_SECONDS, _MOST_MEASURED, _MEASURED_SHARE = 0.8, 5.0, 0.015
+"""Seconds for which steps of a network are timed, at least and at most, and the share of the time left."""
+_SMALL_BATCHES = (2, 32)  # timed before whole batches, which may be far too slow or too large for memory
+_TIMED_PIXELS = 1_600_000  # of the images that are trained on meanwhile, or one batch if that is more
 _AFTERWARDS = 6.0  # seconds for exporting, opening the file, drawing and writing the report; see docs/log.md
-_SLOWER = 1.1  # a whole training beside a few of its steps; see docs/log.md
-_HASHED = 3  # times that the content of all images is gone over, where they came in parts
+_SLOWER = 1.1  # a step in a whole training, relative to a step here; see docs/log.md
 
 
 @dataclass(frozen=True)
@@ -55,11 +52,11 @@ class Plan:
 
     Attributes:
         recipe: with its network and epochs.
-        minutes: that were asked for.
+        minutes: the time limit.
         expected_seconds: from the beginning of the command to its end.
-        epochs: passes over the images, with the fraction of the last.
-        epoch_seconds: of one, validation included.
-        measured: seconds of a step of each network tried.
+        epochs: passes over the images, including the fraction of the last.
+        epoch_seconds: of one epoch, validation included.
+        measured_step_seconds: of each network that was timed.
     """
 
     recipe: Recipe
@@ -67,121 +64,127 @@ class Plan:
     expected_seconds: float
     epochs: float
     epoch_seconds: float
-    measured: dict[str, float]
+    measured_step_seconds: dict[str, float]
 
     @property
     def in_words(self) -> str:
-        tried = ", ".join(f"{name} {1000 * seconds:.3g} ms a step" for name, seconds in self.measured.items())
+        steps = ", ".join(
+            f"{name} {1000 * seconds:.3g} ms a step" for name, seconds in self.measured_step_seconds.items()
+        )
         early = ""
         if self.expected_seconds < 0.9 * 60 * self.minutes:
-            early = f"; more than {_MOST_EPOCHS} passes teach nothing, so this ends early"
+            early = f"; more than {_MOST_EPOCHS:.0f} epochs do not help, so this ends early"
         return (
             f"{self.minutes:g} minutes: recipe '{self.recipe.name}', network '{self.recipe.network}', "
-            f"{self.epochs:.1f} epochs of {self.epoch_seconds:.2g} s (measured: {tried}); should end after "
-            f"{self.expected_seconds / 60:.1f} minutes in all{early}"
+            f"{self.epochs:.1f} epochs of {self.epoch_seconds:.2g} s (measured: {steps}); "
+            f"expected to take {self.expected_seconds / 60:.1f} minutes in total{early}"
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "minutes": self.minutes,
-            "expected_seconds": self.expected_seconds,
-            "epochs": self.epochs,
-            "epoch_seconds": self.epoch_seconds,
-            "measured_step_seconds": self.measured,
-        }
+        return {name: value for name, value in vars(self).items() if name != "recipe"}
 
 
 def plan(data: LabelledImages, minutes: float, began: float, device: torch.device, seed: int = 0) -> Plan:
-    """Measure, and choose.
+    """Time the networks, and choose one.
 
-    Nearly equal pictures are looked for before a split: do that first, so that the time it took has passed.
+    Find near-duplicates before calling this, so that the time it takes is counted.
 
     Args:
-        data: with a training part.
-        minutes: above 0, for everything, from `began` to the written report.
-        began: `time.perf_counter()` when the command began.
+        data: has a training part.
+        minutes: above 0; from `began` to the written report.
+        began: `time.perf_counter()` at the beginning of the command.
         device: to train on.
         seed: of the split.
 
     Raises:
-        UsageError: there is not even time for a tenth of an epoch of the smallest network.
-        DataError: there is nothing to train on.
-        ModelError: no network could be tried; the reason is that of the smallest one.
+        UsageError: there is too little time for a tenth of an epoch of the smallest network.
+        DataError: there are no training images.
+        ModelError: no network can be trained; the reason is that of the smallest one.
     """
     end = began + 60 * minutes
+    work = _Work.of(data, find_recipe(DEFAULT).validation, seed)  # every candidate holds out the same fraction
     measured: dict[str, float] = {}
-    needed: float | None = None
-    refused: HangtagError | None = None
-    work = _Work.of(data, find_recipe(DEFAULT).validation, seed)  # every candidate holds out as many
-    for name, network, fewest in _CANDIDATES:
-        recipe, least = _suited(find_recipe(name, network=network), fewest, len(work.train))
+    needed, refused = 0.0, HangtagError("no network can be trained", "use other images")
+    for name, network, least in _CANDIDATES:
+        recipe, fewest = _adapt(find_recipe(name, network=network), least, len(work.train))
         cost: _Cost | None = None
         try:
             with enough_memory(f"with the network '{network}'", "use smaller images: --size 64"):
-                cost = _Cost.of(recipe, data, work, device, seed, least, end)
-        except HangtagError as error:  # images too small for it, for example
-            refused = type(error)(error.message, error.hint)  # the error itself holds on to what was tried
-        _give_back(device)
+                cost = _Cost.of(recipe, work, fewest, end, device, seed)
+        except HangtagError as error:  # for example, the images are too small for it
+            refused = type(error)(error.message, error.hint)  # the error itself would keep the network in memory
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
         if cost is None:
             continue
         measured[network] = cost.step
-        epochs = min((end - time.perf_counter() - cost.besides) / cost.epoch, float(_MOST_EPOCHS))
-        wanted = max(least, 0.1)
-        if epochs >= wanted:
-            return _plan(recipe, minutes, epochs, cost, time.perf_counter() - began, measured)
-        needed = 60 * minutes + (wanted - epochs) * cost.epoch
-    if needed is None:
-        assert refused is not None
+        epochs = min((end - time.perf_counter() - cost.besides) / cost.epoch, _MOST_EPOCHS)
+        fewest = max(fewest, 0.1)
+        if epochs >= fewest:
+            whole = max(1, -int(-epochs // 1))
+            fraction = round(min(1.0, max(0.01, epochs - (whole - 1))), 3)
+            expected = time.perf_counter() - began + epochs * cost.epoch + cost.besides
+            chosen = replace(recipe, epochs=whole, last_epoch_fraction=fraction)
+            return Plan(chosen, minutes, expected, epochs, cost.epoch, measured)
+        needed = 60 * minutes + (fewest - epochs) * cost.epoch
+    if not measured:
         raise refused
     raise UsageError(
-        f"--minutes {minutes:g} is too short: reading, checking and judging alone take {needed:.0f} s here",
+        f"--minutes {minutes:g} is too short: reading, exporting and judging alone take {needed:.0f} s here",
         f"give at least {1.1 * needed / 60:.2f}",
     )
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What a training, and all that comes after it, goes over.
+    """The images that a training and its judgement process.
 
     Attributes:
-        train: (M,) positions among all images of those that train.
-        validation, judged: how many are held out, and how many judge the model in the end.
+        train: (M,) positions of the training images in `data`.
+        validation, judged: how many images are held out, and how many judge the model.
     """
 
+    data: LabelledImages
     train: NDArray[np.int64]
     validation: int
     judged: int
 
     @classmethod
     def of(cls, data: LabelledImages, fraction: float, seed: int) -> "_Work":
-        """The numbers of `splits.split_of`, but for groups; no image is looked at."""
-        given = data.parts
-        train = data.positions("train") if "train" in given else np.arange(0 if given else len(data), dtype=np.int64)
+        """The numbers of `splits.split_of`, without groups; reads no pixels."""
+        train = data.positions("train") if "train" in data.parts else np.arange(0 if data.parts else len(data))
         if not len(train):
-            raise DataError(f"{data.name} has no training images", "give some: a part called train, or no parts")
-        if "validation" in given:
+            raise DataError(
+                f"{data.name} has no training images", "add a part called train, or give data without parts"
+            )
+        if "validation" in data.parts:
             validation = len(data.positions("validation"))
         else:
             split = stratified(data.labels[train], fraction, seed)
             train, validation = train[split.train], len(split.validation)
-        return cls(train, validation, len(data.positions("test")) if "test" in given else validation)
+        return cls(data, train, validation, len(data.positions("test")) if "test" in data.parts else validation)
 
 
-def _suited(recipe: Recipe, fewest: float, images: int) -> tuple[Recipe, float]:
-    """The recipe as it will train on so many images, and the fewest epochs: few images take more, in smaller batches.
+def _adapt(recipe: Recipe, least: float, images: int) -> tuple[Recipe, float]:
+    """The recipe for this many images, and its fewest epochs: few images take more epochs, in smaller batches.
 
-    The classifier finds nothing left to change: the time asked for decides the epochs, not a least number of steps.
+    The classifier changes nothing more, because the time determines the epochs, not a least number of steps.
     """
-    few, _ = adapt_to_size(recipe, images)
-    batch = min(few.batch_size, images)
-    chosen = replace(recipe, batch_size=batch, min_steps=0)
-    return chosen, min(fewest * few.epochs / recipe.epochs, float(_MOST_EPOCHS))
+    adapted, _ = adapt_to_size(recipe, images)
+    chosen = replace(recipe, batch_size=min(adapted.batch_size, images), min_steps=0)
+    return chosen, min(least * adapted.epochs / recipe.epochs, _MOST_EPOCHS)
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """Seconds of one candidate: a step; an epoch with its validation; what comes besides, after training and in the
-    first epoch, which leaves no image out."""
+    """Seconds that one network takes.
+
+    Attributes:
+        step: of training.
+        epoch: with its validation.
+        besides: after training, and for the images that only the first epoch does not leave out.
+    """
 
     step: float
     epoch: float
@@ -189,143 +192,81 @@ class _Cost:
 
     @classmethod
     def of(
-        cls,
-        recipe: Recipe,
-        data: LabelledImages,
-        work: _Work,
-        device: torch.device,
-        seed: int,
-        least: float,
-        end: float,
+        cls, recipe: Recipe, work: _Work, fewest: float, end: float, device: torch.device, seed: int
     ) -> "_Cost | None":
-        """Measured; None where `least` epochs cannot be over by `end`, a time of `time.perf_counter`."""
-        counts = np.bincount(data.labels[work.train], minlength=len(data.class_names))
-        tried = replace(recipe, balance=choose_balance(recipe, counts))
-        network = build_network(recipe.network, data.spec, len(data.class_names), seed).to(device)
+        """Time the network; None if `fewest` epochs cannot be over by `end`, a time of `time.perf_counter`."""
+        data, classes, area = work.data, len(work.data.class_names), work.data.spec.height * work.data.spec.width
+        recipe = replace(
+            recipe, balance=choose_balance(recipe, np.bincount(data.labels[work.train], minlength=classes))
+        )
+        network = build_network(recipe.network, data.spec, classes, seed).to(device)
         channels_last(network)
         whole, rest = divmod(len(work.train), recipe.batch_size)
-        count = whole + bool(rest and recipe.last_partial_batch)
-        steps = count * (1 + (least - 1) * recipe.mean_fraction_kept)
-        few_images = _FEW if least and device.type == "cpu" else ()  # a GPU takes many as quickly as few
-        for few in few_images:
-            if few < recipe.batch_size:
-                timed = _timer(network, replace(tried, batch_size=few), *part_of(data, work.train[:few]), seed, device)
-                if steps * _seconds_of_few(timed) > end - _AFTERWARDS - time.perf_counter():
-                    return None
-        at_once = min(16 * recipe.batch_size, _TRIED_PIXELS // (data.spec.height * data.spec.width))
-        images, labels = part_of(data, work.train[: max(recipe.batch_size, at_once)])
+        steps = whole + bool(rest and recipe.last_partial_batch)
+        kept = recipe.mean_fraction_kept
+
+        def timed(batch: int, count: int, seconds: float) -> float:
+            part = part_of(data, work.train[:count])
+            return _step_seconds(network, replace(recipe, batch_size=batch), *part, seed, device, seconds)
+
+        fewest_steps = steps * (1 + (fewest - 1) * kept)
+        for small in _SMALL_BATCHES if fewest and device.type == "cpu" else ():  # on a GPU small batches take as long
+            fastest = timed(small, small, 0.0) if small < recipe.batch_size else 0.0
+            if fewest_steps * fastest > end - _AFTERWARDS - time.perf_counter():
+                return None
         seconds = max(_MEASURED_SECONDS, min(_MOST_MEASURED, _MEASURED_SHARE * (end - time.perf_counter())))
-        step = _seconds_per_step(_timer(network, tried, images, labels, seed, device), device, seconds)
+        step = timed(recipe.batch_size, max(recipe.batch_size, _TIMED_PIXELS // area), seconds)
+        images, _ = part_of(data, work.train[: recipe.batch_size])
         forward = _forward_seconds(network, images)
-        shipped = forward if device.type == "cpu" else _forward_seconds(network.cpu(), images)
-        full = _SLOWER * count * step
+        on_cpu = forward if device.type == "cpu" else _forward_seconds(network.cpu(), images)
+        views = 2 if recipe.uses_flip_tta else 1
+        samples = sum(min(each, len(work.train)) for each in (VERIFIED, VERIFIED, MOST_DESCRIBED, KEPT))
+        passes = 2 * work.judged + work.validation + samples  # the network and the file both judge
+        epoch = _SLOWER * steps * step
         return cls(
             step=step,
-            epoch=full * recipe.mean_fraction_kept + work.validation * forward,
-            besides=_afterwards(recipe, data, work, shipped) + full * (1 - recipe.mean_fraction_kept),
+            epoch=epoch * kept + work.validation * forward,
+            besides=_AFTERWARDS + views * on_cpu * passes + epoch * (1 - kept),
         )
 
 
-def _timer(
-    network: nn.Module,
-    recipe: Recipe,
-    images: Images | MappedRows,
-    labels: NDArray[np.int64],
-    seed: int,
-    device: torch.device,
-) -> Callable[[int], float]:
-    """Takes at most so many steps, and tells the seconds of one, the making of the batches included."""
+def _step_seconds(
+    network: nn.Module, recipe: Recipe, images: Images | MappedRows, labels: NDArray[np.int64], seed: int,
+    device: torch.device, seconds: float,
+) -> float:  # fmt: skip
+    """Median over rounds of steps that take about `seconds` in total, at least one; the first steps do not count."""
     batches = Batches(images, labels, recipe, seed, device)
     weighted = recipe.balance == "weights" or batches.pruning is not None
     steps = steps_for(network, recipe, batches.batch_size, device, weighted)
 
     def timed(count: int) -> float:
+        """Seconds of one of `count` steps, with its share of preparing a chunk of batches."""
         began = time.perf_counter()
         with settings(recipe, steps.torch_threads):
-            images, labels, weights = batches.chunk(1, 0).first(count * batches.batch_size)
+            chunk = batches.chunk(1, 0)
+            prepared = time.perf_counter()
+            images, labels, weights = chunk.first(count * batches.batch_size)
             taken = -(-len(labels) // batches.batch_size)
             if weighted and weights is None:
                 weights = torch.ones(len(labels), device=device)
             steps.run(images, labels, [recipe.learning_rate] * taken, weights)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return (time.perf_counter() - began) / taken
+        return (prepared - began) * batches.batch_size / len(chunk.labels) + (time.perf_counter() - prepared) / taken
 
-    return timed
-
-
-def _seconds_of_few(timed: Callable[[int], float]) -> float:
-    """No step on more images is quicker than this; in the first, kernels are chosen and memory is fetched."""
-    tries = [timed(1)]
-    while len(tries) < 3 and sum(tries) < _MEASURED_SECONDS:
-        tries.append(timed(1))
-    return min(tries)
-
-
-def _seconds_per_step(timed: Callable[[int], float], device: torch.device, seconds: float) -> float:
-    """Median over rounds of steps for so many seconds; the first do not count."""
-    for _ in range(1 if device.type == "cpu" else _UNTIL_CAPTURED):
+    for _ in range(1 if device.type == "cpu" else WARM_UP + 2):  # on a GPU the last is a replay
         timed(1)
-    once = timed(1)
-    if once > _MEASURED_SECONDS:
-        return once
-    count = max(1, int(0.2 * _MEASURED_SECONDS / once))
-    rounds, end = [timed(count)], time.perf_counter() + seconds
-    while len(rounds) < 3 or time.perf_counter() < end:
+    end = time.perf_counter() + seconds
+    rounds = [timed(1)]
+    count = max(1, int(0.2 * _MEASURED_SECONDS / rounds[0]))
+    while time.perf_counter() < end:
         rounds.append(timed(count))
-    return statistics.median(rounds[1:])
+    return statistics.median(rounds)
 
 
 def _forward_seconds(network: nn.Module, images: Images | MappedRows) -> float:
-    """Per image, of judging."""
-
-    def timed(count: int) -> float:
-        pixels = images[:count]
-        began = time.perf_counter()
-        predict_logits(network, pixels)
-        return (time.perf_counter() - began) / count
-
-    once = min(len(images), images_at_once(images))
-    timed(once)  # not counted, as above
-    return timed(max(once, min(len(images), int(0.25 * _MEASURED_SECONDS / timed(once)))))
-
-
-def _afterwards(recipe: Recipe, data: LabelledImages, work: _Work, forward: float) -> float:
-    """Seconds from the last step to the report, and of going over the content of the images before the first.
-
-    In forward passes, images that judge count three times (network, file, and the file again), those on which the file
-    is proved twice.
-
-    Args:
-        forward: seconds of a forward pass an image on the processor, which does all of this also where a GPU trains.
-    """
-    train = len(work.train)
-    told = 3 * work.judged + work.validation + 2 * min(VERIFIED, train) + min(MOST_DESCRIBED, train) + min(KEPT, train)
-    views = 2 if recipe.uses_flip_tta else 1
-    return _AFTERWARDS + views * forward * told + _hashing_seconds(data, train + work.validation)
-
-
-def _hashing_seconds(data: LabelledImages, images: int) -> float:
-    """Of so many images; each part that is taken out of the data is gone over anew."""
-    if not data.parts:
-        return 0.0
-    some = data.take(slice(0, 100))
+    """Seconds per image of a forward pass; the first pass does not count."""
+    predict_logits(network, images)
     began = time.perf_counter()
-    hashed = len(some.contents)
-    return _HASHED * images * (time.perf_counter() - began) / hashed
-
-
-def _give_back(device: torch.device) -> None:
-    """The memory of what was tried in vain."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-def _plan(
-    recipe: Recipe, minutes: float, epochs: float, cost: _Cost, passed: float, measured: dict[str, float]
-) -> Plan:
-    whole = max(1, -int(-epochs // 1))
-    share = min(1.0, max(0.01, epochs - (whole - 1)))
-    chosen = replace(recipe, epochs=whole, last_epoch_fraction=round(share, 3))
-    return Plan(chosen, minutes, passed + epochs * cost.epoch + cost.besides, epochs, cost.epoch, measured)
+    predict_logits(network, images)
+    return (time.perf_counter() - began) / len(images)

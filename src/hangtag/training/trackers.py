@@ -1,39 +1,44 @@
-"""Training's numbers for other tools: TensorBoard and MLflow, each through its own client.
+"""Experiment trackers: a training's metrics for TensorBoard and MLflow, each through its own client.
 
-A tool that cannot be opened ends a training before its first epoch is over; one that fails later does not: the
-training goes on, and that is said once.
+A tracker that cannot be opened ends the training in its first epoch. One that fails later does not: a warning names it,
+and training continues.
 """
 
 import importlib.util
+import os
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hangtag.errors import MissingExtra, UnknownName, UsageError
 
-if TYPE_CHECKING:  # so that a wrong name is said before PyTorch is loaded
+if TYPE_CHECKING:  # so that a wrong name is reported before PyTorch is loaded
     from hangtag.evaluation.metrics import Evaluation
     from hangtag.evaluation.run_folder import Run
     from hangtag.training.engine.loop import Epoch
 
 __all__ = ["TRACKERS", "Tracker", "Tracking"]
 
+_METRICS = {
+    "loss": "loss/training", "val_loss": "loss/validation", "accuracy": "accuracy/training",
+    "val_accuracy": "accuracy/validation", "learning_rate": "learning_rate", "seconds": "seconds",
+}  # fmt: skip
+
 
 class Tracker(Protocol):
-    """Told of a training as it goes."""
+    """Receives the metrics of one training."""
 
     where: str
-    """Where to look, in words."""
+    """Where to look at them, for the user."""
 
     def epoch(self, epoch: "Epoch") -> None:
-        """A finished one."""
+        """Called after each finished epoch."""
         ...
 
     def end(self, evaluation: "Evaluation") -> None:
-        """The run folder is complete."""
+        """Called when the run folder is complete."""
         ...
 
 
@@ -46,11 +51,10 @@ class TensorBoard:
         folder = run.path / "tensorboard"
         self.writer = SummaryWriter(str(folder))
         self.where = f"tensorboard --logdir {shlex.quote(str(folder))}"
-        text = "\n".join(f"    {name}: {value}" for name, value in recipe.items())
-        self.writer.add_text("recipe", text)
+        self.writer.add_text("recipe", "\n".join(f"    {name}: {value}" for name, value in recipe.items()))
 
     def epoch(self, epoch: "Epoch") -> None:
-        for name, value in _numbers(epoch).items():
+        for name, value in _metrics(epoch).items():
             self.writer.add_scalar(name, value, epoch.number)
         self.writer.flush()
 
@@ -61,9 +65,14 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run in the experiment that MLflow's own settings (MLFLOW_TRACKING_URI, ...) name."""
+    """A run in the experiment that MLflow's own settings (MLFLOW_TRACKING_URI, ...) name.
+
+    MLflow sends usage statistics to its makers by default. hangtag turns that off (MLFLOW_DISABLE_TELEMETRY=true)
+    unless the environment already sets this variable.
+    """
 
     def __init__(self, run: "Run", recipe: Mapping[str, Any]) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
         import mlflow
 
         self.mlflow, self.run = mlflow, run
@@ -72,9 +81,8 @@ class MLflow:
         self.where = f"MLflow run {started.info.run_id} at {mlflow.get_tracking_uri()}"
 
     def epoch(self, epoch: "Epoch") -> None:
-        self.mlflow.log_metrics(
-            {name.replace("/", "_"): value for name, value in _numbers(epoch).items()}, epoch.number
-        )
+        metrics = {name.replace("/", "_"): value for name, value in _metrics(epoch).items()}
+        self.mlflow.log_metrics(metrics, epoch.number)
 
     def end(self, evaluation: "Evaluation") -> None:
         self.mlflow.log_metrics({"judged_accuracy": evaluation.accuracy, "judged_loss": evaluation.loss})
@@ -88,71 +96,68 @@ TRACKERS: "dict[str, Callable[[Run, Mapping[str, Any]], Tracker]]" = {"tensorboa
 
 
 class Tracking:
-    """A training told to one of `LOGGERS`, or, where none is named, to nobody.
+    """Sends a training's metrics to one of `TRACKERS`, or nowhere.
 
     Args:
-        name: of the tool; None: nobody is told.
+        name: of the tracker; None sends nothing.
 
     Raises:
-        UnknownName: no such tool.
+        UnknownName: there is no such tracker.
         MissingExtra: its client is not installed.
     """
 
     def __init__(self, name: str | None) -> None:
         if name is not None and name not in TRACKERS:
-            raise UnknownName.among("logger", name, TRACKERS)
+            raise UnknownName.among("tracker", name, TRACKERS)
         if name is not None and importlib.util.find_spec(name) is None:
             raise MissingExtra.named(name, name)
         self.name = name
-        self.logger: Tracker | None = None
+        self.tracker: Tracker | None = None
 
-    def through(self, epochs: "Iterator[Epoch]", run: "Run", recipe: Mapping[str, Any]) -> "Iterator[Epoch]":
-        """The same epochs, each finished one also told to the tool, which is opened once the training has begun.
+    def track(self, epochs: "Iterator[Epoch]", run: "Run", recipe: Mapping[str, Any]) -> "Iterator[Epoch]":
+        """Pass the epochs on and send each finished one to the tracker, which is opened at the first one.
 
         Args:
-            recipe: its settings, by name.
+            recipe: its settings by name.
 
         Raises:
-            UsageError: the tool cannot be opened.
+            UsageError: the tracker cannot be opened.
         """
-        opened = False
-        for epoch in epochs:
-            if self.name is not None and not opened:
-                self.logger, opened = _opened(self.name, run, recipe), True
-            if self.logger is not None and epoch.finished:
-                with self._harmless():
-                    self.logger.epoch(epoch)
+        for number, epoch in enumerate(epochs):
+            if number == 0 and self.name is not None:
+                self.tracker = _open(self.name, run, recipe)
+            if self.tracker is not None and epoch.finished:
+                with self._survive_failure():
+                    self.tracker.epoch(epoch)
             yield epoch
 
     def end(self, evaluation: "Evaluation") -> str:
-        """The run folder is complete; returns where to look, in words, "" where nothing was told."""
-        logger = self.logger
-        if logger is None:
+        """Complete the tracker's record; returns where to look at it, or "" if nothing was sent."""
+        tracker, self.tracker = self.tracker, None
+        if tracker is None:
             return ""
-        with self._harmless():
-            logger.end(evaluation)
-        self.logger = None
-        return logger.where
+        with self._survive_failure():
+            tracker.end(evaluation)
+        return tracker.where
 
     @contextmanager
-    def _harmless(self) -> Iterator[None]:
-        """A tool that fails is told nothing more."""
+    def _survive_failure(self) -> Iterator[None]:
+        """A tracker that raises is dropped, with a warning."""
         try:
             yield
-        except Exception as error:  # whatever the tool may raise
-            self.logger = None
-            warnings.warn(
-                f"{self.name} failed and is told nothing more: {_first_line(error)}; the training goes on", stacklevel=2
-            )
+        except Exception as error:  # trackers raise errors of many types
+            self.tracker = None
+            reason = _first_line(error)
+            warnings.warn(f"{self.name} failed and receives no more data: {reason}; training continues", stacklevel=2)
 
 
-def _opened(name: str, run: "Run", recipe: Mapping[str, Any]) -> Tracker:
+def _open(name: str, run: "Run", recipe: Mapping[str, Any]) -> Tracker:
     try:
         return TRACKERS[name](run, recipe)
-    except Exception as error:  # whatever the tool may raise
+    except Exception as error:  # trackers raise errors of many types
         raise UsageError(
             f"{name} cannot be opened: {_first_line(error)}",
-            "check its settings, as MLFLOW_TRACKING_URI, or leave --log-to out; the same command begins again",
+            "check its settings, such as MLFLOW_TRACKING_URI, or leave --log-to out; then repeat the command",
         ) from error
 
 
@@ -160,10 +165,6 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _numbers(epoch: "Epoch") -> dict[str, float]:
-    wanted = {
-        "loss": "loss/training", "val_loss": "loss/validation", "accuracy": "accuracy/training",
-        "val_accuracy": "accuracy/validation", "learning_rate": "learning_rate", "seconds": "seconds",
-    }  # fmt: skip
-    values: dict[str, Any] = asdict(epoch)
-    return {title: float(values[name]) for name, title in wanted.items() if values[name] is not None}
+def _metrics(epoch: "Epoch") -> dict[str, float]:
+    values = {title: getattr(epoch, name) for name, title in _METRICS.items()}
+    return {title: float(value) for title, value in values.items() if value is not None}

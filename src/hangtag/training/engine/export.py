@@ -31,7 +31,7 @@ from hangtag.resize import SIZED, sizing_nodes
 from hangtag.training.engine.inference import FeatureExtractor, extract_features
 from hangtag.training.engine.networks import FlipTTA, device_of
 
-__all__ = ["TOLERANCE", "export_model", "verify"]
+__all__ = ["TOLERANCE", "export_model", "verify", "verify_outputs"]
 
 TOLERANCE = 1e-4
 """Largest accepted difference between probabilities of PyTorch and of the file; float32 rounding is 100 times less."""
@@ -83,11 +83,23 @@ def verify(
         ModelError: a label differs, or a probability differs by more than `TOLERANCE`; the worst images are named.
     """
     artifact = open_artifact(content)
+    outputs = artifact.outputs(images, OUTPUT, *(["ood_score"] if ood_detector else []))
+    verify_outputs(outputs, artifact.metadata, network, images, ood_detector)
+    return outputs[OUTPUT]
+
+
+def verify_outputs(
+    outputs: dict[str, NDArray[np.float32]],
+    metadata: Metadata,
+    network: nn.Module,
+    images: Images,
+    ood_detector: OodDetector | None,
+) -> None:
+    """Verify that a model file's outputs for `images` equal the network's; see `verify`."""
     features = extract_features(network, images)
-    guarantees = artifact.metadata.guarantees
+    guarantees = metadata.guarantees
     calibrator = guarantees.calibrator if guarantees else Calibrator.none(features.logits.shape[1])
     expected = calibrator(log_softmax(features.logits))
-    outputs = artifact.outputs(images, OUTPUT, *(["ood_score"] if ood_detector else []))
     actual = outputs[OUTPUT]
     difference = np.abs(actual - expected).max(axis=1)
     other_label = (actual.argmax(axis=1) != expected.argmax(axis=1)) & ~_tied(expected)
@@ -107,7 +119,6 @@ def verify(
                 f"OOD scores of the exported file and the trained network differ by up to {difference.max():.2g}",
                 "this run has no model file; please report this problem",
             )
-    return actual
 
 
 def _tied(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
