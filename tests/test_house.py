@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -153,6 +154,13 @@ def test_nothing_is_pickled_and_only_the_command_line_prints(module: str) -> Non
 
     assert "pickle" not in imports(module)
     assert "print" not in calls or module.startswith("cli.")
+
+
+def test_the_design_page_has_a_phrase_for_every_file() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "design.md").read_text(encoding="utf-8")
+    house = page.partition("## The house")[2].partition("\n## ")[0]
+
+    assert [module for module in MODULES if not re.search(rf"\b{module.rpartition('.')[2]}\b", house)] == []
 
 
 def test_tests_lie_in_the_same_folders() -> None:
