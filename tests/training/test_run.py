@@ -212,6 +212,15 @@ def test_an_interrupted_planned_training_is_found_by_its_plan(tmp_path: Path, mo
     assert find_planned(data, 2.0, 3, None) is None
 
 
+def test_a_run_of_a_network_from_python_is_not_resumed_with_the_recipes_own(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    classifier = ImageClassifier(recipe=quick_recipe(), model=network)
+    training = Training.begin(classifier, divided(), {"what": "x", "path": None}, tmp_path / "run")
+
+    with pytest.raises(RunError, match="a network that was given as a Python object"):
+        Training.resume(training.run)
+
+
 def test_a_run_is_resumed_only_with_the_version_that_began_it(tmp_path: Path) -> None:
     training = Training.begin(
         ImageClassifier(recipe=quick_recipe()), divided(), {"what": "shapes", "path": None}, tmp_path / "run"

@@ -122,6 +122,11 @@ class Training:
                 f"{run.path}: this run began with hangtag {config.get('hangtag')}, but this is hangtag {version}",
                 "resume it with the version that began it, or train again",
             )
+        if config.get("network_from_python"):
+            raise RunError(
+                f"{run.path}: this run trains a network that was given as a Python object",
+                "repeat the Python code that began it to resume it",
+            )
         try:
             recipe, seed = Recipe(**config["recipe"]), config["seed"]
         except (KeyError, TypeError) as error:
@@ -259,6 +264,7 @@ def initial_config(classifier: ImageClassifier, data: LabelledImages, source: di
         "created": now(),
         "status": TRAINING,
         "recipe": classifier.chosen_recipe().to_json(),
+        "network_from_python": not isinstance(classifier.model, str | None),
         "seed": classifier.seed,
         "split_seed": split_seed_of(classifier),
         "source": source,
