@@ -88,6 +88,13 @@ def in_a_process(program: str, folder: Path) -> str:
     return done.stdout
 
 
+def where_fashion_is(fashion: hangtag.LabelledImages) -> dict[str, str]:
+    """The environment of a process that reads Fashion-MNIST from the place this test run has it from."""
+    origin = Path(fashion.source.origin)
+    cached = (origin / "images.npy").is_file()
+    return {**os.environ, **({"XDG_CACHE_HOME": str(origin.parents[2])} if cached else {"HANGTAG_DATA": str(origin)})}
+
+
 # --- a public set of thirty pictures -----------------------------------------------------------------------------
 
 

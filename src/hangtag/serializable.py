@@ -3,10 +3,18 @@
 from typing import Any, ClassVar, Self
 
 import msgspec
+import numpy as np
 
 from hangtag.errors import HangtagError, RunError
 
 __all__ = ["Serializable"]
+
+
+def _plain(value: object) -> object:
+    """A NumPy number or array as Python's own."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 class Serializable:
@@ -17,7 +25,7 @@ class Serializable:
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, in types that `json.dumps` accepts."""
-        fields: dict[str, Any] = msgspec.to_builtins(self)
+        fields: dict[str, Any] = msgspec.to_builtins(self, enc_hook=_plain)
         return fields
 
     @classmethod

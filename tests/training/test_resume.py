@@ -25,7 +25,7 @@ from hangtag.evaluation.run_folder import Run
 from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.recipes import find_recipe
 from hangtag.training.run import Training
-from toys import shapes
+from toys import shapes, where_fashion_is
 
 SOURCE = {"what": "toys", "path": None}
 SOAK = Path(__file__).parents[2] / "scripts" / "soak.py"
@@ -300,8 +300,7 @@ def soak() -> ModuleType:
 def test_the_long_campaign_runs(fashion: LabelledImages) -> None:
     command = [sys.executable, "-W", "ignore", SOAK, "--images", "256", "--kills", "1", "--recipes", "fast"]
 
-    environment = {**os.environ, "HANGTAG_DATA": str(Path(fashion.source.origin))}
-    shown = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    shown = subprocess.run(command, check=False, capture_output=True, text=True, env=where_fashion_is(fashion))
 
     assert shown.returncode == 0, shown.stderr
     assert "with equal bits" in shown.stdout
