@@ -23,7 +23,8 @@ __all__ = [
 
 
 def amount(count: int, noun: str) -> str:
-    """
+    """A count and its noun, in the plural unless the count is 1.
+
     >>> amount(1, "picture"), amount(2000, "class")
     ('1 picture', '2,000 classes')
     """
@@ -37,7 +38,7 @@ def out_of_100(share: float) -> str:
 
 
 def rate(count: int, of: int) -> str:
-    """A share in percent; of fewer than 100, counts, because they carry no decimals.
+    """A share in percent, or as counts if there are fewer than 100, because so few support no decimals.
 
     >>> rate(24, 30), rate(9386, 10_000), rate(9999, 10_000)
     ('24 of 30', '93.9%', '99.99%')
@@ -80,7 +81,8 @@ def listed(items: Sequence[str]) -> str:
 
 
 def first_few(items: Sequence[str], most: int = 5) -> str:
-    """
+    """The first few items, separated by commas, with dots for the others.
+
     >>> first_few(["cat", "dog", "hen"], 2)
     'cat, dog, ...'
     """

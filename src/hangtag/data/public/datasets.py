@@ -54,8 +54,8 @@ def fetch(name: str, path: Path | None = None, progress: Progress | None = None)
         UnknownName: no such data set.
         UsageError: `path` for a data set without files, or a wrong `HANGTAG_DATA`.
         DataError: a folder the user named lacks a file or has other content.
-        DownloadError: it is not on this machine and could not be downloaded.
-        MissingExtra: scikit-learn contains it, but is not installed.
+        DownloadError: the data set is not on this machine and could not be downloaded.
+        MissingExtra: the data set comes with scikit-learn, which is not installed.
     """
     if name not in NAMED:
         raise UnknownName.among("data set", name, NAMED)
