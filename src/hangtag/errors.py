@@ -1,7 +1,7 @@
 """The exceptions hangtag raises.
 
     HangtagError                  something is wrong; the hint says what to do next
-    |-- UsageError                the request itself cannot be right (command line: exit 2)
+    |-- UsageError                an invalid request (command line: exit code 2)
     |   `-- UnknownName           an unknown name; the hint offers the nearest known one
     |-- DataError                 labelled images that cannot be used as they are
     |   `-- PictureError          one picture that cannot be read or does not fit the model
@@ -64,7 +64,7 @@ class HangtagError(Exception):
 
 
 class UsageError(HangtagError):
-    """A request that cannot be right."""
+    """An invalid request, such as a value out of range or options that exclude each other."""
 
 
 class UnknownName(UsageError):
@@ -91,8 +91,9 @@ class PictureError(DataError):
     """One picture that cannot be read or does not fit the model.
 
     Args:
-        reason: what is wrong with it, without its name.
-        kind: the same in few words.
+        reason: what is wrong with the picture, without its name.
+        hint: what to do next.
+        kind: the kind of problem in a few words, by which reports count pictures.
         name: the picture's path or name; the message starts with it.
     """
 

@@ -1,8 +1,8 @@
 """A picture of any size -> the size a model takes, with the first nodes of every model file.
 
-Training resizes pictures here, predicting in the model file: the same ONNX nodes in the same ONNX Runtime make the
-same pixels. Resizing is bilinear with antialiasing (ONNX `Resize`, weights renormalised at the borders), on 8-bit
-pixels.
+Training data is resized here, and a picture to predict in the model file. Both run the same ONNX nodes in ONNX Runtime,
+so the pixels are the same. Resizing is bilinear with antialiasing (ONNX `Resize`, weights renormalised at the borders),
+on 8-bit pixels.
 """
 
 import numpy as np

@@ -23,7 +23,8 @@ __all__ = [
 
 
 def amount(count: int, noun: str) -> str:
-    """
+    """A count and its noun, in the plural unless the count is 1.
+
     >>> amount(1, "picture"), amount(2000, "class")
     ('1 picture', '2,000 classes')
     """
@@ -31,13 +32,13 @@ def amount(count: int, noun: str) -> str:
 
 
 def out_of_100(share: float) -> str:
-    """A share out of 100; a share below 1 never becomes 100."""
+    """A share as a number out of 100, rounded so that a share below 1 never shows as 100."""
     digits = next((digits for digits in (1, 2, 3) if share == 1 or float(f"{100 * share:.{digits}f}") < 100), 4)
     return "100" if share == 1 else f"{100 * share:.{digits}f}"
 
 
 def rate(count: int, of: int) -> str:
-    """A share in percent; of fewer than 100, counts, because they carry no decimals.
+    """A share in percent, or as counts if there are fewer than 100, because so few support no decimals.
 
     >>> rate(24, 30), rate(9386, 10_000), rate(9999, 10_000)
     ('24 of 30', '93.9%', '99.99%')
@@ -46,7 +47,7 @@ def rate(count: int, of: int) -> str:
 
 
 def interval(bounds: Sequence[float], of: int) -> str:
-    """The interval of a share of so many, with no more decimals than `rate` gives.
+    """The interval of a share of `of` items, with no more decimals than `rate` gives.
 
     >>> interval((0.6, 0.9), 30), interval((0.933, 0.943), 10_000)
     ('60% to 90%', '93.3% to 94.3%')
@@ -80,7 +81,8 @@ def listed(items: Sequence[str]) -> str:
 
 
 def first_few(items: Sequence[str], most: int = 5) -> str:
-    """
+    """The first few items, separated by commas, with dots for the others.
+
     >>> first_few(["cat", "dog", "hen"], 2)
     'cat, dog, ...'
     """
@@ -97,7 +99,7 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def in_percent(probability: float) -> str:
-    """Whole percents; only certainty is shown as 0% or 100%.
+    """A probability in whole percent; only 0 and 1 themselves are shown as 0% and 100%.
 
     >>> in_percent(0.75), in_percent(0.998), in_percent(1.0), in_percent(0.001)
     ('75%', '>99%', '100%', '<1%')

@@ -1,6 +1,6 @@
 """The speed of this machine: an epoch of the lesson, training with recipe `fast`, prediction, matrix products.
 
-Measured through the library as any user would call it, for some seconds each; nothing is kept. benchmarks/ in the
+Each is measured for a few seconds through the library's public interface; no result is stored. benchmarks/ in the
 source code compares hangtag with other frameworks.
 """
 
@@ -35,8 +35,8 @@ class Bench:
         data: name of the dataset and number of its training images.
         device: the device that trained.
         lesson_epoch_seconds: median time of an epoch of recipe `tutorial`.
-        lesson_epochs: number of epochs in that median; 0 if fewer than two ended in time and the value is extrapolated
-            from single steps.
+        lesson_epochs: number of epochs in that median; 0 if fewer than two ended in time, so that the value was
+            extrapolated from single steps.
         fast_images_per_second: training speed of recipe `fast` after warm-up.
         matmul_gflops: 10^9 operations per second of the fastest matrix product, by number type.
         predict_seconds: median time to classify one image in memory with a model file of recipe `fast`.

@@ -1,4 +1,4 @@
-"""`hangtag data`, `look`, `audit` and `cache`: datasets and what is kept of them."""
+"""`hangtag data`, `look`, `audit` and `cache`: read, show and check datasets, and manage the cache."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The command line: the list of commands, and how exceptions end.
 
 A command parses, calls one function of the library and prints. Errors become one line on stderr and an exit code here:
-2 for a request that cannot be right, 1 for a failure, 130 for Ctrl-C. Heavy packages are imported inside the commands
+2 for an invalid request, 1 for any other failure, 130 for Ctrl-C. Heavy packages are imported inside the commands
 to keep `--help` fast.
 """
 

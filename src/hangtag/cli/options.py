@@ -215,7 +215,7 @@ def open_model(name: str) -> "Predictor":
 
 
 def print_description(data: "LabelledImages", file: Any = None) -> None:
-    """How the data was read, and notes on what was decided."""
+    """Print how the data was read, and notes on what was decided."""
     if data.source.description:
         print(data.source.description, file=file)
     for note in data.source.notes:

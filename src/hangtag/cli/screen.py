@@ -83,7 +83,10 @@ def _text(template: str) -> progress.TextColumn:
 
 
 def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[], list[str]] = list) -> list["Epoch"]:
-    """A progress bar for the current epoch, and a line for each finished one; notes of the training come first."""
+    """Show a progress bar for the current epoch and print a line for each finished one; returns the finished ones.
+
+    The notes of the training are printed first.
+    """
     finished: list[Epoch] = []
     columns = _text("{task.description}"), progress.BarColumn(bar_width=24), _text("{task.fields[numbers]}")
     with _progress(console, *columns) as bar:
@@ -125,7 +128,7 @@ _LEVELS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
 def print_curves(console: Console, history: Sequence["Epoch"]) -> None:
-    """Loss, accuracy and learning rate over the epochs, one line each; nothing for fewer than three epochs."""
+    """Print loss, accuracy and learning rate over the epochs, one line each; nothing for fewer than three epochs."""
     if len(history) < 3 or "utf" not in console.encoding:
         return
     for name in ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate"):
@@ -166,7 +169,7 @@ def print_class_table(console: Console, names: tuple[str, ...], counts: dict[str
 
 
 def print_contact_sheet(console: Console, data: "LabelledImages") -> None:
-    """The first image of each of the first ten classes, if the terminal has colours and block characters."""
+    """Show the first image of each of the first ten classes, if the terminal has colours and block characters."""
     if not console.is_terminal or console.color_system not in ("256", "truecolor") or "utf" not in console.encoding:
         return
     train = data.train
@@ -247,7 +250,7 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
 
 
 def print_guarantees(report: "GuaranteeReport", part: str) -> None:
-    """What the model guarantees about its answers, and what was measured, one line each."""
+    """Print what the model guarantees about its answers, and what was measured, one line each."""
     if part == "validation" and report.sets:
         print("note: there is no test part; the validation images also set the thresholds, so they are no fair test")
     print(report.calibration.in_words)

@@ -1,1 +1,1 @@
-"""From anything a user has to `LabelledImages`, and what is wrong with them. Never imports torch; knows no model."""
+"""Any form of labelled images -> `LabelledImages`, and the problems in them. Never imports torch; knows no model."""

@@ -1,6 +1,6 @@
-"""Files of arrays -> images and labels: .npz, pairs of .npy, IDX and IDX.gz. Never pickle.
+"""Files of arrays -> images and labels: .npz, pairs of .npy, IDX and IDX.gz. Pickled objects are refused.
 
-Arrays are told apart by their names.
+The names of the arrays say which hold images, which hold labels, and which part they belong to.
 """
 
 import gzip
@@ -45,7 +45,7 @@ def read_npz(path: Path) -> list[ArrayPart]:
     """The parts of a .npz file: x_train/y_train, train_images/train_labels, X/y, images/labels, ...
 
     Raises:
-        DataError: it is damaged or pickled, or the arrays have unknown names.
+        DataError: the file is damaged or contains pickled objects, or its arrays have unknown names.
     """
     with _as_data_errors(path), path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
         arrays = {name: opened[name] for name in opened.files}
@@ -56,7 +56,7 @@ def read_npy(path: Path) -> list[ArrayPart]:
     """A pair of .npy files in one folder, given by either of them: x.npy and y.npy, images.npy and labels.npy.
 
     Raises:
-        DataError: a file is damaged or pickled, or one of the pair is missing.
+        DataError: a file is damaged or contains pickled objects, or one of the pair is missing.
     """
     folder = path if path.is_dir() else path.parent
     arrays = {}

@@ -1,7 +1,7 @@
-"""Problems of pictures and labels -> findings: what, where, how certain. It never changes a file.
+"""Finds problems in pictures and labels: what, where, how certain. It never changes a file.
 
-Equal and nearly equal pictures, labels that the pictures do not support, pictures that show nothing, classes that are
-too small, parts that differ. `reports/audit_page.py` draws the page.
+It looks for equal and nearly equal pictures, labels that the pictures do not support, pictures that show nothing,
+classes that are too small, and parts that differ. `reports/audit_page.py` draws the page.
 """
 
 from collections import Counter
@@ -74,14 +74,14 @@ _CHANCE = 0.001  # the largest p-value of such a distance
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem.
+    """One problem that the audit found.
 
     Attributes:
         kind: one of `KINDS`.
-        name: of the picture, file, class or measure.
+        name: the picture, file, class or measure that has the problem.
         message: a description of the problem.
-        certainty: 0 to 1.
-        position: of the picture in the data; None for problems of more than one picture.
+        certainty: from 0 to 1.
+        position: the picture's position in the data; None if the problem is not that of a single picture.
         others: positions of pictures to compare it with, or of examples.
         suggestion: a possible decision: "drop", "relabel: X", or "".
     """
@@ -138,8 +138,8 @@ class LabelErrors:
 
     Attributes:
         positions: (M,) of the images whose labels are probably wrong, the most suspect first.
-        quality: (N,) the probability of the given label; small is suspect.
-        suggested: (N,) the most probable class.
+        quality: (N,) the probability of the given label; a small one is suspect.
+        suggested: (N,) index of the most probable class.
         probabilities: (N, K) float32, out of fold; 1/K for images in no fold.
         accuracy: the share of out-of-fold predictions that agree with the labels; 0 without predictions.
         left_out: names of the classes with too few images for folds.

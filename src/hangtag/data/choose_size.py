@@ -1,6 +1,6 @@
-"""The size, proportions and colours that a model takes: as the user chose, else by the pictures themselves.
+"""The size, proportions and colours that a model takes: the user's choice, or else what suits the pictures.
 
-It knows the facts about pictures (`picture_facts.FACTS`), not where they come from.
+This module knows the facts about pictures (`picture_facts.FACTS`), not where they come from.
 """
 
 from dataclasses import dataclass, replace
@@ -42,9 +42,10 @@ class Size:
 def choose_spec(facts: NDArray[Any], count: int, size: Size = Size()) -> ImageSpec:
     """The size and colours a model should take, from the pictures themselves.
 
-    If all pictures have one size of at most 96 pixels, it is kept. Otherwise a side is chosen with which all pictures
-    together have at most 50 million pixels and the median picture is not enlarged. Pictures of similar proportions keep
-    them; others become squares with filled margins.
+    If all pictures have one size, and no side is longer than 96 pixels, that size is kept. Otherwise the side is the
+    largest of 96, 64, 48 and 32 pixels at which all pictures together have at most 50 million pixels, and never larger
+    than that of the median picture. Pictures of similar proportions keep them; others become squares with filled
+    margins.
 
     Args:
         facts: (M,) of `picture_facts.FACTS`, of some pictures or all.

@@ -1,6 +1,6 @@
 """`LabelledImages`: images, one label each, the parts they came divided into, and their source.
 
-Equal content has the same order and fingerprint, whatever form it was read from.
+The same content has the same order and fingerprint, in whatever form it was read.
 """
 
 import hashlib
@@ -97,9 +97,9 @@ class LabelledImages:
         return self.take(self._where(name), f"{self.name} ({name})")
 
     def take(self, positions: slice | NDArray[np.int64], name: str | None = None) -> "LabelledImages":
-        """Some of the images, in the given order; a slice, or consecutive positions, copy nothing.
+        """Some of the images, in the given order; no pixels are copied for a slice or for consecutive positions.
 
-        Hashes that were computed before are taken along, so that no image is hashed twice.
+        Hashes that were already computed are passed on, so that no image is hashed twice.
         """
         positions = positions if isinstance(positions, slice) else as_slice(positions)
         taken = replace(

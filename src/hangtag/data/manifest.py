@@ -31,7 +31,7 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z
 
 
 def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
-    """The answer to a question when there is nobody to answer it: an error that names every choice.
+    """Raise an error that names every choice, because nobody can be asked the question.
 
     Raises:
         UsageError: always.
@@ -83,8 +83,8 @@ class Manifest:
 
     Attributes:
         name, kind: the name of the set, and how it was read, in a few words.
-        wanted, containers: the pictures and where their bytes are.
-        labels, parts, groups: of each picture; a part is None for undivided data, groups are None without `group_by`.
+        wanted, containers: the N pictures, and where their bytes are.
+        labels, parts, groups: N each; a part is None for undivided data, and groups are None without `group_by`.
         digest: changes when a row or a file of a table is edited; empty for a listing, which has its own.
         skipped: what was set aside without decoding it.
     """
@@ -149,7 +149,7 @@ def from_table(table: Table, name: str, options: ReadOptions, folder: Path) -> M
     """Pictures of a table's rows.
 
     Args:
-        folder: for a file that holds pictures which exist in memory only.
+        folder: where pictures that exist only in memory are written to a file.
 
     Raises:
         DataError, UsageError: columns are missing, empty, mixed or equally plausible, or files do not exist.

@@ -1,4 +1,4 @@
-"""`read`: whatever labelled images the user has -> `LabelledImages`.
+"""`read`: any form of labelled images -> `LabelledImages`.
 
 It finds out which form the data has (a public set, a folder, an archive, a table, arrays, a frame, a list) and calls
 its reader. All picture files go the same way: listed (`manifest.py`), decoded once into the cache and opened from there
@@ -74,24 +74,25 @@ def read(
     Args:
         what: the name of a public set; a folder with a folder per class; a zip or tar of one; a .csv, .tsv, .jsonl or
             .parquet table; a folder of Parquet files; a .npz, a pair of .npy, IDX files; a DataFrame; (images,
-            labels); a list of (picture, label).
-        path: the folder that holds the files of a public set; None looks for them.
+            labels); a list of (picture, label). IDX files are read as arrays, so their classes are numbers, even if
+            they are those of a public set; name the set, and give their folder as `path`, to get its class names.
+        path: the folder that holds the files of a public set; None searches for them.
         progress: called with (what is happening, done, total).
-        image_column, label_column: columns of a table; None finds them by their content.
-        root: the folder in which a table's relative paths start; None takes the table's folder.
+        image_column, label_column: columns of a table; None recognises them by their content.
+        root: the folder to which a table's paths are relative; None: the table's folder.
         classes: "top" or "leaf": which level of nested folders holds the classes.
         group_by: a column, or a regular expression on the picture's name (its first group counts): pictures of one
             group are never split between training and validation.
-        size: pixels of a side, or (height, width); None chooses by the pictures. Public sets keep their size.
-        fit: "squash", "pad" or "crop"; None chooses.
-        colour: whether the model sees colour; None finds out whether the pictures have any.
-        spec: all four at once, for data that is not a public set.
+        size: side in pixels, or (height, width); None chooses one that suits the pictures. Public sets keep their size.
+        fit: how pictures of other proportions are fitted: "squash", "pad" or "crop"; None chooses.
+        colour: whether the model sees colour; None: if the pictures have any.
+        spec: size, colours and fit of an existing model, instead of `size`, `fit` and `colour`; not for public sets.
         strict: raise an error at the first picture that cannot be read, instead of setting it aside.
         decisions: a CSV of decisions about single pictures, see `decisions.py`.
-        choose: called where data can be read in two ways; by default an error names both.
+        choose: called if data can be read in two ways; by default an error names both.
 
     Raises:
-        UnknownName: neither a known name nor a file or folder.
+        UnknownName: `what` is neither a known name nor a file or folder.
         UsageError: the data can be read in two ways, or an option does not apply to this form of data.
         DataError: the data cannot be used as labelled images.
         DownloadError: the public set is not on this machine and could not be downloaded.

@@ -29,7 +29,7 @@ class Split:
     """Positions of the training and of the validation images, both in the order of their content.
 
     Attributes:
-        given: whether the data came with this split.
+        given: whether the data came with a validation part, so that nothing was drawn.
         fingerprint: SHA-256 of the labels and content of the validation images; equal for equal images, in any form.
         notes: what a user should know about the split, in sentences.
     """
@@ -90,7 +90,7 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int, groups: ND
         fraction: of each class, from 0 up to but not including 1; 0 holds out nothing.
         seed: the same seed and labels give the same split.
         groups: (N,) int64, equal for images that stay together; a group counts for the class of its first image. Only
-            the positions of groups matter, not their numbers.
+            which images are together matters, not the numbers of the groups.
 
     >>> split = stratified(np.array([0] * 10 + [1] * 20), 0.1, seed=0)
     >>> len(split.train), len(split.validation)

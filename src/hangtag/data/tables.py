@@ -1,6 +1,6 @@
 """A table -> the columns of its pictures, labels and parts: CSV, TSV, JSON lines, Parquet, frames.
 
-Columns are found by their content, or named by the user. It reads tables, not pictures.
+Columns are recognised by their content, or named by the user. This module reads tables, not pictures.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Table:
         parquet: the container and the key of each row, for columns that stay in their files.
         class_names: the names that the table itself gives to the numbers of a column.
         parts: the part that a row's file is named after, or None.
-        beside: folders in the root, which may hold the pictures as well.
+        beside: folders in the root, which may hold the pictures.
     """
 
     where: str
@@ -51,7 +51,7 @@ class Table:
     beside: tuple[str, ...] = ()
 
     def home(self, values: Sequence[Any]) -> str:
-        """Where these paths start: the table's root, or the one folder beside the table that holds the first path."""
+        """The folder that these paths are relative to: the root, or the one folder in `beside` with the first path."""
         first = _first_text(values)
         if first is None or _exists(self.root, first):
             return self.root

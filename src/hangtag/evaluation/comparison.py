@@ -24,13 +24,14 @@ _SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Comparison(Serializable):
-    """The difference of the second of two models to the first on N images; all intervals are 95%.
+    """How the second of two models differs from the first on N images; all intervals are 95%.
 
     Attributes:
         names: of the two models.
         images: N.
         accuracies: (share, low, high) of each model (Wilson).
-        both_right, only_first, only_second, both_wrong: number of images that these models answer correctly.
+        both_right, only_first, only_second, both_wrong: number of images answered correctly by both models, by one, or
+            by neither.
         difference: accuracy of the second minus that of the first.
         interval: of `difference`, for paired samples (Bonett & Price, 2012).
         p: two-sided exact p-value of the null hypothesis that both models are equally accurate (McNemar, 1947).

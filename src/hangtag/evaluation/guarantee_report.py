@@ -1,4 +1,4 @@
-"""Whether a model's guarantees hold on images that were not used to fit it; every share has its interval.
+"""Whether a model's guarantees hold on images that were not used to fit them; every share has its interval.
 
 This module does arithmetic on the outputs of the model file; it runs no model.
 """

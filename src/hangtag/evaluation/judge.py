@@ -49,7 +49,8 @@ class Judgement:
         """Run the model on `data`, and on the same part before decisions, if any.
 
         Args:
-            accuracy: on the training images, if known.
+            accuracy: accuracy on the training images, if known.
+            before: the part before decisions; None without decisions.
 
         Raises:
             DataError: there are no images, or their labels do not fit the model's classes.
@@ -121,7 +122,7 @@ def read_again(run: Run, source: dict[str, Any] | None = None) -> LabelledImages
     """The data a run was made from, verified by its fingerprint.
 
     Args:
-        source: where the data is now; None is where it was.
+        source: where the data is now and how to read it; None: as in the run's config.
 
     Raises:
         DataError: the data is different.

@@ -56,7 +56,7 @@ class Evaluation(Serializable):
 
     @property
     def gap_in_words(self) -> str:
-        """The difference to the training accuracy, explained to a reader new to overfitting."""
+        """The difference from the training accuracy, explained to a reader new to overfitting."""
         if self.training_accuracy is None:
             return "The training accuracy is not known, so overfitting cannot be judged."
         gap = 100 * (self.training_accuracy - self.accuracy)

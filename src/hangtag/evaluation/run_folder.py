@@ -152,7 +152,7 @@ class Run:
 
 
 class Lock:
-    """An exclusive lock on a run folder, held until closed, garbage-collected, or the end of the process.
+    """An exclusive lock on a run folder, held until it is closed or garbage-collected, or the process ends.
 
     It is a `flock` on the folder itself, because filelock would leave a lock file in the run folder and could not lock
     a read-only one. On Windows there is no `flock`, and the lock excludes nobody.

@@ -145,7 +145,7 @@ class Calibrator(Serializable):
             or "matrix", one per pair of classes, with a penalty (Dirichlet calibration; Kull et al., 2019).
         weights: (K, K).
         bias: (K,).
-        images: number of images it was fitted on.
+        images: number of images that it was fitted on.
     """
 
     method: str
@@ -160,7 +160,7 @@ class Calibrator(Serializable):
 
     @property
     def temperature(self) -> float | None:
-        """The temperature, if the map is no more than that."""
+        """The temperature; None if the map is more than a temperature."""
         return 1 / self.weights[0][0] if self.method in ("none", "temperature") else None
 
     def __call__(self, logs: Floats) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
 """Why a model gave an answer: a heat map of the evidence on the picture, and the most similar training images.
 
 The model files of built-in networks compute evidence themselves (`training/engine/export.py`). For custom networks,
-parts of the picture are covered one at a time, and the answer's loss is the part's evidence (occlusion: Zeiler &
-Fergus, 2014).
+parts of the picture are covered one at a time, and the evidence of a part is how much the log odds of the answer fall
+when it is covered (occlusion: Zeiler & Fergus, 2014).
 """
 
 from dataclasses import dataclass

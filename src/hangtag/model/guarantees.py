@@ -38,7 +38,7 @@ class AnswerPolicy:
         cost: cost of a wrong answer relative to abstaining, above 1. If given, an answer is sure if its expected cost
             is below that of abstaining (Chow, 1970).
         target_accuracy: accuracy required of sure answers, one of `TARGET_ACCURACIES`. If given, an answer is sure if
-            its probability reaches the confidence threshold for it; nine trainings in ten reach the target.
+            its probability reaches the confidence threshold for it. The target is reached in nine trainings out of ten.
 
     Raises:
         UsageError: a value is out of range, or both `cost` and `target_accuracy` are given.

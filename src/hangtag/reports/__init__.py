@@ -1,1 +1,1 @@
-"""Pages and figures. Only the command line imports this room."""
+"""Pages and figures. No other folder but `cli` imports this one; users reach the figures as `hangtag.figures`."""

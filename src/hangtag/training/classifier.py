@@ -202,7 +202,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return self._content
 
     def neighbours(self, count: int = KEPT) -> Neighbours:
-        """At most `count` training images, at most `KEPT`, reduced in size, with the network's embeddings."""
+        """At most `count` (never more than `KEPT`) training images, reduced in size, with the network's embeddings."""
         kept = self._kept_images
         pictures, labels = kept.at(chosen(kept.labels, self.seed, min(count, KEPT)))
         return Neighbours.of(pictures, labels, extract_features(self.shipped_, pictures).embedding)

@@ -31,7 +31,7 @@ _COPIED = ("weights.safetensors", "model.onnx", "metrics.json", "history.jsonl")
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, sd (with n - 1), 95 % confidence interval of the mean (Student's t), and number of at least two values.
+    """Mean, sd (with n - 1), 95 % confidence interval of the mean (Student's t), and number of values, at least two.
 
     The interval covers the choice of seeds, not of test images.
 

@@ -48,12 +48,12 @@ _SLOWER = 1.1  # a step in a whole training, relative to a step here; see docs/l
 
 @dataclass(frozen=True)
 class Plan:
-    """What fills the time.
+    """The training that fills a time limit.
 
     Attributes:
         recipe: with its network and epochs.
         minutes: the time limit.
-        expected_seconds: from the beginning of the command to its end.
+        expected_seconds: expected time from the beginning of the command to its end.
         epochs: passes over the images, including the fraction of the last.
         epoch_seconds: of one epoch, validation included.
         measured_step_seconds: of each network that was timed.

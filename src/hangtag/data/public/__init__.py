@@ -1,1 +1,1 @@
-"""Public data sets: what is known of them, fetching and checking their files."""
+"""Public data sets: their catalog, and finding, downloading and checking their files."""

@@ -21,7 +21,7 @@ def content_of(path: Path, most: int) -> bytes:
     """The first `most` bytes of a file; of a gzip file, whatever its name, the first bytes of its content.
 
     Raises:
-        DataError: it cannot be read, or is damaged or incomplete.
+        DataError: the file cannot be read, or is damaged or incomplete.
     """
     with _reading(path), path.open("rb") as raw:
         packed = raw.read(2) == _GZIP
@@ -44,7 +44,7 @@ def members_of(archive: Path, names: Collection[str]) -> dict[str, bytes]:
     """Those members of a zip or tar.gz file that have one of these names.
 
     Raises:
-        DataError: it is neither, cannot be read, or is damaged or incomplete.
+        DataError: the file is neither, cannot be read, or is damaged or incomplete.
     """
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         container, listing = archive_listing(archive, Path(temporary) / "tar")

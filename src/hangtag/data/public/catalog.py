@@ -17,8 +17,8 @@ class DataFile:
     """One file of a data set: its name without .gz and the number of its items.
 
     Attributes:
-        sha256: of its decompressed content; empty if not published.
-        packed_sha256: of the .gz file of its authors; empty if that of the content is known.
+        sha256: checksum of its decompressed content; empty if not published.
+        packed_sha256: checksum of the .gz file that its authors distribute; empty if `sha256` is known.
     """
 
     name: str
@@ -32,9 +32,9 @@ class Archive:
     """The one file in which a data set is distributed.
 
     Attributes:
-        folder: comes before the names of the files inside.
-        ending: comes after them.
-        note: what it holds, for those who download it by hand.
+        folder: the folder inside the archive that holds the files, with a slash; a prefix of their names.
+        ending: a suffix of their names.
+        note: what the archive holds, for those who download it by hand.
     """
 
     name: str
@@ -53,7 +53,7 @@ class NamedSet:
     (`label_bytes`); and no files, for a data set that scikit-learn contains.
 
     Attributes:
-        what: its images in words, completes "these are ...".
+        what: a description of its images that completes "these are ...".
         shape: of one image: (height, width) or (height, width, 3).
         train: number of training items; the others are for testing.
         home: the page of its authors.

@@ -3,7 +3,7 @@
 Places are searched in this order: a folder the user names, `HANGTAG_DATA`, the cache, the Debian package's folder, the
 official mirrors. Checksums are of the *decompressed* content where published, because distributors compress the same
 files differently; otherwise of the files as their authors distribute them. Checked images and labels are cached as
-arrays that can be memory-mapped. `catalog.py` describes the data sets.
+arrays that can be memory-mapped. `catalog.toml` describes the data sets.
 """
 
 import hashlib
@@ -54,8 +54,8 @@ def fetch(name: str, path: Path | None = None, progress: Progress | None = None)
         UnknownName: no such data set.
         UsageError: `path` for a data set without files, or a wrong `HANGTAG_DATA`.
         DataError: a folder the user named lacks a file or has other content.
-        DownloadError: it is not on this machine and could not be downloaded.
-        MissingExtra: scikit-learn contains it, but is not installed.
+        DownloadError: the data set is not on this machine and could not be downloaded.
+        MissingExtra: the data set comes with scikit-learn, which is not installed.
     """
     if name not in NAMED:
         raise UnknownName.among("data set", name, NAMED)

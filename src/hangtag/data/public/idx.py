@@ -25,13 +25,13 @@ def read_idx(path: Path, most: int = 4 * 2**30) -> NDArray[Any]:
     """The array in an IDX file, plain or gzip, whatever its name.
 
     Args:
-        most: the largest allowed content in bytes; a file with a larger header is refused before it is read.
+        most: the largest allowed content in bytes; a file whose header declares more is refused before it is read.
 
     Returns:
         an array of the file's shape and type (uint8, int8, int16, int32, float32 or float64).
 
     Raises:
-        DataError: it cannot be read, is not an IDX file, or is damaged, incomplete or too long.
+        DataError: the file cannot be read, is not an IDX file, or is damaged, incomplete or too long.
     """
     shape, kind = _header(content_of(path, _LONGEST_HEADER), path)
     size = len(idx_header(shape)) + math.prod(shape) * kind.itemsize

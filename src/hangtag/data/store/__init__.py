@@ -1,1 +1,1 @@
-"""Where the bytes of pictures are, decoding them in processes of their own, and keeping the result on disk."""
+"""Finds the bytes of pictures, decodes them in separate processes, and keeps the result on disk."""

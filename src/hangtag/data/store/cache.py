@@ -1,8 +1,8 @@
 """The cache on disk: decoded pictures, and public data sets that were fetched.
 
 Everything in it can be deleted at any time. The name of an entry is a hash of its source, so a changed source finds
-no entry; an entry gets its name only when it is complete. When the cache is too large, the entries that were not used
-for longest are deleted.
+no entry. An entry gets its name only when it is complete. When the cache is too large, the least recently used entries
+are deleted.
 """
 
 import contextlib
@@ -77,7 +77,7 @@ class Pictures:
         labels: (M,) int64.
         parts: (M,) int8, an index into `PARTS`; -1 without parts.
         groups: (M,) int64, or None.
-        names: (M,) of the pictures; loaded on first access.
+        names: the M names of the pictures; loaded on first access.
         index: the rest, as JSON: class names, spec, notes, ...
         skipped: files that were set aside.
     """
@@ -204,7 +204,7 @@ def load_groups(fingerprint: str) -> NDArray[np.int64] | None:
 
 
 def save_groups(fingerprint: str, groups: NDArray[np.int64]) -> None:
-    """Groups for `load_groups`; if they cannot be written, the next search takes longer."""
+    """Store groups for `load_groups`; if they cannot be written, the next command searches again."""
     with contextlib.suppress(SaveError):
         make_folder(cache_home(_GROUPS))
         buffer = io.BytesIO()

@@ -288,7 +288,7 @@ def container_of(value: list[Any]) -> Container:
 
 
 def common_place(container: Container, keys: Iterable[Any]) -> str:
-    """The folder or file that all these pictures need to be read; of several Parquet files the first."""
+    """The folder or file without which none of these pictures can be read; of several Parquet files, the first."""
     if isinstance(container, Folder):
         paths = [os.path.abspath(os.path.join(container.root, key)) for key in keys]  # noqa: PTH100, PTH118
         return os.path.commonpath([os.path.dirname(min(paths)), os.path.dirname(max(paths))])  # noqa: PTH120
@@ -321,7 +321,7 @@ def archive_listing(path: Path, unpacked: Path) -> tuple[Zip | Spans, Listing]:
     """The members of a zip or tar file. A compressed tar file is first decompressed into the file `unpacked`.
 
     Raises:
-        DataError: it is neither, is damaged or incomplete, or is compressed far too well.
+        DataError: the file is neither, is damaged or incomplete, or would unpack to far more than its size.
     """
     try:
         with path.open("rb") as file:
@@ -358,7 +358,7 @@ def _tar_listing(path: Path) -> Listing:
 
 
 def is_junk(name: str) -> bool:
-    """Whether systems and programs create files of this name for themselves."""
+    """Whether files of this name are hidden or belong to the operating system, such as Thumbs.db."""
     return (name.startswith(".") and name != "..") or name.lower() in _JUNK
 
 

@@ -55,11 +55,12 @@ def decoded(
     """The manifest's pictures, decoded into the cache one part after the other.
 
     Args:
-        origin: the name of their source.
-        key: of the entry, see `key_of`.
+        origin: the path or name that the pictures were read from.
+        key: the name of the cache entry, see `key_of`.
+        size: the user's choices of size and colour.
 
     Raises:
-        DataError: no picture can be read, or all that can have the same class.
+        DataError: no picture can be read, or all readable pictures have the same class.
         SaveError: the cache cannot be written.
     """
     manifest = manifest.by_part()

@@ -69,8 +69,8 @@ class Pool:
     """Worker processes; use as a context manager.
 
     Args:
-        containers: hold the pictures.
-        workers: how many; None starts one per core.
+        containers: where the bytes of the pictures are.
+        workers: number of processes; None starts one per core.
     """
 
     def __init__(self, containers: Sequence[Container], workers: int | None = None) -> None:

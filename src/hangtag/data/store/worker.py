@@ -1,7 +1,7 @@
 """A worker process that decodes picture files into rows of one array: `python -m hangtag.data.store.worker`.
 
 `pool.py` starts it. It is a separate process because a damaged file can make any decoder crash, hang or use too much
-memory; then only this process ends. A small shared file holds the row it is decoding and since when. It reads and
+memory; then only this process ends. A small shared file records which row it is decoding, and since when. It reads and
 writes lines of JSON; pixels go directly into the array's file.
 """
 
@@ -56,7 +56,7 @@ class DecodedBefore:
                 self.sets.append((facts["content"][order, 0], order, facts, images))
 
     def find(self, digest: bytes) -> tuple[bytes, NDArray[np.uint8]] | None:
-        """The facts and the row of a picture with this content, if its row is undamaged."""
+        """The facts and the pixels of a picture with this content, if they are undamaged."""
         if not self.sets:
             return None
         content = np.frombuffer(digest, "<u8")

@@ -2,7 +2,7 @@
 
 Images stay uint8, a quarter of the size of float32. Gathering, flipping and shifting a chunk of several batches at
 once is faster than doing so in each step. The content of a chunk depends only on (seed, epoch, number) and, if easy
-images are pruned, on the losses that `Pruning` recorded; any chunk can be made again.
+images are pruned, on the losses that `Pruning` recorded, so any chunk can be made again.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The training loop: it yields an `Epoch` every now and then, and one at the end of every epoch.
+"""The training loop: it yields an `Epoch` several times during an epoch, and one at its end.
 
 It knows nothing about screens, files or what the images show. The caller owns the network: whenever the caller stops
 iterating, the network has the weights of the last step.
