@@ -20,7 +20,7 @@ def test_predict_answers_the_good_pictures_and_names_the_bad(hangtag: Any, tmp_p
     assert shown.out.startswith("good.png: ")
     note, error = shown.err.splitlines()
     assert note.startswith("note: this model file predates calibrated answers")
-    assert error.startswith("hangtag: text.png: not a picture")
+    assert error.startswith("hangtag: text.png: not an image")
 
 
 def test_predict_marks_sure_answers_and_can_leave_the_rest_out(in_trained: Any, trained: Path) -> None:
