@@ -39,7 +39,7 @@ def test_predict_marks_sure_answers_and_can_leave_the_rest_out(in_trained: Any, 
         "predict", "runs/a", *pictures, "--cost", "1.5", "--ood-false-positive-rate", "0.2", "--sure-only"
     )
     assert only.code == 0 and "noise.png" not in only.out
-    assert " of 2 images, because the model is not sure" in only.err
+    assert " of 2 images because the model is not sure" in only.err
 
 
 def test_predict_draws_explanations(in_trained: Any, trained: Path) -> None:
