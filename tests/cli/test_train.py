@@ -89,7 +89,7 @@ def test_names_are_printed_as_they_are_and_commands_can_be_copied(
     monkeypatch.setattr(train, "_stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
     answer = train_tiny("--out", "my [first] run")
 
-    assert "into my [first] run" in answer.out
+    assert "run folder: my [first] run" in answer.out
     assert "hangtag train --resume 'my [first] run'" in answer.out
     assert "hangtag predict 'my [first] run' photo.png" in answer.out
     assert "continue it: hangtag train --resume 'my [first] run'" in train_tiny("--out", "my [first] run").err
@@ -199,7 +199,7 @@ def test_the_newest_unfinished_run_is_resumed(hangtag: Any, train_tiny: Any, tmp
 
     answer = hangtag("train", "--resume", "last")
 
-    assert answer.code == 0 and "into runs/tiny-tutorial\n" in answer.out
+    assert answer.code == 0 and "run folder: runs/tiny-tutorial\n" in answer.out
     assert (tmp_path / "runs/tiny-tutorial/weights.safetensors").read_bytes() == before
 
 
