@@ -45,7 +45,7 @@ def conclude(run: Path, seconds: float) -> None:
     print(
         f"""
 Done in {seconds:.0f} s: a classifier trained on 60,000 images of clothes and tested on 10,000 others.
-  accuracy       {metrics["accuracy"]:.1%} (95 % interval {low:.1%} to {high:.1%})
+  accuracy       {metrics["accuracy"]:.1%} (95% interval {low:.1%} to {high:.1%})
   report         {run / "report.html"}
   figures        {run / "figures"}/*.png
   model          {run / "model.onnx"} ({size:.1f} MB; it contains everything and does not need PyTorch)

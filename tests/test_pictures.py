@@ -108,13 +108,13 @@ def test_views_are_decoded_as_they_look() -> None:
 )
 def test_an_array_that_is_not_one_picture_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
     assert refusal(np.zeros(shape, np.uint8)) == (
-        f"array of shape {shape} is not one picture",
-        "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many pictures use .many() or .probabilities()",
+        f"array of shape {shape} is not a single image",
+        "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .probabilities()",
     )
 
 
 TO_UINT8 = "convert pixels to whole numbers from 0 to 255: images.astype(numpy.uint8)"
-TO_255 = "pass pixels from 0 to 255, hangtag scales them: (images * 255).round().astype(numpy.uint8)"
+TO_255 = "pass pixels from 0 to 255; hangtag scales them: (images * 255).round().astype(numpy.uint8)"
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,14 @@ TO_255 = "pass pixels from 0 to 255, hangtag scales them: (images * 255).round()
         (np.full((8, 8), 255.0), "expected uint8 pixels, got float64", TO_UINT8),
         (np.full((8, 8), 1.0, np.float32), "expected uint8 pixels, got float32", TO_255),
         (np.full((8, 8), 0.5), "expected uint8 pixels, got float64", TO_255),
-        (np.full((8, 8), np.nan), "contains NaN", "replace or drop the pictures that hold NaN"),
+        (np.full((8, 8), np.nan), "contains NaN", "replace or drop the images that contain NaN"),
     ],
 )
 def test_pixels_of_another_type_are_refused_with_the_way_out(array: NDArray[Any], message: str, hint: str) -> None:
     with pytest.raises(PictureError) as caught:
         check_images(array[None], "photos")
 
-    assert refusal(array) == (f"picture: {message}", hint)
+    assert refusal(array) == (f"image: {message}", hint)
     assert (caught.value.message, caught.value.hint) == (f"photos: {message}", hint)
 
 
@@ -222,7 +222,7 @@ def test_half_transparent_pixels_mix_with_the_background(background: int) -> Non
 )
 def test_deep_pixels_without_an_agreed_meaning_are_refused(values: NDArray[Any], span: str) -> None:
     assert refusal(Image.fromarray(values)) == (
-        f"picture: pixel values range from {span}, which is no known scale",
+        f"image: pixel values range from {span}, which is not a known scale",
         "save it with 8 or 16 bits, or as floats from 0 to 1",
     )
 
@@ -236,7 +236,7 @@ def test_a_pil_image_is_left_as_it_was() -> None:
 
 
 def test_a_pil_image_without_pixels_is_refused() -> None:
-    assert refusal(Image.new("L", (0, 4))) == ("picture: a picture of 0x4 has no pixels", "remove it")
+    assert refusal(Image.new("L", (0, 4))) == ("image: the size is 0x4, so there are no pixels", "remove it")
 
 
 # --- files and bytes -------------------------------------------------------------------------------------------
@@ -330,22 +330,22 @@ def test_a_cmyk_jpeg_is_read_as_colour() -> None:
 
 
 PNG_FILE, JPEG_FILE = (file_of(Image.fromarray(np.tile(RGB, (4, 4, 1))), kind) for kind in ("PNG", "JPEG"))
-KNOWN = f"known formats: {', '.join(FORMATS)} and HEIC; the file's content decides, not its ending"
+KNOWN = f"known formats: {', '.join(FORMATS)} and HEIC; the file's content decides, not its extension"
 TOO_LARGE = "pixels, over the limit of 80,000,000"
 
 
 @pytest.mark.parametrize(
     ("content", "message", "hint"),
     [
-        (b"", "the file is empty", "replace it with a real picture"),
-        (b"these are words\n" * 9, "not a picture hangtag can read", KNOWN),
-        (b"%PDF-1.7 and so on", "not a picture hangtag can read", KNOWN),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not a picture hangtag can read", KNOWN),
-        (PNG_FILE[: len(PNG_FILE) // 2], "truncated or damaged picture", "save or download it again"),
-        (PNG_FILE[:45], "truncated or damaged picture", "save or download it again"),
-        (PNG_FILE[:20], "truncated or damaged picture", "save or download it again"),
-        (JPEG_FILE[:300], "truncated or damaged picture", "save or download it again"),
-        (JPEG_FILE[:-100], "truncated or damaged picture", "save or download it again"),
+        (b"", "the file is empty", "replace it with an image"),
+        (b"these are words\n" * 9, "not an image that hangtag can read", KNOWN),
+        (b"%PDF-1.7 and so on", "not an image that hangtag can read", KNOWN),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not an image that hangtag can read", KNOWN),
+        (PNG_FILE[: len(PNG_FILE) // 2], "truncated or damaged image", "save or download it again"),
+        (PNG_FILE[:45], "truncated or damaged image", "save or download it again"),
+        (PNG_FILE[:20], "truncated or damaged image", "save or download it again"),
+        (JPEG_FILE[:300], "truncated or damaged image", "save or download it again"),
+        (JPEG_FILE[:-100], "truncated or damaged image", "save or download it again"),
         (png_that_declares(100_000, 100_000), f"declares 100000x100000 {TOO_LARGE}", "scale it down first"),
         (png_that_declares(20_000, 9_000), f"declares 20000x9000 {TOO_LARGE}", "scale it down first"),
         (png_that_declares(10_000, 9_000), f"declares 10000x9000 {TOO_LARGE}", "scale it down first"),
@@ -364,13 +364,13 @@ def test_a_file_that_is_no_picture_is_refused_with_its_name(
     path.write_bytes(content)
 
     assert refusal(path) == (f"{path}: {message}", hint)
-    assert refusal(content) == (f"picture of {len(content):,} bytes: {message}", hint)
+    assert refusal(content) == (f"image of {len(content):,} bytes: {message}", hint)
 
 
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
-        (b"", "empty"), (b"words", "not a picture"), (PNG_FILE[:45], "truncated"),
+        (b"", "empty"), (b"words", "not an image"), (PNG_FILE[:45], "truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(100)), "damaged"), (png_that_declares(20_000, 9_000), "too large"),
         (file_of(Image.fromarray(np.array([[-1.0, 2.0]], np.float32)), "TIFF"), "unknown pixel scale"),
     ],
@@ -395,7 +395,7 @@ def test_a_png_without_width_is_refused(tmp_path: Path) -> None:
     ("name", "message", "hint"),
     [
         ("missing.png", "no such file", "check the spelling and the folder you are in"),
-        ("folder", "is a folder, not a picture", "name files: {path}/*.png"),
+        ("folder", "is a folder, not an image", "name the files: {path}/*.png"),
         ("no\0name", "cannot be read: embedded null byte", "check the path"),
         ("file/below", "cannot be read: [Errno 20] Not a directory: '{path}'", "check the path"),
         ("x" * 300, "cannot be read: [Errno 36] File name too long: '{path}'", "check the path"),
@@ -434,7 +434,7 @@ except PictureError as error:
 @pytest.mark.parametrize("thing", [None, 3, [[1, 2]], bytearray(b"x"), object])
 def test_a_thing_that_is_no_picture_is_refused_with_its_type(thing: object) -> None:
     assert refusal(thing) == (
-        f"expected a picture, got {type(thing).__name__}",
+        f"expected an image, got {type(thing).__name__}",
         "pass a path, bytes, a PIL image or a uint8 array",
     )
 
@@ -540,7 +540,7 @@ def test_a_damaged_file_is_decoded_or_refused_but_never_crashes(kind: str, data:
     try:
         pixels, _ = decode(bytes(content[:cut]), GREY)
     except PictureError as error:
-        assert error.message.startswith(f"picture of {cut:,} bytes: ")
+        assert error.message.startswith(f"image of {cut:,} bytes: ")
     else:
         assert (pixels.dtype.name, pixels.ndim) == ("uint8", 2)
 
@@ -643,7 +643,7 @@ def test_of_several_pictures_in_a_heic_file_the_main_one_is_used() -> None:
     pixels, notes = decode(encoded_heic(frames[0], append_images=frames[1:], save_all=True, primary_index=1), GREY)
 
     assert abs(int(pixels[16, 16]) - 240) <= 3
-    assert notes == ("the file holds several pictures; the main one was used",)
+    assert notes == ("the file contains several images; the main one was used",)
 
 
 @needs_heic
@@ -673,9 +673,7 @@ try:
 except PictureError as error:
     print(error)
 """
-    said = (
-        "picture of 24 bytes: HEIC pictures need hangtag[heic], which is not installed (pip install 'hangtag[heic]')\n"
-    )
+    said = "image of 24 bytes: HEIC images need hangtag[heic], which is not installed (pip install 'hangtag[heic]')\n"
     assert in_a_process(program, Path.cwd()) == said
 
 

@@ -37,8 +37,8 @@ __all__ = [
 ]
 
 PictureProblem: TypeAlias = Literal[
-    "empty", "not a picture", "truncated", "damaged", "too large", "unknown pixel scale", "no picture",
-    "cannot be read", "disk or network fails", "HEIC (pip install 'hangtag[heic]')",
+    "empty", "not an image", "truncated", "damaged", "too large", "unknown pixel scale", "no image",
+    "cannot be read", "disk or network error", "HEIC (pip install 'hangtag[heic]')",
 ]  # fmt: skip
 """Why a picture cannot be used, in few words; reports count pictures by it."""
 

@@ -147,7 +147,7 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
     if isinstance(picture, np.ndarray):
         pixels, notes = _from_array(picture, spec)
     elif isinstance(picture, Image.Image):
-        with _naming("picture"):
+        with _naming("image"):
             pixels, notes = _from_pil(picture, spec)
     else:
         with _naming(_name(picture)), _open(_content(picture)) as opened:
@@ -301,9 +301,9 @@ def _check_dtype(array: NDArray[Any], name: str) -> Images:
     hint = "convert pixels to whole numbers from 0 to 255: images.astype(numpy.uint8)"
     if np.issubdtype(array.dtype, np.floating):
         if np.isnan(array).any():
-            raise PictureError("contains NaN", "replace or drop the pictures that hold NaN", name=name)
+            raise PictureError("contains NaN", "replace or drop the images that contain NaN", name=name)
         if array.size and float(array.max()) <= 1.0:
-            hint = "pass pixels from 0 to 255, hangtag scales them: (images * 255).round().astype(numpy.uint8)"
+            hint = "pass pixels from 0 to 255; hangtag scales them: (images * 255).round().astype(numpy.uint8)"
     raise PictureError(f"expected uint8 pixels, got {array.dtype}", hint, name=name)
 
 
@@ -315,13 +315,13 @@ def _from_array(array: NDArray[Any], spec: ImageSpec) -> tuple[NDArray[np.uint8]
         array = array[..., 0]
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise PictureError(
-            f"array of shape {shape} is not one picture",
-            "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many pictures use .many() or .probabilities()",
+            f"array of shape {shape} is not a single image",
+            "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .probabilities()",
         )
-    pixels = _check_dtype(array, "picture")
+    pixels = _check_dtype(array, "image")
     if pixels.ndim == (2 if spec.channels == _GREY_CHANNELS else 3) and pixels.shape[-1] != 4:
         return np.ascontiguousarray(pixels), {}
-    with _naming("picture"):
+    with _naming("image"):
         return _from_pil(Image.fromarray(np.ascontiguousarray(pixels)), spec)
 
 
@@ -336,13 +336,13 @@ def _naming(name: str) -> Iterator[None]:
 
 def _name(picture: object) -> str:
     if isinstance(picture, bytes):
-        return f"picture of {len(picture):,} bytes"
+        return f"image of {len(picture):,} bytes"
     if isinstance(picture, Image.Image):
-        return "picture"
+        return "image"
     if isinstance(picture, (str, PathLike)):
         return fspath(picture)
     raise PictureError(
-        f"expected a picture, got {type(picture).__name__}", "pass a path, bytes, a PIL image or a uint8 array"
+        f"expected an image, got {type(picture).__name__}", "pass a path, bytes, a PIL image or a uint8 array"
     )
 
 
@@ -358,7 +358,7 @@ def _content(picture: Any) -> bytes:
         except FileNotFoundError:
             raise PictureError("no such file", "check the spelling and the folder you are in", problem) from None
         except IsADirectoryError:
-            raise PictureError("is a folder, not a picture", f"name files: {path}/*.png", problem) from None
+            raise PictureError("is a folder, not an image", f"name the files: {path}/*.png", problem) from None
         except PermissionError:
             raise PictureError("permission denied", "check the file's permissions", problem) from None
         except (OSError, ValueError) as error:
@@ -369,7 +369,7 @@ def _content(picture: Any) -> bytes:
 
 
 def _empty() -> PictureError:
-    return PictureError("the file is empty", "replace it with a real picture", "empty")
+    return PictureError("the file is empty", "replace it with an image", "empty")
 
 
 def _open(content: bytes) -> Image.Image:
@@ -385,9 +385,9 @@ def _open(content: bytes) -> Image.Image:
         raise _too_large("too many") from None
     except UnidentifiedImageError:
         raise PictureError(
-            "not a picture hangtag can read",
-            f"known formats: {', '.join(FORMATS)} and HEIC; the file's content decides, not its ending",
-            "not a picture",
+            "not an image that hangtag can read",
+            f"known formats: {', '.join(FORMATS)} and HEIC; the file's content decides, not its extension",
+            "not an image",
         ) from None
     except PictureError:
         raise
@@ -409,7 +409,7 @@ def _open_heic(content: bytes) -> Image.Image:
         import pillow_heif
     except ModuleNotFoundError:
         raise PictureError(
-            "HEIC pictures need hangtag[heic], which is not installed", "pip install 'hangtag[heic]'",
+            "HEIC images need hangtag[heic], which is not installed", "pip install 'hangtag[heic]'",
             "HEIC (pip install 'hangtag[heic]')",
         ) from None  # fmt: skip
     if _decode_only:
@@ -445,11 +445,11 @@ def _too_large(size: str) -> PictureError:
 def _from_pil(opened: Image.Image, spec: ImageSpec) -> tuple[NDArray[np.uint8], Notes]:
     notes: Notes = {}
     if 0 in opened.size:
-        raise PictureError(f"a picture of {opened.width}x{opened.height} has no pixels", "remove it")
+        raise PictureError(f"the size is {opened.width}x{opened.height}, so there are no pixels", "remove it")
     try:
         frames = getattr(opened, "n_frames", 1)  # reads the whole file, so it can fail as decoding can
         if frames > 1 and opened.format == "HEIF":  # not an animation; the main picture is open
-            notes[Change.SEVERAL] = "the file holds several pictures; the main one was used"
+            notes[Change.SEVERAL] = "the file contains several images; the main one was used"
         elif frames > 1:
             notes[Change.ANIMATED] = f"animated: the first of {frames} frames was used"
         if opened.format != "HEIF" and (getattr(opened, "filename", None) is not None or frames > 1):
@@ -492,8 +492,8 @@ def _upright(image: Image.Image) -> Image.Image:
 def _damaged(error: Exception) -> PictureError:
     hint = "save or download it again"
     if any(sign in str(error).lower() for sign in ("truncated", "broken data stream", "unexpected end")):
-        return PictureError("truncated or damaged picture", hint, "truncated")
-    return PictureError(f"damaged picture: {error}", hint)
+        return PictureError("truncated or damaged image", hint, "truncated")
+    return PictureError(f"damaged image: {error}", hint)
 
 
 def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[Image.Image, Notes]:
@@ -528,7 +528,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
         scale = 255 / _LARGEST_16_BIT
     else:
         raise PictureError(
-            f"pixel values range from {low:g} to {high:g}, which is no known scale",
+            f"pixel values range from {low:g} to {high:g}, which is not a known scale",
             "save it with 8 or 16 bits, or as floats from 0 to 1",
             "unknown pixel scale",
         )

@@ -38,8 +38,8 @@ def test_data_prints_how_a_folder_was_read_and_what_was_skipped(hangtag: Any, ph
 
     assert shown.out.splitlines()[0] == ("Read as one folder per class: 60 images, 2 classes (cat, dog), 16x16, grey")
     assert "skipped      1 file, see skipped.csv" in shown.out
-    assert "note: set aside 1 file: 1 not a picture" in shown.out
-    assert "cat/bad.jpg,not a picture" in (tmp_path / "skipped.csv").read_text()
+    assert "note: skipped 1 file: 1 not an image" in shown.out
+    assert "cat/bad.jpg,not an image" in (tmp_path / "skipped.csv").read_text()
     said = hangtag("data", "photos", "--json").json
     assert (said["images"], said["skipped"][0]["name"]) == (60, "cat/bad.jpg")
 
@@ -50,14 +50,14 @@ def test_audit_finds_problems_and_train_applies_decisions(
     shown = hangtag("audit", "photos", "--no-labels", "--out", "seen")
 
     assert shown.code == 0, shown.err
-    assert "drop 1 picture (also elsewhere in the data): dog/03.png" in shown.out
+    assert "drop 1 duplicate image: dog/03.png" in shown.out
     assert f"hangtag train {photos} --decisions seen/decisions.csv" in shown.out
     assert (tmp_path / "seen" / "audit.html").stat().st_size > 1000
     (tmp_path / "mine.csv").write_text("name,decision\ndog/03.png,drop\ncat/00.png,relabel: dog\n")
     trained = hangtag(
         "train", "photos", "--decisions", "mine.csv", "--recipe", "quick", "--epochs", "1", "--out", "runs/b"
     )
-    assert trained.code == 0 and "mine.csv: 1 picture dropped, 1 label changed" in trained.err
+    assert trained.code == 0 and "mine.csv: 1 image dropped, 1 label changed" in trained.err
     config = json.loads((tmp_path / "runs" / "b" / "config.json").read_text())
     assert config["data"]["images"] == 59
     (tmp_path / "elsewhere").mkdir()

@@ -20,7 +20,7 @@ def test_predict_answers_the_good_pictures_and_names_the_bad(hangtag: Any, tmp_p
     assert shown.out.startswith("good.png: ")
     note, error = shown.err.splitlines()
     assert note.startswith("note: this model file predates calibrated answers")
-    assert error.startswith("hangtag: text.png: not a picture")
+    assert error.startswith("hangtag: text.png: not an image")
 
 
 def test_predict_marks_sure_answers_and_can_leave_the_rest_out(in_trained: Any, trained: Path) -> None:
@@ -39,7 +39,7 @@ def test_predict_marks_sure_answers_and_can_leave_the_rest_out(in_trained: Any, 
         "predict", "runs/a", *pictures, "--cost", "1.5", "--ood-false-positive-rate", "0.2", "--sure-only"
     )
     assert only.code == 0 and "noise.png" not in only.out
-    assert " of 2 images, because the model is not sure" in only.err
+    assert " of 2 images because the model is not sure" in only.err
 
 
 def test_predict_draws_explanations(in_trained: Any, trained: Path) -> None:

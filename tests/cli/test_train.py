@@ -89,7 +89,7 @@ def test_names_are_printed_as_they_are_and_commands_can_be_copied(
     monkeypatch.setattr(train, "_stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
     answer = train_tiny("--out", "my [first] run")
 
-    assert "into my [first] run" in answer.out
+    assert "run folder: my [first] run" in answer.out
     assert "hangtag train --resume 'my [first] run'" in answer.out
     assert "hangtag predict 'my [first] run' photo.png" in answer.out
     assert "continue it: hangtag train --resume 'my [first] run'" in train_tiny("--out", "my [first] run").err
@@ -191,7 +191,7 @@ def killed_before_its_first_checkpoint(run: Path) -> None:
 
 
 def test_the_newest_unfinished_run_is_resumed(hangtag: Any, train_tiny: Any, tmp_path: Path) -> None:
-    assert "there is no unfinished run here" in hangtag("train", "--resume", "last").err
+    assert "there is no unfinished run under runs/" in hangtag("train", "--resume", "last").err
     train_tiny()
     before = (tmp_path / "runs/tiny-tutorial/weights.safetensors").read_bytes()
     train_tiny("--seed", "1")
@@ -199,7 +199,7 @@ def test_the_newest_unfinished_run_is_resumed(hangtag: Any, train_tiny: Any, tmp
 
     answer = hangtag("train", "--resume", "last")
 
-    assert answer.code == 0 and "into runs/tiny-tutorial\n" in answer.out
+    assert answer.code == 0 and "run folder: runs/tiny-tutorial\n" in answer.out
     assert (tmp_path / "runs/tiny-tutorial/weights.safetensors").read_bytes() == before
 
 
@@ -277,7 +277,7 @@ def test_several_seeds_report_their_spread(hangtag: Any, train_tiny: Any, tmp_pa
     assert answer.json["seeds"]["accuracy"]["n"] == 2
     assert (tmp_path / "seeds" / "report.html").is_file()
     assert hangtag("evaluate", "seeds").code == 0
-    assert "2 seeds, into seeds" in answer.err
+    assert "training with 2 seeds; run folder: seeds" in answer.err
 
 
 def test_seeds_that_are_refused_leave_no_folder(train_tiny: Any, tmp_path: Path) -> None:
@@ -334,10 +334,10 @@ def test_epochs_are_logged_to_tensorboard(train_tiny: Any, tmp_path: Path) -> No
 
     answer = train_tiny("--log-to", "tensorboard", "--out", "logged")
 
-    assert "logged: tensorboard --logdir logged/tensorboard" in answer.out
+    assert "training log: tensorboard --logdir logged/tensorboard" in answer.out
     assert list((tmp_path / "logged" / "tensorboard").glob("events*"))
     several = train_tiny("--log-to", "tensorboard", "--seeds", "2", "--out", "seeds")
-    assert "logged: tensorboard --logdir seeds/seeds/1/tensorboard" in several.out
+    assert "training log: tensorboard --logdir seeds/seeds/1/tensorboard" in several.out
     unknown = train_tiny("--log-to", "tensorbord", "--out", "nothing")
     assert unknown.code == 2 and "did you mean 'tensorboard'" in unknown.err
     assert not (tmp_path / "nothing").exists()
@@ -361,7 +361,7 @@ def test_a_folder_is_trained_on_evaluated_and_used_for_predictions(hangtag: Any,
 def test_a_recipe_that_holds_nothing_out_is_refused_before_it_trains(hangtag: Any, photos: Path) -> None:
     shown = hangtag("train", "photos", "--recipe", "tutorial")
 
-    assert shown.code == 1 and "no images to judge the model on" in shown.err and "validation=0.1" in shown.err
+    assert shown.code == 1 and "no images to evaluate the model on" in shown.err and "validation=0.1" in shown.err
 
 
 def test_a_training_refused_at_its_beginning_leaves_no_folder(hangtag: Any, photos: Path, tmp_path: Path) -> None:

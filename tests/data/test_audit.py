@@ -66,7 +66,7 @@ def test_running_out_of_memory_while_labels_are_judged_says_what_an_audit_can_do
     with pytest.raises(ModelError) as caught:
         find_label_errors(from_arrays(*shapes(60)), device="cpu")
 
-    assert caught.value.message == "out of memory while labels were judged"
+    assert caught.value.message == "out of memory while checking labels"
     assert "--no-labels" in caught.value.hint and "--batch-size" not in str(caught.value)
 
 
@@ -104,7 +104,7 @@ def test_everything_planted_is_found() -> None:
         "tiny": {"052.png"}, "odd aspect ratio": {"050.png", "051.png"}, "odd colour mode": {"060.png"},
     }  # fmt: skip
     assert list(found.counts()) == [kind for kind in KINDS if kind in by_kind]
-    assert found.first()[0] == "remove 1 picture from the test part (also in training): 110.png"
+    assert found.first()[0] == "drop 1 image (also in another part): 110.png"
     assert len(found.first()) == 5
 
 
@@ -125,11 +125,11 @@ def test_size_proportions_and_mode_are_those_of_the_files(tmp_path: Path) -> Non
     assert max(data.spec.shape) <= 96
     said = {each.name: (each.kind, each.message) for each in found.findings}
     assert said == {
-        "a/tiny.png": ("tiny", "20x20 pixels; half of all pictures have 200 or more"),
-        "a/wide.jpg": ("odd aspect ratio", "900x100 pixels, 9 times as wide as high; usual is 1"),
-        "b/print.jpg": ("odd colour mode", "its file is CMYK; 98% are colour"),
-        "b/grey.jpg": ("odd colour mode", "its file is grey; 98% are colour"),
-        "b/000-smaller.png": ("duplicate", "nearly the same picture as b/003.jpg"),  # the larger one is to be kept
+        "a/tiny.png": ("tiny", "20x20 pixels; the median shorter side is 200"),
+        "a/wide.jpg": ("odd aspect ratio", "900x100 pixels, 9 times as wide as high; the median is 1"),
+        "b/print.jpg": ("odd colour mode", "its colour mode is CMYK; for 98% of the images it is colour"),
+        "b/grey.jpg": ("odd colour mode", "its colour mode is grey; for 98% of the images it is colour"),
+        "b/000-smaller.png": ("duplicate", "nearly identical to b/003.jpg"),  # the larger one is to be kept
     }
     page = write_audit_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")
     assert "900x100" in page and "width:84px;height:9px" in page
@@ -163,9 +163,7 @@ def test_suspect_labels_come_with_their_like_and_equal_pictures_with_the_label_t
     (twice,) = (each for each in findings if each.kind == "conflicting label" and 601 in (each.position, *each.others))
     assert (twice.position, twice.others, twice.suggestion) == (601, (500,), f"relabel: {labels[500]}")
     (small,) = (each for each in findings if each.kind == "small class")
-    assert small.message.startswith("4 pictures to train on") and small.message.endswith(
-        "too few to check their labels"
-    )
+    assert small.message.startswith("only 4 training images") and small.message.endswith("too few to check the labels")
     assert [names[data.labels[other]] for other in small.others] == ["rare"] * 3
 
 
@@ -219,7 +217,7 @@ def test_decisions_change_what_is_trained_on_and_nothing_else(tmp_path: Path) ->
     assert {name: len(decided.part(name)) for name in decided.parts} == {"train": 99, "test": 19}
     assert "021.png" not in decided.names and "110.png" not in decided.names
     assert decided.labels[list(decided.names).index("043.png")] == 0
-    assert decided.source.notes == ("d.csv: 2 pictures dropped, 1 label changed",)
+    assert decided.source.notes == ("d.csv: 2 images dropped, 1 label changed",)
     assert len(data) == 120 and data.labels[43] == 1
 
 
@@ -228,9 +226,9 @@ def test_decisions_change_what_is_trained_on_and_nothing_else(tmp_path: Path) ->
     [
         ("name,decision\n021.png,remove\n", UsageError, "write keep, drop, or relabel: CLASS"),
         ("name,decision\n021.png,relabel: cow\n", UnknownName, "unknown class 'cow'"),
-        ("name,decision\nnobody.png,drop\n", UsageError, "there is no picture nobody.png"),
+        ("name,decision\nnobody.png,drop\n", UsageError, "has no image named nobody.png"),
         ("name,decision\n021.png,drop\n021.png,keep\n", UsageError, "two decisions about 021.png"),
-        ("file,what\n021.png,drop\n", DataError, "no columns 'name' and 'decision'"),
+        ("file,what\n021.png,drop\n", DataError, "must have the columns 'name' and 'decision'"),
     ],
 )
 def test_wrong_decisions_are_refused(text: str, kind: type[HangtagError], says: str, tmp_path: Path) -> None:

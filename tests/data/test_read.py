@@ -80,7 +80,7 @@ def test_an_unknown_name_offers_the_nearest_one(name: str, offer: str) -> None:
     error = refused(read, name)
 
     assert isinstance(error, UnknownName)
-    assert error.message == f"unknown data set '{name}'"
+    assert error.message == f"unknown dataset '{name}'"
     assert error.hint == f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
 
 
@@ -105,7 +105,7 @@ def test_an_unknown_name_offers_what_lies_here_too(
     error = refused(read, name)
 
     assert isinstance(error, UnknownName)
-    assert error.message == f"unknown data set '{name}'"
+    assert error.message == f"unknown dataset '{name}'"
     assert error.hint == f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
 
 
@@ -150,7 +150,7 @@ def test_a_folder_that_is_called_as_a_public_set_is_read_by_its_path_alone(
 
     assert read("digits").class_names == NAMED["digits"].class_names
     assert read("digits").source.notes == (
-        "read the public set digits, not the folder of that name; to read the folder, write ./digits",
+        "read the public dataset digits, not the folder of that name; to read the folder, write ./digits",
     )
     for own in ("./digits", Path("digits")):
         assert (len(read(own)), read(own).source.notes) == (9, ())

@@ -162,7 +162,7 @@ def test_the_description_says_how_the_data_was_read(folder: LabelledImages) -> N
         f"Read as one folder per class: {len(folder)} images, 2 classes (day, night), 44x30 to 48x40, colour"
     )
     assert folder.source.notes[0].startswith(
-        "pictures are resized to 40x40 colour: proportions are kept and margins filled"
+        "images are resized to 40x40 colour: proportions are kept and margins are filled"
     )
 
 
@@ -208,7 +208,7 @@ def test_nested_folders_can_be_read_in_two_ways(tmp_path: Path) -> None:
 def test_folders_that_are_parts_are_no_classes(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", "train/1.png", "test/2.png")
 
-    assert "its folders are parts (test, train) without class folders" in str(refused(root))
+    assert "the folders of its parts (test, train) contain no class folders" in str(refused(root))
 
 
 def test_options_that_do_not_apply_to_a_form_of_data_are_refused(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_options_that_do_not_apply_to_a_form_of_data_are_refused(tmp_path: Path)
     ],
 )
 def test_size_fit_and_colour_are_refused_where_pictures_stay_as_they_are(options: dict[str, Any], said: str) -> None:
-    for what, only_for in (("digits", "your own data"), (read("digits"), "data that is not read yet")):
+    for what, only_for in (("digits", "your own data"), (read("digits"), "data that has not been read yet")):
         error = refused(what, **options)
 
         assert isinstance(error, UsageError)
@@ -332,7 +332,7 @@ def broken(root: Path) -> dict[str, str]:
     bomb += b"\0\0\0\x01IDATx" + struct.pack(">I", zlib.crc32(b"IDATx"))
     files = {
         "a/empty.png": (b"", "empty"),
-        "a/text.jpg": (b"I am a text", "not a picture"),
+        "a/text.jpg": (b"I am a text", "not an image"),
         "a/cut.jpg": (whole[: len(whole) * 4 // 5], "truncated"),
         "a/bomb.png": (bomb, "too large"),
         "b/noise.png": (b"\x89PNG\r\n\x1a\n" + bytes(range(100)), "damaged"),
@@ -351,7 +351,7 @@ def test_files_that_cannot_be_read_are_set_aside_with_a_reason(tmp_path: Path) -
 
     assert {each.name: each.kind for each in data.source.skipped} == expected
     assert (len(data), sorted(data.names)) == (3, ["a/1.png", "b/2.png", "b/3.png"])
-    assert data.source.notes[-1].startswith("set aside 5 files: ")
+    assert data.source.notes[-1].startswith("skipped 5 files: ")
     assert (tmp_path / "skipped.csv").read_text().splitlines()[0] == "name,kind,reason"
     assert len((tmp_path / "skipped.csv").read_text().splitlines()) == 6
     assert data.fingerprint == read(tree(tmp_path / "other", "a/1.png", "b/2.png", "b/3.png")).fingerprint
@@ -376,8 +376,8 @@ print(len(data), *data.source.notes, *(each.reason for each in data.source.skipp
     )  # fmt: skip
 
     assert done.stdout == (
-        "2; set aside 1 file: 1 HEIC (pip install 'hangtag[heic]'); "
-        "HEIC pictures need hangtag[heic], which is not installed\n"
+        "2; skipped 1 file: 1 HEIC (pip install 'hangtag[heic]'); "
+        "HEIC images need hangtag[heic], which is not installed\n"
     )
     assert sorted(read(root).names) == ["a/1.png", "a/IMG_1.HEIC", "b/2.png"]
 
@@ -386,7 +386,7 @@ def test_strict_stops_at_them(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", "a/1.png", "b/2.png")
     (root / "a" / "bad.jpg").write_bytes(b"no")
 
-    assert "a/bad.jpg: not a picture" in str(refused(root, strict=True))
+    assert "a/bad.jpg: not an image" in str(refused(root, strict=True))
 
 
 def test_links_are_followed_inside_and_refused_outside(tmp_path: Path) -> None:
@@ -431,7 +431,8 @@ def test_archives_with_members_that_lead_elsewhere(tmp_path: Path) -> None:
     in_zip, in_tar = read(tmp_path / "a.zip"), read(tmp_path / "a.tar")
 
     assert {each.name: each.kind for each in in_zip.source.skipped} == {
-        "../b/2.png": "name outside", "/etc/3.png": "name outside", "a/inner.zip": "archive", "a/bomb.bmp": "bomb",
+        "../b/2.png": "name outside", "/etc/3.png": "name outside", "a/inner.zip": "archive",
+        "a/bomb.bmp": "suspicious compression",
         "a/link.png": "link",
     }  # fmt: skip
     assert {each.name: each.kind for each in in_tar.source.skipped} == {
@@ -488,9 +489,7 @@ def test_missing_files_are_counted_and_shown(tmp_path: Path) -> None:
 
     error = refused(path)
 
-    assert error.message == (
-        f"{path}: 5 of 5 pictures do not exist, looked for under {tmp_path}: no/0.png, no/1.png, no/2.png"
-    )
+    assert error.message == (f"{path}: 5 of 5 images were not found under {tmp_path}: no/0.png, no/1.png, no/2.png")
     assert "--root" in error.hint
 
 
@@ -507,11 +506,11 @@ def test_a_row_without_its_file_or_label_is_set_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ("file,label,class\n1.png,a,x\n2.png,b,y\n3.png,a,y\n4.png,b,x\n", "which column holds the labels"),
+        ("file,label,class\n1.png,a,x\n2.png,b,y\n3.png,a,y\n4.png,b,x\n", "which column contains the labels"),
         ("file,other,label\n1.png,2.png,a\n2.png,1.png,b\n3.png,4.png,a\n4.png,3.png,b\n", None),
-        ("one,two,label\n1.png,2.png,a\n2.png,1.png,b\n3.png,4.png,a\n4.png,3.png,b\n", "holds the pictures"),
-        ("file\n1.png\n2.png\n3.png\n4.png\n", "no column holds labels"),
-        ("number,label\n7,a\n8,b\n9,a\n", "no column holds pictures"),
+        ("one,two,label\n1.png,2.png,a\n2.png,1.png,b\n3.png,4.png,a\n4.png,3.png,b\n", "contains the images"),
+        ("file\n1.png\n2.png\n3.png\n4.png\n", "no column contains labels"),
+        ("number,label\n7,a\n8,b\n9,a\n", "no column contains images"),
         ("file,label\n1.png,a\n2.png,a\n3.png,a\n", "there is only one class: a"),
         ("file,label\n1.png,\n2.png,\n", "column label is empty"),
         ("file,label,label\n1.png,a,b\n", "two columns are named label"),
@@ -625,7 +624,7 @@ def test_pictures_may_lie_in_a_folder_beside_the_table(tmp_path: Path) -> None:
 
     assert read(one).names[0] == read(one / "train.csv").names[0] == "1.png"
     assert read(own / "train.csv").fingerprint == read(own).fingerprint == read(one).fingerprint
-    assert "no column holds pictures" in str(refused(both / "train.csv"))
+    assert "no column contains images" in str(refused(both / "train.csv"))
     assert read(both / "train.csv", root=both / "left").fingerprint == read(one).fingerprint
 
 

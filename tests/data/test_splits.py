@@ -120,6 +120,6 @@ def test_a_set_too_large_to_look_for_nearly_equal_pictures_says_so(monkeypatch: 
     found = split_of(data, 0.2, seed=0)[1].to_json()
 
     assert found["notes"] == [
-        "more than 39 images: equal images were kept on one side, but nearly equal ones were not searched for; if "
-        "there are many, keep them together with --group-by"
+        "more than 39 images: identical images stay on one side of the split, but nearly identical ones were not "
+        "searched for; if there are many, keep them together with --group-by"
     ]

@@ -32,7 +32,7 @@ def test_the_numbers_are_those_of_the_paired_table() -> None:
     assert found.p == pytest.approx(binomtest(only[0], sum(only), 0.5).pvalue)
     assert found.difference == pytest.approx(two.mean() - one.mean())
     assert found.interval[0] < found.difference < found.interval[1]
-    assert found.significant and "new is better than old" in found.in_words
+    assert found.significant and "new is more accurate than old" in found.in_words
     assert found.loss_difference < 0 and found.loss_interval[1] < 0
 
 

@@ -145,8 +145,8 @@ def judged(right: int, training_accuracy: float | None) -> str:
 
 def test_a_gap_beyond_chance_is_called_overfitting() -> None:
     assert judged(880, 0.91) == (
-        "Accuracy is 91.0% on the training images and 88.0% on these: 3.0 points lower on unseen images. This gap is "
-        "overfitting: part of what the model learned holds only for its training images."
+        "Accuracy is 91.0% on the training images and 88.0% on these images, 3.0 points lower. Such a gap "
+        "suggests overfitting: part of what the model learned may hold only for its training images."
     )
 
 
@@ -155,9 +155,9 @@ def test_a_gap_within_chance_or_the_other_way_is_not(training_accuracy: float, s
     sentence = judged(880, training_accuracy)
 
     assert sentence == (
-        f"Accuracy is {share} on the training images and 88.0% on these: no sign of overfitting beyond chance."
+        f"Accuracy is {share} on the training images and 88.0% on these images: no sign of overfitting beyond chance."
     )
 
 
 def test_without_a_training_accuracy_there_is_no_gap_to_judge() -> None:
-    assert judged(880, None) == "The training accuracy is not known, so overfitting cannot be judged."
+    assert judged(880, None) == "The training accuracy is unknown, so overfitting cannot be assessed."

@@ -129,26 +129,26 @@ def test_without_a_finished_run_there_is_no_last() -> None:
     new_run(None, "clothes")
 
     assert str(refused(lambda: find_run("last"))) == (
-        "there is no finished run here (train one: hangtag train fashion-mnist)"
+        "there is no finished run under runs/ (train one: hangtag train fashion-mnist)"
     )
 
 
 def test_an_unknown_run_is_refused_with_those_there_are() -> None:
-    assert str(refused(lambda: find_run("shoes"))) == "shoes: no such run (runs here: none yet)"
+    assert str(refused(lambda: find_run("shoes"))) == "shoes: no such run (under runs/: none yet)"
 
     new_run(None, "clothes")
     new_run(None, "bags")
     Path("runs/notes.txt").write_text("not a run")
     Path("runs/.hidden").mkdir()
 
-    assert str(refused(lambda: find_run("shoes"))) == "shoes: no such run (runs here: bags, clothes)"
+    assert str(refused(lambda: find_run("shoes"))) == "shoes: no such run (under runs/: bags, clothes)"
 
 
 def test_a_file_in_place_of_a_run_is_refused() -> None:
     Path("model.onnx").write_bytes(b"x")
 
     assert str(refused(lambda: find_run("model.onnx"))) == (
-        "model.onnx: is a file, not a run folder (name the folder that `hangtag train` made)"
+        "model.onnx: is a file, not a run folder (name the folder that `hangtag train` created)"
     )
 
 

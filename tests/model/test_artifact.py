@@ -23,7 +23,7 @@ from hangtag.model.guarantees import Guarantees
 from hangtag.pictures import ImageSpec
 from toys import CLASSES, metadata, shapes, toy_model
 
-RETRAIN = "train again, or get the file from its source again"
+RETRAIN = "train again, or get a fresh copy of the file"
 
 
 def refused(source: Any) -> HangtagError:
@@ -173,7 +173,10 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         hangtag.load(tmp_path)
 
-    assert str(caught.value) == f"{tmp_path}: no model.onnx in this folder (its training did not end; train again)"
+    assert (
+        str(caught.value)
+        == f"{tmp_path}: no model.onnx in this folder (its training did not finish; resume it or train again)"
+    )
 
 
 # --- false metadata ---------------------------------------------------------------------------------------------
@@ -215,9 +218,10 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
         (lambda data: data.update(guarantees=[1]),
          "its metadata is invalid: expected `object | null`, got `array` (field `guarantees`)"),
         (lambda data: data.update(guarantees=guarantees_of("raps2")),
-         "its metadata is invalid: raps2 thresholds at levels of another version (field `guarantees.conformal[0]`)"),
+         "its metadata is invalid: raps2 thresholds are for the coverage levels of another hangtag version "
+         "(field `guarantees.conformal[0]`)"),
         (lambda data: data.update(guarantees=guarantees_of(classes=4)),
-         "its metadata is invalid: guarantees are for another number of classes"),
+         "its metadata is invalid: guarantees are for a different number of classes"),
         (lambda data: data.update(guarantees=guarantees_of(has_ood_score=True)),
          "its metadata promises an OOD score but its graph has none"),
         (lambda data: data.update(seed=True), "its metadata is invalid: expected `int`, got `bool` (field `seed`)"),

@@ -79,7 +79,7 @@ def test_by_default_a_set_of_one_label_is_sure_unless_the_image_is_ood() -> None
         ({"cost": -3.0}, "cost must be above 1, got -3"),
         ({"cost": float("nan")}, "cost must be above 1, got nan"),
         ({"target_accuracy": 0.97}, "unknown target accuracy 0.97"),
-        ({"target_accuracy": 0.99, "cost": 9.0}, "cost and target accuracy exclude each other"),
+        ({"target_accuracy": 0.99, "cost": 9.0}, "cost and target accuracy cannot be combined"),
     ],
 )
 def test_an_impossible_policy_is_refused(settings: dict[str, float], message: str) -> None:

@@ -145,11 +145,11 @@ def test_a_predictor_describes_itself(tag: Predictor) -> None:
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (IMAGES, "array of shape (12, 8, 8) is not one picture"),
-        (PICTURE / 255, "picture: expected uint8 pixels, got float64"),
+        (IMAGES, "array of shape (12, 8, 8) is not a single image"),
+        (PICTURE / 255, "image: expected uint8 pixels, got float64"),
         ("missing.png", "missing.png: no such file"),
-        (b"", "picture of 0 bytes: the file is empty"),
-        (None, "expected a picture, got NoneType"),
+        (b"", "image of 0 bytes: the file is empty"),
+        (None, "expected an image, got NoneType"),
     ],
 )
 def test_an_invalid_picture_is_refused(tag: Predictor, picture: Any, message: str) -> None:

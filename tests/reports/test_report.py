@@ -162,7 +162,7 @@ def test_the_examples_mistakes_and_curves_are_there(tmp_path: Path) -> None:
     assert page.count("<polyline") == 7
     assert "training, last 0.5" in words_of(page)
     assert "validation, last 75%" in words_of(page)
-    assert "This gap is overfitting" in words_of(page)
+    assert "Such a gap suggests overfitting" in words_of(page)
 
 
 def test_a_report_without_mistakes_gives_the_error_rate_they_leave_possible(tmp_path: Path) -> None:

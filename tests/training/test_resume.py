@@ -107,7 +107,7 @@ def test_a_finished_run_is_never_resumed() -> None:
     run = finish(training())
 
     assert training().run.path != run.path
-    with pytest.raises(RunError, match="cannot be resumed, its status is 'finished'"):
+    with pytest.raises(RunError, match="cannot be resumed: its status is 'finished'"):
         Training.resume(run)
 
 

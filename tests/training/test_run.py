@@ -81,7 +81,7 @@ def test_without_a_test_part_the_held_out_images_judge(tmp_path: Path) -> None:
 def test_no_images_to_judge_on_is_an_error(tmp_path: Path) -> None:
     images, labels = shapes(60)
 
-    with pytest.raises(DataError, match="no images to judge"):
+    with pytest.raises(DataError, match="no images to evaluate"):
         finished(tmp_path, ImageClassifier(recipe=quick_recipe()), LabelledImages(images, labels, CLASSES))
 
 
@@ -149,7 +149,7 @@ def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
     config = training.run.config()
     config["data"]["fingerprint"] = "0" * 64
     training.run.write_config(config)
-    with pytest.raises(DataError, match="changed since this run"):
+    with pytest.raises(DataError, match="has changed since this run"):
         judge(training.run)
     with pytest.raises(DataError, match="the model has"):
         judge(training.run, LabelledImages(data.images, data.labels, ("a", "b", "c")))
@@ -229,8 +229,8 @@ def test_a_run_is_resumed_only_with_the_version_that_began_it(tmp_path: Path) ->
     training.record(hangtag="0.0.1")
 
     with pytest.raises(
-        RunError, match=r"began with hangtag 0\.0\.1, but this is hangtag .* \(resume it with the version"
+        RunError, match=r"started with hangtag 0\.0\.1, but this is hangtag .* \(resume it with that version"
     ):
         Training.resume(training.run)
-    with pytest.raises(RunError, match=r"other settings \(hangtag 0\.0\.1 there"):
+    with pytest.raises(RunError, match=r"different settings \(hangtag 0\.0\.1 there"):
         Training.begin(training.classifier, training.data, {"what": "shapes", "path": None}, training.run.path)

@@ -111,7 +111,7 @@ def test_without_held_out_images_the_first_seed_is_kept(tmp_path: Path) -> None:
     kept, _ = several.finish()
 
     assert kept == 4
-    assert several.run.metrics()["seeds"]["kept_because"] == "first seed: no images were held out"
+    assert several.run.metrics()["seeds"]["kept_because"] == "the first, because no images were held out"
 
 
 def test_finishing_before_all_are_trained_is_an_error(tmp_path: Path) -> None:

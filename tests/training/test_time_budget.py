@@ -197,7 +197,7 @@ def test_more_time_than_any_network_needs_ends_early(monkeypatch: pytest.MonkeyP
     chosen = plan(data(), 10.0, NOW, CPU)
 
     assert chosen.recipe.epochs == 200
-    assert chosen.in_words.endswith("this ends early")
+    assert chosen.in_words.endswith("it ends early")
 
 
 def test_costs_are_measured_on_the_real_steps() -> None:

@@ -136,7 +136,9 @@ def audit(
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete all of it; hangtag recreates what it needs.")] = False,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Delete everything; hangtag decodes or downloads it again when needed.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Show what hangtag keeps on disk: decoded images and public datasets.

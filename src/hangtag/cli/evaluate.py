@@ -75,7 +75,7 @@ def _after_decisions(run: "Run", data_options: options.DataOptions) -> "Judgemen
 
 
 def report(run: options.RunName = "last") -> None:
-    """Write a run's report and figures again."""
+    """Rewrite a run's report and figures."""
     from hangtag.evaluation.judge import judge, read_again
     from hangtag.evaluation.run_folder import find_run
     from hangtag.reports.report import write_report_and_pictures
@@ -94,7 +94,7 @@ def compare(
     out: Annotated[Path, options.path_option("The page that shows where the models differ.")] = Path("comparison.html"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Evaluate two models on the same images: is the difference significant (paired test), and where do they differ?"""
+    """Compare two models on the same images: is the difference significant (paired test), and where do they differ?"""
     from hangtag.cli import screen
     from hangtag.evaluation.comparison import compare_judgements, name_pair
     from hangtag.evaluation.judge import judge
@@ -126,9 +126,9 @@ def stress(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Corrupt images in 15 ways at 5 strengths, find the groups with the lowest accuracy, and add both to the report.
+    """Corrupt images in 15 ways at 5 severities, find groups with low accuracy, and add the results to the report.
 
-    The report is unchanged if you name a dataset; --group-by COLUMN then also tests the groups of that column.
+    If you name a dataset, the report stays unchanged; --group-by COLUMN then also tests the groups in that column.
     """
     from hangtag.cli import screen
     from hangtag.evaluation.judge import judge
@@ -163,7 +163,9 @@ def _require_data(what: str | None, path: Path | None, data_options: options.Dat
     """Raises UsageError if options for reading data are given, but no dataset."""
     if what is None and path is None and (given := data_options.given()):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"{names}: a run's own data is always read as in training", "name a dataset as well")
+        raise UsageError(
+            f"{names}: not possible with the run's own data, which is read as in training", "name a dataset"
+        )
 
 
 def _groups(data: "LabelledImages", group_by: str | None) -> dict[str, Any]:
@@ -181,7 +183,7 @@ def check(
     expectations: Annotated[Path, typer.Argument(help="A folder with one subfolder of images per label.")],
     as_json: options.AsJson = False,
 ) -> None:
-    """Check that images keep their labels; print those that do not, and then exit with code 1."""
+    """Check that a model labels images as expected. If it does not, print the differences and exit with code 1."""
     from hangtag.cli import screen
     from hangtag.evaluation import regression_check
 
@@ -192,6 +194,6 @@ def check(
         for broken in result.broken:
             print(f"{broken.file}: must be {broken.expected}, {broken.reason}")
         kept = result.pictures - len(result.broken)
-        print(f"{kept:,} of {result.pictures:,} images keep their labels (model {result.model})")
+        print(f"{kept:,} of {result.pictures:,} images have the expected label (model {result.model})")
     if not result.kept:
         raise typer.Exit(1)

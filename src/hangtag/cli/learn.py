@@ -91,9 +91,9 @@ def tutorial(
     print(
         "What comes after the lesson:\n"
         "  your own images        hangtag predict RUN photo.jpg takes any size and colour, prepared as in training\n"
-        "  a better model         hangtag train fashion-mnist     (recipe 'fast': about 93 % instead of 88 %)\n"
+        "  a better model         hangtag train fashion-mnist     (recipe 'fast': about 93% instead of 88%)\n"
         "  a file to ship         every run holds model.onnx, verified to answer as the trained network does\n"
-        "  a number to rely on    accuracy has a 95 % interval, and the gap to the training accuracy is explained\n"
+        "  a number to rely on    accuracy has a 95% interval, and the gap to the training accuracy is explained\n"
         "  answers to rely on     hangtag predict says sure, not sure or unfamiliar (every recipe but the lesson's\n"
         "                         holds out the images this needs); --why draws what an answer is based on"
     )

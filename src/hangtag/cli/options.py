@@ -110,13 +110,19 @@ class DataOptions:
     image_column: Annotated[str | None, typer.Option(help="The table's column of image paths.")] = None
     label_column: Annotated[str | None, typer.Option(help="The table's column of labels.")] = None
     root: Annotated[Path | None, typer.Option(help="The folder to which the table's paths are relative.")] = None
-    classes: Annotated[str | None, typer.Option(help="Nested folders that name the classes: top or leaf.")] = None
+    classes: Annotated[
+        str | None, typer.Option(help="For nested folders: the level that names the classes, top or leaf.")
+    ] = None
     group_by: Annotated[
-        str | None, typer.Option(help="A column or a regular expression on file names; a split keeps groups together.")
+        str | None,
+        typer.Option(
+            help="Group images by a column or a regular expression on file names; a split keeps each group together."
+        ),
     ] = None
     size: Annotated[str | None, typer.Option(help="Image size: pixels or HEIGHTxWIDTH. [default: automatic]")] = None
     fit: Annotated[
-        str | None, typer.Option(help="Images of other proportions: squash, pad or crop. [default: automatic]")
+        str | None,
+        typer.Option(help="How to fit images of other proportions: squash, pad or crop. [default: automatic]"),
     ] = None
     colour: Annotated[
         bool | None,
@@ -181,7 +187,10 @@ def read_data(
         try:
             return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **arguments)
         except KeyboardInterrupt:
-            print("stopped reading; decoded images are kept: run the same command again to continue", file=sys.stderr)
+            print(
+                "stopped reading; images decoded so far are kept. To continue, run the same command again",
+                file=sys.stderr,
+            )
             raise
 
 
@@ -198,7 +207,7 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
         print(f"Enter a number from 1 to {len(answers)}: ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         if not line:
-            raise UsageError("the question was not answered", f"enter a number from 1 to {len(answers)}")
+            raise UsageError("there was no answer to the question", f"enter a number from 1 to {len(answers)}")
         if line.strip().isdigit() and 1 <= int(line) <= len(answers):
             return answers[int(line) - 1][0]
 

@@ -20,9 +20,13 @@ __all__ = ["predict"]
 def predict(
     run: Model,
     pictures: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top: Annotated[int, typer.Option(help="How many classes to name.", min=1)] = 3,
-    coverage: Annotated[float, typer.Option(help="Share of images whose set contains the true label.")] = 0.95,
-    target_accuracy: Annotated[float | None, typer.Option(help="Accuracy of sure answers, from 0.9 to 0.999.")] = None,
+    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
+    coverage: Annotated[
+        float, typer.Option(help="Target share of images whose prediction set contains the true label.")
+    ] = 0.95,
+    target_accuracy: Annotated[
+        float | None, typer.Option(help="Target accuracy of sure answers: 0.9, 0.95, 0.98, 0.99, 0.995 or 0.999.")
+    ] = None,
     cost: Annotated[float | None, typer.Option(help="Cost of a wrong answer relative to abstaining.")] = None,
     set_method: Annotated[
         str, typer.Option(help="How sets are made: threshold (smallest sets), raps or aps.")
@@ -32,14 +36,14 @@ def predict(
     ] = 0.05,
     sure_only: Annotated[bool, typer.Option("--sure-only", help="Print only answers the model is sure of.")] = False,
     why: Annotated[
-        Path | None, path_option("Also draw what the answer is based on: a .png file, or a folder for several images.")
+        Path | None, path_option("Also draw what each answer is based on: a .png file, or a folder for several images.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Classify images and say how sure each answer is. Files that cannot be read are reported; the others are answered.
+    """Classify images and say how sure each answer is. Files that cannot be read are reported and skipped.
 
-    An answer is sure if its set holds one label and the image is not unfamiliar. --target-accuracy and --cost replace
-    the first condition.
+    An answer is sure if its prediction set contains a single label and the image does not look unfamiliar.
+    --target-accuracy or --cost replaces the first condition.
     """
     from hangtag.cli import screen
     from hangtag.model.guarantees import AnswerPolicy
@@ -51,7 +55,7 @@ def predict(
     predictor = open_model(run).with_policy(policy)
     if sure_only and not predictor.can_abstain:
         raise UsageError(
-            f"--sure-only: {run} cannot tell sure answers from others", "; ".join(predictor.guarantees.limitations)
+            f"--sure-only: {run} cannot tell which answers are sure", "; ".join(predictor.guarantees.limitations)
         )
     if not as_json:
         for sentence in predictor.guarantees.limitations:
@@ -79,7 +83,7 @@ def predict(
     if as_json:
         screen.print_json(answers)
     if unsure:
-        print(f"left out: {unsure:,} of {len(pictures):,} images, because the model is not sure", file=sys.stderr)
+        print(f"left out {unsure:,} of {len(pictures):,} images because the model is not sure", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
 

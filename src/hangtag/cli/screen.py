@@ -212,7 +212,7 @@ def print_seeds(seeds: "Seeds", best: int, judged: "Judgement", report: Path) ->
     print()
     print(
         f"{judged.part} accuracy of {len(seeds.numbers)} seeds: mean {common['accuracy']['mean']:.4f}, "
-        f"sd {common['accuracy']['sd']:.4f}, 95 % interval of the mean [{low:.4f}, {high:.4f}]"
+        f"sd {common['accuracy']['sd']:.4f}, 95% interval of the mean [{low:.4f}, {high:.4f}]"
     )
     print(f"kept seed {best} ({common['kept_because']}): {judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
@@ -236,7 +236,7 @@ def _print_results(run: "Run", report: Path) -> None:
 def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> None:
     print(f"{part} {evaluation}")
     print(evaluation.gap_in_words)
-    table = table_of("class", ">images", ">precision", "95 %", ">recall", "95 %", ">F1")
+    table = table_of("class", ">images", ">precision", "95%", ">recall", "95%", ">F1")
     for row in evaluation.classes:
         cells: list[str] = []
         for share, interval in ((row.precision, row.precision_interval), (row.recall, row.recall_interval)):
@@ -252,11 +252,14 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
 def print_guarantees(report: "GuaranteeReport", part: str) -> None:
     """Print what the model guarantees about its answers, and what was measured, one line each."""
     if part == "validation" and report.sets:
-        print("note: there is no test part; the validation images also set the thresholds, so they are no fair test")
+        print(
+            "note: there is no test part; the validation images also set the thresholds, "
+            "so these numbers may be optimistic"
+        )
     print(report.calibration.in_words)
     for each in report.sets:
         print(
-            f"sets with {each.coverage:.0%} coverage: {each.covered.share:.1%} contain the true label, "
+            f"sets for {each.coverage:.0%} coverage: {each.covered.share:.1%} contain the true label, "
             f"{each.size:.2f} labels on average"
         )
     for target, answered, right in report.target_accuracies:
@@ -265,7 +268,7 @@ def print_guarantees(report: "GuaranteeReport", part: str) -> None:
                 f"target accuracy {100 * target:g}%: {answered.share:.1%} answered, {right.share:.1%} of these correct"
             )
     if report.ood_false_positives is not None and report.ood_false_positives.share is not None:
-        print(f"called unfamiliar although familiar: {report.ood_false_positives.share:.1%} (5% expected)")
+        print(f"images called unfamiliar: {report.ood_false_positives.share:.1%} (target for familiar images: 5%)")
     for sentence in report.limitations:
         print(f"note: {sentence}")
 
@@ -289,17 +292,17 @@ def _how_sure(answer: "Answer") -> str:
     if answer.sure:
         return "; sure"
     labels = answer.prediction_set or ()
-    return f"; not sure: {' or '.join(labels)} ({answer.coverage:.0%})" if len(labels) > 1 else "; not sure"
+    return f"; not sure: {' or '.join(labels)} ({answer.coverage:.0%} coverage)" if len(labels) > 1 else "; not sure"
 
 
 def print_bench(console: Console, bench: "Bench") -> None:
     table = table_of("what", ">here", "unit")
-    epochs = f"s, median of {bench.lesson_epochs} epochs" if bench.lesson_epochs else "s, extrapolated from some steps"
-    table.add_row("an epoch of the lesson (recipe 'tutorial')", f"{bench.lesson_epoch_seconds:.3f}", epochs)
+    epochs = f"s, median of {bench.lesson_epochs} epochs" if bench.lesson_epochs else "s, extrapolated from a few steps"
+    table.add_row("one epoch of the lesson (recipe 'tutorial')", f"{bench.lesson_epoch_seconds:.3f}", epochs)
     table.add_row("training with recipe 'fast'", f"{bench.fast_images_per_second:,.0f}", "images/s")
     for name, gflops in bench.matmul_gflops.items():
         table.add_row(f"fastest matrix product, {name}", f"{gflops:,.0f}", "GFLOP/s")
-    p95 = f"ms, 95 % within {1000 * bench.predict_seconds_p95:.2f}"
+    p95 = f"ms; 95% take at most {1000 * bench.predict_seconds_p95:.2f}"
     table.add_row("predicting one image (CPU)", f"{1000 * bench.predict_seconds:.2f}", p95)
     table.add_row("predicting many images at once (CPU)", f"{bench.predict_images_per_second:,.0f}", "images/s")
     console.print(table)
@@ -308,7 +311,7 @@ def print_bench(console: Console, bench: "Bench") -> None:
     print(f"machine   {machine['processor']}, {machine['cores']} cores{memory}, {machine['system']}, {bench.device}")
     print(f"versions  {', '.join(f'{name} {version}' for name, version in bench.versions.items())}")
     print(f"data      {bench.data['name']}, {bench.data['training_images']:,} training images")
-    print("note      other running programs make these numbers worse; measure twice")
+    print("note      other running programs slow these measurements down; measure twice")
 
 
 def print_stress(console: Console, stress: "Stress") -> None:
@@ -320,11 +323,11 @@ def print_stress(console: Console, stress: "Stress") -> None:
         means = (stress.mean(name, what) for what in ("caught", "ood_rate"))
         table.add_row(name, *(_whole(cell.accuracy) for cell in stress.at(name)), *map(_whole, means))
     print(
-        f"accuracy in percent on {stress.images:,} images, by strength; over all strengths, the percentage of wrong "
-        "answers that were caught (called not sure) and of images called unfamiliar"
+        f"accuracy in percent on {stress.images:,} images, by severity; then, averaged over severities, the "
+        "percentage of wrong answers that were caught (called not sure) and of images called unfamiliar"
     )
     console.print(table)
-    print(f"mean accuracy over all corruptions {stress.accuracy:.1%}, without corruption {clean.accuracy:.1%}")
+    print(f"mean accuracy: {stress.accuracy:.1%} over all corruptions, {clean.accuracy:.1%} without corruption")
     if not stress.slices:
         print(f"no group is significantly worse than the rest ({stress.tried:,} images)")
     for each in stress.slices[:10]:
@@ -367,7 +370,7 @@ def print_audit(console: Console, audit: "Audit", written: Sequence[Path]) -> No
     if steps:
         decisions = written[-1].parent / "decisions.csv"
         name = audit.data.name if audit.data.name in NAMED else audit.data.source.origin
-        print(f"next         look at {written[-1]}, write keep, drop or relabel: CLASS into {decisions}, then run")
+        print(f"next         look at {written[-1]}, enter keep, drop or relabel: CLASS in {decisions}, then run")
         print(f"             hangtag train {shlex.quote(name)} --decisions {shlex.quote(str(decisions))}")
 
 

@@ -31,7 +31,7 @@ __all__ = ["train"]
 BEGAN = time.perf_counter()
 """When the command began; `--minutes` counts from here."""
 
-_RECIPE_HELP = "How to train: fast, accurate, best, quick or tutorial. [default: fast]"
+_RECIPE_HELP = "Training recipe: fast, accurate, best, quick or tutorial. [default: fast]"
 _RESUME_HELP = "Continue this interrupted run with its own settings; 'last' is the newest."
 RecipeName = Annotated[str | None, typer.Option(help=_RECIPE_HELP, autocompletion=options.complete_recipe)]
 ResumedRun = Annotated[str | None, typer.Option(help=_RESUME_HELP, autocompletion=options.complete_run)]
@@ -51,10 +51,13 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Early stopping: stop after this many epochs without a lower validation loss.")
     ] = None,
-    balance: Annotated[str | None, typer.Option(help="For uneven classes: auto, off, weights or sampling.")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="How to handle imbalanced classes: auto, off, weights or sampling.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A network: mlp, cnn, or your own as module:function.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of the recipe: learning_rate=0.01; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Change a setting of the recipe, such as learning_rate=0.01; repeatable."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed, machine and versions give the same model. [default: 0]", min=0)
@@ -63,7 +66,8 @@ def train(
         int | None, typer.Option(help="Train with this many seeds; keep the model with the lowest validation loss.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Choose recipe, network and epochs so that the whole command takes this long.")
+        float | None,
+        typer.Option(help="Choose recipe, network and epochs so that the whole command takes about this many minutes."),
     ] = None,
     log_to: Annotated[str | None, typer.Option(help="Also log each epoch to tensorboard or mlflow.")] = None,
     device: options.Device = "auto",
@@ -73,9 +77,9 @@ def train(
     resume: ResumedRun = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train a classifier, export, verify and evaluate it, all in one run folder. Ctrl-C stops and keeps the model.
+    """Train a classifier, then export, verify and evaluate it, all in one run folder. Ctrl-C stops and keeps the model.
 
-    To continue a training that was killed, run the same command again, or use --resume.
+    To continue a run that was killed, run the same command again, or use --resume.
     """
     from hangtag.cli import screen
     from hangtag.training.trackers import Tracking
@@ -117,10 +121,12 @@ def _check_combination(request: "_Request", seeds: int | None, minutes: float | 
     changed = request.recipe or request.settings or any(value is not None for value in request.changes.values())
     if minutes is not None and (seeds is not None or resume is not None or changed):
         raise UsageError(
-            "--minutes chooses recipe, network and epochs", "remove the other training options, or --minutes"
+            "--minutes chooses the training settings itself, so it cannot be combined with others", "remove one of them"
         )
     if seeds is not None and resume is not None:
-        raise UsageError("--resume and --seeds cannot be combined", "repeat the command that started the seeds")
+        raise UsageError(
+            "--resume and --seeds cannot be combined", "to resume several seeds, repeat the command without --resume"
+        )
     if request.out is not None and resume is not None:
         raise UsageError("--resume and --out cannot be combined", "a resumed run stays in its folder")
 
@@ -128,7 +134,7 @@ def _check_combination(request: "_Request", seeds: int | None, minutes: float | 
 def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement") -> None:
     where = tracking.end(judged.evaluation)
     if where:
-        console.print(f"logged: {where}")
+        console.print(f"training log: {where}")
 
 
 def _train_and_judge(console: "Console", training: "Training", tracking: "Tracking") -> tuple["Judgement", bool]:
@@ -136,7 +142,9 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
     from hangtag.cli import screen
 
     data, name = training.data, training.config["recipe"]["name"]
-    console.print(f"training recipe '{name}' on {len(data.train):,} images of {data.name}, into {training.run.path}")
+    console.print(
+        f"training with recipe '{name}' on {len(data.train):,} images of {data.name}; run folder: {training.run.path}"
+    )
     if training.resume_message:
         console.print(training.resume_message)
     with _stop_on_interrupt() as stop:
@@ -161,7 +169,7 @@ def _train_seeds(console: "Console", request: "_Request", count: int, tracking: 
     from hangtag.training.seeds import Seeds
 
     seeds = Seeds(classifier, data, request.source, request.out, count)
-    console.print(f"{count} seeds, into {seeds.run.path}{'; resuming' if seeds.resumed else ''}")
+    console.print(f"training with {count} seeds; run folder: {seeds.run.path}{'; resuming' if seeds.resumed else ''}")
     try:
         for number, step in seeds.trainings():
             if not isinstance(step, Training):
@@ -304,7 +312,7 @@ def _resumed_training(request: _Request, name: str) -> "Training":
     ]
     if differences:
         raise UsageError(
-            f"{run.path} was started with other settings: {', '.join(differences)}",
+            f"{run.path} was started with different settings: {', '.join(differences)}",
             "use --resume alone to keep its settings, or start a new run without --resume",
         )
     from hangtag.training.run import Training

@@ -57,7 +57,7 @@ def _look(data: LabelledImages, out: Path) -> Iterator[Section]:
     grid = figures.image_grid(data.train.images[:25], data.train.labels[:25], names)
     yield Section(
         "3. Look at 25 images with their labels",
-        "Before training, check that the labels fit the images.",
+        "Before training, check that the labels match the images.",
         "hangtag.figures.image_grid(data.train.images[:25], data.train.labels[:25], data.class_names)",
         figure=_save(out / "2-grid.png", grid),
     )
@@ -76,7 +76,7 @@ def _train(data: LabelledImages, classifier: ImageClassifier) -> Iterator[Sectio
     total = parameter_count(classifier.network_)
     yield Section(
         "5. What was trained",
-        "Training chose the value of each parameter.",
+        "Training set the value of each parameter.",
         "hangtag model tutorial     # on the command line",
         "\n".join([*table, f"{'total':<32} {total:>9,}"]),
     )
@@ -86,7 +86,7 @@ def _train(data: LabelledImages, classifier: ImageClassifier) -> Iterator[Sectio
         evaluation.gap_in_words,
         "print(clf.evaluate(data.test))",
         f"Test accuracy: {evaluation.accuracy:.4f} "
-        f"(95 % interval {evaluation.accuracy_interval[0]:.4f} to {evaluation.accuracy_interval[1]:.4f})\n"
+        f"(95% interval {evaluation.accuracy_interval[0]:.4f} to {evaluation.accuracy_interval[1]:.4f})\n"
         f"Test loss:     {evaluation.loss:.4f}",
     )
 

@@ -142,7 +142,7 @@ def _as_data_errors(path: Path) -> Iterator[None]:
     except ValueError as error:
         if "pickle" in str(error).lower():
             raise DataError(
-                f"{path} contains Python objects, which hangtag never loads because they can run any program",
+                f"{path} contains Python objects, which hangtag never loads because they can run arbitrary code",
                 "save plain arrays: numpy.savez(file, images=..., labels=...)",
             ) from error
         raise DataError(f"{path} is damaged: {error}", "save or download it again") from error

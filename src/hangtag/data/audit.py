@@ -25,34 +25,34 @@ from hangtag.words import amount, csv_text
 __all__ = ["KINDS", "Audit", "Finding", "LabelErrorFinder", "LabelErrors", "audit", "write_audit"]
 
 KINDS = {
-    "leak": "the same picture in training and test",
-    "conflicting label": "the same picture with different labels",
-    "suspect label": "the label is probably wrong",
+    "leak": "identical or nearly identical images in different parts",
+    "conflicting label": "identical or nearly identical images with different labels",
+    "suspect label": "labels that may be wrong",
     "unreadable": "files that cannot be read",
-    "duplicate": "the same picture more than once",
-    "shift": "training and test pictures differ",
-    "small class": "classes with few pictures",
-    "blank": "pictures of a single colour",
-    "dark": "almost black pictures",
-    "tiny": "pictures far smaller than the others",
-    "odd aspect ratio": "proportions unlike those of the others",
-    "odd colour mode": "a colour mode unlike that of the others",
+    "duplicate": "identical or nearly identical images",
+    "shift": "training and test images differ",
+    "small class": "classes with few images",
+    "blank": "images of a single colour",
+    "dark": "almost black images",
+    "tiny": "images far smaller than the others",
+    "odd aspect ratio": "proportions unlike those of the other images",
+    "odd colour mode": "a colour mode unlike that of the other images",
 }
 """The kinds of findings, the most important first."""
 
 _TODO = {
-    "leak": ("remove {} from the test part (also in training)", "picture"),
-    "conflicting label": ("decide which label is right for {}", "picture"),
+    "leak": ("drop {} (also in another part)", "image"),
+    "conflicting label": ("decide which label is right for {}", "image"),
     "suspect label": ("check {}, the most certain first", "suspect label"),
     "unreadable": ("replace {} that cannot be read", "file"),
-    "duplicate": ("drop {} (also elsewhere in the data)", "picture"),
-    "shift": ("find out why test pictures differ from training pictures in {}", "measure"),
-    "small class": ("add pictures to {}", "small class"),
-    "blank": ("drop {} of a single colour", "picture"),
-    "dark": ("check {}", "almost black picture"),
-    "tiny": ("replace {}", "tiny picture"),
-    "odd aspect ratio": ("check {} of unusual proportions", "picture"),
-    "odd colour mode": ("check {} of an unusual colour mode", "picture"),
+    "duplicate": ("drop {}", "duplicate image"),
+    "shift": ("find out why test images differ from training images in {}", "measure"),
+    "small class": ("add images to {}", "small class"),
+    "blank": ("drop {} of a single colour", "image"),
+    "dark": ("check {}", "almost black image"),
+    "tiny": ("replace {}", "tiny image"),
+    "odd aspect ratio": ("check {} with unusual proportions", "image"),
+    "odd colour mode": ("check {} with an unusual colour mode", "image"),
 }
 _BLANK = 2.0  # grey levels of standard deviation
 _DARK = 12.0  # grey level of the brightest twentieth of a picture; only if few pictures are that dark
@@ -61,8 +61,8 @@ _UNEVEN = 0.1  # of the median class
 _TINY = 32.0  # pixels of the shorter side
 _FAR = 3.0  # factor between sizes or proportions
 _MODES = {
-    "L": "grey", "1": "black and white", "LA": "half-transparent grey", "I;16": "16-bit grey", "I": "32-bit grey",
-    "F": "floating point", "P": "palette", "RGB": "colour", "RGBA": "half-transparent colour", "CMYK": "CMYK",
+    "L": "grey", "1": "black and white", "LA": "grey with transparency", "I;16": "16-bit grey", "I": "32-bit grey",
+    "F": "floating point", "P": "palette", "RGB": "colour", "RGBA": "colour with transparency", "CMYK": "CMYK",
 }  # fmt: skip
 _PIXELS_AT_ONCE = 16 << 20
 _CELLS = 12  # per side, by which pictures are compared for similarity
@@ -249,7 +249,7 @@ def _duplicates(data: LabelledImages, pairs: Pairs) -> list[Finding]:
 
 
 def _same_as(data: LabelledImages, position: int, certainty: float) -> str:
-    return f"{'' if certainty == 1 else 'nearly '}the same picture as {name_of(data, position)}"
+    return f"{'' if certainty == 1 else 'nearly '}identical to {name_of(data, position)}"
 
 
 def _suspect_labels(data: LabelledImages, errors: LabelErrors, known: set[int | None]) -> list[Finding]:
@@ -272,7 +272,7 @@ def _suspect_labels(data: LabelledImages, errors: LabelErrors, known: set[int | 
 def _with_predictions(data: LabelledImages, finding: Finding, errors: LabelErrors) -> Finding:
     """The finding with the networks' predictions: the right one of two labels, and which classes were not checked."""
     if finding.kind == "small class" and finding.name in errors.left_out:
-        return replace(finding, message=f"{finding.message}; too few to check their labels")
+        return replace(finding, message=f"{finding.message}; too few to check the labels")
     if finding.kind != "conflicting label" or finding.position is None:
         return finding
     this, other = finding.position, finding.others[0]
@@ -323,7 +323,7 @@ def _small_classes(data: LabelledImages) -> list[Finding]:
     findings = []
     for label, (name, count) in enumerate(zip(data.class_names, counts.tolist(), strict=True)):
         if count < _FEW or count < _UNEVEN * typical:
-            message = f"{amount(count, 'picture')} to train on; half of the classes have {typical:,.0f} or more"
+            message = f"only {amount(count, 'training image')}; half of the classes have {typical:,.0f} or more"
             members = tuple(np.flatnonzero(data.labels == label)[:3].tolist())
             findings.append(Finding("small class", name, message, 1.0, others=members))
     return findings
@@ -390,14 +390,12 @@ def _files(data: LabelledImages) -> list[Finding]:
     typical, usual = float(np.median(least)), float(np.median(aspect))
     findings = []
     for position in np.flatnonzero(least < min(_TINY, typical / _FAR)).tolist():
-        message = (
-            f"{width[position]:.0f}x{height[position]:.0f} pixels; half of all pictures have {typical:.0f} or more"
-        )
+        message = f"{width[position]:.0f}x{height[position]:.0f} pixels; the median shorter side is {typical:.0f}"
         findings.append(Finding("tiny", name_of(data, position), message, 0.9, position))
     odd = np.maximum(aspect / usual, usual / aspect) > _FAR
     for position in np.flatnonzero(odd).tolist() if odd.mean() < _ODD else ():
         size = f"{width[position]:.0f}x{height[position]:.0f} pixels"
-        message = f"{size}, {aspect[position]:.2g} times as wide as high; usual is {usual:.2g}"
+        message = f"{size}, {aspect[position]:.2g} times as wide as high; the median is {usual:.2g}"
         findings.append(Finding("odd aspect ratio", name_of(data, position), message, 0.8, position))
     return findings + _odd_colour_modes(data, facts)
 
@@ -412,6 +410,8 @@ def _odd_colour_modes(data: LabelledImages, facts: NDArray[Any]) -> list[Finding
     findings = []
     for position in np.flatnonzero((counts / len(data))[of] < _RARE).tolist():
         mode = _MODES.get(str(modes[position]), str(modes[position]))
-        message = f"its file is {mode}; {min(0.99, counts.max() / len(data)):.0%} are {usual}"
+        message = (
+            f"its colour mode is {mode}; for {min(0.99, counts.max() / len(data)):.0%} of the images it is {usual}"
+        )
         findings.append(Finding("odd colour mode", name_of(data, position), message, 0.7, position))
     return findings

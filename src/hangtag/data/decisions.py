@@ -35,10 +35,10 @@ def read_decisions(path: Path) -> dict[str, str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if not {"name", "decision"} <= set(reader.fieldnames or ()):
-                raise DataError(f"{path} has no columns 'name' and 'decision'", "write one row for each picture")
+                raise DataError(f"{path} must have the columns 'name' and 'decision'", "write one row for each image")
             rows = [(number, row["name"], (row["decision"] or "").strip()) for number, row in enumerate(reader, 2)]
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", "hangtag audit DATA writes one to fill in") from None
+        raise DataError(f"{path}: no such file", "hangtag audit DATA creates one to fill in") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}", "save it as CSV in UTF-8") from error
     decisions: dict[str, str] = {}
@@ -66,9 +66,9 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
     names = {name_of(data, position): position for position in range(len(data))}
     unknown = [name for name in decisions if name not in names]
     if unknown:
-        more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
+        more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
         raise UsageError(
-            f"{path}: there is no picture {unknown[0]}{more} in {data.name}",
+            f"{path}: {data.name} has no image named {unknown[0]}{more}",
             "check that the decisions are for this data",
         )
     labels, stays = data.labels.copy(), np.ones(len(data), bool)
@@ -81,7 +81,7 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
                 raise UnknownName.among("class", wanted, data.class_names)
             labels[names[name]] = data.class_names.index(wanted)
     if len(np.unique(labels[stays])) < 2:
-        raise DataError(f"{path} leaves fewer than two classes", "drop fewer pictures")
+        raise DataError(f"{path} leaves fewer than two classes", "drop fewer images")
     dropped, changed = int((~stays).sum()), int((labels[stays] != data.labels[stays]).sum())
     left, parts = replace(data, labels=labels), dict(data.parts)
     if dropped:
@@ -90,5 +90,5 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
         for name in parts:
             positions = data.positions(name)
             parts[name] = number[positions[stays[positions]]]
-    note = f"{path.name}: {amount(dropped, 'picture')} dropped, {amount(changed, 'label')} changed"
+    note = f"{path.name}: {amount(dropped, 'image')} dropped, {amount(changed, 'label')} changed"
     return replace(left, parts=parts, source=replace(left.source, notes=(*data.source.notes, note)))

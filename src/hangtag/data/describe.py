@@ -48,24 +48,24 @@ def notes_on(spec: ImageSpec, facts: NDArray[Any], unreadable: set[str], skipped
     notes = []
     if (facts["height"] != spec.height).any() or (facts["width"] != spec.width).any():
         ways = {
-            "squash": "proportions change slightly",
-            "pad": f"proportions are kept and margins filled with grey level {spec.background}",
-            "crop": "proportions are kept and edges cut off",
+            "squash": "proportions may change",
+            "pad": f"proportions are kept and margins are filled with grey level {spec.background}",
+            "crop": "proportions are kept and edges are cut off",
         }
-        notes.append(f"pictures are resized to {spec}: {ways[spec.fit]}")
+        notes.append(f"images are resized to {spec}: {ways[spec.fit]}")
     changes = {
         Change.TRANSPARENT: f"transparency was filled with grey level {spec.background}",
-        Change.ANIMATED: "animated: the first frame was used",
-        Change.SEVERAL: "the file holds several pictures; the main one was used",
+        Change.ANIMATED: "the first frame of an animation was used",
+        Change.SEVERAL: "the file contains several images; the main one was used",
         Change.DEEP: "16-bit or float pixels were scaled to 8 bits",
     }
     for change, text in changes.items():
         if count := int((facts["flags"] & int(change) > 0).sum()):
-            notes.append(f"{amount(count, 'picture')}: {text}")
+            notes.append(f"{amount(count, 'image')}: {text}")
     if unreadable:
-        notes.append(f"no picture of {first_few(sorted(unreadable))} can be read; these classes are left out")
+        notes.append(f"classes without a readable image were left out: {first_few(sorted(unreadable))}")
     if skipped:
-        notes.append(f"set aside {amount(len(skipped), 'file')}: {counted(skipped)}")
+        notes.append(f"skipped {amount(len(skipped), 'file')}: {counted(skipped)}")
     return notes
 
 

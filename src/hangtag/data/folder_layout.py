@@ -74,12 +74,12 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
         loose = names[folder_of.index(distinct[folders.index(())])]
         raise DataError(
             f"{where}: {loose} is not in a class folder",
-            "put each picture into a folder named after its class, or give a table with a label column",
+            "put each image into a folder named after its class, or give a table with a label column",
         )
     if all(len(folder) == 1 and folder[0].lower() in PART_NAMES for folder in folders):
         raise DataError(
-            f"{where}: its folders are parts ({_some({folder[0] for folder in folders})}) without class folders",
-            "put each picture into a folder named after its class, or name the table that holds the labels",
+            f"{where}: the folders of its parts ({_some({folder[0] for folder in folders})}) contain no class folders",
+            "put each image into a folder named after its class, or name the table that holds the labels",
         )
     folders, parts = _split_off_parts(folders, where)
     inside = ", ".join(part for part in PARTS if part in parts)
@@ -111,7 +111,7 @@ def _split_off_parts(folders: list[tuple[str, ...]], where: str) -> tuple[list[t
             raise UsageError(
                 f"{where}: some folders are parts ({_some({name for name in named if named[name]})}) and some are "
                 f"not ({_some({name for name in named if not named[name]})})",
-                "keep either only parts (train, validation, test) or only classes at the top",
+                "at the top level, keep only parts (train, validation, test) or only classes",
             )
     return folders, [None] * len(folders)
 

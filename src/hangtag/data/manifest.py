@@ -129,7 +129,7 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
     entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
     if not entries:
         more = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
-        raise DataError(f"{where}: no pictures found{more}", "it needs a folder for each class, with its pictures")
+        raise DataError(f"{where}: no images found{more}", "it must contain one folder of images per class")
     names = [entry.name for entry in entries]
     layout = layout_of(names, str(where), options.choose, options.classes)
     return Manifest(
@@ -182,11 +182,11 @@ def from_pairs(pairs: Sequence[tuple[Any, Any]], options: ReadOptions, folder: P
     """A list of (picture, label)."""
     for place, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise DataError(f"item {place} of the list is not a pair", "give (picture, label) for each")
+            raise DataError(f"item {place} of the list is not a pair", "give (image, label) for each item")
     columns: dict[str, Sequence[Any]] = {"image": [pair[0] for pair in pairs], "label": [pair[1] for pair in pairs]}
     table = Table("the list", ".", columns, len(pairs))
     manifest = from_table(table, "list", ReadOptions("image", "label", group_by=options.group_by), folder)
-    manifest.kind = "a list of pictures and labels"
+    manifest.kind = "a list of images and labels"
     return manifest
 
 
@@ -208,7 +208,7 @@ def _pictures(
     folder_of_files, files = paths_of(table, column)
     wanted = [Sample(file[0], 0, file[0]) if file else None for file in files]
     missing = [
-        Skipped(str(value), "no such file", f"row {row}: not under {folder_of_files.root}")
+        Skipped(str(value), "no such file", f"row {row}: not found under {folder_of_files.root}")
         for row, (value, file) in enumerate(zip(table.columns[column], files, strict=True), 1)
         if file is None
     ]
@@ -225,7 +225,7 @@ def _in_one_file(values: Sequence[Any], path: Path) -> tuple[list[Sample | None]
                 content = _content(value)
             except DataError as error:
                 wanted.append(None)
-                missing.append(Skipped(f"row {row + 1}", "no picture", error.message))
+                missing.append(Skipped(f"row {row + 1}", "no image", error.message))
                 continue
             wanted.append(Sample(f"row {row + 1}", 0, [file.tell(), len(content)]))
             marks.append(hashlib.sha256(content).hexdigest())
@@ -258,7 +258,9 @@ def _groups_by_name(names: Sequence[str], group_by: str | None) -> list[str] | N
         ) from None
     matches = [pattern.search(name) for name in names]
     if not any(matches):
-        raise UsageError(f"--group-by {group_by!r} matches no name, such as {names[0]}", "correct the expression")
+        raise UsageError(
+            f"--group-by {group_by!r} matches none of the names; the first is {names[0]}", "correct the expression"
+        )
     return [
         name if match is None else str(match.group(1) if match.groups() else match.group())
         for name, match in zip(names, matches, strict=True)

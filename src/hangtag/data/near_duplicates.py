@@ -211,7 +211,7 @@ def _candidates(
                 if sum(len(each[0]) for each in found) > _MOST_PAIRS:
                     found = [_likest(found)]
         if progress:
-            progress("searching for similar pictures", min(start + _BLOCK, count), count)
+            progress("searching for similar images", min(start + _BLOCK, count), count)
     first, second, _ = _likest(found)
     return usable[order[first]], usable[order[second]]
 
@@ -304,7 +304,7 @@ def _fit(
         part = slice(start, start + _PAIRS_AT_ONCE)
         found[part] = _best_fit(small[first[part]], small[second[part]])
         if progress:
-            progress("comparing similar pictures", min(start + _PAIRS_AT_ONCE, len(first)), len(first))
+            progress("comparing similar images", min(start + _PAIRS_AT_ONCE, len(first)), len(first))
     return found
 
 

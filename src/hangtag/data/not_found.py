@@ -29,7 +29,7 @@ def not_found(name: str, path: Path) -> UnknownName:
         near = _nearest(name, [*sorted(NAMED), *_names_in(Path())])
         offer = f"did you mean '{near}'? " if near else ""
         known = f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
-        return UnknownName(f"unknown data set '{name}'", known)
+        return UnknownName(f"unknown dataset '{name}'", known)
     missing = next((each for each in (*reversed(path.parents), path) if not exists(each)), path)
     if missing.parent.is_file():
         return UnknownName(f"{path}: {missing.parent} is a file, not a folder", "name the file itself")

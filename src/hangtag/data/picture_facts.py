@@ -22,7 +22,7 @@ FACTS = np.dtype(
 
 COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT = 1, 2, int(Change.TRANSPARENT)
 
-UNREAD = ("cannot be read", "disk or network fails")
+UNREAD = ("cannot be read", "disk or network error")
 """Kinds of reasons that lie outside the picture: a later read may succeed."""
 
 

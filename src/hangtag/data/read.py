@@ -114,7 +114,7 @@ def read(
         more = f" (and {len(skipped) - 1:,} more)" if len(skipped) > 1 else ""
         raise DataError(
             f"{skipped[0].name}: {skipped[0].reason}{more}",
-            "repair or remove the files, or read without --strict, which sets them aside",
+            "repair or remove the files, or leave out --strict to skip them",
         )
     return apply_decisions(data, user_path(decisions)) if decisions is not None else data
 
@@ -130,7 +130,7 @@ def write_skipped(data: LabelledImages, path: Path) -> None:
 
 def _read(what: Any, path: Path | None, options: ReadOptions) -> LabelledImages:
     if isinstance(what, LabelledImages):
-        options.refuse_all(what.name, "data that is not read yet")
+        options.refuse_all(what.name, "data that has not been read yet")
         return what
     if not isinstance(what, (str, Path)):
         return _read_object(what, options)
@@ -151,7 +151,7 @@ def _read_public(name: str, path: Path | None, progress: Progress | None) -> Lab
     notes: tuple[str, ...] = ()
     if path is None and exists(Path(name)):
         own = "folder" if Path(name).is_dir() else "file"
-        notes = (f"read the public set {name}, not the {own} of that name; to read the {own}, write ./{name}",)
+        notes = (f"read the public dataset {name}, not the {own} of that name; to read the {own}, write ./{name}",)
     source = Source(public.origin, notes=notes)
     return LabelledImages(
         public.images, public.labels, kind.class_names, kind.name, parts=dict(public.parts), source=source
@@ -162,13 +162,13 @@ def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
         if is_folder and not any(path.iterdir()):
-            raise DataError(f"{path}: the folder is empty", "it needs a folder for each class, with its pictures")
+            raise DataError(f"{path}: the folder is empty", "it must contain one folder of images per class")
     except PermissionError:
         raise DataError(f"{path}: permission denied", "check the permissions") from None
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in FAILING:
             raise DataError(
-                f"{path}: the disk or network fails: {error.strerror}", "check that it is connected and mounted"
+                f"{path}: disk or network error: {error.strerror}", "check that it is connected and mounted"
             ) from None
         is_folder = is_file = False
     if is_folder:
@@ -252,7 +252,7 @@ def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
         else:
             raise DataError(
                 f"cannot read labelled images from {type(what).__name__}",
-                "give a name, a path, a DataFrame, (images, labels), or a list of (picture, label)",
+                "give a name, a path, a DataFrame, (images, labels), or a list of (image, label)",
             )
         return _read_manifest(manifest, "memory", options)
 
@@ -263,10 +263,10 @@ def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
 def _read_arrays(parts: list[ArrayPart], path: Path | None, kind: str, options: ReadOptions) -> LabelledImages:
     """Arrays; their size and colours are chosen by the same rules as those of pictures."""
     where = str(path) if path else "arrays"
-    options.refuse(where, "pictures or tables", "image_column", "label_column", "root", "classes", "group_by")
+    options.refuse(where, "images or tables", "image_column", "label_column", "root", "classes", "group_by")
     arrays = [check_images(_channels_last(part.images), where) for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
-        raise DataError(f"{where}: the parts have images of different shapes", "give all images one size")
+        raise DataError(f"{where}: the parts have images of different shapes", "give all images the same size")
     images = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     labels = np.concatenate([np.asarray(part.labels) for part in parts]) if len(parts) > 1 else parts[0].labels
     data = from_arrays(images, np.asarray(labels), path.stem if path else "arrays")

@@ -190,7 +190,7 @@ def _notes(images: LabelledImages, held_out: NDArray[np.int64]) -> tuple[str, ..
         notes.append(f"no validation images of {first_few(missing)}: too few images, or all in one group")
     if len(images) > _MOST_COMPARED:
         notes.append(
-            f"more than {_MOST_COMPARED:,} images: equal images were kept on one side, but nearly equal ones were not "
-            "searched for; if there are many, keep them together with --group-by"
+            f"more than {_MOST_COMPARED:,} images: identical images stay on one side of the split, but nearly "
+            "identical ones were not searched for; if there are many, keep them together with --group-by"
         )
     return tuple(notes)

@@ -95,7 +95,7 @@ def read_table(paths: Sequence[Path], root: Path | None = None) -> Table:
     except OSError as error:
         raise DataError(f"{first}: cannot be read: {error.strerror}", "check the file") from error
     if not table.rows:
-        raise DataError(f"{first}: the table has no rows", "it needs a header and a row for each picture")
+        raise DataError(f"{first}: the table has no rows", "it needs a header and a row for each image")
     if root is None:
         with contextlib.suppress(OSError):
             folders = sorted(str(each) for each in first.parent.iterdir() if each.is_dir())
@@ -112,7 +112,7 @@ def table_of_frame(frame: Any, root: Path | None = None, where: str = "the frame
         columns[name] = column.tolist() if hasattr(column, "tolist") else list(column)
     rows = len(next(iter(columns.values()), ()))
     if not rows:
-        raise DataError(f"{where} has no rows", "give a row for each picture")
+        raise DataError(f"{where} has no rows", "give a row for each image")
     return Table(where, str(root or "."), columns, rows)
 
 
@@ -130,7 +130,7 @@ def _csv(path: Path, root: str, separator: str) -> Table:
             raise DataError(f"{path}: not a table: {error}", "save it as CSV again") from error
     rows = [row for row in rows if row]
     if not rows:
-        raise DataError(f"{path}: the table is empty", "it needs a header and a row for each picture")
+        raise DataError(f"{path}: the table is empty", "it needs a header and a row for each image")
     if any(name.lower().endswith(PICTURE_ENDINGS) for name in rows[0]):  # a picture, not a header
         rows.insert(0, [""] * len(rows[0]))
     names = [name.strip() or f"column {number}" for number, name in enumerate(rows[0], 1)]
@@ -160,7 +160,7 @@ def _json(path: Path, root: str) -> Table:
                     rows.append(json.loads(line))
     except ValueError as error:
         at = f"line {number}: " if number else ""
-        raise DataError(f"{path}: {at}not JSON: {error}", "write one object for each picture") from error
+        raise DataError(f"{path}: {at}not JSON: {error}", "write one object for each image") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: not a list of objects", 'for example: {"image": "1.png", "label": "cat"}')
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -254,7 +254,7 @@ def find_columns(table: Table, choose: Choose, image: str | None = None, label: 
     part = next((name for name in table.columns if name.lower() in _PARTS and _holds_parts(table.columns[name])), None)
     if image is None:
         images = [name for name in every if name != label and (name in table.parquet or _holds_pictures(table, name))]
-        image = _choose_column(images, _IMAGES, "pictures", "--image-column", table, choose)
+        image = _choose_column(images, _IMAGES, "images", "--image-column", table, choose)
     if label is None:
         others = [name for name in table.columns if name not in (image, part)]
         named = [name for name in others if name.lower() in _LABELS]
@@ -282,7 +282,7 @@ def label_names(table: Table, column: str) -> tuple[list[str | None], list[Skipp
         )
     names_of = dict(enumerate(table.class_names.get(column, ())))
     skipped = [
-        Skipped(f"row {row + 1}", "no label", f"column {column} is empty here")
+        Skipped(f"row {row + 1}", "no label", f"column {column} is empty in this row")
         for row, value in enumerate(values)
         if value is None
     ]
@@ -306,7 +306,7 @@ def paths_of(table: Table, column: str) -> tuple[Folder, list[tuple[str, int, in
     missing = [str(value) for value, file in zip(values, files, strict=True) if file is None]
     if 2 * len(missing) > len(values):
         raise DataError(
-            f"{table.where}: {len(missing):,} of {len(values):,} pictures do not exist, looked for under "
+            f"{table.where}: {len(missing):,} of {len(values):,} images were not found under "
             f"{os.path.abspath(root)}: {', '.join(missing[:3])}",  # noqa: PTH100
             "give their folder: --root FOLDER; or name another column: --image-column",
         )
@@ -319,14 +319,14 @@ def _choose_column(
     if not names:
         columns = ", ".join([*table.columns, *table.parquet])
         raise DataError(
-            f"{table.where}: no column holds {content}; its columns are {columns}", f"name it: {option} NAME"
+            f"{table.where}: no column contains {content}; its columns are {columns}", f"name one: {option} NAME"
         )
     best = [name for name in names if name.lower() in preferred]
     for only in (names, best):
         if len(only) == 1:
             return only[0]
     answers = [(name, f"column {name}: {_examples(table, name)}") for name in names]
-    return choose(f"{table.where}: which column holds the {content}? ({option})", answers)
+    return choose(f"{table.where}: which column contains the {content}? ({option})", answers)
 
 
 def _examples(table: Table, name: str) -> str:

@@ -66,7 +66,7 @@ class Comparison(Serializable):
         apart = f"only {first} is right on {self.only_first:,} images, only {second} on {self.only_second:,}"
         span = f"95% interval of {second} minus {first}: {low:+.2f} to {high:+.2f} points"
         if self.significant:
-            return f"{better} is better than {worse} by {points:.2f} points ({span}; p = {self.p:.2g}): {apart}."
+            return f"{better} is more accurate than {worse} by {points:.2f} points ({span}; p = {self.p:.2g}): {apart}."
         return f"No significant difference ({span}; p = {self.p:.2g}): {apart}."
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, se
     if first.shape != second.shape or len(first) != len(labels) or not len(labels):
         raise DataError(
             f"answers of shape {first.shape} and {second.shape} for {len(labels):,} labels cannot be compared",
-            "judge both models on the same images",
+            "evaluate both models on the same images",
         )
     one, two = (rows.argmax(axis=1) == labels for rows in (first, second))
     only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
@@ -133,9 +133,9 @@ def compare_judgements(
     labels = np.argsort(order)[second.data.labels]
     if not _same_images(first, second) or not (labels == first.data.labels).all():
         raise UsageError(
-            f"{names[0]} was judged on {len(first.data):,} images of {first.data.name}, {names[1]} on "
-            f"{len(second.data):,} different ones of {second.data.name}",
-            f"name the data to judge both on: hangtag compare {names[0]} {names[1]} DATA",
+            f"{names[0]} was evaluated on {len(first.data):,} images of {first.data.name}, {names[1]} on other "
+            f"images ({len(second.data):,} of {second.data.name})",
+            f"name the data to evaluate both on: hangtag compare {names[0]} {names[1]} DATA",
         )
     rows = second.probabilities[:, order]
     return compare(names, first.data.labels, first.probabilities, rows), rows

@@ -90,7 +90,7 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
         raise DataError(
             f"{images.name} has classes {', '.join(images.class_names)}; the model has "
             f"{', '.join(predictor.class_names)}",
-            "judge the model on data with its own classes",
+            "evaluate the model on data with the same classes",
         )
     if part == "test" and data is None:
         _note_opened(run)
@@ -132,10 +132,10 @@ def read_again(run: Run, source: dict[str, Any] | None = None) -> LabelledImages
     data = _read(source.get("what") or config["data"]["name"], source.get("path"), source.get("options", {}))
     name, fingerprint = config["data"]["name"], config["data"]["fingerprint"]
     if data.fingerprint != fingerprint:
-        change = "changed since this run" if data.name == name else f"is not the data of this run, {name}"
+        change = "has changed since this run" if data.name == name else f"is not the data of this run, {name}"
         raise DataError(
             f"{data.name} {change}: its fingerprint is {data.fingerprint[:12]}, the run's {fingerprint[:12]}",
-            "name the data this run began with, or train again",
+            "use the data that this run was trained on, or train again",
         )
     return data
 

@@ -58,13 +58,15 @@ class Evaluation(Serializable):
     def gap_in_words(self) -> str:
         """The difference from the training accuracy, explained to a reader new to overfitting."""
         if self.training_accuracy is None:
-            return "The training accuracy is not known, so overfitting cannot be judged."
+            return "The training accuracy is unknown, so overfitting cannot be assessed."
         gap = 100 * (self.training_accuracy - self.accuracy)
-        both = f"Accuracy is {self.training_accuracy:.1%} on the training images and {self.accuracy:.1%} on these"
+        both = (
+            f"Accuracy is {self.training_accuracy:.1%} on the training images and {self.accuracy:.1%} on these images"
+        )
         if self.training_accuracy > self.accuracy_interval[1]:
             return (
-                f"{both}: {gap:.1f} points lower on unseen images. This gap is overfitting: part of what the model "
-                "learned holds only for its training images."
+                f"{both}, {gap:.1f} points lower. Such a gap suggests overfitting: part of what the model learned may "
+                "hold only for its training images."
             )
         return f"{both}: no sign of overfitting beyond chance."
 

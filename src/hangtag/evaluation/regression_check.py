@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.data.store.containers import is_junk
-from hangtag.errors import DataError, HangtagError, UnknownName
+from hangtag.errors import DataError, HangtagError, PictureError, UnknownName
 from hangtag.model.predictor import Predictor
 from hangtag.serializable import Serializable
 from hangtag.words import natural
@@ -65,19 +65,19 @@ def check(predictor: Predictor, folder: Path) -> Check:
         UnknownName: a subfolder does not name a class of the model.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder", "create it with a subfolder per label that holds its pictures")
+        raise DataError(f"{folder}: no such folder", "create it, with one subfolder of images per label")
     known = {_plain(name): name for name in predictor.class_names}
     expected: list[tuple[Path, str]] = []
     for label in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
         if not label.is_dir() or is_junk(label.name):
             continue
         if _plain(label.name) not in known:
-            raise UnknownName.among(f"label {label.name} in {folder}: class", label.name, predictor.class_names)
+            raise UnknownName.among(f"class in {folder}:", label.name, predictor.class_names)
         files = (path for path in sorted(label.rglob("*")) if path.is_file())
         name = known[_plain(label.name)]
         expected += [(path, name) for path in files if not any(map(is_junk, path.relative_to(folder).parts))]
     if not expected:
-        raise DataError(f"{folder}: no pictures in this folder", "put pictures into a subfolder per label")
+        raise DataError(f"{folder}: no images in this folder", "put images into one subfolder per label")
     broken = [found for path, label in expected if (found := _broken(predictor, path, label, folder))]
     return Check(len(expected), tuple(broken), predictor.fingerprint)
 
@@ -87,10 +87,11 @@ def _broken(predictor: Predictor, path: Path, expected: str, folder: Path) -> Br
     try:
         answer = predictor(path)
     except HangtagError as error:
-        return Broken(name, expected, None, None, error.message)
+        reason = error.reason if isinstance(error, PictureError) else error.message
+        return Broken(name, expected, None, None, f"but cannot be classified: {reason}")
     if answer.label == expected:
         return None
-    return Broken(name, expected, answer.label, answer.probability, f"is {answer.label} {answer.probability:.1%} now")
+    return Broken(name, expected, answer.label, answer.probability, f"got {answer.label} {answer.probability:.1%}")
 
 
 def _plain(name: str) -> str:

@@ -242,7 +242,7 @@ def newest_unfinished() -> Run:
             if config.get("status") in (TRAINING, STOPPED) and "seeds" not in config and not run.is_locked():
                 runs.append((str(config.get("created", "")), run.path))
     if not runs:
-        raise RunError("there is no unfinished run here", "name the run: hangtag train --resume RUN")
+        raise RunError("there is no unfinished run under runs/", "name the run: hangtag train --resume RUN")
     return Run(max(runs)[1])
 
 
@@ -263,13 +263,13 @@ def find_run(name: str | Path) -> Run:
     except OSError as error:
         raise RunError(f"{given}: cannot be read: {error.strerror}", "check the path") from error
     if is_file:
-        raise RunError(f"{given}: is a file, not a run folder", "name the folder that `hangtag train` made")
+        raise RunError(f"{given}: is a file, not a run folder", "name the folder that `hangtag train` created")
     known = ", ".join(sorted(path.name for path in RUNS.glob("*/") if not path.name.startswith("."))) or "none yet"
-    raise RunError(f"{name}: no such run", f"runs here: {known}")
+    raise RunError(f"{name}: no such run", f"under runs/: {known}")
 
 
 def _newest() -> Run:
     finished = sorted(RUNS.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
     if not finished:
-        raise RunError("there is no finished run here", "train one: hangtag train fashion-mnist")
+        raise RunError("there is no finished run under runs/", "train one: hangtag train fashion-mnist")
     return Run(finished[-1].parent)

@@ -41,7 +41,7 @@ EXTRA_OUTPUTS = {
 EXPLAIN = "explain"
 """The graph's second input, false by default: whether to compute evidence."""
 
-_RETRAIN = "train again, or get the file from its source again"
+_RETRAIN = "train again, or get a fresh copy of the file"
 _PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
 
 
@@ -93,7 +93,7 @@ class Metadata(Serializable):
             if getattr(spec, name) not in values:
                 raise ValueError(f"image {name} must be one that hangtag supports, got {getattr(spec, name)!r}")
         if guarantees and not len(guarantees.images) == len(guarantees.calibrator.bias) == len(names):
-            raise ValueError("guarantees are for another number of classes")
+            raise ValueError("guarantees are for a different number of classes")
 
 
 class Artifact:
@@ -158,7 +158,9 @@ def _read(source: str | Path | bytes) -> tuple[bytes, str]:
     try:
         if path.is_dir():
             if not (path / MODEL_FILE).is_file():
-                raise RunError(f"{path}: no {MODEL_FILE} in this folder", "its training did not end; train again")
+                raise RunError(
+                    f"{path}: no {MODEL_FILE} in this folder", "its training did not finish; resume it or train again"
+                )
             path = path / MODEL_FILE
         content = path.read_bytes()
     except FileNotFoundError:

@@ -50,7 +50,7 @@ class Conformal(Serializable):
 
     def __post_init__(self) -> None:
         if self.method not in METHODS or self.levels != LEVELS or len(self.thresholds) != len(LEVELS):
-            raise ValueError(f"{self.method} thresholds at levels of another version")
+            raise ValueError(f"{self.method} thresholds are for the coverage levels of another hangtag version")
 
     def level(self, coverage: float) -> float:
         """The stored level for this coverage: itself or the next higher one.

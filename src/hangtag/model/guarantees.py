@@ -67,7 +67,7 @@ class AnswerPolicy:
             known = ", ".join(f"{share:g}" for share in TARGET_ACCURACIES)
             raise UsageError(f"unknown target accuracy {target:g}", f"choose one of {known}")
         if target is not None and cost is not None:
-            raise UsageError("cost and target accuracy exclude each other", "give only one of them")
+            raise UsageError("cost and target accuracy cannot be combined", "give only one of them")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Guarantees(Serializable):
     def __post_init__(self) -> None:
         known = self.target_accuracies == TARGET_ACCURACIES
         if not known or len(self.confidence_thresholds) not in (0, len(TARGET_ACCURACIES)):
-            raise ValueError("confidence thresholds for target accuracies of another version")
+            raise ValueError("confidence thresholds are for the target accuracies of another hangtag version")
 
     @classmethod
     def none(cls, classes: int, why: str) -> "Guarantees":

@@ -95,7 +95,7 @@ def gather_facts(
         raise UsageError(
             f"images, labels and probabilities must match, got {len(images):,} images, {len(labels):,} labels and "
             f"probabilities of shape {probabilities.shape} for {len(evaluation.classes)} classes",
-            "pass the images that judged this run, with one label and one row of probabilities each",
+            "pass the images that this run was evaluated on, with one label and one row of probabilities each",
         )
     return Facts(
         run=run,

@@ -210,7 +210,7 @@ def curves(history: Sequence["Mapping[str, Any] | _Epoch"]) -> ReportFigure:
     tables = [epoch if isinstance(epoch, Mapping) else epoch.to_json() for epoch in history]
     finished = [epoch for epoch in tables if epoch.get("finished", True)]
     if not finished:
-        raise UsageError("history must hold at least one finished epoch", "train for at least one epoch")
+        raise UsageError("history must contain at least one finished epoch", "train for at least one epoch")
     figure = ReportFigure(figsize=(9.6, 3.9), layout="constrained")
     figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr,call-arg]
     loss, accuracy = figure.subplots(1, 2)

@@ -203,7 +203,7 @@ def _training(facts: Facts) -> dict[str, object]:
         "device": config.get("device"),
         "epoch kept": config.get("kept_epoch") if recipe.get("patience") else None,
         "seed kept": config.get("kept_seed"),
-        "speed": f"{speed['images_per_second']:,.0f} images a second" if speed else None,
+        "speed": f"{speed['images_per_second']:,.0f} images per second" if speed else None,
         "peak memory": bytes_in_words(speed.get("peak_memory_bytes")),
     }
     shown = {key.replace("_", " "): value for key, value in recipe.items() if value and key != "network"}

@@ -243,8 +243,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             verify(export_model(self.shipped_, self._metadata(None)), self.shipped_, self._sample[:_TRIAL_IMAGES])
         except ArtifactError as error:
             raise ModelError(
-                f"the exported network works only for one number of images: {error.message}",
-                "keep the number of images a tensor size: x.shape[0] instead of len(x), x.flatten(1), ...",
+                f"the exported network works only for one batch size: {error.message}",
+                "take the batch size from the tensor: x.shape[0] instead of len(x); or use x.flatten(1)",
             ) from error
 
     def metadata(self) -> Metadata:

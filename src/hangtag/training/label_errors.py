@@ -78,7 +78,7 @@ def find_label_errors(
         if not len(judged):
             continue
         with enough_memory(
-            "while labels were judged", "use smaller images: --size 64; or audit without labels: --no-labels"
+            "while checking labels", "use smaller images: --size 64; or audit without labels: --no-labels"
         ):
             network = build_network("cnn", data.spec, classes, seed + number)
             recipe, _ = adapt_to_size(_RECIPE, len(trained), defaults=_RECIPE)
@@ -88,7 +88,7 @@ def find_label_errors(
                 if progress:
                     total = _FOLDS * recipe.epochs * epoch.steps
                     steps = (number * recipe.epochs + epoch.number - 1) * epoch.steps + epoch.step
-                    progress("learning from pictures", min(steps, total), total)
+                    progress("learning from images", min(steps, total), total)
             logits = predict_logits(network, data.images[judged])
         probabilities[judged] = torch.softmax(logits, dim=1).numpy()
     quality[usable] = get_label_quality_scores(labels, probabilities[usable], method="self_confidence")

@@ -88,7 +88,7 @@ class Training:
         choose_device(classifier.device)
         if not {"test", "validation"} & data.parts.keys() and not classifier.chosen_recipe().validation:
             raise DataError(
-                "there are no images to judge the model on: no test part, and this recipe holds out no images",
+                "there are no images to evaluate the model on: no test part, and this recipe holds out no images",
                 "hold some out: --set validation=0.1; or use another recipe, or data with a test part",
             )
         config = initial_config(classifier, data, source)
@@ -111,16 +111,18 @@ class Training:
         """
         config, version = run.config(), versions()["hangtag"]
         if "seeds" in config:
-            raise RunError(f"{run.path}: this run has several seeds", "repeat the command that began it to resume it")
+            raise RunError(
+                f"{run.path}: this run has several seeds", "to resume it, repeat the command that started it"
+            )
         if config.get("status") not in (TRAINING, STOPPED):
             raise RunError(
-                f"{run.path}: this run cannot be resumed, its status is '{config.get('status')}'",
+                f"{run.path}: this run cannot be resumed: its status is '{config.get('status')}'",
                 "only interrupted and stopped runs can be resumed",
             )
         if config.get("hangtag") != version:
             raise RunError(
-                f"{run.path}: this run began with hangtag {config.get('hangtag')}, but this is hangtag {version}",
-                "resume it with the version that began it, or train again",
+                f"{run.path}: this run was started with hangtag {config.get('hangtag')}, but this is hangtag {version}",
+                "resume it with that version, or train again",
             )
         if config.get("network_from_python"):
             raise RunError(
@@ -155,7 +157,7 @@ class Training:
         """Where an interrupted training resumes; empty for a new one."""
         if self.checkpoint is not None:
             return f"resuming from a checkpoint in epoch {self.checkpoint.metadata['position']['epoch']}"
-        return "this run was interrupted before its first checkpoint; it starts again" if self.resumed else ""
+        return "this run was interrupted before its first checkpoint, so it starts over" if self.resumed else ""
 
     def record(self, **facts: Any) -> None:
         """Add facts to config.json."""
@@ -284,7 +286,7 @@ def open_run(config: dict[str, Any], out: Path | None, name: str) -> tuple[Run, 
         differences = _differences(run.config(), config)
         if differences and out is not None:
             raise RunError(
-                f"{run.path}: holds an unfinished run with other settings ({'; '.join(differences)})",
+                f"{run.path}: contains an unfinished run with different settings ({'; '.join(differences)})",
                 f"resume it: hangtag train --resume {shlex.quote(str(run.path))}; or choose another --out",
             )
         if not differences and not (out is None and run.is_locked()):
@@ -322,7 +324,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     if old_data.get("fingerprint") != new_data.get("fingerprint"):
         names = f"data {old_data.get('name')} there, {new_data.get('name')} here"
         same = old_data.get("name") == new_data.get("name")
-        differences.append(f"{names}; the pictures or labels differ" if same else names)
+        differences.append(f"{names}; the images or labels differ" if same else names)
     return differences
 
 

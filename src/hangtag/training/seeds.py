@@ -113,7 +113,7 @@ class Seeds:
         for run in runs:
             status = run.config().get("status")
             if status != "finished":
-                raise RunError(f"{run.path}: the status of this run is '{status}'", "repeat the command to resume it")
+                raise RunError(f"{run.path}: the status of this run is '{status}'", "to resume it, repeat the command")
         losses = [_validation_loss(run) for run in runs]
         best = 0 if None in losses else min(range(len(runs)), key=lambda index: losses[index] or 0.0)
         kept = runs[best]
@@ -146,7 +146,9 @@ class Seeds:
         summary: dict[str, Any] = {
             "numbers": self.numbers,
             "kept": self.numbers[best],
-            "kept_because": "smallest validation loss" if None not in losses else "first seed: no images were held out",
+            "kept_because": "lowest validation loss"
+            if None not in losses
+            else "the first, because no images were held out",
             "validation_loss": losses,
         }
         for key in ("accuracy", "loss"):

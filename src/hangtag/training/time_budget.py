@@ -69,11 +69,11 @@ class Plan:
     @property
     def in_words(self) -> str:
         steps = ", ".join(
-            f"{name} {1000 * seconds:.3g} ms a step" for name, seconds in self.measured_step_seconds.items()
+            f"{name} {1000 * seconds:.3g} ms per step" for name, seconds in self.measured_step_seconds.items()
         )
         early = ""
         if self.expected_seconds < 0.9 * 60 * self.minutes:
-            early = f"; more than {_MOST_EPOCHS:.0f} epochs do not help, so this ends early"
+            early = f"; training is limited to {_MOST_EPOCHS:.0f} epochs, so it ends early"
         return (
             f"{self.minutes:g} minutes: recipe '{self.recipe.name}', network '{self.recipe.network}', "
             f"{self.epochs:.1f} epochs of {self.epoch_seconds:.2g} s (measured: {steps}); "
@@ -131,8 +131,8 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
     if not measured:
         raise refused
     raise UsageError(
-        f"--minutes {minutes:g} is too short: reading, exporting and judging alone take {needed:.0f} s here",
-        f"give at least {1.1 * needed / 60:.2f}",
+        f"--minutes {minutes:g} is too short: reading, minimal training, export and evaluation take {needed:.0f} s",
+        f"use at least --minutes {1.1 * needed / 60:.2f}",
     )
 
 

@@ -58,8 +58,8 @@ def test_a_small_tar_of_very_much_is_left_off(tmp_path: Path) -> None:
         (zip_of(FILES).replace(FILES["set/b.bin"][:2000], bytes(2000)), "set/b.bin: damaged in the zip file"),
         (tar_of(FILES)[:2000], "damaged or incomplete tar file"),
         (gzip.compress(b"no tar at all"), "damaged or incomplete tar file"),
-        (b"Rar!", "not an archive hangtag can read"),
-        (b"", "not an archive hangtag can read"),
+        (b"Rar!", "not an archive that hangtag can read"),
+        (b"", "not an archive that hangtag can read"),
     ],
     ids=["cut zip", "changed zip", "cut tar", "no tar", "another kind", "empty"],
 )

@@ -207,7 +207,7 @@ def test_an_unknown_set_offers_the_nearest_one() -> None:
 
     assert isinstance(error, UnknownName)
     known = "cifar10, cifar100, digits, emnist-balanced, emnist-letters, fashion-mnist, kmnist, mnist"
-    assert str(error) == f"unknown data set 'fashion-mnits' (did you mean 'fashion-mnist'? known: {known})"
+    assert str(error) == f"unknown dataset 'fashion-mnits' (did you mean 'fashion-mnist'? known: {known})"
 
 
 # --- files -----------------------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_without_a_place_for_the_cache_the_set_is_still_read(
     known(debian_folder=debian)
     (home / ".cache").write_text("a file where a folder should be")
 
-    with pytest.warns(UserWarning, match=r"cannot be written: .*; Tiny must be read from .*debian each time"):
+    with pytest.warns(UserWarning, match=r"cannot be written: .*; Tiny will be read from .*debian each time"):
         found = fetch("tiny")
 
     expect_tiny(found, str(debian))
@@ -583,7 +583,7 @@ def test_a_wrong_archive_is_named_with_what_is_wrong(kind: Kind, tmp_path: Path)
         return dataclasses.replace(kind, inside=inside if content is None else {**inside, last: content}).packed
 
     assert trouble(kind.packed[: len(kind.packed) // 2]).startswith(f"{path}: damaged or incomplete")
-    other = "damaged or incomplete zip file" if name.endswith(".zip") else "not an archive hangtag can read"
+    other = "damaged or incomplete zip file" if name.endswith(".zip") else "not an archive that hangtag can read"
     assert trouble(b"x").startswith(f"{path}: {other}")
     assert trouble(with_last(None)) == f"{path}: {kind.archive.folder}{last} is missing"
     size = len(content) if not (content := kind.inside[last]).startswith(b"\x1f\x8b") else len(gzip.decompress(content))
@@ -683,7 +683,7 @@ def test_other_files_of_that_shape_are_read_with_a_warning(
     _, files = unproven()
     folder = filled(tmp_path / "set", files, level)
 
-    with pytest.warns(UserWarning, match=r"only the shape and the labels show that this is Kuzushiji-MNIST; .* \.gz"):
+    with pytest.warns(UserWarning, match=r"this looks like Kuzushiji-MNIST, .* \.gz"):
         found = fetch("kmnist", folder)
 
     np.testing.assert_array_equal(found.images, even_arrays(3, (4, 4))[0], strict=True)
@@ -836,4 +836,4 @@ def test_files_of_a_public_set_that_are_no_pictures_say_its_name(tmp_path: Path)
     with pytest.raises(DataError) as caught:
         hangtag.read(tmp_path)
 
-    assert caught.value.hint == f"these look like files of CIFAR-10; to read it: cifar10 --path {tmp_path}"
+    assert caught.value.hint == f"these look like files of CIFAR-10; to read them: cifar10 --path {tmp_path}"

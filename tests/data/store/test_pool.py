@@ -47,7 +47,7 @@ def test_rows_are_the_pictures_in_order(tmp_path: Path) -> None:
     images = np.load(tmp_path / "out" / "images.npy")
     np.testing.assert_array_equal(images, np.stack([photo(number, 16, 16) for number in range(40)]))
     assert (found.good.tolist(), found.skipped) == (list(range(40)), ())
-    assert seen[-1] == ("decoding pictures", 40, 40)
+    assert seen[-1] == ("decoding images", 40, 40)
     assert np.load(tmp_path / "out" / "facts.npy").dtype == FACTS
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["facts.npy", "images.npy"]
 
@@ -56,7 +56,7 @@ def test_holes_are_closed(tmp_path: Path) -> None:
     wanted = pictures(tmp_path / "in", 20)
     bad = [0, 7, 8, 19]
     for number in bad:
-        (tmp_path / "in" / f"{number:03d}.png").write_bytes(b"not a picture")
+        (tmp_path / "in" / f"{number:03d}.png").write_bytes(b"not an image")
     (tmp_path / "out").mkdir()
 
     with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
@@ -64,7 +64,7 @@ def test_holes_are_closed(tmp_path: Path) -> None:
 
     good = [number for number in range(20) if number not in bad]
     assert found.good.tolist() == good
-    assert [(each.name, each.kind) for each in found.skipped] == [(f"{n:03d}.png", "not a picture") for n in bad]
+    assert [(each.name, each.kind) for each in found.skipped] == [(f"{n:03d}.png", "not an image") for n in bad]
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "images.npy"), [photo(number, 16, 16) for number in good])
 
 
@@ -99,7 +99,7 @@ def test_a_decoder_that_dies_hangs_or_eats_memory_costs_one_picture(
 
     assert [(each.name, each.kind) for each in found.skipped] == [
         ("003.png", "crashes the decoder"), ("004.png", "crashes the decoder"), ("005.png", "takes too long"),
-        ("009.png", "too large" if sys.platform == "linux" else "not a picture"),  # macOS bounds no process's memory
+        ("009.png", "too large" if sys.platform == "linux" else "not an image"),  # macOS bounds no process's memory
     ]  # fmt: skip
     assert found.good.tolist() == [0, 1, 2, 6, 7, 8, 10, 11]
 
@@ -212,7 +212,7 @@ def test_a_folder_that_vanishes_stops_the_reading_which_goes_on_once_it_is_back(
 
     assert process.returncode == 1
     assert said.startswith(
-        f"hangtag: {root}: cannot be read any more (No such file or directory); {done} pictures are already decoded"
+        f"hangtag: {root}: cannot be read any more (No such file or directory); {done} images are already decoded"
     )
     assert said.count("\n") == 1
     assert 0 < done < steps[0][1] <= steps[-1][1] == 120  # what was done is not done again
@@ -227,7 +227,10 @@ def test_ctrl_c_says_that_what_is_decoded_is_kept(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert said.splitlines()[0] == "stopped reading; decoded images are kept: run the same command again to continue"
+    assert (
+        said.splitlines()[0]
+        == "stopped reading; images decoded so far are kept. To continue, run the same command again"
+    )
     assert [path.stat().st_size > 0 for path in (tmp_path / "cache").rglob("journal")] == [True]
 
 
@@ -240,8 +243,8 @@ def test_files_that_vanish_are_set_aside_and_looked_for_again(tmp_path: Path) ->
 
     again = read_until_something_is_done(root, tmp_path / "cache").communicate(timeout=60)[0]
 
-    assert "note: set aside 1 file: 1 cannot be read" in said and "119 images" in said
-    assert "set aside" not in again and "120 images" in again
+    assert "note: skipped 1 file: 1 cannot be read" in said and "119 images" in said
+    assert "skipped" not in again and "120 images" in again
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose reading fails with EIO")
@@ -252,11 +255,9 @@ def test_a_disk_that_fails_stops_the_reading_and_some_bad_sectors_do_not(failing
     (tmp_path / "table.csv").write_text("\n".join(["file,label", *rows]))
 
     if failing == 5:
-        assert {each.kind for each in read(tmp_path / "table.csv").source.skipped} == {"disk or network fails"}
+        assert {each.kind for each in read(tmp_path / "table.csv").source.skipped} == {"disk or network error"}
     else:
-        with pytest.raises(
-            DataError, match=r"cannot be read any more \(the disk or network fails: Input/output error\)"
-        ):
+        with pytest.raises(DataError, match=r"cannot be read any more \(disk or network error: Input/output error\)"):
             read(tmp_path / "table.csv")
 
 
@@ -312,7 +313,7 @@ def test_what_was_changed_in_pictures_is_counted_from_new_and_known_ones_alike(t
     notes = [read(tmp_path / root).source.notes for root in ("one", "two")]
 
     assert notes[0] == notes[1] == (
-        "2 pictures: transparency was filled with grey level 255", "1 picture: animated: the first frame was used",
+        "2 images: transparency was filled with grey level 255", "1 image: the first frame of an animation was used",
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def fetch(name: str, path: Path | None = None, progress: Progress | None = None)
         MissingExtra: the data set comes with scikit-learn, which is not installed.
     """
     if name not in NAMED:
-        raise UnknownName.among("data set", name, NAMED)
+        raise UnknownName.among("dataset", name, NAMED)
     dataset = NAMED[name]
     report = progress or _silent
     if not dataset.files:
@@ -98,7 +98,7 @@ def _user_folder(dataset: NamedSet, path: Path | None) -> Path | None:
         return path
     place = Path(os.environ["HANGTAG_DATA"])
     if not place.is_dir():
-        raise UsageError(f"HANGTAG_DATA: {place} is not a folder", "set it to the folder that holds your data sets")
+        raise UsageError(f"HANGTAG_DATA: {place} is not a folder", "set it to the folder that contains your datasets")
     for folder in (place / dataset.name, place):
         if _archive_in(dataset, folder) or any(_locate(dataset, folder, file) for file in dataset.files):
             return folder
@@ -128,7 +128,7 @@ def _find_or_download(dataset: NamedSet, progress: Progress) -> tuple[Images, ND
 def _from_scikit_learn(dataset: NamedSet, path: Path | None) -> PublicSet:
     """1797 digits of 8x8 pixels; scikit-learn's values from 0 to 16 are scaled to 0-255."""
     if path is not None:
-        raise UsageError(f"{dataset.name}: {dataset.title} have no files", "remove --path")
+        raise UsageError(f"{dataset.name}: this dataset comes with scikit-learn, not from a folder", "remove --path")
     try:
         import sklearn
         from sklearn.datasets import load_digits
@@ -241,8 +241,8 @@ def _read_folder(
         raise DataError(f"{folder}: the labels are not those of {dataset.title}", f"get the files from {dataset.home}")
     if unproven:
         warnings.warn(
-            f"{folder}: only the shape and the labels show that this is {dataset.title}; checksums are published only "
-            f"for the .gz files of its authors",
+            f"{folder}: this looks like {dataset.title}, judging by shape and labels, but is not verified; checksums "
+            f"are published only for the .gz files of its authors",
             stacklevel=3,
         )
     return images, labels
@@ -316,7 +316,7 @@ def _decode(
     for file, array in arrays.items():
         if array.shape != _shape(dataset, file) or array.dtype != np.uint8:
             raise DataError(
-                f"{places[file]}: must have uint8 of shape {_shape(dataset, file)}, got {array.dtype} of {array.shape}",
+                f"{places[file]}: must be uint8 of shape {_shape(dataset, file)}, got {array.dtype} of {array.shape}",
                 f"get the files from {dataset.home}",
             )
     images = np.concatenate([arrays[file] for file in dataset.images])
@@ -376,7 +376,7 @@ def _save(dataset: NamedSet, images: Images, labels: NDArray[np.int64], origin: 
                 facts = {"set": dataset.name, "origin": origin, "fingerprint": fingerprint(images, labels)}
                 write_json(temporary / "kept.json", facts)
     except SaveError as error:
-        warnings.warn(f"{error.message}; {dataset.title} must be read from {origin} each time", stacklevel=3)
+        warnings.warn(f"{error.message}; {dataset.title} will be read from {origin} each time", stacklevel=3)
     return _public_set(dataset, images, labels, origin)
 
 

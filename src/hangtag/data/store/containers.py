@@ -136,7 +136,7 @@ class Folder:
                 found = list(children)
         except OSError as error:
             kind = "permission denied" if isinstance(error, PermissionError) else "cannot be read"
-            listing.refuse(prefix.rstrip("/") or ".", kind, f"the folder: {error.strerror}")
+            listing.refuse(prefix.rstrip("/") or ".", kind, f"the folder cannot be listed: {error.strerror}")
             return
         entries = listing.entries
         for child in found:
@@ -191,9 +191,9 @@ class Zip:
             if stat.S_ISLNK(member.external_attr >> 16):
                 listing.refuse(name, "link", "links in archives are not followed")
             elif member.flag_bits & 1:
-                listing.refuse(name, "encrypted", "the member is encrypted; unpack it yourself")
+                listing.refuse(name, "encrypted", "the file is encrypted; extract it yourself")
             elif size > LARGEST_FILE or size > max(_SMALL, _LARGEST_RATIO * packed):
-                listing.refuse(name, "bomb", f"{size:,} bytes packed into {packed:,}")
+                listing.refuse(name, "suspicious compression", f"{size:,} bytes packed into {packed:,}")
             elif _stays_inside(name, listing):
                 listing.entries.append(ListedFile(name, size, member.CRC, name))
         return listing.sorted()
@@ -270,7 +270,7 @@ class ParquetColumn:
         value = self._group[1][row].as_py()
         content = value[self.inner] if self.inner is not None and value is not None else value
         if not isinstance(content, bytes):
-            raise PictureError("this row has no picture", "add it, or remove the row", "no picture", path)
+            raise PictureError("this row has no image", "add it, or remove the row", "no image", path)
         return content
 
     def to_json(self) -> list[Any]:
@@ -374,23 +374,28 @@ def _stays_inside(name: str, listing: Listing) -> bool:
 def _unreadable(name: str, error: OSError) -> PictureError:
     """The error for a picture that the system cannot read; the picture itself may be whole."""
     failing = error.errno in FAILING
-    reason = f"{'the disk or network fails' if failing else 'cannot be read'}: {error.strerror or error}"
-    return PictureError(reason, "check the file", "disk or network fails" if failing else "cannot be read", name)
+    reason = f"{'disk or network error' if failing else 'cannot be read'}: {error.strerror or error}"
+    return PictureError(reason, "check the file", "disk or network error" if failing else "cannot be read", name)
 
 
 def _too_large(name: str) -> PictureError:
-    return PictureError(f"larger than {LARGEST_FILE:,} bytes", "use a smaller picture", "too large", name)
+    return PictureError(f"larger than {LARGEST_FILE:,} bytes", "use a smaller image", "too large", name)
 
 
 def _decompress(path: Path, start: bytes, unpacked: Path) -> None:
     opener = next((opener for magic, opener in _COMPRESSION.items() if start.startswith(magic)), None)
     if opener is None:
-        raise DataError(f"{path}: not an archive hangtag can read", "it reads zip and plain, gzip, bzip2 and xz tar")
+        raise DataError(
+            f"{path}: not an archive that hangtag can read", "it reads zip and tar (plain, gzip, bzip2, xz)"
+        )
     most = max(_SMALL, _LARGEST_RATIO * path.stat().st_size)
     with opener(path, "rb") as packed, unpacked.open("wb") as out:
         while piece := packed.read(_PIECE):
             if out.tell() + len(piece) > most:
-                raise DataError(f"{path}: unpacks to over {_LARGEST_RATIO} times its size", "do not trust this file")
+                raise DataError(
+                    f"{path}: unpacks to over {_LARGEST_RATIO} times its size",
+                    "it may be a decompression bomb; do not use it",
+                )
             out.write(piece)
 
 

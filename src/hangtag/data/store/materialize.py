@@ -69,14 +69,14 @@ def decoded(
         skipped = (*manifest.skipped, *result.skipped)
         if not len(result.good):
             raise DataError(
-                f"{origin}: none of the {len(manifest.wanted):,} pictures can be read: {counted(skipped)}",
+                f"{origin}: none of the {len(manifest.wanted):,} images can be read: {counted(skipped)}",
                 _public_set(manifest, origin) or "replace them",
             )
         good = result.good.tolist()
         labels = [manifest.labels[row] for row in good]
         names = tuple(sorted(set(labels), key=natural))
         if len(names) < 2:
-            more = f" (set aside: {counted(skipped)})" if skipped else ""
+            more = f" (skipped: {counted(skipped)})" if skipped else ""
             hint = "a classifier needs at least two classes"
             raise DataError(f"{origin}: there is only one class: {names[0]}{more}", hint)
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
@@ -106,7 +106,7 @@ def decoded(
     pictures = cache.open_pictures(key)
     if pictures is None:
         raise DataError(
-            f"{origin}: the decoded pictures disappeared from the cache", "try again; another program may clear it"
+            f"{origin}: the decoded images disappeared from the cache", "try again; another program may have cleared it"
         )
     return _opened(pictures)
 
@@ -115,7 +115,7 @@ def _public_set(manifest: Manifest, origin: str) -> str:
     """A hint for files with the names of a public set's files, which are not pictures; otherwise ""."""
     names = {Path(each.name).name for each in manifest.wanted}
     found = [each for each in NAMED.values() if names & {file.name for file in each.files}]
-    return f"these look like files of {found[0].title}; to read it: {found[0].name} --path {origin}" if found else ""
+    return f"these look like files of {found[0].title}; to read them: {found[0].name} --path {origin}" if found else ""
 
 
 def _opened(pictures: cache.Pictures) -> LabelledImages:

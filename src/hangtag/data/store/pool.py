@@ -267,7 +267,7 @@ class _Job:
     def _check_places(self, containers: Sequence[Container], rows: list[int], problems: list[list[Any]]) -> None:
         """Raises `DataError` if the place of all pictures is unreadable, not only some pictures."""
         unread = {row: (kind, reason) for row, kind, reason in problems if kind in UNREAD}
-        failing = all(row in unread and unread[row][0] == "disk or network fails" for row in rows)
+        failing = all(row in unread and unread[row][0] == "disk or network error" for row in rows)
         self.failures = self.failures + len(rows) if failing else 0
         for container in {self.samples[row].container for row in unread}:
             with self.lock:
@@ -281,7 +281,7 @@ class _Job:
             if why is not None:
                 count = int(self.done.sum()) - len(self.problems) if self.spec else 0
                 raise DataError(
-                    f"{place}: cannot be read any more ({why}); {count:,} pictures are already decoded",
+                    f"{place}: cannot be read any more ({why}); {count:,} images are already decoded",
                     "make it available and run the same command again: it resumes where it stopped",
                 )
 
@@ -303,7 +303,7 @@ class _Job:
             now = time.monotonic()
             if self.progress and (now - self.shown > 0.1 or self.done.all()):
                 self.shown = now
-                self.progress("decoding pictures", int(self.done.sum()), len(self.samples))
+                self.progress("decoding images", int(self.done.sum()), len(self.samples))
 
 
 class _Worker:
@@ -355,7 +355,7 @@ class _Worker:
         self.end()
         if row < 0:
             raise DataError(
-                f"the process that decodes pictures does not start (exit code {code})",
+                f"the process that decodes images did not start (exit code {code})",
                 "check the free memory, and try: python -m hangtag.data.store.worker < /dev/null",
             )
         if self.hung:

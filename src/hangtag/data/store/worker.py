@@ -99,7 +99,7 @@ class _Decoder:
         except DataError as error:
             return [row, "damaged", error.message]
         except MemoryError:
-            return [row, "too large", "needs more memory than the limit for one picture"]
+            return [row, "too large", "needs more memory than the limit for one image"]
         except ModuleNotFoundError:
             return [row, "cannot be resized", "its size differs from the others, and resizing needs hangtag[train]"]
         except (RuntimeError, ValueError, OSError) as error:

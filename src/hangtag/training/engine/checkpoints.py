@@ -130,7 +130,7 @@ def latest(folder: Path) -> Checkpoint | None:
         return checkpoint
     if damaged:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in damaged.items())
-        raise RunError(f"every checkpoint is damaged: {reasons}", "start anew in another folder: --out")
+        raise RunError(f"every checkpoint is damaged: {reasons}", "start over in another folder: --out")
     return None
 
 

@@ -109,7 +109,7 @@ def verify_outputs(
         raise ModelError(
             f"the exported file and the trained network disagree: {int(other_label.sum())} labels differ, "
             f"and the largest differences between probabilities are {named}",
-            "a part of the network does not export faithfully; this run has no model file",
+            "part of the network does not export correctly, so this run has no model file; change the network",
         )
     if ood_detector is not None:
         expected_score = ood_detector.ood_score(features.descriptor, features.logits)

@@ -324,7 +324,7 @@ class _Run:
             if is_out_of_memory(error):
                 raise
             raise RunError(
-                f"the checkpoint does not fit this training: {error}", "start anew in another folder: --out"
+                f"the checkpoint does not fit this training: {error}", "start over in another folder: --out"
             ) from error
 
 

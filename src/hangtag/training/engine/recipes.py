@@ -34,9 +34,9 @@ _LIMITS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
         "0 turns it off",
     ),
     ("warmup prune_until random_erasing", "from 0 to 1", lambda value: 0 <= value <= 1, "it is a fraction"),
-    ("last_epoch_fraction", "above 0 and at most 1", lambda value: 0 < value <= 1, "1 takes every step"),
+    ("last_epoch_fraction", "above 0 and at most 1", lambda value: 0 < value <= 1, "1 trains the whole epoch"),
     ("min_steps random_shift patience", "0 or more", lambda value: value >= 0, "0 turns it off"),
-    ("balance", f"one of {', '.join(BALANCE)}", lambda value: value in BALANCE, "auto weights uneven classes"),
+    ("balance", f"one of {', '.join(BALANCE)}", lambda value: value in BALANCE, "auto weights imbalanced classes"),
     ("cores", "at least 1", lambda value: value is None or value >= 1, "none uses all cores"),
 )  # fmt: skip
 """Settings, the requirement in words and as a function, and a hint."""

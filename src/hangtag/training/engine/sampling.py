@@ -35,7 +35,7 @@ def balance_note(balance: str, counts: NDArray[np.int64], class_names: tuple[str
         "sampling": "each class is sampled equally often",
     }[balance]
     return (
-        f"classes are uneven ({class_names[largest]} {counts[largest]:,}, {class_names[smallest]} "
+        f"classes are imbalanced ({class_names[largest]} {counts[largest]:,}, {class_names[smallest]} "
         f"{counts[smallest]:,} images): {effect}. To turn this off: --balance off"
     )
 
