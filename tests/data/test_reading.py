@@ -730,6 +730,15 @@ print([(each.name, each.kind) for each in Folder({str(root)!r}).listing().skippe
     assert done.stdout.strip() == "[('c', 'permission denied')]", done.stderr
 
 
+def test_colour_may_be_spelt_either_way(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", "a/1.png", "a/2.png", "b/3.png", "b/4.png")
+
+    assert read(root, color=False).spec == read(root, colour=False).spec
+    assert read(root, color=True).spec.channels == 3
+    with pytest.raises(UsageError, match="colour=True contradicts color=False"):
+        read(root, colour=True, color=False)
+
+
 def test_every_kind_of_picture_reads_as_one_and_the_same() -> None:
     spec = ImageSpec(40, 48, 1)
     exact = {"grey.png", "deep.png", "float.tiff", "colour.png", "map.bmp", "scan.tif", "plain.ppm"}

@@ -64,6 +64,7 @@ def read(
     size: int | tuple[int, int] | None = None,
     fit: str | None = None,
     colour: bool | None = None,
+    color: bool | None = None,
     spec: ImageSpec | None = None,
     strict: bool = False,
     decisions: str | Path | None = None,
@@ -85,7 +86,7 @@ def read(
             group are never split between training and validation.
         size: side in pixels, or (height, width); None chooses one that suits the pictures. Public sets keep their size.
         fit: how pictures of other proportions are fitted: "squash", "pad" or "crop"; None chooses.
-        colour: whether the model sees colour; None: if the pictures have any.
+        colour, color: whether the model sees colour, in either spelling; None: if the pictures have any.
         spec: size, colours and fit of an existing model, instead of `size`, `fit` and `colour`; not for public sets.
         strict: raise an error at the first picture that cannot be read, instead of setting it aside.
         decisions: a CSV of decisions about single pictures, see `decisions.py`.
@@ -102,6 +103,9 @@ def read(
     """
     if fit is not None and fit not in FITS:
         raise UnknownName.among("way to fit", fit, FITS)
+    if colour is not None and color not in (None, colour):
+        raise UsageError(f"colour={colour} contradicts color={color}", "pass one of them")
+    colour = color if colour is None else colour
     wanted = Size(spec, (size, size) if isinstance(size, int) else size, fit, colour)
     if wanted.side is not None and not all(8 <= side <= 1024 for side in wanted.side):
         raise UsageError(f"size must be 8 to 1024 pixels, got {size}", "choose a size in this range")
