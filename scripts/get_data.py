@@ -41,8 +41,8 @@ def install(package: str) -> None:
     print(f"installing the Debian package {package}", flush=True)
     apt = [*([] if os.geteuid() == 0 else ["sudo", "-n"]), "apt-get", "-qq"]
     try:
-        for command in (["update"], ["install", "-y", package]):
-            subprocess.run([*apt, *command], check=True, capture_output=True)
+        subprocess.run([*apt, "update"], check=False, capture_output=True)  # older package lists may do
+        subprocess.run([*apt, "install", "-y", package], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         print(f"{package} could not be installed; downloading instead", flush=True)
 

@@ -5,6 +5,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import tarfile
 import zipfile
 import zlib
@@ -720,9 +721,9 @@ if os.geteuid() == 0:
     os.seteuid(65534)
 print([(each.name, each.kind) for each in Folder({str(root)!r}).listing().skipped])
 """
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        if os.geteuid() == 0:
-            parent.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if os.geteuid() == 0 and Path(tempfile.gettempdir()) in folder.parents:  # only pytest's own folders
+            folder.chmod(0o755)
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
