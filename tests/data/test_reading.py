@@ -5,8 +5,8 @@ import stat
 import struct
 import subprocess
 import sys
-import tempfile
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
