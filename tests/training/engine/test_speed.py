@@ -1,12 +1,14 @@
 """speed.py: images per second and peak memory of a training, and the speed of matrix products."""
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 
 from hangtag.training.engine.loop import Epoch
-from hangtag.training.engine.speed import matmul_gflops, peak_memory, speed_of
+from hangtag.training.engine.speed import matmul_gflops, speed_of
+from toys import in_a_process
 
 CPU = torch.device("cpu")
 
@@ -22,13 +24,28 @@ def test_the_speed_counts_the_steps_of_this_process() -> None:
     assert speed_of([], 32, CPU).images_per_second == 0
 
 
-def test_peak_memory_is_plausible() -> None:
-    peak = peak_memory(CPU)
+def test_peak_memory_grows_with_what_is_held_and_does_not_shrink(tmp_path: Path) -> None:
+    program = """
+import numpy, torch
+from hangtag.training.engine.speed import peak_memory
+before = peak_memory(torch.device("cpu"))
+held = numpy.ones(40_000_000)
+during = peak_memory(torch.device("cpu"))
+del held
+print(during - before, peak_memory(torch.device("cpu")) - during)
+"""
+    grown, afterwards = map(int, in_a_process(program, tmp_path).split())
 
-    assert peak is not None
-    assert 50e6 < peak < 100e9
+    assert 250e6 < grown < 400e6  # 320 MB were held
+    assert 0 <= afterwards < 50e6
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_speed_of_a_matrix_product_is_finite_and_positive(dtype: Literal["float32", "bfloat16"]) -> None:
-    assert 0 < matmul_gflops(dtype, seconds=0.0) < float("inf")
+def test_the_speed_of_a_matrix_product_is_operations_over_the_fastest_time(
+    dtype: Literal["float32", "bfloat16"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The clock is read once for the end, then before and after each product, and whether the time is over.
+    clock = iter([0.0, 1.0, 3.0, 3.0, 4.0, 4.5, 9.0])
+    monkeypatch.setattr("hangtag.training.engine.speed.time.perf_counter", lambda: next(clock))
+
+    assert matmul_gflops(dtype, seconds=5.0) == 2 * 1024**3 / 0.5 / 1e9
