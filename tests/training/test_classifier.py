@@ -274,7 +274,7 @@ MISTAKES = [
         "'_extra_state', which is not a tensor",
     ),
     (lambda: ImageClassifier(model=never_off).fit(*shapes(9)), ModelError, "'never_off' returns different logits"),
-    (lambda: ImageClassifier(model=counted).fit(*shapes(9)), ModelError, "works only for one number of images"),
+    (lambda: ImageClassifier(model=counted).fit(*shapes(9)), ModelError, "works only for one batch size"),
     (lambda: ImageClassifier(find_recipe("tutorial", patience=3)).fit(*shapes(9)), UsageError, "'tutorial' holds out"),
     (lambda: ImageClassifier().fit(parts(train=0, test=9)), DataError, "no training images"),
     (lambda: ImageClassifier(epochs=0).fit(*shapes(9)), HangtagError, "at least 1"),
