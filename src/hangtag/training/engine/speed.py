@@ -2,7 +2,9 @@
 
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -45,6 +47,10 @@ def peak_memory(device: torch.device) -> int | None:
     """Peak memory in bytes: of this process on a CPU, of its tensors on a GPU; None if unknown (Windows)."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):  # unlike ru_maxrss, it does not begin with the peak of the parent process
+                return 1024 * int(line.split()[1])
     try:
         import resource
     except ModuleNotFoundError:  # Windows
