@@ -1,6 +1,7 @@
 """What every test gets: a home of its own, no network, and on request the real Fashion-MNIST."""
 
 import dataclasses
+import math
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import hangtag
 from hangtag.data.public import datasets
 from hangtag.errors import DownloadError
+from hangtag.training.engine import cores
 
 LOOPBACK = ("127.", "::1", "localhost")
 
@@ -47,6 +49,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in ("HANGTAG_DATA", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def same_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in this process use all cores, however busy the machine is, so that equal seeds give equal weights."""
+    monkeypatch.setattr(cores, "_BUSY", math.inf)
 
 
 @pytest.fixture(autouse=True, scope="session")

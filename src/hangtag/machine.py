@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from hangtag.version import __version__
 
-__all__ = ["hardware", "now", "processors", "versions"]
+__all__ = ["hardware", "now", "processors", "seconds_waiting_for_a_core", "versions"]
 
 
 def hardware() -> dict[str, Any]:
@@ -24,6 +25,24 @@ def hardware() -> dict[str, Any]:
 def processors() -> int:
     """The number of processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def seconds_waiting_for_a_core() -> float:
+    """Seconds that the running threads of this process were ready but had to wait for a core, summed over the threads.
+
+    The kernel's run queue delay (Linux, `sched-stats.rst`). Elsewhere the load average stands in for it: the value
+    grows with the clock while more programs want to run than there are cores.
+    """
+    tasks = Path("/proc/self/task")
+    total, counted = 0, False
+    for schedstat in tasks.glob("*/schedstat"):
+        with suppress(OSError, ValueError, IndexError):  # a thread may end meanwhile
+            total += int(schedstat.read_text(encoding="ascii").split()[1])
+            counted = True
+    if counted:
+        return total / 1e9
+    overloaded = hasattr(os, "getloadavg") and os.getloadavg()[0] > processors() + 0.5
+    return time.monotonic() if overloaded else 0.0
 
 
 def versions() -> dict[str, str]:

@@ -108,7 +108,8 @@ class Slow:
         batches: sizes of the batches that were stepped on.
     """
 
-    torch_threads = None
+    cores = 1
+    torch_threads = 1
 
     def __init__(self) -> None:
         self.batches: set[int] = set()

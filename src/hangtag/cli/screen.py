@@ -121,7 +121,10 @@ def _epoch_line(epoch: "Epoch") -> str:
     if epoch.val_accuracy is not None:
         line += f"  val loss {epoch.val_loss:.4f}  val accuracy {epoch.val_accuracy:.4f}"
     line += f"  learning rate {epoch.learning_rate:.2g}"
-    return f"{line}  {epoch.seconds:.1f} s  {_per_step(epoch)}"
+    busy = (
+        f"  {epoch.cores} of {epoch.most_cores} cores (the others are busy)" if epoch.cores < epoch.most_cores else ""
+    )
+    return f"{line}  {epoch.seconds:.1f} s  {_per_step(epoch)}{busy}"
 
 
 _LEVELS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"

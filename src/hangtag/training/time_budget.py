@@ -27,7 +27,7 @@ from hangtag.training.engine.build import build_network
 from hangtag.training.engine.cuda_graph import WARM_UP
 from hangtag.training.engine.guard import enough_memory
 from hangtag.training.engine.inference import predict_logits
-from hangtag.training.engine.loop import settings
+from hangtag.training.engine.loop import torch_settings
 from hangtag.training.engine.networks import channels_last
 from hangtag.training.engine.recipes import DEFAULT, Recipe, adapt_to_size, find_recipe
 from hangtag.training.engine.sampling import choose_balance
@@ -242,7 +242,7 @@ def _step_seconds(
     def timed(count: int) -> float:
         """Seconds of one of `count` steps, with its share of preparing a chunk of batches."""
         began = time.perf_counter()
-        with settings(recipe, steps.torch_threads):
+        with torch_settings(steps.torch_threads):
             chunk = batches.chunk(1, 0)
             prepared = time.perf_counter()
             images, labels, weights = chunk.first(count * batches.batch_size)

@@ -28,12 +28,12 @@ class CompiledSteps:
     back, so that the network can be used normally between calls.
     """
 
-    torch_threads: int | None = 1  # PyTorch's waiting threads would spin on the cores that dense.c needs
+    torch_threads = 1  # PyTorch's waiting threads would spin on the cores that dense.c needs
 
     def __init__(self, network: nn.Module, recipe: Recipe, batch_size: int) -> None:
         self.layers = dense_layers(network)
         self.recipe, self.batch_size = recipe, batch_size
-        self.threads = min(recipe.cores or processors(), processors())
+        self.cores = recipe.most_cores(processors())
         self.steps_done = 0
         self.means, self.squares = self._zeros(), self._zeros()
         self.weights = self._zeros()
@@ -73,7 +73,7 @@ class CompiledSteps:
         layers = (_Layer * len(self.layers))()
         rates_ = torch.tensor(rates, dtype=torch.float32)
         widths = [self.layers[0].in_features, *(layer.out_features for layer in self.layers)]
-        values = [torch.zeros(size * (self.threads if not at else 1), _padded(n + 1)) for at, n in enumerate(widths)]
+        values = [torch.zeros(size * (self.cores if not at else 1), _padded(n + 1)) for at, n in enumerate(widths)]
         slopes = [torch.zeros_like(array) for array in values[1:]]
         for array, units in zip(values, widths, strict=True):
             array[:, units] = 1
@@ -85,7 +85,7 @@ class CompiledSteps:
             )  # fmt: skip
         pointers = [array.data_ptr() for array in (images, labels, rates_, logits)]
         work = _Work(
-            len(layers), self.threads, len(rates), size, self.steps_done, ctypes.addressof(layers), *pointers,
+            len(layers), self.cores, len(rates), size, self.steps_done, ctypes.addressof(layers), *pointers,
             ADAM_BETA1, self.recipe.adam_beta2, self.recipe.adam_epsilon,
         )  # fmt: skip
         compiled.train_batches(ctypes.byref(work))
@@ -173,11 +173,10 @@ class DenseSteps:
     and biases of all layers become views of one vector, so that Adam is one call and the network stays usable.
     """
 
-    torch_threads: int | None = None
-
     def __init__(self, network: nn.Module, recipe: Recipe, batch_size: int) -> None:
         layers = dense_layers(network)
         self.recipe, self.batch_size = recipe, batch_size
+        self.cores = recipe.most_cores(torch.get_num_threads())
         self.sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
         length = sum((inputs + 1) * units for inputs, units in zip(self.sizes, self.sizes[1:], strict=False))
         self.values, self.gradient = torch.zeros(length), torch.zeros(length)
@@ -191,6 +190,10 @@ class DenseSteps:
             matrix[:, -1].copy_(layer.bias.detach())
             layer.weight.data, layer.bias.data = matrix[:, :-1], matrix[:, -1]
         self.workspaces: dict[tuple[int, int], _Workspace] = {}
+
+    @property
+    def torch_threads(self) -> int:
+        return self.cores
 
     def state(self) -> dict[str, Tensor]:
         return {"step": torch.tensor(self.steps_done), "means": self.means[0], "squares": self.mean_squares[0]}

@@ -22,6 +22,7 @@ from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
 from hangtag.training.engine.batches import Batches, Chunk, mixed_seed
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
+from hangtag.training.engine.cores import CoreChoice
 from hangtag.training.engine.guard import custom_code, enough_memory, is_out_of_memory
 from hangtag.training.engine.inference import predict_logits
 from hangtag.training.engine.networks import channels_last
@@ -52,6 +53,7 @@ class Epoch:
         enough: whether early stopping ends the training here.
         training_seconds: the part of `seconds` spent on steps in this process.
         first_step: the step of this epoch at which this process began; above 0 only in a resumed epoch.
+        cores, most_cores: how many cores the next step will use, and how many it may use.
         kept: the epoch whose weights early stopping restored; only in the last epoch of a training.
     """
 
@@ -70,6 +72,8 @@ class Epoch:
     kept: int | None = None
     training_seconds: float = 0.0
     first_step: int = 0
+    cores: int = 0
+    most_cores: int = 0
 
     @property
     def cut_short(self) -> bool:
@@ -132,6 +136,7 @@ class _Position:
 
     epoch: int = 1
     chunk: int = 0
+    cores: int | None = None
     seconds: float = 0.0
     images: float = 0
     hits: float = 0
@@ -178,6 +183,8 @@ class _Run:
             self.optimizer = steps_for(network, recipe, self.batches.batch_size, device, weighted)
             self.restore_point, self.early_stopping = RestorePoint(network), EarlyStopping(recipe.patience)
             self.position = _Position() if resume is None else self._restore(resume)
+        self.adapts = recipe.adapt_cores and device.type == "cpu"
+        self.cores = CoreChoice(self.optimizer.cores, self.position.cores)
         *steps, last = (self.batches.steps(number) for number in range(1, recipe.epochs + 1))
         self.steps_of_epochs = [*steps, max(1, round(recipe.last_epoch_fraction * last))]
         self.total_steps = sum(self.steps_of_epochs)
@@ -202,22 +209,37 @@ class _Run:
     def run_chunk(self) -> None:
         """Take the steps of the next chunk."""
         at, size = self.position, self.batches.batch_size
-        with (
-            _seeded(self.device, self.seed, at.epoch, at.chunk),
-            settings(self.recipe, self.optimizer.torch_threads),
-            _enough_memory(size),
-        ):
+        with _seeded(self.device, self.seed, at.epoch, at.chunk), self._threads(), _enough_memory(size):
             chunk = self.batches.chunk(at.epoch, at.chunk).first((self.epoch_steps - self.step) * size)
             steps = math.ceil(len(chunk.labels) / size)
             rates = [self._rate(self.steps_done + ahead) for ahead in range(steps)]
-            with _training_errors():
-                logits = self.optimizer.run(chunk.images, chunk.labels, rates, self._sample_weights(chunk))
+            logits = self._take_steps(chunk.images, chunk.labels, rates, self._sample_weights(chunk))
             smoothing = self.recipe.label_smoothing
             losses = cross_entropy(logits, chunk.labels, reduction="none", label_smoothing=smoothing)
             at.add(losses, logits.argmax(1) == chunk.labels, chunk.weights)
             self.batches.record_losses(at.epoch, at.chunk, losses)
         at.chunk, self.step, self.steps_done = at.chunk + 1, self.step + steps, self.steps_done + steps
         self._require_finite(math.isfinite(at.loss), "the training loss", f"epoch {at.epoch}, step {self.step}")
+
+    def _take_steps(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None) -> Tensor:
+        """`Steps.run`, in parts short enough to notice soon that the machine is busy."""
+        if not self.adapts:
+            with _training_errors():
+                return self.optimizer.run(images, labels, rates, weights)
+        logits, first, size = [], 0, self.batches.batch_size
+        while first < len(rates):
+            last = first + self.cores.steps_to_measure
+            rows, began = slice(first * size, last * size), time.perf_counter()
+            with self._threads(), _training_errors():
+                some = None if weights is None else weights[rows]
+                logits.append(self.optimizer.run(images[rows], labels[rows], rates[first:last], some))
+            self.cores.record(len(rates[first:last]), time.perf_counter() - began)
+            first = last
+        return torch.cat(logits)
+
+    def _threads(self) -> AbstractContextManager[None]:
+        self.optimizer.cores = self.cores.count
+        return torch_settings(self.optimizer.torch_threads)
 
     @property
     def report_due(self) -> bool:
@@ -227,11 +249,13 @@ class _Run:
         self.reported, at = time.perf_counter(), self.position
         means = at.loss / at.images, at.hits / at.images
         rate, seconds = self._rate(self.steps_done - 1), self.reported - self.began
-        return Epoch(at.epoch, self.recipe.epochs, self.step, self.epoch_steps, *means, rate, seconds, **more)
+        steps = at.epoch, self.recipe.epochs, self.step, self.epoch_steps
+        cores = self.cores.count, self.cores.most
+        return Epoch(*steps, *means, rate, seconds, cores=cores[0], most_cores=cores[1], **more)
 
     def checkpoint(self) -> Checkpoint:
         """The state after the last chunk."""
-        self.position.seconds = time.perf_counter() - self.began
+        self.position.seconds, self.position.cores = time.perf_counter() - self.began, self.cores.count
         pruning = self.batches.pruning
         parts = {
             "network": self.network.state_dict(),
@@ -276,7 +300,8 @@ class _Run:
         if validation is None or not len(validation[1]):
             return None, None
         bfloat16 = self.recipe.bfloat16 and has_bfloat16(self.device.type)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        threads = torch_settings(self.cores.count)
+        with threads, torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             logits = predict_logits(self.network, validation[0])
         labels = torch.from_numpy(validation[1])
         loss = float(cross_entropy(logits, labels))
@@ -417,13 +442,13 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
 
 @contextmanager
-def settings(recipe: Recipe, threads: int | None) -> Iterator[None]:
+def torch_settings(threads: int) -> Iterator[None]:
     """Set PyTorch's threads for training, and flush numbers below 1e-38 to zero; restore both afterwards.
 
     Adam's averages for pixels that are always black decay to such denormal numbers, which processors handle slowly.
     """
     cores = torch.get_num_threads()
-    torch.set_num_threads(threads or min(recipe.cores or cores, cores))
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     try:
         yield
@@ -436,7 +461,7 @@ def _prepare(network: nn.Module, recipe: Recipe, device: torch.device) -> None:
     network.to(device)
     channels_last(network)
     network.train()
-    with settings(recipe, None):
+    with torch_settings(recipe.most_cores(torch.get_num_threads())):
         torch.ones(1 << 20).sum()  # the first large sum starts the worker threads, which then inherit these settings
 
 

@@ -77,6 +77,8 @@ class Recipe:
         last_partial_batch: also take a step on the remainder if the batch size does not divide the number of images.
         last_epoch_fraction: fraction of the last epoch's steps that is taken, to end at a given time.
         cores: maximum number of CPU cores; None: all.
+        adapt_cores: use fewer cores while other programs keep them busy and fewer are faster. The weights of
+            convolutions then differ in their last digits, so turn it off for equal weights on a busy machine.
         bfloat16: multiply in bfloat16 if the hardware supports it.
     """
 
@@ -110,6 +112,7 @@ class Recipe:
     last_epoch_fraction: float = 1.0
     bfloat16: bool = True
     cores: int | None = None
+    adapt_cores: bool = True
 
     def __post_init__(self) -> None:
         for names, requirement, valid, hint in _LIMITS:
@@ -126,6 +129,9 @@ class Recipe:
     def mean_fraction_kept(self) -> float:
         """Mean fraction of the images that an epoch after the first trains on."""
         return 1 - self.prune_fraction * self.prune_rate * self.prune_until
+
+    def most_cores(self, available: int) -> int:
+        return min(self.cores or available, available)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

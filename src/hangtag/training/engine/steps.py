@@ -19,10 +19,14 @@ class Steps(Protocol):
     """Takes optimizer steps on one network.
 
     Attributes:
-        torch_threads: how many threads PyTorch may use during the steps; None: as many as the recipe allows.
+        cores: how many cores the steps may use; may be changed between two calls of `run`.
+        torch_threads: how many threads PyTorch may use during the steps.
     """
 
-    torch_threads: int | None
+    cores: int
+
+    @property
+    def torch_threads(self) -> int: ...
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's state, not copied."""
@@ -73,10 +77,9 @@ class GenericSteps:
     a graph would freeze the Python decisions of a custom network.
     """
 
-    torch_threads: int | None = None
-
     def __init__(self, network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device) -> None:
         self.network, self.recipe, self.batch_size = network, recipe, batch_size
+        self.cores = recipe.most_cores(torch.get_num_threads())
         self.device_type = device.type
         self.bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
         muon_weights = scale_invariant_weights(network) if recipe.muon_learning_rate else []
@@ -99,6 +102,10 @@ class GenericSteps:
         )
         builtin = is_builtin(network) or bool(dense_layers(network))
         self.graph_replay = GraphReplay(record_cuda_graph) if on_cuda and builtin else None
+
+    @property
+    def torch_threads(self) -> int:
+        return self.cores
 
     def state(self) -> dict[str, Tensor]:
         tables = self.optimizer.state_dict()["state"]
