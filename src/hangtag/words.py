@@ -12,6 +12,7 @@ __all__ = [
     "first_few",
     "in_percent",
     "interval",
+    "is_whole_number",
     "listed",
     "natural",
     "out_of_100",
@@ -29,6 +30,15 @@ def amount(count: int, noun: str) -> str:
     ('1 picture', '2,000 classes')
     """
     return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def is_whole_number(text: str) -> bool:
+    """Whether a text has the digits 0 to 9 only, and few enough of them for a number of anything.
+
+    >>> [is_whole_number(text) for text in ("12", "²", "-1", "", "9" * 5000)]
+    [True, False, False, False, False]
+    """
+    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def out_of_100(share: float) -> str:
@@ -117,5 +127,5 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     ['9', '10', 'cat 2', 'cat 10']
     """
     pieces = re.findall(r"[0-9]+|[^0-9]+", name)
-    key = [(0, int(piece), "") if piece.isascii() and piece.isdigit() else (1, 0, piece) for piece in pieces]
+    key = [(0, int(piece), "") if is_whole_number(piece) else (1, 0, piece) for piece in pieces]
     return [*key, (-1, 0, name)]  # "01" and "1" are two names

@@ -26,7 +26,7 @@ def test_every_command_has_help_with_an_example(hangtag: Any) -> None:
 MISTAKES = [
     (("train", "fashion-mnits"), 2, "did you mean 'fashion-mnist'"),
     (("train", "tiny", "--recipe", "fats"), 2, "did you mean 'fast'"),
-    (("train", "tiny", "--path", "files", "--epochs", "0"), 2, "epochs must be at least 1, got 0"),
+    (("train", "tiny", "--path", "files", "--epochs", "0"), 2, "epochs must be from 1 to 1,000,000, got 0"),
     (("train", "tiny", "--path", "nowhere"), 1, "no such folder"),
     (("train", "tiny", "--path", "files", "--recipe", "tutorial", "--device", "abacus"), 2, "--device cpu"),
     (("model", "tutorail"), 2, "did you mean 'tutorial'"),
@@ -143,3 +143,40 @@ def test_python_m_hangtag_imports_nothing_from_the_current_folder(photos: Path, 
 def test_american_spellings_are_accepted(hangtag: Any, photos: Path) -> None:
     assert "16x16, colour" in hangtag("data", "photos", "--color").out
     assert hangtag("data", "photos", "--gray").out == hangtag("data", "photos", "--grey").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "tiny", "--path", "files", "--seed", "18446744073709551616"), "less than or equal to"),
+        (("data", "tiny", "--path", "files", "--size", "²"), "--size must be a number of pixels"),
+        (("data", "tiny", "--path", "files", "--size", "9" * 5000), "--size must be a number of pixels"),
+        (("bench", "tiny", "--path", "files", "--seconds", "inf"), "less than or equal to"),
+        (("bench", "tiny", "--path", "files", "--seconds", "nan"), "less than or equal to 3600"),
+        (("train", "tiny", "--path", "files", "--epochs", "9" * 30), "epochs must be from 1 to 1,000,000"),
+        (("train", "tiny", "--path", "files", "--set", "random_shift=" + "9" * 9), "random_shift must be from 0 to 1"),
+        (("train", "tiny", "--path", "files", "--minutes", "nan"), "--minutes must be above 0"),
+    ],
+)
+def test_numbers_that_no_computer_can_use_are_refused_in_one_line(
+    hangtag: Any, arguments: tuple[str, ...], message: str
+) -> None:
+    outcome = hangtag(*arguments)
+    assert outcome.code == 2
+    assert message in " ".join(outcome.err.replace("│", " ").split())
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", ["--help", "model tutorial"])
+def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path, command: str) -> None:
+    source = Path(main.__file__).parents[2]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hangtag", *command.split()],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(source)}, stdout=full, stderr=subprocess.PIPE, text=True,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("hangtag: cannot read or write: No space left on device (")
+    assert len(done.stderr.splitlines()) == 1

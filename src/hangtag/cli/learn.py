@@ -46,7 +46,7 @@ def model(
 def bench(
     what: Data = "fashion-mnist",
     path: DataPath = None,
-    seconds: Annotated[float, typer.Option(help="Measure for about this long.", min=1.0)] = 25.0,
+    seconds: Annotated[float, typer.Option(help="Measure for about this long.", min=1, max=3600)] = 25.0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

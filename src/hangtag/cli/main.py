@@ -59,7 +59,10 @@ for _function, _name, _summary, _example in (
 def main() -> None:
     """Run the command line; the one place where exceptions become messages and exit codes."""
     try:
-        app(prog_name="hangtag")
+        try:
+            app(prog_name="hangtag")
+        finally:
+            sys.stdout.flush()
     except HangtagError as error:
         _fail(error)
     except ModuleNotFoundError as error:
@@ -71,8 +74,17 @@ def main() -> None:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         sys.exit(1)
+    except OSError as error:
+        _close_stdout()
+        where = f"{error.filename}: " if error.filename else "cannot read or write: "
+        _fail(HangtagError(f"{where}{error.strerror or error}", "check the path, its permissions and the disk"))
+
+
+def _close_stdout() -> None:
+    """Drop what could not be written, so that Python does not try again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: HangtagError) -> NoReturn:

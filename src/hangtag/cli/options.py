@@ -17,6 +17,7 @@ import typer
 
 from hangtag.errors import HangtagError, UsageError
 from hangtag.files import user_path
+from hangtag.words import is_whole_number
 
 if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATA_HELP",
+    "MAX_SEED",
     "AsJson",
     "Data",
     "DataOptions",
@@ -80,6 +82,9 @@ def _matching(names: Iterable[str], incomplete: str) -> list[str]:
 
 # --- options -------------------------------------------------------------------------------------------------------
 
+MAX_SEED = 2**63 - 1
+"""The random generators in use take every seed up to this one."""
+
 DATA_HELP = (
     "The name of a public dataset (fashion-mnist), or your own data: a folder per class, a zip or tar of such folders, "
     "a table (.csv, .tsv, .jsonl, .parquet), or arrays (.npz, .npy, IDX)."
@@ -99,7 +104,9 @@ Model = Annotated[
     typer.Argument(help="A run folder, its name under runs/, 'last', or a model.onnx.", autocompletion=complete_run),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Seed = Annotated[int, typer.Option(help="The same seed, machine and versions give the same result.", min=0)]
+Seed = Annotated[
+    int, typer.Option(help="The same seed, machine and versions give the same result.", min=0, max=MAX_SEED)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
@@ -144,7 +151,7 @@ class DataOptions:
             raise UsageError(f"--classes must be top or leaf, got {self.classes}", "top is the outermost folder")
         if self.size is not None:
             sides = self.size.lower().split("x")
-            if len(sides) > 2 or not all(side.isdigit() for side in sides):
+            if len(sides) > 2 or not all(is_whole_number(side) for side in sides):
                 raise UsageError(
                     f"--size must be a number of pixels, or height and width, got {self.size}",
                     "for example --size 64 or --size 48x64",
@@ -208,7 +215,7 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
         line = sys.stdin.readline()
         if not line:
             raise UsageError("there was no answer to the question", f"enter a number from 1 to {len(answers)}")
-        if line.strip().isdigit() and 1 <= int(line) <= len(answers):
+        if is_whole_number(line.strip()) and 1 <= int(line) <= len(answers):
             return answers[int(line) - 1][0]
 
 

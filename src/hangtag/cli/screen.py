@@ -7,16 +7,17 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from rich import box, progress
 from rich.color import Color
 from rich.console import Console
+from rich.measure import Measurement
 from rich.rule import Rule
 from rich.style import Style
 from rich.table import Table
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
     from hangtag.training.engine.loop import Epoch
     from hangtag.training.run import Training
     from hangtag.training.seeds import Seeds
+
+
+T = TypeVar("T")
+
+_TABLE, _SHOWN = 50, 20  # classes: the most that a table shows; of more, this many
+_LABELS = 5  # of a prediction set, in one line
 
 
 def print_json(value: Any) -> None:
@@ -164,8 +171,11 @@ def table_of(*columns: str) -> Table:
 
 def print_class_table(console: Console, names: tuple[str, ...], counts: dict[str, list[int]]) -> None:
     table = table_of(">class", "name", *(f">{part}" for part in counts))
-    for index, name in enumerate(names):
-        table.add_row(str(index), name, *(f"{column[index]:,}" for column in counts.values()))
+    shown = _few(range(len(names)), lambda index: sum(column[index] for column in counts.values()))
+    for index in shown:
+        table.add_row(str(index), names[index], *(f"{column[index]:,}" for column in counts.values()))
+    if len(shown) < len(names):
+        print(f"the {len(shown)} smallest of {len(names):,} classes:")
     table.add_section()
     table.add_row("", "total", *(f"{sum(column):,}" for column in counts.values()))
     console.print(table)
@@ -240,7 +250,10 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
     print(f"{part} {evaluation}")
     print(evaluation.gap_in_words)
     table = table_of("class", ">images", ">precision", "95%", ">recall", "95%", ">F1")
-    for row in evaluation.classes:
+    rows = _few(evaluation.classes, lambda row: (row.f1 is None, row.f1 or 0.0))
+    if len(rows) < len(evaluation.classes):
+        print(f"the {len(rows)} classes with the lowest F1 of {len(evaluation.classes):,} (all: --json):")
+    for row in rows:
         cells: list[str] = []
         for share, interval in ((row.precision, row.precision_interval), (row.recall, row.recall_interval)):
             cells += [_share(share), f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else ""]
@@ -249,7 +262,31 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
     confusion = table_of("true \\ predicted", *(f">{index}" for index in range(len(evaluation.classes))))
     for index, (row, counts) in enumerate(zip(evaluation.classes, evaluation.confusion, strict=True)):
         confusion.add_row(f"{index} {row.name}", *(str(count) if count else "." for count in counts))
+    if Measurement.get(console, console.options.update(width=10_000), confusion).maximum > console.width:
+        return _print_confusions(console, evaluation)
     console.print(confusion)
+    return None
+
+
+def _print_confusions(console: Console, evaluation: "Evaluation") -> None:
+    """The most frequent confusions, instead of a matrix that is wider than the screen."""
+    counts = np.array(evaluation.confusion)
+    np.fill_diagonal(counts, 0)
+    table = table_of("true", "predicted", ">images")
+    for place in np.argsort(-counts, axis=None, kind="stable")[:_SHOWN]:
+        true, predicted = divmod(int(place), len(counts))
+        if counts[true, predicted]:
+            table.add_row(
+                *(evaluation.classes[each].name for each in (true, predicted)), f"{counts[true, predicted]:,}"
+            )
+    print("the most frequent confusions:")
+    console.print(table)
+
+
+def _few(items: Iterable[T], worst: Callable[[T], Any]) -> list[T]:
+    """All items, or the worst few if a table would flood the screen."""
+    every = list(items)
+    return every if len(every) <= _TABLE else sorted(every, key=worst)[:_SHOWN]
 
 
 def print_guarantees(report: "GuaranteeReport", part: str) -> None:
@@ -295,7 +332,10 @@ def _how_sure(answer: "Answer") -> str:
     if answer.sure:
         return "; sure"
     labels = answer.prediction_set or ()
-    return f"; not sure: {' or '.join(labels)} ({answer.coverage:.0%} coverage)" if len(labels) > 1 else "; not sure"
+    if len(labels) < 2:
+        return "; not sure"
+    others = f" or {len(labels) - _LABELS:,} more" if len(labels) > _LABELS else ""
+    return f"; not sure: {' or '.join(labels[:_LABELS])}{others} ({answer.coverage:.0%} coverage)"
 
 
 def print_bench(console: Console, bench: "Bench") -> None:

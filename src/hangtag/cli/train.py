@@ -60,7 +60,10 @@ def train(
         typer.Option("--set", help="Change a setting of the recipe, such as learning_rate=0.01; repeatable."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed, machine and versions give the same model. [default: 0]", min=0)
+        int | None,
+        typer.Option(
+            help="The same seed, machine and versions give the same model. [default: 0]", min=0, max=options.MAX_SEED
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Train with this many seeds; keep the model with the lowest validation loss.")

@@ -7,6 +7,7 @@ shipped. Only `save` writes a file.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             checkpoint_writer: saves checkpoints at intervals.
             resume: where to resume, with the `history` of the epochs before.
         """
+        _check_seeds(self.seed, self.split_seed)
         given = self._prepare(X, y)
         recipe = self.chosen_recipe()
         device = choose_device(self.device)
@@ -384,6 +386,12 @@ def _described(images: int, seed: int) -> NDArray[np.int64]:
 def split_seed_of(classifier: ImageClassifier) -> int:
     """The seed that determines which images are held out."""
     return classifier.seed if classifier.split_seed is None else classifier.split_seed
+
+
+def _check_seeds(*seeds: Any) -> None:
+    for seed in seeds:
+        if seed is not None and not (isinstance(seed, Integral) and 0 <= int(seed) < 2**63):
+            raise UsageError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed!r}", "for example seed=0")
 
 
 def _check_settings(recipe: Recipe, data: LabelledImages) -> None:

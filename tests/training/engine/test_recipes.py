@@ -61,7 +61,7 @@ def test_training_for_no_epochs_is_refused(epochs: int) -> None:
     with pytest.raises(UsageError) as caught:
         find_recipe("fast", epochs=epochs)
 
-    assert str(caught.value) == f"epochs must be at least 1, got {epochs} (usual: 5 to 60)"
+    assert str(caught.value) == f"epochs must be from 1 to 1,000,000, got {epochs} (usual: 5 to 60)"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_any_setting_can_be_changed_by_name_and_value() -> None:
         ("flip=perhaps", "flip must be yes or no, got perhaps"),
         ("validation=1", "validation must be at least 0 and below 1, got 1.0"),
         ("learning_rate=0", r"learning_rate must be above 0, got 0.0 \(usual: below 0.1\)"),
-        ("batch_size=0", "batch_size must be at least 1, got 0"),
+        ("batch_size=0", "batch_size must be from 1 to 1,000,000, got 0"),
         ("balance=hard", "balance must be one of auto, off, weights, sampling, got hard"),
     ],
 )

@@ -21,8 +21,8 @@ BALANCE = ("auto", "off", "weights", "sampling")
 """Ways to handle uneven classes; see sampling.py."""
 
 _LIMITS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
-    ("epochs", "at least 1", lambda value: value >= 1, "usual: 5 to 60"),
-    ("batch_size", "at least 1", lambda value: value >= 1, "usual: 16 to 512"),
+    ("epochs", "from 1 to 1,000,000", lambda value: 1 <= value <= 10**6, "usual: 5 to 60"),
+    ("batch_size", "from 1 to 1,000,000", lambda value: 1 <= value <= 10**6, "usual: 16 to 512"),
     ("learning_rate", "above 0", lambda value: 0 < value <= _MAX, "usual: below 0.1"),
     ("muon_learning_rate", "0 or more", lambda value: 0 <= value <= _MAX, "usual: below 0.1; 0 turns Muon off"),
     ("weight_decay", "0 or more", lambda value: 0 <= value <= _MAX, "usual: below 0.1"),
@@ -35,9 +35,10 @@ _LIMITS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ),
     ("warmup prune_until random_erasing", "from 0 to 1", lambda value: 0 <= value <= 1, "it is a fraction"),
     ("last_epoch_fraction", "above 0 and at most 1", lambda value: 0 < value <= 1, "1 trains the whole epoch"),
-    ("min_steps random_shift patience", "0 or more", lambda value: value >= 0, "0 turns it off"),
+    ("min_steps patience", "from 0 to 1,000,000", lambda value: 0 <= value <= 10**6, "0 turns it off"),
+    ("random_shift", "from 0 to 1,000", lambda value: 0 <= value <= 1000, "0 turns it off"),
     ("balance", f"one of {', '.join(BALANCE)}", lambda value: value in BALANCE, "auto weights imbalanced classes"),
-    ("cores", "at least 1", lambda value: value is None or value >= 1, "none uses all cores"),
+    ("cores", "from 1 to 1,024", lambda value: value is None or 1 <= value <= 1024, "none uses all cores"),
 )  # fmt: skip
 """Settings, the requirement in words and as a function, and a hint."""
 

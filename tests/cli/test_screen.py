@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hangtag.cli import screen
+from hangtag.evaluation.metrics import Evaluation, evaluate
+from hangtag.model.predictor import Answer
+
+
+def evaluation_of(count: int) -> Evaluation:
+    """Two images per class; those of the last 30 classes are taken for class 0."""
+    labels = np.repeat(np.arange(count), 2)
+    predicted = np.where(labels >= count - 30, 0, labels)
+    probabilities = np.full((len(labels), count), 0.1 / (count - 1))
+    probabilities[np.arange(len(labels)), predicted] = 0.9
+    return evaluate(probabilities, labels, tuple(f"class {index}" for index in range(count)))
+
+
+def test_the_evaluation_of_1500_classes_fits_on_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.print_evaluation(screen.console(), evaluation_of(1500), "test")
+
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) < 60
+    assert "the 20 classes with the lowest F1 of 1,500 (all: --json):" in out
+    assert any(line.split() == ["class", "1470", "class", "0", "2"] for line in out.splitlines())
+
+
+def test_a_confusion_matrix_is_shown_where_the_screen_is_wide_enough(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    screen.print_evaluation(screen.console(), evaluation_of(31), "test")
+    assert "true \\ predicted" in capsys.readouterr().out
+
+
+def test_a_confusion_matrix_wider_than_the_screen_is_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.print_evaluation(screen.console(), evaluation_of(31), "test")
+    assert "the most frequent confusions:" in capsys.readouterr().out
+
+
+def test_a_table_of_1500_classes_shows_the_smallest(capsys: pytest.CaptureFixture[str]) -> None:
+    names = tuple(f"class {index}" for index in range(1500))
+    screen.print_class_table(screen.console(), names, {"train": [*range(1500, 0, -1)]})
+    out = capsys.readouterr().out
+    assert "the 20 smallest of 1,500 classes:" in out
+    assert "class 1499" in out
+    assert "class 0 " not in out
+
+
+def test_a_prediction_set_of_many_labels_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer("a", 0.2, (("a", 0.2),), (), "0", prediction_set=tuple("abcdefgh"), coverage=0.95, sure=False)
+    screen.print_answer(Path("x.png"), answer)
+    assert "not sure: a or b or c or d or e or 3 more (95% coverage)" in capsys.readouterr().out
