@@ -79,8 +79,11 @@ class Predictor:
         self.metadata, self.fingerprint = artifact.metadata, artifact.fingerprint
         self.class_names, self.spec = self.metadata.class_names, self.metadata.image
         self.policy = policy or AnswerPolicy()
-        older = "this model file predates calibrated answers; retrain to get them"
-        self.guarantees = self.metadata.guarantees or Guarantees.none(len(self.class_names), older)
+        none = "this model file was exported without guarantees; train a new model to get them"
+        self.guarantees = self.metadata.guarantees or Guarantees.none(len(self.class_names), none)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # the model file's bytes travel, and are opened again
+        return Predictor, (self._artifact, self.policy)
 
     def with_policy(self, policy: AnswerPolicy) -> "Predictor":
         """The same model with another policy."""
