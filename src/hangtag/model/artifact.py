@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import threading
+import weakref
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -117,10 +118,11 @@ class Artifact:
 
     def __init__(self, content: bytes, metadata: Metadata, outputs: dict[str, Value]) -> None:
         self._content, self._outputs = content, outputs
-        self._session, self._process = _session(content), os.getpid()
+        self._session = _session(content)
         self.metadata = metadata
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.fingerprint = self.sha256[:12]
+        _OPENED.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_artifact, (self._content,)
@@ -149,9 +151,8 @@ class Artifact:
         return {name: np.concatenate([row[place] for row in rows]) for place, name in enumerate(names)}
 
     def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
-        if os.getpid() != self._process:  # the session's threads did not survive a fork
-            _ABANDONED.append(self._session)
-            self._session, self._process = _session(self._content), os.getpid()
+        if self._session is None:
+            self._session = _session(self._content)
         try:
             rows: list[NDArray[np.float32]] = self._session.run(list(names), {INPUT: images}, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
@@ -190,8 +191,22 @@ class Artifact:
                 raise ArtifactError("its graph returns OOD scores that are not from 0 to 1", RETRAIN)
 
 
+_OPENED: "weakref.WeakSet[Artifact]" = weakref.WeakSet()
 _ABANDONED: list[Any] = []
-"""Sessions of a parent process. To delete one would wait for its threads, which exist only in the parent."""
+
+
+def _abandon_sessions() -> None:
+    """In a forked process, open every model again when it is next needed: a session's threads stay in the parent.
+
+    The old sessions are kept, because deleting one would wait for its threads.
+    """
+    for artifact in _OPENED:
+        _ABANDONED.append(artifact._session)
+        artifact._session = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_sessions)
 
 
 def open_artifact(source: str | Path | bytes) -> Artifact:
