@@ -108,7 +108,7 @@ class Value:
 
 
 class OnnxFile:
-    """A file of bytes, of which the outermost level has been read.
+    """A file whose outermost level has been read.
 
     Attributes:
         metadata: the file's own description, JSON.
