@@ -43,7 +43,7 @@ OPERATORS = frozenset({
 
 _OPSETS = range(18, 27)
 _IR_VERSIONS = range(8, 12)
-_MOST_PARTS = 1_000_000  # fields of a file; large networks have some ten thousand, and reading a million takes seconds
+_MOST_PARTS = 400_000  # fields of a file; large networks have some ten thousand, and reading these takes a second
 _MOST_NODES = 20_000
 _MOST_AXES = 8
 _LARGEST = 2**31 - 1  # sides of tensors, and whole numbers in attributes
