@@ -236,7 +236,7 @@ def change_model(content: bytes, draw: random.Random) -> bytes:
     for entry in model.metadata_props:
         if entry.key == CHECKSUM_KEY:
             entry.value = "0" * 64
-    changed = model.SerializeToString()
+    changed: bytes = model.SerializeToString()
     try:
         return sealed(changed)
     except Exception:  # no longer a file in which a checksum can be put
