@@ -173,7 +173,8 @@ def untimed(history: Path) -> list[dict[str, Any]]:
 
 
 def undated(model: Path) -> bytes:
-    return re.sub(rb'"created": "[^"]*"', b"", model.read_bytes(), count=1)
+    """The file without its creation time and the checksum of the whole."""
+    return re.sub(rb'"created": "[^"]*"|(?<=hangtag.sha256.)[^"]{65}', b"", model.read_bytes(), count=2)
 
 
 FILES: dict[str, Callable[[Path], Any]] = {

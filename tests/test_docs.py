@@ -2,15 +2,23 @@
 
 import ast
 import importlib.util
+import json
 import re
+import shutil
+import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+import hangtag
 from hangtag.data.labelled_images import LabelledImages
-from toys import idx_files
+from hangtag.model.artifact import EXTRA_OUTPUTS, FORMAT, INPUT, OUTPUT, PIXELS, Metadata
+from hangtag.pictures import encode_png
+from toys import idx_files, toy_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "docs/tutorial.md", ROOT / "docs/tutorial.ko.md"]
@@ -148,3 +156,57 @@ def test_the_tutorial_runs_and_its_accuracy_is_the_documented_one(
     assert [float(number) for number in measured] == pytest.approx([float(number) for number in documented], abs=0.01)
     assert len(set(measured)) == 1  # same seed, same machine: same model
     assert len(list((tmp_path / "out/pictures").glob("*.png"))) == sum(bool(step.picture) for step in steps)
+
+
+# --- the page about the model file -------------------------------------------------------------------------------
+
+
+def model_file_program(language: str) -> str:
+    page = (ROOT / "docs/model-file.md").read_text(encoding="utf-8")
+    (program,) = re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    return program
+
+
+def right_answer(folder: Path) -> str:
+    """Write the files that the page's programs read; returns what they must print."""
+    picture = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    (folder / "model.onnx").write_bytes(toy_model())
+    (folder / "photo.png").write_bytes(encode_png(picture))
+    (folder / "photo.raw").write_bytes(picture.tobytes())
+    answer = hangtag.load(folder / "model.onnx")(picture)
+    (folder / "names.json").write_text(json.dumps(hangtag.load(folder / "model.onnx").class_names))
+    return f"{answer.label} {answer.probability:.4f}\n"
+
+
+def test_the_python_program_of_the_model_file_page_gives_our_answer_and_no_warning(tmp_path: Path) -> None:
+    expected = right_answer(tmp_path)
+    (tmp_path / "program.py").write_text(model_file_program("python"))
+
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+
+    assert (done.stdout, done.stderr) == (expected, "")
+
+
+def test_the_javascript_program_of_the_model_file_page_gives_our_answer(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node.js is not installed")
+    found = subprocess.run([node, "-e", "require('onnxruntime-node')"], capture_output=True, check=False, timeout=60)
+    if found.returncode:
+        pytest.skip("onnxruntime-node is not installed where Node.js looks (NODE_PATH)")
+    expected = right_answer(tmp_path)
+    (tmp_path / "program.js").write_text(model_file_program("javascript"))
+
+    done = subprocess.run([node, "program.js"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+
+    assert (done.stdout, done.stderr) == (expected, "")
+
+
+def test_the_model_file_page_lists_every_output_and_key() -> None:
+    page = (ROOT / "docs/model-file.md").read_text(encoding="utf-8")
+    keys = {field.name for field in fields(Metadata)}
+
+    assert {name for name in {INPUT, OUTPUT, PIXELS, *EXTRA_OUTPUTS, *keys} if f"`{name}`" not in page} == set()
+    assert f"format {FORMAT}" in page

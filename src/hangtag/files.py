@@ -18,6 +18,7 @@ from hangtag.errors import SaveError
 __all__ = [
     "append_line",
     "cache_home",
+    "inside",
     "is_partial",
     "make_folder",
     "new_folder",
@@ -46,6 +47,11 @@ def user_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def inside(folder: Path, path: Path) -> bool:
+    """Whether a path, after all links, lies in the folder."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:

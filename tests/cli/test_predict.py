@@ -19,7 +19,7 @@ def test_predict_answers_the_good_pictures_and_names_the_bad(hangtag: Any, tmp_p
     assert shown.code == 1
     assert shown.out.startswith("good.png: ")
     note, error = shown.err.splitlines()
-    assert note.startswith("note: this model file predates calibrated answers")
+    assert note.startswith("note: this model file was exported without guarantees")
     assert error.startswith("hangtag: text.png: not an image")
 
 

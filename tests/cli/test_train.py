@@ -250,6 +250,46 @@ def test_a_custom_network_trains_resumes_and_predicts(hangtag: Any, train_tiny: 
     assert train_tiny("--model", "cli_networks:tiny", "--out", "own").code == 0
     assert hangtag("evaluate", "own").code == 0
     assert "No module named 'nowhere'" in train_tiny("--model", "nowhere:tiny").err
+    changed_config(tmp_path / "own", status="stopped early")
+    assert hangtag("train", "--resume", "own", "--model", "cli_networks:tiny").code == 0
+
+
+def changed_config(run: Path, **changes: Any) -> None:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | changes))
+
+
+def test_a_resumed_run_imports_only_what_the_user_names(hangtag: Any, train_tiny: Any, tmp_path: Path) -> None:
+    assert train_tiny("--out", "run").code == 0
+    recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    changed_config(tmp_path / "run", status="stopped early", recipe={**recipe, "network": "evil:go"})
+
+    for arguments in (("--resume", "run"), ("--resume", "last")):
+        answer = hangtag("train", *arguments)
+        assert answer.code == 1
+        assert "Traceback" not in answer.err and answer.err.count("\n") == 1
+    answer = hangtag("train", "--resume", "run")
+
+    assert answer.err == (
+        "hangtag: run: this run trains the custom network 'evil:go', which is imported only if you name it "
+        "(if you trust this code: hangtag train --resume run --model evil:go)\n"
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_file_of_a_run_is_one_line_that_names_it(hangtag: Any, train_tiny: Any, tmp_path: Path) -> None:
+    assert train_tiny("--out", "run").code == 0
+    damages = (b"[" * 100_000 + b"\n", b'{"number": NaN}\n', b"[]\n")
+    for name, command in (("history.jsonl", "evaluate"), ("metrics.json", "report"), ("config.json", "evaluate")):
+        file = tmp_path / "run" / name
+        whole = file.read_bytes()
+        for content in (*damages, *(() if name == "history.jsonl" else (b"", whole[: len(whole) // 2], b"{}"))):
+            file.write_bytes(content)
+            answer = hangtag(command, "run")
+            assert (answer.code, answer.err.count("\n")) == (1, 1), answer.err
+            assert answer.err.startswith(f"hangtag: run/{name}") and "train again" in answer.err
+        file.write_bytes(whole)
 
 
 def test_a_warning_of_a_custom_network_is_printed_once(train_tiny: Any, tmp_path: Path) -> None:

@@ -206,19 +206,46 @@ def test_damage_in_the_middle_of_the_history_is_an_error() -> None:
     error = refused(run.history)
 
     assert isinstance(error, RunError)
-    assert error.message.startswith("runs/clothes/history.jsonl: damaged: ")
+    assert error.message.startswith("runs/clothes/history.jsonl, line 1 is not valid JSON: ")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "runs/clothes: there is no config.json in this folder"),
-        (b"", "runs/clothes/config.json: damaged: "),
-        (b'{"seed": 0', "runs/clothes/config.json: damaged: "),
-        (b"[1, 2]", "runs/clothes/config.json: damaged: not a JSON object"),
-        (b"\xff\xfe\x00", "runs/clothes/config.json: cannot be read: "),
+        (b"", "runs/clothes/config.json is not valid JSON: "),
+        (b'{"seed": 0', "runs/clothes/config.json is not valid JSON: "),
+        (b"[1, 2]", "runs/clothes/config.json is invalid: expected a JSON object"),
+        (b"\xff\xfe\x00", "runs/clothes/config.json is not valid JSON: "),
+        (b"[" * 100_000, "runs/clothes/config.json is invalid: it is nested too deeply"),
+        (b'{"a":' * 100_000, "runs/clothes/config.json is invalid: it is nested too deeply"),
+        (b'{"seed": NaN}', "runs/clothes/config.json is not valid JSON: "),
+        (b'{"seed": 1e999}', "runs/clothes/config.json is invalid: number out of range"),
+        (b'{"seed": "0"}', "runs/clothes/config.json is invalid: expected `int`, got `str` (field `seed`)"),
+        (
+            b'{"source": {"options": {"size": {}}}}',
+            "runs/clothes/config.json is invalid: expected `bool | int | str | array`, got `object` "
+            "(field `source.options[...]`)",
+        ),
+        (
+            b'{"data": {"name": "clothes"}}',
+            "runs/clothes/config.json is invalid: object missing required field `fingerprint` (field `data`)",
+        ),
     ],
-    ids=["missing", "empty", "cut short", "a list", "not text"],
+    ids=[
+        "missing",
+        "empty",
+        "cut short",
+        "a list",
+        "not text",
+        "nested lists",
+        "nested objects",
+        "NaN",
+        "infinite",
+        "text for a number",
+        "an object for a size",
+        "data without a fingerprint",
+    ],
 )
 def test_a_damaged_config_is_refused_with_its_name(content: bytes | None, message: str) -> None:
     run = new_run(None, "clothes")
@@ -229,6 +256,35 @@ def test_a_damaged_config_is_refused_with_its_name(content: bytes | None, messag
 
     assert isinstance(error, RunError)
     assert error.message.startswith(message)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "history.jsonl", "stress.json"])
+def test_a_link_out_of_the_folder_is_not_followed(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text('{"number": 1}\n')
+    run = new_run(None, "clothes")
+    (run.path / name).symlink_to(tmp_path / "secret")
+
+    error = refused(getattr(run, name.partition(".")[0]))
+
+    assert error.message == f"runs/clothes/{name}: is a link that leads out of the run folder"
+    assert refused(run.check_links).message == error.message
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for() -> None:
+    run = new_run(None, "clothes")
+    os.mkfifo(run.path / "config.json")
+
+    assert refused(run.config).message == "runs/clothes: there is no config.json in this folder"
+
+
+@pytest.mark.parametrize(
+    "line", ['{"number": "1"}', '{"loss": 1}', "1", '{"number": 1, "loss": "low"}', '{"number": NaN}', "[" * 100_000]
+)
+def test_a_line_of_the_history_that_is_no_epoch_is_an_error(line: str) -> None:
+    run = new_run(None, "clothes")
+    (run.path / "history.jsonl").write_text(line + "\n")
+
+    assert refused(run.history).message.startswith("runs/clothes/history.jsonl")
 
 
 # --- what made a result ----------------------------------------------------------------------------------------

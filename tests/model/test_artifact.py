@@ -16,10 +16,11 @@ from PIL import Image
 
 import hangtag
 from hangtag.errors import ArtifactError, HangtagError, RunError
-from hangtag.model.artifact import FORMAT, INPUT, METADATA_KEY, MODEL_FILE, OUTPUT, PIXELS, Metadata, open_artifact
+from hangtag.model.artifact import FORMAT, INPUT, MODEL_FILE, OUTPUT, PIXELS, Metadata, open_artifact
 from hangtag.model.calibration import Calibrator
 from hangtag.model.conformal import LEVELS, Conformal
 from hangtag.model.guarantees import Guarantees
+from hangtag.model.onnx_file import CHECKSUM_KEY, METADATA_KEY, sealed
 from hangtag.pictures import ImageSpec
 from toys import CLASSES, metadata, shapes, toy_model
 
@@ -33,14 +34,22 @@ def refused(source: Any) -> HangtagError:
     return caught.value
 
 
+def resealed(model: onnx.ModelProto) -> bytes:
+    """A model as an attacker would write it who knows how the checksum is made."""
+    entries = {entry.key: entry.value for entry in model.metadata_props} | {CHECKSUM_KEY: "0" * 64}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, entries)
+    content: bytes = model.SerializeToString()
+    return sealed(content) if METADATA_KEY in entries else content
+
+
 def with_metadata(text: str | None) -> bytes:
     """The toy model with another text in place of its metadata, or with none."""
     model = onnx.load_model_from_string(toy_model())
     del model.metadata_props[:]
     if text is not None:
         onnx.helper.set_model_props(model, {METADATA_KEY: text})
-    content: bytes = model.SerializeToString()
-    return content
+    return resealed(model)
 
 
 def saying(change: Callable[[dict[str, Any]], object]) -> bytes:
@@ -60,10 +69,11 @@ def guarantees_of(method: str = "raps", classes: int = 3, has_ood_score: bool = 
 def foreign(text: str, data: Metadata | None = None) -> bytes:
     """A small graph in ONNX's own text, as a file."""
     model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]> {text}')
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
     if data is not None:
         onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(data.to_json())})
-    content: bytes = model.SerializeToString()
-    return content
+    return resealed(model)
 
 
 # --- opening ---------------------------------------------------------------------------------------------------
@@ -121,10 +131,10 @@ IDENTITY = f"g (float[N, 3] {INPUT}) => (float[N, 3] {OUTPUT}) {{ {OUTPUT} = Ide
     ("content", "message", "hint"),
     [
         (lambda: b"", "the file is empty", RETRAIN),
-        (lambda: b"\x00\x01\x02" * 100, "not a model that ONNX Runtime can open", RETRAIN),
-        (lambda: np.random.default_rng(0).bytes(5000), "not a model that ONNX Runtime can open", RETRAIN),
-        (lambda: b"hello there, I am a text", "not a model that ONNX Runtime can open", RETRAIN),
-        (lambda: toy_model()[:-500], "not a model that ONNX Runtime can open", RETRAIN),
+        (lambda: b"\x00\x01\x02" * 100, "not an ONNX model, or a damaged one", RETRAIN),
+        (lambda: np.random.default_rng(0).bytes(5000), "not an ONNX model, or a damaged one", RETRAIN),
+        (lambda: b"hello there, I am a text", "not an ONNX model, or a damaged one", RETRAIN),
+        (lambda: toy_model()[:-500], "not an ONNX model, or a damaged one", RETRAIN),
         (
             lambda: foreign(IDENTITY),
             "an ONNX model, but not one made by hangtag",
@@ -185,18 +195,18 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data["class_names"].append("more"), "its metadata names 4 classes but its graph returns (3,)"),
-        (lambda data: data["class_names"].pop(), "its metadata names 2 classes but its graph returns (3,)"),
+        (lambda data: data["class_names"].append("more"), "its metadata names 4 classes but 'probabilities' has 3"),
+        (lambda data: data["class_names"].pop(), "its metadata names 2 classes but 'probabilities' has 3"),
         (lambda data: data.update(class_names=["one"]), "its metadata is invalid: class names must be two or more"),
         (lambda data: data.update(class_names=["a", "a", "b"]), "its metadata is invalid: class names must be two or"),
         (lambda data: data.update(class_names=[1, 2, 3]),
          "its metadata is invalid: expected `str`, got `int` (field `class_names[0]`)"),
         (lambda data: data["image"].update(height=9),
-         "its metadata says 8x9 grey but its network takes images of shape [1, 8, 8]"),
+         "its metadata says 8x9 grey but its network takes images of shape (1, 8, 8)"),
         (lambda data: data["image"].update(height=10**6, width=10**6),
-         "its metadata says 1000000x1000000 grey but its network takes images of shape [1, 8, 8]"),
+         "its metadata says 1000000x1000000 grey but its network takes images of shape (1, 8, 8)"),
         (lambda data: data["image"].update(channels=3),
-         "its metadata says 8x8 colour but its graph takes tensor(uint8) ['N', 'height', 'width']"),
+         "its metadata says 8x8 colour but its graph takes uint8 ['N', 'height', 'width']"),
         (lambda data: data["image"].update(channels=4),
          "its metadata is invalid: image channels must be one that hangtag supports, got 4"),
         (lambda data: data["image"].update(height=0),
@@ -225,7 +235,7 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
         (lambda data: data.update(guarantees=guarantees_of(has_ood_score=True)),
          "its metadata promises an OOD score but its graph has none"),
         (lambda data: data.update(seed=True), "its metadata is invalid: expected `int`, got `bool` (field `seed`)"),
-        (lambda data: data.update(format="1"), "its metadata is invalid: expected a whole number (field `format`)"),
+        (lambda data: data.update(format="1"), "its metadata is not valid JSON, or has no format"),
     ],
 )  # fmt: skip
 def test_false_metadata_is_refused(change: Callable[[dict[str, Any]], object], message: str) -> None:
@@ -236,14 +246,14 @@ def test_false_metadata_is_refused(change: Callable[[dict[str, Any]], object], m
     assert error.hint == RETRAIN
 
 
-@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees"}))
+@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees", "format"}))
 def test_metadata_without_a_field_is_refused(key: str) -> None:
     message = refused(saying(lambda data: data.pop(key))).message
 
     assert message.startswith("model: its metadata is invalid: ") and f"field `{key}`" in message
 
 
-@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees"}))
+@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees", "format"}))
 def test_metadata_with_a_field_of_the_wrong_type_is_refused(key: str) -> None:
     message = refused(saying(lambda data: data.update({key: None}))).message
 
@@ -253,10 +263,12 @@ def test_metadata_with_a_field_of_the_wrong_type_is_refused(key: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "model: its metadata is not valid JSON"),
-        ("", "model: its metadata is not valid JSON"),
-        ("[1, 2]", "model: its metadata is invalid: expected `object`, got `array`"),
-        ("null", "model: its metadata is invalid: expected `object`, got `null`"),
+        ("{", "model: its metadata is not valid JSON, or has no format"),
+        ("", "model: its metadata is not valid JSON, or has no format"),
+        ("[" * 100_000, "model: its metadata is not valid JSON, or has no format"),
+        ("[1, 2]", "model: its metadata is not valid JSON, or has no format"),
+        ("null", "model: its metadata is not valid JSON, or has no format"),
+        ('{"format": 4, "seed": ' + "[" * 100_000, "model: its metadata is not valid JSON, or has no format"),
     ],
 )
 def test_metadata_that_is_not_an_object_is_refused(text: str, message: str) -> None:
@@ -269,18 +281,22 @@ def test_a_newer_format_asks_for_a_newer_hangtag() -> None:
     error = refused(saying(lambda data: data.update(format=FORMAT + 1, entries="we do not know yet")))
 
     assert (error.message, error.hint) == (
-        "model: it has format 4; this hangtag reads formats up to 3",
+        f"model: it has format {FORMAT + 1}; this hangtag reads formats up to {FORMAT}",
         "install a newer hangtag",
     )
 
 
-@pytest.mark.parametrize("older", [{"format": 1, "temperature": 1.0}, {"format": 2, "guarantees": "of format 2"}])
-def test_a_file_of_an_older_format_answers_without_guarantees(older: dict[str, Any]) -> None:
-    tag = hangtag.load(saying(lambda data: (data.pop("guarantees"), data.update(older))))
-    answer = tag(shapes(1)[0][0])
+@pytest.mark.parametrize("older", [1, 2, 3])
+def test_a_file_of_an_older_format_is_refused(older: int) -> None:
+    model = onnx.load_model_from_string(saying(lambda data: data.update(format=older)))
+    del model.metadata_props[1:]  # it has no checksum
 
-    assert (answer.prediction_set, answer.coverage, answer.is_ood, answer.sure) == (None, None, None, None)
-    assert tag.guarantees.limitations == ("this model file predates calibrated answers; retrain to get them",)
+    error = refused(model.SerializeToString())
+
+    assert (error.message, error.hint) == (
+        f"model: it was written by an older version of hangtag (format {older})",
+        "train again",
+    )
 
 
 def test_unknown_fields_do_no_harm() -> None:
@@ -289,34 +305,162 @@ def test_unknown_fields_do_no_harm() -> None:
 
 # --- false graphs -----------------------------------------------------------------------------------------------
 
-WHITE = f"{PIXELS} = RandomNormal <shape = [1, 1, 8, 8]> ()"
+
+def changed(change: Callable[[onnx.ModelProto], object]) -> bytes:
+    """The toy model after a change, with the right checksum."""
+    model = onnx.load_model_from_string(toy_model())
+    change(model)
+    return resealed(model)
 
 
-@pytest.mark.parametrize(
-    ("graph", "message"),
-    [
-        (IDENTITY, "its graph must go from 'images' through 'pixels' to 'probabilities'"),
-        (
-            f"g (uint8[N, h, w] {INPUT}) => (float[1, 3] {OUTPUT}, float[1, 1, 8, 8] {PIXELS}) "
-            f"<float[1, 3] answer = {{5.0, 5.0, 5.0}}> {{ {OUTPUT} = Identity (answer) {WHITE} }}",
-            "its graph does not return probabilities",
-        ),
-        (
-            f"g (float[N, h, w] {INPUT}) => (float[1, 3] {OUTPUT}, float[1, 1, 8, 8] {PIXELS}) "
-            f"<float[1, 3] answer = {{1.0, 0.0, 0.0}}> {{ {OUTPUT} = Identity (answer) {WHITE} }}",
-            "its metadata says 8x8 grey but its graph takes tensor(float) ['N', 'h', 'w']",
-        ),
-        (
-            f"g (uint8[N, h, w] {INPUT}) => (float[a, b] {OUTPUT}, float[1, 1, 8, 8] {PIXELS}) "
-            f"<int64[2] odd = {{7, 9}}> {{ f = Cast <to = 1> ({INPUT}) {OUTPUT} = Reshape (f, odd) {WHITE} }}",
-            "its graph fails on a blank image",
-        ),
-    ],
-)
-def test_a_graph_that_disagrees_with_the_metadata_is_refused(graph: str, message: str) -> None:
-    error = refused(foreign(graph, metadata()))
+def weights(model: onnx.ModelProto) -> onnx.TensorProto:
+    return next(tensor for tensor in model.graph.initializer if tensor.name.endswith("hidden.weight"))
 
-    assert (type(error), error.message, error.hint) == (ArtifactError, f"model: {message}", RETRAIN)
+
+def last(model: onnx.ModelProto) -> onnx.NodeProto:
+    """The node that computes the probabilities."""
+    return next(node for node in model.graph.node if OUTPUT in node.output)
+
+
+def add(model: onnx.ModelProto, kind: str, *inputs: str, **attributes: Any) -> None:
+    """Add a node whose output nothing uses."""
+    model.graph.node.append(onnx.helper.make_node(kind, inputs, ["unused"], **attributes))
+
+
+def outside(tensor: onnx.TensorProto) -> None:
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+
+
+def branch() -> onnx.GraphProto:
+    return onnx.parser.parse_graph("b () => (float[1] x) { x = Constant <value_floats = [1.0]> () }")
+
+
+def divide(model: onnx.ModelProto, by: int) -> None:
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([by]), "by"))
+    add(model, "Shape", INPUT)
+    model.graph.node[-1].output[0] = "sides"
+    add(model, "Div", "sides", "by")
+
+
+def not_a_number(model: onnx.ModelProto) -> None:
+    tensor = weights(model)
+    tensor.raw_data = np.full(tensor.dims, np.nan, np.float32).tobytes()
+
+
+FORBIDDEN: list[tuple[Callable[[onnx.ModelProto], object], str]] = [
+    (lambda model: add(model, "Inverse", PIXELS, domain="com.microsoft"),
+     "its graph uses the operator 'com.microsoft::Inverse', which hangtag's model files may not contain"),
+    (lambda model: add(model, "RandomUniform", shape=[1]),
+     "its graph uses the operator 'RandomUniform', which hangtag's model files may not contain"),
+    (lambda model: add(model, "If", PIXELS, then_branch=branch(), else_branch=branch()), "it has a subgraph"),
+    (lambda model: model.functions.add(name="f", domain="d"), "it has functions"),
+    (lambda model: model.opset_import.add(domain="com.microsoft", version=1),
+     "its graph must use version 18 to 26 of the standard operators, got "),
+    (lambda model: setattr(model.opset_import[0], "version", 7),
+     "its graph must use version 18 to 26 of the standard operators, got [('', 7)]"),
+    (lambda model: setattr(model, "ir_version", 3), "its graph has a header that hangtag does not write"),
+    (lambda model: outside(weights(model)), "it has weights in another file"),
+    (lambda model: weights(model).dims.append(2**40), "its graph has weights of shape ["),
+    (lambda model: weights(model).dims.__setitem__(0, 127), "its graph has weights of shape [127, "),
+    (lambda model: setattr(weights(model), "data_type", onnx.TensorProto.STRING),
+     "its graph has values of the type 8, which hangtag does not use"),
+    (lambda model: add(model, "MaxPool", PIXELS, kernel_shape=[0, 0]),
+     "its graph has an attribute 'kernel_shape' that is out of range: [0, 0]"),
+    (lambda model: add(model, "Concat", PIXELS, axis=2**40),
+     "its graph has an attribute 'axis' that is out of range: 1099511627776"),
+    (lambda model: divide(model, -1), "its graph divides whole numbers by a number that is not a fixed one other than"),
+    (lambda model: divide(model, 0), "its graph divides whole numbers by a number that is not a fixed one other than"),
+    (lambda model: add(model, "Identity", "nothing"), "its graph has a node (Identity) whose inputs are not computed"),
+    (lambda model: model.graph.node.append(model.graph.node[0]), "its graph computes two values of one name"),
+    (lambda model: model.graph.input.append(model.graph.output[0]), "its graph computes two values of one name"),
+    (lambda model: model.graph.output.pop(), "its graph must go from 'images' through 'pixels' to 'probabilities'"),
+    (lambda model: model.graph.output.add(name="more", type=model.graph.output[0].type),
+     "its graph does not compute all its outputs"),
+    (lambda model: setattr(model.graph.output[0].type.tensor_type, "elem_type", 11),
+     "its output 'probabilities' cannot have the shape ['N', 3]"),
+    (lambda model: last(model).attribute[0].__setattr__("i", 0), "its graph does not return probabilities"),
+    (lambda model: setattr(last(model), "op_type", "LogSoftmax"), "its graph does not return probabilities"),
+    (not_a_number, "its graph returns NaN or infinite numbers as 'probabilities'"),
+    (lambda model: setattr(last(model), "op_type", "Conv"), "ONNX Runtime cannot open its graph"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), FORBIDDEN)
+def test_a_graph_that_hangtag_would_not_write_is_refused(
+    change: Callable[[onnx.ModelProto], object], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(changed(change))
+
+    assert type(error) is ArtifactError
+    assert error.message.startswith(f"model: {message}")
+    assert capfd.readouterr() == ("", "")  # neither ONNX Runtime's log lines nor its errors
+
+
+def test_a_foreign_graph_with_our_metadata_is_refused() -> None:
+    assert refused(foreign(IDENTITY, metadata())).message == (
+        "model: its graph must go from 'images' through 'pixels' to 'probabilities'"
+    )
+
+
+def test_the_unchanged_model_with_a_new_checksum_is_the_same_file() -> None:
+    assert changed(lambda model: None) == toy_model()
+
+
+def test_a_graph_that_asks_for_too_much_memory_is_refused() -> None:
+    def huge(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([4, 10**12]), "sides"))
+        add(model, "ConstantOfShape", "sides")
+        model.graph.node[-1].output[0] = "zeros"
+        add(model, "ReduceSum", "zeros", keepdims=0)
+        model.graph.node[-1].output[0] = "zero"
+        last(model).input[0] = "more"
+        scores = next(node for node in model.graph.node if "scores" in node.output)
+        model.graph.node.remove(last(model))
+        add(model, "Add", "scores", "zero")
+        model.graph.node[-1].output[0] = "more"
+        add(model, "Softmax", "more")
+        model.graph.node[-1].output[0] = OUTPUT
+        assert scores
+
+    assert refused(changed(huge)).message == (
+        "model: its graph needs more memory for images of 8x8 pixels than hangtag allows"
+    )
+
+
+def test_every_changed_byte_is_found() -> None:
+    content, random = toy_model(), np.random.default_rng(0)
+    for at in random.choice(len(content), 100, replace=False):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << random.integers(8)
+        refused(bytes(damaged))
+
+
+# --- run folders ---------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_the_run_did_not_write_is_refused_with_its_name(tmp_path: Path) -> None:
+    content = toy_model()
+    (tmp_path / MODEL_FILE).write_bytes(content)
+    config = {"status": "finished", "model": {"sha256": open_artifact(content).sha256}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert open_artifact(tmp_path).metadata == metadata()
+
+    (tmp_path / MODEL_FILE).write_bytes(changed(lambda model: last(model).attribute[0].__setattr__("i", 1)))
+
+    assert refused(tmp_path).message == (
+        f"{tmp_path / MODEL_FILE}: is not the file that this run wrote: its SHA-256 differs from the one in config.json"
+    )
+    assert open_artifact(tmp_path / MODEL_FILE).metadata == metadata()
+
+
+def test_a_model_that_is_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.onnx").write_bytes(toy_model())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / MODEL_FILE).symlink_to(tmp_path / "elsewhere.onnx")
+
+    assert refused(tmp_path / "run").message.endswith("model.onnx: is a link that leads out of the run folder")
 
 
 # --- resizing in the graph -------------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
 """One picture in any form gives one answer, many keep their order, and nothing of training comes along."""
 
+import copy
 import io
 import json
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from PIL import Image
 
 import hangtag
 from hangtag.errors import HangtagError, PictureError, UsageError
+from hangtag.model.guarantees import AnswerPolicy
 from hangtag.model.predictor import Answer, Predictor, load
 from hangtag.pictures import encode_png
 from toys import CLASSES, in_a_process, metadata, shapes, toy_model
@@ -213,3 +217,53 @@ print(sorted(name for name in sys.modules if name.startswith(("hangtag.data", "h
     )
 
     assert printed.splitlines() == [hangtag.load(toy_model())(PICTURE).label, "[]", "[]"]
+
+
+# --- copies, other processes ---------------------------------------------------------------------------------------
+
+
+def test_a_predictor_can_be_pickled_and_copied_with_its_policy(tag: Predictor) -> None:
+    cautious = tag.with_policy(AnswerPolicy(cost=5))
+
+    for copied in (pickle.loads(pickle.dumps(cautious)), copy.deepcopy(cautious), copy.copy(cautious)):
+        assert (copied(PICTURE), copied.policy) == (cautious(PICTURE), cautious.policy)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_predictor_answers_in_other_processes(method: str, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(toy_model())
+    program = f"""
+import multiprocessing, numpy as np, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of forks with threads
+from hangtag.model.predictor import load
+
+if __name__ == "__main__":
+    tag = load("model.onnx")
+    pictures = list(np.random.default_rng(0).integers(0, 256, (6, 8, 8), dtype=np.uint8))
+    with multiprocessing.get_context("{method}").Pool(2) as pool:
+        print(pool.map(tag, pictures) == tag.many(pictures))
+"""
+    (tmp_path / "program.py").write_text(program)
+
+    assert in_a_process("import runpy; runpy.run_path('program.py', run_name='__main__')", tmp_path) == "True\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_predictor_of_many_threads_answers_after_a_fork(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(toy_model())
+    program = """
+import os, warnings, numpy as np
+warnings.simplefilter("ignore", DeprecationWarning)
+from hangtag.model.predictor import load
+
+tag = load("model.onnx")
+images = np.zeros((300, 50, 50), np.uint8)
+before = tag.probabilities(images)
+if os.fork() == 0:
+    same = (tag.probabilities(images) == before).all()
+    print("child", same, flush=True)
+    os._exit(0)  # as multiprocessing does; sys.exit() waits forever in a fork of any process that uses ONNX Runtime
+os.wait()
+print("parent", (tag.probabilities(images) == before).all())
+"""
+    assert in_a_process(program, tmp_path) == "child True\nparent True\n"

@@ -321,9 +321,9 @@ def _resumed_training(request: _Request, name: str) -> "Training":
     from hangtag.training.run import Training
 
     if request.what is None and request.path is None:
-        return Training.resume(run, request.device)
+        return Training.resume(run, request.device, network=request.changes["network"])
     moved = {key: request.source[key] for key in ("path", *(["what"] if request.what is not None else []))}
-    return Training.resume(run, request.device, source | moved)
+    return Training.resume(run, request.device, source | moved, request.changes["network"])
 
 
 @dataclass

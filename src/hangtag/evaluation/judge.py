@@ -1,5 +1,6 @@
 """Judging a model file on images it was not trained on: at the end of training, and later on request."""
 
+import inspect
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.public.datasets import NAMED
 from hangtag.data.read import read
 from hangtag.data.splits import split_of
-from hangtag.errors import DataError, SaveError
+from hangtag.errors import DataError, RunError, SaveError
 from hangtag.evaluation.guarantee_report import GuaranteeReport, measure_guarantees
 from hangtag.evaluation.metrics import Evaluation, evaluate
 from hangtag.evaluation.run_folder import Run
@@ -95,7 +96,7 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
     if part == "test" and data is None:
         _note_opened(run)
     kept = run.config().get("kept_epoch")
-    accuracies = {epoch["number"]: epoch["accuracy"] for epoch in run.history()}
+    accuracies = {epoch["number"]: epoch["accuracy"] for epoch in run.history() if "accuracy" in epoch}
     accuracy = accuracies.get(kept, list(accuracies.values())[-1] if accuracies else None)
     before = data_before_decisions(run.config(), part) if data is None else None
     return Judgement.of(predictor, part, images, accuracy, before)
@@ -127,7 +128,7 @@ def read_again(run: Run, source: dict[str, Any] | None = None) -> LabelledImages
     Raises:
         DataError: the data is different.
     """
-    config = run.config()
+    config = run.config("data")
     source = config.get("source", {}) if source is None else source
     data = _read(source.get("what") or config["data"]["name"], source.get("path"), source.get("options", {}))
     name, fingerprint = config["data"]["name"], config["data"]["fingerprint"]
@@ -144,6 +145,11 @@ def _read(what: str, path: str | None, options: dict[str, Any]) -> LabelledImage
     """Read data with the options of a run's config."""
     if what in NAMED:  # earlier versions recorded these options for public sets too, and ignored them
         options = {name: value for name, value in options.items() if name not in ("size", "fit", "colour")}
+    if unknown := [name for name in options if name not in inspect.signature(read).parameters]:
+        raise RunError(
+            f"config.json says to read the data with the option '{unknown[0]}', which this hangtag does not have",
+            "name the data and how to read it: hangtag evaluate RUN DATA",
+        )
     size = options.get("size")
     return read(what, path, **options | ({"size": tuple(size)} if isinstance(size, list) else {}))
 
@@ -152,6 +158,8 @@ def judged_part(run: Run, data: LabelledImages) -> tuple[str, LabelledImages]:
     """The part and images that judge this run: the test part, or the validation images if there is none."""
     if "test" in data.parts:
         return "test", data.test
-    config = run.config()
+    config = run.config("recipe", "seed")
+    if "validation" not in config["recipe"]:
+        raise RunError(f"{run.path / 'config.json'} is incomplete: its recipe has no `validation`", "train again")
     images, split = split_of(data, config["recipe"]["validation"], config.get("split_seed", config["seed"]))
     return "validation", images.take(split.validation)

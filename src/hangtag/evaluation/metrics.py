@@ -54,6 +54,10 @@ class Evaluation(Serializable):
     confusion: tuple[tuple[int, ...], ...]
     training_accuracy: float | None = None
 
+    def __post_init__(self) -> None:
+        if {len(self.confusion), *map(len, self.confusion)} != {len(self.classes)}:
+            raise ValueError(f"the confusion matrix must have {len(self.classes)} rows and columns")
+
     @property
     def gap_in_words(self) -> str:
         """The difference from the training accuracy, explained to a reader new to overfitting."""

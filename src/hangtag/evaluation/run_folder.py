@@ -12,7 +12,8 @@
     checkpoints/          the state of an unfinished training
     config.json           recipe, seed, data fingerprint, versions, machine, status
 
-Each file is either complete or absent (`files.py`).
+Each file is either complete or absent (`files.py`). A folder may come from a stranger: its files are read through
+schemas, with limits on size and depth, and links that lead out of the folder are not followed.
 """
 
 import glob
@@ -22,11 +23,14 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
+
+import msgspec
 
 from hangtag.errors import RunError, SaveError
-from hangtag.files import append_line, is_partial, new_folder, user_path, write_bytes, write_json, write_text
+from hangtag.files import append_line, inside, is_partial, new_folder, user_path, write_bytes, write_json, write_text
 from hangtag.model.artifact import MODEL_FILE
+from hangtag.serializable import Serializable, checked, parse_json, read_json, read_text
 
 __all__ = [
     "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "find_run", "new_run", "newest_unfinished", "unfinished",
@@ -67,25 +71,41 @@ class Run:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def config(self) -> dict[str, Any]:
-        """The content of config.json; raises RunError if the file is missing or damaged."""
-        return self._read_table("config.json")
+    def config(self, *required: str) -> dict[str, Any]:
+        """The content of config.json, in which the keys of `_Config` have the right types.
+
+        Raises:
+            RunError: the file is missing or damaged, or lacks a required key.
+        """
+        config, where = read_json(self.path, "config.json"), str(self.path / "config.json")
+        checked(lambda: msgspec.convert(config, _Config), where, RunError, Serializable.HINT)
+        if missing := [key for key in required if key not in config]:
+            raise RunError(f"{where} is incomplete: it has no `{missing[0]}`", Serializable.HINT)
+        return config
 
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json; raises RunError if the file is missing or damaged."""
-        return self._read_table("metrics.json")
+        return read_json(self.path, "metrics.json")
 
     def history(self) -> list[dict[str, Any]]:
-        """One object per finished epoch; an incomplete last line is skipped."""
-        whole_lines = self._text("history.jsonl").split("\n")[:-1]
-        try:
-            return [json.loads(line) for line in whole_lines]
-        except ValueError as error:
-            raise RunError(f"{self.path / 'history.jsonl'}: damaged: {error}", "train again") from None
+        """One object per finished epoch; an incomplete last line is skipped. Raises RunError if the file is damaged."""
+        where = self.path / "history.jsonl"
+        whole_lines = read_text(self.path, where.name).split(b"\n")[:-1]
+        epochs = [parse_json(line, f"{where}, line {number}") for number, line in enumerate(whole_lines, 1)]
+        checked(lambda: msgspec.convert(epochs, list[_Epoch]), str(where), RunError, Serializable.HINT)
+        return epochs
 
     def stress(self) -> dict[str, Any] | None:
         """Results of `hangtag stress`; None if it was not run."""
-        return self._read_table("stress.json") if (self.path / "stress.json").is_file() else None
+        return read_json(self.path, "stress.json") if (self.path / "stress.json").is_file() else None
+
+    def check_links(self) -> None:
+        """Raise RunError if a link in the folder leads out of it; before anything is written below the folder."""
+        for path in self.path.iterdir():
+            if path.is_symlink() and not inside(self.path, path):
+                raise RunError(
+                    f"{path}: is a link that leads out of the run folder", "remove it, or copy what it names"
+                )
 
     def write_stress(self, results: dict[str, Any]) -> None:
         write_json(self.path / "stress.json", results)
@@ -133,22 +153,89 @@ class Run:
     def add_epoch(self, epoch: dict[str, Any]) -> None:
         append_line(self.path / "history.jsonl", epoch)
 
-    def _text(self, name: str) -> str:
-        try:
-            return (self.path / name).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise RunError(f"{self.path}: there is no {name} in this folder", "it is incomplete; train again") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"{self.path / name}: cannot be read: {error}", "check the file") from error
 
-    def _read_table(self, name: str) -> dict[str, Any]:
-        try:
-            table = json.loads(self._text(name))
-        except ValueError as error:
-            raise RunError(f"{self.path / name}: damaged: {error}", "train again") from None
-        if not isinstance(table, dict):
-            raise RunError(f"{self.path / name}: damaged: not a JSON object", "train again")
-        return table
+class _Recipe(TypedDict, total=False):
+    name: Required[str]
+    network: str
+    validation: float
+    patience: int
+
+
+class _Source(TypedDict, total=False):
+    what: str | None
+    path: str | None
+    options: dict[str, str | int | bool | list[int]]
+
+
+class _Data(TypedDict, total=False):
+    name: Required[str]
+    fingerprint: Required[str]
+    origin: str
+    images: int
+    parts: dict[str, int]
+    counts: dict[str, list[int]]
+    bytes: int | None
+
+
+class _Model(TypedDict, total=False):
+    bytes: int
+    sha256: str
+    fingerprint: str
+
+
+class _Network(TypedDict, total=False):
+    name: str
+    parameters: int
+    layers: list[dict[str, Any]]
+
+
+class _Speed(TypedDict, total=False):
+    images_per_second: float
+    peak_memory_bytes: int | None
+
+
+class _Split(TypedDict, total=False):
+    train: int
+    validation: int
+
+
+class _Config(TypedDict, total=False):
+    """The keys of config.json that hangtag reads."""
+
+    hangtag: str
+    created: str
+    status: str
+    recipe: _Recipe
+    network_from_python: bool
+    seed: int
+    seeds: list[int]
+    kept_seed: int
+    split_seed: int | None
+    kept_epoch: int
+    source: _Source
+    data: _Data
+    model: _Model
+    network: _Network
+    speed: _Speed
+    split: _Split
+    seconds: dict[str, float]
+    machine: dict[str, str | int | float]
+    device: str
+    notes: list[str]
+    test_opened: list[str]
+    plan: dict[str, Any]
+
+
+class _Epoch(TypedDict, total=False):
+    """The keys of a line of history.jsonl that hangtag reads; `Epoch` in training/engine/loop.py writes them."""
+
+    number: Required[int]
+    loss: float
+    accuracy: float
+    learning_rate: float
+    val_loss: float | None
+    val_accuracy: float | None
+    finished: bool
 
 
 class Lock:

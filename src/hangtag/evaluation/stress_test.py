@@ -68,6 +68,11 @@ class Stress(Serializable):
     tried: int
     seed: int
 
+    def __post_init__(self) -> None:
+        grid = {(name, severity) for name in CORRUPTIONS for severity in SEVERITIES}
+        if {(cell.corruption, cell.severity) for cell in self.cells} != grid or len(self.cells) != len(grid):
+            raise ValueError("it must have one result for every corruption at every severity")
+
     @property
     def accuracy(self) -> float:
         """Mean over all corruptions and severities."""

@@ -1,32 +1,40 @@
 """model.onnx: the metadata in it, and opening a file from an untrusted source.
 
 The graph takes uint8 images (N, H, W[, 3]) of any height and width, and returns probabilities (N, K) float32 and the
-`EXTRA_OUTPUTS`. Resizing, scaling, network, calibration and softmax are inside. `training/engine/export.py` builds it.
+`EXTRA_OUTPUTS`. Resizing, scaling, network, calibration and softmax are inside. `training/engine/export.py` builds it;
+docs/model-file.md describes it for other programs.
 """
 
+import contextlib
 import hashlib
-import json
+import math
+import os
+import threading
+import weakref
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import ArtifactError, RunError
-from hangtag.files import user_path
+from hangtag.files import inside, user_path
+from hangtag.machine import hardware
 from hangtag.model.guarantees import Guarantees
+from hangtag.model.onnx_file import RETRAIN, OnnxFile, Value
 from hangtag.pictures import FITS, MAX_PIXELS, Images, ImageSpec
-from hangtag.serializable import Serializable
+from hangtag.serializable import Serializable, read_json
 
 __all__ = [
-    "EXPLAIN", "EXTRA_OUTPUTS", "FORMAT", "INPUT", "METADATA_KEY", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact",
-    "Metadata", "open_artifact",
+    "EXTRA_OUTPUTS", "FORMAT", "INPUT", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "Metadata", "check_file",
+    "open_artifact",
 ]  # fmt: skip
 
-FORMAT = 3
+FORMAT = 4
 MODEL_FILE = "model.onnx"
-METADATA_KEY = "hangtag"
 INPUT, PIXELS, OUTPUT = "images", "pixels", "probabilities"
 """The graph's input (uint8 images), what the network sees (float32, N, C, H, W, 0 to 1) and the graph's main output."""
 
@@ -34,15 +42,18 @@ EXTRA_OUTPUTS = {
     "uncalibrated": "float32 (N, K): the probabilities before calibration",
     "ood_score": "float32 (N,): the share of held-out images with a lower score",
     "embedding": "float32 (N, E): the network's features; similar images have similar rows",
-    "evidence": "float32 (N, h, w): evidence of each place for the answer, in logits; empty unless `EXPLAIN` is true",
+    "maps": "float32 (N, V, F, h, w): the last feature maps of the image and, with V = 2, of its mirror image",
+    "map_weights": "float32 (N, F): each feature's weight for the predicted class, minus its mean over all classes",
 }
-"""Outputs that a graph may have."""
+"""Outputs that a graph may have; only built-in convolutional networks have `maps` and `map_weights`."""
 
-EXPLAIN = "explain"
-"""The graph's second input, false by default: whether to compute evidence."""
-
-_RETRAIN = "train again, or get a fresh copy of the file"
+_AXES = {OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "ood_score": 1, "embedding": 2, "maps": 5, "map_weights": 2}
+_MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
 _PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
+_CHECK_SECONDS = 60.0  # for each of the runs that check a graph
+_MOST_BYTES = 2**31 - 1  # the largest Protocol Buffers message
+_LEAST_MEMORY = 4 << 30  # bytes that graphs may always use
+_NOT_OURS = "its graph does not do what its metadata says"
 
 
 @dataclass(frozen=True)
@@ -62,53 +73,59 @@ class Metadata(Serializable):
     format: int = FORMAT
 
     FAILURE = ArtifactError
-    HINT = _RETRAIN
-
-    @classmethod
-    def from_json(cls, value: object, where: str = "its metadata") -> Self:
-        """The metadata of a file. Formats 1 and 2 are read without guarantees.
-
-        Raises:
-            ArtifactError: a field is missing or invalid, or the file needs a newer hangtag.
-        """
-        if isinstance(value, dict):
-            version = value.get("format")
-            if type(version) is not int:
-                raise ArtifactError(f"{where} is invalid: expected a whole number (field `format`)", _RETRAIN)
-            if version > FORMAT:
-                raise ArtifactError(
-                    f"it has format {version}; this hangtag reads formats up to {FORMAT}", "install a newer hangtag"
-                )
-            if version < FORMAT:
-                value = {**value, "guarantees": None}
-        return super().from_json(value, where)
+    HINT = RETRAIN
 
     def __post_init__(self) -> None:
         names, spec, guarantees = self.class_names, self.image, self.guarantees
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise ValueError(f"class names must be two or more distinct names, got {', '.join(names)}")
+        if not 2 <= len(names) <= _MOST_CLASSES or len(set(names)) < len(names):
+            raise ValueError(f"class names must be two or more distinct names, got {', '.join(names)[:100]}")
+        if not all(0 < len(name) <= _MOST_NAME for name in names):
+            raise ValueError(f"class names must have 1 to {_MOST_NAME} characters")
         sides = range(1, MAX_PIXELS)
         possible = {"height": sides, "width": sides, "channels": (1, 3), "background": range(256), "fit": FITS}
         for name, values in possible.items():
             if getattr(spec, name) not in values:
                 raise ValueError(f"image {name} must be one that hangtag supports, got {getattr(spec, name)!r}")
-        if guarantees and not len(guarantees.images) == len(guarantees.calibrator.bias) == len(names):
-            raise ValueError("guarantees are for a different number of classes")
+        if self.parameters < 0:
+            raise ValueError(f"the number of parameters must be at least 0, got {self.parameters}")
+        if guarantees:
+            _check_guarantees(guarantees, len(names))
+
+
+def _check_guarantees(guarantees: Guarantees, classes: int) -> None:
+    """Raise ValueError unless their numbers are possible for this number of classes."""
+    calibrator = guarantees.calibrator
+    shapes = {len(guarantees.images), len(calibrator.bias), len(calibrator.weights), *map(len, calibrator.weights)}
+    if shapes != {classes}:
+        raise ValueError("guarantees are for a different number of classes")
+    if min(guarantees.images) < 0:
+        raise ValueError("numbers of held-out images must be at least 0")
+    for each in guarantees.conformal:  # no score is above 1 plus the penalties of all classes
+        if not all(limit is None or 0 <= limit <= 1.01 + classes for limit in each.thresholds):
+            raise ValueError(f"{each.method} thresholds are out of range")
+    if not all(limit is None or 0 <= limit <= 1.01 for limit in guarantees.confidence_thresholds):
+        raise ValueError("confidence thresholds must be from 0 to 1")
 
 
 class Artifact:
-    """An opened, checked model file.
+    """An opened, checked model file. It can be pickled and copied, and works in forked processes.
 
     Attributes:
         metadata: what the file says about itself.
-        fingerprint: first 12 hex digits of the file's SHA-256.
+        sha256: of the file.
+        fingerprint: the first 12 hex digits of `sha256`.
     """
 
-    def __init__(self, session: Any, metadata: Metadata, fingerprint: str) -> None:
-        self._session = session
-        self._outputs = {node.name: node.shape for node in session.get_outputs()}
+    def __init__(self, content: bytes, metadata: Metadata, outputs: dict[str, Value]) -> None:
+        self._content, self._outputs = content, outputs
+        self._session = _session(content)
         self.metadata = metadata
-        self.fingerprint = fingerprint
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.fingerprint = self.sha256[:12]
+        _OPENED.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_artifact, (self._content,)
 
     def has_output(self, output: str) -> bool:
         """Whether the graph has this output (see `EXTRA_OUTPUTS`)."""
@@ -119,102 +136,240 @@ class Artifact:
         return self.outputs(images, OUTPUT)[OUTPUT]
 
     def outputs(self, images: Images, *names: str) -> dict[str, NDArray[np.float32]]:
-        """The named outputs of the graph for checked uint8 images (N, H, W[, 3]); N rows each."""
+        """The named outputs of the graph for checked uint8 images (N, H, W[, 3]); N rows each.
+
+        Raises:
+            ArtifactError: the graph fails, or returns something other than its metadata says.
+        """
         per_call = max(1, _PIXELS_PER_CALL // int(np.prod(images.shape[1:])))
-        flags = {EXPLAIN: np.array(True)} if "evidence" in names else {}
         rows = [
-            self._session.run(list(names), {INPUT: np.ascontiguousarray(images[start : start + per_call]), **flags})
+            self._run(np.ascontiguousarray(images[start : start + per_call]), names)
             for start in range(0, len(images), per_call)
         ]
         if not rows:
-            return {name: np.zeros((0, *self._shape(name)), np.float32) for name in names}
+            return {name: np.zeros((0, *self._sides(name)), np.float32) for name in names}
         return {name: np.concatenate([row[place] for row in rows]) for place, name in enumerate(names)}
 
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return (len(self.metadata.class_names),) if name == OUTPUT else tuple(self._outputs[name][1:])
+    def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
+        if self._session is None:
+            self._session = _session(self._content)
+        try:
+            rows: list[NDArray[np.float32]] = self._session.run(list(names), {INPUT: images}, options)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            _refuse_run(error, images, options)
+        for name, row in zip(names, rows, strict=True):
+            if row.shape != (len(images), *self._sides(name)) or row.dtype != np.float32:
+                raise ArtifactError(f"{_NOT_OURS}: '{name}' has the shape {row.shape}", RETRAIN)
+            if not np.isfinite(row).all():
+                raise ArtifactError(f"its graph returns NaN or infinite numbers as '{name}'", RETRAIN)
+            if name == OUTPUT and (row.min() < 0 or not np.isclose(row.sum(axis=1), 1, atol=1e-3).all()):
+                raise ArtifactError("its graph does not return probabilities", RETRAIN)
+        return rows
+
+    def _sides(self, name: str) -> tuple[Any, ...]:
+        return self._outputs[name].shape[1:]
+
+    def check(self) -> None:
+        """Run the graph on a few pictures of several sizes; raise ArtifactError unless its outputs are possible."""
+        import onnxruntime
+
+        spec, random = self.metadata.image, np.random.default_rng(0)
+        small = (min(spec.height, 64) + 1, min(spec.width, 64) // 2 + 1)
+        for count, size in ((1, spec.shape[:2]), (2, spec.shape[:2]), (1, (1, 1)), (3, small)):
+            images = random.integers(0, 256, (count, *size, *spec.shape[2:]), dtype=np.uint8)
+            images[0] = 0 if count > 1 else images[0]
+            options = onnxruntime.RunOptions()
+            timer = threading.Timer(_CHECK_SECONDS, setattr, (options, "terminate", True))
+            timer.daemon = True
+            timer.start()
+            try:
+                rows = dict(zip(self._outputs, self._run(images, tuple(self._outputs), options), strict=True))
+            finally:
+                timer.cancel()
+            scores = rows.get("ood_score", np.zeros(1))
+            if scores.min() < 0 or scores.max() > 1:
+                raise ArtifactError("its graph returns OOD scores that are not from 0 to 1", RETRAIN)
+
+
+_OPENED: "weakref.WeakSet[Artifact]" = weakref.WeakSet()
+_ABANDONED: list[Any] = []
+
+
+def _abandon_sessions() -> None:
+    """In a forked process, open every model again when it is next needed: a session's threads stay in the parent.
+
+    The old sessions are kept, because deleting one would wait for its threads.
+    """
+    for artifact in _OPENED:
+        _ABANDONED.append(artifact._session)
+        artifact._session = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_sessions)
 
 
 def open_artifact(source: str | Path | bytes) -> Artifact:
     """Open a `model.onnx`, its bytes, or the run folder that holds one.
 
     Raises:
-        RunError: a run folder without a model.
-        ArtifactError: no such file, not ONNX, not made by hangtag, or its metadata and its graph disagree.
+        RunError: a run folder without a model, or with another model than it was written with.
+        ArtifactError: no such file, not ONNX, not made by this version of hangtag, damaged, or its metadata and its
+            graph disagree.
     """
-    content, name = _read(source)
-    session = _session(content, name)
+    content, name, folder = _read(source)
+    if folder is not None:
+        _check_record(folder, content)
     try:
-        artifact = Artifact(session, _metadata(session), hashlib.sha256(content).hexdigest()[:12])
-        _check_graph(session, artifact)
+        artifact = Artifact(content, *check_file(content))
+        artifact.check()
     except ArtifactError as error:
-        raise ArtifactError(f"{name}: {error.message}", error.hint) from None
+        raise ArtifactError(f"{name}: {error.message}", error.hint) from error.__cause__
     return artifact
 
 
-def _read(source: str | Path | bytes) -> tuple[bytes, str]:
+def check_file(content: bytes, sealed: bool = True) -> tuple[Metadata, dict[str, Value]]:
+    """The metadata and the outputs of a file, after checking everything that can be checked without running it.
+
+    Args:
+        sealed: whether the file already has its checksum.
+
+    Raises:
+        ArtifactError: not made by this version of hangtag, damaged, or its metadata and its graph disagree.
+    """
+    file = OnnxFile(content)
+    _check_format(file.metadata)
+    if sealed:
+        file.check_checksum()
+    metadata = Metadata.read(file.metadata, "its metadata")
+    inputs, outputs = file.check_graph()
+    _check_ends(metadata, inputs, outputs)
+    return metadata, outputs
+
+
+class _Format(msgspec.Struct):
+    format: int = 0
+
+
+def _check_format(metadata: bytes) -> None:
+    try:
+        found = msgspec.json.decode(metadata, type=_Format).format
+    except (ValueError, RecursionError):
+        raise ArtifactError("its metadata is not valid JSON, or has no format", RETRAIN) from None
+    if found > FORMAT:
+        raise ArtifactError(
+            f"it has format {found}; this hangtag reads formats up to {FORMAT}", "install a newer hangtag"
+        )
+    if found < FORMAT:
+        raise ArtifactError(f"it was written by an older version of hangtag (format {found})", "train again")
+
+
+def _check_ends(metadata: Metadata, inputs: dict[str, Value], outputs: dict[str, Value]) -> None:
+    """Check that the graph's inputs and outputs are those that the metadata describes."""
+    spec, classes = metadata.image, len(metadata.class_names)
+    if list(inputs) != [INPUT] or not {OUTPUT, PIXELS} <= outputs.keys() <= _AXES.keys():
+        raise ArtifactError(f"its graph must go from '{INPUT}' through '{PIXELS}' to '{OUTPUT}'", RETRAIN)
+    images, pixels = inputs[INPUT], outputs[PIXELS].shape[1:]
+    fixed = tuple(side for side in images.shape if isinstance(side, int))
+    if images.type is not np.uint8 or len(images.shape) != 1 + len(spec.shape) or fixed != spec.shape[2:]:
+        given = f"{images.type.__name__} {list(images.shape)}"
+        raise ArtifactError(f"its metadata says {spec} but its graph takes {given}", RETRAIN)
+    if pixels != (spec.channels, spec.height, spec.width):
+        raise ArtifactError(f"its metadata says {spec} but its network takes images of shape {pixels}", RETRAIN)
+    for name, value in outputs.items():
+        sides = value.shape[1:]
+        known = [side for side in sides if isinstance(side, int) and side > 0]
+        is_known = len(known) == len(sides) == _AXES[name] - 1 and math.prod(known) <= MAX_PIXELS
+        if value.type is not np.float32 or not is_known:
+            raise ArtifactError(f"its output '{name}' cannot have the shape {list(value.shape)}", RETRAIN)
+        if name in (OUTPUT, "uncalibrated") and sides != (classes,):
+            raise ArtifactError(f"its metadata names {classes} classes but '{name}' has {sides[0]}", RETRAIN)
+    if ("maps" in outputs) != ("map_weights" in outputs):
+        raise ArtifactError("its graph must have both of 'maps' and 'map_weights', or neither", RETRAIN)
+    if "maps" in outputs and outputs["maps"].shape[2] != outputs["map_weights"].shape[1]:
+        raise ArtifactError("its outputs 'maps' and 'map_weights' must have the same number of features", RETRAIN)
+    if metadata.guarantees and metadata.guarantees.has_ood_score and "ood_score" not in outputs:
+        raise ArtifactError("its metadata promises an OOD score but its graph has none", RETRAIN)
+
+
+def _read(source: str | Path | bytes) -> tuple[bytes, str, Path | None]:
+    """The content, its name for messages, and the run folder if one was given."""
     if isinstance(source, bytes):
-        return source, "model"
-    path = user_path(source)
+        return source, "model", None
+    path, folder = user_path(source), None
     try:
         if path.is_dir():
-            if not (path / MODEL_FILE).is_file():
+            folder, path = path, path / MODEL_FILE
+            if not path.is_file():
                 raise RunError(
-                    f"{path}: no {MODEL_FILE} in this folder", "its training did not finish; resume it or train again"
+                    f"{folder}: no {MODEL_FILE} in this folder", "its training did not finish; resume it or train again"
                 )
-            path = path / MODEL_FILE
+            if not inside(folder, path):
+                raise RunError(f"{path}: is a link that leads out of the run folder", "name the file it leads to")
+        if path.exists() and not path.is_file():
+            raise ArtifactError(f"{path}: is not a file", "name a run folder or a model.onnx")
+        if path.stat().st_size > _MOST_BYTES:
+            raise ArtifactError(f"{path}: is larger than a model file can be (2 GB)", "name a model.onnx")
         content = path.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file", "name a run folder or a model.onnx") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}", "check the path and the file's permissions") from error
     if not content:
-        raise ArtifactError(f"{path}: the file is empty", _RETRAIN)
-    return content, str(path)
+        raise ArtifactError(f"{path}: the file is empty", RETRAIN)
+    return content, str(path), folder
 
 
-def _session(content: bytes, name: str) -> Any:
+def _check_record(folder: Path, content: bytes) -> None:
+    """Raise RunError if a finished run's config.json records another model file."""
+    config = read_json(folder, "config.json") if (folder / "config.json").is_file() else {}
+    model = config.get("model")
+    recorded = model.get("sha256") if isinstance(model, dict) and config.get("status") != "training" else None
+    if recorded is not None and recorded != hashlib.sha256(content).hexdigest():
+        path = folder / MODEL_FILE
+        raise RunError(
+            f"{path}: is not the file that this run wrote: its SHA-256 differs from the one in config.json",
+            f"restore the file or train again; to use it anyway, name the file itself: {path}",
+        )
+
+
+def _refuse_run(error: Exception, images: Images, options: Any) -> NoReturn:
+    """Raise the ArtifactError for an exception of ONNX Runtime."""
+    size = f"{images.shape[2]}x{images.shape[1]}"
+    if options is not None and options.terminate:
+        message = f"its graph takes more than {_CHECK_SECONDS:.0f} s for a few small images"
+        raise ArtifactError(message, "use a model from a source you trust") from error
+    if isinstance(error, MemoryError) or any(text in str(error) for text in ("Available memory", "allocate memory")):
+        raise ArtifactError(
+            f"its graph needs more memory for images of {size} pixels than hangtag allows", "use smaller images"
+        ) from error
+    raise ArtifactError(f"its graph fails on images of {size} pixels", RETRAIN) from error
+
+
+def _session(content: bytes) -> Any:
     import onnxruntime
 
+    _limit_memory()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised; their log lines would only repeat them
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise ArtifactError(f"{name}: not a model that ONNX Runtime can open", _RETRAIN) from error
-
-
-def _metadata(session: Any) -> Metadata:
-    entries = session.get_modelmeta().custom_metadata_map
-    if METADATA_KEY not in entries:
-        raise ArtifactError("an ONNX model, but not one made by hangtag", "use a model.onnx that hangtag wrote")
-    try:
-        value = json.loads(entries[METADATA_KEY])
-    except ValueError:
-        raise ArtifactError("its metadata is not valid JSON", _RETRAIN) from None
-    return Metadata.from_json(value)
-
-
-def _check_graph(session: Any, artifact: Artifact) -> None:
-    """Check that the graph does what the metadata says, by running it once on a blank image."""
-    metadata = artifact.metadata
-    inputs, outputs = session.get_inputs(), {node.name: node for node in session.get_outputs()}
-    spec, classes = metadata.image, len(metadata.class_names)
-    if [node.name for node in inputs] != [INPUT] or not {PIXELS, OUTPUT} <= outputs.keys():
-        raise ArtifactError(f"its graph must go from '{INPUT}' through '{PIXELS}' to '{OUTPUT}'", _RETRAIN)
-    images, pixels = inputs[0], outputs[PIXELS].shape[1:]
-    if images.type != "tensor(uint8)" or len(images.shape) != 1 + len(spec.shape):
-        raise ArtifactError(f"its metadata says {spec} but its graph takes {images.type} {images.shape}", _RETRAIN)
-    if pixels != [spec.channels, spec.height, spec.width]:
-        raise ArtifactError(f"its metadata says {spec} but its network takes images of shape {pixels}", _RETRAIN)
-    try:
-        probabilities = artifact.probabilities(np.zeros((1, *spec.shape), np.uint8))
-    except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise ArtifactError("its graph fails on a blank image", _RETRAIN) from error
-    if probabilities.shape != (1, classes):
-        raise ArtifactError(
-            f"its metadata names {classes} classes but its graph returns {probabilities.shape[1:]}", _RETRAIN
+        return onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
         )
-    if not np.isclose(probabilities.sum(), 1, atol=1e-3):
-        raise ArtifactError("its graph does not return probabilities", _RETRAIN)
-    if metadata.guarantees and metadata.guarantees.has_ood_score and not artifact.has_output("ood_score"):
-        raise ArtifactError("its metadata promises an OOD score but its graph has none", _RETRAIN)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise ArtifactError("ONNX Runtime cannot open its graph", RETRAIN) from error
+
+
+@cache
+def _limit_memory() -> None:
+    """Let the graphs of this process use at most half of the memory: a few bytes of a graph can ask for any amount."""
+    import onnxruntime
+
+    limit = max(_LEAST_MEMORY, hardware().get("memory_bytes", 0) // 2)
+    where = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    usual = {"arena_extend_strategy": -1, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    with contextlib.suppress(Exception):  # the program around hangtag has set a limit of its own
+        onnxruntime.create_and_register_allocator(where, onnxruntime.OrtArenaCfg({"max_mem": limit, **usual}))

@@ -1,8 +1,8 @@
 """Why a model gave an answer: a heat map of the evidence on the picture, and the most similar training images.
 
-The model files of built-in networks compute evidence themselves (`training/engine/export.py`). For custom networks,
-parts of the picture are covered one at a time, and the evidence of a part is how much the log odds of the answer fall
-when it is covered (occlusion: Zeiler & Fergus, 2014).
+The model files of built-in networks return their last feature maps, which show where the evidence is. For custom
+networks, parts of the picture are covered one at a time, and the evidence of a part is how much the log odds of the
+answer fall when it is covered (occlusion: Zeiler & Fergus, 2014).
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from hangtag.model.neighbours import Neighbour, Neighbours
 from hangtag.model.predictor import Answer, Predictor
 from hangtag.pictures import Picture, decode
 
-__all__ = ["Why", "explain"]
+__all__ = ["Why", "evidence", "explain"]
 
 _PLACES = 9  # covers across and down; each cover is two places wide
 
@@ -56,9 +56,27 @@ def explain(predictor: Predictor, picture: Picture, kept: Neighbours | None = No
         embedding = predictor.outputs(pixels, "embedding")["embedding"][0]
         near = tuple(kept.nearest(embedding, predictor.class_names, count))
     seen = _seen(predictor, pixels)
-    if predictor.has_output("evidence"):
-        return Why(answer, seen, predictor.outputs(pixels, "evidence")["evidence"][0], "evidence", near)
+    if predictor.has_output("maps"):
+        rows = predictor.outputs(pixels, "maps", "map_weights")
+        return Why(answer, seen, evidence(rows["maps"], rows["map_weights"])[0], "evidence", near)
     return Why(answer, seen, _occluded(predictor, seen), "occlusion", near)
+
+
+def evidence(maps: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, h, w) the evidence of each place for the predicted class, in logits relative to the mean of all classes.
+
+    Each feature's maximum, at the place of the maximum, times the feature's weight (class activation mapping: Zhou et
+    al., 2016). It is exact because built-in networks use global max pooling: apart from the biases, the evidence adds
+    up to the predicted class's logit minus the mean logit.
+
+    Args:
+        maps: (N, V, F, h, w) the last feature maps of each view; the model's output `maps`.
+        weights: (N, F) the model's output `map_weights`.
+    """
+    highest = maps == maps.max(axis=(3, 4), keepdims=True)
+    shares = highest * (maps * weights[:, None, :, None, None]) / highest.sum(axis=(3, 4), keepdims=True)
+    places: NDArray[np.float32] = shares.sum(axis=2).mean(axis=1).astype(np.float32)
+    return places
 
 
 def _seen(predictor: Predictor, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

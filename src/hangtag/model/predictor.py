@@ -65,7 +65,7 @@ class Predictor:
 
     Attributes:
         metadata: what the file says about itself; `class_names` and `spec` are its classes and image size.
-        fingerprint: first 12 hex digits of the file's SHA-256.
+        sha256, fingerprint: the file's SHA-256 in hex, and its first 12 digits.
         policy: how cautious answers are.
         guarantees: what the file guarantees about its answers.
 
@@ -76,11 +76,14 @@ class Predictor:
 
     def __init__(self, artifact: Artifact, policy: AnswerPolicy | None = None) -> None:
         self._artifact = artifact
-        self.metadata, self.fingerprint = artifact.metadata, artifact.fingerprint
+        self.metadata, self.sha256, self.fingerprint = artifact.metadata, artifact.sha256, artifact.fingerprint
         self.class_names, self.spec = self.metadata.class_names, self.metadata.image
         self.policy = policy or AnswerPolicy()
-        older = "this model file predates calibrated answers; retrain to get them"
-        self.guarantees = self.metadata.guarantees or Guarantees.none(len(self.class_names), older)
+        none = "this model file was exported without guarantees; train a new model to get them"
+        self.guarantees = self.metadata.guarantees or Guarantees.none(len(self.class_names), none)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # the model file's bytes travel, and are opened again
+        return Predictor, (self._artifact, self.policy)
 
     def with_policy(self, policy: AnswerPolicy) -> "Predictor":
         """The same model with another policy."""

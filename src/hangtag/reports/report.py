@@ -37,6 +37,7 @@ def write_report_and_pictures(run: Run, data: "LabelledImages", judged: "Judgeme
     from hangtag.reports import figures
 
     images, labels, rows = judged.data.images, judged.data.labels, judged.probabilities
+    run.check_links()
     make_folder(run.figures)
     train = data.train
     for name, figure in figures.lesson(train.images, train.labels, images, labels, rows, data.class_names).items():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import safetensors.torch
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from hangtag.evaluation.run_folder import SKIPPED, STOPPED, TRAINING, Lock, Run,
 from hangtag.files import remove_partial
 from hangtag.machine import hardware, now, versions
 from hangtag.model.neighbours import write_neighbours
+from hangtag.serializable import checked
 from hangtag.training.classifier import ImageClassifier, split_seed_of
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
 from hangtag.training.engine.export import verify_outputs
@@ -98,10 +100,13 @@ class Training:
         return cls._resume(classifier, data, run, lock) if resumed else cls(classifier, data, run, lock, config)
 
     @classmethod
-    def resume(cls, run: Run, device: str = "auto", source: dict[str, Any] | None = None) -> "Training":
+    def resume(
+        cls, run: Run, device: str = "auto", source: dict[str, Any] | None = None, network: str | None = None
+    ) -> "Training":
         """Resume an interrupted or stopped run with the settings it began with.
 
         Args:
+            network: the custom network `module:function` that may be imported; a run folder alone imports nothing.
             source: where the data are now; None if they did not move.
 
         Raises:
@@ -109,7 +114,7 @@ class Training:
             UsageError: the device is not available.
             DataError: the data changed.
         """
-        config, version = run.config(), versions()["hangtag"]
+        config, version = run.config("recipe", "seed", "data"), versions()["hangtag"]
         if "seeds" in config:
             raise RunError(
                 f"{run.path}: this run has several seeds", "to resume it, repeat the command that started it"
@@ -129,10 +134,14 @@ class Training:
                 f"{run.path}: this run trains a network that was given as a Python object",
                 "repeat the Python code that began it to resume it",
             )
-        try:
-            recipe, seed = Recipe(**config["recipe"]), config["seed"]
-        except (KeyError, TypeError) as error:
-            raise RunError(f"{run.path}: config.json has missing or unknown fields: {error}", "train again") from error
+        recipe, seed = _recipe(run), config["seed"]
+        if ":" in recipe.network and recipe.network != network:
+            raise RunError(
+                f"{run.path}: this run trains the custom network {recipe.network!r}, which is imported only if you "
+                "name it",
+                f"if you trust this code: hangtag train --resume {shlex.quote(str(run.path))} "
+                f"--model {shlex.quote(recipe.network)}",
+            )
         choose_device(device)
         classifier = ImageClassifier(recipe=recipe, seed=seed, device=device, split_seed=config.get("split_seed"))
         training = cls._resume(classifier, read_again(run, source), run, _lock(run))
@@ -142,12 +151,14 @@ class Training:
 
     @classmethod
     def _resume(cls, classifier: ImageClassifier, data: LabelledImages, run: Run, lock: Lock) -> "Training":
+        run.check_links()
         checkpoint = latest(run.checkpoints)
-        epoch = checkpoint.metadata["position"]["epoch"] if checkpoint else 1
+        epoch = checkpoint.epoch if checkpoint else 1
         history = run.history() if (run.path / "history.jsonl").is_file() else []
         history = [line for line in history if line["number"] < epoch]
         run.write_history(history)
-        epochs = [Epoch(**line) for line in history]
+        where = str(run.path / "history.jsonl")
+        epochs = checked(lambda: msgspec.convert(history, list[Epoch]), where, RunError, "start over in another folder")
         training = cls(classifier, data, run, lock, run.config(), True, checkpoint, epochs)
         training.record(status=TRAINING)
         return training
@@ -156,7 +167,7 @@ class Training:
     def resume_message(self) -> str:
         """Where an interrupted training resumes; empty for a new one."""
         if self.checkpoint is not None:
-            return f"resuming from a checkpoint in epoch {self.checkpoint.metadata['position']['epoch']}"
+            return f"resuming from a checkpoint in epoch {self.checkpoint.epoch}"
         return "this run was interrupted before its first checkpoint, so it starts over" if self.resumed else ""
 
     def record(self, **facts: Any) -> None:
@@ -249,7 +260,7 @@ class Training:
             device=choose_device(classifier.device).type,
             seconds=self.seconds,
             speed=self.speed.to_json(),
-            model={"bytes": len(content), "fingerprint": predictor.fingerprint},
+            model={"bytes": len(content), "fingerprint": predictor.fingerprint, "sha256": predictor.sha256},
             test_opened=self.config.get("test_opened", []) + ([now()] if part == "test" else []),
         )
         if not self.stopped:
@@ -337,6 +348,13 @@ def find_planned(data: LabelledImages, minutes: float, seed: int, out: Path | No
         if (minutes_planned, config.get("seed"), fingerprint, config.get("hangtag")) == wanted and not run.is_locked():
             return run
     return None
+
+
+def _recipe(run: Run) -> Recipe:
+    """The recipe in a run's config.json; raises RunError or UsageError if it is invalid."""
+    recipe = run.config("recipe")["recipe"]
+    where = f"the recipe in {run.path / 'config.json'}"
+    return checked(lambda: msgspec.convert(recipe, Recipe), where, RunError, "train again")
 
 
 def _weights(network: nn.Module) -> bytes:

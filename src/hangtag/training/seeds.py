@@ -96,7 +96,8 @@ class Seeds:
             if status == "finished":
                 yield number, judge(run)
             elif status == STOPPED:
-                yield number, Training.resume(run, self.classifier.device)
+                network = self.classifier.chosen_recipe().network
+                yield number, Training.resume(run, self.classifier.device, network=network)
             else:
                 yield number, Training.begin(self._unfitted(number), self.data, self.source, run.path)
 

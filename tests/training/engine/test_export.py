@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from hangtag.errors import ModelError
-from hangtag.model.artifact import EXTRA_OUTPUTS, METADATA_KEY, open_artifact
+from hangtag.model.artifact import EXTRA_OUTPUTS, open_artifact
 from hangtag.model.calibration import Calibrator, log_softmax
+from hangtag.model.explanation import evidence
 from hangtag.model.guarantees import Guarantees
+from hangtag.model.onnx_file import CHECKSUM_KEY, METADATA_KEY
 from hangtag.model.ood import fit_ood_detector
 from hangtag.pictures import FITS, ImageSpec
 from hangtag.training.engine.build import build_network
@@ -78,15 +80,15 @@ def test_the_graph_computes_ood_scores_embeddings_and_evidence(name: str, flips:
     np.testing.assert_allclose(found["ood_score"], ood_detector.ood_score(seen.descriptor, seen.logits), atol=0.1)
     assert found["ood_score"].shape == (40,) and 0 <= found["ood_score"].min() <= 0.2
     np.testing.assert_allclose(found["embedding"], seen.embedding, atol=1e-5)
-    assert artifact.has_output("evidence") == (name != "mlp")
+    assert artifact.has_output("maps") == (name != "mlp")
     if name != "mlp":
-        evidence = artifact.outputs(IMAGES, "evidence")["evidence"]
+        rows = artifact.outputs(IMAGES, "maps", "map_weights")
         layer = trained.get_submodule("logits")
         assert isinstance(layer, nn.Linear)
         biases = layer.bias.detach().numpy()
         best = seen.logits.argmax(1)
         expected = seen.logits.max(1) - seen.logits.mean(1) - (biases[best] - biases.mean())
-        np.testing.assert_allclose(evidence.sum((1, 2)), expected, atol=1e-4)
+        np.testing.assert_allclose(evidence(rows["maps"], rows["map_weights"]).sum((1, 2)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -123,7 +125,7 @@ def test_the_same_network_gives_the_same_bytes() -> None:
 def test_the_file_contains_nothing_about_the_machine_that_made_it() -> None:
     model = onnx.load_model_from_string(toy_model())
 
-    assert [entry.key for entry in model.metadata_props] == [METADATA_KEY]
+    assert [entry.key for entry in model.metadata_props] == [METADATA_KEY, CHECKSUM_KEY]
     assert (model.producer_name, model.doc_string) == ("hangtag", "")
     assert [part for part in (b".py", b"site-packages", b"torch") if part in toy_model()] == []
 

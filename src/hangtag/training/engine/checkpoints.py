@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import safetensors
 import safetensors.torch
 import torch
@@ -45,6 +46,15 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
 
+    @property
+    def epoch(self) -> int:
+        """The epoch it is in; raises RunError if its position is invalid."""
+        position = self.metadata.get("position")
+        epoch = position.get("epoch") if isinstance(position, dict) else None
+        if type(epoch) is not int or epoch < 1:
+            raise RunError("the checkpoint has no valid position", "start over in another folder: --out")
+        return epoch
+
     def to_bytes(self) -> bytes:
         metadata = {"version": _VERSION, "metadata": json.dumps(self.metadata, allow_nan=False)}
         content = safetensors.torch.save(
@@ -64,10 +74,19 @@ class Checkpoint:
         if hashlib.sha256(body).digest() != digest:
             raise ValueError("its checksum does not match its content")
         length = int.from_bytes(body[:8], "little")
-        metadata = json.loads(body[8 : 8 + length]).get("__metadata__", {})
-        if metadata.get("version") != _VERSION:
-            raise ValueError(f"its version must be {_VERSION}, got {metadata.get('version')}")
-        return cls(safetensors.torch.load(body), json.loads(metadata["metadata"]))
+        header = msgspec.json.decode(body[8 : 8 + length], type=_Header).__metadata__
+        if header.version != _VERSION:
+            raise ValueError(f"its version must be {_VERSION}, got {header.version}")
+        return cls(safetensors.torch.load(body), msgspec.json.decode(header.metadata, type=dict[str, Any]))
+
+
+class _Text(msgspec.Struct):
+    version: str = ""
+    metadata: str = ""
+
+
+class _Header(msgspec.Struct):
+    __metadata__: _Text
 
 
 @dataclass
@@ -119,7 +138,7 @@ def latest(folder: Path) -> Checkpoint | None:
     for path in reversed(_files(folder)):
         try:
             checkpoint = Checkpoint.from_bytes(path.read_bytes())
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
             damaged[path] = error
             continue
         for bad, reason in damaged.items():
@@ -136,4 +155,5 @@ def latest(folder: Path) -> Checkpoint | None:
 
 def _files(folder: Path) -> list[Path]:
     """The checkpoint files, oldest first."""
-    return sorted((path for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdigit()), key=lambda path: int(path.stem))
+    files = (path for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdecimal() and path.is_file())
+    return sorted(files, key=lambda path: int(path.stem))

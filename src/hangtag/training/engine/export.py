@@ -1,7 +1,7 @@
 """Exporting a trained network as the bytes of model.onnx, and verifying that both give the same predictions.
 
 PyTorch exports the network itself. The parts before it (resizing, scaling) and after it (calibration, softmax, OOD
-score, evidence) are written here in ONNX's text format. `artifact.py` opens the file without PyTorch.
+score, what explains answers) are written here in ONNX's text format. `artifact.py` opens the file without PyTorch.
 """
 
 import contextlib
@@ -22,9 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hangtag.errors import ModelError
-from hangtag.model.artifact import EXPLAIN, INPUT, METADATA_KEY, OUTPUT, PIXELS, Metadata, open_artifact
+from hangtag.errors import ArtifactError, ModelError
+from hangtag.model.artifact import INPUT, OUTPUT, PIXELS, Metadata, check_file, open_artifact
 from hangtag.model.calibration import Calibrator, log_softmax
+from hangtag.model.onnx_file import CHECKSUM_KEY, METADATA_KEY, sealed
 from hangtag.model.ood import OodDetector
 from hangtag.pictures import Images, ImageSpec
 from hangtag.resize import SIZED, sizing_nodes
@@ -62,13 +63,46 @@ def export_model(network: nn.Module, metadata: Metadata, ood_detector: OodDetect
     outputs = [(f"network/{name}", f"network_{name}") for name in shapes]
     whole = onnx.compose.merge_models(whole, after, io_map=outputs)
     whole.graph.output.append(before.graph.output[0])  # declares the image size, which the metadata must match
-    for notes in (whole.metadata_props, whole.graph.value_info, *(node.metadata_props for node in whole.graph.node)):
-        del notes[:]  # the exporter stores paths and source lines of this machine, which are private
-    whole.producer_name = "hangtag"
-    onnx.helper.set_model_props(whole, {METADATA_KEY: json.dumps(metadata.to_json(), ensure_ascii=False)})
-    onnx.checker.check_model(whole)
-    content: bytes = whole.SerializeToString(deterministic=True)
-    return content
+    whole = _plain(whole, metadata)
+    try:
+        onnx.checker.check_model(whole)
+        content: bytes = whole.SerializeToString(deterministic=True)
+        check_file(content, sealed=False)
+    except (ArtifactError, ValueError, onnx.checker.ValidationError) as error:
+        reason = error.message if isinstance(error, ArtifactError) else _reason(error)
+        raise ModelError(
+            f"this network cannot be written as a model file: {reason}", "change the part of the network that needs it"
+        ) from error
+    return sealed(content)
+
+
+def _plain(whole: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
+    """The model with nothing but what it needs to run: no notes of the exporter, and all weights as plain bytes."""
+    graph = onnx.GraphProto(name="hangtag", input=whole.graph.input, output=whole.graph.output)
+    for tensor in whole.graph.initializer:
+        graph.initializer.append(_plain_tensor(tensor))
+    for node in whole.graph.node:  # the exporter stores paths and source lines of this machine, which are private
+        copy = graph.node.add(input=node.input, output=node.output, name=node.name, op_type=node.op_type)
+        copy.domain = node.domain
+        for attribute in node.attribute:
+            attribute.doc_string = ""
+            attribute.ClearField("doc_string")
+            if attribute.HasField("t"):
+                attribute.t.CopyFrom(_plain_tensor(attribute.t))
+            copy.attribute.append(attribute)
+    for value in (*graph.input, *graph.output):
+        value.ClearField("doc_string")
+        value.ClearField("metadata_props")
+    plain = onnx.ModelProto(ir_version=_IR_VERSION, producer_name="hangtag", graph=graph, functions=whole.functions)
+    opset = max(entry.version for entry in whole.opset_import if not entry.domain)
+    plain.opset_import.add(domain="", version=opset)
+    text = json.dumps(metadata.to_json(), ensure_ascii=False, allow_nan=False)
+    onnx.helper.set_model_props(plain, {METADATA_KEY: text, CHECKSUM_KEY: "0" * 64})
+    return plain
+
+
+def _plain_tensor(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name)
 
 
 def verify(
@@ -201,7 +235,7 @@ def _before(spec: ImageSpec, opset: int) -> str:
 def _after(
     network: nn.Module, metadata: Metadata, shapes: dict[str, str], ood_detector: OodDetector | None, opset: int
 ) -> onnx.ModelProto:
-    """The network's outputs -> the file's outputs: probabilities, embedding, OOD score and evidence."""
+    """The network's outputs -> the file's outputs: probabilities, embedding, OOD score, and feature maps."""
     classes = len(metadata.class_names)
     calibrator = metadata.guarantees.calibrator if metadata.guarantees else Calibrator.none(classes)
     arrays = {"weights": np.array(calibrator.weights), "bias": np.array(calibrator.bias)}
@@ -216,14 +250,10 @@ def _after(
     if "maps" in shapes:
         last = network.network if isinstance(network, FlipTTA) else network
         weights = last.get_submodule("logits").get_parameter("weight").detach().cpu().numpy()
-        height, width = shapes["maps"].split(", ")[-2:]
-        arrays |= {"class_weights": weights - weights.mean(axis=0), "places": np.array([3, 4], np.int64)}
-        arrays |= {"channels": np.array([2], np.int64), "views": np.array([1], np.int64)}
-        arrays |= {"spread": np.array([1, 3, 4], np.int64), "no_evidence": np.zeros((0, int(height), int(width)))}
-        nodes += _EVIDENCE.format(height=height, width=width)
-        outputs["evidence"] = f"explained, {height}, {width}"
+        arrays |= {"class_weights": weights - weights.mean(axis=0)}
+        nodes += _MAPS
+        outputs |= {"maps": f"N, {shapes['maps']}", "map_weights": f"N, {weights.shape[1]}"}
     inputs = [f"float[N, {shape}] network_{name}" for name, shape in shapes.items()]
-    inputs += [f"bool {EXPLAIN}"] if "maps" in shapes else []
     constants = [f"{_ELEMENT[array.dtype.kind]}{list(array.shape)} {name}" for name, array in arrays.items()]
     declared = [f"float[{shape}] {name}" for name, shape in outputs.items()]
     model = onnx.parser.parse_model(f"""
@@ -234,8 +264,6 @@ def _after(
     for name, array in arrays.items():  # too large for the text format
         value = array if array.dtype.kind == "i" else array.astype(np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
-    if "maps" in shapes:  # an input with a default value is optional
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(False), EXPLAIN))
     return model
 
 
@@ -266,27 +294,8 @@ _OOD_SCORE = """
             ood_score = Mul (rank, per_rank)"""
 """What `OodDetector.ood_score` computes."""
 
-_EVIDENCE = """
-            evidence = If (explain) <
-                then_branch = located () => (float[N, {height}, {width}] located_evidence) {{
-                    prediction = ArgMax <axis = 1, keepdims = 0> (network_logits)
-                    row = Gather <axis = 0> (class_weights, prediction)
-                    channel_weights = Unsqueeze (row, spread)
-                    maximum = ReduceMax <keepdims = 1> (network_maps, places)
-                    is_maximum = Equal (network_maps, maximum)
-                    mask = Cast <to = 1> (is_maximum)
-                    maxima = ReduceSum <keepdims = 1> (mask, places)
-                    masked = Mul (network_maps, mask)
-                    divided = Div (masked, maxima)
-                    weighted = Mul (divided, channel_weights)
-                    of_view = ReduceSum <keepdims = 0> (weighted, channels)
-                    located_evidence = ReduceMean <keepdims = 0> (of_view, views)
-                }},
-                else_branch = omitted () => (float[0, {height}, {width}] empty) {{
-                    empty = Identity (no_evidence)
-                }}
-            >"""
-"""The evidence of each location for the predicted class: each channel's maximum, at the location of the maximum, times
-the channel's weight for that class minus its mean weight over all classes (class activation mapping: Zhou et al.,
-2016). It is exact because the network uses global max pooling: apart from the biases, the evidence adds up to the
-predicted class's logit minus the mean logit."""
+_MAPS = """
+            maps = Identity (network_maps)
+            prediction = ArgMax <axis = 1, keepdims = 0> (network_logits)
+            map_weights = Gather <axis = 0> (class_weights, prediction)"""
+"""What `explanation.py` makes evidence of. Nothing is computed for it but a row of weights."""

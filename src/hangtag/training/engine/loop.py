@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -333,10 +334,10 @@ class _Run:
     def _restore(self, saved: Checkpoint) -> _Position:
         """Load the state of network, optimizer, early stopping and pruning."""
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "steps": {}, "best": {}, "pruning": {}}
-        for key, value in saved.tensors.items():
-            part, _, name = key.partition(".")
-            parts[part][name] = value
         try:
+            for key, value in saved.tensors.items():
+                part, _, name = key.partition(".")
+                parts[part][name] = value
             if saved.metadata["steps"] != (kind := type(self.optimizer).__name__):
                 raise ValueError(f"it was saved by {saved.metadata['steps']}, but this training uses {kind}")
             self.network.load_state_dict(parts["network"])
@@ -344,7 +345,10 @@ class _Run:
             self.early_stopping.set_state(parts["best"], saved.metadata["best"])
             if self.batches.pruning is not None:
                 self.batches.pruning.set_state(parts["pruning"])
-            return _Position(**saved.metadata["position"])
+            position = msgspec.convert(saved.metadata["position"], _Position)
+            if position.epoch > self.recipe.epochs + 1 or position.chunk < 0:
+                raise ValueError(f"it is in epoch {position.epoch} of {self.recipe.epochs}")
+            return position
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             if is_out_of_memory(error):
                 raise
