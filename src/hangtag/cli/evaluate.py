@@ -24,7 +24,11 @@ def evaluate(
     path: options.DataPath = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Evaluate a run's model: loss, accuracy with its interval, per-class numbers, confusion matrix."""
+    """Evaluate a run's model: loss, accuracy with its interval, per-class numbers, confusion matrix.
+
+    Other data may have fewer classes than the model, or more: classes are matched by name, and images of classes that
+    the model does not know are counted apart.
+    """
     from hangtag.cli import screen
     from hangtag.evaluation.judge import judge
     from hangtag.evaluation.run_folder import find_run
@@ -38,6 +42,7 @@ def evaluate(
         return screen.print_json(
             result if cleaned is None else {"before_decisions": result, "cleaned": cleaned.to_json()}
         )
+    screen.print_notes(judged.notes)
     screen.print_evaluation(screen.console(), judged.evaluation, judged.part)
     screen.print_guarantees(judged.guarantees, judged.part)
     if judged.before_decisions:
@@ -109,6 +114,7 @@ def compare(
     page = write_comparison(result, one.data, one.probabilities, rows, out)
     if as_json:
         return screen.print_json({**result.to_json(), "page": str(page)})
+    _print_left_out(one)
     for name, (share, low, high) in zip(result.names, result.accuracies, strict=True):
         print(f"{name}: accuracy {share:.4f} [{low:.4f}, {high:.4f}]")
     print(result.in_words)
@@ -153,10 +159,19 @@ def stress(
         report = write_report_and_pictures(folder, read_again(folder), judged)
     if as_json:
         return screen.print_json(result.to_json())
+    _print_left_out(judged)
     screen.print_stress(screen.console(), result)
     if report:
         print(f"wrote {folder.path / 'stress.json'}\nwrote {report}")
     return None
+
+
+def _print_left_out(judged: "Judgement") -> None:
+    """How class names were matched, and which images are of no class of the model."""
+    from hangtag.cli import screen
+
+    left_out = [f"left out: {judged.evaluation.strangers}"] if judged.evaluation.strangers else []
+    screen.print_notes([*judged.notes, *left_out])
 
 
 def _require_data(what: str | None, path: Path | None, data_options: options.DataOptions) -> None:

@@ -221,8 +221,9 @@ def print_seeds(seeds: "Seeds", best: int, judged: "Judgement", report: Path) ->
 
 
 def _print_confidence(report: "GuaranteeReport") -> None:
-    if report.sure and report.sure_right and report.sure.share is not None and report.sure_right.share is not None:
-        print(f"answered with confidence: {report.sure.share:.1%}; {report.sure_right.share:.1%} of these are correct")
+    if report.sure and report.sure_right:
+        right = f"; correct among these: {report.sure_right}" if report.sure_right.of else ""
+        print(f"answered with confidence: {report.sure}{right}")
     for sentence in report.limitations:
         print(f"note: {sentence}")
 
@@ -233,11 +234,20 @@ def _print_results(run: "Run", report: Path) -> None:
     print(f"  try it       hangtag predict {shlex.quote(str(run.path))} photo.png")
 
 
+def print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"note: {note}")
+
+
 def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> None:
     print(f"{part} {evaluation}")
     print(evaluation.gap_in_words)
+    if evaluation.strangers:
+        print(f"not counted: {evaluation.strangers}")
     table = table_of("class", ">images", ">precision", "95%", ">recall", "95%", ">F1")
     for row in evaluation.classes:
+        if not row.images:
+            continue
         cells: list[str] = []
         for share, interval in ((row.precision, row.precision_interval), (row.recall, row.recall_interval)):
             cells += [_share(share), f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else ""]
@@ -245,6 +255,8 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
     console.print(table)
     confusion = table_of("true \\ predicted", *(f">{index}" for index in range(len(evaluation.classes))))
     for index, (row, counts) in enumerate(zip(evaluation.classes, evaluation.confusion, strict=True)):
+        if not row.images:
+            continue
         confusion.add_row(f"{index} {row.name}", *(str(count) if count else "." for count in counts))
     console.print(confusion)
 
@@ -259,16 +271,14 @@ def print_guarantees(report: "GuaranteeReport", part: str) -> None:
     print(report.calibration.in_words)
     for each in report.sets:
         print(
-            f"sets for {each.coverage:.0%} coverage: {each.covered.share:.1%} contain the true label, "
+            f"sets for {each.coverage:.0%} coverage: {each.covered} contain the true label, "
             f"{each.size:.2f} labels on average"
         )
     for target, answered, right in report.target_accuracies:
-        if answered.share is not None and right.share is not None:
-            print(
-                f"target accuracy {100 * target:g}%: {answered.share:.1%} answered, {right.share:.1%} of these correct"
-            )
-    if report.ood_false_positives is not None and report.ood_false_positives.share is not None:
-        print(f"images called unfamiliar: {report.ood_false_positives.share:.1%} (target for familiar images: 5%)")
+        if right.of:
+            print(f"target accuracy {100 * target:g}%: {answered} answered; correct among these: {right}")
+    if report.ood_false_positives is not None:
+        print(f"images called unfamiliar: {report.ood_false_positives} (target for familiar images: at most 5%)")
     for sentence in report.limitations:
         print(f"note: {sentence}")
 
@@ -286,7 +296,7 @@ def print_answer(picture: Path, answer: "Answer") -> None:
 
 def _how_sure(answer: "Answer") -> str:
     if answer.is_ood:
-        return f"; unfamiliar: less typical than {answer.ood_score:.1%} of the held-out images"
+        return f"; not sure: unfamiliar (less typical than {answer.ood_score:.1%} of known images), so no set of labels"
     if answer.sure is None:
         return ""
     if answer.sure:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.evaluation.metrics import wilson
+from hangtag.evaluation.metrics import Share
 from hangtag.model.calibration import Calibration, Floats, measure_calibration
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE, TARGET_ACCURACIES, AnswerPolicy, Guarantees
 from hangtag.serializable import Serializable
 
-__all__ = ["SHOWN", "GuaranteeReport", "SetCoverage", "Share", "measure_guarantees"]
+__all__ = ["SHOWN", "GuaranteeReport", "SetCoverage", "measure_guarantees"]
 
 SHOWN = (0.9, 0.95, 0.99)
 """Coverages that are tested."""
@@ -22,23 +22,8 @@ _CURVE = 200  # points of the accuracy-coverage curve
 
 
 @dataclass(frozen=True)
-class Share:
-    """A count and its share of a total, with the 95% interval of the share (Wilson); None if the total is 0."""
-
-    count: int
-    of: int
-    share: float | None
-    interval: tuple[float, float] | None
-
-    @classmethod
-    def counted(cls, hits: NDArray[np.bool_]) -> "Share":
-        count, of = int(hits.sum()), len(hits)
-        return cls(count, of, count / of if of else None, wilson(count, of) if of else None)
-
-
-@dataclass(frozen=True)
 class SetCoverage:
-    """Prediction sets at one target coverage.
+    """Prediction sets at one target coverage, of the images that are not flagged as OOD; the others have no set.
 
     Attributes:
         coverage: the target.
@@ -65,7 +50,7 @@ class GuaranteeReport(Serializable):
         calibration: of its probabilities.
         before: of its probabilities before calibration, if the file has them.
         method: how prediction sets are made; None if the model has none.
-        sets: one entry for each coverage in `SHOWN`; empty if the model has no sets.
+        sets: one entry for each coverage in `SHOWN`; empty if the model has no sets, or no image has one.
         ood_false_positives: images flagged as OOD; the target is 5 of 100. None if the model has no OOD score.
         sure: images with a sure answer under the default policy (one label in the 95% set, not OOD).
         sure_right: sure answers that are correct.
@@ -107,6 +92,7 @@ def measure_guarantees(
     correct = probabilities.argmax(axis=1) == labels
     policy = AnswerPolicy()
     verdicts = guarantees.decide(probabilities, ood_score, policy)
+    familiar = np.ones(len(labels), bool) if verdicts.is_ood is None else ~verdicts.is_ood
     by_confidence = correct[np.argsort(-probabilities.max(axis=1), kind="stable")]
     counts = np.unique(np.linspace(1, len(labels), min(_CURVE, len(labels))).round().astype(np.int64))
     accuracy = np.cumsum(by_confidence)[counts - 1] / counts
@@ -115,7 +101,11 @@ def measure_guarantees(
         calibration=measure_calibration(probabilities, labels),
         before=measure_calibration(outputs["uncalibrated"], labels) if "uncalibrated" in outputs else None,
         method=conformal.method if conformal else None,
-        sets=tuple(_sets(guarantees, probabilities, labels, coverage) for coverage in SHOWN) if conformal else (),
+        sets=tuple(
+            _sets(guarantees, probabilities[familiar], labels[familiar], coverage)
+            for coverage in SHOWN
+            if conformal and familiar.any()
+        ),
         ood_false_positives=None if ood_score is None else Share.counted(ood_score > 1 - OOD_FALSE_POSITIVE_RATE),
         sure=None if verdicts.sure is None else Share.counted(verdicts.sure),
         sure_right=None if verdicts.sure is None else Share.counted(correct[verdicts.sure]),

@@ -11,7 +11,7 @@ A label with a lower score fits better, and is in the set if its score is at mos
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ LEVELS = (
 """Coverages with a stored threshold; a coverage between two of them uses the higher one."""
 
 RAPS_PENALTY = 0.1  # for each label beyond the first; the paper tried 0.001 to 1
+
+# Thresholds are above the scores by this much, so that equal scores stay in the set when another processor, version or
+# batch size rounds float32 differently. A label with a probability below _MARGIN cannot be told from 0.
+_MARGIN, _RELATIVE_MARGIN = 1e-6, 1e-4
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,12 @@ class Conformal(Serializable):
         level = self.level(coverage)
         return None if coverage > LEVELS[-1] else self.thresholds[LEVELS.index(level)]
 
+    def raised(self, other: "Conformal") -> "Conformal":
+        """The higher of two thresholds at each level, for the same number of images."""
+        pairs = zip(self.thresholds, other.thresholds, strict=True)
+        higher = tuple(None if one is None or two is None else max(one, two) for one, two in pairs)
+        return replace(self, thresholds=higher)
+
     def sets(self, probabilities: Floats, coverage: float, never_empty: bool = True) -> NDArray[np.bool_]:
         """(N, K) whether each label is in the image's prediction set; all are, if the threshold is None.
 
@@ -97,6 +107,7 @@ def calibrate(probabilities: Floats, labels: NDArray[np.int64], method: str = "t
     """
     check_probabilities(probabilities, labels)
     ranked = np.sort(scores_of(probabilities, method)[np.arange(len(labels)), labels])
+    ranked += _MARGIN + _RELATIVE_MARGIN * np.maximum(0, 1 - ranked)
     return Conformal(method, len(labels), tuple(threshold_at(ranked, level) for level in LEVELS))
 
 
