@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hangtag.errors import HangtagError, UsageError
-from hangtag.evaluation.guarantee_report import GuaranteeReport, Share, measure_guarantees
+from hangtag.evaluation.guarantee_report import GuaranteeReport, measure_guarantees
+from hangtag.evaluation.metrics import Share
 from hangtag.model.calibration import Calibrator, fit_calibrator, log_softmax, softmax
 from hangtag.model.guarantees import TARGET_ACCURACIES, AnswerPolicy, Guarantees, fit_guarantees
 from toys import drawn
@@ -15,9 +16,15 @@ from toys import drawn
 NAMES = ("a", "b", "c", "d", "e")
 
 
+def fitted(logits: NDArray[np.float32], labels: NDArray[np.int64], calibrator: Calibrator | None = None) -> Guarantees:
+    chosen = calibrator or Calibrator.none(logits.shape[1])
+    rows = chosen(log_softmax(logits)).astype(np.float32)
+    return fit_guarantees(rows, labels, chosen, NAMES, has_ood_score=calibrator is not None)
+
+
 def taught(count: int = 4000, seed: int = 0) -> Guarantees:
     logits, labels = drawn(count, seed=seed)
-    return fit_guarantees(logits, labels, fit_calibrator(logits, labels), NAMES, has_ood_score=True)
+    return fitted(logits, labels, fit_calibrator(logits, labels))
 
 
 def fresh(count: int = 4000, seed: int = 1) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -31,7 +38,7 @@ def test_sure_answers_reach_the_target_accuracy_in_nine_of_ten_trainings(share: 
     kept = 0
     for seed in range(2, 32):
         logits, truth = drawn(1500, seed=seed)
-        guarantees = fit_guarantees(logits, truth, Calibrator.none(5), NAMES, has_ood_score=False)
+        guarantees = fitted(logits, truth)
         sure = guarantees.decide(rows, None, AnswerPolicy(target_accuracy=share)).sure
         assert sure is not None
         right = (rows.argmax(1) == labels)[sure]
@@ -116,7 +123,7 @@ def test_a_class_without_held_out_images_is_named() -> None:
     logits, labels = drawn(200)
     known = labels != 3
 
-    guarantees = fit_guarantees(logits[known], labels[known], Calibrator.none(5), NAMES, has_ood_score=False)
+    guarantees = fitted(logits[known], labels[known])
 
     assert guarantees.images[3] == 0
     assert "no held-out images of d: guarantees are untested on these classes" in guarantees.limitations

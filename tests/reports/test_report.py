@@ -43,7 +43,7 @@ def judged(names: tuple[str, ...], count: int = 300) -> tuple[NDArray[np.int64],
 def taught(names: tuple[str, ...]) -> Guarantees:
     """By 200 held-out pictures, answered as the judged ones are."""
     labels, rows = judged(names, max(200, len(names)))
-    return fit_guarantees(np.log(rows), labels, Calibrator.none(len(names)), names, has_ood_score=True)
+    return fit_guarantees(rows, labels, Calibrator.none(len(names)), names, has_ood_score=True)
 
 
 def finished_run(folder: Path, names: tuple[str, ...] = toys.CLASSES, count: int = 300, **config: Any) -> Run:

@@ -22,6 +22,7 @@ def evaluate(
     run: options.RunName = "last",
     what: options.OtherData = None,
     path: options.DataPath = None,
+    page: Annotated[Path | None, options.path_option("Also write a report on this dataset.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Evaluate a run's model: loss, accuracy with its interval, per-class numbers, confusion matrix.
@@ -34,8 +35,14 @@ def evaluate(
     from hangtag.evaluation.run_folder import find_run
 
     folder = find_run(run)
+    if page is not None and what is None and path is None:
+        raise UsageError("--page needs a dataset", "the report on the run's own data: hangtag report")
     data = _other_data(folder, what, path, data_options)
     judged = judge(folder, data)
+    if page is not None:
+        from hangtag.reports.report import write_other_report
+
+        write_other_report(folder, judged, page)
     cleaned = _after_decisions(folder, data_options) if data_options.decisions and data is None else None
     if as_json:
         result = judged.to_json()
@@ -49,6 +56,8 @@ def evaluate(
         print(f"before your decisions: {judged.before_decisions}")
     if cleaned is not None:
         print(f"after your decisions: {cleaned.evaluation}")
+    if page is not None:
+        print(f"wrote {page}")
     return None
 
 

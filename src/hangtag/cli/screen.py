@@ -22,6 +22,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from hangtag.words import ENOUGH, amount
+
 if TYPE_CHECKING:
     from hangtag.cli.bench import Bench
     from hangtag.cli.tutorial import Section
@@ -339,7 +341,8 @@ def print_stress(console: Console, stress: "Stress") -> None:
     console.print(table)
     print(f"mean accuracy: {stress.accuracy:.1%} over all corruptions, {clean.accuracy:.1%} without corruption")
     if not stress.slices:
-        print(f"no group is significantly worse than the rest ({stress.tried:,} images)")
+        few = "; so few would not show most differences" if stress.tried < ENOUGH else ""
+        print(f"no group is significantly worse than the rest ({amount(stress.tried, 'image')}{few})")
     for each in stress.slices[:10]:
         low, high = each.interval
         print(

@@ -31,7 +31,7 @@ class Answer:
         model: fingerprint of the model file.
         prediction_set: labels that may be the true one, most probable first; None if `is_ood`.
         coverage: target share of prediction sets that contain the true label; None if `is_ood`, as nothing is promised.
-        ood_score: share of reference images (held-out ones; without them, training images) with a lower OOD score.
+        ood_score: share of images like the training images with a lower OOD score, estimated on the safe side.
         is_ood: whether the picture is unlike the training images, so that the answer may be unreliable.
         sure: whether the answer can be used without review (see `guarantees.AnswerPolicy`).
     """
