@@ -10,7 +10,7 @@ from hangtag.errors import HangtagError, UsageError
 from hangtag.evaluation.guarantee_report import GuaranteeReport, measure_guarantees
 from hangtag.evaluation.metrics import Share
 from hangtag.model.calibration import Calibrator, fit_calibrator, log_softmax, softmax
-from hangtag.model.guarantees import TARGET_ACCURACIES, AnswerPolicy, Guarantees, fit_guarantees
+from hangtag.model.guarantees import SURE_ACCURACY, TARGET_ACCURACIES, AnswerPolicy, Guarantees, fit_guarantees
 from toys import drawn
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -63,15 +63,79 @@ def test_a_cost_sets_the_lowest_confidence_of_sure_answers() -> None:
     np.testing.assert_array_equal(sure, rows.max(1) > 0.8)
 
 
-def test_by_default_a_set_of_one_label_is_sure_unless_the_image_is_ood() -> None:
-    rows, _ = fresh(500)
-    ood_score = np.linspace(0, 1, 500)
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95])
+def test_a_sure_answer_is_a_set_of_one_label_probable_enough_and_not_ood(coverage: float) -> None:
+    guarantees = taught()
+    rows, labels = fresh(4000)
+    ood_score = np.linspace(0, 1, 4000)
+    lowest = guarantees.confidence_thresholds[TARGET_ACCURACIES.index(SURE_ACCURACY)]
 
-    verdicts = taught().decide(rows, ood_score, AnswerPolicy(coverage=0.8, ood_false_positive_rate=0.1))
+    verdicts = guarantees.decide(rows, ood_score, AnswerPolicy(coverage=coverage, ood_false_positive_rate=0.1))
 
-    assert verdicts.in_set is not None
+    assert verdicts.in_set is not None and verdicts.sure is not None and lowest is not None
     np.testing.assert_array_equal(verdicts.is_ood, ood_score > 0.9)
-    np.testing.assert_array_equal(verdicts.sure, (verdicts.in_set.sum(1) == 1) & (ood_score <= 0.9))
+    single, probable = verdicts.in_set.sum(1) == 1, rows.max(1) >= lowest
+    np.testing.assert_array_equal(verdicts.sure, single & probable & (ood_score <= 0.9))
+    assert (rows.argmax(1) == labels)[verdicts.sure].mean() > 0.88
+
+
+def test_answers_that_know_nothing_are_never_sure() -> None:
+    """Equal answers whose order is that of the classes, as a network that learned nothing gives them."""
+    labels = np.repeat([0, 1], 200)
+    rows = np.full((400, 2), [0.50201657, 0.49798343], np.float32)
+    rows[200:] += np.array([1e-7, -1e-7], np.float32)  # another batch is rounded in another way
+    guarantees = fit_guarantees(rows, labels, Calibrator.none(2), ("green", "red"), has_ood_score=False)
+
+    for given in ({}, {"coverage": 0.5}, {"cost": 1.5}, {"target_accuracy": 0.9}):
+        policy = AnswerPolicy(**given)  # type: ignore[arg-type]
+        assert not guarantees.decide(rows, None, policy).sure.any()  # type: ignore[union-attr]
+    assert guarantees.decide(rows, None, AnswerPolicy()).in_set.all()  # type: ignore[union-attr]
+    assert any("not measurably better than chance" in text for text in guarantees.limitations)
+
+
+def test_always_naming_the_largest_class_is_not_knowing() -> None:
+    labels = (np.arange(600) % 50 == 0).astype(np.int64)
+    rows = np.full((600, 2), [0.98, 0.02], np.float32)
+    guarantees = fit_guarantees(rows, labels, Calibrator.none(2), ("fine", "broken"), has_ood_score=False)
+    finds = np.where(labels[:, None] == 1, [[0.2, 0.8]], [[0.99, 0.01]]).astype(np.float32)
+    useful = fit_guarantees(finds, labels, Calibrator.none(2), ("fine", "broken"), has_ood_score=False)
+
+    assert not guarantees.better_than_chance and useful.better_than_chance
+    assert not guarantees.decide(rows, None, AnswerPolicy()).sure.any()  # type: ignore[union-attr]
+    assert useful.decide(finds, None, AnswerPolicy()).sure.mean() > 0.9  # type: ignore[union-attr]
+
+
+def test_equal_answers_pass_or_fail_together() -> None:
+    """The first 100 are right; a threshold within equal answers would depend on their order."""
+    labels = np.repeat([0, 1], 100)
+    rows = np.full((200, 2), [0.8, 0.2], np.float32)
+
+    assert set(fit_guarantees(rows, labels, Calibrator.none(2), ("a", "b"), False).confidence_thresholds) == {None}
+
+
+def test_thresholds_are_not_below_those_of_answers_that_saw_no_label() -> None:
+    logits, labels = drawn(400)
+    rows = softmax(logits).astype(np.float32)
+    optimistic = rows.copy()
+    optimistic[np.arange(400), labels] += 0.5
+    optimistic /= optimistic.sum(1, keepdims=True)
+
+    honest = fit_guarantees(rows, labels, Calibrator.none(5), NAMES, False)
+    both = fit_guarantees(optimistic, labels, Calibrator.none(5), NAMES, False, out_of_fold=rows)
+
+    assert both.conformal == honest.conformal
+
+
+def test_ood_images_do_not_count_for_coverage() -> None:
+    guarantees = taught()
+    rows, labels = fresh()
+    wrong = (labels + 1) % 5  # as if the images were of something else
+    ood_score = np.where(np.arange(len(rows)) % 4 == 0, 1, 0).astype(np.float32)
+    mixed = np.where(ood_score > 0, wrong, labels)
+
+    report = measure_guarantees({"probabilities": rows, "ood_score": ood_score}, mixed, guarantees)
+
+    assert report.sets[1].covered.of == 3000 and report.sets[1].covered.share == pytest.approx(0.95, abs=0.02)
 
 
 @pytest.mark.parametrize(

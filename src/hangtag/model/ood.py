@@ -38,7 +38,7 @@ _BEYOND = 5.0  # standard deviations above all held-out images
 _AT_ONCE = 256  # images whose pixels are floating-point numbers at the same time
 _MIN_HELD_OUT = 20  # for units of the features' measures
 _MIN_DEVIATION = 1e-3  # of distances and logits: below it, differences are those of rounding
-_ROUNDING = 1e-3  # added to the reference scores, in standard deviations, so that equal scores stay equal
+_ROUNDING = 0.01  # added to the reference scores, in standard deviations, so that equal scores stay equal
 
 # Chosen on Fashion-MNIST training images and on digits; docs/log.md.
 _PIXEL_DEVIATION = 0.01  # added to each statistic's deviation: 2.5 grey levels
@@ -146,7 +146,11 @@ class OodDetector:
 
     def ood_score(self, images: Images | MappedRows, descriptor: Floats, logits: Floats) -> NDArray[np.float32]:
         """(N,) the share of in-distribution images with a lower raw score, from 0 to Q / (Q + 1)."""
-        below = np.searchsorted(self.quantiles, self.score(images, descriptor, logits), side="left")
+        return self.shares_below(self.score(images, descriptor, logits))
+
+    def shares_below(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,) the OOD scores of (N,) raw scores."""
+        below = np.searchsorted(self.quantiles, scores, side="left")
         shares: NDArray[np.float32] = (below / (len(self.quantiles) + 1)).astype(np.float32)
         return shares
 

@@ -125,11 +125,13 @@ def verify_outputs(
             "part of the network does not export correctly, so this run has no model file; change the network",
         )
     if ood_detector is not None:
-        expected_score = ood_detector.ood_score(images, features.descriptor, features.logits)
-        difference = np.abs(outputs["ood_score"] - expected_score)
-        if not (difference <= _RANKS / (len(ood_detector.quantiles) + 1)).all():
+        scores, found = ood_detector.score(images, features.descriptor, features.logits), outputs["ood_score"]
+        slack = np.float32(_SLACK) * (1 + np.abs(scores))
+        lowest, highest = (ood_detector.shares_below(scores + change) for change in (-slack, slack))
+        if not ((found >= lowest - 1e-5) & (found <= highest + 1e-5)).all():
+            difference = np.abs(found - ood_detector.shares_below(scores)).max()
             raise ModelError(
-                f"OOD scores of the exported file and the trained network differ by up to {difference.max():.2g}",
+                f"OOD scores of the exported file and the trained network differ by up to {difference:.2g}",
                 "this run has no model file; please report this problem",
             )
 
@@ -284,7 +286,7 @@ def _ood_score(ood_detector: OodDetector, spec: ImageSpec) -> tuple[dict[str, ND
 
 
 _ELEMENT = {"f": "float", "i": "int64"}
-_RANKS = 3  # by which rounding may change an image's rank among the validation images
+_SLACK = 0.02  # standard deviations by which rounding may change a raw OOD score
 
 _CALIBRATION = """
             embedding = Identity (network_embedding)
