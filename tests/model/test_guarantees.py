@@ -1,6 +1,7 @@
 """guarantees.py and guarantee_report.py: guarantees hold on fresh data, and their limitations are reported."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,14 @@ NAMES = ("a", "b", "c", "d", "e")
 
 def fitted(logits: NDArray[np.float32], labels: NDArray[np.int64], calibrator: Calibrator | None = None) -> Guarantees:
     chosen = calibrator or Calibrator.none(logits.shape[1])
-    rows = chosen(log_softmax(logits)).astype(np.float32)
-    return fit_guarantees(rows, labels, chosen, NAMES, has_ood_score=calibrator is not None)
+    plain, rows = softmax(logits).astype(np.float32), chosen(log_softmax(logits)).astype(np.float32)
+    return fit_guarantees(rows, labels, chosen, NAMES, calibrator is not None, uncalibrated=plain)
+
+
+def of(rows: NDArray[np.float32], ood_score: NDArray[Any] | None = None) -> dict[str, NDArray[Any]]:
+    """The outputs of a model file; these answers stand for both kinds of probabilities."""
+    more = {} if ood_score is None else {"ood_score": ood_score}
+    return {"probabilities": rows, "uncalibrated": rows, **more}
 
 
 def taught(count: int = 4000, seed: int = 0) -> Guarantees:
@@ -39,7 +46,7 @@ def test_sure_answers_reach_the_target_accuracy_in_nine_of_ten_trainings(share: 
     for seed in range(2, 32):
         logits, truth = drawn(1500, seed=seed)
         guarantees = fitted(logits, truth)
-        sure = guarantees.decide(rows, None, AnswerPolicy(target_accuracy=share)).sure
+        sure = guarantees.decide(of(rows), AnswerPolicy(target_accuracy=share)).sure
         assert sure is not None
         right = (rows.argmax(1) == labels)[sure]
         kept += not len(right) or right.mean() >= share
@@ -52,13 +59,13 @@ def test_too_few_images_have_no_threshold_for_a_high_target_accuracy() -> None:
     rows, _ = fresh(50)
 
     assert guarantees.confidence_thresholds[TARGET_ACCURACIES.index(0.999)] is None
-    assert not guarantees.decide(rows, None, AnswerPolicy(target_accuracy=0.999)).sure.any()  # type: ignore[union-attr]
+    assert not guarantees.decide(of(rows), AnswerPolicy(target_accuracy=0.999)).sure.any()  # type: ignore[union-attr]
 
 
 def test_a_cost_sets_the_lowest_confidence_of_sure_answers() -> None:
     rows, _ = fresh(500)
 
-    sure = taught().decide(rows, None, AnswerPolicy(cost=5)).sure
+    sure = taught().decide(of(rows), AnswerPolicy(cost=5)).sure
 
     np.testing.assert_array_equal(sure, rows.max(1) > 0.8)
 
@@ -70,7 +77,7 @@ def test_a_sure_answer_is_a_set_of_one_label_probable_enough_and_not_ood(coverag
     ood_score = np.linspace(0, 1, 4000)
     lowest = guarantees.confidence_thresholds[TARGET_ACCURACIES.index(SURE_ACCURACY)]
 
-    verdicts = guarantees.decide(rows, ood_score, AnswerPolicy(coverage=coverage, ood_false_positive_rate=0.1))
+    verdicts = guarantees.decide(of(rows, ood_score), AnswerPolicy(coverage=coverage, ood_false_positive_rate=0.1))
 
     assert verdicts.in_set is not None and verdicts.sure is not None and lowest is not None
     np.testing.assert_array_equal(verdicts.is_ood, ood_score > 0.9)
@@ -88,8 +95,8 @@ def test_answers_that_know_nothing_are_never_sure() -> None:
 
     for given in ({}, {"coverage": 0.5}, {"cost": 1.5}, {"target_accuracy": 0.9}):
         policy = AnswerPolicy(**given)  # type: ignore[arg-type]
-        assert not guarantees.decide(rows, None, policy).sure.any()  # type: ignore[union-attr]
-    assert guarantees.decide(rows, None, AnswerPolicy()).in_set.all()  # type: ignore[union-attr]
+        assert not guarantees.decide(of(rows), policy).sure.any()  # type: ignore[union-attr]
+    assert guarantees.decide(of(rows), AnswerPolicy()).in_set.all()  # type: ignore[union-attr]
     assert any("not measurably better than chance" in text for text in guarantees.limitations)
 
 
@@ -101,8 +108,8 @@ def test_always_naming_the_largest_class_is_not_knowing() -> None:
     useful = fit_guarantees(finds, labels, Calibrator.none(2), ("fine", "broken"), has_ood_score=False)
 
     assert not guarantees.better_than_chance and useful.better_than_chance
-    assert not guarantees.decide(rows, None, AnswerPolicy()).sure.any()  # type: ignore[union-attr]
-    assert useful.decide(finds, None, AnswerPolicy()).sure.mean() > 0.9  # type: ignore[union-attr]
+    assert not guarantees.decide(of(rows), AnswerPolicy()).sure.any()  # type: ignore[union-attr]
+    assert useful.decide(of(finds), AnswerPolicy()).sure.mean() > 0.9  # type: ignore[union-attr]
 
 
 def test_equal_answers_pass_or_fail_together() -> None:
@@ -113,17 +120,20 @@ def test_equal_answers_pass_or_fail_together() -> None:
     assert set(fit_guarantees(rows, labels, Calibrator.none(2), ("a", "b"), False).confidence_thresholds) == {None}
 
 
-def test_thresholds_are_not_below_those_of_answers_that_saw_no_label() -> None:
+def test_thresholds_are_not_fitted_to_their_own_labels() -> None:
     logits, labels = drawn(400)
     rows = softmax(logits).astype(np.float32)
     optimistic = rows.copy()
     optimistic[np.arange(400), labels] += 0.5
     optimistic /= optimistic.sum(1, keepdims=True)
+    calibrator = fit_calibrator(logits, labels)
 
-    honest = fit_guarantees(rows, labels, Calibrator.none(5), NAMES, False)
-    both = fit_guarantees(optimistic, labels, Calibrator.none(5), NAMES, False, out_of_fold=rows)
+    honest = fit_guarantees(rows, labels, calibrator, NAMES, False, rows, rows)
+    fitted_to_them = fit_guarantees(optimistic, labels, calibrator, NAMES, False, rows, rows)
 
-    assert both.conformal == honest.conformal
+    assert fitted_to_them.conformal == honest.conformal
+    pairs = zip(fitted_to_them.confidence_thresholds, honest.confidence_thresholds, strict=True)
+    assert all(two is None or (one is not None and one >= two) for one, two in pairs)
 
 
 def test_ood_images_do_not_count_for_coverage() -> None:
@@ -133,7 +143,7 @@ def test_ood_images_do_not_count_for_coverage() -> None:
     ood_score = np.where(np.arange(len(rows)) % 4 == 0, 1, 0).astype(np.float32)
     mixed = np.where(ood_score > 0, wrong, labels)
 
-    report = measure_guarantees({"probabilities": rows, "ood_score": ood_score}, mixed, guarantees)
+    report = measure_guarantees(of(rows, ood_score), mixed, guarantees)
 
     assert report.sets[1].covered.of == 3000 and report.sets[1].covered.share == pytest.approx(0.95, abs=0.02)
 
@@ -171,7 +181,7 @@ def test_few_held_out_images_limit_the_guarantees(count: int) -> None:
     guarantees = taught(count)
     rows, _ = fresh(50)
 
-    verdicts = guarantees.decide(rows, None, AnswerPolicy())
+    verdicts = guarantees.decide(of(rows), AnswerPolicy())
 
     assert verdicts.in_set is not None
     why_not = guarantees.why_not(AnswerPolicy())
@@ -197,11 +207,11 @@ def test_a_model_without_held_out_images_has_no_guarantees() -> None:
     guarantees = Guarantees.none(5, "nothing was held out")
     rows, labels = fresh(300)
 
-    verdicts = guarantees.decide(rows, None, AnswerPolicy())
-    kept = measure_guarantees({"probabilities": rows}, labels, guarantees)
+    verdicts = guarantees.decide(of(rows), AnswerPolicy())
+    kept = measure_guarantees(of(rows), labels, guarantees)
 
     assert (verdicts.in_set, verdicts.is_ood, verdicts.sure) == (None, None, None)
-    assert guarantees.decide(rows, None, AnswerPolicy(target_accuracy=0.99)).sure is None
+    assert guarantees.decide(of(rows), AnswerPolicy(target_accuracy=0.99)).sure is None
     assert (kept.sets, kept.sure, kept.target_accuracies, kept.limitations) == ((), None, (), ("nothing was held out",))
     assert GuaranteeReport.from_json(json.loads(json.dumps(kept.to_json()))) == kept
 
@@ -211,7 +221,7 @@ def test_guarantees_are_measured_with_intervals() -> None:
     rows, labels = fresh()
     ood_score = np.random.default_rng(0).random(len(rows)).astype(np.float32)
 
-    kept = measure_guarantees({"probabilities": rows, "uncalibrated": rows, "ood_score": ood_score}, labels, guarantees)
+    kept = measure_guarantees(of(rows, ood_score), labels, guarantees)
 
     assert [each.coverage for each in kept.sets] == [0.9, 0.95, 0.99]
     for each in kept.sets:
@@ -229,7 +239,7 @@ def test_probabilities_that_are_nan_are_refused() -> None:
     rows[3] = np.nan
 
     with pytest.raises(HangtagError, match="NaN"):
-        measure_guarantees({"probabilities": rows}, labels, taught())
+        measure_guarantees(of(rows), labels, taught())
 
 
 def test_calibration_ignores_a_constant_added_to_logits() -> None:

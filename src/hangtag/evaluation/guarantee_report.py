@@ -3,6 +3,7 @@
 This module does arithmetic on the outputs of the model file; it runs no model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +92,7 @@ def measure_guarantees(
     probabilities, ood_score = outputs["probabilities"], outputs.get("ood_score")
     correct = probabilities.argmax(axis=1) == labels
     policy = AnswerPolicy()
-    verdicts = guarantees.decide(probabilities, ood_score, policy)
+    verdicts = guarantees.decide(outputs, policy)
     familiar = np.ones(len(labels), bool) if verdicts.is_ood is None else ~verdicts.is_ood
     by_confidence = correct[np.argsort(-probabilities.max(axis=1), kind="stable")]
     counts = np.unique(np.linspace(1, len(labels), min(_CURVE, len(labels))).round().astype(np.int64))
@@ -102,7 +103,7 @@ def measure_guarantees(
         before=measure_calibration(outputs["uncalibrated"], labels) if "uncalibrated" in outputs else None,
         method=conformal.method if conformal else None,
         sets=tuple(
-            _sets(guarantees, probabilities[familiar], labels[familiar], coverage)
+            _sets(guarantees, {name: rows[familiar] for name, rows in outputs.items()}, labels[familiar], coverage)
             for coverage in SHOWN
             if conformal and familiar.any()
         ),
@@ -120,9 +121,11 @@ def measure_guarantees(
     )
 
 
-def _sets(guarantees: Guarantees, probabilities: Floats, labels: NDArray[np.int64], coverage: float) -> SetCoverage:
+def _sets(
+    guarantees: Guarantees, outputs: Mapping[str, Floats], labels: NDArray[np.int64], coverage: float
+) -> SetCoverage:
     policy = AnswerPolicy(coverage=coverage)
-    in_set = guarantees.decide(probabilities, None, policy).in_set
+    in_set = guarantees.decide(outputs, policy).in_set
     assert in_set is not None
     covered, sizes = in_set[np.arange(len(labels)), labels], in_set.sum(axis=1)
     return SetCoverage(
@@ -130,7 +133,7 @@ def _sets(guarantees: Guarantees, probabilities: Floats, labels: NDArray[np.int6
         covered=Share.counted(covered),
         size=float(sizes.mean()),
         single=Share.counted(sizes == 1),
-        classes=tuple(Share.counted(covered[labels == label]) for label in range(probabilities.shape[1])),
+        classes=tuple(Share.counted(covered[labels == label]) for label in range(in_set.shape[1])),
         enough=guarantees.why_not(policy) is None,
     )
 
@@ -139,6 +142,6 @@ def _at_target(
     guarantees: Guarantees, outputs: dict[str, NDArray[np.float32]], correct: NDArray[np.bool_], target: float
 ) -> tuple[float, Share, Share]:
     policy = AnswerPolicy(target_accuracy=target)
-    sure = guarantees.decide(outputs["probabilities"], outputs.get("ood_score"), policy).sure
+    sure = guarantees.decide(outputs, policy).sure
     assert sure is not None
     return target, Share.counted(sure), Share.counted(correct[sure])

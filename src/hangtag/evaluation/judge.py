@@ -73,8 +73,7 @@ class Judgement:
                 f"the model's are {first_few(model.class_names)}",
                 "name data with at least one class of the model",
             )
-        names = [name for name in ("uncalibrated", "ood_score") if model.has_output(name)]
-        outputs, earlier = model.outputs(data.images, OUTPUT, *names), None
+        outputs, earlier = model.outputs(data.images, *model.deciding), None
         if before is not None:
             earlier = metrics.evaluate(model.probabilities(before.images), before.labels, before.class_names, accuracy)
         evaluation = metrics.evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy, strangers)
@@ -177,8 +176,7 @@ def _look(name: str) -> str:
 
 
 def _strangers(model: Predictor, data: LabelledImages) -> Strangers:
-    outputs = model.outputs(data.images, OUTPUT, *(["ood_score"] if model.has_output("ood_score") else []))
-    verdicts = model.guarantees.decide(outputs[OUTPUT], outputs.get("ood_score"), model.policy)
+    verdicts = model.guarantees.decide(model.outputs(data.images, *model.deciding), model.policy)
     counts = zip(data.class_names, data.counts().tolist(), strict=True)
     return Strangers(
         images=len(data),

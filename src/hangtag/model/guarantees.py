@@ -4,7 +4,7 @@ Calibrated probabilities, prediction sets with a coverage, out-of-distribution (
 ("sure" or not). The graph calibrates and scores; this module does arithmetic on its outputs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -125,10 +125,18 @@ class Guarantees(Serializable):
         """The thresholds of this method; None if the model has none."""
         return next((each for each in self.conformal if each.method == method), None)
 
-    def decide(self, probabilities: Floats, ood_score: Floats | None, policy: AnswerPolicy) -> "Verdicts":
-        """Prediction sets, OOD flags and sure answers for (N, K) probabilities and (N,) OOD scores."""
-        conformal = self.by(policy.method)
-        in_set = None if conformal is None else conformal.sets(probabilities, policy.coverage)
+    def decide(self, outputs: Mapping[str, Floats], policy: AnswerPolicy) -> "Verdicts":
+        """Prediction sets, OOD flags and sure answers.
+
+        Args:
+            outputs: of the model file: "probabilities" (N, K), "uncalibrated" (N, K; needed for sets, if the model has
+                a calibrator) and "ood_score" (N,; if it has one).
+        """
+        probabilities, ood_score = outputs["probabilities"], outputs.get("ood_score")
+        conformal, in_set = self.by(policy.method), None
+        if conformal is not None:
+            rows = probabilities if self.calibrator.method == "none" else outputs["uncalibrated"]
+            in_set = conformal.sets(rows, policy.coverage, probabilities.argmax(axis=1))
         is_ood = None if ood_score is None else ood_score > 1 - policy.ood_false_positive_rate
         sure = self._sure(probabilities, in_set, policy)
         if sure is not None and is_ood is not None:
@@ -199,8 +207,8 @@ def fit_guarantees(
 ) -> Guarantees:
     """Guarantees from held-out images.
 
-    Thresholds hold for the file's answers and for the out-of-fold ones: the first keep equal answers together, the
-    second are not fitted to their own labels.
+    Sets and the test against chance use the probabilities before calibration, which depend on no held-out label.
+    Confidence thresholds hold for the file's answers, and for those that `cross_fitted` gives without their own labels.
 
     Args:
         probabilities: (N, K) calibrated, as the model file gives them for images the network was not trained on.
@@ -208,23 +216,22 @@ def fit_guarantees(
         calibrator: fitted on the same images.
         class_names: (K,) names.
         has_ood_score: whether the graph returns an OOD score.
-        out_of_fold: (N, K) from `cross_fitted`; None if the calibrator was fitted on other images.
-        uncalibrated: (N, K) of the network; None if the calibrator was fitted on other images.
+        out_of_fold: (N, K) from `cross_fitted`; None if there is no calibrator.
+        uncalibrated: (N, K) as the model file gives them; None if there is no calibrator.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     unfitted = probabilities if out_of_fold is None else out_of_fold
+    network = probabilities if uncalibrated is None else uncalibrated
     guarantees = Guarantees(
         images=tuple(counts.tolist()),
         calibrator=calibrator,
-        conformal=tuple(
-            calibrate(probabilities, labels, method).raised(calibrate(unfitted, labels, method)) for method in METHODS
-        ),
+        conformal=tuple(calibrate(network, labels, method) for method in METHODS),
         has_ood_score=has_ood_score,
         confidence_thresholds=tuple(
             _highest(*(_confidence_threshold(rows, labels, share) for rows in (probabilities, unfitted)))
             for share in TARGET_ACCURACIES
         ),
-        better_than_chance=_better_than_chance(probabilities if uncalibrated is None else uncalibrated, labels),
+        better_than_chance=_better_than_chance(network, labels),
     )
     return replace(guarantees, limitations=tuple(_limitations(guarantees, class_names)))
 

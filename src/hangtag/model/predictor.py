@@ -91,6 +91,11 @@ class Predictor:
         """Whether answers say if they are sure under the policy."""
         return self.guarantees.held_out > 0
 
+    @property
+    def deciding(self) -> list[str]:
+        """The outputs that `Guarantees.decide` needs."""
+        return [OUTPUT, "uncalibrated", *(["ood_score"] if self.guarantees.has_ood_score else [])]
+
     def has_output(self, output: str) -> bool:
         """Whether the file has this output (see `artifact.EXTRA_OUTPUTS`)."""
         return self._artifact.has_output(output)
@@ -113,9 +118,8 @@ class Predictor:
         decoded = [decode(picture, self.spec) for picture in pictures]
         if not decoded:
             return []
-        names = [OUTPUT, *(["ood_score"] if self.guarantees.has_ood_score else [])]
-        outputs = self._rows([pixels for pixels, _ in decoded], names)
-        verdicts = self.guarantees.decide(outputs[OUTPUT], outputs.get("ood_score"), self.policy)
+        outputs = self._rows([pixels for pixels, _ in decoded], self.deciding)
+        verdicts = self.guarantees.decide(outputs, self.policy)
         why_not = self.guarantees.why_not(self.policy)
         limits = [why_not] if why_not else []
         return [
