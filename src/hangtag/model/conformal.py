@@ -72,23 +72,21 @@ class Conformal(Serializable):
         level = self.level(coverage)
         return None if coverage > LEVELS[-1] else self.thresholds[LEVELS.index(level)]
 
-    def sets(
-        self, probabilities: Floats, coverage: float, answers: NDArray[np.int64] | None = None
-    ) -> NDArray[np.bool_]:
+    def sets(self, probabilities: Floats, coverage: float, never_empty: bool = True) -> NDArray[np.bool_]:
         """(N, K) whether each label is in the image's prediction set; all are, if the threshold is None.
 
         Args:
             probabilities: (N, K), of the kind that the thresholds come from.
             coverage: target share of sets that contain the true label, above 0 and below 1.
-            answers: (N,) labels that are always in the set; without them, sets may be empty if the model is correct
+            never_empty: always include the most probable label; otherwise sets may be empty if the model is correct
                 more often than `coverage`. The coverage holds either way.
         """
         limit = self.threshold(coverage)
         if limit is None:
             return np.ones(probabilities.shape, bool)
         in_set: NDArray[np.bool_] = scores_of(probabilities, self.method) <= limit
-        if answers is not None:
-            in_set[np.arange(len(in_set)), answers] = True
+        if never_empty:
+            in_set[np.arange(len(in_set)), probabilities.argmax(axis=1)] = True
         return in_set
 
 

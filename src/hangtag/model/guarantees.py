@@ -136,7 +136,8 @@ class Guarantees(Serializable):
         conformal, in_set = self.by(policy.method), None
         if conformal is not None:
             rows = probabilities if self.calibrator.method == "none" else outputs["uncalibrated"]
-            in_set = conformal.sets(rows, policy.coverage, probabilities.argmax(axis=1))
+            in_set = conformal.sets(rows, policy.coverage, never_empty=False)
+            in_set[np.arange(len(in_set)), probabilities.argmax(axis=1)] = True
         is_ood = None if ood_score is None else ood_score > 1 - policy.ood_false_positive_rate
         sure = self._sure(probabilities, in_set, policy)
         if sure is not None and is_ood is not None:
