@@ -7,7 +7,7 @@ calibration images' labels, so hangtag takes the network's probabilities before 
 
 A label with a lower score fits better, and is in the set if its score is at most the threshold:
 
-    threshold   1 - p of the label (Sadinle, Lei & Wasserman, 2019): the smallest sets on average
+    threshold   -log p of the label, ordered as 1 - p (Sadinle, Lei & Wasserman, 2019): the smallest sets on average
     aps         the total probability of all labels at least as likely, itself included (Romano, Sesia & Candès, 2020)
     raps        aps plus a penalty for every label beyond the first (Angelopoulos et al., 2021): smaller sets than aps
 """
@@ -34,7 +34,7 @@ LEVELS = (
 RAPS_PENALTY = 0.1  # for each label beyond the first; the paper tried 0.001 to 1
 
 # Thresholds are above the scores by this much, so that equal scores stay in the set when another processor, version or
-# batch size rounds float32 differently. A label with a probability below _MARGIN cannot be told from 0.
+# batch size rounds float32 differently.
 _MARGIN, _RELATIVE_MARGIN = 1e-6, 1e-4
 
 
@@ -103,7 +103,8 @@ def calibrate(probabilities: Floats, labels: NDArray[np.int64], method: str = "t
     """
     check_probabilities(probabilities, labels)
     ranked = np.sort(scores_of(probabilities, method)[np.arange(len(labels)), labels])
-    ranked += _MARGIN + _RELATIVE_MARGIN * np.maximum(0, 1 - ranked)
+    to_edge = np.minimum(ranked, 1) if method == "threshold" else np.maximum(0, 1 - ranked)
+    ranked += _MARGIN + _RELATIVE_MARGIN * to_edge
     return Conformal(method, len(labels), tuple(threshold_at(ranked, level) for level in LEVELS))
 
 
@@ -117,8 +118,7 @@ def scores_of(probabilities: Floats, method: str) -> NDArray[np.float64]:
         raise UnknownName.among("method", method, METHODS)
     wide = probabilities.astype(np.float64)
     if method == "threshold":
-        rows: NDArray[np.float64] = 1 - wide
-        return rows
+        return -np.log(np.maximum(wide, float(np.finfo(np.float32).tiny)))
     order = np.argsort(-wide, axis=1, kind="stable")
     sums = np.cumsum(np.take_along_axis(wide, order, axis=1), axis=1)
     if method == "raps":
