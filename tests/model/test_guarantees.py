@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import betabinom
 
 from hangtag.errors import HangtagError, UsageError
 from hangtag.evaluation.guarantee_report import GuaranteeReport, measure_guarantees
 from hangtag.evaluation.metrics import Share
-from hangtag.model.calibration import Calibrator, fit_calibrator, log_softmax, softmax
+from hangtag.model.calibration import Calibrator, cross_fitted, fit_calibrator, log_softmax, softmax
 from hangtag.model.guarantees import SURE_ACCURACY, TARGET_ACCURACIES, AnswerPolicy, Guarantees, fit_guarantees
 from toys import drawn
 
@@ -247,3 +248,37 @@ def test_calibration_ignores_a_constant_added_to_logits() -> None:
     calibrator = fit_calibrator(logits, labels)
 
     np.testing.assert_allclose(calibrator(log_softmax(logits)), calibrator(log_softmax(logits + 7.0)), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["constant", "random", "overconfident"])
+@pytest.mark.parametrize(("classes", "images"), [(2, 25), (2, 400), (7, 150), (60, 200), (1500, 120)])
+def test_models_that_learned_nothing_keep_their_coverage_and_are_never_sure(
+    kind: str, classes: int, images: int
+) -> None:
+    random = np.random.default_rng([classes, images])
+    width = {"constant": 1e-8, "random": 2.0, "overconfident": 12.0}[kind]
+
+    def nothing(count: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        logits = np.linspace(0, 0.01, classes) + width * random.normal(size=(count, classes))
+        return log_softmax(logits), random.integers(0, classes, count)
+
+    few, many = [], []
+    for _ in range(4):
+        (logs, labels), (new, truth) = nothing(images), nothing(1000)
+        calibrator, out_of_fold = cross_fitted(logs, labels)
+        rows, plain = calibrator(logs).astype(np.float32), np.exp(logs).astype(np.float32)
+        names = tuple(map(str, range(classes)))
+        guarantees = fit_guarantees(rows, labels, calibrator, names, False, out_of_fold, plain)
+        outputs = {"probabilities": calibrator(new).astype(np.float32), "uncalibrated": np.exp(new).astype(np.float32)}
+
+        for policy in (AnswerPolicy(), AnswerPolicy(coverage=0.5), AnswerPolicy(target_accuracy=0.9)):
+            assert not guarantees.decide(outputs, policy).sure.any()  # type: ignore[union-attr]
+        covered = guarantees.conformal[0].sets(outputs["uncalibrated"], 0.95, never_empty=False)
+        rank = int(np.ceil((images + 1) * 0.95 - 1e-9))
+        exact = betabinom(1000, rank, images + 1 - rank)
+        hits = int(covered[np.arange(1000), truth].sum())
+        few.append(exact.cdf(hits))
+        many.append(exact.sf(hits - 1))
+
+    assert min(few) > 1e-4
+    assert kind == "constant" or min(many) > 1e-4
