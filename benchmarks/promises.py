@@ -26,7 +26,8 @@ COVERAGE, NEW = 0.95, 4000
 def logits(random: np.random.Generator, images: int, classes: int, kind: str) -> NDArray[np.float64]:
     """(images, classes) that know nothing about any label."""
     if kind == "constant":  # up to rounding
-        return np.linspace(0, 0.01, classes) + random.choice([0, 1e-7], size=(images, 1))
+        rounding: NDArray[np.float64] = random.choice([0, 1e-7], size=(images, 1))
+        return np.linspace(0, 0.01, classes) + rounding
     if kind == "few values":
         return random.integers(0, 3, (images, classes)).astype(np.float64)
     return random.normal(size=(images, classes)) * (12 if kind == "overconfident" else 2)

@@ -73,7 +73,7 @@ def write_report(
         UsageError: the arrays do not fit each other or the run.
         SaveError: the page cannot be written.
     """
-    facts = gather_facts(run, images, labels, probabilities, other and other.to_json())
+    facts = gather_facts(run, images, labels, probabilities, None if other is None else other.to_json())
     path = path or run.report
     values: dict[str, object] = {
         **vars(facts),
