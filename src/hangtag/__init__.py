@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages as LabelledImages
     from hangtag.data.read import read as read
     from hangtag.errors import HangtagError as HangtagError
+    from hangtag.evaluation.judge import evaluate as evaluate
     from hangtag.evaluation.metrics import Evaluation as Evaluation
     from hangtag.model.predictor import Answer as Answer
     from hangtag.model.predictor import Predictor as Predictor
@@ -49,6 +50,7 @@ _HOME = {
     "LabelledImages": "data.labelled_images",
     "Predictor": "model.predictor",
     "Recipe": "training.engine.recipes",
+    "evaluate": "evaluation.judge",
     "figures": "reports.figures",
     "load": "model.predictor",
     "read": "data.read",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 __all__ = [
+    "ENOUGH",
     "amount",
     "bytes_in_words",
     "csv_text",
@@ -18,9 +19,13 @@ __all__ = [
     "out_of_100",
     "percent",
     "rate",
+    "rate_with_count",
     "seconds_in_words",
     "times",
 ]
+
+ENOUGH = 200
+"""With fewer images, no sentence says that all is well, because a problem may not show."""
 
 
 def amount(count: int, noun: str) -> str:
@@ -54,6 +59,15 @@ def rate(count: int, of: int) -> str:
     ('24 of 30', '93.9%', '99.99%')
     """
     return f"{count} of {of}" if of < 100 else f"{out_of_100(count / of)}%"
+
+
+def rate_with_count(count: int, of: int) -> str:
+    """A share and the number that it is a share of.
+
+    >>> rate_with_count(24, 30), rate_with_count(9386, 10_000)
+    ('24 of 30', '93.9% of 10,000')
+    """
+    return rate(count, of) if of < 100 else f"{rate(count, of)} of {of:,}"
 
 
 def interval(bounds: Sequence[float], of: int) -> str:

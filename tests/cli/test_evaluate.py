@@ -1,6 +1,7 @@
 """`hangtag evaluate`, `compare`, `stress` and `check`."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,23 @@ def test_decisions_give_the_score_before_and_after_them(in_trained: Any, trained
     )
     assert again.json["before_decisions"]["images"] == again.json["images"] == 120
     assert "before your decisions" in (trained / "runs" / "d" / "report.html").read_text()
+
+
+def test_evaluate_on_fewer_and_on_more_classes(in_trained: Any, trained: Path) -> None:
+    for target, source in (("fewer/bar", "bar"), ("fewer/dot", "dot"), ("more/bar", "bar"), ("more/ring", "dot")):
+        shutil.copytree(trained / "drawn/test" / source, trained / target)
+
+    fewer = in_trained("evaluate", "runs/a", "fewer", "--page", "fewer.html")
+    more = in_trained("evaluate", "runs/a", "more")
+    said = in_trained("evaluate", "runs/a", "more", "--json").json
+    both = in_trained("compare", "runs/a", "runs/b", "more")
+
+    assert fewer.code == 0 and "wrote fewer.html" in fewer.out, fewer.err
+    assert "80 images" in fewer.out.splitlines()[0] and "not counted" not in fewer.out
+    assert "not the data of this run" in (trained / "fewer.html").read_text()
+    assert "not counted: 40 images of classes that the model does not know: ring (40)" in more.out
+    assert said["images"] == 40 and said["strangers"]["images"] == 40
+    assert [row["images"] for row in said["classes"]] == [40, 0, 0]
+    assert both.code == 0 and "note: left out: 40 images of classes" in both.out, both.err
+    nowhere = in_trained("evaluate", "runs/a", "--page", "x.html")
+    assert nowhere.code == 2 and "--page needs a dataset" in nowhere.err

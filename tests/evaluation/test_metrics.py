@@ -137,9 +137,11 @@ def test_an_evaluation_reads_as_one_line() -> None:
     assert str(found) == "accuracy 0.7500 [0.3006, 0.9544], loss 0.5623, 4 images"
 
 
-def judged(right: int, training_accuracy: float | None) -> str:
-    labels = np.zeros(1000, np.int64)
-    probabilities = np.where(np.arange(1000)[:, None] < right, [[0.9, 0.1]], [[0.1, 0.9]])
+def judged(right: int, training_accuracy: float | None, images: int = 1000) -> str:
+    """In words, for half the images of each of two classes; the first `right` of both are correct."""
+    labels = np.arange(images) % 2
+    correct = np.arange(images) < right
+    probabilities = np.where((labels == correct.astype(int))[:, None], [[0.1, 0.9]], [[0.9, 0.1]])
     return evaluate(probabilities, labels, TWO, training_accuracy).gap_in_words
 
 
@@ -159,5 +161,30 @@ def test_a_gap_within_chance_or_the_other_way_is_not(training_accuracy: float, s
     )
 
 
+@pytest.mark.parametrize("right", [0, 4, 500, 520])
+def test_answers_no_better_than_guessing_are_not_explained_by_overfitting_alone(right: int) -> None:
+    sentence = judged(right, 0.99)
+
+    assert "suggests overfitting" not in sentence and "no sign" not in sentence
+    assert "not measurably better than always naming the largest class (50.0%). Check that labels" in sentence
+
+
+def test_a_model_that_learned_nothing_is_not_praised_for_having_no_gap() -> None:
+    assert judged(500, 0.5) == (
+        "Accuracy is 50.0% on the training images and 50.0% on these images, which is not measurably better than "
+        "always naming the largest class (50.0%)."
+    )
+
+
+@pytest.mark.parametrize(("images", "comforts"), [(6, False), (19, False), (199, False), (200, True)])
+def test_few_images_give_no_comfort(images: int, comforts: bool) -> None:
+    sentence = judged(images, 1.0, images)
+
+    assert ("no sign of overfitting" in sentence) == comforts
+    assert (f"{images} images are too few to rule out overfitting" in sentence) != comforts
+
+
 def test_without_a_training_accuracy_there_is_no_gap_to_judge() -> None:
-    assert judged(880, None) == "The training accuracy is unknown, so overfitting cannot be assessed."
+    assert judged(880, None) == (
+        "The training accuracy is unknown or belongs to other data, so overfitting cannot be assessed."
+    )

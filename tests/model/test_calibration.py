@@ -128,3 +128,22 @@ def test_invalid_probabilities_and_labels_are_refused(
 def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(DataError, match="NaN"):
         fit_calibrator(np.full((20, 3), np.nan), np.zeros(20, np.int64))
+
+
+@pytest.mark.parametrize(("images", "comforts"), [(40, False), (199, False), (200, True), (4000, True)])
+def test_few_images_give_no_comfort(images: int, comforts: bool) -> None:
+    logits, labels = drawn(images)
+
+    words = measure_calibration(softmax(logits), labels).in_words
+
+    assert ("no miscalibration beyond chance" in words) == comforts
+    assert ("too few to tell" in words) != comforts
+
+
+def test_equal_confidences_are_one_point_in_any_order() -> None:
+    """A model that learned nothing, on images sorted by class."""
+    rows = np.tile([0.5 + 1e-8, 0.5 - 1e-8], (400, 1))
+
+    calibration = measure_calibration(rows, np.repeat([0, 1], 200))
+
+    assert len(calibration.bins) == 1 and calibration.ece < 1e-6

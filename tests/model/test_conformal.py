@@ -94,7 +94,7 @@ def test_sets_are_those_of_mapie(method: str, theirs: str, monkeypatch: pytest.M
 def test_scores_are_those_of_the_papers() -> None:
     probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
 
-    np.testing.assert_allclose(scores_of(probabilities, "threshold"), [[0.5, 0.7, 0.8], [0.9, 0.9, 0.2]])
+    np.testing.assert_allclose(scores_of(probabilities, "threshold"), -np.log(probabilities))
     np.testing.assert_allclose(scores_of(probabilities, "aps"), [[0.5, 0.8, 1.0], [0.9, 1.0, 0.8]])
     np.testing.assert_allclose(scores_of(probabilities, "raps"), [[0.5, 0.9, 1.2], [1.0, 1.2, 0.8]])
 

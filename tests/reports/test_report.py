@@ -1,5 +1,6 @@
 """The report, through the page a reader gets: its sentences, that it is offline and safe, and what it rejects."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import hangtag
 import toys
+from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError, UsageError
 from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from hangtag.evaluation.guarantee_report import measure_guarantees
@@ -19,9 +22,10 @@ from hangtag.evaluation.slices import Slice
 from hangtag.evaluation.stress_test import Stress, StressResult
 from hangtag.model.calibration import Calibrator
 from hangtag.model.guarantees import Guarantees, fit_guarantees
+from hangtag.model.predictor import load
 from hangtag.pictures import Images
 from hangtag.reports import html
-from hangtag.reports.report import write_report
+from hangtag.reports.report import write_other_report, write_report
 
 HISTORY = [
     {"number": 1, "loss": 0.9, "accuracy": 0.7, "val_loss": 0.8, "val_accuracy": 0.72, "finished": True},
@@ -43,7 +47,7 @@ def judged(names: tuple[str, ...], count: int = 300) -> tuple[NDArray[np.int64],
 def taught(names: tuple[str, ...]) -> Guarantees:
     """By 200 held-out pictures, answered as the judged ones are."""
     labels, rows = judged(names, max(200, len(names)))
-    return fit_guarantees(np.log(rows), labels, Calibrator.none(len(names)), names, has_ood_score=True)
+    return fit_guarantees(rows, labels, Calibrator.none(len(names)), names, has_ood_score=True)
 
 
 def finished_run(folder: Path, names: tuple[str, ...] = toys.CLASSES, count: int = 300, **config: Any) -> Run:
@@ -324,4 +328,72 @@ def test_an_incomplete_run_or_arrays_that_do_not_match_are_rejected(tmp_path: Pa
     (run.path / "metrics.json").unlink()
     with pytest.raises(RunError, match=r"no metrics\.json"):
         write_report(run, images, labels, rows)
+    assert not run.report.exists()
+
+
+COMFORT = (
+    "no sign of overfitting",
+    "show no miscalibration",
+    "A person could check the others",
+    "is significantly worse than the rest.",
+    "no class is below the target by more than chance.",
+)
+
+
+@pytest.mark.parametrize("count", [6, 19, 150])
+def test_a_report_on_few_images_gives_no_comfort(tmp_path: Path, count: int) -> None:
+    run = finished_run(tmp_path / "run", count=count)
+
+    words = words_of(page_of(run, count=count))
+
+    assert [phrase for phrase in COMFORT if phrase in words] == []
+    assert "% of test images" not in words or count >= 100
+
+
+def test_a_report_on_many_images_may_give_some(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", count=3000)
+    words = words_of(page_of(run, count=3000))
+
+    assert "A person could check the others" in words or "probability of the answer was at least" in words
+    assert "may be too small to show it" not in words
+
+
+def test_every_tile_has_its_count_or_interval(tmp_path: Path) -> None:
+    page = page_of(finished_run(tmp_path / "run"))
+    tiles = re.findall(r"<div><dt>(.*?)</dt><dd>(.*?)</dd></div>", page[: page.index("</header>")])
+
+    assert len(tiles) >= 4
+    assert [name for name, value in tiles if " of " not in value and name != "model file"] == []
+
+
+@pytest.mark.parametrize(("training", "right", "suggests"), [(0.99, 240, True), (0.8, 240, False), (0.99, 100, False)])
+def test_only_a_gap_of_a_model_that_learned_something_is_overfitting(
+    tmp_path: Path, training: float, right: int, suggests: bool
+) -> None:
+    run = finished_run(tmp_path / "run")
+    images, labels = toys.shapes(300)
+    rows = np.eye(3, dtype=np.float32)[np.where(np.arange(300) < right, labels, (labels + 1) % 3)]
+    run.write_metrics({"part": "test", **evaluate(rows, labels, toys.CLASSES, training).to_json()})
+
+    words = words_of(write_report(run, images, labels, rows).read_text(encoding="utf-8"))
+
+    assert ("suggests overfitting" in words) == suggests
+    assert ("points higher on the training images" in words) == suggests
+
+
+def test_a_report_on_other_data_says_so_and_counts_strangers(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    images, labels = toys.shapes(300)
+    model = load(toys.toy_model())
+    strange = LabelledImages(images, (labels + 1).astype(np.int64), ("ring", *toys.CLASSES[:3]), "my photos")
+    strange = dataclasses.replace(strange, labels=np.where(labels == 0, 0, labels).astype(np.int64))
+    judged = hangtag.evaluate(model, strange)
+
+    page = write_other_report(run, judged, tmp_path / "other.html")
+    words = words_of(page.read_text(encoding="utf-8"))
+
+    assert "200 images of 2 classes of my photos, which is not the data of this run" in words
+    assert "Not counted: 100 images of classes that the model does not know: ring (100)" in words
+    for phrase in ("test images", "validation images also", "took no part in training", "suggests overfitting"):
+        assert phrase not in words
     assert not run.report.exists()

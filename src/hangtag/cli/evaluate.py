@@ -22,28 +22,42 @@ def evaluate(
     run: options.RunName = "last",
     what: options.OtherData = None,
     path: options.DataPath = None,
+    page: Annotated[Path | None, options.path_option("Also write a report on this dataset.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Evaluate a run's model: loss, accuracy with its interval, per-class numbers, confusion matrix."""
+    """Evaluate a run's model: loss, accuracy with its interval, per-class numbers, confusion matrix.
+
+    Other data may have fewer classes than the model, or more: classes are matched by name, and images of classes that
+    the model does not know are counted apart.
+    """
     from hangtag.cli import screen
     from hangtag.evaluation.judge import judge
     from hangtag.evaluation.run_folder import find_run
 
     folder = find_run(run)
+    if page is not None and what is None and path is None:
+        raise UsageError("--page needs a dataset", "the report on the run's own data: hangtag report")
     data = _other_data(folder, what, path, data_options)
     judged = judge(folder, data)
+    if page is not None:
+        from hangtag.reports.report import write_other_report
+
+        write_other_report(folder, judged, page)
     cleaned = _after_decisions(folder, data_options) if data_options.decisions and data is None else None
     if as_json:
         result = judged.to_json()
         return screen.print_json(
             result if cleaned is None else {"before_decisions": result, "cleaned": cleaned.to_json()}
         )
+    screen.print_notes(judged.notes)
     screen.print_evaluation(screen.console(), judged.evaluation, judged.part)
     screen.print_guarantees(judged.guarantees, judged.part)
     if judged.before_decisions:
         print(f"before your decisions: {judged.before_decisions}")
     if cleaned is not None:
         print(f"after your decisions: {cleaned.evaluation}")
+    if page is not None:
+        print(f"wrote {page}")
     return None
 
 
@@ -109,6 +123,7 @@ def compare(
     page = write_comparison(result, one.data, one.probabilities, rows, out)
     if as_json:
         return screen.print_json({**result.to_json(), "page": str(page)})
+    _print_left_out(one)
     for name, (share, low, high) in zip(result.names, result.accuracies, strict=True):
         print(f"{name}: accuracy {share:.4f} [{low:.4f}, {high:.4f}]")
     print(result.in_words)
@@ -153,10 +168,19 @@ def stress(
         report = write_report_and_pictures(folder, read_again(folder), judged)
     if as_json:
         return screen.print_json(result.to_json())
+    _print_left_out(judged)
     screen.print_stress(screen.console(), result)
     if report:
         print(f"wrote {folder.path / 'stress.json'}\nwrote {report}")
     return None
+
+
+def _print_left_out(judged: "Judgement") -> None:
+    """How class names were matched, and which images are of no class of the model."""
+    from hangtag.cli import screen
+
+    left_out = [f"left out: {judged.evaluation.strangers}"] if judged.evaluation.strangers else []
+    screen.print_notes([*judged.notes, *left_out])
 
 
 def _require_data(what: str | None, path: Path | None, data_options: options.DataOptions) -> None:

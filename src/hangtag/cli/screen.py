@@ -23,6 +23,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from hangtag.words import ENOUGH, amount
+
 if TYPE_CHECKING:
     from hangtag.cli.bench import Bench
     from hangtag.cli.tutorial import Section
@@ -234,8 +236,9 @@ def print_seeds(seeds: "Seeds", best: int, judged: "Judgement", report: Path) ->
 
 
 def _print_confidence(report: "GuaranteeReport") -> None:
-    if report.sure and report.sure_right and report.sure.share is not None and report.sure_right.share is not None:
-        print(f"answered with confidence: {report.sure.share:.1%}; {report.sure_right.share:.1%} of these are correct")
+    if report.sure and report.sure_right:
+        right = f"; correct among these: {report.sure_right}" if report.sure_right.of else ""
+        print(f"answered with confidence: {report.sure}{right}")
     for sentence in report.limitations:
         print(f"note: {sentence}")
 
@@ -246,13 +249,21 @@ def _print_results(run: "Run", report: Path) -> None:
     print(f"  try it       hangtag predict {shlex.quote(str(run.path))} photo.png")
 
 
+def print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"note: {note}")
+
+
 def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> None:
     print(f"{part} {evaluation}")
     print(evaluation.gap_in_words)
+    if evaluation.strangers:
+        print(f"not counted: {evaluation.strangers}")
     table = table_of("class", ">images", ">precision", "95%", ">recall", "95%", ">F1")
-    rows = _few(evaluation.classes, lambda row: (row.f1 is None, row.f1 or 0.0))
-    if len(rows) < len(evaluation.classes):
-        print(f"the {len(rows)} classes with the lowest F1 of {len(evaluation.classes):,} (all: --json):")
+    there = [row for row in evaluation.classes if row.images]
+    rows = _few(there, lambda row: (row.f1 is None, row.f1 or 0.0))
+    if len(rows) < len(there):
+        print(f"the {len(rows)} classes with the lowest F1 of {len(there):,} (all: --json):")
     for row in rows:
         cells: list[str] = []
         for share, interval in ((row.precision, row.precision_interval), (row.recall, row.recall_interval)):
@@ -261,6 +272,8 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
     console.print(table)
     confusion = table_of("true \\ predicted", *(f">{index}" for index in range(len(evaluation.classes))))
     for index, (row, counts) in enumerate(zip(evaluation.classes, evaluation.confusion, strict=True)):
+        if not row.images:
+            continue
         confusion.add_row(f"{index} {row.name}", *(str(count) if count else "." for count in counts))
     if Measurement.get(console, console.options.update(width=10_000), confusion).maximum > console.width:
         return _print_confusions(console, evaluation)
@@ -299,16 +312,14 @@ def print_guarantees(report: "GuaranteeReport", part: str) -> None:
     print(report.calibration.in_words)
     for each in report.sets:
         print(
-            f"sets for {each.coverage:.0%} coverage: {each.covered.share:.1%} contain the true label, "
+            f"sets for {each.coverage:.0%} coverage: {each.covered} contain the true label, "
             f"{each.size:.2f} labels on average"
         )
     for target, answered, right in report.target_accuracies:
-        if answered.share is not None and right.share is not None:
-            print(
-                f"target accuracy {100 * target:g}%: {answered.share:.1%} answered, {right.share:.1%} of these correct"
-            )
-    if report.ood_false_positives is not None and report.ood_false_positives.share is not None:
-        print(f"images called unfamiliar: {report.ood_false_positives.share:.1%} (target for familiar images: 5%)")
+        if right.of:
+            print(f"target accuracy {100 * target:g}%: {answered} answered; correct among these: {right}")
+    if report.ood_false_positives is not None:
+        print(f"images called unfamiliar: {report.ood_false_positives} (target for familiar images: at most 5%)")
     for sentence in report.limitations:
         print(f"note: {sentence}")
 
@@ -326,7 +337,7 @@ def print_answer(picture: Path, answer: "Answer") -> None:
 
 def _how_sure(answer: "Answer") -> str:
     if answer.is_ood:
-        return f"; unfamiliar: less typical than {answer.ood_score:.1%} of the held-out images"
+        return f"; not sure: unfamiliar (less typical than {answer.ood_score:.1%} of known images), so no set of labels"
     if answer.sure is None:
         return ""
     if answer.sure:
@@ -372,7 +383,8 @@ def print_stress(console: Console, stress: "Stress") -> None:
     console.print(table)
     print(f"mean accuracy: {stress.accuracy:.1%} over all corruptions, {clean.accuracy:.1%} without corruption")
     if not stress.slices:
-        print(f"no group is significantly worse than the rest ({stress.tried:,} images)")
+        few = "; so few would not show most differences" if stress.tried < ENOUGH else ""
+        print(f"no group is significantly worse than the rest ({amount(stress.tried, 'image')}{few})")
     for each in stress.slices[:10]:
         low, high = each.interval
         print(

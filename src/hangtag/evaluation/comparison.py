@@ -16,6 +16,7 @@ from hangtag.evaluation.judge import Judgement
 from hangtag.evaluation.metrics import Z_95, wilson
 from hangtag.model.calibration import Floats, cross_entropies
 from hangtag.serializable import Serializable
+from hangtag.words import ENOUGH, amount
 
 __all__ = ["Comparison", "compare", "compare_judgements", "name_pair"]
 
@@ -67,7 +68,8 @@ class Comparison(Serializable):
         span = f"95% interval of {second} minus {first}: {low:+.2f} to {high:+.2f} points"
         if self.significant:
             return f"{better} is more accurate than {worse} by {points:.2f} points ({span}; p = {self.p:.2g}): {apart}."
-        return f"No significant difference ({span}; p = {self.p:.2g}): {apart}."
+        few = f" {amount(self.images, 'image')} show only large differences." if self.images < ENOUGH else ""
+        return f"No significant difference ({span}; p = {self.p:.2g}): {apart}.{few}"
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "significant": self.significant, "in_words": self.in_words}

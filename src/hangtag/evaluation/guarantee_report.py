@@ -3,17 +3,18 @@
 This module does arithmetic on the outputs of the model file; it runs no model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.evaluation.metrics import wilson
+from hangtag.evaluation.metrics import Share
 from hangtag.model.calibration import Calibration, Floats, measure_calibration
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE, TARGET_ACCURACIES, AnswerPolicy, Guarantees
 from hangtag.serializable import Serializable
 
-__all__ = ["SHOWN", "GuaranteeReport", "SetCoverage", "Share", "measure_guarantees"]
+__all__ = ["SHOWN", "GuaranteeReport", "SetCoverage", "measure_guarantees"]
 
 SHOWN = (0.9, 0.95, 0.99)
 """Coverages that are tested."""
@@ -22,23 +23,8 @@ _CURVE = 200  # points of the accuracy-coverage curve
 
 
 @dataclass(frozen=True)
-class Share:
-    """A count and its share of a total, with the 95% interval of the share (Wilson); None if the total is 0."""
-
-    count: int
-    of: int
-    share: float | None
-    interval: tuple[float, float] | None
-
-    @classmethod
-    def counted(cls, hits: NDArray[np.bool_]) -> "Share":
-        count, of = int(hits.sum()), len(hits)
-        return cls(count, of, count / of if of else None, wilson(count, of) if of else None)
-
-
-@dataclass(frozen=True)
 class SetCoverage:
-    """Prediction sets at one target coverage.
+    """Prediction sets at one target coverage, of the images that are not flagged as OOD; the others have no set.
 
     Attributes:
         coverage: the target.
@@ -65,7 +51,7 @@ class GuaranteeReport(Serializable):
         calibration: of its probabilities.
         before: of its probabilities before calibration, if the file has them.
         method: how prediction sets are made; None if the model has none.
-        sets: one entry for each coverage in `SHOWN`; empty if the model has no sets.
+        sets: one entry for each coverage in `SHOWN`; empty if the model has no sets, or no image has one.
         ood_false_positives: images flagged as OOD; the target is 5 of 100. None if the model has no OOD score.
         sure: images with a sure answer under the default policy (one label in the 95% set, not OOD).
         sure_right: sure answers that are correct.
@@ -106,7 +92,8 @@ def measure_guarantees(
     probabilities, ood_score = outputs["probabilities"], outputs.get("ood_score")
     correct = probabilities.argmax(axis=1) == labels
     policy = AnswerPolicy()
-    verdicts = guarantees.decide(probabilities, ood_score, policy)
+    verdicts = guarantees.decide(outputs, policy)
+    familiar = np.ones(len(labels), bool) if verdicts.is_ood is None else ~verdicts.is_ood
     by_confidence = correct[np.argsort(-probabilities.max(axis=1), kind="stable")]
     counts = np.unique(np.linspace(1, len(labels), min(_CURVE, len(labels))).round().astype(np.int64))
     accuracy = np.cumsum(by_confidence)[counts - 1] / counts
@@ -115,7 +102,11 @@ def measure_guarantees(
         calibration=measure_calibration(probabilities, labels),
         before=measure_calibration(outputs["uncalibrated"], labels) if "uncalibrated" in outputs else None,
         method=conformal.method if conformal else None,
-        sets=tuple(_sets(guarantees, probabilities, labels, coverage) for coverage in SHOWN) if conformal else (),
+        sets=tuple(
+            _sets(guarantees, {name: rows[familiar] for name, rows in outputs.items()}, labels[familiar], coverage)
+            for coverage in SHOWN
+            if conformal and familiar.any()
+        ),
         ood_false_positives=None if ood_score is None else Share.counted(ood_score > 1 - OOD_FALSE_POSITIVE_RATE),
         sure=None if verdicts.sure is None else Share.counted(verdicts.sure),
         sure_right=None if verdicts.sure is None else Share.counted(correct[verdicts.sure]),
@@ -130,9 +121,11 @@ def measure_guarantees(
     )
 
 
-def _sets(guarantees: Guarantees, probabilities: Floats, labels: NDArray[np.int64], coverage: float) -> SetCoverage:
+def _sets(
+    guarantees: Guarantees, outputs: Mapping[str, Floats], labels: NDArray[np.int64], coverage: float
+) -> SetCoverage:
     policy = AnswerPolicy(coverage=coverage)
-    in_set = guarantees.decide(probabilities, None, policy).in_set
+    in_set = guarantees.decide(outputs, policy).in_set
     assert in_set is not None
     covered, sizes = in_set[np.arange(len(labels)), labels], in_set.sum(axis=1)
     return SetCoverage(
@@ -140,7 +133,7 @@ def _sets(guarantees: Guarantees, probabilities: Floats, labels: NDArray[np.int6
         covered=Share.counted(covered),
         size=float(sizes.mean()),
         single=Share.counted(sizes == 1),
-        classes=tuple(Share.counted(covered[labels == label]) for label in range(probabilities.shape[1])),
+        classes=tuple(Share.counted(covered[labels == label]) for label in range(in_set.shape[1])),
         enough=guarantees.why_not(policy) is None,
     )
 
@@ -149,6 +142,6 @@ def _at_target(
     guarantees: Guarantees, outputs: dict[str, NDArray[np.float32]], correct: NDArray[np.bool_], target: float
 ) -> tuple[float, Share, Share]:
     policy = AnswerPolicy(target_accuracy=target)
-    sure = guarantees.decide(outputs["probabilities"], outputs.get("ood_score"), policy).sure
+    sure = guarantees.decide(outputs, policy).sure
     assert sure is not None
     return target, Share.counted(sure), Share.counted(correct[sure])

@@ -1,8 +1,11 @@
 """Judging a model file on images it was not trained on: at the end of training, and later on request."""
 
 import inspect
+import re
+import unicodedata
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +16,16 @@ from hangtag.data.public.datasets import NAMED
 from hangtag.data.read import read
 from hangtag.data.splits import split_of
 from hangtag.errors import DataError, RunError, SaveError
+from hangtag.evaluation import metrics
 from hangtag.evaluation.guarantee_report import GuaranteeReport, measure_guarantees
-from hangtag.evaluation.metrics import Evaluation, evaluate
+from hangtag.evaluation.metrics import Evaluation, Share, Strangers
 from hangtag.evaluation.run_folder import Run
 from hangtag.machine import now
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.predictor import Predictor, load
+from hangtag.words import first_few
 
-__all__ = ["Judgement", "data_before_decisions", "judge", "judged_part", "read_again"]
+__all__ = ["Judgement", "data_before_decisions", "evaluate", "judge", "judged_part", "read_again"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +34,12 @@ class Judgement:
 
     Attributes:
         part: "test"; "validation", which also set the thresholds; or "given", other data without a test part.
-        data: the N images judged.
+        data: the N images judged, with the model's classes.
         outputs: (N, ...) float32 each, of the model file: `OUTPUT`, and "uncalibrated" and "ood_score" if it has them.
         evaluation: accuracy, loss and numbers per class.
         guarantees: how the model's guarantees held.
         before_decisions: the evaluation on the test part before a person's decisions about it; None without decisions.
+        notes: how class names were matched, in sentences.
     """
 
     part: str
@@ -42,6 +48,7 @@ class Judgement:
     evaluation: Evaluation
     guarantees: GuaranteeReport
     before_decisions: Evaluation | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -49,20 +56,30 @@ class Judgement:
     ) -> "Judgement":
         """Run the model on `data`, and on the same part before decisions, if any.
 
+        Images of classes that the model does not know are judged apart: `Evaluation.strangers`.
+
         Args:
             accuracy: accuracy on the training images, if known.
             before: the part before decisions; None without decisions.
 
         Raises:
-            DataError: there are no images, or their labels do not fit the model's classes.
+            DataError: there are no images, or none of a class that the model knows.
         """
-        names = [name for name in ("uncalibrated", "ood_score") if model.has_output(name)]
-        outputs, earlier = model.outputs(data.images, OUTPUT, *names), None
+        given = len(data)
+        data, unknown, notes = _by_class_name(data, model.class_names)
+        strangers = _strangers(model, unknown) if len(unknown) else None
+        if given and not len(data):
+            raise DataError(
+                f"{unknown.name} has no class that the model knows: its classes are {first_few(unknown.class_names)}; "
+                f"the model's are {first_few(model.class_names)}",
+                "name data with at least one class of the model",
+            )
+        outputs, earlier = model.outputs(data.images, *model.deciding), None
         if before is not None:
-            earlier = evaluate(model.probabilities(before.images), before.labels, before.class_names, accuracy)
-        evaluation = evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy)
+            earlier = metrics.evaluate(model.probabilities(before.images), before.labels, before.class_names, accuracy)
+        evaluation = metrics.evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy, strangers)
         guarantees = measure_guarantees(outputs, data.labels, model.guarantees)
-        return cls(part, data, outputs, evaluation, guarantees, earlier)
+        return cls(part, data, outputs, evaluation, guarantees, earlier, notes)
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -71,35 +88,103 @@ class Judgement:
 
     def to_json(self) -> dict[str, Any]:
         """The content of metrics.json."""
-        metrics = {"part": self.part, **self.evaluation.to_json(), "guarantees": self.guarantees.to_json()}
-        return metrics | ({"before_decisions": self.before_decisions.to_json()} if self.before_decisions else {})
+        facts = {"part": self.part, **self.evaluation.to_json(), "guarantees": self.guarantees.to_json()}
+        facts |= {"before_decisions": self.before_decisions.to_json()} if self.before_decisions else {}
+        return facts | ({"notes": list(self.notes)} if self.notes else {})
+
+
+def evaluate(model: Predictor | str | Path, data: LabelledImages) -> Judgement:
+    """Judge a model on the test part of `data`, or on all of it if it has none; classes are matched by name.
+
+    The data may have fewer classes than the model, or more: images of a class that the model does not know are counted
+    apart, in `Judgement.evaluation.strangers`.
+
+    Args:
+        model: an opened model, a model.onnx, or a run folder.
+
+    Raises:
+        RunError, ArtifactError: the model cannot be opened.
+        DataError: the data has no class that the model knows.
+    """
+    predictor = model if isinstance(model, Predictor) else load(model)
+    return Judgement.of(predictor, *_given_part(data), None, None)
+
+
+def _given_part(data: LabelledImages) -> tuple[str, LabelledImages]:
+    return ("test", data.test) if "test" in data.parts else ("given", data)
 
 
 def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
-    """Judge a run's model file again: on the data it was made for, or on `data`.
+    """Judge a run's model file again: on the data it was made for, or on `data` as `evaluate` does.
 
     Raises:
         RunError, ArtifactError: the folder or its model is incomplete.
-        DataError: the data changed since training, or has other classes.
+        DataError: the data changed since training, or has no class that the model knows.
     """
+    if data is not None:
+        return evaluate(run.path, data)
+    part, images = judged_part(run, read_again(run))
     predictor = load(run.path)
-    if data is None:
-        part, images = judged_part(run, read_again(run))
-    else:
-        part, images = ("test", data.test) if "test" in data.parts else ("given", data)
     if images.class_names != predictor.class_names:
         raise DataError(
-            f"{images.name} has classes {', '.join(images.class_names)}; the model has "
-            f"{', '.join(predictor.class_names)}",
-            "evaluate the model on data with the same classes",
+            f"{images.name} has classes {first_few(images.class_names)}; the model has "
+            f"{first_few(predictor.class_names)}",
+            "restore the run's model.onnx and config.json, or train again",
         )
-    if part == "test" and data is None:
+    if part == "test":
         _note_opened(run)
-    kept = run.config().get("kept_epoch")
-    accuracies = {epoch["number"]: epoch["accuracy"] for epoch in run.history() if "accuracy" in epoch}
-    accuracy = accuracies.get(kept, list(accuracies.values())[-1] if accuracies else None)
-    before = data_before_decisions(run.config(), part) if data is None else None
-    return Judgement.of(predictor, part, images, accuracy, before)
+    accuracy = None
+    with suppress(RunError):  # a run without metrics.json
+        accuracy = run.metrics().get("training_accuracy")
+    return Judgement.of(predictor, part, images, accuracy, data_before_decisions(run.config(), part))
+
+
+def _by_class_name(
+    data: LabelledImages, class_names: tuple[str, ...]
+) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
+    """The images of the model's classes, labelled as the model labels them; all others; and notes on the names.
+
+    A name that the model does not have stands for the one of the model's other classes that differs from it only in
+    case, punctuation or Unicode form; a note says so.
+    """
+    if data.class_names == class_names:
+        return data, data.take(slice(0, 0)), ()
+    used = {label: data.class_names[label] for label in np.unique(data.labels).tolist()}
+    free = [name for name in class_names if name not in used.values()]
+    alike: dict[str, list[str]] = {}
+    for name in free:
+        alike.setdefault(_look(name), []).append(name)
+    index = {name: position for position, name in enumerate(class_names)}
+    to_model, notes = np.full(len(data.class_names), -1, np.int64), []
+    looks = [_look(name) for name in used.values() if name not in index]
+    for label, name in used.items():
+        similar = alike.get(_look(name), [])
+        if name in index:
+            to_model[label] = index[name]
+        elif len(similar) == 1 and looks.count(_look(name)) == 1:
+            to_model[label] = index[similar[0]]
+            notes.append(f"class '{name}' of {data.name} was taken for the model's '{similar[0]}'")
+    labels = to_model[data.labels]
+    known = data.take(np.flatnonzero(labels >= 0))
+    known = replace(known, labels=labels[labels >= 0], class_names=class_names)
+    return known, data.take(np.flatnonzero(labels < 0)), tuple(notes)
+
+
+def _look(name: str) -> str:
+    """A class name without case, Unicode form, and punctuation between letters or digits."""
+    plain = unicodedata.normalize("NFKC", name).casefold().strip()
+    return re.sub(r"(?<=\w)[\W_]+(?=\w)", " ", plain)
+
+
+def _strangers(model: Predictor, data: LabelledImages) -> Strangers:
+    verdicts = model.guarantees.decide(model.outputs(data.images, *model.deciding), model.policy)
+    counts = zip(data.class_names, data.counts().tolist(), strict=True)
+    return Strangers(
+        images=len(data),
+        classes=tuple((name, count) for name, count in counts if count),
+        unfamiliar=None if verdicts.is_ood is None else Share.counted(verdicts.is_ood),
+        sure=None if verdicts.sure is None else Share.counted(verdicts.sure),
+    )
 
 
 def data_before_decisions(config: dict[str, Any], part: str) -> LabelledImages | None:

@@ -12,11 +12,54 @@ from numpy.typing import NDArray
 from hangtag.errors import DataError
 from hangtag.model.calibration import check_probabilities, cross_entropies
 from hangtag.serializable import Serializable
+from hangtag.words import ENOUGH, amount, first_few, rate_with_count
 
-__all__ = ["Z_95", "ClassResult", "Evaluation", "evaluate", "wilson"]
+__all__ = ["Z_95", "ClassResult", "Evaluation", "Share", "Strangers", "evaluate", "wilson"]
 
 Z_95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution, for 95% intervals."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A count and its share of a total, with the 95% interval of the share (Wilson); None if the total is 0."""
+
+    count: int
+    of: int
+    share: float | None
+    interval: tuple[float, float] | None
+
+    @classmethod
+    def counted(cls, hits: NDArray[np.bool_]) -> "Share":
+        count, of = int(hits.sum()), len(hits)
+        return cls(count, of, count / of if of else None, wilson(count, of) if of else None)
+
+    def __str__(self) -> str:
+        """Such as "24 of 30" or "93.9% of 10,000"."""
+        return rate_with_count(self.count, self.of)
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """Images of classes that the model does not know; no answer to them can be right.
+
+    Attributes:
+        images: number of images.
+        classes: (name, number of images) of each such class.
+        unfamiliar: images flagged as OOD; None if the model has no OOD score.
+        sure: images with a sure answer; None if the model cannot tell.
+    """
+
+    images: int
+    classes: tuple[tuple[str, int], ...]
+    unfamiliar: Share | None
+    sure: Share | None
+
+    def __str__(self) -> str:
+        names = first_few([f"{name} ({count:,})" for name, count in self.classes])
+        of = f"{amount(self.images, 'image')} of classes that the model does not know: {names}"
+        found = [(self.unfamiliar, "called unfamiliar"), (self.sure, "answered as sure")]
+        return ", ".join([of, *(f"{share.count:,} {what}" for share, what in found if share is not None)])
 
 
 @dataclass(frozen=True)
@@ -43,7 +86,9 @@ class Evaluation(Serializable):
         accuracy_interval: 95%, Wilson.
         classes: (K,) one `ClassResult` per class.
         confusion: K rows (true class) of K counts (predicted class).
-        training_accuracy: accuracy on the training images in the epoch that was kept, if known.
+        training_accuracy: of the same model on training images without augmentation; None if it is unknown, or if
+            these images are other data than the model's.
+        strangers: images of classes that the model does not know, which no other number counts; None without any.
     """
 
     images: int
@@ -53,6 +98,18 @@ class Evaluation(Serializable):
     classes: tuple[ClassResult, ...]
     confusion: tuple[tuple[int, ...], ...]
     training_accuracy: float | None = None
+    strangers: Strangers | None = None
+
+    @property
+    def guess(self) -> float:
+        """The accuracy of always naming the largest class."""
+        return max(map(sum, self.confusion)) / self.images
+
+    @property
+    def overfits(self) -> bool:
+        """Whether the accuracy is above that of guessing, and below that on the training images by more than chance."""
+        low, high = self.accuracy_interval
+        return self.training_accuracy is not None and low > self.guess and self.training_accuracy > high
 
     def __post_init__(self) -> None:
         if {len(self.confusion), *map(len, self.confusion)} != {len(self.classes)}:
@@ -62,16 +119,24 @@ class Evaluation(Serializable):
     def gap_in_words(self) -> str:
         """The difference from the training accuracy, explained to a reader new to overfitting."""
         if self.training_accuracy is None:
-            return "The training accuracy is unknown, so overfitting cannot be assessed."
+            return "The training accuracy is unknown or belongs to other data, so overfitting cannot be assessed."
         gap = 100 * (self.training_accuracy - self.accuracy)
         both = (
             f"Accuracy is {self.training_accuracy:.1%} on the training images and {self.accuracy:.1%} on these images"
         )
-        if self.training_accuracy > self.accuracy_interval[1]:
+        if self.overfits:
             return (
                 f"{both}, {gap:.1f} points lower. Such a gap suggests overfitting: part of what the model learned may "
                 "hold only for its training images."
             )
+        low, high = self.accuracy_interval
+        if low <= self.guess:
+            guess = f"{both}, which is not measurably better than always naming the largest class ({self.guess:.1%})"
+            if self.training_accuracy > high:
+                return f"{guess}. Check that labels and classes mean the same in both; if they do, the model overfits."
+            return f"{guess}."
+        if self.images < ENOUGH:
+            return f"{both}; {amount(self.images, 'image')} are too few to rule out overfitting."
         return f"{both}: no sign of overfitting beyond chance."
 
     def to_json(self) -> dict[str, Any]:
@@ -79,7 +144,8 @@ class Evaluation(Serializable):
 
     def __str__(self) -> str:
         low, high = self.accuracy_interval
-        return f"accuracy {self.accuracy:.4f} [{low:.4f}, {high:.4f}], loss {self.loss:.4f}, {self.images:,} images"
+        images = amount(self.images, "image")
+        return f"accuracy {self.accuracy:.4f} [{low:.4f}, {high:.4f}], loss {self.loss:.4f}, {images}"
 
 
 def evaluate(
@@ -87,6 +153,7 @@ def evaluate(
     labels: NDArray[np.int64],
     class_names: tuple[str, ...],
     training_accuracy: float | None = None,
+    strangers: Strangers | None = None,
 ) -> Evaluation:
     """Compare predictions with the true labels.
 
@@ -95,6 +162,7 @@ def evaluate(
         labels: (N,) indices of the true classes.
         class_names: (K,) names.
         training_accuracy: accuracy on the training images, for `Evaluation.gap_in_words`.
+        strangers: images that are not among these N, if any.
 
     Raises:
         DataError: shapes disagree, there are no images, a label is not a class, or values are not probabilities.
@@ -118,6 +186,7 @@ def evaluate(
         classes=tuple(_class_result(name, confusion, index) for index, name in enumerate(class_names)),
         confusion=tuple(map(tuple, confusion.tolist())),
         training_accuracy=training_accuracy,
+        strangers=strangers,
     )
 
 

@@ -124,10 +124,10 @@ def stress(
 
 
 def _judged(predictor: Predictor, images: Images, labels: NDArray[np.int64], name: str, severity: int) -> StressResult:
-    outputs = predictor.outputs(images, OUTPUT, *(["ood_score"] if predictor.guarantees.has_ood_score else []))
+    outputs = predictor.outputs(images, *predictor.deciding)
     rows = outputs[OUTPUT]
     correct = rows.argmax(axis=1) == labels
-    verdicts = predictor.guarantees.decide(rows, outputs.get("ood_score"), predictor.policy)
+    verdicts = predictor.guarantees.decide(outputs, predictor.policy)
     sure = verdicts.sure
     return StressResult(
         corruption=name,

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from hangtag.errors import DataError
 from hangtag.serializable import Serializable
+from hangtag.words import ENOUGH, amount
 
 __all__ = [
-    "BINS", "Bin", "Calibration", "Calibrator", "Floats", "check_probabilities", "cross_entropies", "fit_calibrator",
-    "fitted_calibrator", "log_softmax", "measure_calibration", "softmax",
+    "BINS", "Bin", "Calibration", "Calibrator", "Floats", "check_probabilities", "cross_entropies",
+    "cross_fitted", "fit_calibrator", "fitted_calibrator", "log_softmax", "measure_calibration", "softmax",
 ]  # fmt: skip
 
 BINS = 15
@@ -74,6 +75,8 @@ class Calibration(Serializable):
         """The error, explained to a reader new to calibration."""
         points, floor = 100 * self.ece, 100 * self.ece_floor
         error = f"Probabilities are off by {points:.1f} points on average (perfect calibration would show {floor:.1f})"
+        if self.ece <= self.ece_high and self.images < ENOUGH:
+            return f"{error}, but {amount(self.images, 'image')} are too few to tell whether they can be trusted."
         if self.ece <= self.ece_high:
             return f"{error}: {self.images:,} images show no miscalibration beyond chance."
         high = sum(each.images * (each.confidence - each.accuracy) for each in self.bins) > 0
@@ -96,6 +99,9 @@ def measure_calibration(probabilities: Floats, labels: NDArray[np.int64], bins: 
     correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     order = np.argsort(confidence, kind="stable")
     edges = np.linspace(0, len(labels), min(bins, len(labels)) + 1).round().astype(np.int64)
+    rounded = confidence[order].round(6)  # equal confidences stay in one bin, or it would depend on the images' order
+    edges[1:-1] = np.searchsorted(rounded, rounded[edges[1:-1]])
+    edges = np.unique(edges)
     sizes = np.diff(edges)
     confidences = np.add.reduceat(confidence[order], edges[:-1]) / sizes
     accuracies = np.add.reduceat(correct[order], edges[:-1]) / sizes
@@ -169,6 +175,11 @@ class Calibrator(Serializable):
 
 
 def fit_calibrator(logits: Floats, labels: NDArray[np.int64]) -> Calibrator:
+    """The map that `cross_fitted` chooses, fitted on all images."""
+    return cross_fitted(logits, labels)[0]
+
+
+def cross_fitted(logits: Floats, labels: NDArray[np.int64]) -> tuple[Calibrator, NDArray[np.float64]]:
     """Choose a map by cross-validation on held-out images: temperature, vector, matrix, or none.
 
     Each candidate is fitted on four fifths of the images and judged by its cross-entropy on the other fifth, five
@@ -178,29 +189,34 @@ def fit_calibrator(logits: Floats, labels: NDArray[np.int64]) -> Calibrator:
         logits: (N, K) of the network, for images it was not trained on.
         labels: (N,) indices of the true classes.
 
+    Returns:
+        The map, and the (N, K) probabilities of the winner's five fits, each for the fifth that it was not fitted on.
+        Thresholds that come from the map's own probabilities alone would be too tight: it was fitted to their labels.
+
     Raises:
         DataError: no images, shapes that disagree, or logits that are not finite.
     """
     check_probabilities(softmax(logits) if np.isfinite(logits).all() else np.asarray(logits), labels)
     rows, classes = log_softmax(logits), logits.shape[1]
-    best, lowest = Calibrator.none(classes), float(_nll(rows, labels).mean())
+    best, lowest, kept = Calibrator.none(classes), float(_nll(rows, labels).mean()), rows
     if len(labels) < _MIN_IMAGES:
-        return best
+        return best, softmax(kept)
     fold = _folds(labels)
     for method, penalty in _CANDIDATES:
         if method != "temperature" and len(labels) < _MIN_IMAGES_PER_CLASS * classes:
             continue
         if method == "matrix" and classes > _MAX_CLASSES:
             continue
-        total = 0.0
+        scores = np.empty_like(rows)
         for number in range(_FOLDS):
             judged = fold == number
             weights, bias = _fitted(rows[~judged], labels[~judged], method, penalty)
-            total += float(_nll(rows[judged] @ weights + bias, labels[judged]).sum())
-        if total / len(labels) < lowest:
-            lowest = total / len(labels)
+            scores[judged] = rows[judged] @ weights + bias
+        loss = float(_nll(scores, labels).mean())
+        if loss < lowest:
+            lowest, kept = loss, scores
             best = fitted_calibrator(rows, labels, method, penalty)
-    return best
+    return best, softmax(kept)
 
 
 def fitted_calibrator(logits: Floats, labels: NDArray[np.int64], method: str, penalty: float) -> Calibrator:

@@ -4,32 +4,43 @@ Calibrated probabilities, prediction sets with a coverage, out-of-distribution (
 ("sure" or not). The graph calibrates and scores; this module does arithmetic on its outputs.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UnknownName, UsageError
-from hangtag.model.calibration import Calibrator, Floats, log_softmax
+from hangtag.model.calibration import Calibrator, Floats
 from hangtag.model.conformal import LEVELS, METHODS, Conformal, calibrate, check_coverage, needed
 from hangtag.serializable import Serializable
+from hangtag.words import amount, first_few
 
 __all__ = [
-    "COVERAGE", "OOD_FALSE_POSITIVE_RATE", "TARGET_ACCURACIES", "AnswerPolicy", "Guarantees", "Verdicts",
-    "fit_guarantees",
+    "COVERAGE", "OOD_FALSE_POSITIVE_RATE", "SURE_ACCURACY", "TARGET_ACCURACIES", "AnswerPolicy", "Guarantees",
+    "Verdicts", "fit_guarantees",
 ]  # fmt: skip
 
 COVERAGE, OOD_FALSE_POSITIVE_RATE = 0.95, 0.05
+SURE_ACCURACY = 0.9
+"""Accuracy that held-out answers as probable as a sure one must reach, whatever the coverage."""
+
 TARGET_ACCURACIES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Accuracies that can be requested for sure answers."""
 
 _RISK = 0.05  # for one threshold; over all thresholds tried, one training in ten falls short of the target accuracy
+_PERMUTATIONS = 999
+_LEAST_GAIN = 1e-3  # nats
 _METHOD = "threshold"  # the smallest sets on validation images, at every coverage: docs/log.md
 
 
 @dataclass(frozen=True)
 class AnswerPolicy:
-    """How cautious answers are. With neither `cost` nor `target_accuracy`, an answer is sure if its set has one label.
+    """How cautious answers are.
+
+    No answer is sure if its image is OOD, or if the model's held-out answers were no better than chance. With neither
+    `cost` nor `target_accuracy`, an answer is sure if its set has one label and its probability reaches the confidence
+    threshold for `SURE_ACCURACY`.
 
     Attributes:
         coverage: target share of prediction sets that contain the true label, above 0 and below 1.
@@ -81,6 +92,7 @@ class Guarantees(Serializable):
         has_ood_score: whether the graph returns an OOD score.
         confidence_thresholds: for each target accuracy, the lowest probability of a sure answer; None if no threshold
             reaches it. Empty if no images were held out.
+        better_than_chance: whether the held-out answers know more about the labels than chance. If not, none is sure.
         limitations: what cannot be guaranteed and why, in sentences without a full stop.
         target_accuracies: `TARGET_ACCURACIES`, kept in the file.
     """
@@ -90,6 +102,7 @@ class Guarantees(Serializable):
     conformal: tuple[Conformal, ...] = ()
     has_ood_score: bool = False
     confidence_thresholds: tuple[float | None, ...] = ()
+    better_than_chance: bool = True
     limitations: tuple[str, ...] = ()
     target_accuracies: tuple[float, ...] = TARGET_ACCURACIES
 
@@ -103,14 +116,28 @@ class Guarantees(Serializable):
         """No guarantees; `why` is the only limitation."""
         return cls((0,) * classes, Calibrator.none(classes), limitations=(why,))
 
+    @property
+    def held_out(self) -> int:
+        """Number of held-out images."""
+        return sum(self.images)
+
     def by(self, method: str) -> Conformal | None:
         """The thresholds of this method; None if the model has none."""
         return next((each for each in self.conformal if each.method == method), None)
 
-    def decide(self, probabilities: Floats, ood_score: Floats | None, policy: AnswerPolicy) -> "Verdicts":
-        """Prediction sets, OOD flags and sure answers for (N, K) probabilities and (N,) OOD scores."""
-        conformal = self.by(policy.method)
-        in_set = None if conformal is None else conformal.sets(probabilities, policy.coverage)
+    def decide(self, outputs: Mapping[str, Floats], policy: AnswerPolicy) -> "Verdicts":
+        """Prediction sets, OOD flags and sure answers.
+
+        Args:
+            outputs: of the model file: "probabilities" (N, K), "uncalibrated" (N, K; needed for sets, if the model has
+                a calibrator) and "ood_score" (N,; if it has one).
+        """
+        probabilities, ood_score = outputs["probabilities"], outputs.get("ood_score")
+        conformal, in_set = self.by(policy.method), None
+        if conformal is not None:
+            rows = probabilities if self.calibrator.method == "none" else outputs["uncalibrated"]
+            in_set = conformal.sets(rows, policy.coverage, never_empty=False)
+            in_set[np.arange(len(in_set)), probabilities.argmax(axis=1)] = True
         is_ood = None if ood_score is None else ood_score > 1 - policy.ood_false_positive_rate
         sure = self._sure(probabilities, in_set, policy)
         if sure is not None and is_ood is not None:
@@ -120,15 +147,25 @@ class Guarantees(Serializable):
     def _sure(
         self, probabilities: Floats, in_set: NDArray[np.bool_] | None, policy: AnswerPolicy
     ) -> NDArray[np.bool_] | None:
+        if not self.held_out:
+            return None
         confidence = probabilities.max(axis=1)
+        if not self.better_than_chance:
+            return np.zeros(len(confidence), bool)
         if policy.cost is not None:
             return np.asarray(confidence > 1 - 1 / policy.cost)
-        if policy.target_accuracy is None:
-            return None if in_set is None else np.asarray(in_set.sum(axis=1) == 1)
-        if not self.confidence_thresholds:
+        if policy.target_accuracy is None and in_set is None:
             return None
-        threshold = self.confidence_thresholds[TARGET_ACCURACIES.index(policy.target_accuracy)]
-        return np.asarray(confidence >= (np.inf if threshold is None else threshold))
+        threshold = self._confidence_threshold(policy.target_accuracy or SURE_ACCURACY)
+        confident = np.asarray(confidence >= (np.inf if threshold is None else threshold))
+        if policy.target_accuracy is not None or in_set is None:
+            return confident
+        return np.asarray(confident & (in_set.sum(axis=1) == 1))
+
+    def _confidence_threshold(self, target_accuracy: float) -> float | None:
+        """The lowest probability of a sure answer; None if no answer is."""
+        known = dict(zip(self.target_accuracies, self.confidence_thresholds, strict=False))
+        return known.get(target_accuracy)
 
     def why_not(self, policy: AnswerPolicy) -> str | None:
         """Why prediction sets with the policy's coverage contain all labels, in words; None if they do not."""
@@ -139,7 +176,7 @@ class Guarantees(Serializable):
             return f"coverage above {LEVELS[-1]:.1%} is not available, so every set contains all labels"
         return (
             f"{100 * policy.coverage:g}% coverage needs {needed(policy.coverage):,} held-out images; this model had "
-            f"{sum(self.images):,}, so every set contains all labels"
+            f"{self.held_out:,}, so every set contains all labels"
         )
 
 
@@ -148,7 +185,7 @@ class Verdicts:
     """Decisions about N answers; None if the model cannot decide.
 
     Attributes:
-        in_set: (N, K) whether each label is in the prediction set.
+        in_set: (N, K) whether each label is in the prediction set. Nothing is promised about the set of an OOD image.
         ood_score: (N,) the share of held-out images with a lower OOD score.
         is_ood: (N,) whether that score is above 1 - the OOD false positive rate.
         sure: (N,) whether the answer can be used without review.
@@ -161,47 +198,91 @@ class Verdicts:
 
 
 def fit_guarantees(
-    logits: Floats, labels: NDArray[np.int64], calibrator: Calibrator, class_names: tuple[str, ...], has_ood_score: bool
+    probabilities: Floats,
+    labels: NDArray[np.int64],
+    calibrator: Calibrator,
+    class_names: tuple[str, ...],
+    has_ood_score: bool,
+    out_of_fold: Floats | None = None,
+    uncalibrated: Floats | None = None,
 ) -> Guarantees:
     """Guarantees from held-out images.
 
+    Sets and the test against chance use the probabilities before calibration, which depend on no held-out label.
+    Confidence thresholds hold for the file's answers, and for those that `cross_fitted` gives without their own labels.
+
     Args:
-        logits: (N, K), of images the network was not trained on.
+        probabilities: (N, K) calibrated, as the model file gives them for images the network was not trained on.
         labels: (N,) indices of the true classes.
         calibrator: fitted on the same images.
         class_names: (K,) names.
         has_ood_score: whether the graph returns an OOD score.
+        out_of_fold: (N, K) from `cross_fitted`; None if there is no calibrator.
+        uncalibrated: (N, K) as the model file gives them; None if there is no calibrator.
     """
     counts = np.bincount(labels, minlength=len(class_names))
-    probabilities = calibrator(log_softmax(logits))
+    unfitted = probabilities if out_of_fold is None else out_of_fold
+    network = probabilities if uncalibrated is None else uncalibrated
     guarantees = Guarantees(
         images=tuple(counts.tolist()),
         calibrator=calibrator,
-        conformal=tuple(calibrate(probabilities, labels, method) for method in METHODS),
+        conformal=tuple(calibrate(network, labels, method) for method in METHODS),
         has_ood_score=has_ood_score,
-        confidence_thresholds=tuple(_confidence_threshold(probabilities, labels, share) for share in TARGET_ACCURACIES),
+        confidence_thresholds=tuple(
+            _highest(*(_confidence_threshold(rows, labels, share) for rows in (probabilities, unfitted)))
+            for share in TARGET_ACCURACIES
+        ),
+        better_than_chance=_better_than_chance(network, labels),
     )
+    return replace(guarantees, limitations=tuple(_limitations(guarantees, class_names)))
+
+
+def _limitations(guarantees: Guarantees, class_names: tuple[str, ...]) -> Iterator[str]:
     why_not = guarantees.why_not(AnswerPolicy())
-    limitations = [why_not] if why_not else []
-    if calibrator.method == "none":
-        limitations.append("probabilities are not calibrated: too few held-out images, or calibration did not help")
-    absent = [name for name, count in zip(class_names, counts, strict=True) if not count]
+    if why_not:
+        yield why_not
+    if not guarantees.better_than_chance:
+        yield "no answer is sure: on held-out images, the answers were not measurably better than chance"
+    elif guarantees.confidence_thresholds[TARGET_ACCURACIES.index(SURE_ACCURACY)] is None and not why_not:
+        few = amount(guarantees.held_out, "held-out image")
+        yield f"no answer is sure: on {few}, no group of answers was shown to be at least {SURE_ACCURACY:.0%} correct"
+    if guarantees.calibrator.method == "none":
+        yield "probabilities are not calibrated: too few held-out images, or calibration did not help"
+    absent = [name for name, count in zip(class_names, guarantees.images, strict=True) if not count]
     if absent:
-        limitations.append(f"no held-out images of {', '.join(absent[:5])}: guarantees are untested on these classes")
-    return replace(guarantees, limitations=tuple(limitations))
+        yield f"no held-out images of {first_few(absent)}: guarantees are untested on these classes"
+
+
+def _highest(*thresholds: float | None) -> float | None:
+    known = [threshold for threshold in thresholds if threshold is not None]
+    return max(known) if len(known) == len(thresholds) else None
 
 
 def _confidence_threshold(probabilities: Floats, labels: NDArray[np.int64], accuracy: float) -> float | None:
     """The lowest probability at which the answers at least as probable reach this accuracy; None if there is none.
 
     At each probability, an exact binomial test must reject a lower accuracy at level `_RISK` (Angelopoulos et al.,
-    2021, "Learn then test").
+    2021, "Learn then test"). Answers that are equally probable up to rounding are tested together.
     """
     from scipy.stats import binom
 
-    confidence = probabilities.max(axis=1)
+    confidence = probabilities.max(axis=1).astype(np.float64)
     order = np.argsort(-confidence, kind="stable")
+    ranked = confidence[order]
     answered = np.arange(1, len(order) + 1)
     wrong = np.cumsum(probabilities.argmax(axis=1)[order] != labels[order])
-    passed = np.flatnonzero(binom.cdf(wrong, answered, 1 - accuracy) <= _RISK)
-    return float(confidence[order[passed[-1]]]) if len(passed) else None
+    last = np.append(ranked[:-1] - ranked[1:] > 1e-7 + 1e-5 * (1 - ranked[1:]), True)  # of equal answers
+    passed = np.flatnonzero(last & (binom.cdf(wrong, answered, 1 - accuracy) <= _RISK))
+    return float(ranked[passed[-1]]) if len(passed) else None
+
+
+def _better_than_chance(probabilities: Floats, labels: NDArray[np.int64]) -> bool:
+    """Whether the true labels are more probable to the model than the same labels in any of 999 random orders.
+
+    A permutation test at the level 0.001: answers that do not depend on the image, or not on its class, fail. The mean
+    difference must also be above `_LEAST_GAIN`, because float32 rounding can differ between batches of sorted images.
+    """
+    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-9))
+    random, rows = np.random.default_rng(0), np.arange(len(labels))
+    by_chance = [float(logs[rows, random.permutation(labels)].mean()) for _ in range(_PERMUTATIONS)]
+    return float(logs[rows, labels].mean()) > max(by_chance) + _LEAST_GAIN

@@ -1,12 +1,20 @@
 """Out-of-distribution (OOD) detection: a score that is fitted once and computed in the model file.
 
-The raw score adds two measures, each in standard deviations of held-out images: the Mahalanobis distance of the
-network's features to the nearest class mean, with one covariance for all classes (Lee et al., 2018), and the negative
-maximum logit (Hendrycks et al., 2022). In our experiments (docs/log.md) the sum did better than either measure alone,
-and better than the maximum probability, the energy (Liu et al., 2020) and nearest neighbours (Sun et al., 2022).
+Two parts recognise images unlike the training images:
 
-The reported OOD score is the share of held-out images with a lower raw score, so that a limit of 0.95 flags 5 of 100
-in-distribution images.
+- `PixelStatistics`, always: brightness, contrast, border, edges and colourfulness of the pixels, compared with those
+  of training images. They find images that are inverted, blank, noisy, or far too bright, before any network.
+- `FeatureDistance`, with at least 20 held-out images: the network's features and logits. It adds two measures, each in
+  standard deviations of held-out images: the Mahalanobis distance of the features to the nearest class mean, with one
+  covariance for all classes (Lee et al., 2018), and the negative maximum logit (Hendrycks et al., 2022). In our
+  experiments (docs/log.md) the sum did better than either measure alone, and better than the maximum probability, the
+  energy (Liu et al., 2020) and nearest neighbours (Sun et al., 2022).
+
+The raw score is the second part, raised where the pixels are beyond those of almost all training images; without it,
+the distance of the pixels. The reported OOD score is the share of in-distribution images with a lower raw score, so
+that a limit of 0.95 flags at most 5 of 100 of them; it is estimated from reference images, on the safe side in nine of
+ten trainings. These are the held-out images; without the second part, half of the training images, and the other half
+fits the pixel statistics.
 """
 
 from dataclasses import dataclass, replace
@@ -15,15 +23,78 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import DataError
+from hangtag.mapped import MappedRows
 from hangtag.model.calibration import Floats
+from hangtag.pictures import Images
 
-__all__ = ["OodDetector", "fit_ood_detector"]
+__all__ = [
+    "FeatureDistance", "OodDetector", "PixelStatistics", "fit_feature_distance", "fit_ood_detector",
+    "fit_pixel_statistics", "mean_weights",
+]  # fmt: skip
 
-_MAX_QUANTILES = 1000
+_MIN_QUANTILES, _MAX_QUANTILES = 45, 1000  # 45 are enough for a limit of 0.95 in nine of ten draws
+_RISK = 0.1
+_BEYOND = 5.0  # standard deviations above all held-out images
+_AT_ONCE = 256  # images whose pixels are floating-point numbers at the same time
+_MIN_HELD_OUT = 20  # for units of the features' measures
+_MIN_DEVIATION = 1e-3  # of distances and logits: below it, differences are those of rounding
+_ROUNDING = 0.01  # added to the reference scores, in standard deviations, so that equal scores stay equal
+
+# Chosen on Fashion-MNIST training images and on digits; docs/log.md.
+_PIXEL_DEVIATION = 0.01  # added to each statistic's deviation: 2.5 grey levels
+_PIXEL_MARGIN = 1.1  # pixel distances of reference images are taken as this much larger
+_PIXEL_LIMIT = 0.995  # quantile of the pixel distance from which the raw score is raised
+_RAISE = 1000.0  # standard deviations for a distance of twice the limit
 
 
 @dataclass(frozen=True, eq=False)
-class OodDetector:
+class PixelStatistics:
+    """Where the statistics of training images lie; see `measured`.
+
+    Attributes:
+        mean: (S,) of training images.
+        whitening: (S, S) from differences to the mean to independent standard deviations.
+        limit: distance up to which the raw score ignores the pixels.
+        slope: by how much it rises above it, per unit of distance.
+    """
+
+    mean: NDArray[np.float32]
+    whitening: NDArray[np.float32]
+    limit: float = 0.0
+    slope: float = 1.0
+
+    def distance(self, images: Images | MappedRows) -> NDArray[np.float32]:
+        """(N,) Mahalanobis distance of the statistics of uint8 images (N, H, W[, 3]) to the mean."""
+        placed = (_measured(images) - self.mean) @ self.whitening
+        distances: NDArray[np.float32] = np.sqrt((placed * placed).sum(axis=1))
+        return distances
+
+    def rise(self, images: Images | MappedRows) -> NDArray[np.float32]:
+        """(N,) what the pixels of uint8 images add to the raw score."""
+        rises: NDArray[np.float32] = np.float32(self.slope) * np.maximum(self.distance(images) - self.limit, 0)
+        return rises
+
+    @staticmethod
+    def of_pixels(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, S) statistics of images: mean, mean of the border, standard deviation, mean difference of neighbours down
+        and across, and for colour images the mean of the largest minus the smallest channel.
+
+        Args:
+            pixels: (N, C, H, W) from 0 to 1.
+        """
+        grey = pixels.mean(axis=1)
+        flat = grey.reshape(len(grey), -1)
+        mean, border = np.split(flat @ mean_weights(*grey.shape[1:]), 2, axis=1)
+        centred = flat - mean
+        deviation = np.sqrt((centred * centred).mean(axis=1, keepdims=True))
+        sums = [np.abs(np.diff(grey, axis=axis)).sum(axis=(1, 2)) for axis in (1, 2)]
+        edges = np.stack(sums, axis=1) / np.float32(flat.shape[1])
+        colour = [(pixels.max(axis=1) - pixels.min(axis=1)).mean(axis=(1, 2))[:, None]] if pixels.shape[1] > 1 else []
+        return np.concatenate([mean, border, deviation, edges, *colour], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureDistance:
     """The distribution of training features, as float32 arrays for the graph.
 
     Attributes:
@@ -33,7 +104,6 @@ class OodDetector:
         classes: (D, K) projected class means relative to the centre, times -2.
         lengths: (K,) squared lengths of the projected class means.
         weak: 1 / standard deviation of the maximum logit.
-        quantiles: (Q,) raw scores of held-out images, ascending.
     """
 
     projection: NDArray[np.float32]
@@ -41,7 +111,6 @@ class OodDetector:
     classes: NDArray[np.float32]
     lengths: NDArray[np.float32]
     weak: float
-    quantiles: NDArray[np.float32]
 
     def distance(self, descriptor: Floats) -> NDArray[np.float32]:
         """(N,) Mahalanobis distance of (N, D) features to the nearest class mean."""
@@ -55,33 +124,86 @@ class OodDetector:
         scores: NDArray[np.float32] = (self.distance(descriptor) - self.weak * logits.max(axis=1)).astype(np.float32)
         return scores
 
-    def ood_score(self, descriptor: Floats, logits: Floats) -> NDArray[np.float32]:
-        """(N,) the share of held-out images with a lower raw score, from 0 to Q / (Q + 1)."""
-        below = np.searchsorted(self.quantiles, self.score(descriptor, logits), side="left")
+
+@dataclass(frozen=True, eq=False)
+class OodDetector:
+    """What the graph computes its OOD score from.
+
+    Attributes:
+        pixels: the part of the score that comes from the pixels.
+        features: the part that comes from the network; None with too few held-out images.
+        quantiles: (Q,) limits of the raw score, ascending; the i-th has a share of i / (Q + 1) below it.
+    """
+
+    pixels: PixelStatistics
+    features: FeatureDistance | None
+    quantiles: NDArray[np.float32]
+
+    def score(self, images: Images | MappedRows, descriptor: Floats, logits: Floats) -> NDArray[np.float32]:
+        """(N,) raw scores of uint8 images (N, H, W[, 3]), their features (N, D) and logits (N, K)."""
+        rise = self.pixels.rise(images)
+        return rise if self.features is None else self.features.score(descriptor, logits) + rise
+
+    def ood_score(self, images: Images | MappedRows, descriptor: Floats, logits: Floats) -> NDArray[np.float32]:
+        """(N,) the share of in-distribution images with a lower raw score, from 0 to Q / (Q + 1)."""
+        return self.shares_below(self.score(images, descriptor, logits))
+
+    def shares_below(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,) the OOD scores of (N,) raw scores."""
+        below = np.searchsorted(self.quantiles, scores, side="left")
         shares: NDArray[np.float32] = (below / (len(self.quantiles) + 1)).astype(np.float32)
         return shares
 
 
 def fit_ood_detector(
-    descriptor: Floats, labels: NDArray[np.int64], held_out_descriptor: Floats, held_out_logits: Floats
+    images: Images,
+    descriptor: Floats,
+    labels: NDArray[np.int64],
+    held_out_images: Images | MappedRows,
+    held_out_descriptor: Floats,
+    held_out_logits: Floats,
 ) -> OodDetector:
-    """Fit a detector to training features, and its quantiles to held-out images.
+    """Fit a detector to training images, and its quantiles to held-out images, or to training images if there are few.
 
     Args:
-        descriptor: (N, D) features of training images.
+        images: (N, H, W[, 3]) uint8, training images in the model's size.
+        descriptor: (N, D) their features.
         labels: (N,) indices of their classes.
-        held_out_descriptor: (M, D) features of images the network was not trained on.
+        held_out_images: (M, H, W[, 3]) uint8, images the network was not trained on.
+        held_out_descriptor: (M, D) their features.
         held_out_logits: (M, K) their logits.
 
     Raises:
-        DataError: no held-out images, or values that are not finite.
+        DataError: values that are not finite.
     """
-    from sklearn.covariance import ledoit_wolf
-
-    if not len(held_out_logits) or not len(descriptor):
-        raise DataError("there are no held-out images", "hold some out: --set validation=0.1")
     if not all(np.isfinite(each).all() for each in (descriptor, held_out_descriptor, held_out_logits)):
         raise DataError("the network's features contain NaN or infinity", "training failed; lower the learning rate")
+    pixels, reference = fit_pixel_statistics(images)
+    if len(held_out_logits) < _MIN_HELD_OUT:
+        return OodDetector(pixels, None, _quantiles(reference, 2 * float(reference.max())))
+    limit = max(1.0, float(np.quantile(reference, _PIXEL_LIMIT, method="higher")))
+    pixels = replace(pixels, limit=limit, slope=_RAISE / limit)
+    features = fit_feature_distance(descriptor, labels, held_out_descriptor, held_out_logits)
+    unranked = OodDetector(pixels, features, np.zeros(0, np.float32))
+    scores = unranked.score(held_out_images, held_out_descriptor, held_out_logits)
+    return replace(unranked, quantiles=_quantiles(scores, float(scores.max()) + _BEYOND))
+
+
+def fit_pixel_statistics(images: Images) -> tuple[PixelStatistics, NDArray[np.float32]]:
+    """Fit to every second of N images; also returns the distances of the others, with a margin."""
+    measured = _measured(images[::2]).astype(np.float64)
+    covariance = np.cov(measured.T, bias=True) + _PIXEL_DEVIATION**2 * np.eye(measured.shape[1])
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
+    statistics = PixelStatistics(measured.mean(axis=0).astype(np.float32), whitening.astype(np.float32))
+    return statistics, np.float32(_PIXEL_MARGIN) * statistics.distance(images[1::2] if len(images) > 1 else images)
+
+
+def fit_feature_distance(
+    descriptor: Floats, labels: NDArray[np.int64], held_out_descriptor: Floats, held_out_logits: Floats
+) -> FeatureDistance:
+    """Fit to the features of training images; held-out images give the units. Arguments as for `fit_ood_detector`."""
+    from sklearn.covariance import ledoit_wolf
+
     wide = descriptor.astype(np.float64)
     spread = wide.std(axis=0)
     scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)
@@ -94,20 +216,49 @@ def fit_ood_detector(
     centre = means.mean(axis=0)
     projection, classes = scale[:, None] * whitening, (means - centre) @ whitening
 
-    def measured_in(unit: float, weak: float) -> OodDetector:
-        return OodDetector(
+    def measured_in(unit: float, weak: float) -> FeatureDistance:
+        return FeatureDistance(
             projection=(projection / unit).astype(np.float32),
             offset=(-centre @ whitening / unit).astype(np.float32),
             classes=(-2 * classes.T / unit).astype(np.float32),
             lengths=((classes / unit) ** 2).sum(axis=1).astype(np.float32),
             weak=weak,
-            quantiles=np.zeros(0, np.float32),
         )
 
     distance, max_logit = measured_in(1.0, 0.0).distance(held_out_descriptor), held_out_logits.max(axis=1)
-    ood_detector = measured_in(max(float(distance.std()), 1e-6), 1 / max(float(max_logit.std()), 1e-6))
-    scores = np.sort(ood_detector.score(held_out_descriptor, held_out_logits))
-    if len(scores) > _MAX_QUANTILES:
-        at = (np.arange(1, _MAX_QUANTILES + 1) * (len(scores) + 1) / (_MAX_QUANTILES + 1)).round().astype(np.int64)
-        scores = scores[np.clip(at - 1, 0, len(scores) - 1)]
-    return replace(ood_detector, quantiles=scores.astype(np.float32))
+    return measured_in(max(float(distance.std()), _MIN_DEVIATION), 1 / max(float(max_logit.std()), _MIN_DEVIATION))
+
+
+def mean_weights(height: int, width: int) -> NDArray[np.float32]:
+    """(height * width, 2) weights of the pixels in the mean, and in the mean of the border, a 14th of the side wide."""
+    wide = max(1, min(height, width) // 14)
+    border = np.ones((height, width))
+    border[wide : height - wide, wide : width - wide] = 0
+    columns = [np.full(height * width, 1 / (height * width)), border.ravel() / border.sum()]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _measured(images: Images | MappedRows) -> NDArray[np.float32]:
+    """(N, S) `PixelStatistics.of_pixels` of uint8 images (N, H, W[, 3])."""
+    rows = []
+    for start in range(0, max(1, len(images)), _AT_ONCE):
+        some = np.asarray(images[start : start + _AT_ONCE], np.float32) / np.float32(255)
+        rows.append(PixelStatistics.of_pixels(some[:, None] if some.ndim == 3 else some.transpose(0, 3, 1, 2)))
+    return np.concatenate(rows)
+
+
+def _quantiles(scores: NDArray[np.float32], beyond: float) -> NDArray[np.float32]:
+    """(Q,) limits, ascending; at least i / (Q + 1) of new images like these are below the i-th.
+
+    Each holds in nine of ten draws of the reference images: the share of new images below the k-th smallest of n scores
+    has a beta distribution. Where n is too small for a limit, it is `beyond`.
+    """
+    from scipy.stats import beta
+
+    count = len(scores)
+    kept = min(max(count, _MIN_QUANTILES), _MAX_QUANTILES)
+    ranks = np.arange(1, count + 1)
+    below = beta.ppf(_RISK, ranks, count + 1 - ranks)  # the k-th smallest score is above this share of new images
+    at = np.searchsorted(below, np.arange(1, kept + 1) / (kept + 1))
+    limits = np.append(np.sort(scores) + np.float32(_ROUNDING), max(beyond, float(scores.max()) + _ROUNDING))
+    return limits[at].astype(np.float32)

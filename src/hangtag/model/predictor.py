@@ -29,9 +29,9 @@ class Answer:
         top: the most probable classes with their probabilities, most probable first.
         warnings: changes made to the picture before the model saw it, and limits of the answer.
         model: fingerprint of the model file.
-        prediction_set: labels that may be the true one, most probable first.
-        coverage: target share of prediction sets that contain the true label.
-        ood_score: share of held-out images with a lower OOD score, 0 to 1.
+        prediction_set: labels that may be the true one, most probable first; None if `is_ood`.
+        coverage: target share of prediction sets that contain the true label; None if `is_ood`, as nothing is promised.
+        ood_score: share of images like the training images with a lower OOD score, estimated on the safe side.
         is_ood: whether the picture is unlike the training images, so that the answer may be unreliable.
         sure: whether the answer can be used without review (see `guarantees.AnswerPolicy`).
     """
@@ -92,10 +92,12 @@ class Predictor:
     @property
     def can_abstain(self) -> bool:
         """Whether answers say if they are sure under the policy."""
-        if self.policy.cost is not None:
-            return True
-        needs_thresholds = self.policy.target_accuracy is not None
-        return bool(self.guarantees.confidence_thresholds if needs_thresholds else self.guarantees.conformal)
+        return self.guarantees.held_out > 0
+
+    @property
+    def deciding(self) -> list[str]:
+        """The outputs that `Guarantees.decide` needs."""
+        return [OUTPUT, "uncalibrated", *(["ood_score"] if self.guarantees.has_ood_score else [])]
 
     def has_output(self, output: str) -> bool:
         """Whether the file has this output (see `artifact.EXTRA_OUTPUTS`)."""
@@ -119,9 +121,8 @@ class Predictor:
         decoded = [decode(picture, self.spec) for picture in pictures]
         if not decoded:
             return []
-        names = [OUTPUT, *(["ood_score"] if self.guarantees.has_ood_score else [])]
-        outputs = self._rows([pixels for pixels, _ in decoded], names)
-        verdicts = self.guarantees.decide(outputs[OUTPUT], outputs.get("ood_score"), self.policy)
+        outputs = self._rows([pixels for pixels, _ in decoded], self.deciding)
+        verdicts = self.guarantees.decide(outputs, self.policy)
         why_not = self.guarantees.why_not(self.policy)
         limits = [why_not] if why_not else []
         return [
@@ -173,7 +174,8 @@ class Predictor:
         row = rows[position]
         order = np.argsort(-row, kind="stable")
         ranked = tuple((self.class_names[index], float(row[index])) for index in order[:top])
-        in_set = None if verdicts.in_set is None else verdicts.in_set[position]
+        is_ood = None if verdicts.is_ood is None else bool(verdicts.is_ood[position])
+        in_set = None if verdicts.in_set is None or is_ood else verdicts.in_set[position]
         labels = None if in_set is None else tuple(self.class_names[index] for index in order if in_set[index])
         return Answer(
             label=ranked[0][0],
@@ -184,8 +186,8 @@ class Predictor:
             prediction_set=labels,
             coverage=None if labels is None else self.policy.coverage,
             ood_score=None if verdicts.ood_score is None else float(verdicts.ood_score[position]),
-            is_ood=None if verdicts.is_ood is None else bool(verdicts.is_ood[position]),
-            sure=None if verdicts.sure is None else bool(verdicts.sure[position]),
+            is_ood=is_ood,
+            sure=False if is_ood else None if verdicts.sure is None else bool(verdicts.sure[position]),
         )
 
     def _size_notes(self, pixels: NDArray[np.uint8]) -> list[str]:

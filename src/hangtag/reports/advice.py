@@ -64,7 +64,7 @@ def _fit(facts: Facts) -> dict[str, Any] | None:
     training, evaluation, recipe = facts.evaluation.training_accuracy, facts.evaluation, facts.config.get("recipe", {})
     if training is None:
         return None
-    if training > evaluation.accuracy_interval[1]:
+    if evaluation.overfits:
         data = facts.setting("source", "what") or facts.setting("data", "name") or "DATA"
         augmented = recipe.get("flip") or recipe.get("random_shift")
         command = "" if augmented else f"hangtag train {shlex.quote(str(data))} --recipe fast"

@@ -28,7 +28,7 @@ class Facts:
 
     run: Run
     config: Mapping[str, Any]
-    split: str
+    split: str  # "test", "validation", or "other" for data that is not the run's own
     history: Sequence[Mapping[str, Any]]
     images: Images
     labels: NDArray[np.int64]
@@ -50,6 +50,11 @@ class Facts:
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         return np.array(self.evaluation.confusion, dtype=np.int64)
+
+    @property
+    def noun(self) -> str:
+        """What the images that judged the run are called."""
+        return "image" if self.split == "other" else f"{self.split} image"
 
     @property
     def correct(self) -> int:
@@ -79,15 +84,22 @@ class Facts:
 
 
 def gather_facts(
-    run: Run, images: Images, labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]
+    run: Run,
+    images: Images,
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.floating[Any]],
+    other: Mapping[str, Any] | None = None,
 ) -> Facts:
     """Read the run's files.
+
+    Args:
+        other: the metrics on other data; None for those of the run.
 
     Raises:
         RunError: the folder is incomplete.
         UsageError: the arrays do not fit each other or the run.
     """
-    metrics, stress = run.metrics(), run.stress()
+    metrics, stress = (run.metrics(), run.stress()) if other is None else ({**other, "part": "other"}, None)
     where = str(run.path / "metrics.json")
     evaluation = Evaluation.from_json(metrics, where)
     expected = (len(labels), len(evaluation.classes))
@@ -100,7 +112,7 @@ def gather_facts(
     return Facts(
         run=run,
         config=run.config(),
-        split="test" if metrics.get("part", "test") == "test" else "validation",
+        split=metrics.get("part", "test"),
         history=run.history() if (run.path / "history.jsonl").is_file() else [],
         images=images,
         labels=labels,

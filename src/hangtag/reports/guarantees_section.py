@@ -9,7 +9,7 @@ from hangtag.evaluation.slices import FALSE_DISCOVERIES
 from hangtag.evaluation.stress_test import Stress
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE
 from hangtag.reports.html import Line, chart
-from hangtag.words import amount, interval, listed, rate
+from hangtag.words import ENOUGH, amount, interval, listed, rate
 
 __all__ = ["guarantee_tiles", "guarantee_values", "stress_values"]
 
@@ -22,13 +22,13 @@ def guarantee_tiles(report: GuaranteeReport) -> dict[str, str]:
     """The numbers that decide whether the model can be used, by their names."""
     tiles = {}
     if report.sure and report.sure.of:
-        tiles["answered with confidence"] = rate(report.sure.count, report.sure.of)
+        tiles["answered with confidence"] = str(report.sure)
     if report.sure_right and report.sure_right.interval:
         span = interval(report.sure_right.interval, report.sure_right.of)
-        tiles[f"correct when confident (95% interval {span})"] = rate(report.sure_right.count, report.sure_right.of)
+        tiles[f"correct when confident (95% interval {span})"] = str(report.sure_right)
     for target, answered, _ in report.target_accuracies:
         if target == _TARGET and answered.of:
-            tiles[f"answered at a target accuracy of {target:.0%}"] = rate(answered.count, answered.of)
+            tiles[f"answered at a target accuracy of {target:.0%}"] = str(answered)
     return tiles
 
 
@@ -56,7 +56,8 @@ def _shortfall(sets: Sequence[SetCoverage], names: Sequence[str]) -> dict[str, A
     return {
         "coverage": _COVERAGE,
         "low": listed([*shown, amount(len(low) - 3, "more class")] if len(low) > 3 else shown) if low else "",
-        "fewest": min(share.of for _, _, share in known),
+        "small": amount(sum(share.of < ENOUGH for _, _, share in known), "class"),
+        "enough": all(share.of >= ENOUGH for _, _, share in known),
     }
 
 
@@ -104,6 +105,7 @@ def stress_values(stress: Stress) -> dict[str, Any]:
         "rows": rows,
         "severities": SEVERITIES,
         "corruptions": len(CORRUPTIONS),
+        "enough": stress.tried >= ENOUGH,
         "slices": stress.slices[:12],
         "false_discoveries": FALSE_DISCOVERIES,
     }

@@ -20,13 +20,13 @@ from hangtag.reports.advice import advice
 from hangtag.reports.facts import Facts, gather_facts
 from hangtag.reports.guarantees_section import guarantee_tiles, guarantee_values, stress_values
 from hangtag.reports.html import Line, chart, data_uri, render, round_ticks
-from hangtag.words import bytes_in_words, percent, seconds_in_words
+from hangtag.words import ENOUGH, bytes_in_words, rate_with_count, seconds_in_words
 
 if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.judge import Judgement
 
-__all__ = ["write_report", "write_report_and_pictures"]
+__all__ = ["write_other_report", "write_report", "write_report_and_pictures"]
 
 _EXAMPLES, _MISTAKES = 15, 12
 _MOST_CELLS, _MOST_BARS, _MOST_PICTURES = 20, 40, 40  # classes for a matrix in HTML, for bars, for an example of each
@@ -45,25 +45,43 @@ def write_report_and_pictures(run: Run, data: "LabelledImages", judged: "Judgeme
     return write_report(run, images, labels, rows)
 
 
-def write_report(run: Run, images: Images, labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> Path:
-    """Write the run's `report.html`, and return its path.
+def write_other_report(run: Run, judged: "Judgement", path: Path) -> Path:
+    """Write a report of the run on other data, and return its path. Arguments and errors as for `write_report`."""
+    data = judged.data
+    return write_report(run, data.images, data.labels, judged.probabilities, judged, path)
+
+
+def write_report(
+    run: Run,
+    images: Images,
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.floating[Any]],
+    other: "Judgement | None" = None,
+    path: Path | None = None,
+) -> Path:
+    """Write a run's report, and return its path.
 
     Args:
         run: a folder with config.json and metrics.json; history.jsonl is optional.
         images: (N, H, W) or (N, H, W, 3) uint8 that judged the run.
         labels: (N,) indices of their classes.
         probabilities: (N, K) output of the model.
+        other: the judgement on other data; None for the run's own.
+        path: where to write; None for the run's `report.html`.
 
     Raises:
         RunError: the folder is incomplete.
         UsageError: the arrays do not fit each other or the run.
         SaveError: the page cannot be written.
     """
-    facts = gather_facts(run, images, labels, probabilities)
+    facts = gather_facts(run, images, labels, probabilities, None if other is None else other.to_json())
+    path = path or run.report
     values: dict[str, object] = {
         **vars(facts),
         "facts": facts,
         "name": facts.setting("data", "name") or "classifier",
+        "enough": ENOUGH,
+        "judged_on": other.data.name if other else "",
         "tiles": _tiles(facts),
         "guarantees": facts.guarantees and guarantee_values(facts.guarantees, facts.names),
         "examples": [_example(facts, index) for index in range(min(_EXAMPLES, len(facts.labels)))],
@@ -80,16 +98,16 @@ def write_report(run: Run, images: Images, labels: NDArray[np.int64], probabilit
         **_data(facts),
         "provenance": _provenance(facts),
     }
-    write_text(run.report, render("report.html", values))
-    return run.report
+    write_text(path, render("report.html", values))
+    return path
 
 
 def _tiles(facts: Facts) -> dict[str, str]:
     return {
         **(guarantee_tiles(facts.guarantees) if facts.guarantees else {}),
         "mistakes": f"{facts.mistakes:,} of {facts.evaluation.images:,}",
-        "accuracy of always naming the largest class": percent(
-            int(facts.confusion.sum(axis=1).max()) / facts.evaluation.images
+        "accuracy of always naming the largest class": rate_with_count(
+            int(facts.confusion.sum(axis=1).max()), facts.evaluation.images
         ),
         "model file": bytes_in_words(facts.setting("model", "bytes")),
     }

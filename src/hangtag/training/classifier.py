@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,12 +21,13 @@ from torch import nn
 from hangtag.data.labelled_images import LabelledImages, from_arrays
 from hangtag.data.splits import split_of
 from hangtag.errors import ArtifactError, DataError, ModelError, RunError, UsageError
-from hangtag.evaluation.metrics import Evaluation, evaluate
+from hangtag.evaluation.judge import Judgement
+from hangtag.evaluation.metrics import Evaluation
 from hangtag.files import user_path, write_bytes
 from hangtag.machine import now, versions
 from hangtag.mapped import MappedRows, mapping_of
-from hangtag.model.artifact import Metadata
-from hangtag.model.calibration import fit_calibrator
+from hangtag.model.artifact import OUTPUT, Metadata, open_artifact
+from hangtag.model.calibration import cross_fitted
 from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
@@ -34,7 +35,7 @@ from hangtag.model.predictor import Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
-from hangtag.training.engine.export import export_model, verify
+from hangtag.training.engine.export import export_model, verify, with_metadata
 from hangtag.training.engine.inference import extract_features
 from hangtag.training.engine.loop import Epoch, choose_device, train
 from hangtag.training.engine.networks import NETWORKS, FlipTTA, parameter_count
@@ -160,7 +161,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         """Forget everything that was derived from earlier weights."""
         self._content: bytes | None = None
         self._predictor: Predictor | None = None
-        self._guarantees: tuple[Guarantees, OodDetector | None] | None = None
+        self._export: _Exported | None = None
 
     def predict_proba(self, X: LabelledImages | Images) -> NDArray[np.float32]:
         """(N, K) probabilities from the exported file, columns in the order of `classes_`."""
@@ -173,21 +174,16 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return labels
 
     def evaluate(self, X: LabelledImages | Images, y: Any = None) -> Evaluation:
-        """Evaluate the classifier on images it was not trained on.
+        """Evaluate the classifier on images it was not trained on; classes are matched by name.
+
+        Images of classes that the model does not know are counted apart, in `Evaluation.strangers`.
 
         Raises:
-            DataError: unknown labels, or their number differs from that of the images.
+            DataError: no label is known, or their number differs from that of the images.
         """
-        if isinstance(X, LabelledImages):
-            if X.class_names != self.class_names_:
-                raise DataError(
-                    f"{X.name} has classes {', '.join(X.class_names)}, the model has {', '.join(self.class_names_)}",
-                    "evaluate on data with the same classes in the same order",
-                )
-            images, positions = X.images, X.labels
-        else:
-            images, positions = check_images(X), self._positions(y)
-        return evaluate(self.predict_proba(images), positions, self.class_names_, self.training_accuracy_)
+        if not isinstance(X, LabelledImages):
+            X = self._labelled(X, y)
+        return Judgement.of(self.predictor_, "given", X, self.training_accuracy_, None).evaluation
 
     def save(self, path: str | Path) -> None:
         """Write the model file, which `hangtag.load` opens without PyTorch."""
@@ -198,7 +194,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if not self.__sklearn_is_fitted__():
             raise RunError("this classifier is not fitted", "call fit first")
         if self._content is None:
-            content = export_model(self.shipped_, self.metadata(), self.ood_detector_)
+            content = with_metadata(self._exported().content, self.metadata())
             verify(content, self.shipped_, self._sample, self.ood_detector_)
             self._content = content
         return self._content
@@ -212,29 +208,38 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     @property
     def guarantees_(self) -> Guarantees:
         """What the model guarantees about its answers, fitted on the held-out images."""
-        return self._fit_guarantees()[0]
+        return self._exported().guarantees
 
     @property
-    def ood_detector_(self) -> OodDetector | None:
-        """Recognises images unlike the training images; None if no images were held out."""
-        return self._fit_guarantees()[1]
+    def ood_detector_(self) -> OodDetector:
+        """Recognises images unlike the training images."""
+        return self._exported().ood_detector
 
-    def _fit_guarantees(self) -> tuple[Guarantees, OodDetector | None]:
-        if self._guarantees is None:
+    def _exported(self) -> "_Exported":
+        """Export the network, and set its guarantees on what the exported file answers for the held-out images."""
+        if self._export is None:
             images, labels = self._held_out
-            if not len(labels):
-                why = "no images were held out, so probabilities are not calibrated and there are no guarantees"
-                self._guarantees = Guarantees.none(len(self.class_names_), why), None
-            else:
-                kept = self._kept_images
-                pictures, classes = kept.at(_described(len(kept.labels), self.seed))
-                trained = extract_features(self.shipped_, pictures)
-                held_out = extract_features(self.shipped_, images)
-                ood_detector = fit_ood_detector(trained.descriptor, classes, held_out.descriptor, held_out.logits)
-                calibrator = fit_calibrator(held_out.logits, labels)
-                guarantees = fit_guarantees(held_out.logits, labels, calibrator, self.class_names_, True)
-                self._guarantees = guarantees, ood_detector
-        return self._guarantees
+            kept = self._kept_images
+            pictures, classes = kept.at(_described(len(kept.labels), self.seed))
+            trained = extract_features(self.shipped_, pictures)
+            held_out = extract_features(self.shipped_, images)
+            ood_detector = fit_ood_detector(
+                pictures, trained.descriptor, classes, images, held_out.descriptor, held_out.logits
+            )
+            accuracy = float((trained.logits.argmax(axis=1) == classes).mean())
+            none = "no images were held out, so probabilities are not calibrated and there are no guarantees"
+            guarantees = replace(Guarantees.none(len(self.class_names_), none), has_ood_score=True)
+            if len(labels):
+                calibrator, out_of_fold = cross_fitted(held_out.logits, labels)
+                guarantees = replace(guarantees, calibrator=calibrator)
+            content = export_model(self.shipped_, self._metadata(guarantees), ood_detector)
+            if len(labels):
+                rows = open_artifact(content).outputs(cast(Images, images), OUTPUT, "uncalibrated")
+                guarantees = fit_guarantees(
+                    rows[OUTPUT], labels, calibrator, self.class_names_, True, out_of_fold, rows["uncalibrated"]
+                )
+            self._export = _Exported(content, guarantees, ood_detector, accuracy)
+        return self._export
 
     def _check_export(self) -> None:
         """Raise ModelError if the untrained network does not answer from a file as it does in PyTorch.
@@ -282,11 +287,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     @property
     def training_accuracy_(self) -> float | None:
-        """Accuracy on the training images in the epoch whose weights were kept; None before the first epoch ended."""
-        if not self.history_:
-            return None
-        kept = self.history_[-1].kept
-        return next((epoch.accuracy for epoch in self.history_ if epoch.number == kept), self.history_[-1].accuracy)
+        """Accuracy of the trained network on at most `MOST_DESCRIBED` training images, without augmentation."""
+        return self._exported().training_accuracy if self.__sklearn_is_fitted__() else None
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "history_")
@@ -299,7 +301,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def __getstate__(self) -> dict[str, Any]:
         if self.__sklearn_is_fitted__():
-            self._fit_guarantees()  # needs images that are not pickled
+            self._exported()  # needs images that are not pickled
         state: dict[str, Any] = dict(super().__getstate__())
         for name in ("_kept_images", "_held_out"):
             state.pop(name, None)
@@ -342,15 +344,28 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             return self.recipe_.network
         return type(self.network_).__name__
 
-    def _positions(self, y: Any) -> NDArray[np.int64]:
-        given = np.asarray(y)
-        positions = np.searchsorted(self.classes_, given)
-        clipped = np.minimum(positions, len(self.classes_) - 1)
-        unknown = self.classes_[clipped] != given
-        if unknown.any():
-            label, known = given[unknown][0], ", ".join(self.class_names_)
-            raise DataError(f"label {label!s} is not a class of this model", f"its classes are {known}")
-        return clipped.astype(np.int64)
+    def _labelled(self, X: Images, y: Any) -> LabelledImages:
+        """Images with labels of the type given to `fit`; labels that are unknown become further classes."""
+        images, given = check_images(X), np.asarray(y)
+        if given.shape != (len(images),):
+            raise DataError(
+                f"{len(images):,} images but labels of shape {given.shape}", "give one label for each image"
+            )
+        positions = np.minimum(np.searchsorted(self.classes_, given), len(self.classes_) - 1)
+        unknown = self.classes_[positions] != given
+        others, where = np.unique(given[unknown], return_inverse=True)
+        positions[unknown] = len(self.classes_) + where
+        return LabelledImages(images, positions.astype(np.int64), (*self.class_names_, *map(str, others.tolist())))
+
+
+@dataclass(frozen=True, eq=False)
+class _Exported:
+    """A model file, which lacks only its final metadata, and what was measured for them."""
+
+    content: bytes
+    guarantees: Guarantees
+    ood_detector: OodDetector
+    training_accuracy: float
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from hangtag.model.onnx_file import CHECKSUM_KEY, METADATA_KEY
 from hangtag.model.ood import fit_ood_detector
 from hangtag.pictures import FITS, ImageSpec
 from hangtag.training.engine.build import build_network
-from hangtag.training.engine.export import TOLERANCE, export_model, verify
+from hangtag.training.engine.export import TOLERANCE, export_model, verify, with_metadata
 from hangtag.training.engine.inference import extract_features, predict_logits
 from hangtag.training.engine.networks import NETWORKS, FlipTTA
 from toys import CLASSES, SIDE, metadata, shapes, toy_model
@@ -70,15 +70,19 @@ def test_the_graph_computes_ood_scores_embeddings_and_evidence(name: str, flips:
     trained = build_network(name, GREY, len(CLASSES), seed=1).eval()
     shipped = FlipTTA(trained) if flips else trained
     seen = extract_features(shipped, IMAGES)
-    ood_detector = fit_ood_detector(seen.descriptor[:20], LABELS[:20], seen.descriptor[20:], seen.logits[20:])
+    ood_detector = fit_ood_detector(
+        IMAGES[:20], seen.descriptor[:20], LABELS[:20], IMAGES[20:], seen.descriptor[20:], seen.logits[20:]
+    )
 
     content = export_model(shipped, metadata(), ood_detector)
     verify(content, shipped, IMAGES, ood_detector)
     artifact = open_artifact(content)
 
     found = artifact.outputs(IMAGES, "ood_score", "embedding")
-    np.testing.assert_allclose(found["ood_score"], ood_detector.ood_score(seen.descriptor, seen.logits), atol=0.1)
-    assert found["ood_score"].shape == (40,) and 0 <= found["ood_score"].min() <= 0.2
+    np.testing.assert_allclose(
+        found["ood_score"], ood_detector.ood_score(IMAGES, seen.descriptor, seen.logits), atol=0.1
+    )
+    assert found["ood_score"].shape == (40,) and 0 <= found["ood_score"].min() <= 0.5
     np.testing.assert_allclose(found["embedding"], seen.embedding, atol=1e-5)
     assert artifact.has_output("maps") == (name != "mlp")
     if name != "mlp":
@@ -98,7 +102,7 @@ def test_all_outputs_exist_for_images_of_other_sizes(fit: str, channels: int) ->
     trained = build_network("cnn-small", spec, len(CLASSES), seed=1).eval()
     images = np.random.default_rng(0).integers(0, 256, (20, *spec.shape), dtype=np.uint8)
     seen = extract_features(trained, images)
-    ood_detector = fit_ood_detector(seen.descriptor, np.arange(20) % 3, seen.descriptor, seen.logits)
+    ood_detector = fit_ood_detector(images, seen.descriptor, np.arange(20) % 3, images, seen.descriptor, seen.logits)
 
     content = export_model(trained, metadata(spec), ood_detector)
     verify(content, trained, images, ood_detector)
@@ -108,11 +112,38 @@ def test_all_outputs_exist_for_images_of_other_sizes(fit: str, channels: int) ->
     assert {name: len(rows) for name, rows in told.items()} == {"probabilities": 2, **dict.fromkeys(EXTRA_OUTPUTS, 2)}
 
 
+@pytest.mark.parametrize("shape", [(9, 9), (28, 20, 3), (1, 8), (2, 2, 3)])
+@pytest.mark.parametrize("held_out", [0, 30])
+def test_the_graph_measures_pixels_as_the_detector_does(shape: tuple[int, ...], held_out: int) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 120, (90, *shape), dtype=np.uint8)
+    spec = ImageSpec.of(images)
+    trained = build_network("mlp", spec, len(CLASSES), seed=1).eval()
+    seen, kept = extract_features(trained, images), slice(0, held_out)
+    ood_detector = fit_ood_detector(
+        images, seen.descriptor, np.arange(90) % 3, images[kept], seen.descriptor[kept], seen.logits[kept]
+    )
+    content = export_model(trained, metadata(spec), ood_detector)
+
+    verify(content, trained, images, ood_detector)
+    found = open_artifact(content).outputs(np.concatenate([images, 255 - images]), "ood_score")["ood_score"]
+
+    assert (found[90:] > 0.95).all() and (found[:90] > 0.95).mean() < 0.1
+
+
+def test_other_metadata_leave_the_answers_alone() -> None:
+    content = with_metadata(toy_model(), dataclasses.replace(metadata(), seed=7))
+
+    artifact = open_artifact(content)
+    assert artifact.metadata.seed == 7
+    np.testing.assert_array_equal(artifact.probabilities(IMAGES), open_artifact(toy_model()).probabilities(IMAGES))
+
+
 def test_different_ood_scores_are_refused() -> None:
     seen = extract_features(network(), IMAGES)
-    ood_detector = fit_ood_detector(seen.descriptor, LABELS, seen.descriptor, seen.logits)
+    ood_detector = fit_ood_detector(IMAGES, seen.descriptor, LABELS, IMAGES, seen.descriptor, seen.logits)
     content = export_model(network(), metadata(), ood_detector)
-    other = dataclasses.replace(ood_detector, offset=ood_detector.offset + 1)
+    other = dataclasses.replace(ood_detector, quantiles=ood_detector.quantiles - 100)
 
     with pytest.raises(ModelError, match="OOD scores of the exported file and the trained network differ by up to"):
         verify(content, network(), IMAGES, other)

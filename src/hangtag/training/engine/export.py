@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,13 +27,13 @@ from hangtag.errors import ArtifactError, ModelError
 from hangtag.model.artifact import INPUT, OUTPUT, PIXELS, Metadata, check_file, open_artifact
 from hangtag.model.calibration import Calibrator, log_softmax
 from hangtag.model.onnx_file import CHECKSUM_KEY, METADATA_KEY, sealed
-from hangtag.model.ood import OodDetector
+from hangtag.model.ood import OodDetector, mean_weights
 from hangtag.pictures import Images, ImageSpec
 from hangtag.resize import SIZED, sizing_nodes
 from hangtag.training.engine.inference import FeatureExtractor, extract_features
 from hangtag.training.engine.networks import FlipTTA, device_of
 
-__all__ = ["TOLERANCE", "export_model", "verify", "verify_outputs"]
+__all__ = ["TOLERANCE", "export_model", "verify", "verify_outputs", "with_metadata"]
 
 TOLERANCE = 1e-4
 """Largest accepted difference between probabilities of PyTorch and of the file; float32 rounding is 100 times less."""
@@ -61,12 +62,25 @@ def export_model(network: nn.Module, metadata: Metadata, ood_detector: OodDetect
         part.ir_version = _IR_VERSION
     whole = onnx.compose.merge_models(before, core, io_map=[(PIXELS, core.graph.input[0].name)])
     outputs = [(f"network/{name}", f"network_{name}") for name in shapes]
+    if ood_detector is not None:
+        whole.graph.output.append(before.graph.output[0])
+        outputs.append((PIXELS, f"network_{PIXELS}"))
     whole = onnx.compose.merge_models(whole, after, io_map=outputs)
     whole.graph.output.append(before.graph.output[0])  # declares the image size, which the metadata must match
-    whole = _plain(whole, metadata)
+    return _serialized(_plain(whole), metadata)
+
+
+def with_metadata(content: bytes, metadata: Metadata) -> bytes:
+    """The same model file with other metadata, which must have the same calibrator."""
+    return _serialized(onnx.load_model_from_string(content), metadata)
+
+
+def _serialized(model: onnx.ModelProto, metadata: Metadata) -> bytes:
+    text = json.dumps(metadata.to_json(), ensure_ascii=False, allow_nan=False)
+    onnx.helper.set_model_props(model, {METADATA_KEY: text, CHECKSUM_KEY: "0" * 64})
     try:
-        onnx.checker.check_model(whole)
-        content: bytes = whole.SerializeToString(deterministic=True)
+        onnx.checker.check_model(model)
+        content: bytes = model.SerializeToString(deterministic=True)
         check_file(content, sealed=False)
     except (ArtifactError, ValueError, onnx.checker.ValidationError) as error:
         reason = error.message if isinstance(error, ArtifactError) else _reason(error)
@@ -76,7 +90,7 @@ def export_model(network: nn.Module, metadata: Metadata, ood_detector: OodDetect
     return sealed(content)
 
 
-def _plain(whole: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
+def _plain(whole: onnx.ModelProto) -> onnx.ModelProto:
     """The model with nothing but what it needs to run: no notes of the exporter, and all weights as plain bytes."""
     graph = onnx.GraphProto(name="hangtag", input=whole.graph.input, output=whole.graph.output)
     for tensor in whole.graph.initializer:
@@ -96,8 +110,6 @@ def _plain(whole: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
     plain = onnx.ModelProto(ir_version=_IR_VERSION, producer_name="hangtag", graph=graph, functions=whole.functions)
     opset = max(entry.version for entry in whole.opset_import if not entry.domain)
     plain.opset_import.add(domain="", version=opset)
-    text = json.dumps(metadata.to_json(), ensure_ascii=False, allow_nan=False)
-    onnx.helper.set_model_props(plain, {METADATA_KEY: text, CHECKSUM_KEY: "0" * 64})
     return plain
 
 
@@ -146,11 +158,13 @@ def verify_outputs(
             "part of the network does not export correctly, so this run has no model file; change the network",
         )
     if ood_detector is not None:
-        expected_score = ood_detector.ood_score(features.descriptor, features.logits)
-        difference = np.abs(outputs["ood_score"] - expected_score)
-        if not (difference <= _RANKS / (len(ood_detector.quantiles) + 1)).all():
+        scores, found = ood_detector.score(images, features.descriptor, features.logits), outputs["ood_score"]
+        slack = np.float32(_SLACK) * (1 + np.abs(scores))
+        lowest, highest = (ood_detector.shares_below(scores + change) for change in (-slack, slack))
+        if not ((found >= lowest - 1e-5) & (found <= highest + 1e-5)).all():
+            difference = np.abs(found - ood_detector.shares_below(scores)).max()
             raise ModelError(
-                f"OOD scores of the exported file and the trained network differ by up to {difference.max():.2g}",
+                f"OOD scores of the exported file and the trained network differ by up to {difference:.2g}",
                 "this run has no model file; please report this problem",
             )
 
@@ -242,11 +256,12 @@ def _after(
     outputs = {OUTPUT: f"N, {classes}", "uncalibrated": f"N, {classes}", "embedding": f"N, {shapes['embedding']}"}
     nodes = _CALIBRATION
     if ood_detector is not None:
-        arrays |= {name: getattr(ood_detector, name) for name in ("projection", "offset", "classes", "lengths")}
-        arrays |= {"quantiles": ood_detector.quantiles[None, :], "weak": np.array([ood_detector.weak])}
-        arrays |= {"per_rank": np.array([1 / (len(ood_detector.quantiles) + 1)]), "columns": np.array([1], np.int64)}
-        nodes += _OOD_SCORE
+        more, ood_nodes = _ood_score(ood_detector, metadata.image)
+        arrays |= more
+        nodes += ood_nodes
         outputs["ood_score"] = "N"
+        shape = f"{metadata.image.channels}, {metadata.image.height}, {metadata.image.width}"
+        shapes = {**shapes, PIXELS: shape}
     if "maps" in shapes:
         last = network.network if isinstance(network, FlipTTA) else network
         weights = last.get_submodule("logits").get_parameter("weight").detach().cpu().numpy()
@@ -267,8 +282,38 @@ def _after(
     return model
 
 
+def _ood_score(ood_detector: OodDetector, spec: ImageSpec) -> tuple[dict[str, NDArray[Any]], str]:
+    """Constants and nodes that compute what `OodDetector.ood_score` computes."""
+    pixels, features, size = ood_detector.pixels, ood_detector.features, spec.height * spec.width
+    whole_numbers = {
+        "flat_shape": [0, size], "from_0": [0], "from_1": [1], "columns": [1], "across_axis": [2], "sides": [1, 2],
+        "last_row": [spec.height - 1], "last_column": [spec.width - 1], "to_end": [max(spec.height, spec.width)],
+    }  # fmt: skip
+    arrays: dict[str, NDArray[Any]] = {name: np.array(values, np.int64) for name, values in whole_numbers.items()}
+    arrays |= {
+        "border_weights": mean_weights(spec.height, spec.width)[:, 1:],
+        "per_pixel": np.array([1 / size]),
+        "pixel_mean": pixels.mean,
+        "whitening": pixels.whitening,
+        "limit": np.array([pixels.limit]),
+        "slope": np.array([pixels.slope]),
+        "quantiles": ood_detector.quantiles[None, :],
+        "per_rank": np.array([1 / (len(ood_detector.quantiles) + 1)]),
+    }
+    statistics = "mean_grey, border_grey, deviation, down, across"
+    nodes = _PIXEL_STATISTICS
+    if spec.channels > 1:
+        nodes, statistics = nodes + _COLOUR, f"{statistics}, colour"
+    nodes += _PIXEL_DISTANCE.format(statistics=statistics)
+    if features is None:
+        return arrays, nodes + "\n            raw_score = Identity (rise)" + _RANK
+    arrays |= {name: getattr(features, name) for name in ("projection", "offset", "classes", "lengths")}
+    arrays["weak"] = np.array([features.weak])
+    return arrays, nodes + _FEATURE_DISTANCE + _RANK
+
+
 _ELEMENT = {"f": "float", "i": "int64"}
-_RANKS = 3  # by which rounding may change an image's rank among the validation images
+_SLACK = 0.02  # standard deviations by which rounding may change a raw OOD score
 
 _CALIBRATION = """
             embedding = Identity (network_embedding)
@@ -277,7 +322,48 @@ _CALIBRATION = """
             scores = Gemm (logs, weights, bias)
             probabilities = Softmax <axis = -1> (scores)"""
 
-_OOD_SCORE = """
+_PIXEL_STATISTICS = """
+            grey = ReduceMean <keepdims = 0> (network_pixels, columns)
+            flat = Reshape (grey, flat_shape)
+            mean_grey = ReduceMean <keepdims = 1> (flat, columns)
+            border_grey = MatMul (flat, border_weights)
+            centred = Sub (flat, mean_grey)
+            centred_squares = Mul (centred, centred)
+            variance = ReduceMean <keepdims = 1> (centred_squares, columns)
+            deviation = Sqrt (variance)
+            lower = Slice (grey, from_1, to_end, columns)
+            upper = Slice (grey, from_0, last_row, columns)
+            down_steps = Sub (lower, upper)
+            down_sizes = Abs (down_steps)
+            down_sum = ReduceSum <keepdims = 0> (down_sizes, sides)
+            down_mean = Mul (down_sum, per_pixel)
+            down = Unsqueeze (down_mean, columns)
+            right = Slice (grey, from_1, to_end, across_axis)
+            left = Slice (grey, from_0, last_column, across_axis)
+            across_steps = Sub (right, left)
+            across_sizes = Abs (across_steps)
+            across_sum = ReduceSum <keepdims = 0> (across_sizes, sides)
+            across_mean = Mul (across_sum, per_pixel)
+            across = Unsqueeze (across_mean, columns)"""
+
+_COLOUR = """
+            largest = ReduceMax <keepdims = 0> (network_pixels, columns)
+            smallest = ReduceMin <keepdims = 0> (network_pixels, columns)
+            colourfulness = Sub (largest, smallest)
+            colour_mean = ReduceMean <keepdims = 0> (colourfulness, sides)
+            colour = Unsqueeze (colour_mean, columns)"""
+
+_PIXEL_DISTANCE = """
+            statistics = Concat <axis = 1> ({statistics})
+            from_mean = Sub (statistics, pixel_mean)
+            whitened = MatMul (from_mean, whitening)
+            squared_pixel_distance = ReduceSumSquare <keepdims = 1> (whitened, columns)
+            pixel_distance = Sqrt (squared_pixel_distance)
+            beyond = Sub (pixel_distance, limit)
+            excess = Relu (beyond)
+            rise = Mul (excess, slope)"""
+
+_FEATURE_DISTANCE = """
             projected = Gemm (network_descriptor, projection, offset)
             squared_norm = ReduceSumSquare <keepdims = 1> (projected, columns)
             cross_terms = Gemm (projected, classes, lengths)
@@ -287,12 +373,14 @@ _OOD_SCORE = """
             distance = Sqrt (positive)
             max_logit = ReduceMax <keepdims = 1> (network_logits, columns)
             weighted_logit = Mul (max_logit, weak)
-            raw_score = Sub (distance, weighted_logit)
+            feature_score = Sub (distance, weighted_logit)
+            raw_score = Add (feature_score, rise)"""
+
+_RANK = """
             is_below = Less (quantiles, raw_score)
             ones = Cast <to = 1> (is_below)
             rank = ReduceSum <keepdims = 0> (ones, columns)
             ood_score = Mul (rank, per_rank)"""
-"""What `OodDetector.ood_score` computes."""
 
 _MAPS = """
             maps = Identity (network_maps)
