@@ -137,20 +137,22 @@ class LabelErrors:
     """Labels compared with out-of-fold predictions.
 
     Attributes:
-        positions: (M,) of the images whose labels are probably wrong, the most suspect first.
-        quality: (N,) the probability of the given label; a small one is suspect.
+        positions: (M,) of the images whose labels are suspect, the most suspect first.
+        wrong: (N,) the probability that the label is wrong; 0 for images that were not judged.
         suggested: (N,) index of the most probable class.
-        probabilities: (N, K) float32, out of fold; 1/K for images in no fold.
-        accuracy: the share of out-of-fold predictions that agree with the labels; 0 without predictions.
-        left_out: names of the classes with too few images for folds.
+        probabilities: (N, K) float32, out of sample; 1/K for images that were not judged.
+        agreement: the share of out-of-sample predictions that agree with the labels; 0 without predictions.
+        left_out: names of the classes with too few images to judge.
+        judged: whether a model agreed with the labels often enough to judge any.
     """
 
     positions: NDArray[np.int64]
-    quality: NDArray[np.float64]
+    wrong: NDArray[np.float64]
     suggested: NDArray[np.int64]
     probabilities: NDArray[np.float32]
-    accuracy: float
+    agreement: float
     left_out: tuple[str, ...]
+    judged: bool = False
 
 
 LabelErrorFinder: TypeAlias = Callable[[LabelledImages, NDArray[np.int64], Progress | None], LabelErrors]
