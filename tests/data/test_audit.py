@@ -17,6 +17,7 @@ from hangtag.data.read import read
 from hangtag.data.splits import split_of
 from hangtag.errors import DataError, HangtagError, ModelError, UnknownName, UsageError
 from hangtag.reports.audit_page import write_audit_page
+from hangtag.training import label_errors
 from hangtag.training.label_errors import find_label_errors, label_error_finder
 from pictures import changed, photo, textured
 from toys import shapes
@@ -41,12 +42,16 @@ def test_planted_labels_are_suspected_first(digits: tuple[LabelledImages, np.nda
     assert np.isin(found.positions[:40], flipped).mean() > 0.8
     assert np.isin(flipped, found.positions).mean() > 0.8
     assert found.probabilities.shape == (1797, 10) and np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
-    assert found.quality[flipped].mean() < 0.2
-    assert np.delete(found.quality, flipped).mean() > 0.8
+    assert found.judged and found.convincing
+    assert found.wrong[flipped].mean() > 0.7
+    assert np.delete(found.wrong, flipped).mean() < 0.05
 
 
-def test_few_pictures_are_passed_over_more_often_before_their_labels_are_judged() -> None:
+def test_few_pictures_are_passed_over_more_often_before_networks_judge_their_labels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     said: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(label_errors, "_MOST_DESCRIBED", 0)
 
     find_label_errors(from_arrays(*shapes(300)), device="cpu", progress=lambda *each: said.append(each))
 
@@ -62,6 +67,7 @@ def test_running_out_of_memory_while_labels_are_judged_says_what_an_audit_can_do
     def too_much(*_: object) -> None:
         raise MemoryError
 
+    monkeypatch.setattr(label_errors, "_MOST_DESCRIBED", 0)
     monkeypatch.setattr(where, too_much)
     with pytest.raises(ModelError) as caught:
         find_label_errors(from_arrays(*shapes(60)), device="cpu")
@@ -129,7 +135,7 @@ def test_size_proportions_and_mode_are_those_of_the_files(tmp_path: Path) -> Non
         "a/wide.jpg": ("odd aspect ratio", "900x100 pixels, 9 times as wide as high; the median is 1"),
         "b/print.jpg": ("odd colour mode", "its colour mode is CMYK; for 98% of the images it is colour"),
         "b/grey.jpg": ("odd colour mode", "its colour mode is grey; for 98% of the images it is colour"),
-        "b/000-smaller.png": ("duplicate", "nearly identical to b/003.jpg"),  # the larger one is to be kept
+        "b/000-smaller.png": ("duplicate", "nearly identical to b/003.jpg (edges correlate 1.00)"),  # the larger one is to be kept
     }
     page = write_audit_page(found, tmp_path / "audit.html").read_text(encoding="utf-8")
     assert "900x100" in page and "width:84px;height:9px" in page

@@ -362,6 +362,7 @@ def print_audit(console: Console, audit: "Audit", written: Sequence[Path]) -> No
         table.add_row(kind, f"{count:,}", KINDS[kind])
     console.print(table)
     steps = audit.first()
+    print(audit.labels_checked)
     print("start with:" if steps else "no problems found")
     for number, step in enumerate(steps, 1):
         print(f"  {number}  {step}")

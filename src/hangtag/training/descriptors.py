@@ -6,8 +6,6 @@ for an image without having seen it has a closed form (Rasmussen and Williams, G
 2006, section 5.4.2), here for all images of a group at once.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,37 +35,43 @@ def descriptor_scores(
         images: (N, H, W) or (N, H, W, 3) uint8.
         labels: (N,) int64 below `classes`.
         groups: (N,) int64.
+        progress: called with (what is happening, kernels done, kernels in total).
 
     Returns:
-        (N, classes) scores of a regression with a Laplacian kernel, and those of a linear one. Time grows with N cubed.
+        (N, classes) scores of a linear regression, and those of one with a Laplacian kernel. Time grows with N cubed.
     """
     kinds = _descriptors(images)
     targets = np.eye(classes)[labels] - 1 / classes
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    together = [rows for rows in map(np.flatnonzero, groups == np.unique(groups)[:, None]) if len(rows) > 1]
     distance = np.sqrt(sum(_distances(rows) for rows in kinds) / len(kinds))
-    curved = (np.exp(-width * distance) for width in _WIDTHS)
     rows = np.concatenate(kinds, axis=1)
     rows = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
-    linear = iter([1 + rows @ rows.T / rows.shape[1]])  # 1: a constant, without which centred rows betray a label
-    return _best_scores(curved, targets, members), _best_scores(linear, targets, members)
+    linear = 1 + rows @ rows.T / rows.shape[1]  # 1: a constant, without which centred rows betray a left-out label
+    found = []
+    for number, kernel in enumerate([linear, *(np.exp(-width * distance) for width in _WIDTHS)]):
+        found.append(_best_scores(kernel, targets, together))
+        if progress:
+            progress("comparing images", number + 1, 1 + len(_WIDTHS))
+    return found[0][1], min(found[1:], key=lambda each: each[0])[1]
 
 
 def _best_scores(
-    kernels: Iterator[NDArray[np.float64]], targets: NDArray[np.float64], members: list[NDArray[np.int64]]
-) -> NDArray[np.float64]:
-    """(N, K) the out-of-sample scores with the smallest squared error of all kernels and ridges."""
+    kernel: NDArray[np.float64], targets: NDArray[np.float64], together: list[NDArray[np.int64]]
+) -> tuple[float, NDArray[np.float64]]:
+    """The smallest squared error out of sample of all ridges, and (N, K) the scores that have it."""
+    values, vectors = np.linalg.eigh(kernel)
+    projected, squares = vectors.T @ targets, np.square(vectors)
     best, least = np.zeros_like(targets), np.inf
-    for kernel in kernels:
-        values, vectors = np.linalg.eigh(kernel)
-        for ridge in _RIDGES:
-            inverse = (vectors / (np.maximum(values, 0) + ridge)) @ vectors.T
-            missed = inverse @ targets
-            for rows in members:
-                missed[rows] = np.linalg.solve(inverse[np.ix_(rows, rows)], missed[rows])
-            error = float(np.square(missed).sum())
-            if error < least:
-                best, least = targets - missed, error
-    return best
+    for ridge in _RIDGES:
+        inverse = 1 / (np.maximum(values, 0) + ridge)
+        weights = vectors @ (projected * inverse[:, None])
+        missed = weights / (squares @ inverse)[:, None]
+        for rows in together:
+            missed[rows] = np.linalg.solve((vectors[rows] * inverse) @ vectors[rows].T, weights[rows])
+        error = float(np.square(missed).sum())
+        if error < least:
+            best, least = targets - missed, error
+    return least, best
 
 
 def _distances(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,9 +2,9 @@
 
 Up to 2,000 images are judged by kernel regressions (`descriptors.py`), more by quickly trained networks. Their
 probabilities are calibrated together with a share of wrong labels: a given label is the true one, or, with a small
-probability, any other class. Only if the labels are significantly better explained with wrong ones among them is any
-label suspected, and its certainty is the probability that this model gives. Without such errors, a calibrated model
-contradicts labels as often as its own probabilities say, which is no reason to suspect anybody.
+probability, any other class. Only if this explains the labels better than calibration alone (a likelihood ratio test)
+is any label suspected. Otherwise the model contradicts labels no more often than its own probabilities say, which is
+no reason to suspect one.
 """
 
 from dataclasses import dataclass, replace
@@ -32,8 +32,9 @@ _FOLDS = 3
 _LEAST_IMAGES = 10  # of a class; fewer images teach too little to judge a label
 _MOST_DESCRIBED = 2000  # images that regressions judge
 _LEAST_AGREEMENT = 0.5  # a model that contradicts more labels than it supports judges none
-_SIGNIFICANT = 2.71  # likelihood ratio statistic: 5 % of sets without errors exceed it, if the model is calibrated
+_SUGGESTIVE, _CONVINCING = 1.64, 3.84  # likelihood ratios; at most 10 % and 2.5 % of sets without errors exceed them
 _SUSPECT = 0.1  # the lowest probability of an error that is reported
+_MOST_SUSPECTS = 0.1  # of the images that were judged
 _RECIPE = replace(
     find_recipe("fast"),
     epochs=2,  # of 40,000 images in each fold: average precision 0.92 at 3 % planted flips; docs/log.md
@@ -92,10 +93,12 @@ def find_label_errors(
     suggested = probabilities.argmax(axis=1)
     found = np.zeros(0, np.int64)
     judged = agreement >= _LEAST_AGREEMENT
-    if judged and 2 * (fitted.log_likelihood - without.log_likelihood) > _SIGNIFICANT:
-        ranked = usable[np.argsort(-fitted.wrong, kind="stable")][: round(2 * fitted.share * len(usable))]
+    evidence = 2 * (fitted.log_likelihood - without.log_likelihood)
+    if judged and evidence > _SUGGESTIVE:
+        ranked = usable[np.argsort(-fitted.wrong, kind="stable")][: round(_MOST_SUSPECTS * len(usable))]
         found = ranked[(wrong[ranked] >= _SUSPECT) & (suggested[ranked] != data.labels[ranked])]
-    return LabelErrors(found, wrong, suggested, probabilities, agreement, skipped_classes, judged)
+    convincing = judged and evidence > _CONVINCING
+    return LabelErrors(found, wrong, suggested, probabilities, agreement, skipped_classes, judged, convincing)
 
 
 def _network_scores(
