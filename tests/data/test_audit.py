@@ -25,13 +25,13 @@ from toys import shapes
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[LabelledImages, np.ndarray]:
-    """Real digits, 3 % of them with another label, and which."""
+    """900 real digits, 3 % of them with another label, and which."""
     found = load_digits()
     random = np.random.default_rng(1)
-    labels = found.target.copy()
-    flipped = random.choice(len(labels), 54, replace=False)
-    labels[flipped] = (labels[flipped] + random.integers(1, 10, 54)) % 10
-    return from_arrays((found.images * 15.9375).astype(np.uint8), labels), flipped
+    labels = found.target[:900].copy()
+    flipped = random.choice(len(labels), 27, replace=False)
+    labels[flipped] = (labels[flipped] + random.integers(1, 10, 27)) % 10
+    return from_arrays((found.images[:900] * 15.9375).astype(np.uint8), labels), flipped
 
 
 def test_planted_labels_are_suspected_first(digits: tuple[LabelledImages, np.ndarray]) -> None:
@@ -39,9 +39,9 @@ def test_planted_labels_are_suspected_first(digits: tuple[LabelledImages, np.nda
 
     found = find_label_errors(data)
 
-    assert np.isin(found.positions[:40], flipped).mean() > 0.8
+    assert np.isin(found.positions[:20], flipped).mean() > 0.8
     assert np.isin(flipped, found.positions).mean() > 0.8
-    assert found.probabilities.shape == (1797, 10) and np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert found.probabilities.shape == (900, 10) and np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
     assert found.judged and found.convincing
     assert found.wrong[flipped].mean() > 0.7
     assert np.delete(found.wrong, flipped).mean() < 0.05

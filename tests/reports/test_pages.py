@@ -34,7 +34,8 @@ def data(count: int = 60) -> LabelledImages:
 def in_browser(page: Path, steps: str, width: int = 1100) -> dict[str, Any]:
     """What JavaScript reports after it used a page in a real browser. Its policy must permit the page's own script."""
     helpers = """
-        const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+        const pressed = (key) => new KeyboardEvent("keydown", { key, bubbles: true });
+        const press = (key) => document.activeElement.dispatchEvent(pressed(key));
         const report = (value) => parent.postMessage(JSON.stringify(value), "*");
     """
     script = f"{helpers} (async () => {{ {steps} }})().catch((error) => report({{ error: String(error) }}));"
@@ -54,7 +55,7 @@ def in_browser(page: Path, steps: str, width: int = 1100) -> dict[str, Any]:
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,1000"]
     command += [f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=3000"]
     command += ["--dump-dom", frame.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
     title = re.search(r"<title>(.*?)</title>", shown, re.DOTALL)
     assert title, shown[:500]
     said: dict[str, Any] = json.loads(html.unescape(title[1]))
