@@ -371,7 +371,7 @@ def print_audit(console: Console, audit: "Audit", written: Sequence[Path]) -> No
     if steps:
         decisions = written[-1].parent / "decisions.csv"
         name = audit.data.name if audit.data.name in NAMED else audit.data.source.origin
-        print(f"next         look at {written[-1]}, enter keep, drop or relabel: CLASS in {decisions}, then run")
+        print(f"next         open {written[-1]} in a browser, decide, save {decisions} (or fill it in), then run")
         print(f"             hangtag train {shlex.quote(name)} --decisions {shlex.quote(str(decisions))}")
 
 
