@@ -50,7 +50,7 @@ def plant_and_rank(seed: int, share: float) -> Ranked:
     found = find_label_errors(replace(train, labels=labels))
     seconds = time.perf_counter() - began
     wrong = np.isin(np.arange(len(train)), planted)
-    score = float(average_precision_score(wrong, -found.quality))
+    score = float(average_precision_score(wrong, found.wrong))
     return Ranked(score, len(found.positions), float(np.isin(planted, found.positions).mean()), seconds)
 
 

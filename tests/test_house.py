@@ -32,7 +32,6 @@ HOMES = {
     "matplotlib": "reports.figures",
     "torch": "training",
     "safetensors": "training",
-    "cleanlab": "training.label_errors",
     "mlflow": "training.trackers",
     "tensorboard": "training.trackers",
     "pyarrow": "data",

@@ -42,7 +42,7 @@ PictureProblem: TypeAlias = Literal[
 ]  # fmt: skip
 """Why a picture cannot be used, in few words; reports count pictures by it."""
 
-_TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib", "cleanlab"}
+_TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib"}
 
 
 class HangtagError(Exception):

@@ -11,6 +11,7 @@ __all__ = [
     "bytes_in_words",
     "csv_text",
     "first_few",
+    "from_csv",
     "in_percent",
     "interval",
     "is_whole_number",
@@ -26,6 +27,8 @@ __all__ = [
 
 ENOUGH = 200
 """With fewer images, no sentence says that all is well, because a problem may not show."""
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def amount(count: int, noun: str) -> str:
@@ -114,12 +117,28 @@ def first_few(items: Sequence[str], most: int = 5) -> str:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV table; a file name that is not valid Unicode gets question marks."""
+    """A CSV table; a file name that is not valid Unicode gets question marks.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front; `from_csv` takes it away.
+
+    >>> csv_text(["name", "count"], [["=1+1", -2]])
+    "name,count\\n'=1+1,-2\\n"
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow([f"'{each}" if isinstance(each, str) and _FORMULA.match(each) else each for each in row])
     return buffer.getvalue().encode("utf-8", "replace").decode()
+
+
+def from_csv(cell: str) -> str:
+    """A text as it was before `csv_text` wrote it.
+
+    >>> from_csv("'=1+1"), from_csv("-2"), from_csv("'a'")
+    ('=1+1', '-2', "'a'")
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def in_percent(probability: float) -> str:

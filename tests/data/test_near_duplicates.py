@@ -34,6 +34,19 @@ def test_other_colours_are_another_picture() -> None:
     assert set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == {(n, 100 + n) for n in range(5, 10)}
 
 
+def test_two_clocks_at_other_times_are_two_pictures() -> None:
+    y, x = np.mgrid[0:64, 0:64] - 31.5
+    distance = np.hypot(y, x)
+    face = np.where(distance < 30, np.where(distance > 25, 90, 220), 255).astype(np.uint8)
+    six, twelve = face.copy(), face.copy()
+    six[31:50, 30:33] = twelve[12:31, 30:33] = 60
+    images = np.concatenate([textured(100, 64), [six, twelve, changed(six, "jpeg")]])
+
+    pairs = near_pairs(images)
+
+    assert set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == {(100, 102)}
+
+
 def test_blank_and_equal_images_are_in_no_pair() -> None:
     blank = np.full((50, 28, 28), 7, np.uint8)
     some = textured(30)

@@ -50,6 +50,9 @@ def test_the_evidence_is_where_the_mark_is(trained: ImageClassifier) -> None:
 
     assert found >= 18  # by chance, 8
     assert len(draw_explanation(why).png()) > 10_000
+    figure = draw_explanation(replace(why, seen=255 - why.seen))  # a photo of one's own, dark on light
+    shown = [image for axes in figure.get_axes() for image in axes.get_images() if image.get_array().ndim == 2]
+    assert len(shown) == 2 + len(why.neighbours) and {image.get_cmap().name for image in shown} == {"gray"}
 
 
 def test_neighbours_are_kept_without_pickle_and_belong_to_their_model(trained: ImageClassifier, tmp_path: Path) -> None:

@@ -109,8 +109,8 @@ def audit(
 ) -> None:
     """Find duplicates, wrong labels, damaged files and small classes; write the findings and a page that shows them.
 
-    The data is not changed. Fill in decisions.csv (keep, drop, relabel: CLASS), then run
-    hangtag train DATA --decisions FILE.
+    The data is not changed. Decide about images on the page and save decisions.csv, or fill it in (keep, drop,
+    relabel: CLASS), then run hangtag train DATA --decisions FILE.
     """
     from hangtag.cli import screen
 

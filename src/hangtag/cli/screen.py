@@ -417,6 +417,7 @@ def print_audit(console: Console, audit: "Audit", written: Sequence[Path]) -> No
         table.add_row(kind, f"{count:,}", KINDS[kind])
     console.print(table)
     steps = audit.first()
+    print(audit.labels_checked)
     print("start with:" if steps else "no problems found")
     for number, step in enumerate(steps, 1):
         print(f"  {number}  {step}")
@@ -425,7 +426,7 @@ def print_audit(console: Console, audit: "Audit", written: Sequence[Path]) -> No
     if steps:
         decisions = written[-1].parent / "decisions.csv"
         name = audit.data.name if audit.data.name in NAMED else audit.data.source.origin
-        print(f"next         look at {written[-1]}, enter keep, drop or relabel: CLASS in {decisions}, then run")
+        print(f"next         open {written[-1]} in a browser, decide, save {decisions} (or fill it in), then run")
         print(f"             hangtag train {shlex.quote(name)} --decisions {shlex.quote(str(decisions))}")
 
 

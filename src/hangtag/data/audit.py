@@ -20,7 +20,7 @@ from hangtag.data.picture_facts import COLOUR_FILE
 from hangtag.files import make_folder, write_json, write_text
 from hangtag.pictures import Images
 from hangtag.progress import Progress
-from hangtag.words import amount, csv_text
+from hangtag.words import amount, csv_text, in_percent
 
 __all__ = ["KINDS", "Audit", "Finding", "LabelErrorFinder", "LabelErrors", "audit", "write_audit"]
 
@@ -43,7 +43,7 @@ KINDS = {
 _TODO = {
     "leak": ("drop {} (also in another part)", "image"),
     "conflicting label": ("decide which label is right for {}", "image"),
-    "suspect label": ("check {}, the most certain first", "suspect label"),
+    "suspect label": ("check {}, the most suspect first", "label"),
     "unreadable": ("replace {} that cannot be read", "file"),
     "duplicate": ("drop {}", "duplicate image"),
     "shift": ("find out why test images differ from training images in {}", "measure"),
@@ -104,10 +104,15 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """All findings, the most important and most certain first."""
+    """All findings, the most important and most certain first.
+
+    Attributes:
+        labels_checked: how far labels could be judged, in a sentence.
+    """
 
     data: LabelledImages
     findings: tuple[Finding, ...]
+    labels_checked: str = ""
 
     def counts(self) -> dict[str, int]:
         """The number of findings of each kind, in order of importance."""
@@ -117,7 +122,7 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         return {
             "data": self.data.name, "images": len(self.data), "fingerprint": self.data.fingerprint,
-            "counts": self.counts(), "first": self.first(),
+            "counts": self.counts(), "first": self.first(), "labels_checked": self.labels_checked,
             "findings": [each.to_json(self.data) for each in self.findings],
         }  # fmt: skip
 
@@ -137,20 +142,24 @@ class LabelErrors:
     """Labels compared with out-of-fold predictions.
 
     Attributes:
-        positions: (M,) of the images whose labels are probably wrong, the most suspect first.
-        quality: (N,) the probability of the given label; a small one is suspect.
+        positions: (M,) of the images whose labels are suspect, the most suspect first.
+        wrong: (N,) the probability that the label is wrong; 0 for images that were not judged.
         suggested: (N,) index of the most probable class.
-        probabilities: (N, K) float32, out of fold; 1/K for images in no fold.
-        accuracy: the share of out-of-fold predictions that agree with the labels; 0 without predictions.
-        left_out: names of the classes with too few images for folds.
+        probabilities: (N, K) float32, out of sample; 1/K for images that were not judged.
+        agreement: the share of out-of-sample predictions that agree with the labels; 0 without predictions.
+        left_out: names of the classes with too few images to judge.
+        judged: whether a model agreed with the labels often enough to judge any.
+        convincing: whether it is almost certain that there are wrong labels; if not, suspects are only worth a look.
     """
 
     positions: NDArray[np.int64]
-    quality: NDArray[np.float64]
+    wrong: NDArray[np.float64]
     suggested: NDArray[np.int64]
     probabilities: NDArray[np.float32]
-    accuracy: float
+    agreement: float
     left_out: tuple[str, ...]
+    judged: bool = False
+    convincing: bool = False
 
 
 LabelErrorFinder: TypeAlias = Callable[[LabelledImages, NDArray[np.int64], Progress | None], LabelErrors]
@@ -171,13 +180,16 @@ def audit(
     findings = [Finding("unreadable", each.name, each.reason, 1.0) for each in data.source.skipped]
     findings += [*_duplicates(data, pairs), *_small_classes(data), *_shift(data, levels)]
     findings += [*_pixels(data, levels), *_files(data)]
+    labels_checked = "Labels were not checked."
     if find_label_errors is not None:
         errors = find_label_errors(data, groups_of(len(data), pairs), progress)
         findings = [_with_predictions(data, each, errors) for each in findings]
         known = [each for each in findings if each.kind in ("conflicting label", "blank")]
         findings += _suspect_labels(data, errors, {place for each in known for place in (each.position, *each.others)})
+        labels_checked = _how_checked(data, errors)
     importance = {kind: place for place, kind in enumerate(KINDS)}
-    return Audit(data, tuple(sorted(findings, key=lambda each: (importance[each.kind], -each.certainty, each.name))))
+    findings = sorted(findings, key=lambda each: (importance[each.kind], -each.certainty, each.name))
+    return Audit(data, tuple(findings), labels_checked)
 
 
 def write_audit(result: Audit, folder: Path) -> list[Path]:
@@ -249,7 +261,8 @@ def _duplicates(data: LabelledImages, pairs: Pairs) -> list[Finding]:
 
 
 def _same_as(data: LabelledImages, position: int, certainty: float) -> str:
-    return f"{'' if certainty == 1 else 'nearly '}identical to {name_of(data, position)}"
+    name = name_of(data, position)
+    return f"identical to {name}" if certainty == 1 else f"nearly identical to {name} (edges correlate {certainty:.2f})"
 
 
 def _suspect_labels(data: LabelledImages, errors: LabelErrors, known: set[int | None]) -> list[Finding]:
@@ -260,13 +273,26 @@ def _suspect_labels(data: LabelledImages, errors: LabelErrors, known: set[int | 
         if position in known or label == other:
             continue
         given, better = data.class_names[label], data.class_names[other]
-        share = float(errors.probabilities[position, other])
-        message = f"labelled {given}; networks not trained on it predict {better} ({share:.0%})"
+        certainty = float(errors.wrong[position])
+        verdict = "the label is probably wrong" if errors.convincing and certainty >= 0.5 else "worth a look"
+        message = f"labelled {given}; models not trained on it predict {better}; {verdict}"
         others = (*_most_like(data, small, position, other), *_most_like(data, small, position, label))
-        certainty = float(1 - errors.quality[position]) * errors.accuracy  # the networks make errors, too
         name = name_of(data, position)
         findings.append(Finding("suspect label", name, message, certainty, position, others, f"relabel: {better}"))
     return findings
+
+
+def _how_checked(data: LabelledImages, errors: LabelErrors) -> str:
+    agreed = f"Models that had not seen an image agreed with {in_percent(errors.agreement)} of the labels"
+    if not errors.agreement:
+        return "There are too few images of each class to judge labels."
+    if not errors.judged:
+        return f"No model could be trained well enough on these {amount(len(data), 'image')} to judge labels. {agreed}."
+    if not len(errors.positions):
+        return f"{agreed}; their disagreement is no sign of wrong labels."
+    if not errors.convincing:
+        return f"{agreed}; there are signs of wrong labels, but they may be chance."
+    return f"{agreed}; their disagreement cannot be explained without wrong labels."
 
 
 def _with_predictions(data: LabelledImages, finding: Finding, errors: LabelErrors) -> Finding:
@@ -278,14 +304,14 @@ def _with_predictions(data: LabelledImages, finding: Finding, errors: LabelError
     this, other = finding.position, finding.others[0]
     probability = errors.probabilities[[this, other]].mean(axis=0)
     this_share, other_share = probability[data.labels[this]], probability[data.labels[other]]
-    if this_share == other_share:
+    if not errors.judged or max(this_share, other_share) <= 0.5:
         return finding
     if this_share > other_share:
         this, other = other, this
     wrong, right = (data.class_names[data.labels[each]] for each in (this, other))
-    message = f"{_same_as(data, other, finding.certainty)}; labelled {right} there and {wrong} here; networks not "
-    message += f"trained on them predict {right} ({max(this_share, other_share):.0%}; {wrong} "
-    message += f"{min(this_share, other_share):.0%})"
+    shares = [in_percent(float(each)) for each in sorted((this_share, other_share))]
+    message = f"{_same_as(data, other, finding.certainty)}; labelled {right} there and {wrong} here; models not "
+    message += f"trained on them predict {right} ({shares[1]}; {wrong} {shares[0]})"
     name, suggestion = name_of(data, this), f"relabel: {right}"
     return replace(finding, name=name, message=message, position=this, others=(other,), suggestion=suggestion)
 

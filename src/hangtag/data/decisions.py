@@ -12,7 +12,7 @@ import numpy as np
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import DataError, UnknownName, UsageError
-from hangtag.words import amount
+from hangtag.words import amount, from_csv
 
 __all__ = ["apply_decisions", "name_of", "read_decisions"]
 
@@ -36,7 +36,9 @@ def read_decisions(path: Path) -> dict[str, str]:
             reader = csv.DictReader(file)
             if not {"name", "decision"} <= set(reader.fieldnames or ()):
                 raise DataError(f"{path} must have the columns 'name' and 'decision'", "write one row for each image")
-            rows = [(number, row["name"], (row["decision"] or "").strip()) for number, row in enumerate(reader, 2)]
+            rows = [
+                (number, from_csv(row["name"]), (row["decision"] or "").strip()) for number, row in enumerate(reader, 2)
+            ]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", "hangtag audit DATA creates one to fill in") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:

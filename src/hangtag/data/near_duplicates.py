@@ -26,6 +26,7 @@ _MIDDLE = 0.925  # share of the side that the second descriptor sees
 _LIKE = 0.77  # the lowest cosine of the descriptors of candidates
 _SAME, _GOOD = 0.975, 0.88  # correlation of edges that suffices alone; that suffices if no other is as good
 _BETTER = 0.6  # of the misfit of the next best, at most
+_DIFFERENT = 0.5  # standard deviations by which a few neighbouring pixels of one thing never differ
 _NEXT = 0.8  # correlation that is assumed for the next best if none was computed
 _ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
 _TINT = 16.0  # grey levels by which a quarter may be redder or bluer than in the other picture
@@ -84,7 +85,9 @@ def near_pairs(images: Images | MappedRows, progress: Progress | None = None) ->
         first, second = first[alike], second[alike]
     fit = _fit(small, first, second, progress)
     sure = (fit > _SAME) | ((fit > _GOOD) & (1 - fit < _BETTER * (1 - _next_best(first, second, fit, len(images)))))
-    return _pairs(first[sure], second[sure], fit[sure])
+    first, second, fit = first[sure], second[sure], fit[sure]
+    same = _largest_difference(images, first, second) < _DIFFERENT
+    return _pairs(first[same], second[same], fit[same])
 
 
 def groups_of(count: int, pairs: Pairs) -> NDArray[np.int64]:
@@ -348,6 +351,49 @@ def _best_of(
             place[fit > best] = row * len(across) + column
             best = np.maximum(best, fit)
     return best, place
+
+
+def _largest_difference(
+    images: Images | MappedRows, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(M,) the largest difference of 3 x 3 pixels at the alignment where it is smallest, in standard deviations.
+
+    Two pictures that are alike as a whole may be of two things: a clock at another time, a face with another mouth.
+    """
+    found = np.empty(len(first), np.float32)
+    for part in _parts(len(first), _PAIRS_AT_ONCE // 4):
+        one, other = (_channels(images, ends[part]) for ends in (first, second))
+        best = np.full(len(one), np.inf, np.float32)
+        for zoom in (1.0, *_ZOOMS):
+            offsets = np.arange(-1.0, 2.0) if zoom == 1 else np.linspace(0, (1 - zoom) * _SIDE, 5)
+            for moved, fixed in ((one, other), (other, one)) if zoom < 1 else ((one, other),):
+                for down in offsets:
+                    rows = _sampling(zoom, float(down)) @ moved
+                    for across in offsets:
+                        best = np.minimum(best, _difference(rows @ _sampling(zoom, float(across)).T, fixed))
+        found[part] = best
+    return found
+
+
+def _channels(images: Images | MappedRows, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(M, C, 28, 28) levels of each channel."""
+    pixels = rows_of(images, positions).astype(np.float32)
+    pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
+    channels: NDArray[np.float32] = _shrinking(pixels.shape[2]) @ pixels @ _shrinking(pixels.shape[3]).T
+    return channels
+
+
+def _difference(moved: NDArray[np.float32], fixed: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(M,) the largest difference of 3 x 3 pixels of (M, C, 28, 28), after the best change of brightness."""
+    inside = slice(_MARGIN, _SIDE - _MARGIN)
+    one, other = (each[:, :, inside, inside] for each in (moved, fixed))
+    axes = (1, 2, 3)
+    one, other = (each - each.mean(axis=axes, keepdims=True) for each in (one, other))
+    gain = (one * other).sum(axis=axes, keepdims=True) / (np.square(one).sum(axis=axes, keepdims=True) + 1e-6)
+    left = (gain * one - other).cumsum(axis=2).cumsum(axis=3)
+    squares = left[:, :, 3:, 3:] - left[:, :, :-3, 3:] - left[:, :, 3:, :-3] + left[:, :, :-3, :-3]
+    largest: NDArray[np.float32] = np.abs(squares / 9).max(axis=axes) / (other.std(axis=axes) + 1e-6)
+    return largest
 
 
 def _compared(pictures: NDArray[np.float32], edges: bool) -> NDArray[np.float32]:

@@ -1,5 +1,9 @@
-"""An audit as one offline HTML page: what to do first, then the images of each kind of finding."""
+"""An audit as one offline HTML page: what to do first, then the images of each kind of finding, to decide about.
 
+Decisions are made by buttons or keys (`templates/audit.js`), remembered by the browser, and saved as decisions.csv.
+"""
+
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +13,15 @@ import numpy as np
 from hangtag.data.audit import KINDS, Audit, Finding
 from hangtag.data.decisions import name_of
 from hangtag.data.labelled_images import LabelledImages
+from hangtag.data.public.datasets import NAMED
 from hangtag.files import write_text
-from hangtag.reports.html import render, thumbnail
+from hangtag.reports.html import render, script, thumbnail
+from hangtag.words import in_percent
 
 __all__ = ["write_audit_page"]
 
-_THUMBNAIL = 112  # pixels of the longer side
-_SHOWN = 84  # pixels of the longer side on the page
-_MOST_PICTURES, _MOST_ROWS = 60, 200  # findings of each kind, with and without pictures
+_THUMBNAIL = 192  # pixels of the longer side
+_MOST_CARDS = 2000  # findings of each kind
 
 
 def write_audit_page(audit: Audit, path: Path) -> Path:
@@ -26,26 +31,35 @@ def write_audit_page(audit: Audit, path: Path) -> Path:
         SaveError: it cannot be written.
     """
     kinds = [_kind(audit.data, kind, [each for each in audit.findings if each.kind == kind]) for kind in audit.counts()]
+    content, digest = script("audit.js")
     values: dict[str, object] = {
         "data": audit.data,
+        "fingerprint": audit.data.fingerprint,
+        "source": shlex.quote(audit.data.name if audit.data.name in NAMED else audit.data.source.origin),
         "total": len(audit.findings),
         "steps": list(zip([kind["id"] for kind in kinds], audit.first(), strict=False)),
+        "labels_checked": audit.labels_checked,
+        "to_decide": len({card["name"] for kind in kinds for card in kind["cards"] if card["decidable"]}),
         "kinds": kinds,
+        "script": content,
+        "script_hash": digest,
     }
     write_text(path, render("audit.html", values))
     return path
 
 
 def _kind(data: LabelledImages, kind: str, findings: Sequence[Finding]) -> dict[str, Any]:
-    has_pictures = all(each.position is not None or each.others for each in findings)
-    shown = findings[: _MOST_PICTURES if has_pictures else _MOST_ROWS]
-    note = f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}. Most certain first"
-    note += f"; the first {len(shown)} are shown, all are in findings.csv." if len(shown) < len(findings) else "."
+    shown = findings[:_MOST_CARDS]
+    note = f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}."
+    if kind == "suspect label":
+        note += " The other images are the most similar one of the suggested class and of the current class."
+    if len(shown) < len(findings):
+        note += f" The first {len(shown):,} are shown; all are in findings.csv."
     return {
         "id": kind.replace(" ", "-"),
         "title": f"{kind[0].upper()}{kind[1:]}: {len(findings):,}",
         "note": note,
-        "has_pictures": has_pictures,
+        "has_pictures": all(each.position is not None or each.others for each in findings),
         "cards": [_card(data, each) for each in shown],
     }
 
@@ -55,25 +69,25 @@ def _card(data: LabelledImages, finding: Finding) -> dict[str, Any]:
     subject = [] if finding.position is None else [finding.position]
     return {
         "name": finding.name,
+        "shown_name": finding.name,
+        "decidable": finding.position is not None,
         "message": finding.message,
-        "suggestion": finding.suggestion,
-        "certainty": f"{finding.certainty if finding.certainty == 1 else min(finding.certainty, 0.99):.0%}",
+        "suggested": finding.suggestion.removeprefix("relabel: ") if finding.suggestion.startswith("relabel: ") else "",
+        "chance": in_percent(finding.certainty) if finding.kind == "suspect label" else "",
         "images": [_image(data, each, each in subject) for each in (*subject, *finding.others)],
     }
 
 
 def _image(data: LabelledImages, position: int, is_subject: bool) -> dict[str, Any]:
     """An image as the model sees it, but in its own proportions if it was squashed for the model."""
-    size = shown_size = None
+    size = None
     if data.picture_facts is not None:
         size = int(data.picture_facts["width"][position]), int(data.picture_facts["height"][position])
-        if data.spec.fit == "squash":
-            shown_size = [round(max(2, side * _SHOWN / max(size))) for side in size]
     return {
         "picture": thumbnail(np.asarray(data.images[position]), _THUMBNAIL),
         "label": data.class_names[data.labels[position]],
         "name": name_of(data, position),
         "size": size,
-        "shown_size": shown_size,
+        "ratio": f"{size[0]}/{size[1]}" if size and data.spec.fit == "squash" else "",
         "is_subject": is_subject,
     }

@@ -24,8 +24,9 @@ def draw_explanation(why: Why) -> ReportFigure:
     top, *below = figure.subfigures(rows, 1, height_ratios=[3.4, 2][:rows], squeeze=False)[:, 0]
     top.suptitle(_verdict(why), fontsize=13, color=INK)
     seen, heat, bars = top.subplots(1, 3, width_ratios=[1, 1, 1.25])
-    _show(seen, why.seen, "what the network sees")
-    _show(heat, why.seen, "blue: evidence for the answer, red: against it")
+    colours = _colours(why)
+    _show(seen, why.seen, "what the network sees", colours)
+    _show(heat, why.seen, "blue: evidence for the answer, red: against it", colours)
     _overlay(heat, why.heat, why.seen.shape[:2])
     names = [label for label, _ in why.answer.top][:_MOST_BARS]
     shares = [probability for _, probability in why.answer.top][:_MOST_BARS]
@@ -59,8 +60,13 @@ def _short(name: str, longest: int) -> str:
     return name if len(name) < longest else f"{name[: longest - 1]}…"
 
 
-def _show(axes: Any, pixels: NDArray[np.uint8], title: str) -> None:
-    show_image(axes, pixels, "binary" if is_light_on_black([pixels]) else "gray")
+def _colours(why: Why) -> str:
+    """One colour map for the whole figure: an image must not look like neighbours that are its negative."""
+    return "binary" if is_light_on_black([why.seen]) else "gray"
+
+
+def _show(axes: Any, pixels: NDArray[np.uint8], title: str, colours: str) -> None:
+    show_image(axes, pixels, colours)
     axes.set_title(title, fontsize=9, color=FAINT)
 
 
@@ -76,6 +82,6 @@ def _show_neighbours(row: Any, why: Why) -> None:
     row.suptitle("most similar training images, as the network sees them", fontsize=9, color=FAINT)
     columns = row.subplots(1, len(why.neighbours), squeeze=False)[0]
     for axes, neighbour in zip(columns, why.neighbours, strict=True):
-        _show(axes, neighbour.picture, "")
+        _show(axes, neighbour.picture, "", _colours(why))
         label = f"{_short(neighbour.label, 16)}\nsimilarity {neighbour.similarity:.2f}"
         axes.set_xlabel(label, fontsize=9, color=BLUE if neighbour.label == why.answer.label else RED)

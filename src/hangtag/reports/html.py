@@ -1,19 +1,21 @@
 """What every page shares: the templates that render it, thumbnails as data URIs, charts as SVG coordinates."""
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from hangtag.pictures import encode_png
 from hangtag.words import amount, interval, out_of_100, rate, times
 
 __all__ = [
-    "Line", "Thumbnail", "chart", "data_uri", "is_light_on_black", "render", "round_ticks", "thumbnail",
+    "Line", "Thumbnail", "chart", "data_uri", "is_light_on_black", "render", "round_ticks", "script", "thumbnail",
     "which_mistakes",
 ]  # fmt: skip
 
@@ -34,6 +36,15 @@ def _environment() -> Environment:
 def render(template: str, values: Mapping[str, object]) -> str:
     """Fill in a template: one HTML file that loads nothing. Every value is escaped, so it is text and never markup."""
     return _environment().get_template(template).render(values)
+
+
+def script(name: str) -> tuple[Markup, str]:
+    """A script beside the templates, and the hash by which a page's content security policy permits it alone."""
+    loader = _environment().loader
+    assert loader is not None
+    source = loader.get_source(_environment(), name)[0]
+    digest = base64.b64encode(hashlib.sha256(source.encode("utf-8")).digest()).decode("ascii")
+    return Markup(source), f"sha256-{digest}"
 
 
 class Thumbnail(NamedTuple):

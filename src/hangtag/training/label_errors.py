@@ -1,19 +1,25 @@
-"""Labels that are probably wrong, found by networks that did not train on the images they judge.
+"""Labels that are probably wrong, found by models that did not train on the images they judge.
 
-Out-of-fold predictions of a quickly trained network, ranked by cleanlab (confident learning; Northcutt, Jiang and
-Chuang, 2021). The fewer images, the more epochs each network trains.
+Up to 2,000 images are judged by kernel regressions (`descriptors.py`), more by quickly trained networks. Their
+probabilities are calibrated together with a share of wrong labels: a given label is the true one, or, with a small
+probability, any other class. Only if this explains the labels better than calibration alone (a likelihood ratio test)
+is any label suspected. Otherwise the model contradicts labels no more often than its own probabilities say, which is
+no reason to suspect one.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax, softmax
 
 from hangtag.data.audit import LabelErrorFinder, LabelErrors
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.splits import merge_groups
 from hangtag.progress import Progress
+from hangtag.training.descriptors import descriptor_scores
 from hangtag.training.engine.build import build_network
 from hangtag.training.engine.guard import enough_memory
 from hangtag.training.engine.inference import predict_logits
@@ -24,6 +30,11 @@ __all__ = ["find_label_errors", "label_error_finder"]
 
 _FOLDS = 3
 _LEAST_IMAGES = 10  # of a class; fewer images teach too little to judge a label
+_MOST_DESCRIBED = 2000  # images that regressions judge
+_LEAST_AGREEMENT = 0.5  # a model that contradicts more labels than it supports judges none
+_SUGGESTIVE, _CONVINCING = 1.64, 3.84  # likelihood ratios; at most 10 % and 2.5 % of sets without errors exceed them
+_SUSPECT = 0.1  # the lowest probability of an error that is reported
+_MOST_SUSPECTS = 0.1  # of the images that were judged
 _RECIPE = replace(
     find_recipe("fast"),
     epochs=2,  # of 40,000 images in each fold: average precision 0.92 at 3 % planted flips; docs/log.md
@@ -49,56 +60,107 @@ def find_label_errors(
     """Rank the labels of `data` by how little their images support them.
 
     Args:
-        groups: (N,) int64; images of one group, and equal images, are judged by a network that trained on none of them.
+        groups: (N,) int64; images of one group, and equal images, are judged by a model that trained on none of them.
         progress: called with (the current activity, steps done, steps in total).
 
     Raises:
         ModelError: out of memory.
     """
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
-    from sklearn.model_selection import StratifiedGroupKFold
-
     classes = len(data.class_names)
     order = data.order  # by content, so that the order of reading does not matter
     enough = data.counts() >= _LEAST_IMAGES
     skipped_classes = tuple(name for name, fine in zip(data.class_names, enough, strict=True) if not fine)
     usable = order[enough[data.labels[order]]]
     probabilities = np.full((len(data), classes), 1 / classes, np.float32)
-    quality = np.ones(len(data))
+    wrong = np.zeros(len(data))
     contents = np.unique(data.contents, axis=0, return_inverse=True)[1].reshape(-1)
     together = merge_groups(contents, *([groups] if groups is not None else []))
     if enough.sum() < 2 or len(np.unique(together[usable])) < _FOLDS:
-        return LabelErrors(np.zeros(0, np.int64), quality, data.labels, probabilities, 0.0, skipped_classes)
-    labels = data.labels[usable]
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(usable, labels, together[usable])
+        return LabelErrors(np.zeros(0, np.int64), wrong, data.labels, probabilities, 0.0, skipped_classes)
+    present = np.flatnonzero(enough)
+    labels = np.searchsorted(present, data.labels[usable])
+    with enough_memory("while checking labels", "use smaller images: --size 64; or audit without labels: --no-labels"):
+        if len(usable) <= _MOST_DESCRIBED:
+            scores = descriptor_scores(data.images[usable], labels, together[usable], len(present), progress)
+            scores = sum(log_softmax(_fitted(each, labels).temperature * each, axis=1) for each in scores)
+        else:
+            scores = _network_scores(data, usable, labels, together[usable], len(present), seed, device, progress)
+    agreement = float((scores.argmax(axis=1) == labels).mean())
+    without, fitted = _fitted(scores, labels), _fitted(scores, labels, with_errors=True)
+    probabilities[np.ix_(usable, present)] = softmax(fitted.temperature * scores, axis=1)
+    probabilities[np.ix_(usable, np.flatnonzero(~enough))] = 0
+    wrong[usable] = fitted.wrong
+    suggested = probabilities.argmax(axis=1)
+    found = np.zeros(0, np.int64)
+    judged = agreement >= _LEAST_AGREEMENT
+    evidence = 2 * (fitted.log_likelihood - without.log_likelihood)
+    if judged and evidence > _SUGGESTIVE:
+        ranked = usable[np.argsort(-fitted.wrong, kind="stable")][: round(_MOST_SUSPECTS * len(usable))]
+        found = ranked[(wrong[ranked] >= _SUSPECT) & (suggested[ranked] != data.labels[ranked])]
+    convincing = judged and evidence > _CONVINCING
+    return LabelErrors(found, wrong, suggested, probabilities, agreement, skipped_classes, judged, convincing)
+
+
+def _network_scores(
+    data: LabelledImages, usable: NDArray[np.int64], labels: NDArray[np.int64], groups: NDArray[np.int64],
+    classes: int, seed: int, device: str, progress: Progress | None,
+) -> NDArray[np.float64]:  # fmt: skip
+    """(M, K) out-of-fold logits of the usable images."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    scores = np.zeros((len(usable), classes))
+    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(usable, labels, groups)
     torch_device = choose_device(device)
     for number, (others, fold) in enumerate(folds):
-        trained, judged = usable[others], usable[fold]
-        if not len(judged):
+        if not len(fold):
             continue
-        with enough_memory(
-            "while checking labels", "use smaller images: --size 64; or audit without labels: --no-labels"
+        network = build_network("cnn", data.spec, classes, seed + number)
+        recipe, _ = adapt_to_size(_RECIPE, len(others), defaults=_RECIPE)
+        for epoch in train(
+            network, data.images[usable[others]], labels[others], recipe, seed + number, device=torch_device
         ):
-            network = build_network("cnn", data.spec, classes, seed + number)
-            recipe, _ = adapt_to_size(_RECIPE, len(trained), defaults=_RECIPE)
-            for epoch in train(
-                network, data.images[trained], data.labels[trained], recipe, seed + number, device=torch_device
-            ):
-                if progress:
-                    total = _FOLDS * recipe.epochs * epoch.steps
-                    steps = (number * recipe.epochs + epoch.number - 1) * epoch.steps + epoch.step
-                    progress("learning from images", min(steps, total), total)
-            logits = predict_logits(network, data.images[judged])
-        probabilities[judged] = torch.softmax(logits, dim=1).numpy()
-    quality[usable] = get_label_quality_scores(labels, probabilities[usable], method="self_confidence")
-    present = np.flatnonzero(enough)
-    rows = probabilities[np.ix_(usable, present)]
-    rows = rows / rows.sum(axis=1, keepdims=True)
-    ranked = find_label_issues(
-        np.searchsorted(present, labels), rows, return_indices_ranked_by="self_confidence", n_jobs=1
-    )
-    suggested = probabilities.argmax(axis=1)
-    agreement = float((suggested[usable] == labels).mean())
-    positions = usable[np.asarray(ranked, np.int64)]
-    return LabelErrors(positions, quality, suggested, probabilities, agreement, skipped_classes)
+            if progress:
+                total = _FOLDS * recipe.epochs * epoch.steps
+                steps = (number * recipe.epochs + epoch.number - 1) * epoch.steps + epoch.step
+                progress("learning from images", min(steps, total), total)
+        scores[fold] = predict_logits(network, data.images[usable[fold]]).to(torch.float64).numpy()
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """How probable the labels are, given scores.
+
+    Attributes:
+        share: the estimated share of wrong labels.
+        wrong: (M,) the probability that a label is wrong.
+    """
+
+    log_likelihood: float
+    temperature: float
+    share: float
+    wrong: NDArray[np.float64]
+
+
+def _fitted(scores: NDArray[np.float64], labels: NDArray[np.int64], with_errors: bool = False) -> _Fitted:
+    """The most likely factor for (M, K) scores and, if wanted, share of wrong labels, of at most a half.
+
+    No probability below 1 / (M K) is believed: M images cannot show how rare something rarer is.
+    """
+    count, classes = scores.shape
+    floor, rows = 1 / count, np.arange(count)
+
+    def parts(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        true = softmax(scores * np.exp(values[0]), axis=1)[rows, labels] * (1 - floor) + floor / classes
+        share = expit(values[1]) / 2 if with_errors else 0.0
+        return (1 - share) * true, share * (1 - true) / (classes - 1)
+
+    def cost(values: NDArray[np.float64]) -> float:
+        return -float(np.log(np.add(*parts(values))).sum())
+
+    starts = [(factor, share) for factor in (-1.0, 1.0) for share in ((-6.0, -2.0) if with_errors else (0.0,))]
+    tries = [minimize(cost, start[: 1 + with_errors], method="Nelder-Mead") for start in starts]
+    best = min(tries, key=lambda each: each.fun)
+    right, wrong = parts(best.x)
+    share = float(expit(best.x[1]) / 2) if with_errors else 0.0
+    return _Fitted(-float(best.fun), float(np.exp(best.x[0])), share, wrong / (right + wrong))
