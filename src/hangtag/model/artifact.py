@@ -20,9 +20,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import ArtifactError, RunError
+from hangtag.errors import ArtifactError, RunError, UsageError
 from hangtag.files import inside, user_path
 from hangtag.machine import hardware
+from hangtag.model.conformal import highest_score
 from hangtag.model.guarantees import Guarantees
 from hangtag.model.onnx_file import RETRAIN, OnnxFile, Value
 from hangtag.pictures import FITS, MAX_PIXELS, Images, ImageSpec
@@ -50,6 +51,8 @@ EXTRA_OUTPUTS = {
 _AXES = {OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "ood_score": 1, "embedding": 2, "maps": 5, "map_weights": 2}
 _MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
 _PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
+_SMALL = 16_000  # bytes of pixels that one thread answers as fast as several; benchmarks/predict_threads.py
+_MOST_THREADS = 1024
 _CHECK_SECONDS = 60.0  # for each of the runs that check a graph
 _MOST_BYTES = 2**31 - 1  # the largest Protocol Buffers message
 _LEAST_MEMORY = 4 << 30  # bytes that graphs may always use
@@ -100,8 +103,8 @@ def _check_guarantees(guarantees: Guarantees, classes: int) -> None:
         raise ValueError("guarantees are for a different number of classes")
     if min(guarantees.images) < 0:
         raise ValueError("numbers of held-out images must be at least 0")
-    for each in guarantees.conformal:  # no score is above 1 plus the penalties of all classes
-        if not all(limit is None or 0 <= limit <= 1.01 + classes for limit in each.thresholds):
+    for each in guarantees.conformal:
+        if not all(limit is None or 0 <= limit <= highest_score(classes) for limit in each.thresholds):
             raise ValueError(f"{each.method} thresholds are out of range")
     if not all(limit is None or 0 <= limit <= 1.01 for limit in guarantees.confidence_thresholds):
         raise ValueError("confidence thresholds must be from 0 to 1")
@@ -114,18 +117,22 @@ class Artifact:
         metadata: what the file says about itself.
         sha256: of the file.
         fingerprint: the first 12 hex digits of `sha256`.
+        threads: how many threads a call uses at most; None: one for a few small images, else one per core.
     """
 
-    def __init__(self, content: bytes, metadata: Metadata, outputs: dict[str, Value]) -> None:
+    def __init__(
+        self, content: bytes, metadata: Metadata, outputs: dict[str, Value], threads: int | None = None
+    ) -> None:
         self._content, self._outputs = content, outputs
-        self._session = _session(content)
+        self.threads = threads
+        self._sessions = {1: _session(content, 1)}
         self.metadata = metadata
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.fingerprint = self.sha256[:12]
         _OPENED.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_artifact, (self._content,)
+        return open_artifact, (self._content, self.threads)
 
     def has_output(self, output: str) -> bool:
         """Whether the graph has this output (see `EXTRA_OUTPUTS`)."""
@@ -151,10 +158,8 @@ class Artifact:
         return {name: np.concatenate([row[place] for row in rows]) for place, name in enumerate(names)}
 
     def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
-        if self._session is None:
-            self._session = _session(self._content)
         try:
-            rows: list[NDArray[np.float32]] = self._session.run(list(names), {INPUT: images}, options)
+            rows: list[NDArray[np.float32]] = self._session_for(images).run(list(names), {INPUT: images}, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             _refuse_run(error, images, options)
         for name, row in zip(names, rows, strict=True):
@@ -165,6 +170,12 @@ class Artifact:
             if name == OUTPUT and (row.min() < 0 or not np.isclose(row.sum(axis=1), 1, atol=1e-3).all()):
                 raise ArtifactError("its graph does not return probabilities", RETRAIN)
         return rows
+
+    def _session_for(self, images: Images) -> Any:
+        threads = self.threads or (1 if images.size <= _SMALL else 0)
+        if threads not in self._sessions:
+            self._sessions[threads] = _session(self._content, threads)
+        return self._sessions[threads]
 
     def _sides(self, name: str) -> tuple[Any, ...]:
         return self._outputs[name].shape[1:]
@@ -201,27 +212,33 @@ def _abandon_sessions() -> None:
     The old sessions are kept, because deleting one would wait for its threads.
     """
     for artifact in _OPENED:
-        _ABANDONED.append(artifact._session)
-        artifact._session = None
+        _ABANDONED.append(artifact._sessions)
+        artifact._sessions = {}
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_sessions)
 
 
-def open_artifact(source: str | Path | bytes) -> Artifact:
+def open_artifact(source: str | Path | bytes, threads: int | None = None) -> Artifact:
     """Open a `model.onnx`, its bytes, or the run folder that holds one.
 
+    Args:
+        threads: see `Artifact`.
+
     Raises:
+        UsageError: the number of threads is out of range.
         RunError: a run folder without a model, or with another model than it was written with.
         ArtifactError: no such file, not ONNX, not made by this version of hangtag, damaged, or its metadata and its
             graph disagree.
     """
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise UsageError(f"threads must be from 1 to {_MOST_THREADS:,}, got {threads}", "leave it out to use all cores")
     content, name, folder = _read(source)
     if folder is not None:
         _check_record(folder, content)
     try:
-        artifact = Artifact(content, *check_file(content))
+        artifact = Artifact(content, *check_file(content), threads)
         artifact.check()
     except ArtifactError as error:
         raise ArtifactError(f"{name}: {error.message}", error.hint) from error.__cause__
@@ -346,11 +363,13 @@ def _refuse_run(error: Exception, images: Images, options: Any) -> NoReturn:
     raise ArtifactError(f"its graph fails on images of {size} pixels", RETRAIN) from error
 
 
-def _session(content: bytes) -> Any:
+def _session(content: bytes, threads: int) -> Any:
+    """A session that runs on this many threads; 0: one per core."""
     import onnxruntime
 
     _limit_memory()
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors are raised; their log lines would only repeat them
     options.add_session_config_entry("session.use_env_allocators", "1")
     try:

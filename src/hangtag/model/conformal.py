@@ -22,7 +22,17 @@ from hangtag.errors import UnknownName, UsageError
 from hangtag.model.calibration import Floats, check_probabilities
 from hangtag.serializable import Serializable
 
-__all__ = ["LEVELS", "METHODS", "Conformal", "calibrate", "check_coverage", "needed", "scores_of", "threshold_at"]
+__all__ = [
+    "LEVELS",
+    "METHODS",
+    "Conformal",
+    "calibrate",
+    "check_coverage",
+    "highest_score",
+    "needed",
+    "scores_of",
+    "threshold_at",
+]
 
 METHODS = ("threshold", "aps", "raps")
 LEVELS = (
@@ -31,11 +41,17 @@ LEVELS = (
 )
 """Coverages with a stored threshold; a coverage between two of them uses the higher one."""
 
+_LEAST = float(np.finfo(np.float32).tiny)  # stands for a probability of 0
 RAPS_PENALTY = 0.1  # for each label beyond the first; the paper tried 0.001 to 1
 
 # Thresholds are above the scores by this much, so that equal scores stay in the set when another processor, version or
 # batch size rounds float32 differently.
 _MARGIN, _RELATIVE_MARGIN = 1e-6, 1e-4
+
+
+def highest_score(classes: int) -> float:
+    """No score or threshold is higher with this number of classes."""
+    return max(-math.log(_LEAST), 1 + RAPS_PENALTY * classes) + 0.01
 
 
 @dataclass(frozen=True)
@@ -118,7 +134,7 @@ def scores_of(probabilities: Floats, method: str) -> NDArray[np.float64]:
         raise UnknownName.among("method", method, METHODS)
     wide = probabilities.astype(np.float64)
     if method == "threshold":
-        return -np.log(np.maximum(wide, float(np.finfo(np.float32).tiny)))
+        return -np.log(np.maximum(wide, _LEAST))
     order = np.argsort(-wide, axis=1, kind="stable")
     sums = np.cumsum(np.take_along_axis(wide, order, axis=1), axis=1)
     if method == "raps":

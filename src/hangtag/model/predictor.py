@@ -3,7 +3,7 @@
 It never imports torch, training or data code; `pictures.py` decodes, and everything after that is in the model file.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,11 @@ from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, AnswerPo
 from hangtag.pictures import Images, Picture, check_images, decode
 
 __all__ = ["Answer", "Predictor", "load"]
+
+
+_BATCH_BYTES = 32_000_000  # of decoded pictures that are answered together
+Decoded = tuple[NDArray[np.uint8], tuple[str, ...]]
+"""A picture's pixels, and notes on what was changed."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +123,20 @@ class Predictor:
         """Answers in the order of the pictures, which may differ in size and form; arguments and errors as for one."""
         if top < 1:
             raise UsageError(f"top must be at least 1, got {top}", "it is the number of classes to show")
-        decoded = [decode(picture, self.spec) for picture in pictures]
-        if not decoded:
-            return []
+        return [answer for batch in self._batches(pictures) for answer in self._answers(batch, top)]
+
+    def _batches(self, pictures: Iterable[Picture]) -> Iterator[list[Decoded]]:
+        """The decoded pictures, as many at a time as memory should hold."""
+        batch: list[Decoded] = []
+        for picture in pictures:
+            batch.append(decode(picture, self.spec))
+            if sum(pixels.nbytes for pixels, _ in batch) >= _BATCH_BYTES:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _answers(self, decoded: list[Decoded], top: int) -> list[Answer]:
         outputs = self._rows([pixels for pixels, _ in decoded], self.deciding)
         verdicts = self.guarantees.decide(outputs, self.policy)
         why_not = self.guarantees.why_not(self.policy)
@@ -209,6 +225,7 @@ def load(
     cost: float | None = None,
     target_accuracy: float | None = None,
     set_method: str = "threshold",
+    threads: int | None = None,
 ) -> Predictor:
     """A `Predictor` from a `model.onnx`, its bytes, or the run folder that holds one.
 
@@ -219,11 +236,13 @@ def load(
         target_accuracy: accuracy required of sure answers, one of `guarantees.TARGET_ACCURACIES`; it then decides
             which answers are sure.
         set_method: how prediction sets are made, one of `conformal.METHODS`.
+        threads: how many threads an answer may use; None: one for a few small images, else one per core.
 
     Raises:
         UsageError: a value is out of range.
         RunError, ArtifactError: the model is missing, damaged, or not made by hangtag.
     """
     return Predictor(
-        open_artifact(source), AnswerPolicy(coverage, set_method, ood_false_positive_rate, cost, target_accuracy)
+        open_artifact(source, threads),
+        AnswerPolicy(coverage, set_method, ood_false_positive_rate, cost, target_accuracy),
     )
