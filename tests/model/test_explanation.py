@@ -90,3 +90,24 @@ def test_a_small_class_is_kept_whole() -> None:
 
     assert np.bincount(labels[some]).tolist() == [10, 3]
     assert (np.diff(some) > 0).all()
+
+
+def test_hostile_neighbours_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    pictures, labels = np.zeros((2, 8, 8), np.uint8), np.zeros(2, np.int64)
+    embeddings = np.ones((2, 4), np.float16)
+    hostile: list[dict[str, np.ndarray]] = [
+        {"pictures": np.zeros((2, 8, 8), object), "labels": labels, "embeddings": embeddings},
+        {"pictures": np.zeros((2, 5000, 5000), np.uint8), "labels": labels, "embeddings": embeddings},
+        {"pictures": pictures, "labels": labels - 1, "embeddings": embeddings},
+        {"pictures": pictures, "labels": labels, "embeddings": embeddings * np.nan},
+        {"pictures": pictures, "labels": labels},
+    ]
+    for arrays in hostile:
+        np.savez_compressed(tmp_path / FILE, **arrays)  # type: ignore[arg-type]
+        with pytest.raises(RunError, match="delete it; predictions do not need it"):
+            read_neighbours(tmp_path, 3, 4)
+    (tmp_path / FILE).rename(tmp_path / "elsewhere")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / FILE).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="leads out of the run folder"):
+        read_neighbours(tmp_path / "run", 3, 4)

@@ -231,3 +231,16 @@ def test_a_network_that_cannot_be_exported_is_refused_in_one_line(capfd: pytest.
     assert "\n" not in caught.value.message
     assert caught.value.hint
     assert capfd.readouterr() == ("", "")
+
+
+class Determinant(nn.Module):
+    """Uses an operator that model files may not contain."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1)[:, :3]
+        return rows + torch.linalg.det(x[:, 0])[:, None]
+
+
+def test_a_network_with_an_operator_that_files_may_not_contain_is_refused_at_export() -> None:
+    with pytest.raises(ModelError, match="cannot be written as a model file: its graph uses the operator 'Det'"):
+        export_model(Determinant().eval(), metadata())
