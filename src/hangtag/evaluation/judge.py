@@ -69,8 +69,9 @@ class Judgement:
         data, unknown, notes = _by_class_name(data, model.class_names)
         strangers = _strangers(model, unknown) if len(unknown) else None
         if given and not len(data):
+            used = [unknown.class_names[label] for label in np.unique(unknown.labels)]
             raise DataError(
-                f"{unknown.name} has no class that the model knows: its classes are {first_few(unknown.class_names)}; "
+                f"{unknown.name} has no class that the model knows: its classes are {first_few(used)}; "
                 f"the model's are {first_few(model.class_names)}",
                 "name data with at least one class of the model",
             )
