@@ -391,10 +391,9 @@ def _difference(moved: NDArray[np.float32], fixed: NDArray[np.float32]) -> NDArr
     inner = [each[:, :, inside, inside] for each in (moved, fixed)]
     one, other = (np.asarray(each - each.mean(axis=axes, keepdims=True)) for each in inner)
     gain = (one * other).sum(axis=axes, keepdims=True) / (np.square(one).sum(axis=axes, keepdims=True) + 1e-6)
-    left = (gain * one - other).cumsum(axis=2).cumsum(axis=3)
+    left = np.asarray(gain * one - other).cumsum(axis=2).cumsum(axis=3)
     squares = left[:, :, 3:, 3:] - left[:, :, :-3, 3:] - left[:, :, 3:, :-3] + left[:, :, :-3, :-3]
-    largest = np.abs(squares / 9).max(axis=axes) / (other.std(axis=axes) + 1e-6)
-    return np.asarray(largest, np.float32)
+    return np.asarray(np.abs(squares / 9).max(axis=axes) / (other.std(axis=axes) + 1e-6), np.float32)
 
 
 def _compared(pictures: NDArray[np.float32], edges: bool) -> NDArray[np.float32]:
