@@ -380,8 +380,7 @@ def _channels(images: Images | MappedRows, positions: NDArray[np.int64]) -> NDAr
     """(M, C, 28, 28) levels of each channel."""
     pixels = rows_of(images, positions).astype(np.float32)
     pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
-    channels: NDArray[np.float32] = _shrinking(pixels.shape[2]) @ pixels @ _shrinking(pixels.shape[3]).T
-    return channels
+    return np.asarray(_shrinking(pixels.shape[2]) @ pixels @ _shrinking(pixels.shape[3]).T, np.float32)
 
 
 def _difference(moved: NDArray[np.float32], fixed: NDArray[np.float32]) -> NDArray[np.float32]:
