@@ -86,8 +86,8 @@ def near_pairs(images: Images | MappedRows, progress: Progress | None = None) ->
     fit = _fit(small, first, second, progress)
     sure = (fit > _SAME) | ((fit > _GOOD) & (1 - fit < _BETTER * (1 - _next_best(first, second, fit, len(images)))))
     first, second, fit = first[sure], second[sure], fit[sure]
-    same = _largest_difference(images, first, second) < _DIFFERENT
-    return _pairs(first[same], second[same], fit[same])
+    alike = _largest_difference(images, first, second) < _DIFFERENT
+    return _pairs(first[alike], second[alike], fit[alike])
 
 
 def groups_of(count: int, pairs: Pairs) -> NDArray[np.int64]:
@@ -370,7 +370,8 @@ def _largest_difference(
                 for down in offsets:
                     rows = _sampling(zoom, float(down)) @ moved
                     for across in offsets:
-                        best = np.minimum(best, _difference(rows @ _sampling(zoom, float(across)).T, fixed))
+                        sampled = (rows @ _sampling(zoom, float(across)).T).astype(np.float32)
+                        best = np.minimum(best, _difference(sampled, fixed))
         found[part] = best
     return found
 
@@ -379,21 +380,19 @@ def _channels(images: Images | MappedRows, positions: NDArray[np.int64]) -> NDAr
     """(M, C, 28, 28) levels of each channel."""
     pixels = rows_of(images, positions).astype(np.float32)
     pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
-    channels: NDArray[np.float32] = _shrinking(pixels.shape[2]) @ pixels @ _shrinking(pixels.shape[3]).T
-    return channels
+    return np.asarray(_shrinking(pixels.shape[2]) @ pixels @ _shrinking(pixels.shape[3]).T, np.float32)
 
 
 def _difference(moved: NDArray[np.float32], fixed: NDArray[np.float32]) -> NDArray[np.float32]:
     """(M,) the largest difference of 3 x 3 pixels of (M, C, 28, 28), after the best change of brightness."""
     inside = slice(_MARGIN, _SIDE - _MARGIN)
-    one, other = (each[:, :, inside, inside] for each in (moved, fixed))
     axes = (1, 2, 3)
-    one, other = (each - each.mean(axis=axes, keepdims=True) for each in (one, other))
+    inner = [each[:, :, inside, inside] for each in (moved, fixed)]
+    one, other = (np.asarray(each - each.mean(axis=axes, keepdims=True)) for each in inner)
     gain = (one * other).sum(axis=axes, keepdims=True) / (np.square(one).sum(axis=axes, keepdims=True) + 1e-6)
-    left = (gain * one - other).cumsum(axis=2).cumsum(axis=3)
+    left = np.asarray(gain * one - other).cumsum(axis=2).cumsum(axis=3)
     squares = left[:, :, 3:, 3:] - left[:, :, :-3, 3:] - left[:, :, 3:, :-3] + left[:, :, :-3, :-3]
-    largest: NDArray[np.float32] = np.abs(squares / 9).max(axis=axes) / (other.std(axis=axes) + 1e-6)
-    return largest
+    return np.asarray(np.abs(squares / 9).max(axis=axes) / (other.std(axis=axes) + 1e-6), np.float32)
 
 
 def _compared(pictures: NDArray[np.float32], edges: bool) -> NDArray[np.float32]:

@@ -102,7 +102,8 @@ def _levels(pixels: torch.Tensor, number: int) -> torch.Tensor:
     if number == _LEVELS[1]:
         level = (level * number ** torch.arange(level.shape[1])[:, None, None]).sum(dim=1, keepdim=True)
         number **= pixels.shape[1]
-    return functional.one_hot(level.flatten(2), number).float().mean(dim=2).sqrt().flatten(1)
+    shares = functional.one_hot(level.flatten(2), number).float().mean(dim=2)
+    return shares.sqrt().flatten(1)
 
 
 def _edges(pixels: torch.Tensor) -> torch.Tensor:
@@ -115,4 +116,4 @@ def _edges(pixels: torch.Tensor) -> torch.Tensor:
     bins = functional.one_hot(place.long().clamp(max=_DIRECTIONS - 1), _DIRECTIONS).permute(0, 3, 1, 2)
     cells = functional.avg_pool2d(bins * torch.hypot(down, across)[:, None], _SIDE // _CELLS)
     blocks = functional.unfold(cells, 2)  # (N, 36, 9)
-    return (blocks / (blocks.norm(dim=1, keepdim=True) + 1e-3)).flatten(1)
+    return functional.normalize(blocks, dim=1, eps=1e-3).flatten(1)

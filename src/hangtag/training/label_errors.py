@@ -33,7 +33,7 @@ _LEAST_IMAGES = 10  # of a class; fewer images teach too little to judge a label
 _MOST_DESCRIBED = 2000  # images that regressions judge
 _LEAST_AGREEMENT = 0.5  # a model that contradicts more labels than it supports judges none
 _SUGGESTIVE, _CONVINCING = 1.64, 3.84  # likelihood ratios; at most 10 % and 2.5 % of sets without errors exceed them
-_SUSPECT = 0.1  # the lowest probability of an error that is reported
+_SUSPECT = 0.05  # the lowest probability of an error that is reported
 _MOST_SUSPECTS = 0.1  # of the images that were judged
 _RECIPE = replace(
     find_recipe("fast"),
@@ -81,8 +81,9 @@ def find_label_errors(
     labels = np.searchsorted(present, data.labels[usable])
     with enough_memory("while checking labels", "use smaller images: --size 64; or audit without labels: --no-labels"):
         if len(usable) <= _MOST_DESCRIBED:
-            scores = descriptor_scores(data.images[usable], labels, together[usable], len(present), progress)
-            scores = sum(log_softmax(_fitted(each, labels).temperature * each, axis=1) for each in scores)
+            both = descriptor_scores(data.images[usable], labels, together[usable], len(present), progress)
+            calibrated = [log_softmax(_fitted(each, labels).temperature * each, axis=1) for each in both]
+            scores = np.sum(calibrated, axis=0)
         else:
             scores = _network_scores(data, usable, labels, together[usable], len(present), seed, device, progress)
     agreement = float((scores.argmax(axis=1) == labels).mean())
