@@ -1081,8 +1081,8 @@ def arrays(draw: Draw, root: Path) -> Layout:  # noqa: PLR0912
     if form == "memory":
         data.examples, data.parts = without_parts(data.examples), (None,)
     if form.startswith("idx"):
-        data.parts = ("train", "test") if data.parts[0] else (None,)
-        data.examples = [replace(each, part="test") if each.part == "validation" else each for each in data.examples]
+        data.parts = tuple(part for part in data.parts if part != "validation")
+        data.examples = [each for each in data.examples if each.part != "validation"]
     layout = Layout(None, data.examples, doubtful=False)
     kind = draw.pick(
         "labels", ("numbers", "numbers", "names", "column", "one-hot", "whole floats", "from 1", "bytes", "bytes8")
