@@ -18,12 +18,15 @@ from hangtag.errors import SaveError
 __all__ = [
     "append_line",
     "cache_home",
+    "is_full",
     "is_partial",
     "make_folder",
     "new_folder",
     "new_folder_whole",
     "remove_partial",
+    "saving",
     "user_path",
+    "write_all",
     "write_bytes",
     "write_json",
     "write_text",
@@ -40,6 +43,11 @@ def cache_home(kind: str) -> Path:
     return Path(platformdirs.user_cache_dir("hangtag")) / kind
 
 
+def is_full(error: OSError) -> bool:
+    """Whether the disk is full or a limit on its use is reached."""
+    return error.errno in _FULL
+
+
 def user_path(path: str | Path) -> Path:
     """The path with a leading `~` replaced by the home folder; unchanged if there is no such user."""
     try:
@@ -54,7 +62,7 @@ def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
     Args:
         sync: wait until the file would survive a power cut; unnecessary for files that are easy to recreate.
     """
-    with _saving(path):
+    with saving(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
         temporary = Path(name)
         try:
@@ -72,6 +80,14 @@ def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
             _sync_folder(path.parent)
 
 
+def write_all(handle: int, content: "bytes | memoryview", offset: int | None = None) -> None:
+    """Write everything at the offset, or else at the current position; a full disk raises OSError."""
+    content = memoryview(content)
+    while content:
+        count = os.write(handle, content) if offset is None else os.pwrite(handle, content, offset)
+        content, offset = content[count:], offset if offset is None else offset + count
+
+
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
@@ -86,7 +102,7 @@ def append_line(path: Path, value: Any) -> None:
     A power cut can still leave a last line without its newline; readers skip it.
     """
     line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
-    with _saving(path), path.open("ab", buffering=0) as file:
+    with saving(path), path.open("ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         try:
             if file.write(line) < len(line):
@@ -98,13 +114,13 @@ def append_line(path: Path, value: Any) -> None:
 
 def make_folder(path: Path) -> None:
     """Create a folder and its parents if they do not exist."""
-    with _saving(path):
+    with saving(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def new_folder(path: Path) -> None:
     """Create a folder that must not exist yet, and its parents."""
-    with _saving(path):
+    with saving(path):
         path.mkdir(parents=True)
 
 
@@ -114,7 +130,7 @@ def new_folder_whole(path: Path) -> Iterator[Path]:
 
     If another process was first, its folder stays and ours is deleted.
     """
-    with _saving(path):
+    with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent))
         try:
@@ -142,13 +158,14 @@ def remove_partial(folder: Path) -> None:
 
 
 @contextmanager
-def _saving(path: Path) -> Iterator[None]:
+def saving(path: Path) -> Iterator[None]:
+    """Turns an `OSError` inside the block, which writes to `path`, into a `SaveError`."""
     try:
         yield
     except FileExistsError as error:
         raise SaveError(f"{path}: already exists", "choose another name; hangtag never overwrites runs") from error
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             hint = "the disk is full or a size limit is reached; free some space and run the command again"
         elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
             hint = "you have no write permission there; choose another place"

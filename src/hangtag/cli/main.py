@@ -1,11 +1,12 @@
 """The command line: the list of commands, and how exceptions end.
 
 A command parses, calls one function of the library and prints. Errors become one line on stderr and an exit code here:
-2 for an invalid request, 1 for any other failure, 130 for Ctrl-C. Heavy packages are imported inside the commands
+2 for an invalid request, 1 for any other failure, 128 plus its number for a signal (130 for Ctrl-C). Heavy packages are imported inside the commands
 to keep `--help` fast.
 """
 
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -13,7 +14,8 @@ import typer
 
 from hangtag.cli import data, evaluate, learn, predict, train
 from hangtag.cli.options import print_error
-from hangtag.errors import HangtagError, MissingExtra, UsageError
+from hangtag.errors import HangtagError, MissingExtra, SaveError, UsageError
+from hangtag.files import is_full
 from hangtag.version import __version__
 
 app = typer.Typer(
@@ -58,6 +60,9 @@ for _function, _name, _summary, _example in (
 
 def main() -> None:
     """Run the command line; the one place where exceptions become messages and exit codes."""
+    for name in ("SIGTERM", "SIGHUP"):  # as an exception, they leave no temporary files behind
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), _end)
     try:
         app(prog_name="hangtag")
     except HangtagError as error:
@@ -73,6 +78,15 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if not is_full(error) or "--debug" in sys.argv:
+            raise
+        where = error.filename or "the output"
+        _fail(SaveError(f"{where}: cannot be written: {error.strerror}", "the disk is full; free some space"))
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _fail(error: HangtagError) -> NoReturn:

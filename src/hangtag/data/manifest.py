@@ -18,10 +18,11 @@ from hangtag.data.choose_size import Size
 from hangtag.data.folder_layout import PART_NAMES, Choose, is_picture_name, layout_of
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.picture_facts import Skipped
-from hangtag.data.store.containers import Container, Listing, Spans
+from hangtag.data.store.containers import Container, Folder, Listing, Spans, settle, stamp_of
 from hangtag.data.store.pool import Sample
 from hangtag.data.tables import Table, find_columns, label_names, paths_of
 from hangtag.errors import DataError, UsageError
+from hangtag.files import saving, write_all
 from hangtag.pictures import encode_png, picture_bytes
 from hangtag.progress import Progress
 
@@ -87,6 +88,7 @@ class Manifest:
         labels, parts, groups: N each; a part is None for undivided data, and groups are None without `group_by`.
         digest: changes when a row or a file of a table is edited; empty for a listing, which has its own.
         skipped: what was set aside without decoding it.
+        notes: what was found while listing, in sentences.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Manifest:
     groups: list[str] | None
     digest: str
     skipped: list[Skipped]
+    notes: list[str] = field(default_factory=list)
 
     def by_part(self) -> "Manifest":
         """The same, sorted by part, so that each part is one piece of the array of decoded pictures.
@@ -142,6 +145,7 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
         _groups_by_name(names, options.group_by),
         "",
         skipped,
+        listing.notes,
     )
 
 
@@ -199,7 +203,8 @@ def _pictures(
         stamps = []
         for path in getattr(container, "paths", []):
             status = Path(path).stat()
-            stamps.append(f"{status.st_size} {status.st_mtime_ns}")
+            settle(status.st_ctime_ns)
+            stamps.append(f"{status.st_size} {stamp_of(path, status)}")
         return [Sample(f"row {row + 1}", 0, key) for row, key in enumerate(keys)], container, stamps, []
     if any(not isinstance(value, str) and value is not None for value in table.columns[column]) and not all(
         (isinstance(value, dict) and not value.get("bytes")) or value is None for value in table.columns[column]
@@ -212,14 +217,25 @@ def _pictures(
         for row, (value, file) in enumerate(zip(table.columns[column], files, strict=True), 1)
         if file is None
     ]
-    return wanted, folder_of_files, [repr(file) for file in files], missing
+    return wanted, folder_of_files, _stamps(folder_of_files, [file[0] for file in files if file]), missing
+
+
+def _stamps(folder: Folder, names: list[str]) -> list[str]:
+    listing = Listing()
+    for name in names:
+        path = Path(folder.root, name)
+        listing.add(str(path), name, path.stat())
+    settle(listing.newest)
+    return [f"{name} {size} {stamp}" for name, size, stamp, _ in listing.entries]
 
 
 def _in_one_file(values: Sequence[Any], path: Path) -> tuple[list[Sample | None], Container, list[str], list[Skipped]]:
     """Pictures in memory, written one after another into a file, from which they are read like all other pictures."""
     wanted: list[Sample | None] = []
     marks, missing = [], []
-    with path.open("wb") as file:
+    with saving(path):
+        opened = path.open("wb", buffering=0)
+    with opened as file:
         for row, value in enumerate(values):
             try:
                 content = _content(value)
@@ -229,7 +245,8 @@ def _in_one_file(values: Sequence[Any], path: Path) -> tuple[list[Sample | None]
                 continue
             wanted.append(Sample(f"row {row + 1}", 0, [file.tell(), len(content)]))
             marks.append(hashlib.sha256(content).hexdigest())
-            file.write(content)
+            with saving(path):
+                write_all(file.fileno(), content)
     return wanted, Spans(str(path)), marks, missing
 
 

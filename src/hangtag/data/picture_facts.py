@@ -6,7 +6,7 @@ import numpy as np
 
 from hangtag.pictures import Change
 
-__all__ = ["CARRIES_COLOUR", "COLOUR_FILE", "FACTS", "TRANSPARENT", "UNREAD", "Skipped"]
+__all__ = ["CARRIES_COLOUR", "COLOUR_FILE", "FACTS", "PASSING", "TRANSPARENT", "UNREAD", "Skipped"]
 
 FACTS = np.dtype(
     [
@@ -23,7 +23,10 @@ FACTS = np.dtype(
 COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT = 1, 2, int(Change.TRANSPARENT)
 
 UNREAD = ("cannot be read", "disk or network error")
-"""Kinds of reasons that lie outside the picture: a later read may succeed."""
+"""Kinds of reasons for which the bytes of a picture are missing."""
+
+PASSING = (*UNREAD, "takes too long", "crashes the decoder", "needs too much memory", "cannot be resized")
+"""Kinds of reasons that may lie outside the picture (a busy machine, a killed process): they are never remembered."""
 
 
 @dataclass(frozen=True, slots=True)

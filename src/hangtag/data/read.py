@@ -7,9 +7,10 @@ its reader. All picture files go the same way: listed (`manifest.py`), decoded o
 
 import gc
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from hangtag.data.manifest import (
 from hangtag.data.not_found import exists, not_found
 from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
 from hangtag.data.public import datasets
-from hangtag.data.store.containers import FAILING, Container, Folder, Listing, archive_listing
+from hangtag.data.store.containers import FAILING, Container, Folder, Listing, archive_listing, stamp_of
 from hangtag.data.store.materialize import decoded, key_of, open_kept
 from hangtag.data.store.pool import Pool
 from hangtag.data.tables import read_table, table_of_frame
@@ -198,7 +199,7 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
         return _read_table([_choose_table(tables, path, options.choose)], path, options)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
-    return _read_listing(folder, listing, path, "", options)
+    return _read_listing(path, listing.digest(), lambda: (folder, listing), "", options)
 
 
 def _may_be_classes(listing: Listing) -> bool:
@@ -227,10 +228,14 @@ def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
     if is_idx(path):
         return _read_arrays(read_idx_folder(path), path, "IDX files", options)
     if name.endswith((".zip", *_TARS)):
+        stamp = _stamp(path)
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-            container, listing = archive_listing(path, Path(temporary) / "tar")
             kind = "a zip file" if name.endswith(".zip") else "a tar file"
-            return _read_listing(container, listing, path, kind, options)
+            listed = cache(lambda: archive_listing(path, Path(temporary) / "tar"))
+            data = _read_listing(path, stamp, listed, kind, options)
+        if _stamp(path) != stamp:
+            raise DataError(f"{path}: the file changed while it was read", "run the same command again")
+        return data
     raise DataError(
         f"{path}: hangtag cannot read this kind of file",
         "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
@@ -304,16 +309,25 @@ def _facts_of(images: Images) -> NDArray[Any]:
 # --- pictures --------------------------------------------------------------------------------------------------
 
 
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+        return f"{status.st_size} {stamp_of(path, status)}"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}", "check the file") from error
+
+
 def _read_listing(
-    container: Container, listing: Listing, path: Path, kind: str, options: ReadOptions
+    path: Path, stamp: str, listed: Callable[[], tuple[Container, Listing]], kind: str, options: ReadOptions
 ) -> LabelledImages:
-    """Pictures in folders; an unchanged listing is opened from the cache."""
+    """Pictures in folders; an unchanged folder or archive is opened from the cache."""
     options.refuse(path, "tables", "image_column", "label_column", "root")
     with _without_garbage_collection():
-        key = key_of(str(path.resolve()), listing.digest(), options.key())
-        kept = open_kept(key, container)
+        key = key_of(str(path.resolve()), stamp, options.key())
+        kept = open_kept(key, lambda: [listed()[0]])
         if kept is not None:
             return kept
+        container, listing = listed()
     with Pool([container]) as pool:
         pool.start()
         with _without_garbage_collection():
@@ -338,7 +352,7 @@ def _read_manifest(manifest: Manifest, origin: str, options: ReadOptions) -> Lab
     key = key_of(
         origin, manifest.kind, manifest.digest, manifest.labels, manifest.parts, manifest.groups, options.key()
     )
-    kept = open_kept(key, manifest.containers[0])
+    kept = open_kept(key, lambda: manifest.containers)
     if kept is not None:
         return kept
     with Pool(manifest.containers) as pool:

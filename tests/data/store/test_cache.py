@@ -1,5 +1,7 @@
 """What is kept: found again, noticed when its source changed, bounded, and never in the way when damaged."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -94,6 +96,9 @@ def test_content_that_was_decoded_elsewhere_is_not_decoded_again(tmp_path: Path)
     images[0] = 7  # a mark: whoever has it took the row from here
     facts["pixels"][0] = zlib.crc32(np.ascontiguousarray(images[0]).data)
     np.save(entry_of(first) / "facts.npy", facts)
+    checksums = json.loads((entry_of(first) / "checksums.json").read_bytes())
+    checksums["facts.npy"] = hashlib.sha256((entry_of(first) / "facts.npy").read_bytes()).hexdigest()
+    (entry_of(first) / "checksums.json").write_text(json.dumps(checksums))
     images.flush()
 
     copied = read(a_set(tmp_path / "copy"))
@@ -133,7 +138,7 @@ def test_everything_can_be_shown_and_cleared(tmp_path: Path) -> None:
 
 
 def test_a_limit_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HANGTAG_CACHE_GB", "much")
-
-    with pytest.raises(UsageError, match="must be a number of gigabytes, got 'much'"):
-        cache.limit_bytes()
+    for value in ("much", "nan", "inf", "-inf", "-1", "", "1e999"):
+        monkeypatch.setenv("HANGTAG_CACHE_GB", value)
+        with pytest.raises(UsageError, match="must be a number of gigabytes"):
+            cache.limit_bytes()

@@ -1,8 +1,10 @@
 """A manifest of pictures -> decoded once into the cache, and opened from there as `LabelledImages`."""
 
+import contextlib
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,38 +16,51 @@ from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.describe import counted, notes_on, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages, Source
 from hangtag.data.manifest import Manifest
-from hangtag.data.picture_facts import UNREAD
+from hangtag.data.picture_facts import PASSING
 from hangtag.data.public.catalog import NAMED
 from hangtag.data.store import cache
-from hangtag.data.store.containers import Container, Folder
-from hangtag.data.store.pool import Decoded, Pool
+from hangtag.data.store.containers import Container
+from hangtag.data.store.pool import Decoded, Pool, Sample
 from hangtag.errors import DataError
+from hangtag.files import write_bytes
 from hangtag.mapped import as_slice
 from hangtag.pictures import ImageSpec, reads_heic
 from hangtag.progress import Progress
+from hangtag.version import __version__
 from hangtag.words import natural
 
 __all__ = ["decoded", "key_of", "open_kept"]
 
+_TRIED_AGAIN = dict.fromkeys(PASSING, 20) | {"takes too long": 2}  # the most of each kind, to bound the time
 _SAMPLED = 200  # pictures from which the spec is guessed
+_GUESS = "guess.json"
 _PART_NUMBERS: dict[str | None, int] = {None: -1} | {part: at for at, part in enumerate(PARTS)}
 
 
 def key_of(*parts: object) -> str:
-    """The name of a cache entry; it also depends on whether HEIC pictures can be read."""
-    text = repr((cache.VERSION, reads_heic(), *parts))
+    """The name of a cache entry; it also depends on this version, and on whether HEIC pictures can be read."""
+    text = repr((cache.VERSION, __version__, reads_heic(), *parts))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def open_kept(key: str, container: Container) -> LabelledImages | None:
-    """The entry's data; None if there is none, or if a picture that could not be read then is readable now."""
+def open_kept(key: str, containers: Callable[[], Sequence[Container]]) -> LabelledImages | None:
+    """The entry's data; None if there is none, or if a picture that was set aside for a passing reason is good now."""
     pictures = cache.open_pictures(key)
     if pictures is None:
         return None
-    unread = [each.name for each in pictures.skipped if each.kind in UNREAD]
-    if unread and (not isinstance(container, Folder) or any(map(container.is_readable, unread))):
-        cache.drop(key)
-        return None
+    again: list[Sample] = []
+    for kind, most in _TRIED_AGAIN.items():
+        again += [Sample(*each[1:]) for each in pictures.index["again"] if each[0] == kind][:most]
+    if again:
+        with (
+            tempfile.TemporaryDirectory(prefix="hangtag-") as temporary,
+            Pool(containers(), min(2, len(again))) as pool,
+        ):
+            spec = ImageSpec(**pictures.index["decoded_as"])
+            with contextlib.suppress(DataError):  # the place of these pictures is still unreadable
+                if len(pool.decode(again, spec, Path(temporary)).good):
+                    cache.set_aside(key)
+                    return None
     return _opened(pictures)
 
 
@@ -98,8 +113,9 @@ def decoded(
         index = {
             "what": origin, "name": manifest.name, "kind": manifest.kind, "classes": names,
             "spec": final.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
-            "notes": notes_on(final, facts, set(manifest.labels) - set(names), skipped),
+            "notes": [*manifest.notes, *notes_on(final, facts, set(manifest.labels) - set(names), skipped)],
             "skipped": [each.to_json() for each in skipped],
+            "again": _again(manifest, result),
         }  # fmt: skip
         cache.save(folder, key, index, arrays, [manifest.wanted[row].name for row in good])
     cache.make_room(key)
@@ -109,6 +125,12 @@ def decoded(
             f"{origin}: the decoded images disappeared from the cache", "try again; another program may have cleared it"
         )
     return _opened(pictures)
+
+
+def _again(manifest: Manifest, result: Decoded) -> list[list[Any]]:
+    """[kind of problem, name, container, key] of each picture that was set aside for a passing reason."""
+    kinds = {each.name: each.kind for each in result.skipped if each.kind in PASSING}
+    return [[kinds[sample.name], *sample] for sample in manifest.wanted if sample.name in kinds] if kinds else []
 
 
 def _public_set(manifest: Manifest, origin: str) -> str:
@@ -152,20 +174,26 @@ def _decode(
             return spec, result, facts
         (folder / "images.npy").unlink()  # all pictures together need another spec: decode again
         spec, one_size = exact, False
-        (folder / "guess.json").write_text(json.dumps(spec.to_json()), encoding="utf-8")
+        _write_guess(folder, spec)
 
 
 def _guess(pool: Pool, manifest: Manifest, folder: Path, size: Size) -> tuple[ImageSpec, bool]:
     """A spec chosen from evenly spaced pictures, and whether all of these have its size."""
     if size.spec is not None:
         return size.spec, False
-    guess = folder / "guess.json"  # an interrupted decoding resumes with the same guess
-    if guess.is_file():
-        return ImageSpec(**json.loads(guess.read_text(encoding="utf-8"))), False
+    with contextlib.suppress(Exception):  # missing or damaged; an interrupted decoding resumes with the same guess
+        text, checksum = (folder / _GUESS).read_bytes().split(b"\n")
+        if hashlib.sha256(text).hexdigest().encode() == checksum:
+            return ImageSpec(**json.loads(text)), False
     step = max(1, len(manifest.wanted) // _SAMPLED)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         pool.decode(manifest.wanted[::step], None, Path(temporary))
         facts = np.load(Path(temporary) / "facts.npy", allow_pickle=False)
     spec = choose_spec(facts, len(manifest.wanted), size) if len(facts) else ImageSpec(32, 32)
-    guess.write_text(json.dumps(spec.to_json()), encoding="utf-8")
+    _write_guess(folder, spec)
     return spec, bool((facts["height"] == spec.height).all() and (facts["width"] == spec.width).all())
+
+
+def _write_guess(folder: Path, spec: ImageSpec) -> None:
+    text = json.dumps(spec.to_json()).encode()
+    write_bytes(folder / _GUESS, b"\n".join([text, hashlib.sha256(text).hexdigest().encode()]), sync=False)
