@@ -20,18 +20,17 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import hangtag
-from hangtag.data.store import pool
 from hangtag.errors import HangtagError
 from known_layouts import FAMILIES, family_of
-from layouts import SILENT, Draw, Outcome, checked
+from layouts import SILENT, Draw, Outcome, checked, kept_workers
 
 CLEARED_EVERY = 20  # layouts; a large cache would slow the reading of small layouts
 PLACES = itertools.count()
-WORKERS: list[pool._Worker] = []
 
 
 def main() -> None:
@@ -49,14 +48,11 @@ def main() -> None:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         tempfile.tempdir = str(folder)
-        keep_workers()
-        try:
+        with kept_workers() as workers:
             if settings.only:
                 failed = single(settings.only, settings.plain, settings.keep or folder, settings.family)
             else:
-                failed = campaign(settings, folder)
-        finally:
-            end_workers()
+                failed = campaign(settings, folder, workers)
     sys.exit(failed)
 
 
@@ -66,13 +62,11 @@ def single(seed: str, plain: list[str], folder: Path, family: str | None) -> int
     return int(outcome.kind in SILENT)
 
 
-def campaign(settings: argparse.Namespace, folder: Path) -> int:  # noqa: PLR0912
+def campaign(settings: argparse.Namespace, folder: Path, workers: list[Any]) -> int:
     kinds: Counter[str] = Counter()
     by_family: Counter[tuple[str, str]] = Counter()
-    refusals: Counter[str] = Counter()
-    plain_refusals: Counter[str] = Counter()
-    notes: Counter[str] = Counter()
-    examples: dict[str, str] = {}
+    shown: dict[str, Counter[str]] = {name: Counter() for name in ("plain layouts refused", "refused", "noted")}
+    first: dict[tuple[str, str], str] = {}
     failures: dict[tuple[str, str], tuple[int, str, Outcome, Draw]] = {}
     began = time.perf_counter()
     for number in range(settings.layouts):
@@ -82,20 +76,17 @@ def campaign(settings: argparse.Namespace, folder: Path) -> int:  # noqa: PLR091
         kinds[outcome.kind] += 1
         by_family[family, outcome.kind] += 1
         text = pattern(outcome.detail)
-        if outcome.kind == "refused":
-            refusals[text] += 1
-            if not outcome.doubtful:
-                plain_refusals[text] += 1
-            examples.setdefault(text, f"{seed}: {outcome.detail[:300]}")
-        elif outcome.kind == "noted":
-            notes[text] += 1
-            examples.setdefault(text, f"{seed}: {outcome.detail[:300]}")
+        if outcome.kind in ("refused", "noted"):
+            title = "plain layouts refused" if outcome.kind == "refused" and not outcome.doubtful else outcome.kind
+            shown[title][text] += 1
+            first.setdefault((title, text), f"{seed} ({family}): {outcome.detail[:300]}")
         elif outcome.kind in SILENT:
             key = (family, outcome.kind + text[:60])
             if key not in failures or len(draw.made) < failures[key][0]:
                 failures[key] = (len(draw.made), seed, outcome, draw)
         if number % CLEARED_EVERY == 0:
-            end_workers()
+            while workers:
+                workers.pop().end()
             shutil.rmtree(folder / "cache", ignore_errors=True)
         if (number + 1) % 500 == 0:
             print(f"{number + 1:,}: {dict(kinds)}, {time.perf_counter() - began:.0f} s", flush=True)
@@ -103,12 +94,12 @@ def campaign(settings: argparse.Namespace, folder: Path) -> int:  # noqa: PLR091
         counts = {kind: count for (of, kind), count in by_family.items() if of == family}
         if counts:
             print(f"{family:16} {counts}")
-    plain = sum(plain_refusals.values())
+    plain = shown["plain layouts refused"].total()
     print(f"refused: {kinds['refused']:,}; of these although only one reading is possible: {plain:,}")
-    for title, some in (("plain layouts refused", plain_refusals), ("refused", refusals), ("noted", notes)):
+    for title, some in shown.items():
         print(f"\n{title}:")
         for text, count in some.most_common(settings.refusals):
-            print(f"  {count:5} {examples[text]}")
+            print(f"  {count:5} {first[title, text]}")
     for (family, _), (_, seed, _, draw) in failures.items():
         smaller, outcome = shrunk(seed, family, draw, folder)
         print(f"\n{outcome.kind} ({family}): --only {seed} --family {family!r} --plain {' '.join(map(repr, smaller))}")
@@ -144,28 +135,6 @@ def shrunk(seed: str, family: str, draw: Draw, folder: Path) -> tuple[list[str],
 def pattern(text: str) -> str:
     """A message without names and numbers, for counting."""
     return re.sub(r"/\S+|\d+|'[^']*'|\"[^\"]*\"|[^\x20-\x7e]+", "*", text)[:90]
-
-
-def keep_workers() -> None:
-    """Decoding processes serve many layouts, because starting one takes longer than reading a small layout."""
-    acquire = pool.Pool.acquire
-
-    def start(self: pool.Pool) -> None:
-        pass
-
-    def take(self: pool.Pool) -> pool._Worker:
-        return WORKERS.pop() if WORKERS else acquire(self)
-
-    def leave(self: pool.Pool, *error: object) -> None:
-        WORKERS.extend(self.idle)
-        self.idle = []
-
-    pool.Pool.start, pool.Pool.acquire, pool.Pool.__exit__ = start, take, leave  # type: ignore[method-assign]
-
-
-def end_workers() -> None:
-    while WORKERS:
-        WORKERS.pop().end()
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ def known_layout(draw: Draw, root: Path) -> Layout:
 def some(
     draw: Draw, parts: Sequence[tuple[str | None, ...]], names: Sequence[tuple[str, ...]] = PLAIN, least: int = 2
 ) -> Content:
-    return replace(content(draw, parts, names, least), spell=str)
+    data = replace(content(draw, parts, names, least), spell=str)
+    return replace(data, ending=".png") if data.ending == "mixed" else data
 
 
 def placed(data: Content, where: Callable[[int, Example], str], examples: Iterable[Example] | None = None) -> Files:
@@ -484,8 +485,7 @@ def dog_breeds(draw: Draw, root: Path) -> Layout:
     files["labels.csv"] = written({"id": names, "breed": [each.label for each in data.examples]}, "csv")
     submission: Columns = {"id": ["001", "002", "003"]} | {label: [0.25] * 3 for label in data.classes}
     files["sample_submission.csv"] = written(submission, "csv")
-    doubtful = data.ending == "mixed"
-    return _kaggle(draw, root, data, files, "labels.csv", doubtful=doubtful)
+    return _kaggle(draw, root, data, files, "labels.csv")
 
 
 @known
@@ -501,7 +501,7 @@ def blindness(draw: Draw, root: Path) -> Layout:
     files["train.csv"] = written({"id_code": names, "diagnosis": [data.number(each) for each in data.examples]}, "csv")
     files["test.csv"] = written({"id_code": ["001", "002", "003"]}, "csv")
     files["sample_submission.csv"] = written({"id_code": ["001", "002", "003"], "diagnosis": [0, 0, 0]}, "csv")
-    return _kaggle(draw, root, data, files, doubtful=data.ending == "mixed")
+    return _kaggle(draw, root, data, files)
 
 
 @known

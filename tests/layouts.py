@@ -18,7 +18,8 @@ import tarfile
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,7 +96,7 @@ def code_of(image: NDArray[np.uint8], lossless: bool = True) -> int | None:
 
 
 def _check(code: int) -> int:
-    return (code ^ code >> 4 ^ code >> 8 ^ 0b1010) & 15
+    return (code * 40503 >> 7 ^ code >> 3) & 15
 
 
 def encoded(pixels: NDArray[np.uint8], ending: str = ".png", mode: str = "L") -> bytes:
@@ -830,8 +831,12 @@ def _add_parts(draw: Draw, data: Content, columns: Columns, layout: Layout) -> N
             layout.doubtful = True
         return
     columns[name] = [values[_NUMBER[str(each.part)]] for each in data.examples]
+    if values[1] == "PublicTest":
+        layout.also += [[replace(each, part=each.part if each.part == "train" else "test") for each in one] for one in
+                        [layout.truth, *layout.also]]  # fmt: skip
     if (
-        values[0] not in ("train", "Train", "TRAIN", "Training", "training", "train_set", " train")
+        values[1] == "eval"
+        or values[0] not in ("train", "Train", "TRAIN", "Training", "training", "train_set", " train")
         or values[2] == "holdout"
     ):
         layout.doubtful = True
@@ -956,6 +961,8 @@ def pixel_table(draw: Draw, root: Path) -> Layout:
         return layout
     else:
         fer = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
+        if usage == "Usage":
+            layout.also.append([replace(each, part=each.part if each.part == "train" else "test") for each in truth])
         columns[usage] = [fer[str(each.part)] if usage == "Usage" else each.part for each in data.examples]
     text = written(columns, "csv")
     write(root, {"labels.csv": text.split(b"\n", 1)[1] if form == "no header" else text})
@@ -993,10 +1000,11 @@ def hub(draw: Draw, root: Path) -> Layout:
         rename = {each.code: str(data.number(each)) for each in data.examples}
         layout.truth = [replace(each, label=rename[each.code]) for each in layout.truth]
         layout.also = [[replace(each, label=rename[each.code]) for each in one] for one in layout.also]
-    if coarse:  # which of the two is meant is asked
+    if coarse:  # which of the two is meant is asked or said
         layout.options = {"label_column": label_column} if draw.chance("label column named", 0.5) else {}
         if not layout.options:
-            layout.doubtful, layout.truth, layout.also = True, [], []
+            layout.doubtful = True
+            layout.said.append(("coarse",))
     files: Files = {}
     for part in data.parts:
         own = [each for each in data.examples if each.part == part]
@@ -1289,6 +1297,36 @@ def memory(draw: Draw, root: Path) -> Layout:  # noqa: PLR0912
 
 
 # --- checking -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def kept_workers() -> Iterator[list[Any]]:
+    """Decoding processes serve many layouts, because starting one takes longer than reading a small layout.
+
+    Yields those that wait for the next layout; they may be ended at any time.
+    """
+    from hangtag.data.store import pool
+
+    idle: list[Any] = []
+    before = pool.Pool.start, pool.Pool.acquire, pool.Pool.__exit__
+
+    def start(self: Any) -> None:
+        pass
+
+    def acquire(self: Any) -> Any:
+        return idle.pop() if idle else before[1](self)
+
+    def leave(self: Any, *error: object) -> None:
+        idle.extend(self.idle)
+        self.idle = []
+
+    pool.Pool.start, pool.Pool.acquire, pool.Pool.__exit__ = start, acquire, leave  # type: ignore[method-assign]
+    try:
+        yield idle
+    finally:
+        pool.Pool.start, pool.Pool.acquire, pool.Pool.__exit__ = before  # type: ignore[method-assign]
+        while idle:
+            idle.pop().end()
 
 
 @dataclass
