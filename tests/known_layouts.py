@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas
+import pyarrow
+import pyarrow.parquet
 
 import layouts
 from layouts import (
@@ -458,7 +460,7 @@ def _kaggle(draw: Draw, root: Path, data: Content, files: Files, table: str = "t
     also = [*settings.pop("also", []), without_parts(settings.get("truth", data.examples))]
     if draw.chance("the table is named", 0.4):
         return made(root, data, files, what=root / table, also=also, **settings)
-    return made(root, data, files, also=also, said=[("test",)], **settings)
+    return made(root, data, files, also=also, said=[("test", "not used")], **settings)
 
 
 @known
@@ -856,6 +858,194 @@ def multi_index_frame(draw: Draw, root: Path) -> Layout:
         "is_test": [each.part == "test" for each in data.examples],
     })  # fmt: skip
     return Layout(frame, data.examples, {"root": root}, lossless=data.lossless)
+
+
+@known
+def masks_in_a_column(draw: Draw, root: Path) -> Layout:
+    """A table with the columns image, mask and label."""
+    data = some(draw, WHOLE)
+    files = placed(data, lambda n, e: f"images/{n}")
+    masks = {f"masks/{n}.png": data.bytes_of_extra(30 + n) for n in range(1, len(files) + 1)}
+    names = draw.pick(
+        "columns", (("image", "mask"), ("image_path", "mask_path"), ("img", "seg"), ("file", "thumbnail"))
+    )
+    rows: Columns = {names[1]: list(masks), names[0]: list(files), "label": [each.label for each in data.examples]}
+    return made(root, data, files | masks | {"labels.csv": written(rows, "csv")}, what=root / "labels.csv")
+
+
+@known
+def names_in_another_case(draw: Draw, root: Path) -> Layout:
+    """A table from Windows: IMG_1.JPG for the file img_1.jpg."""
+    data = some(draw, WHOLE)
+    files = placed(data, lambda n, e: f"img_{n}")
+    rows: Columns = {"file": [name.upper() for name in files], "label": [each.label for each in data.examples]}
+    return made(root, data, files | {"labels.csv": written(rows, "csv")}, what=root / "labels.csv", doubtful=True)
+
+
+@known
+def names_as_json(draw: Draw, root: Path) -> Layout:
+    """labels.json maps each file name to its class."""
+    data = some(draw, WHOLE)
+    files = placed(data, lambda n, e: f"{n}")
+    labels = dict(zip(files, (each.label for each in data.examples), strict=True))
+    files["labels.json"] = json.dumps(labels).encode()
+    return made(root, data, files, what=draw.pick("named", (root, root / "labels.json")), doubtful=True)
+
+
+@known
+def annotations_of_objects(draw: Draw, root: Path) -> Layout:
+    """COCO's instances.json: images, annotations and categories; no classification."""
+    data = some(draw, WHOLE)
+    files = placed(data, lambda n, e: f"images/{n}")
+    listed = {
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(files)],
+        "annotations": [{"image_id": n, "category_id": data.number(e)} for n, e in enumerate(data.examples)],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(data.classes)],
+    }
+    files["instances.json"] = json.dumps(listed).encode()
+    return made(root, data, files, what=draw.pick("named", (root, root / "instances.json")), doubtful=True)
+
+
+@known
+def partitioned(draw: Draw, root: Path) -> Layout:
+    """Parquet in Hive's folders: split=train/label=cat/0.parquet; the label is in no column."""
+    data = some(draw, (*TWO, *WHOLE))
+    files: Files = {}
+    for part in data.parts:
+        for label in data.classes:
+            own = [each for each in data.examples if (each.part, each.label) == (part, label)]
+            above = f"split={part}/" if part else ""
+            if own:
+                table = pyarrow.table({"image": [data.bytes_of(each) for each in own], "id": list(range(len(own)))})
+                buffer = io.BytesIO()
+                pyarrow.parquet.write_table(table, buffer)
+                files[f"{above}label={label}/part-0.parquet"] = buffer.getvalue()
+    return made(root, data, files, doubtful=True)
+
+
+@known
+def arrays_by_part(draw: Draw, root: Path) -> Layout:
+    """train.npz and test.npz with X and y, or train/X.npy, train/y.npy, test/X.npy, test/y.npy."""
+    data = some(draw, TWO, NUMBERED)
+    as_npy = draw.chance("npy", 0.5)
+    root.mkdir(parents=True)
+    for part in ("train", "test"):
+        images = np.stack([data.pixels(each) for each in of(data, part)])
+        labels = np.array([data.number(each) for each in of(data, part)])
+        if as_npy:
+            (root / part).mkdir()
+            np.save(root / part / "X.npy", images)
+            np.save(root / part / "y.npy", labels)
+        else:
+            np.savez(root / f"{part}.npz", X=images, y=labels)
+    if draw.chance("one part is named", 0.4):
+        layout = Layout(root / ("train/X.npy" if as_npy else "train.npz"), of(data, "train"), doubtful=True)
+        layout.also = [without_parts(layout.truth), data.examples]
+        return layout
+    return Layout(root, data.examples, doubtful=True)
+
+
+@known
+def same_names_in_class_folders(draw: Draw, root: Path) -> Layout:
+    """Class folders with files of equal names, and a table that names files without their folders."""
+    data = some(draw, TWO)
+    numbers = dict.fromkeys(data.classes, 0)
+    names = []
+    for each in data.examples:
+        numbers[each.label] += 1
+        names.append(f"{numbers[each.label]}{data.ending_of(each)}")
+    files = {f"{each.label}/{name}": data.bytes_of(each) for name, each in zip(names, data.examples, strict=True)}
+    rows: Columns = {"file": names, "label": [each.label for each in data.examples]}
+    rows["split"] = [each.part for each in data.examples]
+    files["labels.csv"] = written(rows, "csv")
+    return made(root, data, files, what=draw.pick("named", (root / "labels.csv", root)), doubtful=True)
+
+
+@known
+def more_than_two_tables(draw: Draw, root: Path) -> Layout:
+    """train.csv and test.csv, and one more table whose name is no part's."""
+    data = some(draw, TWO)
+    files = placed(data, lambda n, e: f"images/{n}")
+    names = dict(zip((each.code for each in data.examples), list(files), strict=True))
+    for part in ("train", "test"):
+        own = of(data, part)
+        rows: Columns = {"file": [names[each.code] for each in own], "label": [each.label for each in own]}
+        files[f"{part}.csv"] = written(rows, "csv")
+    more = draw.pick("more", ("extra", "train_extra", "unlabeled", "noisy", "pseudo_labels"))
+    files |= strangers(data, "images/more")
+    rows = {"file": [f"images/more{n}.png" for n in (1, 2, 3)], "label": [data.classes[0]] * 3}
+    files[f"{more}.csv"] = written(rows, "csv")
+    return made(root, data, files, doubtful=True, said=[(more, "tables")])
+
+
+@known
+def split_and_folders_disagree(draw: Draw, root: Path) -> Layout:
+    """A table's split column and the part folders in its paths contradict each other."""
+    data = some(draw, TWO)
+    swapped = {"train": "test", "test": "train"}
+    files = placed(data, lambda n, e: f"{swapped[str(e.part)] if n == 1 else e.part}/{n}")
+    rows: Columns = {"file": list(files), "label": [each.label for each in data.examples]}
+    rows["split"] = [each.part for each in data.examples]
+    files["labels.csv"] = written(rows, "csv")
+    return made(root, data, files, what=root / "labels.csv", doubtful=True, said=[("split", "folder")])
+
+
+@known
+def zeros_in_front(draw: Draw, root: Path) -> Layout:
+    """A frame in which pandas read the names 007 as numbers."""
+    data = some(draw, WHOLE)
+    write(root, placed(data, lambda n, e: f"{n:03d}"))
+    frame = pandas.DataFrame({"id": range(1, len(data.examples) + 1), "label": [each.label for each in data.examples]})
+    return Layout(frame, data.examples, {"root": root}, lossless=data.lossless, doubtful=True)
+
+
+@known
+def scikit_learn(draw: Draw, root: Path) -> Layout:
+    """A mapping as scikit-learn's load_digits returns it: data, target, images, target_names."""
+    data = some(draw, WHOLE, NUMBERED)
+    data.height = data.width = 8
+    images = np.stack([data.pixels(each) for each in data.examples])
+    bunch = {
+        "data": images.reshape(len(images), -1).astype(float),
+        "target": np.array([data.number(e) for e in data.examples]),
+        "frame": None, "feature_names": [f"pixel_{n}" for n in range(64)],
+        "target_names": np.arange(len(data.classes)),
+        "images": images.astype(float), "DESCR": "digits",
+    }  # fmt: skip
+    return Layout(bunch, data.examples, doubtful=True)
+
+
+@known
+def missing_labels_in_a_frame(draw: Draw, root: Path) -> Layout:
+    """Whole numbers with a gap become floats in pandas: 0.0, 1.0, NaN."""
+    data = some(draw, WHOLE, NUMBERED, least=3)
+    files = placed(data, lambda n, e: f"{n}")
+    write(root, files)
+    frame = pandas.DataFrame({"file": list(files), "label": [data.number(each) for each in data.examples]})
+    frame.loc[0, "label"] = float("nan")
+    return Layout(frame, data.examples[1:], {"root": root}, said=[("no label",)], lossless=data.lossless)
+
+
+@known
+def parts_inside_parts(draw: Draw, root: Path) -> Layout:
+    """Cross-validation: fold1/train, fold1/test, fold2/train, ... with the same pictures."""
+    data = some(draw, TWO)
+    files = placed(data, lambda n, e: f"fold1/{e.part}/{e.label}/{n}")
+    other = {"train": "test", "test": "train"}
+    files |= placed(data, lambda n, e: f"fold2/{other[str(e.part)]}/{e.label}/{n}")
+    return made(root, data, files, truth=[], doubtful=True)
+
+
+@known
+def class_folders_with_tables(draw: Draw, root: Path) -> Layout:
+    """A table of measurements in each class folder."""
+    data = some(draw, (*WHOLE, *TWO))
+    files = placed(data, lambda n, e: f"{e.part}/{e.label}/{n}" if e.part else f"{e.label}/{n}")
+    for folder in sorted({name.rpartition("/")[0] for name in files}):
+        own = [name.rpartition("/")[2] for name in files if name.rpartition("/")[0] == folder]
+        rows: Columns = {"file": own, "sharpness": [0.5 + n for n, _ in enumerate(own)]}
+        files[f"{folder}/{draw.pick('table', ('metadata', 'measurements', 'index'))}.csv"] = written(rows, "csv")
+    return made(root, data, files)
 
 
 # --- all families ----------------------------------------------------------------------------------------------

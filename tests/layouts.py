@@ -150,8 +150,8 @@ def without_parts(examples: Iterable[Example]) -> list[Example]:
 
 
 def canonical(label: str) -> str:
-    """A class name without what may change in reading: the Unicode form, spaces at the ends, and .0 of a number."""
-    name = unicodedata.normalize("NFC", label).strip()
+    """A class name without what may change in reading: the Unicode form, spaces at the ends, .0, and tabs."""
+    name = unicodedata.normalize("NFC", label).strip().replace("\t", r"\t")
     return re.sub(r"^(-?\d+)\.0+$", r"\1", name)
 
 
