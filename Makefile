@@ -40,8 +40,9 @@ format: $(STAMP)  ## mend the style
 docs: $(STAMP) data  ## run the tutorials' code, put its real output and pictures into docs/
 	$(PYTHON) scripts/build_docs.py
 
-soak: $(STAMP) data  ## kill trainings at random instants; they must leave the same run folder (about twenty minutes)
+soak: $(STAMP) data  ## kills, full disks, damaged caches: the results must be the same (about forty minutes)
 	$(PYTHON) scripts/soak.py
+	$(PYTHON) scripts/soak_disks.py
 
 bench: $(STAMP) data  ## measure everything the README claims (about an hour with every peer)
 	$(PYTHON) -m benchmarks.run_all
