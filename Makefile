@@ -40,9 +40,11 @@ format: $(STAMP)  ## mend the style
 docs: $(STAMP) data  ## run the tutorials' code, put its real output and pictures into docs/
 	$(PYTHON) scripts/build_docs.py
 
-soak: $(STAMP) data  ## kill trainings at random instants and read random layouts of data (about twenty-five minutes)
+soak: $(STAMP) data  ## kills, full disks, damaged caches, random layouts: the results must be right (about 45 minutes)
 	$(PYTHON) scripts/soak.py
+	$(PYTHON) scripts/soak_disks.py
 	$(PYTHON) scripts/soak_layouts.py
+
 
 bench: $(STAMP) data  ## measure everything the README claims (about an hour with every peer)
 	$(PYTHON) -m benchmarks.run_all

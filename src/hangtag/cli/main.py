@@ -1,8 +1,8 @@
 """The command line: the list of commands, and how exceptions end.
 
 A command parses, calls one function of the library and prints. Errors become one line on stderr and an exit code here:
-2 for an invalid request, 1 for any other failure, 128 plus its number for a signal (130 for Ctrl-C). Heavy packages are imported inside the commands
-to keep `--help` fast.
+2 for an invalid request, 1 for any other failure, 128 plus its number for a signal (Ctrl-C: 130). Heavy packages are
+imported inside the commands to keep `--help` fast.
 """
 
 import os
