@@ -73,7 +73,7 @@ def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, _encoded(text))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -85,7 +85,7 @@ def append_line(path: Path, value: Any) -> None:
 
     A power cut can still leave a last line without its newline; readers skip it.
     """
-    line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    line = _encoded(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
     with _saving(path), path.open("ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         try:
@@ -139,6 +139,11 @@ def remove_partial(folder: Path) -> None:
     for path in filter(is_partial, folder.glob(".*")):
         with suppress(OSError):
             path.unlink()
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8; bytes of a file name that are not text become escapes, from which JSON gives them back."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 @contextmanager

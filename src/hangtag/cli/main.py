@@ -7,7 +7,7 @@ to keep `--help` fast.
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -15,6 +15,7 @@ from hangtag.cli import data, evaluate, learn, predict, train
 from hangtag.cli.options import print_error
 from hangtag.errors import HangtagError, MissingExtra, UsageError
 from hangtag.version import __version__
+from hangtag.words import printable
 
 app = typer.Typer(
     name="hangtag",
@@ -56,8 +57,28 @@ for _function, _name, _summary, _example in (
     app.command(_name, short_help=_summary, epilog=f"Example: hangtag {_name} {_example}")(_function)
 
 
+class _Careful:
+    """A stream on which `print` shows names from strangers with escapes, in any encoding that a terminal has.
+
+    Rich draws on the stream itself, which it finds under the name `rich_proxied_file`.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.rich_proxied_file = stream
+        stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
 def main() -> None:
     """Run the command line; the one place where exceptions become messages and exit codes."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Careful(sys.stdout), _Careful(sys.stderr)
     try:
         app(prog_name="hangtag")
     except HangtagError as error:
@@ -73,6 +94,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def _fail(error: HangtagError) -> NoReturn:

@@ -284,4 +284,4 @@ def _folder_names(class_names: Sequence[str]) -> list[str]:
 
 
 def _file_name(class_name: str) -> str:
-    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "-", class_name).strip(" .") or "-"
+    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "-", class_name).lstrip().rstrip(" .") or "-"

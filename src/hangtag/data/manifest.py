@@ -87,6 +87,7 @@ class Manifest:
         labels, parts, groups: N each; a part is None for undivided data, and groups are None without `group_by`.
         digest: changes when a row or a file of a table is edited; empty for a listing, which has its own.
         skipped: what was set aside without decoding it.
+        notes: what was decided about the listing, in sentences.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Manifest:
     groups: list[str] | None
     digest: str
     skipped: list[Skipped]
+    notes: list[str] = field(default_factory=list)
 
     def by_part(self) -> "Manifest":
         """The same, sorted by part, so that each part is one piece of the array of decoded pictures.

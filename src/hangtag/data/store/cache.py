@@ -44,8 +44,8 @@ __all__ = [
     "save_groups",
 ]
 
-VERSION = 3
-"""Of the entries' layout; entries of other versions are ignored. Since 3, the flags of facts say what was changed."""
+VERSION = 4
+"""Of the entries' layout; entries of other versions are ignored. Since 4, class names are joined (`class_names.py`)."""
 
 _LIMIT_GIGABYTES = 20.0
 _PICTURES, _SETS, _GROUPS = "pictures", "datasets", "groups"
@@ -166,7 +166,7 @@ def building(key: str, source: str) -> Iterator[Path]:
         folder = home / f".{key}.{os.getpid()}.partial"
         make_folder(folder)
     try:
-        (folder / "source").write_text(source, encoding="utf-8")
+        (folder / "source").write_text(source, encoding="utf-8", errors="backslashreplace")
         yield folder
     finally:
         lock.release()

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.choose_size import Size, choose_spec, with_background
+from hangtag.data.class_names import joined_names
 from hangtag.data.describe import counted, notes_on, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages, Source
 from hangtag.data.manifest import Manifest
-from hangtag.data.picture_facts import UNREAD
+from hangtag.data.picture_facts import UNREAD, Skipped
 from hangtag.data.public.catalog import NAMED
 from hangtag.data.store import cache
 from hangtag.data.store.containers import Container, Folder
@@ -23,7 +24,7 @@ from hangtag.errors import DataError
 from hangtag.mapped import as_slice
 from hangtag.pictures import ImageSpec, reads_heic
 from hangtag.progress import Progress
-from hangtag.words import natural
+from hangtag.words import natural, visible
 
 __all__ = ["decoded", "key_of", "open_kept"]
 
@@ -42,7 +43,7 @@ def open_kept(key: str, container: Container) -> LabelledImages | None:
     pictures = cache.open_pictures(key)
     if pictures is None:
         return None
-    unread = [each.name for each in pictures.skipped if each.kind in UNREAD]
+    unread = pictures.index["unread"]
     if unread and (not isinstance(container, Folder) or any(map(container.is_readable, unread))):
         cache.drop(key)
         return None
@@ -63,10 +64,12 @@ def decoded(
         DataError: no picture can be read, or all readable pictures have the same class.
         SaveError: the cache cannot be written.
     """
-    manifest = manifest.by_part()
+    labels, notes = joined_names(manifest.labels)
+    manifest = replace(manifest, labels=labels, notes=[*manifest.notes, *notes]).by_part()
     with cache.building(key, origin) as folder:
         spec, result, facts = _decode(pool, manifest, folder, size, progress)
-        skipped = (*manifest.skipped, *result.skipped)
+        unread = [each.name for each in (*manifest.skipped, *result.skipped) if each.kind in UNREAD]
+        skipped = [Skipped(visible(s.name), s.kind, visible(s.reason)) for s in (*manifest.skipped, *result.skipped)]
         if not len(result.good):
             raise DataError(
                 f"{origin}: none of the {len(manifest.wanted):,} images can be read: {counted(skipped)}",
@@ -89,19 +92,19 @@ def decoded(
         groups, group_names = None, []
         if manifest.groups is not None:
             unique, inverse = np.unique([manifest.groups[row] for row in good], return_inverse=True)
-            groups, group_names = inverse.astype(np.int64), unique.tolist()
+            groups, group_names = inverse.astype(np.int64), list(map(visible, unique.tolist()))
         arrays: dict[str, NDArray[Any] | None] = {
             "labels": np.array([number[label] for label in labels], np.int64),
             "parts": np.array([_PART_NUMBERS[each] for each in parts], np.int8),
             "groups": groups,
         }
         index = {
-            "what": origin, "name": manifest.name, "kind": manifest.kind, "classes": names,
+            "what": origin, "name": visible(manifest.name), "kind": manifest.kind, "classes": names,
             "spec": final.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
-            "notes": notes_on(final, facts, set(manifest.labels) - set(names), skipped),
-            "skipped": [each.to_json() for each in skipped],
+            "notes": [*manifest.notes, *notes_on(final, facts, set(manifest.labels) - set(names), skipped)],
+            "skipped": [each.to_json() for each in skipped], "unread": unread,
         }  # fmt: skip
-        cache.save(folder, key, index, arrays, [manifest.wanted[row].name for row in good])
+        cache.save(folder, key, index, arrays, [visible(manifest.wanted[row].name) for row in good])
     cache.make_room(key)
     pictures = cache.open_pictures(key)
     if pictures is None:
