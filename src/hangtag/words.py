@@ -139,11 +139,13 @@ def in_percent(probability: float) -> str:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key for names that orders the numbers in them by size: 2 before 10.
+    """A sort key for names that orders the numbers in them by size: 2 before 10, and -1 before 0.
 
-    >>> sorted(["10", "9", "cat 10", "cat 2"], key=natural)
-    ['9', '10', 'cat 2', 'cat 10']
+    >>> sorted(["10", "-1", "9", "cat 10", "cat 2"], key=natural)
+    ['-1', '9', '10', 'cat 2', 'cat 10']
     """
-    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
+    if re.fullmatch(r"-[0-9]{1,4000}", name):
+        return [(0, int(name), ""), (-1, 0, name)]
+    pieces = re.findall(r"[0-9]{1,4000}|[^0-9]+", name)
     key = [(0, int(piece), "") if piece.isascii() and piece.isdigit() else (1, 0, piece) for piece in pieces]
     return [*key, (-1, 0, name)]  # "01" and "1" are two names

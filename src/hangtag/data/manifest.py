@@ -65,6 +65,10 @@ class ReadOptions:
         """Raise UsageError if any option was given, except the spec of a model."""
         _refuse(where, only_for, self._texts() | self.size.options())
 
+    def arrays(self) -> tuple[Choose, str | None, str | None]:
+        """How to choose among the arrays of a file: `choose`, and the names of the images and labels, if given."""
+        return self.choose, self.image_column, self.label_column
+
     def _texts(self) -> dict[str, str | None]:
         names = ("image_column", "label_column", "root", "classes", "group_by")
         return {name: None if (value := getattr(self, name)) is None else str(value) for name in names}
@@ -239,6 +243,7 @@ def _content(value: Any) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, np.ndarray):
+        value = value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value
         return encode_png(value) if value.dtype == np.uint8 and value.ndim in (2, 3) else picture_bytes(value)
     return picture_bytes(value)
 

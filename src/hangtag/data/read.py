@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
+from hangtag.data.arrays import ArrayPart, Arrays, flat_labels, is_idx, read_idx_folder, read_npy, read_npz
 from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.decisions import apply_decisions
-from hangtag.data.describe import sentence_on
+from hangtag.data.describe import notes_on_parts, sentence_on
 from hangtag.data.folder_layout import PART_NAMES, PICTURE_ENDINGS, Choose
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
@@ -185,7 +185,7 @@ def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:
 def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
-        return _read_arrays(read_idx_folder(path), path, "IDX files", options)
+        return _read_arrays(read_idx_folder(path, options.choose), path, "IDX files", options)
     with _without_garbage_collection():
         folder = Folder(str(path))
         listing = folder.listing()
@@ -197,7 +197,7 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     if tables and (options.label_column or not _may_be_classes(listing)):
         return _read_table([_choose_table(tables, path, options.choose)], path, options)
     if not pictures and any(file.suffix == ".npy" for file in files):
-        return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
+        return _read_arrays(read_npy(path, *options.arrays()), path, "a pair of .npy files", options)
     return _read_listing(folder, listing, path, "", options)
 
 
@@ -221,11 +221,11 @@ def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
     if name.endswith(_TABLES):
         return _read_table([path], path, options)
     if name.endswith(".npz"):
-        return _read_arrays(read_npz(path), path, "arrays in a .npz file", options)
+        return _read_arrays(read_npz(path, *options.arrays()), path, "arrays in a .npz file", options)
     if name.endswith(".npy"):
-        return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
+        return _read_arrays(read_npy(path, *options.arrays()), path, "a pair of .npy files", options)
     if is_idx(path):
-        return _read_arrays(read_idx_folder(path), path, "IDX files", options)
+        return _read_arrays(read_idx_folder(path, options.choose), path, "IDX files", options)
     if name.endswith((".zip", *_TARS)):
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             container, listing = archive_listing(path, Path(temporary) / "tar")
@@ -247,7 +247,9 @@ def _read_table(paths: list[Path], where: Path, options: ReadOptions) -> Labelle
 
 def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
     if isinstance(what, tuple) and len(what) == 2 and hasattr(what[0], "shape"):
-        return _read_arrays([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", options)
+        images = np.asarray(what[0])
+        part = ArrayPart(None, images, flat_labels(what[1], len(images) if images.ndim else 0))
+        return _read_arrays(Arrays([part]), None, "arrays", options)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         if hasattr(what, "columns") or isinstance(what, Mapping):
             manifest = from_table(table_of_frame(what, options.root), "frame", options, Path(temporary))
@@ -264,10 +266,15 @@ def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def _read_arrays(parts: list[ArrayPart], path: Path | None, kind: str, options: ReadOptions) -> LabelledImages:
+def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptions) -> LabelledImages:
     """Arrays; their size and colours are chosen by the same rules as those of pictures."""
     where = str(path) if path else "arrays"
-    options.refuse(where, "images or tables", "image_column", "label_column", "root", "classes", "group_by")
+    named = () if kind.startswith(("arrays in", "a pair")) else ("image_column", "label_column")
+    options.refuse(where, "images or tables", *named, "root", "classes", "group_by")
+    parts, notes = found.parts, list(found.notes)
+    if any(_has_channels_first(part.images) for part in parts):
+        count, *sides = parts[0].images.shape
+        notes.append(f"images of shape {(count, *sides)} were read as (images, channels, height, width)")
     arrays = [check_images(_channels_last(part.images), where) for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
         raise DataError(f"{where}: the parts have images of different shapes", "give all images the same size")
@@ -282,15 +289,21 @@ def _read_arrays(parts: list[ArrayPart], path: Path | None, kind: str, options: 
     spec = with_background(spec, data.images, np.arange(len(images)), facts)
     ends = np.cumsum([0, *(len(part.labels) for part in parts)])
     slices = {str(part.part): slice(int(ends[i]), int(ends[i + 1])) for i, part in enumerate(parts) if part.part}
-    data = replace(data, parts=slices, picture_facts=facts, source=Source(where, spec=spec))
+    notes += [
+        *data.source.notes,
+        *notes_on_parts(data.class_names, {name: data.labels[at] for name, at in slices.items()}),
+    ]
+    data = replace(data, parts=slices, picture_facts=facts, source=Source(where, "", tuple(notes), spec=spec))
     return replace(data, source=replace(data.source, description=sentence_on(data, kind, facts)))
 
 
 def _channels_last(images: NDArray[Any]) -> NDArray[Any]:
-    """(N, C, H, W), as PyTorch keeps images, as (N, H, W, C)."""
-    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
-        return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    return images
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if _has_channels_first(images) else images
+
+
+def _has_channels_first(images: NDArray[Any]) -> bool:
+    """Whether these are (N, C, H, W), as PyTorch keeps images."""
+    return images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
 
 
 def _facts_of(images: Images) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.class_names import joined_names
-from hangtag.data.describe import counted, notes_on, sentence_on
+from hangtag.data.describe import counted, notes_on, notes_on_parts, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages, Source
 from hangtag.data.manifest import Manifest
 from hangtag.data.picture_facts import UNREAD, Skipped
@@ -93,15 +93,22 @@ def decoded(
         if manifest.groups is not None:
             unique, inverse = np.unique([manifest.groups[row] for row in good], return_inverse=True)
             groups, group_names = inverse.astype(np.int64), list(map(visible, unique.tolist()))
+        numbers = np.array([number[label] for label in labels], np.int64)
+        part_numbers = np.array([_PART_NUMBERS[each] for each in parts], np.int8)
+        in_parts = {part: numbers[part_numbers == at] for at, part in enumerate(PARTS) if part in parts}
         arrays: dict[str, NDArray[Any] | None] = {
-            "labels": np.array([number[label] for label in labels], np.int64),
-            "parts": np.array([_PART_NUMBERS[each] for each in parts], np.int8),
+            "labels": numbers,
+            "parts": part_numbers,
             "groups": groups,
         }
         index = {
             "what": origin, "name": visible(manifest.name), "kind": manifest.kind, "classes": names,
             "spec": final.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
-            "notes": [*manifest.notes, *notes_on(final, facts, set(manifest.labels) - set(names), skipped)],
+            "notes": [
+                *manifest.notes,
+                *notes_on_parts(names, in_parts),
+                *notes_on(final, facts, set(manifest.labels) - set(names), skipped),
+            ],
             "skipped": [each.to_json() for each in skipped], "unread": unread,
         }  # fmt: skip
         cache.save(folder, key, index, arrays, [visible(manifest.wanted[row].name) for row in good])
