@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hangtag.data.class_names import joined_names
 from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError
-from hangtag.files import make_folder, write_bytes
+from hangtag.files import make_folder, make_own_folder, write_bytes
 from hangtag.mapped import as_slice, forget
 from hangtag.pictures import Images, ImageSpec, check_images, encode_png
 from hangtag.progress import Progress
@@ -243,6 +243,7 @@ def export_folder(data: LabelledImages, folder: Path, progress: Progress | None 
     Characters that file names cannot contain become hyphens: `T-shirt/top` is written to `T-shirt-top`.
     """
     paths = []
+    make_own_folder(folder)
     class_folders = [folder / name for name in _folder_names(data.class_names)]
     for each in class_folders:
         make_folder(each)

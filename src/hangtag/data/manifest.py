@@ -18,12 +18,13 @@ from hangtag.data.choose_size import Size
 from hangtag.data.folder_layout import PART_NAMES, Choose, is_picture_name, layout_of
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.picture_facts import Skipped
-from hangtag.data.store.containers import Container, Listing, Spans
+from hangtag.data.store.containers import Container, Folder, Listing, Spans
 from hangtag.data.store.pool import Sample
 from hangtag.data.tables import Table, find_columns, label_names, paths_of
 from hangtag.errors import DataError, UsageError
 from hangtag.pictures import encode_png, picture_bytes
 from hangtag.progress import Progress
+from hangtag.words import first_few
 
 __all__ = ["Manifest", "ReadOptions", "from_listing", "from_pairs", "from_table", "refuse"]
 
@@ -135,6 +136,8 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
     entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
     if not entries:
         more = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
+        if listing.own:
+            more += f"; hangtag wrote {first_few(listing.own)}, and does not read it"
         raise DataError(f"{where}: no images found{more}", "it must contain one folder of images per class")
     names = [entry.name for entry in entries]
     layout = layout_of(names, str(where), options.choose, options.classes)
@@ -148,6 +151,7 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
         _groups_by_name(names, options.group_by),
         "",
         skipped,
+        [] if isinstance(container, Folder) else listing.notes,
     )
 
 

@@ -38,7 +38,7 @@ from hangtag.data.store.materialize import decoded, key_of, open_kept
 from hangtag.data.store.pool import Pool
 from hangtag.data.tables import read_table, table_of_frame
 from hangtag.errors import DataError, UnknownName, UsageError
-from hangtag.files import user_path, write_text
+from hangtag.files import OWN_TABLES, user_path, write_text
 from hangtag.pictures import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
 from hangtag.progress import Progress
 from hangtag.resize import Sizer
@@ -194,11 +194,13 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     if parquet and not pictures:
         return _read_table(parquet, path, options)
     tables = [file for file in files if file.suffix.lower() in _TABLES and file.stem.lower() in _TABLE_NAMES]
+    tables = [file for file in tables if file.name not in OWN_TABLES]
     if tables and (options.label_column or not _may_be_classes(listing)):
         return _read_table([_choose_table(tables, path, options.choose)], path, options)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _read_arrays(read_npy(path, *options.arrays()), path, "a pair of .npy files", options)
-    return _read_listing(folder, listing, path, "", options)
+    data = _read_listing(folder, listing, path, "", options)
+    return replace(data, source=replace(data.source, notes=(*listing.notes, *data.source.notes)))
 
 
 def _may_be_classes(listing: Listing) -> bool:

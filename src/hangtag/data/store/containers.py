@@ -22,6 +22,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError, MissingExtra, PictureError
+from hangtag.files import LOOSE, MARKER
+from hangtag.words import first_few
 
 __all__ = [
     "FAILING",
@@ -50,6 +52,7 @@ FAILING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, e
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db"}
 _LARGEST_RATIO = 200  # content to packed bytes; PNG and JPEG members come to about 1, uncompressed BMP to 50
 _SMALL = 4_000_000  # bytes; smaller content may be packed at any ratio
+_MODEL, _MARKED = "/model.onnx", f"/{MARKER}"
 _PIECE = 1 << 16
 _COMPRESSION: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
@@ -68,10 +71,15 @@ class ListedFile(NamedTuple):
 
 @dataclass
 class Listing:
-    """The files of a container in the order of their names, and those that were refused."""
+    """The files of a container in the order of their names, and those that were refused.
+
+    Attributes:
+        own: folders that hangtag wrote, which are left out.
+    """
 
     entries: list[ListedFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    own: list[str] = field(default_factory=list)
 
     def refuse(self, name: str, kind: str, reason: str) -> None:
         self.skipped.append(Skipped(name, kind, reason))
@@ -82,7 +90,26 @@ class Listing:
         text += repr(self.skipped)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
+    def leave_out_own(self) -> None:
+        """Leave out the folders that hangtag wrote (marked folders and runs), unless they are all there is."""
+        models = [entry.name[: -len(_MODEL)] for entry in self.entries if entry.name.endswith(_MODEL)]
+        if models:
+            names = {entry.name for entry in self.entries}
+            self.own += [folder for folder in models if f"{folder}/config.json" in names]
+        inside = tuple(f"{folder}/" for folder in self.own)
+        kept = [entry for entry in self.entries if not entry.name.startswith(inside)] if inside else []
+        if kept:
+            self.entries = kept
+        elif self.entries:
+            self.own = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, as sentences; for a folder this may change while its digest stays the same."""
+        return [f"not read, because hangtag wrote it: {first_few(sorted(set(self.own)))}"] if self.own else []
+
     def sorted(self) -> "Listing":
+        self.leave_out_own()
         self.entries.sort(key=itemgetter(0))
         self.skipped.sort(key=lambda skipped: skipped.name)
         return self
@@ -138,10 +165,15 @@ class Folder:
             kind = "permission denied" if isinstance(error, PermissionError) else "cannot be read"
             listing.refuse(prefix.rstrip("/") or ".", kind, f"the folder cannot be listed: {error.strerror}")
             return
+        names = {child.name for child in found if child.name[0] == "."}
+        if MARKER in names and prefix:
+            listing.own.append(prefix.rstrip("/"))
+            return
+        loose = _names_in(f"{folder}/{LOOSE}") if LOOSE in names else set()
         entries = listing.entries
         for child in found:
             own = child.name
-            if own[0] == "." or own in _JUNK or own.lower() in _JUNK:
+            if own[0] == "." or own in loose or own in _JUNK or own.lower() in _JUNK:
                 continue
             name = prefix + own
             try:
@@ -186,6 +218,8 @@ class Zip:
         listing = Listing()
         for member in self._open().infolist():
             name, size, packed = member.filename, member.file_size, member.compress_size
+            if name.endswith(_MARKED):
+                listing.own.append(name[: -len(_MARKED)])
             if member.is_dir() or any(is_junk(part) for part in name.split("/")):
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
@@ -345,6 +379,8 @@ def _tar_listing(path: Path) -> Listing:
     with tarfile.open(path, "r:") as opened:
         for member in opened:
             name = member.name.removeprefix("./")
+            if name.endswith(_MARKED):
+                listing.own.append(name[: -len(_MARKED)])
             if any(is_junk(part) for part in name.split("/")) or member.isdir():
                 continue
             if member.issym() or member.islnk():
@@ -360,6 +396,14 @@ def _tar_listing(path: Path) -> Listing:
 def is_junk(name: str) -> bool:
     """Whether files of this name are hidden or belong to the operating system, such as Thumbs.db."""
     return (name.startswith(".") and name != "..") or name.lower() in _JUNK
+
+
+def _names_in(path: str) -> set[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+            return set(file.read(_SMALL).splitlines())
+    except OSError:
+        return set()
 
 
 def _stays_inside(name: str, listing: Listing) -> bool:
