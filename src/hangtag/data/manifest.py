@@ -17,14 +17,14 @@ import numpy as np
 from hangtag.data.choose_size import Size
 from hangtag.data.folder_layout import PART_NAMES, Choose, is_picture_name, layout_of
 from hangtag.data.labelled_images import PARTS
-from hangtag.data.picture_facts import Skipped
+from hangtag.data.picture_facts import NO_CLASS, Skipped
 from hangtag.data.store.containers import Container, Folder, Listing, Spans
 from hangtag.data.store.pool import Sample
 from hangtag.data.tables import Table, find_columns, label_names, paths_of
 from hangtag.errors import DataError, UsageError
 from hangtag.pictures import encode_png, picture_bytes
 from hangtag.progress import Progress
-from hangtag.words import first_few
+from hangtag.words import first_few, visible
 
 __all__ = ["Manifest", "ReadOptions", "from_listing", "from_pairs", "from_table", "refuse"]
 
@@ -141,18 +141,42 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
         raise DataError(f"{where}: no images found{more}", "it must contain one folder of images per class")
     names = [entry.name for entry in entries]
     layout = layout_of(names, str(where), options.choose, options.classes)
+    groups = _groups_by_name(names, options.group_by)
+    keep = [row for row, label in enumerate(layout.labels) if label is not None]
+    skipped += [
+        Skipped(name, NO_CLASS, "it is not in a class folder")
+        for name, label in zip(names, layout.labels, strict=True)
+        if label is None
+    ]
     return Manifest(
         where.resolve().name if where.is_dir() else where.stem.removesuffix(".tar"),
         f"{kind}, {layout.description}" if kind else layout.description,
-        [Sample(entry.name, 0, entry.key) for entry in entries],
+        [Sample(names[row], 0, entries[row].key) for row in keep],
         [container],
-        list(layout.labels),
-        list(layout.parts),
-        _groups_by_name(names, options.group_by),
+        [label for label in layout.labels if label is not None],
+        [layout.parts[row] for row in keep],
+        None if groups is None else [groups[row] for row in keep],
         "",
         skipped,
-        [] if isinstance(container, Folder) else listing.notes,
+        [
+            *([] if isinstance(container, Folder) else listing.notes),
+            *_notes_on_empty(listing, names),
+            *map(visible, layout.notes),
+        ],
     )
+
+
+def _notes_on_empty(listing: Listing, names: Sequence[str]) -> list[str]:
+    """A note on folders without pictures beside folders with pictures."""
+    full = {name.rpartition("/")[0] for name in names}
+    beside = {folder.rpartition("/")[0] for folder in full if folder}
+    every = {entry.name.rpartition("/")[0] for entry in listing.entries} | set(listing.empty)
+    empty = [
+        folder
+        for folder in every - full
+        if folder and folder.rpartition("/")[0] in beside and not any(each.startswith(f"{folder}/") for each in full)
+    ]
+    return [f"folders without images: {visible(first_few(sorted(empty)))}"] if empty else []
 
 
 def from_table(table: Table, name: str, options: ReadOptions, folder: Path) -> Manifest:

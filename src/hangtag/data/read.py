@@ -20,7 +20,7 @@ from hangtag.data.arrays import ArrayPart, Arrays, flat_labels, is_idx, read_idx
 from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.decisions import apply_decisions
 from hangtag.data.describe import notes_on_parts, sentence_on
-from hangtag.data.folder_layout import PART_NAMES, PICTURE_ENDINGS, Choose
+from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, part_of
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
     Manifest,
@@ -31,7 +31,7 @@ from hangtag.data.manifest import (
     refuse,
 )
 from hangtag.data.not_found import exists, not_found
-from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
+from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS, NO_CLASS
 from hangtag.data.public import datasets
 from hangtag.data.store.containers import FAILING, Container, Folder, Listing, archive_listing
 from hangtag.data.store.materialize import decoded, key_of, open_kept
@@ -81,7 +81,9 @@ def read(
         progress: called with (what is happening, done, total).
         image_column, label_column: columns of a table; None recognises them by their content.
         root: the folder to which a table's paths are relative; None: the table's folder.
-        classes: "top" or "leaf": which level of nested folders holds the classes.
+        classes: where the classes are, if folders can be read in two ways: "top" (the outermost folders), "leaf"
+            (the innermost folders with their path), "name" (the innermost folders without it), "file" (the
+            beginning of file names: cat.123.jpg), or "parts" (in folders such as train; others are left out).
         group_by: a column, or a regular expression on the picture's name (its first group counts): pictures of one
             group are never split between training and validation.
         size: side in pixels, or (height, width); None chooses one that suits the pictures. Public sets keep their size.
@@ -105,6 +107,8 @@ def read(
         raise UnknownName.among("way to fit", fit, FITS)
     if colour is not None and color not in (None, colour):
         raise UsageError(f"colour={colour} contradicts color={color}", "pass one of them")
+    if classes is not None and classes not in CLASSES:
+        raise UnknownName.among("value of --classes:", classes, CLASSES)
     colour = color if colour is None else colour
     wanted = Size(spec, (size, size) if isinstance(size, int) else size, fit, colour)
     if wanted.side is not None and not all(8 <= side <= 1024 for side in wanted.side):
@@ -113,7 +117,7 @@ def read(
         image_column, label_column, user_path(root) if root else None, classes, group_by, wanted, choose, progress
     )
     data = _read(what, user_path(path) if path is not None else None, options)
-    skipped = data.source.skipped
+    skipped = [each for each in data.source.skipped if each.kind != NO_CLASS]
     if strict and skipped:
         more = f" (and {len(skipped) - 1:,} more)" if len(skipped) > 1 else ""
         raise DataError(
@@ -206,7 +210,7 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
 def _may_be_classes(listing: Listing) -> bool:
     """Whether there are at least two folders of pictures that are not parts such as train and test."""
     folders = {entry.name.rpartition("/")[0] for entry in listing.entries if "/" in entry.name}
-    parts = all(folder.lower() in PART_NAMES for folder in folders)
+    parts = all(part_of(folder) for folder in folders)
     return len({folder.split("/")[0] for folder in folders}) > 1 and not parts
 
 

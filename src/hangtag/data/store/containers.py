@@ -20,6 +20,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from hangtag.data.folder_layout import PICTURE_ENDINGS
 from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError, MissingExtra, PictureError
 from hangtag.files import LOOSE, MARKER
@@ -49,7 +50,16 @@ LARGEST_FILE = 512_000_000
 FAILING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN}
 """Error numbers of a failing disk or network, not of a single file."""
 
-_JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db"}
+_JUNK = {
+    "__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db",
+    "#recycle", "lost+found", "__pycache__", "mlruns", ".git", ".svn", ".hg", ".ipynb_checkpoints",
+    ".trash", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems", ".documentrevisions-v100",
+    ".appledouble", ".thumbnails",
+    ".thumbs", ".picasaoriginals", ".xvpics", ".cache", ".venv", ".tox", ".dvc", ".idea", ".vscode", ".snapshot",
+    ".stversions", ".recycle", ".dropbox.cache",
+}  # fmt: skip
+"""Files and folders of operating systems and tools, in lower case."""
+
 _LARGEST_RATIO = 200  # content to packed bytes; PNG and JPEG members come to about 1, uncompressed BMP to 50
 _SMALL = 4_000_000  # bytes; smaller content may be packed at any ratio
 _MODEL, _MARKED = "/model.onnx", f"/{MARKER}"
@@ -75,11 +85,13 @@ class Listing:
 
     Attributes:
         own: folders that hangtag wrote, which are left out.
+        empty: folders without any file.
     """
 
     entries: list[ListedFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     own: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
 
     def refuse(self, name: str, kind: str, reason: str) -> None:
         self.skipped.append(Skipped(name, kind, reason))
@@ -87,7 +99,7 @@ class Listing:
     def digest(self) -> str:
         """SHA-256 that changes when a file is added, removed, renamed or edited."""
         text = "\n".join([f"{name}\0{size}\0{stamp}" for name, size, stamp, _ in self.entries])
-        text += repr(self.skipped)
+        text += repr((self.skipped, self.empty))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def leave_out_own(self) -> None:
@@ -108,8 +120,26 @@ class Listing:
         """What was left out, as sentences; for a folder this may change while its digest stays the same."""
         return [f"not read, because hangtag wrote it: {first_few(sorted(set(self.own)))}"] if self.own else []
 
+    def leave_out_hidden(self) -> None:
+        """Leave out folders whose names begin with a dot, unless they are class folders beside others, such as .net."""
+        if not any("/." in entry.name or entry.name[0] == "." for entry in self.entries):
+            return
+        with_pictures = {
+            entry.name.rpartition("/")[0] for entry in self.entries if entry.name.lower().endswith(PICTURE_ENDINGS)
+        }
+        beside = {folder.rpartition("/")[0] for folder in with_pictures if not _has_dot(folder)}
+
+        def is_class(folder: str) -> bool:
+            above, _, own = folder.rpartition("/")
+            whole = folder in with_pictures and above in beside and above not in with_pictures
+            return not folder or ((not own.startswith(".") or whole) and is_class(above))
+
+        read = {folder: is_class(folder) for folder in {entry.name.rpartition("/")[0] for entry in self.entries}}
+        self.entries = [entry for entry in self.entries if read[entry.name.rpartition("/")[0]]]
+
     def sorted(self) -> "Listing":
         self.leave_out_own()
+        self.leave_out_hidden()
         self.entries.sort(key=itemgetter(0))
         self.skipped.sort(key=lambda skipped: skipped.name)
         return self
@@ -169,11 +199,14 @@ class Folder:
         if MARKER in names and prefix:
             listing.own.append(prefix.rstrip("/"))
             return
+        before = len(listing.entries)
         loose = _names_in(f"{folder}/{LOOSE}") if LOOSE in names else set()
         entries = listing.entries
         for child in found:
             own = child.name
-            if own[0] == "." or own in loose or own in _JUNK or own.lower() in _JUNK:
+            if own in loose or own in _JUNK or own.lower() in _JUNK:
+                continue
+            if own[0] == "." and not child.is_dir(follow_symlinks=False):
                 continue
             name = prefix + own
             try:
@@ -192,6 +225,9 @@ class Folder:
                     listing.refuse(name, "not a file", "a device, pipe, socket or broken link")
             except OSError as error:
                 listing.refuse(name, "cannot be read", error.strerror or str(error))
+
+        if prefix and len(entries) == before and not any(own.startswith(prefix) for own in listing.own):
+            listing.empty.append(prefix.rstrip("/"))
 
     @staticmethod
     def _may_follow(
@@ -220,7 +256,7 @@ class Zip:
             name, size, packed = member.filename, member.file_size, member.compress_size
             if name.endswith(_MARKED):
                 listing.own.append(name[: -len(_MARKED)])
-            if member.is_dir() or any(is_junk(part) for part in name.split("/")):
+            if member.is_dir() or _is_ignored(name):
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
                 listing.refuse(name, "link", "links in archives are not followed")
@@ -381,7 +417,7 @@ def _tar_listing(path: Path) -> Listing:
             name = member.name.removeprefix("./")
             if name.endswith(_MARKED):
                 listing.own.append(name[: -len(_MARKED)])
-            if any(is_junk(part) for part in name.split("/")) or member.isdir():
+            if _is_ignored(name) or member.isdir():
                 continue
             if member.issym() or member.islnk():
                 listing.refuse(name, "link", "links in archives are not followed")
@@ -391,6 +427,16 @@ def _tar_listing(path: Path) -> Listing:
                 key = [member.offset_data, member.size]
                 listing.entries.append(ListedFile(name, member.size, int(member.mtime), key))
     return listing.sorted()
+
+
+def _is_ignored(name: str) -> bool:
+    """Whether a member is hidden, or belongs to the operating system."""
+    folders = name.split("/")
+    return is_junk(folders[-1]) or any(folder.lower() in _JUNK for folder in folders)
+
+
+def _has_dot(folder: str) -> bool:
+    return folder.startswith(".") or "/." in folder
 
 
 def is_junk(name: str) -> bool:
