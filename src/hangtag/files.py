@@ -16,11 +16,17 @@ from typing import Any
 from hangtag.errors import SaveError
 
 __all__ = [
+    "LOOSE",
+    "MARKER",
+    "OWN_TABLES",
     "append_line",
     "cache_home",
     "is_full",
     "is_partial",
     "make_folder",
+    "make_own_folder",
+    "mark_loose",
+    "mark_own",
     "new_folder",
     "new_folder_whole",
     "remove_partial",
@@ -31,6 +37,23 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+MARKER = ".hangtag"
+"""A file that marks the folder it is in: hangtag wrote it, so it is never read as images."""
+
+LOOSE = ".hangtag-files"
+"""A file with the names of single pictures that hangtag wrote into a folder of the user's, one on each line."""
+
+OWN_TABLES = {
+    "skipped.csv",
+    "decisions.csv",
+    "findings.csv",
+    "findings.json",
+    "stress.json",
+    "metrics.json",
+    "config.json",
+}
+"""Names of tables that hangtag writes; beside pictures, they are not a table of labels."""
 
 _PARTIAL = ".partial"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -89,7 +112,7 @@ def write_all(handle: int, content: "bytes | memoryview", offset: int | None = N
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, _encoded(text))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -101,7 +124,7 @@ def append_line(path: Path, value: Any) -> None:
 
     A power cut can still leave a last line without its newline; readers skip it.
     """
-    line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    line = _encoded(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
     with saving(path), path.open("ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         try:
@@ -116,6 +139,31 @@ def make_folder(path: Path) -> None:
     """Create a folder and its parents if they do not exist."""
     with saving(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def make_own_folder(path: Path) -> None:
+    """Create a folder for what hangtag writes, and mark it, unless it is a folder of the user's that holds files."""
+    with saving(path):
+        own = not path.is_dir() or not any(path.iterdir())
+    make_folder(path)
+    if own:
+        mark_own(path)
+
+
+def mark_own(folder: Path) -> None:
+    """Mark a folder that hangtag alone writes to."""
+    write_bytes(folder / MARKER, b"hangtag wrote this folder, and does not read it as images.\n", sync=False)
+
+
+def mark_loose(path: Path) -> None:
+    """Mark a single picture that hangtag wrote, unless its folder or the one above is marked."""
+    names = path.parent / LOOSE
+    if any((folder / MARKER).exists() for folder in path.absolute().parents[:2]):
+        return
+    with saving(names), names.open("a+", encoding="utf-8", errors="surrogateescape") as file:
+        file.seek(0)
+        if path.name not in file.read().splitlines():
+            file.write(f"{path.name}\n")
 
 
 def new_folder(path: Path) -> None:
@@ -155,6 +203,11 @@ def remove_partial(folder: Path) -> None:
     for path in filter(is_partial, folder.glob(".*")):
         with suppress(OSError):
             path.unlink()
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8; bytes of a file name that are not text become escapes, from which JSON gives them back."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 @contextmanager

@@ -16,10 +16,15 @@ __all__ = [
     "natural",
     "out_of_100",
     "percent",
+    "printable",
     "rate",
     "seconds_in_words",
     "times",
+    "visible",
 ]
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def amount(count: int, noun: str) -> str:
@@ -89,13 +94,36 @@ def first_few(items: Sequence[str], most: int = 5) -> str:
     return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
 
 
+def visible(text: str) -> str:
+    r"""Text from a stranger with escapes in place of what a terminal would obey, or what is no text.
+
+    These are control characters, characters that change the direction of writing, and the bytes of a file name that
+    are not valid Unicode, which Python keeps as surrogates.
+
+    >>> print(visible("red\x1b[31m"))
+    red\x1b[31m
+    """
+    return text if text.isprintable() else _UNSEEN.sub(_escape, text)
+
+
+def printable(text: str) -> str:
+    """Lines of text with the escapes of `visible` in each."""
+    return text if text.isprintable() else "\n".join(map(visible, text.split("\n")))
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code if code < 0x80 else None
+    return _ESCAPES.get(found.group()) or (f"\\u{code:04x}" if byte is None else f"\\x{byte:02x}")
+
+
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV table; a file name that is not valid Unicode gets question marks."""
+    """A CSV table, with the escapes of `visible` in its cells."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)
-    writer.writerows(rows)
-    return buffer.getvalue().encode("utf-8", "replace").decode()
+    writer.writerows([visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return buffer.getvalue()
 
 
 def in_percent(probability: float) -> str:
@@ -111,11 +139,13 @@ def in_percent(probability: float) -> str:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key for names that orders the numbers in them by size: 2 before 10.
+    """A sort key for names that orders the numbers in them by size: 2 before 10, and -1 before 0.
 
-    >>> sorted(["10", "9", "cat 10", "cat 2"], key=natural)
-    ['9', '10', 'cat 2', 'cat 10']
+    >>> sorted(["10", "-1", "9", "cat 10", "cat 2"], key=natural)
+    ['-1', '9', '10', 'cat 2', 'cat 10']
     """
-    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
+    if re.fullmatch(r"-[0-9]{1,4000}", name):
+        return [(0, int(name), ""), (-1, 0, name)]
+    pieces = re.findall(r"[0-9]{1,4000}|[^0-9]+", name)
     key = [(0, int(piece), "") if piece.isascii() and piece.isdigit() else (1, 0, piece) for piece in pieces]
     return [*key, (-1, 0, name)]  # "01" and "1" are two names

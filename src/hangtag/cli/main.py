@@ -8,7 +8,7 @@ imported inside the commands to keep `--help` fast.
 import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,6 +17,7 @@ from hangtag.cli.options import print_error
 from hangtag.errors import HangtagError, MissingExtra, SaveError, UsageError
 from hangtag.files import is_full
 from hangtag.version import __version__
+from hangtag.words import printable
 
 app = typer.Typer(
     name="hangtag",
@@ -58,11 +59,31 @@ for _function, _name, _summary, _example in (
     app.command(_name, short_help=_summary, epilog=f"Example: hangtag {_name} {_example}")(_function)
 
 
+class _Careful:
+    """A stream on which `print` shows names from strangers with escapes, in any encoding that a terminal has.
+
+    Rich draws on the stream itself, which it finds under the name `rich_proxied_file`.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.rich_proxied_file = stream
+        stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
 def main() -> None:
     """Run the command line; the one place where exceptions become messages and exit codes."""
     for name in ("SIGTERM", "SIGHUP"):  # as an exception, they leave no temporary files behind
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
             signal.signal(getattr(signal, name), _end)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Careful(sys.stdout), _Careful(sys.stderr)
     try:
         app(prog_name="hangtag")
     except HangtagError as error:
@@ -83,6 +104,8 @@ def main() -> None:
             raise
         where = error.filename or "the output"
         _fail(SaveError(f"{where}: cannot be written: {error.strerror}", "the disk is full; free some space"))
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def _end(number: int, frame: object) -> NoReturn:

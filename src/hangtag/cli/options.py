@@ -111,7 +111,10 @@ class DataOptions:
     label_column: Annotated[str | None, typer.Option(help="The table's column of labels.")] = None
     root: Annotated[Path | None, typer.Option(help="The folder to which the table's paths are relative.")] = None
     classes: Annotated[
-        str | None, typer.Option(help="For nested folders: the level that names the classes, top or leaf.")
+        str | None,
+        typer.Option(
+            help="Where the classes are: top or leaf folders, name of the leaf alone, file names, or parts alone."
+        ),
     ] = None
     group_by: Annotated[
         str | None,
@@ -140,8 +143,10 @@ class DataOptions:
             for name, value in vars(self).items()
             if value is not None and (value is not False or name == "colour")
         }
-        if self.classes not in (None, "top", "leaf"):
-            raise UsageError(f"--classes must be top or leaf, got {self.classes}", "top is the outermost folder")
+        if self.classes not in (None, "top", "leaf", "name", "file", "parts"):
+            raise UsageError(
+                f"--classes must be top, leaf, name, file or parts, got {self.classes}", "top is the outermost folder"
+            )
         if self.size is not None:
             sides = self.size.lower().split("x")
             if len(sides) > 2 or not all(side.isdigit() for side in sides):

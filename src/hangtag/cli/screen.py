@@ -22,6 +22,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from hangtag.words import printable, visible
+
 if TYPE_CHECKING:
     from hangtag.cli.bench import Bench
     from hangtag.cli.tutorial import Section
@@ -40,11 +42,26 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii="utf" not in (sys.stdout.encoding or "utf").lower())
+    print(text.encode("utf-8", "backslashreplace").decode())
+
+
+class _Console(Console):
+    """Prints names from strangers with escapes; Rich alone would send their control characters to the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+
+class _Table(Table):
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(visible(each) if isinstance(each, str) else each for each in cells), **options)
 
 
 def console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)  # names may hold brackets
+    return _Console(
+        stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False
+    )  # names may hold brackets
 
 
 class _Amount(progress.ProgressColumn):
@@ -153,7 +170,7 @@ def _per_step(epoch: "Epoch") -> str:
 
 def table_of(*columns: str) -> Table:
     """A plain table; a title that begins with > aligns its column to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in columns:
         table.add_column(title.lstrip(">"), justify="right" if title.startswith(">") else "left", no_wrap=True)
     return table
@@ -279,9 +296,10 @@ def _share(value: float | None) -> str:
 
 def print_answer(picture: Path, answer: "Answer") -> None:
     ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
-    print(f"{picture}: {ranked}{_how_sure(answer)}")
+    name = visible(str(picture))
+    print(f"{name}: {ranked}{_how_sure(answer)}")
     for warning in answer.warnings:
-        print(f"{picture}: note: {warning}", file=sys.stderr)
+        print(f"{name}: note: {warning}", file=sys.stderr)
 
 
 def _how_sure(answer: "Answer") -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hangtag.data.class_names import matching_class
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.words import amount
@@ -77,9 +78,10 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
             stays[names[name]] = False
         elif decision.startswith(_RELABEL):
             wanted = decision.removeprefix(_RELABEL).strip()
-            if wanted not in data.class_names:
+            found = matching_class(wanted, data.class_names)
+            if found is None:
                 raise UnknownName.among("class", wanted, data.class_names)
-            labels[names[name]] = data.class_names.index(wanted)
+            labels[names[name]] = data.class_names.index(found)
     if len(np.unique(labels[stays])) < 2:
         raise DataError(f"{path} leaves fewer than two classes", "drop fewer images")
     dropped, changed = int((~stays).sum()), int((labels[stays] != data.labels[stays]).sum())

@@ -1,7 +1,7 @@
 """Data in words: a sentence on how it was read, notes on what was decided, and what was set aside."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from hangtag.data.picture_facts import COLOUR_FILE, Skipped
 from hangtag.pictures import Change, ImageSpec
 from hangtag.words import amount, first_few
 
-__all__ = ["counted", "notes_on", "sentence_on"]
+__all__ = ["counted", "notes_on", "notes_on_parts", "sentence_on"]
 
 
 def sentence_on(data: LabelledImages, kind: str, facts: NDArray[Any]) -> str:
@@ -67,6 +67,24 @@ def notes_on(spec: ImageSpec, facts: NDArray[Any], unreadable: set[str], skipped
     if skipped:
         notes.append(f"skipped {amount(len(skipped), 'file')}: {counted(skipped)}")
     return notes
+
+
+def notes_on_parts(class_names: Sequence[str], labels: Mapping[str, NDArray[np.int64]]) -> list[str]:
+    """Which classes have no image in the training or test part, as sentences.
+
+    Args:
+        labels: the labels in each part; empty for undivided data.
+    """
+    missing = {
+        part: np.setdiff1d(np.arange(len(class_names)), labels[part]) for part in ("train", "test") & labels.keys()
+    }
+    words = {"train": "training", "test": "test"}
+    return [
+        f"{amount(len(missing[part]), 'class')} without {words[part]} images: "
+        f"{first_few([class_names[number] for number in missing[part]])}"
+        for part in words
+        if len(missing.get(part, ())) and "train" in labels
+    ]
 
 
 def counted(skipped: Sequence[Skipped]) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.data.class_names import joined_names
 from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError
-from hangtag.files import make_folder, write_bytes
+from hangtag.files import make_folder, make_own_folder, write_bytes
 from hangtag.mapped import as_slice, forget
 from hangtag.pictures import Images, ImageSpec, check_images, encode_png
 from hangtag.progress import Progress
@@ -202,8 +203,9 @@ def from_arrays(
     Args:
         images: (N, H, W) or (N, H, W, 3) uint8.
         labels: (N,) of strings or whole numbers, gaps allowed.
-        natural_order: sort names by the numbers in them ("class 2" before "class 10"), as for all other forms of
-            data; False sorts them as text, as `numpy.unique` and scikit-learn do.
+        natural_order: join names that mean the same (see `class_names.py`), and sort them by the numbers in them
+            ("class 2" before "class 10"), as for all other forms of data; False sorts them as `numpy.unique` and
+            scikit-learn do, and joins none.
 
     Raises:
         PictureError: the images have the wrong shape or type.
@@ -224,12 +226,15 @@ def from_arrays(
     if given.dtype.kind == "f" and (not np.isfinite(given).all() or (given != np.rint(given)).any()):
         raise DataError("labels contain fractions or NaN", "labels must be names or whole numbers")
     classes, positions = np.unique(given, return_inverse=True)
-    if natural_order and given.dtype.kind in "OSU":
-        order = sorted(range(len(classes)), key=lambda index: natural(str(classes[index])))
-        classes, positions = classes[order], np.argsort(order)[positions]
-    if len(classes) < 2:
-        raise DataError(f"there is only one class: {classes[0]!s}", "a classifier needs images of at least two classes")
-    return LabelledImages(checked, positions.astype(np.int64), tuple(str(value) for value in classes), name)
+    names, notes = tuple(str(value) for value in classes), list[str]()
+    if natural_order:
+        joined, notes = joined_names(names)
+        names = tuple(sorted(set(joined), key=natural))
+        number = {name: index for index, name in enumerate(names)}
+        positions = np.array([number[name] for name in joined])[positions]
+    if len(names) < 2:
+        raise DataError(f"there is only one class: {names[0]}", "a classifier needs images of at least two classes")
+    return LabelledImages(checked, positions.astype(np.int64), names, name, source=Source(notes=tuple(notes)))
 
 
 def export_folder(data: LabelledImages, folder: Path, progress: Progress | None = None) -> list[Path]:
@@ -238,6 +243,7 @@ def export_folder(data: LabelledImages, folder: Path, progress: Progress | None 
     Characters that file names cannot contain become hyphens: `T-shirt/top` is written to `T-shirt-top`.
     """
     paths = []
+    make_own_folder(folder)
     class_folders = [folder / name for name in _folder_names(data.class_names)]
     for each in class_folders:
         make_folder(each)
@@ -284,4 +290,4 @@ def _folder_names(class_names: Sequence[str]) -> list[str]:
 
 
 def _file_name(class_name: str) -> str:
-    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "-", class_name).strip(" .") or "-"
+    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "-", class_name).lstrip().rstrip(" .") or "-"

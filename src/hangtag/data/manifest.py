@@ -17,7 +17,7 @@ import numpy as np
 from hangtag.data.choose_size import Size
 from hangtag.data.folder_layout import PART_NAMES, Choose, is_picture_name, layout_of
 from hangtag.data.labelled_images import PARTS
-from hangtag.data.picture_facts import Skipped
+from hangtag.data.picture_facts import NO_CLASS, Skipped
 from hangtag.data.store.containers import Container, Folder, Listing, Spans, settle, stamp_of
 from hangtag.data.store.pool import Sample
 from hangtag.data.tables import Table, find_columns, label_names, paths_of
@@ -25,6 +25,7 @@ from hangtag.errors import DataError, UsageError
 from hangtag.files import saving, write_all
 from hangtag.pictures import encode_png, picture_bytes
 from hangtag.progress import Progress
+from hangtag.words import first_few, visible
 
 __all__ = ["Manifest", "ReadOptions", "from_listing", "from_pairs", "from_table", "refuse"]
 
@@ -66,6 +67,10 @@ class ReadOptions:
         """Raise UsageError if any option was given, except the spec of a model."""
         _refuse(where, only_for, self._texts() | self.size.options())
 
+    def arrays(self) -> tuple[Choose, str | None, str | None]:
+        """How to choose among the arrays of a file: `choose`, and the names of the images and labels, if given."""
+        return self.choose, self.image_column, self.label_column
+
     def _texts(self) -> dict[str, str | None]:
         names = ("image_column", "label_column", "root", "classes", "group_by")
         return {name: None if (value := getattr(self, name)) is None else str(value) for name in names}
@@ -88,7 +93,7 @@ class Manifest:
         labels, parts, groups: N each; a part is None for undivided data, and groups are None without `group_by`.
         digest: changes when a row or a file of a table is edited; empty for a listing, which has its own.
         skipped: what was set aside without decoding it.
-        notes: what was found while listing, in sentences.
+        notes: what was decided about the listing, in sentences.
     """
 
     name: str
@@ -132,21 +137,48 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
     entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
     if not entries:
         more = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
+        if listing.own:
+            more += f"; hangtag wrote {first_few(listing.own)}, and does not read it"
         raise DataError(f"{where}: no images found{more}", "it must contain one folder of images per class")
     names = [entry.name for entry in entries]
     layout = layout_of(names, str(where), options.choose, options.classes)
+    groups = _groups_by_name(names, options.group_by)
+    keep = [row for row, label in enumerate(layout.labels) if label is not None]
+    skipped += [
+        Skipped(name, NO_CLASS, "it is not in a class folder")
+        for name, label in zip(names, layout.labels, strict=True)
+        if label is None
+    ]
     return Manifest(
         where.resolve().name if where.is_dir() else where.stem.removesuffix(".tar"),
         f"{kind}, {layout.description}" if kind else layout.description,
-        [Sample(entry.name, 0, entry.key) for entry in entries],
+        [Sample(names[row], 0, entries[row].key) for row in keep],
         [container],
-        list(layout.labels),
-        list(layout.parts),
-        _groups_by_name(names, options.group_by),
+        [label for label in layout.labels if label is not None],
+        [layout.parts[row] for row in keep],
+        None if groups is None else [groups[row] for row in keep],
         "",
         skipped,
-        listing.notes,
+        [
+            *listing.notes,
+            *([] if isinstance(container, Folder) else listing.notes_on_own()),
+            *_notes_on_empty(listing, names),
+            *map(visible, layout.notes),
+        ],
     )
+
+
+def _notes_on_empty(listing: Listing, names: Sequence[str]) -> list[str]:
+    """A note on folders without pictures beside folders with pictures."""
+    full = {name.rpartition("/")[0] for name in names}
+    beside = {folder.rpartition("/")[0] for folder in full if folder}
+    every = {entry.name.rpartition("/")[0] for entry in listing.entries} | set(listing.empty)
+    empty = [
+        folder
+        for folder in every - full
+        if folder and folder.rpartition("/")[0] in beside and not any(each.startswith(f"{folder}/") for each in full)
+    ]
+    return [f"folders without images: {visible(first_few(sorted(empty)))}"] if empty else []
 
 
 def from_table(table: Table, name: str, options: ReadOptions, folder: Path) -> Manifest:
@@ -254,6 +286,7 @@ def _content(value: Any) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, np.ndarray):
+        value = value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value
         return encode_png(value) if value.dtype == np.uint8 and value.ndim in (2, 3) else picture_bytes(value)
     return picture_bytes(value)
 

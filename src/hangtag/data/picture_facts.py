@@ -6,7 +6,7 @@ import numpy as np
 
 from hangtag.pictures import Change
 
-__all__ = ["CARRIES_COLOUR", "COLOUR_FILE", "FACTS", "PASSING", "TRANSPARENT", "UNREAD", "Skipped"]
+__all__ = ["CARRIES_COLOUR", "COLOUR_FILE", "FACTS", "NO_CLASS", "PASSING", "TRANSPARENT", "UNREAD", "Skipped"]
 
 FACTS = np.dtype(
     [
@@ -21,6 +21,9 @@ FACTS = np.dtype(
 """The record of one decoded picture; its flags are the bits below and those of `pictures.Change`."""
 
 COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT = 1, 2, int(Change.TRANSPARENT)
+
+NO_CLASS = "no class"
+"""The kind of reason for pictures that may be whole, but have no label."""
 
 UNREAD = ("cannot be read", "disk or network error")
 """Kinds of reasons for which the bytes of a picture are missing."""

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
+from hangtag.data.arrays import ArrayPart, Arrays, flat_labels, is_idx, read_idx_folder, read_npy, read_npz
 from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.decisions import apply_decisions
-from hangtag.data.describe import sentence_on
-from hangtag.data.folder_layout import PART_NAMES, PICTURE_ENDINGS, Choose
+from hangtag.data.describe import notes_on_parts, sentence_on
+from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, part_of
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
     Manifest,
@@ -32,14 +32,14 @@ from hangtag.data.manifest import (
     refuse,
 )
 from hangtag.data.not_found import exists, not_found
-from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
+from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS, NO_CLASS
 from hangtag.data.public import datasets
 from hangtag.data.store.containers import FAILING, Container, Folder, Listing, archive_listing, stamp_of
 from hangtag.data.store.materialize import decoded, key_of, open_kept
 from hangtag.data.store.pool import Pool
 from hangtag.data.tables import read_table, table_of_frame
 from hangtag.errors import DataError, UnknownName, UsageError
-from hangtag.files import user_path, write_text
+from hangtag.files import OWN_TABLES, user_path, write_text
 from hangtag.pictures import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
 from hangtag.progress import Progress
 from hangtag.resize import Sizer
@@ -82,7 +82,9 @@ def read(
         progress: called with (what is happening, done, total).
         image_column, label_column: columns of a table; None recognises them by their content.
         root: the folder to which a table's paths are relative; None: the table's folder.
-        classes: "top" or "leaf": which level of nested folders holds the classes.
+        classes: where the classes are, if folders can be read in two ways: "top" (the outermost folders), "leaf"
+            (the innermost folders with their path), "name" (the innermost folders without it), "file" (the
+            beginning of file names: cat.123.jpg), or "parts" (in folders such as train; others are left out).
         group_by: a column, or a regular expression on the picture's name (its first group counts): pictures of one
             group are never split between training and validation.
         size: side in pixels, or (height, width); None chooses one that suits the pictures. Public sets keep their size.
@@ -106,6 +108,8 @@ def read(
         raise UnknownName.among("way to fit", fit, FITS)
     if colour is not None and color not in (None, colour):
         raise UsageError(f"colour={colour} contradicts color={color}", "pass one of them")
+    if classes is not None and classes not in CLASSES:
+        raise UnknownName.among("value of --classes:", classes, CLASSES)
     colour = color if colour is None else colour
     wanted = Size(spec, (size, size) if isinstance(size, int) else size, fit, colour)
     if wanted.side is not None and not all(8 <= side <= 1024 for side in wanted.side):
@@ -114,7 +118,7 @@ def read(
         image_column, label_column, user_path(root) if root else None, classes, group_by, wanted, choose, progress
     )
     data = _read(what, user_path(path) if path is not None else None, options)
-    skipped = data.source.skipped
+    skipped = [each for each in data.source.skipped if each.kind != NO_CLASS]
     if strict and skipped:
         more = f" (and {len(skipped) - 1:,} more)" if len(skipped) > 1 else ""
         raise DataError(
@@ -186,7 +190,7 @@ def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:
 def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
-        return _read_arrays(read_idx_folder(path), path, "IDX files", options)
+        return _read_arrays(read_idx_folder(path, options.choose), path, "IDX files", options)
     with _without_garbage_collection():
         folder = Folder(str(path))
         listing = folder.listing()
@@ -195,17 +199,19 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     if parquet and not pictures:
         return _read_table(parquet, path, options)
     tables = [file for file in files if file.suffix.lower() in _TABLES and file.stem.lower() in _TABLE_NAMES]
+    tables = [file for file in tables if file.name not in OWN_TABLES]
     if tables and (options.label_column or not _may_be_classes(listing)):
         return _read_table([_choose_table(tables, path, options.choose)], path, options)
     if not pictures and any(file.suffix == ".npy" for file in files):
-        return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
-    return _read_listing(path, listing.digest(), lambda: (folder, listing), "", options)
+        return _read_arrays(read_npy(path, *options.arrays()), path, "a pair of .npy files", options)
+    data = _read_listing(path, listing.digest(), lambda: (folder, listing), "", options)
+    return replace(data, source=replace(data.source, notes=(*listing.notes_on_own(), *data.source.notes)))
 
 
 def _may_be_classes(listing: Listing) -> bool:
     """Whether there are at least two folders of pictures that are not parts such as train and test."""
     folders = {entry.name.rpartition("/")[0] for entry in listing.entries if "/" in entry.name}
-    parts = all(folder.lower() in PART_NAMES for folder in folders)
+    parts = all(part_of(folder) for folder in folders)
     return len({folder.split("/")[0] for folder in folders}) > 1 and not parts
 
 
@@ -222,11 +228,11 @@ def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
     if name.endswith(_TABLES):
         return _read_table([path], path, options)
     if name.endswith(".npz"):
-        return _read_arrays(read_npz(path), path, "arrays in a .npz file", options)
+        return _read_arrays(read_npz(path, *options.arrays()), path, "arrays in a .npz file", options)
     if name.endswith(".npy"):
-        return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
+        return _read_arrays(read_npy(path, *options.arrays()), path, "a pair of .npy files", options)
     if is_idx(path):
-        return _read_arrays(read_idx_folder(path), path, "IDX files", options)
+        return _read_arrays(read_idx_folder(path, options.choose), path, "IDX files", options)
     if name.endswith((".zip", *_TARS)):
         stamp = _stamp(path)
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
@@ -252,7 +258,9 @@ def _read_table(paths: list[Path], where: Path, options: ReadOptions) -> Labelle
 
 def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
     if isinstance(what, tuple) and len(what) == 2 and hasattr(what[0], "shape"):
-        return _read_arrays([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", options)
+        images = np.asarray(what[0])
+        part = ArrayPart(None, images, flat_labels(what[1], len(images) if images.ndim else 0))
+        return _read_arrays(Arrays([part]), None, "arrays", options)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         if hasattr(what, "columns") or isinstance(what, Mapping):
             manifest = from_table(table_of_frame(what, options.root), "frame", options, Path(temporary))
@@ -269,10 +277,15 @@ def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def _read_arrays(parts: list[ArrayPart], path: Path | None, kind: str, options: ReadOptions) -> LabelledImages:
+def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptions) -> LabelledImages:
     """Arrays; their size and colours are chosen by the same rules as those of pictures."""
     where = str(path) if path else "arrays"
-    options.refuse(where, "images or tables", "image_column", "label_column", "root", "classes", "group_by")
+    named = () if kind.startswith(("arrays in", "a pair")) else ("image_column", "label_column")
+    options.refuse(where, "images or tables", *named, "root", "classes", "group_by")
+    parts, notes = found.parts, list(found.notes)
+    if any(_has_channels_first(part.images) for part in parts):
+        count, *sides = parts[0].images.shape
+        notes.append(f"images of shape {(count, *sides)} were read as (images, channels, height, width)")
     arrays = [check_images(_channels_last(part.images), where) for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
         raise DataError(f"{where}: the parts have images of different shapes", "give all images the same size")
@@ -287,15 +300,21 @@ def _read_arrays(parts: list[ArrayPart], path: Path | None, kind: str, options: 
     spec = with_background(spec, data.images, np.arange(len(images)), facts)
     ends = np.cumsum([0, *(len(part.labels) for part in parts)])
     slices = {str(part.part): slice(int(ends[i]), int(ends[i + 1])) for i, part in enumerate(parts) if part.part}
-    data = replace(data, parts=slices, picture_facts=facts, source=Source(where, spec=spec))
+    notes += [
+        *data.source.notes,
+        *notes_on_parts(data.class_names, {name: data.labels[at] for name, at in slices.items()}),
+    ]
+    data = replace(data, parts=slices, picture_facts=facts, source=Source(where, "", tuple(notes), spec=spec))
     return replace(data, source=replace(data.source, description=sentence_on(data, kind, facts)))
 
 
 def _channels_last(images: NDArray[Any]) -> NDArray[Any]:
-    """(N, C, H, W), as PyTorch keeps images, as (N, H, W, C)."""
-    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
-        return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    return images
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if _has_channels_first(images) else images
+
+
+def _has_channels_first(images: NDArray[Any]) -> bool:
+    """Whether these are (N, C, H, W), as PyTorch keeps images."""
+    return images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
 
 
 def _facts_of(images: Images) -> NDArray[Any]:

@@ -1,12 +1,13 @@
 """Judging a model file on images it was not trained on: at the end of training, and later on request."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.data.class_names import matching_class
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.public.datasets import NAMED
 from hangtag.data.read import read
@@ -86,6 +87,7 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
         part, images = judged_part(run, read_again(run))
     else:
         part, images = ("test", data.test) if "test" in data.parts else ("given", data)
+    images = _with_classes_of(predictor, images)
     if images.class_names != predictor.class_names:
         raise DataError(
             f"{images.name} has classes {', '.join(images.class_names)}; the model has "
@@ -99,6 +101,15 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
     accuracy = accuracies.get(kept, list(accuracies.values())[-1] if accuracies else None)
     before = data_before_decisions(run.config(), part) if data is None else None
     return Judgement.of(predictor, part, images, accuracy, before)
+
+
+def _with_classes_of(predictor: Predictor, images: LabelledImages) -> LabelledImages:
+    """The images with the model's spelling and order of the classes; unchanged if these are others."""
+    names = [matching_class(name, predictor.class_names) for name in images.class_names]
+    if images.class_names == predictor.class_names or set(names) != set(predictor.class_names):
+        return images
+    numbers = np.array([predictor.class_names.index(str(name)) for name in names])
+    return replace(images, labels=numbers[images.labels], class_names=predictor.class_names)
 
 
 def data_before_decisions(config: dict[str, Any], part: str) -> LabelledImages | None:

@@ -21,11 +21,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from hangtag.data.folder_layout import PICTURE_ENDINGS
 from hangtag.data.picture_facts import Skipped
 from hangtag.data.store.zip_names import decode_names, unicode_path
 from hangtag.errors import DataError, MissingExtra, PictureError
-from hangtag.files import saving, write_all
-from hangtag.words import amount
+from hangtag.files import LOOSE, MARKER, saving, write_all
+from hangtag.words import amount, first_few
 
 __all__ = [
     "FAILING",
@@ -53,13 +54,23 @@ LARGEST_FILE = 512_000_000
 FAILING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN}
 """Error numbers of a failing disk or network, not of a single file."""
 
-_JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db"}
+_JUNK = {
+    "__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db",
+    "#recycle", "lost+found", "__pycache__", "mlruns", ".git", ".svn", ".hg", ".ipynb_checkpoints",
+    ".trash", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems", ".documentrevisions-v100",
+    ".appledouble", ".thumbnails",
+    ".thumbs", ".picasaoriginals", ".xvpics", ".cache", ".venv", ".tox", ".dvc", ".idea", ".vscode", ".snapshot",
+    ".stversions", ".recycle", ".dropbox.cache",
+}  # fmt: skip
+"""Files and folders of operating systems and tools, in lower case."""
+
 _LARGEST_RATIO = 200  # content to packed bytes; PNG and JPEG members come to about 1, uncompressed BMP to 50
 _SMALL = 4_000_000  # bytes; smaller content may be packed at any ratio
 _LARGEST_HEADER = 1_000_000  # bytes of a tar member's long name or pax records
 _DEEPEST_HEADER = 16  # such headers before one member; programs write up to four
 _MOST_MEMBERS = 5_000_000  # of an archive
 _BATCH_BYTES = 16_000_000  # pictures of a Parquet file that are in memory at a time
+_MODEL, _MARKED = "/model.onnx", f"/{MARKER}"
 _PIECE = 1 << 16
 _COMPRESSION: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
@@ -110,12 +121,20 @@ class ListedFile(NamedTuple):
 
 @dataclass
 class Listing:
-    """The files of a container in the order of their names, those that were refused, and notes on what was found."""
+    """The files of a container in the order of their names, those that were refused, and notes on what was found.
+
+    Attributes:
+        newest: time of the last change to a file of a folder, in ns.
+        own: folders that hangtag wrote, which are left out.
+        empty: folders without any file.
+    """
 
     entries: list[ListedFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    newest: int = 0  # time of the last change to a file of a folder, in ns
+    newest: int = 0
+    own: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
 
     def add(self, path: str, name: str, status: os.stat_result) -> None:
         """A file of a folder; its key is its name."""
@@ -128,7 +147,7 @@ class Listing:
     def digest(self) -> str:
         """SHA-256 that changes when a file is added, removed, renamed or edited."""
         text = "\n".join([f"{name}\0{size}\0{stamp}" for name, size, stamp, _ in self.entries])
-        text += repr(self.skipped)
+        text += repr((self.skipped, self.empty))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def name_apart(self) -> None:
@@ -153,7 +172,43 @@ class Listing:
             f"got a new name, for example {renamed[0]}"
         )
 
+    def leave_out_own(self) -> None:
+        """Leave out the folders that hangtag wrote (marked folders and runs), unless they are all there is."""
+        models = [entry.name[: -len(_MODEL)] for entry in self.entries if entry.name.endswith(_MODEL)]
+        if models:
+            names = {entry.name for entry in self.entries}
+            self.own += [folder for folder in models if f"{folder}/config.json" in names]
+        inside = tuple(f"{folder}/" for folder in self.own)
+        kept = [entry for entry in self.entries if not entry.name.startswith(inside)] if inside else []
+        if kept:
+            self.entries = kept
+        elif self.entries:
+            self.own = []
+
+    def notes_on_own(self) -> list[str]:
+        """What was left out, as sentences; for a folder this may change while its digest stays the same."""
+        return [f"not read, because hangtag wrote it: {first_few(sorted(set(self.own)))}"] if self.own else []
+
+    def leave_out_hidden(self) -> None:
+        """Leave out folders whose names begin with a dot, unless they are class folders beside others, such as .net."""
+        if not any("/." in entry.name or entry.name[0] == "." for entry in self.entries):
+            return
+        with_pictures = {
+            entry.name.rpartition("/")[0] for entry in self.entries if entry.name.lower().endswith(PICTURE_ENDINGS)
+        }
+        beside = {folder.rpartition("/")[0] for folder in with_pictures if not _has_dot(folder)}
+
+        def is_class(folder: str) -> bool:
+            above, _, own = folder.rpartition("/")
+            whole = folder in with_pictures and above in beside and above not in with_pictures
+            return not folder or ((not own.startswith(".") or whole) and is_class(above))
+
+        read = {folder: is_class(folder) for folder in {entry.name.rpartition("/")[0] for entry in self.entries}}
+        self.entries = [entry for entry in self.entries if read[entry.name.rpartition("/")[0]]]
+
     def sorted(self) -> "Listing":
+        self.leave_out_own()
+        self.leave_out_hidden()
         self.entries.sort(key=itemgetter(0))
         self.skipped.sort(key=lambda skipped: skipped.name)
         return self
@@ -205,9 +260,18 @@ class Folder:
             kind = "permission denied" if isinstance(error, PermissionError) else "cannot be read"
             listing.refuse(prefix.rstrip("/") or ".", kind, f"the folder cannot be listed: {error.strerror}")
             return
+        names = {child.name for child in found if child.name[0] == "."}
+        if MARKER in names and prefix:
+            listing.own.append(prefix.rstrip("/"))
+            return
+        before = len(listing.entries)
+        loose = _names_in(f"{folder}/{LOOSE}") if LOOSE in names else set()
+        entries = listing.entries
         for child in found:
             own = child.name
-            if own[0] == "." or own in _JUNK or own.lower() in _JUNK:
+            if own in loose or own in _JUNK or own.lower() in _JUNK:
+                continue
+            if own[0] == "." and not child.is_dir(follow_symlinks=False):
                 continue
             name = prefix + own
             try:
@@ -224,6 +288,9 @@ class Folder:
                     listing.refuse(name, "not a file", "a device, pipe, socket or broken link")
             except OSError as error:
                 listing.refuse(name, "cannot be read", error.strerror or str(error))
+
+        if prefix and len(entries) == before and not any(own.startswith(prefix) for own in listing.own):
+            listing.empty.append(prefix.rstrip("/"))
 
     @staticmethod
     def _may_follow(
@@ -254,7 +321,9 @@ class Zip:
         for place, name in enumerate(self._names(members, listing)):
             member = members[place]
             size, packed = member.file_size, member.compress_size
-            if name.endswith("/") or any(is_junk(part) for part in name.split("/")):
+            if name.endswith(_MARKED):
+                listing.own.append(name[: -len(_MARKED)])
+            if name.endswith("/") or _is_ignored(name):
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
                 listing.refuse(name, "link", "links in archives are not followed")
@@ -492,7 +561,9 @@ def _tar_listing(path: Path) -> Listing:
             name = member.name.removeprefix("./")
             if count > _MOST_MEMBERS:
                 raise _too_many(str(path))
-            if any(is_junk(part) for part in name.split("/")) or member.isdir():
+            if name.endswith(_MARKED):
+                listing.own.append(name[: -len(_MARKED)])
+            if _is_ignored(name) or member.isdir():
                 continue
             key = files.get(member.linkname.removeprefix("./")) if member.islnk() else [member.offset_data, member.size]
             if member.issym() or key is None:
@@ -522,9 +593,27 @@ def _check_end(path: Path, offset: int, listing: Listing) -> None:
                 return
 
 
+def _is_ignored(name: str) -> bool:
+    """Whether a member is hidden, or belongs to the operating system."""
+    folders = name.split("/")
+    return is_junk(folders[-1]) or any(folder.lower() in _JUNK for folder in folders)
+
+
+def _has_dot(folder: str) -> bool:
+    return folder.startswith(".") or "/." in folder
+
+
 def is_junk(name: str) -> bool:
     """Whether files of this name are hidden or belong to the operating system, such as Thumbs.db."""
     return (name.startswith(".") and name != "..") or name.lower() in _JUNK
+
+
+def _names_in(path: str) -> set[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+            return set(file.read(_SMALL).splitlines())
+    except OSError:
+        return set()
 
 
 def _stays_inside(name: str, listing: Listing) -> bool:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.choose_size import Size, choose_spec, with_background
-from hangtag.data.describe import counted, notes_on, sentence_on
+from hangtag.data.class_names import joined_names
+from hangtag.data.describe import counted, notes_on, notes_on_parts, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages, Source
 from hangtag.data.manifest import Manifest
-from hangtag.data.picture_facts import PASSING
+from hangtag.data.picture_facts import PASSING, Skipped
 from hangtag.data.public.catalog import NAMED
 from hangtag.data.store import cache
 from hangtag.data.store.containers import Container
@@ -27,7 +28,7 @@ from hangtag.mapped import as_slice
 from hangtag.pictures import ImageSpec, reads_heic
 from hangtag.progress import Progress
 from hangtag.version import __version__
-from hangtag.words import natural
+from hangtag.words import natural, visible
 
 __all__ = ["decoded", "key_of", "open_kept"]
 
@@ -78,10 +79,11 @@ def decoded(
         DataError: no picture can be read, or all readable pictures have the same class.
         SaveError: the cache cannot be written.
     """
-    manifest = manifest.by_part()
+    labels, notes = joined_names(manifest.labels)
+    manifest = replace(manifest, labels=labels, notes=[*manifest.notes, *notes]).by_part()
     with cache.building(key, origin) as folder:
         spec, result, facts = _decode(pool, manifest, folder, size, progress)
-        skipped = (*manifest.skipped, *result.skipped)
+        skipped = [Skipped(visible(s.name), s.kind, visible(s.reason)) for s in (*manifest.skipped, *result.skipped)]
         if not len(result.good):
             raise DataError(
                 f"{origin}: none of the {len(manifest.wanted):,} images can be read: {counted(skipped)}",
@@ -104,20 +106,27 @@ def decoded(
         groups, group_names = None, []
         if manifest.groups is not None:
             unique, inverse = np.unique([manifest.groups[row] for row in good], return_inverse=True)
-            groups, group_names = inverse.astype(np.int64), unique.tolist()
+            groups, group_names = inverse.astype(np.int64), list(map(visible, unique.tolist()))
+        numbers = np.array([number[label] for label in labels], np.int64)
+        part_numbers = np.array([_PART_NUMBERS[each] for each in parts], np.int8)
+        in_parts = {part: numbers[part_numbers == at] for at, part in enumerate(PARTS) if part in parts}
         arrays: dict[str, NDArray[Any] | None] = {
-            "labels": np.array([number[label] for label in labels], np.int64),
-            "parts": np.array([_PART_NUMBERS[each] for each in parts], np.int8),
+            "labels": numbers,
+            "parts": part_numbers,
             "groups": groups,
         }
         index = {
-            "what": origin, "name": manifest.name, "kind": manifest.kind, "classes": names,
+            "what": origin, "name": visible(manifest.name), "kind": manifest.kind, "classes": names,
             "spec": final.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
-            "notes": [*manifest.notes, *notes_on(final, facts, set(manifest.labels) - set(names), skipped)],
+            "notes": [
+                *manifest.notes,
+                *notes_on_parts(names, in_parts),
+                *notes_on(final, facts, set(manifest.labels) - set(names), skipped),
+            ],
             "skipped": [each.to_json() for each in skipped],
             "again": _again(manifest, result),
         }  # fmt: skip
-        cache.save(folder, key, index, arrays, [manifest.wanted[row].name for row in good])
+        cache.save(folder, key, index, arrays, [visible(manifest.wanted[row].name) for row in good])
     cache.make_room(key)
     pictures = cache.open_pictures(key)
     if pictures is None:
