@@ -98,7 +98,7 @@ def decoded(
         index = {
             "what": origin, "name": manifest.name, "kind": manifest.kind, "classes": names,
             "spec": final.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
-            "notes": notes_on(final, facts, set(manifest.labels) - set(names), skipped),
+            "notes": [*manifest.notes, *notes_on(final, facts, set(manifest.labels) - set(names), skipped)],
             "skipped": [each.to_json() for each in skipped],
         }  # fmt: skip
         cache.save(folder, key, index, arrays, [manifest.wanted[row].name for row in good])
