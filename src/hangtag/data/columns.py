@@ -12,17 +12,25 @@ from typing import Any
 from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.parts import part_named, words_of
-from hangtag.data.picture_facts import Skipped
 from hangtag.data.table_paths import plain_path, status_of
 from hangtag.data.tables import Table, plain_value
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.words import amount, first_few, listed
 
-__all__ = ["Columns", "Division", "division_of", "find_columns", "label_names", "notes_on_unused", "said_parts"]
+__all__ = [
+    "Columns",
+    "Division",
+    "division_of",
+    "find_columns",
+    "label_names",
+    "no_labels",
+    "notes_on_unused",
+    "said_parts",
+]
 
 _LABELS = (
     "label", "labels", "class", "class_name", "classname", "label_name", "category", "target", "species", "y",
-    "emotion", "diagnosis", "dx", "breed",
+    "emotion", "diagnosis", "dx", "breed", "classid", "class_id", "label_id", "category_id",
 )  # fmt: skip
 _IMAGES = (
     "image", "img", "picture", "photo", "path", "file", "filename", "file_name", "image_path", "filepath", "x",
@@ -84,7 +92,8 @@ def division_of(table: Table, choose: Choose, split: str | None = None, skip: Se
     if table.part is None or split is not None or (found.parts is not None and not table.part):
         return found
     if found.parts is None:
-        return Division([table.part or None] * table.rows, (), found.notes)
+        said = f"{table.where}: {amount(table.rows, 'image')} left out: its name is not that of a part (train, ...)"
+        return Division([table.part or None] * table.rows, (), found.notes if table.part else (*found.notes, said))
     rank = {part: place for place, part in enumerate((*PARTS, None))}
     later = [max(part, table.part, key=rank.__getitem__) for part in found.parts]
     return Division(later, found.columns, found.notes)
@@ -295,12 +304,10 @@ def find_columns(
     return Columns(image, label if label is not None else _label_column(table, choose, {image, *split}))
 
 
-def label_names(
-    table: Table, column: str, parts: Sequence[str | None] | None = None
-) -> tuple[list[str | None], list[Skipped]]:
-    """The label of each row as a name, or None; and the rows without a label, as skipped.
+def label_names(table: Table, column: str, parts: Sequence[str | None] | None = None) -> list[str | None]:
+    """The label of each row as a name, or None for a row without a label.
 
-    A label of -1 means none if the table names its classes, or if only the test part has it and no other there.
+    A label of -1 means none if the table names its classes, or if the test part has no other and no other part has it.
 
     Raises:
         DataError: no row has a label, labels mix names and numbers, or a number has no name.
@@ -308,10 +315,10 @@ def label_names(
     values = [plain_value(value) for value in table.columns[column]]
     names_of = dict(enumerate(table.class_names.get(column, ())))
     if names_of or _hidden(values, parts or ()):
-        values = [None if value == -1 else value for value in values]
+        values = [None if value in (-1, "-1") else value for value in values]
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
-        raise DataError(f"{table.where}: column {column} is empty", "fill it, or name another: --label-column")
+        raise _empty(table, column)
     if len(kinds) > 1 or kinds & {list, dict, float}:
         first = {type(value).__name__: value for value in reversed(values) if value is not None}
         examples = ", ".join(f"{kind} ({value!r})" for kind, value in sorted(first.items()))
@@ -319,21 +326,28 @@ def label_names(
             f"{table.where}: labels in column {column} must be all names or all whole numbers, got {examples}",
             "convert them, or name another column: --label-column",
         )
-    if (
-        names_of
-        and kinds == {int}
-        and (unnamed := sorted({value for value in values if value is not None} - {*names_of}))
-    ):
+    unnamed = sorted({value for value in values if value is not None} - names_of.keys()) if kinds == {int} else []
+    if names_of and unnamed:
         raise DataError(
-            f"{table.where}: label {unnamed[0]} in column {column} has no name among {len(names_of)} class names",
+            f"{table.where}: label {unnamed[0]} in column {column} is not one of its {len(names_of)} class names",
             "correct the labels or the names",
         )
-    skipped = [
-        Skipped(f"row {row + 1}", "no label", f"column {column} is empty in this row")
-        for row, value in enumerate(values)
-        if value is None
-    ]
-    return [None if value is None else names_of.get(value, str(value)) for value in values], skipped
+    return [None if value is None else names_of.get(value, str(value)) for value in values]
+
+
+def no_labels(table: Table) -> DataError:
+    """The error for a table without labels."""
+    empty = [name for name in table.columns if name.lower() in _LABELS]
+    if empty:
+        return _empty(table, empty[0])
+    columns = first_few([*table.columns, *table.parquet], 20)
+    return DataError(
+        f"{table.where}: no column contains labels; its columns are {columns}", "name one: --label-column NAME"
+    )
+
+
+def _empty(table: Table, column: str) -> DataError:
+    return DataError(f"{table.where}: column {column} is empty", "fill it, or name another: --label-column")
 
 
 def notes_on_unused(table: Table, label: str, used: Sequence[str | None]) -> list[str]:
@@ -359,10 +373,14 @@ def notes_on_unused(table: Table, label: str, used: Sequence[str | None]) -> lis
 
 def _hidden(values: Sequence[Any], parts: Sequence[str | None]) -> bool:
     """Whether -1 stands for "no label": it is the only label of the test part, and no other part has it."""
-    if -1 not in values or "test" not in parts:
+    if "test" not in parts or not any(value in (-1, "-1") for value in values):
         return False
-    inside = {part: {value for value, own in zip(values, parts, strict=True) if own == part} for part in set(parts)}
-    return inside["test"] == {-1} and not any(-1 in own for part, own in inside.items() if part != "test")
+    inside: dict[str | None, set[Any]] = {part: set() for part in parts}
+    for value, part in zip(values, parts, strict=True):
+        inside[part].add(value)
+    return inside["test"] in ({-1}, {"-1"}) and not any(
+        inside["test"] & own for part, own in inside.items() if part != "test"
+    )
 
 
 def _label_column(table: Table, choose: Choose, taken: set[str]) -> str | None:
@@ -458,6 +476,8 @@ def _holds_pictures(table: Table, name: str) -> bool:
     if all(_is_picture(value) for value in values) or _looks_like_paths(values):
         return True
     if not all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values):
+        return False
+    if 2 * len(set(values)) <= len(values):  # a few names that happen to be those of files
         return False
     found = sum(status_of(table.root, str(value)) is not None for value in values)
     if 2 * found < len(values) and table.files is not None:

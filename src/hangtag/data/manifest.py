@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from hangtag.data.choose_size import Size
-from hangtag.data.columns import Columns, Division, division_of, find_columns, label_names, notes_on_unused, said_parts
+from hangtag.data.columns import (
+    Columns,
+    Division,
+    division_of,
+    find_columns,
+    label_names,
+    no_labels,
+    notes_on_unused,
+    said_parts,
+)
 from hangtag.data.describe import counted
 from hangtag.data.folder_layout import Choose, is_picture_name, layout_of
 from hangtag.data.labelled_images import PARTS
@@ -183,15 +192,12 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
         if len(tables) > 1:
             found[-1] = _with_own_names(found[-1], table)
     if columns is None:
-        what = first_few(list(tables[0].columns), 20)
-        raise DataError(
-            f"{tables[0].where}: no column contains labels; its columns are {what}", "name one: --label-column NAME"
-        )
+        raise no_labels(tables[0])
     for table in unlabelled:
         notes.append(f"{table.where} has no labels: {amount(table.rows, 'image')} left out; classify them with predict")
     manifest = _joined(found)
     if len(tables) > 1 and any(table.part for table in tables) and options.split_column is None:
-        names = listed([Path(table.where).name for table in tables])
+        names = listed([Path(table.where).name for table in tables if table.part])
         notes.insert(0, f"{names} give the split: {said_parts(manifest.parts)}; --split-column none reads them as one")
     manifest.notes = notes
     if not manifest.wanted:
@@ -201,20 +207,18 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
 
 def _columns(table: Table, options: ReadOptions, division: Division, before: Columns | None) -> Columns:
     """The columns of the images and labels; those of the table before, if they are here, too."""
+    if before is None:
+        return find_columns(table, options.choose, options.image_column, options.label_column, division.columns)
     every = [*table.columns, *table.parquet]
-    image, label = options.image_column, options.label_column
-    if before is not None:
-        image = before.image if before.image in every else image
-        if label is None and before.label in every:
-            label = before.label
-        elif label is not None and before.label not in every:
-            return Columns(find_columns(table, options.choose, image, None, division.columns).image, None)
-    own = find_columns(table, options.choose, image, label, division.columns)
-    if own.label is not None and before is not None:
-        values = {plain_value(value) for value in table.columns[own.label]} - {None}
-        if not values or (values == {-1} and table.class_names.get(own.label)):
-            return Columns(own.image, None)
-    return own
+    names = str(before.label).split(", ")
+    label = before.label if before.label in every else ",".join(names) if set(names) <= set(every) else None
+    if label in table.columns:
+        values = {plain_value(value) for value in table.columns[label]} - {None}
+        if not values or (values == {-1} and table.class_names.get(label)):
+            label = None
+    image = before.image if before.image in every else options.image_column
+    own = find_columns(table, options.choose, image, label or every[0], division.columns)
+    return own if label is not None else Columns(own.image, None)
 
 
 def _from_table(
@@ -228,14 +232,15 @@ def _from_table(
     if parts is None and options.split_column is None:
         parts, more = _parts_of_folders(names, columns.image)
         notes += more
-    labels, unlabelled = label_names(table, label, parts)
-    skipped += unlabelled
-    if parts is not None:
-        skipped += [
-            Skipped(f"row {row}", "no part", "the split has no part for this row")
-            for row, part in enumerate(parts, 1)
-            if part is None
-        ]
+    labels = label_names(table, label, parts)
+    unlabelled = [row for row, own in enumerate(labels) if own is None]
+    tested = [row for row, part in enumerate(parts or ()) if part == "test"]
+    if tested and set(tested) <= set(unlabelled):
+        notes.append(
+            f"the test part has no labels: {amount(len(tested), 'image')} left out; classify them with predict"
+        )
+        unlabelled = sorted(set(unlabelled) - set(tested))
+    skipped += [Skipped(f"row {row + 1}", "no label", f"column {label} is empty in this row") for row in unlabelled]
     groups = _groups_by_column(table, options.group_by, names)
     keep = [
         row

@@ -20,7 +20,7 @@ from hangtag.data.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, re
 from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.decisions import apply_decisions
 from hangtag.data.describe import sentence_on
-from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose
+from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose, is_picture_name
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
     Manifest,
@@ -31,7 +31,7 @@ from hangtag.data.manifest import (
     refuse,
 )
 from hangtag.data.not_found import exists, not_found
-from hangtag.data.parts import part_in_file_name
+from hangtag.data.parts import part_in_file_name, part_named
 from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
 from hangtag.data.public import datasets
 from hangtag.data.store.containers import FAILING, Container, Folder, Listing, archive_listing
@@ -52,7 +52,7 @@ from hangtag.files import user_path, write_text
 from hangtag.pictures import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
 from hangtag.progress import Progress
 from hangtag.resize import Sizer
-from hangtag.words import csv_text, first_few
+from hangtag.words import amount, csv_text, first_few
 
 __all__ = ["read", "write_skipped"]
 
@@ -206,15 +206,15 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     pictures = any("/" in name and name.lower().endswith(PICTURE_ENDINGS) for name in names)
     if any(map(is_parquet, names)) and not pictures:
         return _read_tables(_chosen_reading(parquet_readings(names), path, options), path, options)
-    classes = are_class_folders(name for name in names if name.lower().endswith(PICTURE_ENDINGS))
+    classes = are_class_folders(filter(is_picture_name, names))
     readings = readings_of(name for name in names if not classes or "/" not in name or part_in_path(name))
     beside: list[str] = []
     if readings and not options.classes:
         if options.label_column or not classes:
-            return _read_tables(_chosen_reading(readings, path, options), path, options, readings)
+            return _read_tables(_chosen_reading(readings, path, options), path, options, readings, listing)
         chosen = _table_or_folders(readings, listing, path, options)
         if chosen is not None:
-            return _read_tables(chosen, path, options, readings)
+            return _read_tables(chosen, path, options, readings, listing)
         beside = [name for reading in readings for name in reading.files]
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
@@ -246,15 +246,19 @@ def _table_or_folders(
                 manifest = from_tables(tables, "", replace(options, choose=refuse), Path(temporary))
             except HangtagError:
                 continue  # another kind of table
+        if not are_class_folders(sample.name for sample in manifest.wanted):
+            return reading
         folders = [sample.name.split("/")[:-1] for sample in manifest.wanted]
         if not all(folders):
             continue  # not the pictures in the folders
+        rows = [row for row, each in enumerate(folders) if part_named(each[-1]) is None]
+        labels = [manifest.labels[row] for row in rows]
         same = any(
-            len(set(zip(manifest.labels, level, strict=True))) == len(set(manifest.labels)) == len(set(level))
-            for level in ([each[0] for each in folders], [each[-1] for each in folders])
+            len(set(zip(labels, level, strict=True))) == len(set(labels)) == len(set(level))
+            for level in ([folders[row][0] for row in rows], [folders[row][-1] for row in rows])
         )
         divided = any(part_in_path(entry.name) for entry in listing.entries)
-        if same and any(manifest.parts) and not divided:
+        if same and any(manifest.parts) and (not divided or len(rows) < len(folders)):
             return reading
         if not same:
             differ.append(reading)
@@ -287,7 +291,9 @@ def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             container, listing = archive_listing(path, Path(temporary) / "tar")
             kind = "a zip file" if name.endswith(".zip") else "a tar file"
-            return _read_listing(container, listing, path, kind, options)
+            tables = [name for each in readings_of(entry.name for entry in listing.entries) for name in each.files]
+            notes = [f"in the archive, {unread_note(tables, 'unpack it and name it')}"] if tables else []
+            return _read_listing(container, listing, path, kind, options, notes)
     raise DataError(
         f"{path}: hangtag cannot read this kind of file",
         "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
@@ -295,15 +301,22 @@ def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
 
 
 def _read_tables(
-    reading: TableReading, where: Path, options: ReadOptions, others: Sequence[TableReading] = ()
+    reading: TableReading,
+    where: Path,
+    options: ReadOptions,
+    others: Sequence[TableReading] = (),
+    beside: Listing | None = None,
 ) -> LabelledImages:
-    """The images of one reading of tables; a note names those that were not read."""
+    """The images of one reading of tables; notes name the tables that were not read, and count the other images."""
     options.refuse(where, "nested folders", "classes")
     tables = _tables_of(reading, where if where.is_dir() else where.parent, options)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         manifest = from_tables(tables, where.name if where.is_dir() else where.stem, options, Path(temporary))
-        if beside := [name for each in others for name in each.files if name not in reading.files]:
-            manifest.notes.append(unread_note(beside))
+        unread = [name for each in others for name in each.files if name not in reading.files]
+        manifest.notes += [unread_note(unread)] if unread else []
+        pictures = sum(entry.name.lower().endswith(PICTURE_ENDINGS) for entry in beside.entries) if beside else 0
+        if pictures and (unused := pictures - len({str(each.key) for each in manifest.wanted})) > 0:
+            manifest.notes.append(f"{unused:,} of {amount(pictures, 'image')} in the folder not used")
         return _read_manifest(manifest, str(where.resolve()), options)
 
 

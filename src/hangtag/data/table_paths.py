@@ -14,7 +14,7 @@ from typing import Any
 from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose
 from hangtag.data.parts import part_named
 from hangtag.data.store.containers import is_junk
-from hangtag.words import first_few, listed
+from hangtag.words import amount, first_few, listed
 
 __all__ = ["FilesBelow", "Found", "locate", "moved", "part_in_path", "plain_path", "status_of"]
 
@@ -105,7 +105,7 @@ def locate(
     tails = {row: _tail(path, start) for row, path in missing.items()}
     options = {row: _in_own_folder(files.named(tail), own[row]) for row, tail in tails.items()}
     found = {row: paths[0] for row, paths in options.items() if paths}
-    found |= _chosen({row: paths for row, paths in options.items() if len(paths) > 1}, values, where, column, choose)
+    found |= _chosen(options, values, where, column, choose)
     notes = []
     if start:
         row = next(iter(found))
@@ -197,15 +197,17 @@ def _in_own_folder(paths: list[str], own: str | None) -> list[str]:
 
 
 def _chosen(
-    options: dict[int, list[str]], values: Sequence[Any], where: str, column: str, choose: Choose
+    fitting: dict[int, list[str]], values: Sequence[Any], where: str, column: str, choose: Choose
 ) -> dict[int, str]:
     """One file for each of these rows, all of one kind: the same folder and ending, as the user answers."""
     chosen: dict[int, str] = {}
+    unique = [paths for paths in fitting.values() if len(paths) == 1]
+    options = {row: paths for row, paths in fitting.items() if len(paths) > 1}
     while options:
-        kinds = Counter(_kind(path) for paths in options.values() for path in paths)
+        kinds = Counter(_kind(path) for paths in (*options.values(), *unique) for path in paths)
         row, paths = next(iter(options.items()))
         answers = [
-            (f"{folder or '.'}/*{ending}", f"{count:,} files in {folder or 'the folder itself'} ending in {ending}")
+            (f"{folder or '.'}/*{ending}", f"{amount(count, 'file')} in {folder or 'the folder itself'} with {ending}")
             for (folder, ending), count in kinds.most_common(_MOST_ANSWERS)
         ]
         answer = choose(

@@ -54,6 +54,10 @@ def parquet_readings(names: Iterable[str]) -> list[TableReading]:
         if is_parquet(name):
             folders = [folder for folder in name.split("/")[:-1] if part_named(folder) is None and folder != "data"]
             by_config["/".join(folders)][_part_of(name)].append(name)
+    for config in sorted(by_config):
+        above = config.rpartition("/")[0]
+        if "/" in config and not any(by_config[config]) and any(by_config.get(above, ())):
+            by_config[above][None] += by_config.pop(config)[None]  # beside the folders of the parts
     readings = []
     for config, by_part in by_config.items():
         divided = any(by_part)
@@ -76,9 +80,10 @@ def are_class_folders(names: Iterable[str]) -> bool:
     return len(words) > 1 or not _SHARDS & set(next(iter(words)))
 
 
-def unread_note(names: Sequence[str]) -> str:
+def unread_note(names: Sequence[str], what_to_do: str = "name it") -> str:
+    """A sentence on tables that were not read."""
     many = len(names) > 1
-    return f"{listed(list(names[:5]))} {'were' if many else 'was'} not read; to use a table, name it"
+    return f"{listed(list(names[:5]))} {'were' if many else 'was'} not read; to use a table, {what_to_do}"
 
 
 def _readings_by_part(part_of: dict[str, str]) -> list[TableReading]:
