@@ -199,6 +199,8 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
     if len(tables) > 1 and any(table.part for table in tables) and options.split_column is None:
         names = listed([Path(table.where).name for table in tables if table.part])
         notes.insert(0, f"{names} give the split: {said_parts(manifest.parts)}; --split-column none reads them as one")
+    if len(tables) > 1:
+        manifest.kind = manifest.kind.replace("a table", f"{len(tables)} tables", 1)
     manifest.notes = notes
     if not manifest.wanted:
         raise DataError(f"{tables[0].where}: no image is left: {counted(manifest.skipped)}", "correct the table")

@@ -1,5 +1,6 @@
 """Tables whose cells are pixels -> images: a column for each pixel (`pixel0`, `1x1`), or all pixels in one text."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from hangtag.data.folder_layout import Choose
 from hangtag.errors import DataError
 
-__all__ = ["PIXELS", "images_of_rows", "numbers_in", "pixel_columns", "pixel_texts", "pixels_in"]
+__all__ = ["PIXELS", "images_of_rows", "numbers_in", "picture_of", "pixel_columns", "pixel_texts", "pixels_in"]
 
 PIXELS = "pixels"
 """The name of the column that replaces a column for each pixel."""
@@ -18,6 +19,7 @@ PIXELS = "pixels"
 _FEWEST = 49  # pixels; fewer numbered columns are taken for something else
 _COMPARED = 500  # images by which the order of colours is found
 _CLEARLY = 0.8  # neighbouring values differ by this share of what they differ by in the other order
+_DIGITS = {str(value): value for value in range(256)}
 _TEXT = re.compile(r"[\s\[(]*\d+(?:\.0*)?(?:[\s,;]+\d+(?:\.0*)?)+[\s\])]*")
 
 
@@ -45,6 +47,8 @@ def pixels_in(cells: Sequence[Any], where: str, row: int) -> NDArray[np.uint8]:
     Raises:
         DataError: a cell is not a whole number from 0 to 255.
     """
+    with contextlib.suppress(KeyError, TypeError):  # the usual case, ten times as fast
+        return np.frombuffer(bytes(map(_DIGITS.__getitem__, cells)), np.uint8)
     try:
         pixels = np.array(cells, np.float64)
     except (TypeError, ValueError):
@@ -91,6 +95,12 @@ def images_of_rows(rows: NDArray[np.uint8], where: str, choose: Choose) -> tuple
     order = "each pixel's colours together" if answer == "mixed" else "one colour after the other"
     note = f"{count:,} numbers for each image were read as {side}x{side} colour, {order}"
     return np.ascontiguousarray(mixed if answer == "mixed" else planes), note
+
+
+def picture_of(image: NDArray[np.uint8]) -> bytes:
+    """A uint8 (H, W) or (H, W, 3) array as the bytes of a PGM or PPM file, which is not compressed."""
+    kind = 5 if image.ndim == 2 else 6
+    return b"P%d %d %d 255\n" % (kind, image.shape[1], image.shape[0]) + image.tobytes()
 
 
 def pixel_texts(values: Sequence[Any]) -> bool:

@@ -18,7 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose
-from hangtag.data.pixel_tables import PIXELS, images_of_rows, numbers_in, pixel_columns, pixel_texts, pixels_in
+from hangtag.data.pixel_tables import (
+    PIXELS,
+    images_of_rows,
+    numbers_in,
+    picture_of,
+    pixel_columns,
+    pixel_texts,
+    pixels_in,
+)
 from hangtag.data.store.containers import Container, ParquetColumn, need_pyarrow
 from hangtag.data.table_paths import FilesBelow
 from hangtag.errors import DataError
@@ -157,7 +165,7 @@ def with_images_of_pixels(table: Table, choose: Choose) -> Table:
             rows[name] = np.stack(parsed)
     for name, block in rows.items():
         images, note = images_of_rows(block, table.where, choose)
-        table.columns[name] = list(images)
+        table.columns[name] = [picture_of(image) for image in images]
         table.notes.append(f"column {name}: {note}")
     return table
 
