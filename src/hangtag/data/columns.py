@@ -1,6 +1,6 @@
 """The columns of a table -> which hold the images, the labels and the split, recognised or named by the user.
 
-Where two readings are possible, the user is asked; what looks like a split or a group and is not used is said.
+Where two readings are possible, hangtag asks; notes name what looks like a split or a group and is not used.
 """
 
 from collections import Counter
@@ -180,11 +180,12 @@ def _unclear(table: Table, names: Sequence[str], choose: Choose) -> Division:
 def _by_text(table: Table, name: str, is_label: bool = False) -> Division | None:
     """The parts that a column's values name; None if it is not a split."""
     known = _distinct(table.columns[name])
+    like_split = bool(set(words_of(name)) & (_SPLITS | _MAYBE_SPLITS))
     part_of = {value: part for value in known if (part := part_named(value)) is not None}
     if not part_of or len(known) > _MOST_PARTS or is_label:
         return None
-    words = set(words_of(name))
-    like_split = bool(words & (_SPLITS | _MAYBE_SPLITS))
+    if not like_split and any(character.isdigit() for value in part_of for character in value):
+        return None  # names of images, such as Train_17
     if not like_split and len(part_of) < len(known) and len(set(part_of.values())) < 2:
         return None
     tests = [value for value, part in part_of.items() if part == "test"]

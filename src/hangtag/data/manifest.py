@@ -28,10 +28,11 @@ from hangtag.data.columns import (
 from hangtag.data.describe import counted
 from hangtag.data.folder_layout import Choose, is_picture_name, layout_of
 from hangtag.data.labelled_images import PARTS
+from hangtag.data.parts import part_in_file_name, part_named
 from hangtag.data.picture_facts import Skipped
 from hangtag.data.store.containers import Container, Folder, Listing, Spans
 from hangtag.data.store.pool import Sample
-from hangtag.data.table_paths import locate, moved, part_in_path, status_of
+from hangtag.data.table_paths import locate, moved, part_in_path, plain_path, status_of
 from hangtag.data.tables import Table, plain_value, with_images_of_pixels
 from hangtag.errors import DataError, UsageError
 from hangtag.pictures import encode_png, picture_bytes
@@ -180,7 +181,7 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
         division = division_of(
             table, options.choose, options.split_column, (options.image_column, options.label_column)
         )
-        own = _columns(table, options, division, columns)
+        own = _labelled_by_folders(table, _columns(table, options, division, columns), division)
         if own.label is None:
             unlabelled.append(table)
             continue
@@ -223,11 +224,26 @@ def _columns(table: Table, options: ReadOptions, division: Division, before: Col
     return own if label is not None else Columns(own.image, None)
 
 
+def _labelled_by_folders(table: Table, columns: Columns, division: Division) -> Columns:
+    """The columns; the label of a table that gives only the split is the folder of each image."""
+    if columns.label is not None or not division.columns or columns.image not in table.columns:
+        return columns
+    folders = [plain_path(str(value)).split("/")[-2:-1] for value in table.columns[columns.image]]
+    labels = [folder[0] if folder and part_named(folder[0]) is None else None for folder in folders]
+    if None in labels or len(set(labels)) < 2:
+        return columns
+    table.columns["folder"] = labels
+    table.notes.append(f"{table.where} has no labels; the folders of its images are the classes")
+    return Columns(columns.image, "folder")
+
+
 def _from_table(
     table: Table, columns: Columns, division: Division, name: str, options: ReadOptions, file: Path
 ) -> Manifest:
     label = str(columns.label)
-    words = [part or table.part or Path(table.where).stem for part in division.parts or [None] * table.rows]
+    stem = Path(table.where).stem
+    own = table.part or part_in_file_name(stem) or stem
+    words = [part or own for part in division.parts or [None] * table.rows]
     wanted, container, marks, skipped, notes = _pictures(table, columns.image, words, file, options.choose)
     names = [each.name if each else "" for each in wanted]
     parts = division.parts

@@ -6,6 +6,7 @@ its reader. All picture files go the same way: listed (`manifest.py`), decoded o
 """
 
 import gc
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ from hangtag.data.tables_in_folder import (
     is_parquet,
     parquet_readings,
     readings_of,
+    split_lists,
+    tables_beside,
     unread_note,
 )
 from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
@@ -205,20 +208,26 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     names = [entry.name for entry in listing.entries]
     pictures = any("/" in name and name.lower().endswith(PICTURE_ENDINGS) for name in names)
     if any(map(is_parquet, names)) and not pictures:
-        return _read_tables(_chosen_reading(parquet_readings(names), path, options), path, options)
+        return _read_tables(_chosen_reading(parquet_readings(names), path, options), path, options, listing)
     classes = are_class_folders(filter(is_picture_name, names))
     readings = readings_of(name for name in names if not classes or "/" not in name or part_in_path(name))
-    beside: list[str] = []
     if readings and not options.classes:
-        if options.label_column or not classes:
-            return _read_tables(_chosen_reading(readings, path, options), path, options, readings, listing)
-        chosen = _table_or_folders(readings, listing, path, options)
+        chosen = _chosen_reading(readings, path, options) if options.label_column or not classes else None
+        chosen = chosen or _table_or_folders(readings, listing, path, options)
         if chosen is not None:
-            return _read_tables(chosen, path, options, readings, listing)
-        beside = [name for reading in readings for name in reading.files]
+            return _read_tables(chosen, path, options, listing)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
-    return _read_listing(folder, listing, path, "", options, [unread_note(beside)] if beside else [])
+    return _read_listing(folder, listing, path, "", options, _notes_on_tables(listing, "name it"))
+
+
+def _notes_on_tables(listing: Listing, what_to_do: str, used: Sequence[str] = ()) -> list[str]:
+    """Notes on tables and lists of splits that were not read."""
+    names = [entry.name for entry in listing.entries]
+    tables = tables_beside(names, used)
+    lists = [] if used or any(map(part_in_path, filter(is_picture_name, names))) else split_lists(names, tables)
+    notes = [unread_note(tables, what_to_do)] if tables else []
+    return notes + ([f"{first_few(lists, 4)}: a split may be listed there, which was not read"] if lists else [])
 
 
 def _chosen_reading(readings: list[TableReading], where: Path, options: ReadOptions) -> TableReading:
@@ -279,8 +288,7 @@ def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
     if name.endswith(TABLE_ENDINGS):
         part = part_in_file_name(path.stem)
         reading = TableReading(path.name, (((path.name,), part if part != "train" or is_parquet(name) else None),))
-        beside = readings_of(child.name for child in path.parent.iterdir() if child.is_file())
-        return _read_tables(reading, path, options, [each for each in beside if path.name in each.files])
+        return _read_tables(reading, path, options)
     if name.endswith(".npz"):
         return _read_arrays(read_npz(path), path, "arrays in a .npz file", options)
     if name.endswith(".npy"):
@@ -291,8 +299,7 @@ def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             container, listing = archive_listing(path, Path(temporary) / "tar")
             kind = "a zip file" if name.endswith(".zip") else "a tar file"
-            tables = [name for each in readings_of(entry.name for entry in listing.entries) for name in each.files]
-            notes = [f"in the archive, {unread_note(tables, 'unpack it and name it')}"] if tables else []
+            notes = _notes_on_tables(listing, "unpack the archive and name it")
             return _read_listing(container, listing, path, kind, options, notes)
     raise DataError(
         f"{path}: hangtag cannot read this kind of file",
@@ -301,23 +308,35 @@ def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
 
 
 def _read_tables(
-    reading: TableReading,
-    where: Path,
-    options: ReadOptions,
-    others: Sequence[TableReading] = (),
-    beside: Listing | None = None,
+    reading: TableReading, where: Path, options: ReadOptions, listing: Listing | None = None
 ) -> LabelledImages:
-    """The images of one reading of tables; notes name the tables that were not read, and count the other images."""
+    """The images of one reading of tables; notes name the tables and images in the folder that were not read."""
     options.refuse(where, "nested folders", "classes")
-    tables = _tables_of(reading, where if where.is_dir() else where.parent, options)
+    folder = where.parent if listing is None else where
+    tables = _tables_of(reading, folder, options)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-        manifest = from_tables(tables, where.name if where.is_dir() else where.stem, options, Path(temporary))
-        unread = [name for each in others for name in each.files if name not in reading.files]
-        manifest.notes += [unread_note(unread)] if unread else []
-        pictures = sum(entry.name.lower().endswith(PICTURE_ENDINGS) for entry in beside.entries) if beside else 0
-        if pictures and (unused := pictures - len({str(each.key) for each in manifest.wanted})) > 0:
-            manifest.notes.append(f"{unused:,} of {amount(pictures, 'image')} in the folder not used")
+        manifest = from_tables(tables, where.stem if listing is None else where.name, options, Path(temporary))
+        if listing is not None:
+            manifest.notes += _notes_on_tables(listing, "name it", reading.files)
+            manifest.notes += _notes_on_unused(manifest, listing, folder)
+        else:
+            siblings = readings_of(child.name for child in folder.iterdir() if child.is_file())
+            unread = {name for each in siblings if where.name in each.files for name in each.files} - {where.name}
+            manifest.notes += [unread_note(sorted(unread))] if unread else []
         return _read_manifest(manifest, str(where.resolve()), options)
+
+
+def _notes_on_unused(manifest: Manifest, listing: Listing, folder: Path) -> list[str]:
+    """A note on pictures in the folder that the tables do not name, or that have no label."""
+    roots = [each.root if isinstance(each, Folder) else None for each in manifest.containers]
+    if None in roots:
+        return []
+    used = {os.path.normpath(os.path.join(str(roots[each.container]), each.key)) for each in manifest.wanted}  # noqa: PTH118
+    pictures = [entry.name for entry in listing.entries if entry.name.lower().endswith(PICTURE_ENDINGS)]
+    unused = [name for name in pictures if os.path.normpath(f"{folder}/{name}") not in used]
+    where = sorted({name.split("/")[0] if "/" in name else "the folder itself" for name in unused})
+    said = f"{len(unused):,} of {amount(len(pictures), 'image')} left out (in {first_few(where)})"
+    return [f"{said}: the table does not name them, or gives no label or part"] if unused else []
 
 
 def _tables_of(reading: TableReading, folder: Path, options: ReadOptions) -> list[Table]:

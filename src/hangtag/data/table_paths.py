@@ -1,6 +1,6 @@
 """The paths that a table writes -> the files that are meant: also without ending, from Windows, from another machine.
 
-A path as it is written wins. Otherwise files are searched under the root; if several fit, the user is asked.
+A path as it is written wins. Otherwise files are searched under the root; if several fit, hangtag asks.
 """
 
 import os

@@ -10,11 +10,22 @@ from hangtag.data.table_paths import part_in_path
 from hangtag.data.tables import TABLE_ENDINGS
 from hangtag.words import listed
 
-__all__ = ["TableReading", "are_class_folders", "is_parquet", "parquet_readings", "readings_of", "unread_note"]
+__all__ = [
+    "TableReading",
+    "are_class_folders",
+    "is_parquet",
+    "parquet_readings",
+    "readings_of",
+    "split_lists",
+    "tables_beside",
+    "unread_note",
+]
 
 _KNOWN = {"labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "_classes", "images"}
 _NOT_LABELS = {"submission", "decisions", "findings", "skipped"}  # hangtag's own tables, and answers to be filled in
 _CONTAINERS = {"images", "image", "img", "imgs", "pictures", "photos", "data", "jpg", "jpeg", "png", "files"}
+_LISTS = (".txt", ".lst", ".list", ".mat")
+_SPLITS = {"split", "splits", "partition", "partitions", "folds"}
 _SHARDS = {"part", "batch", "chunk", "shard", "volume"}
 
 
@@ -43,7 +54,7 @@ def readings_of(names: Iterable[str]) -> list[TableReading]:
     known = [name for name in tables if name not in part_of and Path(name).stem.lower() in _KNOWN]
     readings = _readings_by_part(part_of)
     if not readings and not known:
-        known = [name for name in tables if not name.lower().endswith(".json")]
+        known = [name for name in tables if not is_json(name)]
     return readings + [TableReading(name, (((name,), None),)) for name in known]
 
 
@@ -70,14 +81,37 @@ def is_parquet(name: str) -> bool:
     return name.lower().endswith((".parquet", ".pq"))
 
 
+def is_json(name: str) -> bool:
+    return name.lower().endswith(".json")
+
+
 def are_class_folders(names: Iterable[str]) -> bool:
     """Whether these folders of pictures may be classes: two or more that are not parts, shards or just "images"."""
-    folders = {name.rpartition("/")[0] for name in names if "/" in name}
-    tops = {folder.split("/")[0] for folder in folders}
-    if len(tops) < 2 or all(all(map(_is_no_class, folder.split("/"))) for folder in folders):
+    folders = {tuple(name.split("/")[:-1]) for name in names if "/" in name}
+    while folders and all(folders) and len({folder[0] for folder in folders}) == 1:
+        folders = {folder[1:] for folder in folders}  # a folder that contains all others
+    tops = {folder[0] for folder in folders if folder}
+    if len(tops) < 2 or all(all(map(_is_no_class, folder)) for folder in folders):
         return False
     words = {tuple(words_of(top)) for top in tops}
     return len(words) > 1 or not _SHARDS & set(next(iter(words)))
+
+
+def tables_beside(names: Iterable[str], used: Sequence[str]) -> list[str]:
+    """The tables near the top that are not among those that were read."""
+    names = list(names)
+    tables = [name for name in names if name.lower().endswith(TABLE_ENDINGS) and not is_json(name)]
+    above = 0
+    while all(name.count("/") > above for name in names) and len({name.split("/")[above] for name in names}) == 1:
+        above += 1  # a folder that contains all others
+    most = max([above, *map(_depth, used)])
+    return [name for name in tables if name not in used and _depth(name) <= most]
+
+
+def split_lists(names: Iterable[str], used: Sequence[str] = ()) -> list[str]:
+    """Files that are named like the list of a split, such as train_test_split.txt, and were not read."""
+    lists = [name for name in names if name not in used and name.lower().endswith((*TABLE_ENDINGS, *_LISTS))]
+    return [name for name in lists if any(map(part_named, words := words_of(Path(name).stem))) or _SPLITS & set(words)]
 
 
 def unread_note(names: Sequence[str], what_to_do: str = "name it") -> str:
@@ -115,7 +149,7 @@ def _may_be_table(name: str) -> bool:
     lower, stem = name.lower(), Path(name).stem
     if not lower.endswith(TABLE_ENDINGS) or _NOT_LABELS & set(words_of(stem)):
         return False
-    return not lower.endswith((".json", ".parquet", ".pq")) or stem.lower() in _KNOWN or _part_of(name) is not None
+    return not (is_json(name) or is_parquet(name)) or stem.lower() in _KNOWN or _part_of(name) is not None
 
 
 def _depth(name: str) -> int:
