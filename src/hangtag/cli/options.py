@@ -109,6 +109,10 @@ class DataOptions:
 
     image_column: Annotated[str | None, typer.Option(help="The table's column of image paths.")] = None
     label_column: Annotated[str | None, typer.Option(help="The table's column of labels.")] = None
+    split_column: Annotated[
+        str | None,
+        typer.Option(help="The table's column of parts; COLUMN=VALUE: test on these rows; none: no split."),
+    ] = None
     root: Annotated[Path | None, typer.Option(help="The folder to which the table's paths are relative.")] = None
     classes: Annotated[
         str | None,

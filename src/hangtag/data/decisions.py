@@ -64,7 +64,9 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
         DataError: fewer than two classes are left.
     """
     decisions = read_decisions(path)
-    names = {name_of(data, position): position for position in range(len(data))}
+    names: dict[str, list[int]] = {}
+    for position in range(len(data)):
+        names.setdefault(name_of(data, position), []).append(position)
     unknown = [name for name in decisions if name not in names]
     if unknown:
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""

@@ -15,20 +15,34 @@ from typing import Any
 import numpy as np
 
 from hangtag.data.choose_size import Size
-from hangtag.data.folder_layout import PART_NAMES, Choose, is_picture_name, layout_of
+from hangtag.data.columns import (
+    Columns,
+    Division,
+    division_of,
+    find_columns,
+    label_names,
+    no_labels,
+    notes_on_unused,
+    said_parts,
+)
+from hangtag.data.describe import counted
+from hangtag.data.folder_layout import Choose, is_picture_name, layout_of
 from hangtag.data.labelled_images import PARTS
+from hangtag.data.parts import part_in_file_name, part_named
 from hangtag.data.picture_facts import NO_CLASS, Skipped
 from hangtag.data.store.containers import Container, Folder, Listing, Spans, settle, stamp_of
 from hangtag.data.store.pool import Sample
-from hangtag.data.tables import Table, find_columns, label_names, paths_of
+from hangtag.data.table_paths import locate, moved, part_in_path, plain_path, status_of
+from hangtag.data.tables import Table, plain_value, with_images_of_pixels
 from hangtag.errors import DataError, UsageError
 from hangtag.files import saving, write_all
 from hangtag.pictures import encode_png, picture_bytes
 from hangtag.progress import Progress
-from hangtag.words import first_few, visible
+from hangtag.words import amount, first_few, listed, visible
 
-__all__ = ["Manifest", "ReadOptions", "from_listing", "from_pairs", "from_table", "refuse"]
+__all__ = ["Manifest", "ReadOptions", "from_listing", "from_pairs", "from_tables", "refuse"]
 
+_BLANKS = {"none", "null", "na", "n/a", "nan", "-", "?"}
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
 
 
@@ -48,6 +62,7 @@ class ReadOptions:
 
     image_column: str | None = None
     label_column: str | None = None
+    split_column: str | None = None
     root: Path | None = None
     classes: str | None = None
     group_by: str | None = None
@@ -72,7 +87,7 @@ class ReadOptions:
         return self.choose, self.image_column, self.label_column
 
     def _texts(self) -> dict[str, str | None]:
-        names = ("image_column", "label_column", "root", "classes", "group_by")
+        names = ("image_column", "label_column", "split_column", "root", "classes", "group_by")
         return {name: None if (value := getattr(self, name)) is None else str(value) for name in names}
 
 
@@ -181,8 +196,8 @@ def _notes_on_empty(listing: Listing, names: Sequence[str]) -> list[str]:
     return [f"folders without images: {visible(first_few(sorted(empty)))}"] if empty else []
 
 
-def from_table(table: Table, name: str, options: ReadOptions, folder: Path) -> Manifest:
-    """Pictures of a table's rows.
+def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder: Path) -> Manifest:
+    """Pictures of the rows of one table, or of several that are a part each, such as train.csv and test.csv.
 
     Args:
         folder: where pictures that exist only in memory are written to a file.
@@ -190,28 +205,188 @@ def from_table(table: Table, name: str, options: ReadOptions, folder: Path) -> M
     Raises:
         DataError, UsageError: columns are missing, empty, mixed or equally plausible, or files do not exist.
     """
-    columns = find_columns(table, options.choose, options.image_column, options.label_column)
-    labels, skipped = label_names(table, columns.label)
-    wanted, container, marks, missing = _pictures(table, columns.image, folder)
-    skipped += missing
-    parts = _parts_of(table, columns.part)
-    groups = _groups_by_column(table, options.group_by, [each.name if each else "" for each in wanted])
-    keep = [row for row, each in enumerate(wanted) if each is not None and labels[row] is not None]
+    tables = sorted(tables, key=lambda table: PARTS.index(table.part) if table.part in PARTS else len(PARTS))
+    found: list[Manifest] = []
+    columns: Columns | None = None
+    notes: list[str] = []
+    unlabelled: list[Table] = []
+    for number, table in enumerate(with_images_of_pixels(each, options.choose) for each in tables):
+        division = division_of(
+            table, options.choose, options.split_column, (options.image_column, options.label_column)
+        )
+        own = _labelled_by_folders(table, _columns(table, options, division, columns), division)
+        if own.label is None:
+            unlabelled.append(table)
+            continue
+        if columns is not None and table.class_names.get(own.label) != tables[0].class_names.get(columns.label or ""):
+            raise DataError(f"{table.where}: its class names differ from those of {tables[0].where}", "make them equal")
+        columns = columns or own
+        found.append(_from_table(table, own, division, name, options, folder / f"pictures-{number}"))
+        notes += [note for note in found[-1].notes if note not in notes]
+        if len(tables) > 1:
+            found[-1] = _with_own_names(found[-1], table)
+    if columns is None:
+        raise no_labels(tables[0])
+    for table in unlabelled:
+        notes.append(f"{table.where} has no labels: {amount(table.rows, 'image')} left out; classify them with predict")
+    manifest = _joined(found)
+    if len(tables) > 1 and any(table.part for table in tables) and options.split_column is None:
+        names = listed([Path(table.where).name for table in tables if table.part])
+        notes.insert(0, f"{names} give the split: {said_parts(manifest.parts)}; --split-column none reads them as one")
+    if len(tables) > 1:
+        manifest.kind = manifest.kind.replace("a table", f"{len(tables)} tables", 1)
+    manifest.notes = notes
+    if not manifest.wanted:
+        raise DataError(f"{tables[0].where}: no image is left: {counted(manifest.skipped)}", "correct the table")
+    return manifest
+
+
+def _columns(table: Table, options: ReadOptions, division: Division, before: Columns | None) -> Columns:
+    """The columns of the images and labels; those of the table before, if they are here, too."""
+    if before is None:
+        return find_columns(table, options.choose, options.image_column, options.label_column, division.columns)
+    every = [*table.columns, *table.parquet]
+    names = str(before.label).split(", ")
+    label = before.label if before.label in every else ",".join(names) if set(names) <= set(every) else None
+    if label in table.columns:
+        values = {plain_value(value) for value in table.columns[label]} - {None}
+        if not values or (values == {-1} and table.class_names.get(label)):
+            label = None
+    image = before.image if before.image in every else options.image_column
+    own = find_columns(table, options.choose, image, label or every[0], division.columns)
+    return own if label is not None else Columns(own.image, None)
+
+
+def _labelled_by_folders(table: Table, columns: Columns, division: Division) -> Columns:
+    """The columns; the label of a table that gives only the split is the folder of each image."""
+    if columns.label is not None or not division.columns or columns.image not in table.columns:
+        return columns
+    folders = [plain_path(str(value)).split("/")[-2:-1] for value in table.columns[columns.image]]
+    labels = [folder[0] if folder and part_named(folder[0]) is None else None for folder in folders]
+    if None in labels or len(set(labels)) < 2:
+        return columns
+    table.columns["folder"] = labels
+    table.notes.append(f"{table.where} has no labels; the folders of its images are the classes")
+    return Columns(columns.image, "folder")
+
+
+def _from_table(
+    table: Table, columns: Columns, division: Division, name: str, options: ReadOptions, file: Path
+) -> Manifest:
+    label = str(columns.label)
+    stem = Path(table.where).stem
+    own = table.part or part_in_file_name(stem) or stem
+    words = [part or own for part in division.parts or [None] * table.rows]
+    wanted, container, marks, skipped, notes = _pictures(table, columns.image, words, file, options.choose)
+    names = [each.name if each else "" for each in wanted]
+    parts = division.parts
+    if parts is None and options.split_column is None:
+        parts, more = _parts_of_folders(names, columns.image)
+        notes += more
+    labels = label_names(table, label, parts)
+    unlabelled = [row for row, own in enumerate(labels) if own is None]
+    tested = [row for row, part in enumerate(parts or ()) if part == "test"]
+    if tested and set(tested) <= set(unlabelled):
+        notes.append(
+            f"the test part has no labels: {amount(len(tested), 'image')} left out; classify them with predict"
+        )
+        unlabelled = sorted(set(unlabelled) - set(tested))
+    skipped += [Skipped(f"row {row + 1}", "no label", f"column {label} is empty in this row") for row in unlabelled]
+    groups = _groups_by_column(table, options.group_by, names)
+    keep = [
+        row
+        for row, each in enumerate(wanted)
+        if each is not None and labels[row] is not None and (parts is None or parts[row] is not None)
+    ]
     digest = hashlib.sha256(json.dumps(container.to_json()).encode())
     for mark in marks:
         digest.update(f"{mark}\n".encode("utf-8", "surrogateescape"))
-    kind = f"a table with the columns '{columns.image}' and '{columns.label}'"
+    kind = f"a table with the columns '{columns.image}' and '{label}'"
+    notes = [*table.notes, *division.notes, *notes, *_notes_on_doubles(names, labels, parts, keep)]
+    notes += notes_on_unused(table, label, (columns.image, options.group_by, *division.columns))
     return Manifest(
         name,
-        f"{kind}, parts by '{columns.part}'" if columns.part else kind,
+        f"{kind}, parts by {listed([repr(each) for each in division.columns])}" if division.columns else kind,
         [each for row in keep if (each := wanted[row]) is not None],
         [container],
         [str(labels[row]) for row in keep],
-        [parts[row] for row in keep],
+        [parts[row] if parts is not None else None for row in keep],
         None if groups is None else [groups[row] for row in keep],
         digest.hexdigest(),
         skipped,
+        notes,
     )
+
+
+def _joined(manifests: Sequence[Manifest]) -> Manifest:
+    """The pictures of several tables, one table after the other."""
+    first = manifests[0]
+    if len(manifests) == 1:
+        return first
+    starts = np.cumsum([0, *(len(each.containers) for each in manifests)]).tolist()
+    return replace(
+        first,
+        wanted=[
+            sample._replace(container=start + sample.container)
+            for start, each in zip(starts, manifests, strict=False)
+            for sample in each.wanted
+        ],
+        containers=[container for each in manifests for container in each.containers],
+        labels=[label for each in manifests for label in each.labels],
+        parts=[part for each in manifests for part in each.parts],
+        groups=None if first.groups is None else [group for each in manifests for group in each.groups or ()],
+        digest=" ".join(each.digest for each in manifests),
+        skipped=[skipped for each in manifests for skipped in each.skipped],
+    )
+
+
+def _with_own_names(manifest: Manifest, table: Table) -> Manifest:
+    """Names that differ from those of other tables: paths below the folder of all tables, or rows of this table."""
+    container, below = manifest.containers[0], table.files.root if table.files else "."
+    lead = f"{Path(table.where).name}: "
+    names = [
+        str(moved(each.name, container.root, below)) if isinstance(container, Folder) else lead + each.name
+        for each in manifest.wanted
+    ]
+    wanted = [each._replace(name=name) for each, name in zip(manifest.wanted, names, strict=True)]
+    skipped = [replace(each, name=lead + each.name) for each in manifest.skipped]
+    return replace(manifest, wanted=wanted, skipped=skipped)
+
+
+def _parts_of_folders(names: Sequence[str], column: str) -> tuple[list[str | None] | None, list[str]]:
+    """The parts that the folders of these paths are named after, if there are several, and notes."""
+    parts = [part_in_path(name) for name in names]
+    several = sorted({part for part in parts if part is not None})
+    if len(several) > 1 or (None not in parts and several != ["train"]):
+        said = f"the folders in the column '{column}' give the split: {said_parts(parts)}"
+        return parts, [f"{said}; to read all as one part: --split-column none"]
+    if several and several != ["train"]:
+        said = f"some images of the column '{column}' are in a folder named {several[0]}"
+        return None, [f"{said}, but the table gives no split; they are used like the others"]
+    return None, []
+
+
+def _notes_on_doubles(
+    names: Sequence[str],
+    labels: Sequence[str | None],
+    parts: Sequence[str | None] | None,
+    keep: Sequence[int],
+) -> list[str]:
+    """Notes on pictures that a table names in several rows, with different labels or in different parts."""
+    labels_of: dict[str, set[str | None]] = {}
+    parts_of: dict[str, set[str | None]] = {}
+    for row in keep:
+        name = names[row]
+        labels_of.setdefault(name, set()).add(labels[row])
+        parts_of.setdefault(name, set()).add(parts[row] if parts is not None else None)
+    contradicted = [name for name, own in labels_of.items() if len(own) > 1]
+    leaked = [name for name, own in parts_of.items() if len(own) > 1]
+    notes = []
+    if contradicted:
+        notes.append(f"{amount(len(contradicted), 'image')} listed with several labels: {first_few(contradicted, 3)}")
+    if leaked:
+        notes.append(f"{amount(len(leaked), 'image')} listed in several parts: {first_few(leaked, 3)}")
+    return notes
 
 
 def from_pairs(pairs: Sequence[tuple[Any, Any]], options: ReadOptions, folder: Path) -> Manifest:
@@ -221,15 +396,15 @@ def from_pairs(pairs: Sequence[tuple[Any, Any]], options: ReadOptions, folder: P
             raise DataError(f"item {place} of the list is not a pair", "give (image, label) for each item")
     columns: dict[str, Sequence[Any]] = {"image": [pair[0] for pair in pairs], "label": [pair[1] for pair in pairs]}
     table = Table("the list", ".", columns, len(pairs))
-    manifest = from_table(table, "list", ReadOptions("image", "label", group_by=options.group_by), folder)
+    manifest = from_tables([table], "list", ReadOptions("image", "label", "none", group_by=options.group_by), folder)
     manifest.kind = "a list of images and labels"
     return manifest
 
 
 def _pictures(
-    table: Table, column: str, folder: Path
-) -> tuple[list[Sample | None], Container, list[str], list[Skipped]]:
-    """The picture of each row or None; the container; marks that an edit changes; the rows without a picture."""
+    table: Table, column: str, words: Sequence[str | None], file: Path, choose: Choose
+) -> tuple[list[Sample | None], Container, list[str], list[Skipped], list[str]]:
+    """The picture of each row or None; the container; marks that an edit changes; rows without a picture; notes."""
     if column in table.parquet:
         container, keys = table.parquet[column]
         stamps = []
@@ -237,28 +412,35 @@ def _pictures(
             status = Path(path).stat()
             settle(status.st_ctime_ns)
             stamps.append(f"{status.st_size} {stamp_of(path, status)}")
-        return [Sample(f"row {row + 1}", 0, key) for row, key in enumerate(keys)], container, stamps, []
-    if any(not isinstance(value, str) and value is not None for value in table.columns[column]) and not all(
-        (isinstance(value, dict) and not value.get("bytes")) or value is None for value in table.columns[column]
-    ):
-        return _in_one_file(table.columns[column], folder / "pictures")
-    folder_of_files, files = paths_of(table, column)
-    wanted = [Sample(file[0], 0, file[0]) if file else None for file in files]
-    missing = [
-        Skipped(str(value), "no such file", f"row {row}: not found under {folder_of_files.root}")
-        for row, (value, file) in enumerate(zip(table.columns[column], files, strict=True), 1)
-        if file is None
-    ]
-    return wanted, folder_of_files, _stamps(folder_of_files, [file[0] for file in files if file]), missing
-
-
-def _stamps(folder: Folder, names: list[str]) -> list[str]:
-    listing = Listing()
-    for name in names:
-        path = Path(folder.root, name)
-        listing.add(str(path), name, path.stat())
+        return [Sample(f"row {row + 1}", 0, key) for row, key in enumerate(keys)], container, stamps, [], []
+    values = table.columns[column]
+    paths = [value.get("path") if isinstance(value, dict) and not value.get("bytes") else value for value in values]
+    paths = [value if _in_memory(value) else plain_value(value) for value in paths]
+    if any(map(_in_memory, paths)):
+        return *_in_one_file(values, file), []
+    found = locate(paths, table.root, table.files, words, table.where, column, choose)
+    wanted: list[Sample | None] = []
+    missing, listing = [], Listing()
+    for row, (value, name) in enumerate(zip(paths, found.names, strict=True), 1):
+        found_at = status_of(found.folder, name) if name is not None else None
+        wanted.append(Sample(name, 0, name) if name is not None and found_at else None)
+        if name is not None and found_at:
+            listing.add(str(Path(found.folder, name)), name, found_at)
+        else:
+            missing.append(Skipped(str(value), "no such file", f"row {row}: not found under {table.root}"))
+    if 2 * len(missing) > len(values):
+        raise DataError(
+            f"{table.where}: {len(missing):,} of {len(values):,} images were not found under "
+            f"{Path(table.root).absolute()}: {', '.join(each.name for each in missing[:3])}",
+            "give their folder: --root FOLDER; or name another column: --image-column",
+        )
     settle(listing.newest)
-    return [f"{name} {size} {stamp}" for name, size, stamp, _ in listing.entries]
+    marks = [f"{name} {size} {stamp}" for name, size, stamp, _ in listing.entries]
+    return wanted, Folder(found.folder), marks, missing, list(found.notes)
+
+
+def _in_memory(value: Any) -> bool:
+    return value is not None and not isinstance(value, (str, int, float))
 
 
 def _in_one_file(values: Sequence[Any], path: Path) -> tuple[list[Sample | None], Container, list[str], list[Skipped]]:
@@ -291,12 +473,6 @@ def _content(value: Any) -> bytes:
     return picture_bytes(value)
 
 
-def _parts_of(table: Table, column: str | None) -> list[str | None]:
-    if column is None:
-        return table.parts or [None] * table.rows
-    return [None if value is None else PART_NAMES.get(str(value).strip().lower()) for value in table.columns[column]]
-
-
 def _groups_by_name(names: Sequence[str], group_by: str | None) -> list[str] | None:
     if group_by is None:
         return None
@@ -312,14 +488,14 @@ def _groups_by_name(names: Sequence[str], group_by: str | None) -> list[str] | N
             f"--group-by {group_by!r} matches none of the names; the first is {names[0]}", "correct the expression"
         )
     return [
-        name if match is None else str(match.group(1) if match.groups() else match.group())
+        (match and (match.group(1) if match.groups() else match.group())) or name
         for name, match in zip(names, matches, strict=True)
     ]
 
 
 def _groups_by_column(table: Table, group_by: str | None, names: Sequence[str]) -> list[str] | None:
     if group_by is not None and group_by in table.columns:
-        return [str(value) for value in table.columns[group_by]]
+        return [_group(value, row, group_by) for row, value in enumerate(table.columns[group_by], 1)]
     try:
         return _groups_by_name(names, group_by)
     except UsageError as error:
@@ -327,3 +503,10 @@ def _groups_by_column(table: Table, group_by: str | None, names: Sequence[str]) 
         offer = f"did you mean the column '{near[0]}'? " if near else ""
         hint = f"{offer}columns: {', '.join(table.columns)}; or {error.hint}"
         raise UsageError(f"{error.message}, and no column has this name", hint) from None
+
+
+def _group(value: Any, row: int, column: str) -> str:
+    """The name of a row's group; a blank is a group of its own."""
+    plain = plain_value(value)
+    blank = plain is None or str(plain).lower() in _BLANKS
+    return f"row {row} (no {column})" if blank else str(plain)
