@@ -12,7 +12,7 @@ from typing import Any
 from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.parts import part_named, words_of
-from hangtag.data.table_paths import plain_path, status_of
+from hangtag.data.table_paths import status_of
 from hangtag.data.tables import Table, plain_value
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.words import amount, first_few, listed
@@ -298,8 +298,8 @@ def find_columns(
         images = [
             name for name in every if name not in taken and (name in table.parquet or _holds_pictures(table, name))
         ]
-        unlike_labels = [name for name in images if name.lower() not in _LABELS]
-        image = _choose_column(unlike_labels or images, _IMAGES, "images", "--image-column", table, choose)
+        likely = [name for name in images if name.lower() not in _LABELS and not _holds_addresses(table, name)]
+        image = _choose_column(likely or images, _IMAGES, "images", "--image-column", table, choose)
     if len(several) > 1:
         return Columns(image, _joined(table, several))
     return Columns(image, label if label is not None else _label_column(table, choose, {image, *split}))
@@ -482,9 +482,13 @@ def _holds_pictures(table: Table, name: str) -> bool:
         return False
     found = sum(status_of(table.root, str(value)) is not None for value in values)
     if 2 * found < len(values) and table.files is not None:
-        paths = [plain_path(str(value)) for value in values]
-        found = sum(bool(table.files.named(path)) for path in paths)
+        found = table.files.found([str(value) for value in values])
     return found >= _MOSTLY * len(values)
+
+
+def _holds_addresses(table: Table, name: str) -> bool:
+    """Whether a column holds addresses of the web."""
+    return str(next(iter(table.columns.get(name, ())), "")).startswith(("http://", "https://"))
 
 
 def _looks_like_paths(values: Sequence[Any]) -> bool:
