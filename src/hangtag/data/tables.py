@@ -65,6 +65,7 @@ class Table:
     part: str | None = None
     files: FilesBelow | None = None
     notes: list[str] = field(default_factory=list)
+    is_parquet: bool = False
 
 
 def read_table(paths: Sequence[Path], root: Path | None = None, part: str | None = None) -> Table:
@@ -106,6 +107,8 @@ def table_of_frame(frame: Any, root: Path | None = None, where: str = "the frame
     Raises:
         DataError: there are no rows, two columns have one name, or columns differ in length.
     """
+    if hasattr(frame, "to_pydict"):  # a table of pyarrow
+        frame = frame.to_pydict()
     given = list(frame.keys() if isinstance(frame, Mapping) else frame.columns)
     names = [str(name) for name in given]
     _refuse_doubles(names, where)
@@ -361,7 +364,7 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
         name: (ParquetColumn([str(path) for path in paths], name, inner), keys)
         for name, (inner, keys) in pictures.items()
     }
-    return Table(where, root, dict(columns), rows, dict(containers), names)
+    return Table(where, root, dict(columns), rows, dict(containers), names, is_parquet=True)
 
 
 def _picture_field(kind: Any, types: Any) -> str | None:

@@ -41,13 +41,17 @@ class TableReading:
         return [name for names, _ in self.tables for name in names]
 
 
-def readings_of(names: Iterable[str]) -> list[TableReading]:
+def readings_of(names: Iterable[str], deeply: bool = True) -> list[TableReading]:
     """The ways to read the text tables among these files, those nearest to the top.
+
+    Args:
+        deeply: also search folders that are not parts.
 
     >>> [reading.tables for reading in readings_of(["train.csv", "test.csv", "images/1.png"])]
     [((('train.csv',), 'train'), (('test.csv',), 'test'))]
     """
     tables = [name for name in names if _may_be_table(name)]
+    tables = [name for name in tables if deeply or not _depth(name)]
     for depth in sorted({_depth(name) for name in tables}):
         here = [name for name in tables if _depth(name) == depth]
         part_of = {name: part for name in here if (part := _part_of(name)) is not None}
