@@ -170,7 +170,7 @@ def test_folders_in_the_paths_give_the_split_if_no_column_does(tmp_path: Path, l
     assert "the folders in the column 'file_name' give the split" in said(listing(tmp_path / "metadata.csv"))
     assert parts_of(listing(tmp_path)) == {"train": 4, "test": 4}
     manifest = listing(table(tmp_path / "b.csv", "file_name,label", only_test))
-    assert parts_of(manifest) == {None: 5} and "are in a folder named test" in said(manifest)
+    assert parts_of(manifest) == {None: 5} and "are in a folder named like the test part" in said(manifest)
 
 
 # --- several tables --------------------------------------------------------------------------------------------

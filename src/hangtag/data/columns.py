@@ -12,7 +12,7 @@ from typing import Any
 from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.parts import part_named, words_of
-from hangtag.data.table_paths import plain_path, status_of
+from hangtag.data.table_paths import status_of
 from hangtag.data.tables import Table, plain_value
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.words import amount, first_few, listed
@@ -43,6 +43,7 @@ _GROUPS = {
 _SPLITS = {"split", "splits", "subset", "partition", "usage"}
 _MAYBE_SPLITS = {"phase", "fold", "folds", "set", "part", "stage", "mode"}
 _FLAGS = {"is", "in", "for", "use", "used"}
+_SHORT = {"tr": "train", "va": "validation", "vl": "validation", "te": "test", "ts": "test"}
 _TRUE, _FALSE = {"true", "1", "yes", "t", "y"}, {"false", "0", "no", "f", "n"}
 _LOOKED_AT = 200  # rows
 _MOSTLY = 0.9
@@ -182,6 +183,8 @@ def _by_text(table: Table, name: str, is_label: bool = False) -> Division | None
     known = _distinct(table.columns[name])
     like_split = bool(set(words_of(name)) & (_SPLITS | _MAYBE_SPLITS))
     part_of = {value: part for value in known if (part := part_named(value)) is not None}
+    if like_split and not part_of and set(map(str.lower, known)) <= _SHORT.keys():
+        part_of = {value: _SHORT[value.lower()] for value in known}
     if not part_of or len(known) > _MOST_PARTS or is_label:
         return None
     if not like_split and any(character.isdigit() for value in part_of for character in value):
@@ -298,8 +301,8 @@ def find_columns(
         images = [
             name for name in every if name not in taken and (name in table.parquet or _holds_pictures(table, name))
         ]
-        unlike_labels = [name for name in images if name.lower() not in _LABELS]
-        image = _choose_column(unlike_labels or images, _IMAGES, "images", "--image-column", table, choose)
+        likely = [name for name in images if name.lower() not in _LABELS and not _holds_addresses(table, name)]
+        image = _choose_column(likely or images, _IMAGES, "images", "--image-column", table, choose)
     if len(several) > 1:
         return Columns(image, _joined(table, several))
     return Columns(image, label if label is not None else _label_column(table, choose, {image, *split}))
@@ -308,19 +311,21 @@ def find_columns(
 def label_names(table: Table, column: str, parts: Sequence[str | None] | None = None) -> list[str | None]:
     """The label of each row as a name, or None for a row without a label.
 
-    A label of -1 means none if the table names its classes, or if the test part has no other and no other part has it.
+    A label of -1 means none in Parquet tables that number classes from 0, in tables that name their classes, and where
+    the test part has no other label and no other part has it.
 
     Raises:
         DataError: no row has a label, labels mix names and numbers, or a number has no name.
     """
     values = [plain_value(value) for value in table.columns[column]]
     names_of = dict(enumerate(table.class_names.get(column, ())))
-    if names_of or _hidden(values, parts or ()):
+    in_hub = table.is_parquet and 0 in values
+    if names_of or in_hub or _hidden(values, parts or ()):
         values = [None if value in (-1, "-1") else value for value in values]
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         raise _empty(table, column)
-    if len(kinds) > 1 or kinds & {list, dict, float}:
+    if len(kinds) > 1 or not kinds <= {str, int}:
         first = {type(value).__name__: value for value in reversed(values) if value is not None}
         examples = ", ".join(f"{kind} ({value!r})" for kind, value in sorted(first.items()))
         raise DataError(
@@ -386,6 +391,8 @@ def _hidden(values: Sequence[Any], parts: Sequence[str | None]) -> bool:
 
 def _label_column(table: Table, choose: Choose, taken: set[str]) -> str | None:
     others = [name for name in table.columns if name not in taken]
+    about = _SPLITS | _MAYBE_SPLITS | _GROUPS
+    others = [name for name in others if not about & set(words_of(name))] or others
     named = [name for name in others if name.lower() in _LABELS and not _is_empty(table.columns[name])]
     classes = [name for name in others if part_named(name) is None and _is_flag(table, name)]
     if not named and len(classes) > 1 and _one_each(table, classes):
@@ -482,9 +489,13 @@ def _holds_pictures(table: Table, name: str) -> bool:
         return False
     found = sum(status_of(table.root, str(value)) is not None for value in values)
     if 2 * found < len(values) and table.files is not None:
-        paths = [plain_path(str(value)) for value in values]
-        found = sum(bool(table.files.named(path)) for path in paths)
-    return found >= _MOSTLY * len(values)
+        found = table.files.found([str(value) for value in values])
+    return 2 * found >= len(values)
+
+
+def _holds_addresses(table: Table, name: str) -> bool:
+    """Whether a column holds addresses of the web."""
+    return str(next(iter(table.columns.get(name, ())), "")).startswith(("http://", "https://"))
 
 
 def _looks_like_paths(values: Sequence[Any]) -> bool:

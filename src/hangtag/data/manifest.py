@@ -6,6 +6,7 @@ Nothing is decoded here. A manifest has a digest that changes when its source is
 import difflib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -355,15 +356,18 @@ def _with_own_names(manifest: Manifest, table: Table) -> Manifest:
 
 def _parts_of_folders(names: Sequence[str], column: str) -> tuple[list[str | None] | None, list[str]]:
     """The parts that the folders of these paths are named after, if there are several, and notes."""
-    parts = [part_in_path(name) for name in names]
+    given = [name for name in names if name]
+    mixed = len({os.path.isabs(name) for name in given}) != 1  # noqa: PTH117
+    folder = "" if mixed else os.path.commonpath([os.path.dirname(name) for name in given])  # noqa: PTH120
+    parts = [part_in_path(name[len(folder) :]) for name in names]
     several = sorted({part for part in parts if part is not None})
-    if len(several) > 1 or (None not in parts and several != ["train"]):
+    if len(several) > 1:
         said = f"the folders in the column '{column}' give the split: {said_parts(parts)}"
         return parts, [f"{said}; to read all as one part: --split-column none"]
-    if several and several != ["train"]:
-        said = f"some images of the column '{column}' are in a folder named {several[0]}"
-        return None, [f"{said}, but the table gives no split; they are used like the others"]
-    return None, []
+    inside = [*several, *([part_in_path(f"{folder}/")] if not os.path.isabs(folder) else [])]  # noqa: PTH117
+    tested = [part for part in inside if part not in (None, "train")]
+    said = f"images of the column '{column}' are in a folder named like the {tested[0]} part" if tested else ""
+    return None, [f"{said}, but the table gives no split; they are used like all others"] if tested else []
 
 
 def _notes_on_doubles(

@@ -47,5 +47,6 @@ def words_of(text: str) -> list[str]:
 
 
 def _word(word: str) -> str | None:
-    part = PART_NAMES.get(word) or _ALSO.get(word)
+    short = word.removesuffix("set")
+    part = PART_NAMES.get(word) or _ALSO.get(word) or PART_NAMES.get(short) or _ALSO.get(short)
     return part if part in PARTS else None

@@ -8,6 +8,7 @@ its reader. All picture files go the same way: listed (`manifest.py`), decoded o
 import gc
 import os
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -215,7 +216,7 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     if any(map(is_parquet, names)) and not pictures:
         return _read_tables(_chosen_reading(parquet_readings(names), path, options), path, options, listing)
     classes = are_class_folders(filter(is_picture_name, names))
-    readings = readings_of(name for name in names if not classes or "/" not in name or part_in_path(name))
+    readings = readings_of(names, not classes)
     if readings and not options.classes:
         chosen = _chosen_reading(readings, path, options) if options.label_column or not classes else None
         chosen = chosen or _table_or_folders(readings, listing, path, options)
@@ -267,10 +268,8 @@ def _table_or_folders(
         if not all(folders):
             continue  # not the pictures in the folders
         rows = [row for row, each in enumerate(folders) if part_named(each[-1]) is None]
-        labels = [manifest.labels[row] for row in rows]
         same = any(
-            len(set(zip(labels, level, strict=True))) == len(set(labels)) == len(set(level))
-            for level in ([folders[row][0] for row in rows], [folders[row][-1] for row in rows])
+            all(_plain_name(manifest.labels[row]) == _plain_name(folders[row][at]) for row in rows) for at in (0, -1)
         )
         divided = any(part_in_path(entry.name) for entry in listing.entries)
         if same and any(manifest.parts) and (not divided or len(rows) < len(folders)):
@@ -287,6 +286,10 @@ def _table_or_folders(
         answers,
     )
     return next((each for each in differ if each.answer == answer), None)
+
+
+def _plain_name(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 def _read_file(path: Path, options: ReadOptions) -> LabelledImages:

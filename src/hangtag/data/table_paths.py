@@ -39,6 +39,18 @@ class FilesBelow:
         short = ((path.rpartition(".")[0], path) for path in stems.get(name, ()))
         return [path for without, path in short if without == tail or without.endswith(f"/{tail}")]
 
+    def plain(self, text: str) -> str:
+        """A path below the folder if it leads there, with / between folders, and without the root."""
+        below = os.path.abspath(self.root).rstrip("/") + "/"  # noqa: PTH100
+        parts = text.replace("\\", "/").removeprefix(below).split("/")
+        return "/".join(part for part in parts if part not in ("", "."))
+
+    def found(self, values: Sequence[str]) -> int:
+        """How many of these paths lead to a file, after the same number of leading folders was left out of each."""
+        paths = [self.plain(value) for value in values]
+        start = self.start_of(paths)
+        return 0 if start is None else sum(bool(self.named(_tail(path, start))) for path in paths)
+
     def start_of(self, values: Sequence[str]) -> int | None:
         """How many leading folders of these paths do not exist here: the fewest with which most files are found."""
         sample = values[:: max(1, len(values) // _SAMPLED)]
@@ -93,7 +105,7 @@ def locate(
     """
     names = [_as_written(root, str(value)) if value is not None else None for value in values]
     missing = {
-        row: plain_path(str(value))
+        row: files.plain(str(value)) if files is not None else ""
         for row, (value, name) in enumerate(zip(values, names, strict=True))
         if value is not None and name is None
     }

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -64,6 +65,7 @@ class Table:
     part: str | None = None
     files: FilesBelow | None = None
     notes: list[str] = field(default_factory=list)
+    is_parquet: bool = False
 
 
 def read_table(paths: Sequence[Path], root: Path | None = None, part: str | None = None) -> Table:
@@ -105,6 +107,8 @@ def table_of_frame(frame: Any, root: Path | None = None, where: str = "the frame
     Raises:
         DataError: there are no rows, two columns have one name, or columns differ in length.
     """
+    if hasattr(frame, "to_pydict"):  # a table of pyarrow
+        frame = frame.to_pydict()
     given = list(frame.keys() if isinstance(frame, Mapping) else frame.columns)
     names = [str(name) for name in given]
     _refuse_doubles(names, where)
@@ -134,8 +138,7 @@ def plain_value(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         value = value.item()
     if isinstance(value, str):
-        text = value.strip()
-        return None if text in ("", "nan", "NaN", "<NA>") else text
+        return value.strip() or None
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float):
@@ -177,7 +180,9 @@ def _csv(path: Path, root: str, separator: str) -> Table:
     with _text(path, _LARGEST) as file:
         lines = _lines(file, path)
         head = next(lines, "")
-        if separator == "," and head.count(";") > head.count(","):
+        if told := re.fullmatch(r"sep=(.)\s*", head):  # a line for spreadsheets
+            separator, head = told[1], next(lines, "")
+        elif separator == "," and head.count(";") > head.count(","):
             separator = ";"
         elif separator == "," and head.count("\t") > head.count(","):
             separator = "\t"
@@ -291,10 +296,22 @@ def _objects(path: Path) -> Iterator[Any]:
                 at = "" if whole else f"line {number}: "
                 why = "nested too deeply" if isinstance(error, RecursionError) else error
                 raise DataError(f"{path}: {at}not JSON: {why}", "write one object for each image") from error
-            if whole and isinstance(found, list):
-                yield from found
+            if whole:
+                yield from found if isinstance(found, list) else _rows_of_mapping(found)
             else:
-                yield found if not whole else None
+                yield found
+
+
+def _rows_of_mapping(found: Any) -> list[Any]:
+    """The rows of columns as pandas writes them: lists of equal length, or objects by the number of the row."""
+    values: list[Any] = list(found.values()) if isinstance(found, dict) else [None]
+    if values and all(isinstance(each, dict) for each in values):
+        if not all(key.isdigit() for key in values[0]):
+            return values  # a row under each name
+        values = [list(each.values()) if each.keys() == values[0].keys() else None for each in values]
+    if not values or not all(isinstance(each, list) and len(each) == len(values[0]) for each in values):
+        return [None]
+    return [dict(zip(found, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 # --- Parquet ---------------------------------------------------------------------------------------------------
@@ -347,7 +364,7 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
         name: (ParquetColumn([str(path) for path in paths], name, inner), keys)
         for name, (inner, keys) in pictures.items()
     }
-    return Table(where, root, dict(columns), rows, dict(containers), names)
+    return Table(where, root, dict(columns), rows, dict(containers), names, is_parquet=True)
 
 
 def _picture_field(kind: Any, types: Any) -> str | None:

@@ -41,21 +41,25 @@ class TableReading:
         return [name for names, _ in self.tables for name in names]
 
 
-def readings_of(names: Iterable[str]) -> list[TableReading]:
+def readings_of(names: Iterable[str], deeply: bool = True) -> list[TableReading]:
     """The ways to read the text tables among these files, those nearest to the top.
+
+    Args:
+        deeply: also search folders that are not parts.
 
     >>> [reading.tables for reading in readings_of(["train.csv", "test.csv", "images/1.png"])]
     [((('train.csv',), 'train'), (('test.csv',), 'test'))]
     """
     tables = [name for name in names if _may_be_table(name)]
-    depths = [_depth(name) for name in tables]
-    tables = [name for name, depth in zip(tables, depths, strict=True) if depth == min(depths)]
-    part_of = {name: part for name in tables if (part := _part_of(name)) is not None}
-    known = [name for name in tables if name not in part_of and Path(name).stem.lower() in _KNOWN]
-    readings = _readings_by_part(part_of)
-    if not readings and not known:
-        known = [name for name in tables if not is_json(name)]
-    return readings + [TableReading(name, (((name,), None),)) for name in known]
+    tables = [name for name in tables if deeply or not _depth(name)]
+    for depth in sorted({_depth(name) for name in tables}):
+        here = [name for name in tables if _depth(name) == depth]
+        part_of = {name: part for name in here if (part := _part_of(name)) is not None}
+        known = [name for name in here if name not in part_of and Path(name).stem.lower() in _KNOWN]
+        if part_of or known:
+            return _readings_by_part(part_of) + [_reading_of_one(name) for name in known]
+    others = [name for name in tables if _depth(name) == min(map(_depth, tables))]
+    return [_reading_of_one(name) for name in ([name for name in others if not is_json(name)] or others)]
 
 
 def parquet_readings(names: Iterable[str]) -> list[TableReading]:
@@ -135,6 +139,10 @@ def _readings_by_part(part_of: dict[str, str]) -> list[TableReading]:
     return readings
 
 
+def _reading_of_one(name: str) -> TableReading:
+    return TableReading(name, (((name,), None),))
+
+
 def _reading_of(part_of: dict[str, str]) -> TableReading:
     alone = len(part_of) == 1
     tables = tuple(((name,), None if alone and part == "train" else part) for name, part in part_of.items())
@@ -149,7 +157,7 @@ def _may_be_table(name: str) -> bool:
     lower, stem = name.lower(), Path(name).stem
     if not lower.endswith(TABLE_ENDINGS) or _NOT_LABELS & set(words_of(stem)):
         return False
-    return not (is_json(name) or is_parquet(name)) or stem.lower() in _KNOWN or _part_of(name) is not None
+    return not is_parquet(name) or stem.lower() in _KNOWN or _part_of(name) is not None
 
 
 def _depth(name: str) -> int:
