@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hangtag.errors import SaveError
+from hangtag.errors import SaveError, UsageError
 
 __all__ = [
     "LOOSE",
@@ -72,7 +72,13 @@ def is_full(error: OSError) -> bool:
 
 
 def user_path(path: str | Path) -> Path:
-    """The path with a leading `~` replaced by the home folder; unchanged if there is no such user."""
+    """The path with a leading `~` replaced by the home folder; unchanged if there is no such user.
+
+    Raises:
+        UsageError: the path is empty; Python would take it for the current folder.
+    """
+    if str(path) == "":
+        raise UsageError("a path is empty", "name a file or folder; the current folder is '.'")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -1,12 +1,15 @@
 """main.py and options.py: help, completion, exit codes, and `python -m hangtag`."""
 
+import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from hangtag.cli import main
 
@@ -14,6 +17,43 @@ COMMANDS = (
     "data", "look", "audit", "train", "evaluate", "report", "predict", "compare", "stress", "check", "model",
     "tutorial", "bench", "cache",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments", [("data", ""), ("train", "--out="), ("check", "last", ""), ("predict", "last", ""), ("evaluate", "")]
+)
+def test_an_empty_argument_is_refused(arguments: tuple[str, ...], hangtag: Any) -> None:
+    outcome = hangtag(*arguments)
+
+    assert (outcome.code, outcome.err.count("\n"), "is empty" in outcome.err) == (2, 1, True)
+
+
+def test_names_from_strangers_are_printed_with_escapes(hangtag: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "red\x1b[31m\nline"
+    for label in (folder, tmp_path / "set" / "caf\udce9"):
+        label.mkdir(parents=True)
+        Image.new("L", (16, 16), len(label.name)).save(label / "1\x9b2J\udce9.png")
+    (folder / "bad\udce9\x07.png").write_bytes(b"no picture")
+
+    outcomes = [hangtag("data", "set"), hangtag("data", "set", "--json"), hangtag("look", "set")]
+    outcomes += [hangtag("predict", "red\x1b[2J", "x.png"), hangtag("data", "red\x1b[2J/x")]
+
+    for outcome in outcomes:
+        assert (outcome.out + outcome.err).replace("\n", "").isprintable()
+    assert outcomes[1].json["classes"] == ["caf\\xe9", "red\\x1b[31m\\nline"]
+    assert (tmp_path / "skipped.csv").read_text().splitlines()[1].startswith("red\\x1b[31m\\nline/bad\\xe9\\x07.png,")
+
+
+def test_a_terminal_with_a_narrow_encoding_shows_escapes(tmp_path: Path) -> None:
+    for label in ("café", "ant"):
+        (tmp_path / label).mkdir()
+        Image.new("L", (16, 16), len(label)).save(tmp_path / label / "1.png")
+    program = [sys.executable, "-m", "hangtag", "data", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = partial(subprocess.run, env=environment, capture_output=True, text=True, check=True, timeout=120)
+
+    assert "2 classes (ant, caf\\xe9)" in run(program).stdout
+    assert json.loads(run([*program, "--json"]).stdout)["classes"] == ["ant", "café"]
 
 
 def test_every_command_has_help_with_an_example(hangtag: Any) -> None:

@@ -85,6 +85,7 @@ def main() -> None:
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Careful(sys.stdout), _Careful(sys.stderr)
     try:
+        _refuse_empty(sys.argv[1:])
         app(prog_name="hangtag")
     except HangtagError as error:
         _fail(error)
@@ -110,6 +111,14 @@ def main() -> None:
 
 def _end(number: int, frame: object) -> NoReturn:
     sys.exit(128 + number)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raises UsageError for an empty argument, which would otherwise mean the current folder or a default."""
+    for place, argument in enumerate(arguments, 1):
+        if argument == "" or (argument.startswith("--") and argument.endswith("=") and "=" not in argument[:-1]):
+            what = f"argument {place}" if argument == "" else argument
+            raise UsageError(f"{what} is empty", "give a value; a variable in quotes may not be set")
 
 
 def _fail(error: HangtagError) -> NoReturn:

@@ -131,8 +131,8 @@ def read(
     if wanted.side is not None and not all(8 <= side <= 1024 for side in wanted.side):
         raise UsageError(f"size must be 8 to 1024 pixels, got {size}", "choose a size in this range")
     options = ReadOptions(
-        image_column, label_column, split_column, user_path(root) if root else None, classes, group_by, wanted,
-        choose, progress,
+        image_column, label_column, split_column, user_path(root) if root is not None else None, classes, group_by,
+        wanted, choose, progress,
     )  # fmt: skip
     data = _read(what, user_path(path) if path is not None else None, options)
     skipped = [each for each in data.source.skipped if each.kind != NO_CLASS]
