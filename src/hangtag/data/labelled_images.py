@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError
 from hangtag.files import make_folder, write_bytes
+from hangtag.levels import levels_of, measure
 from hangtag.mapped import as_slice, forget
-from hangtag.pictures import Images, ImageSpec, check_images, encode_png
+from hangtag.pictures import Images, ImageSpec, check_images, encode_png, stacked
 from hangtag.progress import Progress
 from hangtag.words import natural
 
@@ -200,7 +201,7 @@ def from_arrays(
     """Arrays as labelled images; the sorted distinct labels become the classes.
 
     Args:
-        images: (N, H, W) or (N, H, W, 3) uint8.
+        images: (N, H, W) or (N, H, W, 3) uint8; numbers of other types are brought to 8 bits on one scale.
         labels: (N,) of strings or whole numbers, gaps allowed.
         natural_order: sort names by the numbers in them ("class 2" before "class 10"), as for all other forms of
             data; False sorts them as text, as `numpy.unique` and scikit-learn do.
@@ -212,7 +213,7 @@ def from_arrays(
     >>> from_arrays(np.zeros((4, 8, 8), np.uint8), ["cat", "dog", "cat", "dog"]).class_names
     ('cat', 'dog')
     """
-    checked = check_images(images)
+    checked, spec = _checked(images)
     given = _label_array(labels)
     if len(given) != len(checked):
         raise DataError(
@@ -229,7 +230,8 @@ def from_arrays(
         classes, positions = classes[order], np.argsort(order)[positions]
     if len(classes) < 2:
         raise DataError(f"there is only one class: {classes[0]!s}", "a classifier needs images of at least two classes")
-    return LabelledImages(checked, positions.astype(np.int64), tuple(str(value) for value in classes), name)
+    class_names = tuple(str(value) for value in classes)
+    return LabelledImages(checked, positions.astype(np.int64), class_names, name, source=Source(spec=spec))
 
 
 def export_folder(data: LabelledImages, folder: Path, progress: Progress | None = None) -> list[Path]:
@@ -248,6 +250,16 @@ def export_folder(data: LabelledImages, folder: Path, progress: Progress | None 
         if progress and (position % 100 == 0 or position + 1 == len(data)):
             progress("writing images", position + 1, len(data))
     return paths
+
+
+def _checked(images: object) -> tuple[Images, ImageSpec | None]:
+    """The images as uint8, and a spec with their scale if they were other numbers."""
+    array = stacked(images)
+    checked = check_images(array)
+    if array.dtype == np.uint8 or not len(array):
+        return checked, None
+    is_float = array.dtype.kind == "f"
+    return checked, ImageSpec.of(checked).with_levels(levels_of(measure(array), is_float), is_float)
 
 
 def _names(names: Sequence[str], positions: slice | NDArray[np.int64]) -> Sequence[str]:

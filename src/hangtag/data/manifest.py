@@ -22,7 +22,7 @@ from hangtag.data.store.containers import Container, Listing, Spans
 from hangtag.data.store.pool import Sample
 from hangtag.data.tables import Table, find_columns, label_names, paths_of
 from hangtag.errors import DataError, UsageError
-from hangtag.pictures import encode_png, picture_bytes
+from hangtag.pictures import picture_bytes
 from hangtag.progress import Progress
 
 __all__ = ["Manifest", "ReadOptions", "from_listing", "from_pairs", "from_table", "refuse"]
@@ -236,8 +236,6 @@ def _in_one_file(values: Sequence[Any], path: Path) -> tuple[list[Sample | None]
 def _content(value: Any) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
-    if isinstance(value, np.ndarray):
-        return encode_png(value) if value.dtype == np.uint8 and value.ndim in (2, 3) else picture_bytes(value)
     return picture_bytes(value)
 
 

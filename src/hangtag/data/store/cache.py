@@ -44,8 +44,8 @@ __all__ = [
     "save_groups",
 ]
 
-VERSION = 3
-"""Of the entries' layout; entries of other versions are ignored. Since 3, the flags of facts say what was changed."""
+VERSION = 4
+"""Of the entries' layout; entries of other versions are ignored. Since 4, facts hold the range of deep pixels."""
 
 _LIMIT_GIGABYTES = 20.0
 _PICTURES, _SETS, _GROUPS = "pictures", "datasets", "groups"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.choose_size import Size, choose_spec, with_background
+from hangtag.data.choose_size import Size, check_levels, choose_spec, with_background
 from hangtag.data.describe import counted, notes_on, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages, Source
 from hangtag.data.manifest import Manifest
@@ -72,6 +72,7 @@ def decoded(
                 f"{origin}: none of the {len(manifest.wanted):,} images can be read: {counted(skipped)}",
                 _public_set(manifest, origin) or "replace them",
             )
+        check_levels(facts, spec, size, origin)
         good = result.good.tolist()
         labels = [manifest.labels[row] for row in good]
         names = tuple(sorted(set(labels), key=natural))
@@ -98,7 +99,7 @@ def decoded(
         index = {
             "what": origin, "name": manifest.name, "kind": manifest.kind, "classes": names,
             "spec": final.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
-            "notes": notes_on(final, facts, set(manifest.labels) - set(names), skipped),
+            "notes": notes_on(final, facts, set(manifest.labels) - set(names), skipped, size),
             "skipped": [each.to_json() for each in skipped],
         }  # fmt: skip
         cache.save(folder, key, index, arrays, [manifest.wanted[row].name for row in good])
