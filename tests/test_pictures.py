@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -19,6 +20,7 @@ from PIL import Image
 
 from hangtag import pictures as module
 from hangtag.errors import PictureError
+from hangtag.levels import Levels
 from hangtag.pictures import FORMATS, MAX_PIXELS, ImageSpec, check_images, decode, encode_png, examine, picture_bytes
 from pictures import encoded_heic, needs_heic, photo
 from toys import in_a_process
@@ -424,6 +426,7 @@ def test_a_file_that_may_not_be_read_is_refused_with_its_name() -> None:
 import os
 from pathlib import Path
 from hangtag.errors import PictureError
+from hangtag.levels import Levels
 from hangtag.pictures import ImageSpec, decode
 Path("secret.png").write_bytes(b"x")
 Path("secret.png").chmod(0)
@@ -607,8 +610,7 @@ def test_a_spec_is_read_off_the_images(shape: tuple[int, ...], spec: ImageSpec, 
     found = ImageSpec.of(images)
 
     assert (found, found.shape, str(found)) == (spec, shape[1:], says)
-    assert found.to_json() == {"height": 6, "width": 5, "channels": spec.channels, "background": 30, "fit": "squash",
-                               "integers": None, "floats": None}  # fmt: skip
+    assert found.to_json() == {"height": 6, "width": 5, "channels": spec.channels, "background": 30, "fit": "squash"}
 
 
 def test_the_limit_on_pixels_is_that_of_the_documentation() -> None:
@@ -678,6 +680,7 @@ def test_a_heic_picture_without_its_extra_is_refused_with_the_way_to_get_it() ->
 import sys
 sys.modules["pillow_heif"] = None  # as if it were not installed
 from hangtag.errors import PictureError
+from hangtag.levels import Levels
 from hangtag.pictures import ImageSpec, decode
 try:
     decode(b"\\0\\0\\0\\x18ftypheic\\0\\0\\0\\0mif1heic", ImageSpec(8, 8))
@@ -720,3 +723,114 @@ def test_a_turned_pil_image_as_bytes_is_upright(orientation: int) -> None:
         wanted, _ = decode(opened, COLOUR)
 
     np.testing.assert_array_equal(pixels, wanted)
+
+
+# --- every mode and depth, in every way a picture can enter -----------------------------------------------------
+
+
+def png_16(pixels: NDArray[np.uint16], transparent: bytes = b"") -> bytes:
+    """A PNG file of 16 bits per channel: grey, grey with alpha, RGB or RGBA, by the number of channels."""
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels))
+    extra = png_chunk(b"tRNS", transparent) if transparent else b""
+    return (
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+    )
+
+
+def tiff(pixels: NDArray[Any], order: str = "<", turned: bool = False, **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    tags = [(274, "H", 1, 6, True)] if turned else []
+    tifffile.imwrite(buffer, pixels, byteorder=order, extratags=tags, metadata=None, **how)
+    return buffer.getvalue()
+
+
+COLOUR_16 = RANDOM.integers(0, 65_536, (6, 5, 3)).astype(np.uint16)
+GREY_16, ALPHA_16 = COLOUR_16[..., :1], deep(ALPHA)[..., None]
+CENTRE = np.s_[2, 3]
+FILES: dict[str, bytes] = {
+    **{f"{name}.PNG": file_of(image, "PNG") for name, (image, *_) in MODES.items()
+       if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")},
+    **{f"{name}.TIFF": file_of(image, "TIFF") for name, (image, *_) in MODES.items() if image.mode != "RGBa"},
+    "YCbCr.TIFF": file_of(COLOUR_IMAGE.convert("YCbCr"), "TIFF"),
+    "LAB.TIFF": file_of(Image.frombytes("LAB", (5, 6), RGB.tobytes()), "TIFF"),
+    "PA.TIFF": file_of(transparent_palette(), "PNG", transparency=bytes([0, 255])),
+    "16-bit grey.PNG": png_16(GREY_16),
+    "16-bit grey with a transparent value.PNG": png_16(GREY_16, GREY_16[CENTRE].astype(">u2").tobytes()),
+    "16-bit grey and alpha.PNG": png_16(np.concatenate([GREY_16, ALPHA_16], axis=2)),
+    "16-bit RGB.PNG": png_16(COLOUR_16),
+    "16-bit RGB with a transparent colour.PNG": png_16(COLOUR_16, COLOUR_16[CENTRE].astype(">u2").tobytes()),
+    "16-bit RGBA.PNG": png_16(np.concatenate([COLOUR_16, ALPHA_16], axis=2)),
+    **{f"{kind}, {order} {name}.TIFF": tiff(pixels.astype(kind), order, turned=name == "turned", **how)
+       for order in "<>" for kind, pixels, name, how in [
+           (np.uint16, GREY_16[..., 0], "grey", {}), (np.uint16, GREY_16[..., 0], "turned", {}),
+           (np.uint16, COLOUR_16, "RGB", {}), (np.uint16, COLOUR_16, "turned", {}),
+           (np.uint16, COLOUR_16, "zlib", {"compression": "zlib"}),
+           (np.uint16, GREY_16[..., 0], "zlib", {"compression": "zlib"}),
+           (np.uint16, np.concatenate([COLOUR_16, ALPHA_16], axis=2), "RGBA", {"extrasamples": ["unassalpha"]}),
+           (np.float32, GREY_16[..., 0] / 65_535, "float", {}), (np.int32, GREY_16[..., 0], "32-bit", {}),
+           (np.int16, GREY_16[..., 0] // 2, "signed", {}), (np.float32, GREY_16[..., 0] - 30_000.0, "below zero", {}),
+       ]},
+}  # fmt: skip
+
+
+def outcome(read: Any) -> Any:
+    """The shape and bytes of pixels, or the error without the name of the picture."""
+    try:
+        pixels = read()
+    except PictureError as error:
+        return error.kind, error.reason
+    return pixels.shape, pixels.tobytes()
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_the_same_picture_in_every_way_it_can_enter(name: str, spec: ImageSpec, tmp_path: Path) -> None:
+    content = FILES[name]
+    path = tmp_path / "picture"
+    path.write_bytes(content)
+    written = io.BytesIO()
+    written.write(content)
+    with path.open("rb") as file, Image.open(path) as lazily_opened, Image.open(path) as opened:
+        ways: list[Any] = [path, str(path), content, bytearray(content), memoryview(content), written, file, opened]
+        found = [outcome(lambda way=way: decode(way, spec)[0]) for way in ways]
+        as_bytes = [outcome(lambda way=way: decode(picture_bytes(way), spec)[0]) for way in [*ways[:-1], lazily_opened]]
+
+    assert found == [found[0]] * len(ways)
+    assert as_bytes == found
+
+
+MEMORY: dict[str, Image.Image] = {
+    **{name: image for name, (image, *_) in MODES.items()},
+    **{f"I;16{order}": Image.frombytes(f"I;16{order}", (5, 6), deep(PIXELS).tobytes()) for order in ("", "L", "N")},
+    "I;16B": Image.frombytes("I;16B", (5, 6), deep(PIXELS).astype(">u2").tobytes()),
+    **{mode: Image.frombytes(mode, (5, 6), RGB.tobytes()) for mode in ("LAB", "HSV", "YCbCr")},
+    "La": GREY_ALPHA.convert("La"), "PA": transparent_palette().convert("PA"), "RGBX": COLOUR_IMAGE.convert("RGBX"),
+    "I, 12 bits": Image.fromarray(np.array([[1800, 1840]], np.int32)),
+    "F, not a number": Image.fromarray(np.array([[np.nan, 1]], np.float32)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("name", MEMORY)
+def test_a_picture_in_memory_is_the_same_as_image_array_list_and_bytes(name: str, spec: ImageSpec) -> None:
+    image = MEMORY[name]
+    ways: list[Any] = [image, image.copy(), picture_bytes(image)]
+    if image.mode in ("1", "L", "RGB", "F") or image.mode.startswith("I"):
+        ways += [np.asarray(image), np.asarray(image).tolist(), picture_bytes(np.asarray(image))]
+        ways += [np.asarray(image)[np.newaxis], picture_bytes(np.asarray(image)[np.newaxis])]
+
+    found = [outcome(lambda way=way: decode(way, spec)[0]) for way in ways]
+
+    assert found == [found[0]] * len(ways)
+
+
+def test_16_bits_of_a_colour_file_are_read_whole() -> None:
+    pixels = np.linspace(1800, 1840, 90).round().reshape(6, 5, 3).astype(np.uint16)
+    spec = ImageSpec(6, 5, 3, integers=Levels(1800, 1840, 1800, 1840))
+    wanted = np.rint((pixels - 1800.0) * (255 / 40)).astype(np.uint8)
+
+    for content in (png_16(pixels), tiff(pixels), tiff(pixels, ">"), tiff(pixels, compression="zlib")):
+        np.testing.assert_array_equal(decode(content, spec)[0], wanted)
+        np.testing.assert_array_equal(examine(content, spec).pixels, wanted)

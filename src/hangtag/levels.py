@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Levels", "agreed", "alone", "levels_of", "measure", "range_in_words", "to_8_bits"]
+__all__ = ["FAINT", "Levels", "agreed", "alone", "levels_of", "measure", "range_in_words", "to_8_bits"]
+
+FAINT = 1 / 250
+"""The share of a scale that is about one grey level of 8 bits."""
 
 _BITS = {255: 0.125, 1023: 0.5, 4095: 0.5, 16_383: 0.5, 65_535: 0.5}
 """White of whole numbers, and the share of the scale that pictures must use; below, their own range is the scale."""
@@ -22,6 +25,7 @@ _FLOATS = ((0.0, 1.0, 0.5), (-1.0, 1.0, 0.5), (0.0, 255.0, 0.125))
 _OVERSHOOT = 0.02  # of a scale of floats; what interpolation adds, which is clipped
 _RARE = 0.005  # the share of a picture's pixels at either end, and of pictures, that may be outliers
 _STRETCHED = 4.0  # outliers count if they widen the range by more than this factor
+_SEEN = 1 / 32  # the share of the scale that a picture with values beyond it must use
 _TAIL = 16  # grey levels that outliers share at either end
 _SAMPLED = 1_000_000  # pixels of one picture in which outliers are searched
 _AT_ONCE = 4_000_000  # pixels converted in one step, to bound memory
@@ -54,9 +58,10 @@ class Levels:
 
     def fits(self, low: float, high: float) -> bool:
         """Whether pixel values with this range are plausible: not far outside, and not all one grey level."""
-        margin, span = (self.high - self.low) / 2, high - low
+        margin, seen = (self.high - self.low) / 2, min(high, self.white) - max(low, self.black)
+        beyond = low < self.black or high > self.white
         inside = self.low - margin <= low and high <= self.high + margin
-        return inside and not 0 < span < (self.white - self.black) / 100
+        return inside and (low == high or seen >= (self.white - self.black) * (_SEEN if beyond else FAINT))
 
     def __str__(self) -> str:
         first, last = self._ends()

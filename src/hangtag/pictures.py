@@ -163,7 +163,7 @@ class ImageSpec:
         return replace(self, floats=levels) if is_float else replace(self, integers=levels)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height} {self.mode}"
@@ -250,7 +250,8 @@ def _spec_of(grey: bool, spec: ImageSpec | None) -> ImageSpec:
 
 
 def _examined(read: "_Read", mode: str) -> Examined:
-    changes = Change(sum(read.notes)) | (Change.FLOAT if read.is_float else _UNCHANGED)
+    changes = Change(sum(read.notes)) | (_UNCHANGED if read.values is None else Change.DEEP)
+    changes |= Change.FLOAT if read.is_float else _UNCHANGED
     colourful = read.pixels.ndim == 3 and carries_colour(read.pixels)
     return Examined(read.pixels, colourful, mode, changes, read.values)
 
@@ -725,8 +726,9 @@ def _bytes_of(image: Image.Image) -> bytes:
             image.seek(0)
         upright = _upright(image)
         if upright.mode.startswith("I") or upright.mode == "F":
-            return _npy_of(np.asarray(upright))
-        if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+            if "transparency" not in upright.info:
+                return _npy_of(np.asarray(upright))
+        elif upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
             upright = upright.convert(_VIA.get(upright.mode, "RGBA" if upright.has_transparency_data else "RGB"))
         buffer = io.BytesIO()
         upright.save(buffer, format="PNG")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.picture_facts import CARRIES_COLOUR, TRANSPARENT
 from hangtag.errors import DataError
-from hangtag.levels import Levels, agreed, levels_of, range_in_words
+from hangtag.levels import FAINT, Levels, agreed, levels_of, range_in_words
 from hangtag.pictures import Change, Images, ImageSpec
 from hangtag.words import amount, listed
 
@@ -21,7 +21,7 @@ _LARGEST_KEPT = 96  # pixels; sets of one size up to this keep it
 _SIDES = (96, 64, 48, 32)
 _PIXELS = 50_000_000  # of a whole set, by which the side is chosen: 5,000 pictures at 96, 20,000 at 48
 _SAME_ASPECT = 1.1  # proportions that differ by less may be squashed
-_MOST_DARK = 0.05  # of floating-point images that use less than a hundredth of the scale
+_MOST_DARK = 0.05  # of floating-point images whose values all become about one grey level
 _SHORTEST, _LONGEST = 8, 1024  # pixels of a side
 
 
@@ -108,9 +108,9 @@ def deep(facts: NDArray[Any], is_float: bool) -> NDArray[np.bool_]:
 
 
 def dark(values: NDArray[np.float32], levels: Levels) -> NDArray[np.bool_]:
-    """(M,) whether a picture uses less than a hundredth of the scale, but is not of a single level."""
+    """(M,) whether a picture uses less than one of 256 grey levels, but is not of a single value."""
     span = values[:, 1] - values[:, 0]
-    return np.asarray((span > 0) & (span < (levels.white - levels.black) / 100))
+    return np.asarray((span > 0) & (span < (levels.white - levels.black) * FAINT))
 
 
 def check_levels(facts: NDArray[Any], spec: ImageSpec, size: Size, where: str) -> None:

@@ -131,7 +131,7 @@ def _levels(spec: ImageSpec, facts: NDArray[Any]) -> list[str]:
         has = f"{range_in_words(values[:, 0].min(), values[:, 1].max())}{bits}"
         notes.append(f"{amount(len(values), 'image')}: {kind} range from {has}; {levels}, for all images alike")
         if almost := int(dark(values, levels).sum()):
-            notes.append(f"{amount(almost, 'image')}: values span less than a hundredth of this scale")
+            notes.append(f"{amount(almost, 'image')}: values span less than one grey level of this scale")
     kinds = [levels for levels in (spec.integers, spec.floats) if levels is not None and not levels.is_usual]
     eight = int((facts["flags"] & int(Change.DEEP) == 0).sum())
     if kinds and eight:
