@@ -789,6 +789,7 @@ def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[NDArray[np.uint8], No
         if layered.getchannel("A").getextrema() != (255, 255):
             notes[Change.TRANSPARENT] = f"transparency was filled with grey level {spec.background}"
     if target == "L" and not grey:
-        notes[Change.GREY] = "colour was converted to grey"
         image = image.convert("RGB")  # the result of converting the colour picture to grey later
+        if carries_colour(np.asarray(image)):
+            notes[Change.GREY] = "colour was converted to grey"
     return np.asarray(image.convert(target), dtype=np.uint8), notes

@@ -192,13 +192,14 @@ class Predictor:
         if (height, width) == (self.spec.height, self.spec.width):
             return []
         note = f"resized from {width}x{height} to {self.spec.width}x{self.spec.height}"
-        differs = not 0.98 < width * self.spec.height / (height * self.spec.width) < 1.02
+        change = width * self.spec.height / (height * self.spec.width)
+        least = 1.1 if self.spec.fit == "squash" else 1.02  # what is worth a warning; what leaves a margin
         done = {
             "squash": "which changes its proportions",
             "pad": "its proportions kept, the rest filled",
             "crop": "its proportions kept, its edges cut off",
         }
-        return [f"{note}, {done[self.spec.fit]}" if differs else note]
+        return [f"{note}, {done[self.spec.fit]}" if max(change, 1 / change) > least else note]
 
 
 def load(
