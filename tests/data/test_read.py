@@ -379,9 +379,9 @@ def test_no_images_at_all_are_refused() -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (IMAGES / 255, "images: expected uint8 pixels, got float64"),
+        (IMAGES.astype(complex), "images: expected numbers, got complex128"),
         (IMAGES.reshape(9, 64), "images: expected shape (N, H, W) or (N, H, W, 3), got (9, 64)"),
-        (np.full((9, 8, 8), np.nan), "images: contains NaN"),
+        (np.full((9, 8, 8), np.nan), "images: 9 of 9 images contain NaN or infinite pixels"),
     ],
 )
 def test_images_that_are_not_images_are_refused(images: Any, message: str) -> None:

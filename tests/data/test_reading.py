@@ -676,7 +676,7 @@ def test_numbers_get_the_names_that_the_table_gives(tmp_path: Path) -> None:
     ("images", "labels", "says"),
     [
         (np.zeros((3, 8, 8), np.uint8), [0, 1], "3 images but 2 labels"),
-        (np.zeros((2, 8, 8), np.float32), [0, 1], "expected uint8 pixels, got float32"),
+        (np.zeros((2, 8, 8), complex), [0, 1], "expected numbers, got complex128"),
         (np.zeros((2, 64), np.uint8), [0, 1], "expected shape (N, H, W)"),
         (np.zeros((2, 8, 8), np.uint8), [0, 0], "there is only one class"),
     ],

@@ -18,8 +18,9 @@ from hangtag.data.class_names import joined_names
 from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError
 from hangtag.files import make_folder, make_own_folder, write_bytes
+from hangtag.levels import levels_of, measure
 from hangtag.mapped import as_slice, forget
-from hangtag.pictures import Images, ImageSpec, check_images, encode_png
+from hangtag.pictures import Images, ImageSpec, check_images, encode_png, stacked
 from hangtag.progress import Progress
 from hangtag.words import natural
 
@@ -201,7 +202,7 @@ def from_arrays(
     """Arrays as labelled images; the sorted distinct labels become the classes.
 
     Args:
-        images: (N, H, W) or (N, H, W, 3) uint8.
+        images: (N, H, W) or (N, H, W, 3) uint8; numbers of other types are brought to 8 bits on one scale.
         labels: (N,) of strings or whole numbers, gaps allowed.
         natural_order: join names that mean the same (see `class_names.py`), and sort them by the numbers in them
             ("class 2" before "class 10"), as for all other forms of data; False sorts them as `numpy.unique` and
@@ -214,7 +215,7 @@ def from_arrays(
     >>> from_arrays(np.zeros((4, 8, 8), np.uint8), ["cat", "dog", "cat", "dog"]).class_names
     ('cat', 'dog')
     """
-    checked = check_images(images)
+    checked, spec = _checked(images)
     given = _label_array(labels)
     if len(given) != len(checked):
         raise DataError(
@@ -234,7 +235,8 @@ def from_arrays(
         positions = np.array([number[name] for name in joined])[positions]
     if len(names) < 2:
         raise DataError(f"there is only one class: {names[0]}", "a classifier needs images of at least two classes")
-    return LabelledImages(checked, positions.astype(np.int64), names, name, source=Source(notes=tuple(notes)))
+    source = Source(notes=tuple(notes), spec=spec)
+    return LabelledImages(checked, positions.astype(np.int64), names, name, source=source)
 
 
 def export_folder(data: LabelledImages, folder: Path, progress: Progress | None = None) -> list[Path]:
@@ -254,6 +256,16 @@ def export_folder(data: LabelledImages, folder: Path, progress: Progress | None 
         if progress and (position % 100 == 0 or position + 1 == len(data)):
             progress("writing images", position + 1, len(data))
     return paths
+
+
+def _checked(images: object) -> tuple[Images, ImageSpec | None]:
+    """The images as uint8, and a spec with their scale if they were other numbers."""
+    array = stacked(images)
+    checked = check_images(array)
+    if array.dtype == np.uint8 or not len(array):
+        return checked, None
+    is_float = array.dtype.kind == "f"
+    return checked, ImageSpec.of(checked).with_levels(levels_of(measure(array), is_float), is_float)
 
 
 def _names(names: Sequence[str], positions: slice | NDArray[np.int64]) -> Sequence[str]:

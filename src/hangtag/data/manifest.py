@@ -37,7 +37,7 @@ from hangtag.data.table_paths import locate, moved, part_in_path, plain_path, st
 from hangtag.data.tables import Table, plain_value, with_images_of_pixels
 from hangtag.errors import DataError, UsageError
 from hangtag.files import saving, write_all
-from hangtag.pictures import encode_png, picture_bytes
+from hangtag.pictures import picture_bytes
 from hangtag.progress import Progress
 from hangtag.words import amount, first_few, listed, visible
 
@@ -471,9 +471,6 @@ def _in_one_file(values: Sequence[Any], path: Path) -> tuple[list[Sample | None]
 def _content(value: Any) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
-    if isinstance(value, np.ndarray):
-        value = value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value
-        return encode_png(value) if value.dtype == np.uint8 and value.ndim in (2, 3) else picture_bytes(value)
     return picture_bytes(value)
 
 

@@ -16,6 +16,7 @@ FACTS = np.dtype(
         ("pixels", "<u4"),  # CRC-32 of the row
         ("flags", "u1"),
         ("mode", "S15"),  # colour mode of the file, as Pillow names it: "RGB", "CMYK"
+        ("values", "<f4", 4),  # `levels.measure` of pixels of more than 8 bits; 0 for others
     ]
 )
 """The record of one decoded picture; its flags are the bits below and those of `pictures.Change`."""

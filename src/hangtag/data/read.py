@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.arrays import ArrayPart, Arrays, flat_labels, is_idx, read_idx_folder, read_npy, read_npz
-from hangtag.data.choose_size import Size, choose_spec, with_background
+from hangtag.data.choose_size import Size, check_levels, choose_spec, with_background
 from hangtag.data.decisions import apply_decisions
-from hangtag.data.describe import notes_on_parts, sentence_on
+from hangtag.data.describe import notes_on, notes_on_parts, sentence_on
 from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, is_picture_name
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
@@ -54,7 +54,8 @@ from hangtag.data.tables_in_folder import (
 )
 from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
 from hangtag.files import user_path, write_text
-from hangtag.pictures import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
+from hangtag.levels import measure, to_8_bits
+from hangtag.pictures import FITS, Change, Images, ImageSpec, carries_colour, finite, in_channels, stacked
 from hangtag.progress import Progress
 from hangtag.resize import Sizer
 from hangtag.words import amount, csv_text, first_few
@@ -390,13 +391,16 @@ def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptio
     if any(_has_channels_first(part.images) for part in parts):
         count, *sides = parts[0].images.shape
         notes.append(f"images of shape {(count, *sides)} were read as (images, channels, height, width)")
-    arrays = [check_images(_channels_last(part.images), where) for part in parts]
+    arrays = [stacked(_channels_last(part.images), where) for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
         raise DataError(f"{where}: the parts have images of different shapes", "give all images the same size")
+    if len({array.dtype if array.dtype == np.uint8 else array.dtype.kind for array in arrays}) > 1:
+        types = ", ".join(str(array.dtype) for array in arrays)
+        raise DataError(f"{where}: the parts have pixels of different types: {types}", "give all images the same type")
     images = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     labels = np.concatenate([np.asarray(part.labels) for part in parts]) if len(parts) > 1 else parts[0].labels
+    images, facts = _in_8_bits(images, where, options.size)
     data = from_arrays(images, np.asarray(labels), path.stem if path else "arrays")
-    facts = _facts_of(images)
     spec = choose_spec(facts, len(images), options.size)
     if spec.shape != images.shape[1:]:
         sizer = Sizer(spec)
@@ -407,6 +411,7 @@ def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptio
     notes += [
         *data.source.notes,
         *notes_on_parts(data.class_names, {name: data.labels[at] for name, at in slices.items()}),
+        *notes_on(spec, facts, set(), (), options.size),
     ]
     data = replace(data, parts=slices, picture_facts=facts, source=Source(where, "", tuple(notes), spec=spec))
     return replace(data, source=replace(data.source, description=sentence_on(data, kind, facts)))
@@ -421,12 +426,22 @@ def _has_channels_first(images: NDArray[Any]) -> bool:
     return images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
 
 
-def _facts_of(images: Images) -> NDArray[Any]:
+def _in_8_bits(images: NDArray[Any], where: str, size: Size) -> tuple[Images, NDArray[Any]]:
+    """The images as uint8, and facts about them; numbers of other types get one scale, as pictures do."""
     facts = np.zeros(len(images), FACTS)
     facts["height"], facts["width"] = images.shape[1:3]
+    if images.dtype != np.uint8 and len(images):
+        is_float = images.dtype.kind == "f"
+        facts["values"] = finite(measure(images), where)
+        facts["flags"] = int(Change.DEEP | Change.FLOAT if is_float else Change.DEEP)
+        spec = choose_spec(facts, len(images), size)
+        check_levels(facts, spec, size, where)
+        levels = spec.levels(is_float)[0]
+        assert levels is not None
+        images = to_8_bits(images, levels)
     if images.ndim == 4:
-        facts["flags"] = [COLOUR_FILE | CARRIES_COLOUR * carries_colour(image) for image in images]
-    return facts
+        facts["flags"] |= np.array([COLOUR_FILE | CARRIES_COLOUR * carries_colour(image) for image in images], np.uint8)
+    return images, facts
 
 
 # --- pictures --------------------------------------------------------------------------------------------------

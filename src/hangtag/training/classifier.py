@@ -184,7 +184,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                 )
             images, positions = X.images, X.labels
         else:
-            images, positions = check_images(X), self._positions(y)
+            images, positions = check_images(X, spec=self.spec_), self._positions(y)
         return evaluate(self.predict_proba(images), positions, self.class_names_, self.training_accuracy_)
 
     def save(self, path: str | Path) -> None:

@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 VERSION = 4
-"""Of the entries' layout; entries of other versions are ignored. Since 4: checksums, joined class names."""
+"""Of the entries' layout; entries of other versions are ignored. Since 4: checksums, joined names, levels."""
 
 _LIMIT_GIGABYTES = 20.0
 _PICTURES, _SETS, _GROUPS = "pictures", "datasets", "groups"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.choose_size import Size, choose_spec, with_background
+from hangtag.data.choose_size import Size, check_levels, choose_spec, with_background
 from hangtag.data.class_names import joined_names
 from hangtag.data.describe import counted, notes_on, notes_on_parts, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages, Source
@@ -89,6 +89,7 @@ def decoded(
                 f"{origin}: none of the {len(manifest.wanted):,} images can be read: {counted(skipped)}",
                 _public_set(manifest, origin) or "replace them",
             )
+        check_levels(facts, spec, size, origin)
         good = result.good.tolist()
         labels = [manifest.labels[row] for row in good]
         names = tuple(sorted(set(labels), key=natural))
@@ -121,7 +122,7 @@ def decoded(
             "notes": [
                 *manifest.notes,
                 *notes_on_parts(names, in_parts),
-                *notes_on(final, facts, set(manifest.labels) - set(names), skipped),
+                *notes_on(final, facts, set(manifest.labels) - set(names), skipped, size),
             ],
             "skipped": [each.to_json() for each in skipped],
             "again": _again(manifest, result),

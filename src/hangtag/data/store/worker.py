@@ -33,7 +33,8 @@ __all__ = ["STATUS", "DecodedBefore", "work"]
 STATUS = struct.Struct("<qdd")
 """The row being decoded (-1: none), the last sign of life (monotonic seconds), and the CPU time before the row."""
 
-_FACTS = struct.Struct("<16sIIIB15s")
+_FACTS = struct.Struct("<16sIIIB15s4f")
+_NO_VALUES = (0.0, 0.0, 0.0, 0.0)
 _NO_PIXELS = np.empty(0, np.uint8)
 _LARGEST_BUFFER = 8_000_000  # bytes of pixels that wait to be written
 
@@ -123,7 +124,7 @@ class _Decoder:
         self.rows, self.all_facts = [], []
 
     def _examine(self, content: bytes, digest: bytes) -> tuple[bytes, NDArray[np.uint8]]:
-        picture = examine(content, self.spec.background if self.spec else 255)
+        picture = examine(content, self.spec)
         pixels = picture.pixels
         if self.spec is None:
             pixels = _NO_PIXELS
@@ -131,7 +132,10 @@ class _Decoder:
             pixels = np.ascontiguousarray(self.sizer(in_channels(pixels, self.spec.channels)))
         flags = COLOUR_FILE * (picture.pixels.ndim == 3) | CARRIES_COLOUR * picture.colourful | int(picture.changes)
         height, width = picture.pixels.shape[:2]
-        return _FACTS.pack(digest, height, width, zlib.crc32(pixels.data), flags, picture.mode.encode()), pixels
+        values = _NO_VALUES if picture.values is None else picture.values
+        return _FACTS.pack(
+            digest, height, width, zlib.crc32(pixels.data), flags, picture.mode.encode(), *values
+        ), pixels
 
     def close(self) -> None:
         os.close(self.array)
