@@ -42,7 +42,7 @@ from PIL import Image
 from hangtag.cli.main import main as hangtag
 from hangtag.data.picture_facts import PASSING
 from hangtag.data.store import pool
-from soak import contents, differences
+from soak import contents, differences  # type: ignore[import-not-found]
 
 FORMS = ("folder", "set.zip", "set.tar.gz", "set.parquet")
 IMAGES, SIDE = 48, 24  # per class and part
@@ -204,7 +204,7 @@ def attempt(
         texts.append(log.read().decode())
         log.close()
     happened["ended well" if code == 0 else "full disk" if "full" in texts[1] else f"exit {code}"] += bool(disturb)
-    return Ended(code, *texts, disturbed)
+    return Ended(code, texts[0], texts[1], disturbed)
 
 
 def schedule(command: str, chance: random.Random) -> list[tuple[float, str]]:

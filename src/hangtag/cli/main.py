@@ -5,6 +5,7 @@ A command parses, calls one function of the library and prints. Errors become on
 imported inside the commands to keep `--help` fast.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -110,6 +111,8 @@ def main() -> None:
 
 
 def _end(number: int, frame: object) -> NoReturn:
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        os.write(2, b"stopped\n")
     sys.exit(128 + number)
 
 

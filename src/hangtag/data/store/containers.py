@@ -85,6 +85,7 @@ _DAMAGED_TAR = (
     MemoryError,
 )
 _EXTRA_HEADERS = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_END_OF_ZIP = 22  # bytes of the last record of a zip file without its comment
 _UTF8 = 0x800  # flag of a zip member whose name is UTF-8
 # zipfile raises RuntimeError for a password and its child NotImplementedError for an unknown compression.
 _NEW_ARCHIVE = "download or create it again"
@@ -168,7 +169,7 @@ class Listing:
                 renamed.append(name)
                 self.entries[place] = entry._replace(name=name)
         self.notes.append(
-            f"the archive has several members of the same name; all are read: {amount(len(renamed), 'image')} "
+            f"the archive has several members of the same name; all are read: {amount(len(renamed), 'member')} "
             f"got a new name, for example {renamed[0]}"
         )
 
@@ -318,6 +319,7 @@ class Zip:
         archive = self._open()
         members = archive.infolist()
         self._refuse_bomb(members)
+        self._note_rest(archive, listing)
         for place, name in enumerate(self._names(members, listing)):
             member = members[place]
             size, packed = member.file_size, member.compress_size
@@ -366,9 +368,19 @@ class Zip:
             listing.notes.append(f"the zip file does not say how its names are encoded; they were read as {encoding}")
         return [name.replace("\\", "/") if "/" not in name else name for name in names]
 
+    def _note_rest(self, archive: zipfile.ZipFile, listing: Listing) -> None:
+        """Note bytes before the first member and behind the end, which may be another archive."""
+        first = min((member.header_offset for member in archive.infolist()), default=0)
+        with open(self.path, "rb") as file:  # noqa: PTH123
+            file.seek(-min(Path(self.path).stat().st_size, _END_OF_ZIP + len(archive.comment)), os.SEEK_END)
+            ends = file.read(4) == b"PK\5\6"
+        if first or not ends:
+            place = "after the end" if not ends else f"before the first member ({first:,})"
+            listing.notes.append(f"the zip file has bytes {place} that were not read; is it two files in one?")
+
     def _refuse_bomb(self, members: list[zipfile.ZipInfo]) -> None:
-        most = max(_SMALL, _LARGEST_RATIO * Path(self.path).stat().st_size)
-        if sum(member.file_size for member in members) > most + LARGEST_FILE:  # larger members are refused one by one
+        most = 16 * _SMALL + _LARGEST_RATIO * Path(self.path).stat().st_size
+        if sum(member.file_size for member in members) > most:  # members may share their packed bytes
             raise _bomb(self.path)
         if len(members) > _MOST_MEMBERS:
             raise _too_many(self.path)

@@ -285,7 +285,7 @@ class _Job:
                     failure = worker.failure()
                     worker = None
                     self._count(failure)
-                    if self.ended[failure.row] >= _TRIES:
+                    if failure.row >= 0 and self.ended[failure.row] >= _TRIES:
                         rows.remove(failure.row)
                         self._record([failure.row], [[*failure[:3]]], journal)
                     size = max(1, size // 4)
