@@ -84,7 +84,7 @@ class Listing:
     """The files of a container in the order of their names, and those that were refused.
 
     Attributes:
-        own: folders that hangtag wrote, which are left out.
+        own: folders and pictures that hangtag wrote, which are left out.
         empty: folders without any file.
     """
 
@@ -201,6 +201,7 @@ class Folder:
             return
         before = len(listing.entries)
         loose = _names_in(f"{folder}/{LOOSE}") if LOOSE in names else set()
+        listing.own += [prefix + child.name for child in found if child.name in loose]
         entries = listing.entries
         for child in found:
             own = child.name
