@@ -235,3 +235,26 @@ def test_pickled_objects_are_refused_only_where_they_would_be_used(tmp_path: Pat
 
     assert "contains Python objects" in refused(tmp_path / "labels.npz").message
     assert read(tmp_path / "other.npz").source.notes == ("arrays that are not used: notes (12,)",)
+
+
+# --- in memory -------------------------------------------------------------------------------------------------
+
+
+def test_a_training_and_a_test_part_may_be_two_pairs_of_arrays() -> None:
+    data = read(((IMAGES[:8], LABELS[:8]), (IMAGES[8:], LABELS[8:, None])))
+
+    assert (data.sizes(), len(data)) == ({"train": 8, "test": 4}, 12)
+
+
+def test_pictures_and_labels_may_be_two_lists(tmp_path: Path) -> None:
+    data = read(([*IMAGES], LABELS.tolist()))
+
+    assert data.fingerprint == read((IMAGES, LABELS)).fingerprint
+    assert len(read(((IMAGES[0], "a"), (IMAGES[1], "b")))) == 2
+    assert refused(([*IMAGES], [0, 1])).message == "12 images but 2 labels"
+
+
+def test_labels_that_may_mean_no_label_are_named_or_refused() -> None:
+    assert "-1 is read as a class" in read((IMAGES, LABELS - 1)).source.notes[0]
+    assert read((IMAGES, LABELS % 2 * 2 - 1)).source.notes == ()  # -1 and 1
+    assert "some labels are empty" in refused((IMAGES, ["a", "b", " "] * 4)).message

@@ -58,6 +58,7 @@ SPLIT = {"train a", "train b", "test a"}
         (["data/train/a", "data/train/b", "test/a"], SPLIT),
         (["one/train/a", "one/train/b", "two/test/a"], SPLIT),
         (["train/a", "train/b", "valid/a"], {"train a", "train b", "validation a"}),
+        (["TrainSet/a", "TestImages/b"], {"train a", "test b"}),
         (["train/a", "dev/b"], {"train a", "validation b"}),
         (["train2017/a", "train2017/b", "val2017/a"], {"train a", "train b", "validation a"}),
         (["train/car", "train/train", "test/train"], {"train car", "train train", "test train"}),
@@ -167,6 +168,17 @@ def test_the_beginning_of_a_file_name_is_its_class(files: list[str], classes: se
     assert found(layout_of(files, "set", refuse, "file")) == classes
 
 
+def test_an_answer_is_said_and_kept_as_an_option(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", "cats/tom/1.png", "cats/kit/2.png", "dogs/rex/3.png")
+
+    first, again = read(root, choose=lambda question, answers: "top"), read(root)
+
+    assert first.class_names == again.class_names == ("cats", "dogs")
+    assert dict(first.source.answers) == dict(again.source.answers) == {"classes": "top"}
+    assert "read as with --classes top, as you answered" in again.source.notes
+    assert read(root, classes="leaf").class_names == ("cats/kit", "cats/tom", "dogs/rex")
+
+
 # --- listings --------------------------------------------------------------------------------------------------
 
 
@@ -263,5 +275,6 @@ def test_single_pictures_in_a_folder_of_the_user_are_marked_by_name(tmp_path: Pa
 
     assert not (root / "a" / MARKER).exists()
     assert sorted(read(root).names) == ["a/1.png", "b/2.png"]
+    assert read(root).source.notes == ("not read, because hangtag wrote it: a/why.png, why.png",)
     shutil.move(root / "a" / "why.png", root / "a" / "3.png")
     assert len(read(root)) == 3

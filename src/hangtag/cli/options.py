@@ -5,6 +5,7 @@ Questions and notes go to stderr. Heavy packages are imported inside functions t
 
 import functools
 import inspect
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -153,7 +154,7 @@ class DataOptions:
             )
         if self.size is not None:
             sides = self.size.lower().split("x")
-            if len(sides) > 2 or not all(side.isdigit() for side in sides):
+            if len(sides) > 2 or not all(re.fullmatch("[0-9]{1,9}", side) for side in sides):
                 raise UsageError(
                     f"--size must be a number of pixels, or height and width, got {self.size}",
                     "for example --size 64 or --size 48x64",
@@ -217,7 +218,7 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
         line = sys.stdin.readline()
         if not line:
             raise UsageError("there was no answer to the question", f"enter a number from 1 to {len(answers)}")
-        if line.strip().isdigit() and 1 <= int(line) <= len(answers):
+        if re.fullmatch("[0-9]{1,9}", line.strip()) and 1 <= int(line) <= len(answers):
             return answers[int(line) - 1][0]
 
 

@@ -21,9 +21,10 @@ CLASSES = ("top", "leaf", "name", "file", "parts")
 files, or only in the folders that are parts."""
 
 PART_NAMES = {
-    "train": "train", "training": "train", "trainset": "train", "trn": "train",
+    "train": "train", "training": "train", "trainset": "train", "trn": "train", "trainval": "train",
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation", "valset": "validation",
-    "test": "test", "testing": "test", "testset": "test", "tst": "test",
+    "test": "test", "testing": "test", "testset": "test", "tst": "test", "tests": "test",
+    "holdout": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 """Names of folders and files, and values of columns, that mean a part; in lower case."""
 
@@ -45,6 +46,7 @@ _UNLABELLED = {"pred", "preds", "predict", "prediction", "predictions", "unlabel
 """Words in the names of folders beside parts whose pictures have no classes."""
 
 _MOST_LOOSE = 0.1  # of the pictures may lie beside the class folders; if more do, the folders are not all classes
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
 _AT_END = re.compile(r"[\s._-]*\(?[0-9]+\)?$")
 
 _NOT_PICTURES = {
@@ -91,10 +93,13 @@ def part_of(name: str, numbered: bool = False) -> str | None:
     >>> part_of("seg_train"), part_of("Testing images"), part_of("training shoes"), part_of("val2017", numbered=True)
     ('train', 'test', None, 'validation')
     """
-    words = re.findall(r"[^\W\d_]+|[0-9]+", clean_name(name).lower())
-    parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
-    others = [word for word in words if word not in PART_NAMES and word not in _BESIDE_PARTS]
-    return parts.pop() if len(parts) == 1 and all(numbered and word.isdigit() for word in others) else None
+    for text in (clean_name(name), clean_name(name).lower()):  # with words in camel case, and without
+        words = [word.lower() for word in _WORD.findall(text)]
+        parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
+        others = [word for word in words if word not in PART_NAMES and word not in _BESIDE_PARTS]
+        if len(parts) == 1 and all(numbered and word.isdigit() for word in others):
+            return parts.pop()
+    return None
 
 
 def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | None = None) -> Layout:

@@ -42,6 +42,7 @@ class Source:
         notes: what was decided or changed while reading, in sentences.
         skipped: what was set aside while reading, with reasons.
         spec: the size and colours that the pictures were brought to; None derives them from the images.
+        answers: what was answered to questions while reading, as options of `read`.
     """
 
     origin: str = "memory"
@@ -49,6 +50,7 @@ class Source:
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     spec: ImageSpec | None = None
+    answers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +232,10 @@ def from_arrays(
     names, notes = tuple(str(value) for value in classes), list[str]()
     if natural_order:
         joined, notes = joined_names(names)
+        if "" in joined:
+            raise DataError("some labels are empty", "give every image a label, or leave it out")
+        if given.dtype.kind == "i" and classes[0] == -1 and len(classes) > 2 and classes[1] >= 0:
+            notes.append("-1 is read as a class; if it means that there is no label, leave these images out")
         names = tuple(sorted(set(joined), key=natural))
         number = {name: index for index, name in enumerate(names)}
         positions = np.array([number[name] for name in joined])[positions]

@@ -110,6 +110,7 @@ class Manifest:
         digest: changes when a row or a file of a table is edited; empty for a listing, which has its own.
         skipped: what was set aside without decoding it.
         notes: what was decided about the listing, in sentences.
+        answers: what was answered to a question, as an option of `read`.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Manifest:
     digest: str
     skipped: list[Skipped]
     notes: list[str] = field(default_factory=list)
+    answers: dict[str, str] = field(default_factory=dict)
 
     def by_part(self) -> "Manifest":
         """The same, sorted by part, so that each part is one piece of the array of decoded pictures.
@@ -157,7 +159,13 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
             more += f"; hangtag wrote {first_few(listing.own)}, and does not read it"
         raise DataError(f"{where}: no images found{more}", "it must contain one folder of images per class")
     names = [entry.name for entry in entries]
-    layout = layout_of(names, str(where), options.choose, options.classes)
+    answers: list[str] = []
+
+    def choose(question: str, choices: Sequence[tuple[str, str]]) -> str:
+        answers.append(options.choose(question, choices))
+        return answers[-1]
+
+    layout = layout_of(names, str(where), choose, options.classes)
     groups = _groups_by_name(names, options.group_by)
     keep = [row for row, label in enumerate(layout.labels) if label is not None]
     skipped += [
@@ -180,7 +188,9 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
             *([] if isinstance(container, Folder) else listing.notes_on_own()),
             *_notes_on_empty(listing, names),
             *map(visible, layout.notes),
+            *(f"read as with --classes {answer}, as you answered" for answer in answers),
         ],
+        {"classes": answers[0]} if len(answers) == 1 else {},
     )
 
 

@@ -90,8 +90,9 @@ def read(
     Args:
         what: the name of a public set; a folder with a folder per class; a zip or tar of one; a .csv, .tsv, .jsonl or
             .parquet table; a folder of Parquet files; a .npz, a pair of .npy, IDX files; a DataFrame; (images,
-            labels); a list of (picture, label). IDX files are read as arrays, so their classes are numbers, even if
-            they are those of a public set; name the set, and give their folder as `path`, to get its class names.
+            labels); ((images, labels), (test_images, test_labels)); a list of (picture, label). IDX files are read as
+            arrays, so their classes are numbers, even if they are those of a public set; name the set, and give their
+            folder as `path`, to get its class names.
         path: the folder that holds the files of a public set; None searches for them.
         progress: called with (what is happening, done, total).
         image_column, label_column: columns of a table; None recognises them by their content. Several columns of
@@ -362,10 +363,14 @@ def _tables_of(reading: TableReading, folder: Path, options: ReadOptions) -> lis
 
 
 def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
-    if isinstance(what, tuple) and len(what) == 2 and hasattr(what[0], "shape"):
-        images = np.asarray(what[0])
-        part = ArrayPart(None, images, flat_labels(what[1], len(images) if images.ndim else 0))
-        return _read_arrays(Arrays([part]), None, "arrays", options)
+    if isinstance(what, tuple) and len(what) == 2:
+        if all(map(_is_part, what)):
+            parts = [_array_part(part, *each) for part, each in zip(("train", "test"), what, strict=True)]
+            return _read_arrays(Arrays(parts), None, "arrays of a training and a test part", options)
+        if _is_array(what[0]):
+            return _read_arrays(Arrays([_array_part(None, *what)]), None, "arrays", options)
+        if all(isinstance(each, list) or getattr(each, "ndim", 0) == 1 for each in what):
+            what = _pairs_of(*what)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         if hasattr(what, "columns") or isinstance(what, Mapping):
             manifest = from_tables([table_of_frame(what, options.root)], "frame", options, Path(temporary))
@@ -377,6 +382,27 @@ def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
                 "give a name, a path, a DataFrame, (images, labels), or a list of (image, label)",
             )
         return _read_manifest(manifest, "memory", options)
+
+
+def _is_part(value: Any) -> bool:
+    """Whether this is (images, labels), and not one image with its label."""
+    return isinstance(value, tuple) and len(value) == 2 and _is_array(value[0]) and getattr(value[1], "ndim", 0) > 0
+
+
+def _is_array(images: Any) -> bool:
+    return hasattr(images, "shape") and len(images.shape) != 1
+
+
+def _array_part(part: str | None, images: Any, labels: Any) -> ArrayPart:
+    array = np.asarray(images)
+    return ArrayPart(part, array, flat_labels(labels, len(array) if array.ndim else 0))
+
+
+def _pairs_of(pictures: Any, labels: Any) -> list[tuple[Any, Any]]:
+    """Pictures and labels in two lists as one list of pairs."""
+    if len(pictures) != len(labels):
+        raise DataError(f"{len(pictures):,} images but {len(labels):,} labels", "give one label for each image")
+    return list(zip(pictures, labels, strict=True))
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ class Listing:
 
     Attributes:
         newest: time of the last change to a file of a folder, in ns.
-        own: folders that hangtag wrote, which are left out.
+        own: folders and pictures that hangtag wrote, which are left out.
         empty: folders without any file.
     """
 
@@ -267,6 +267,7 @@ class Folder:
             return
         before = len(listing.entries)
         loose = _names_in(f"{folder}/{LOOSE}") if LOOSE in names else set()
+        listing.own += [prefix + child.name for child in found if child.name in loose]
         entries = listing.entries
         for child in found:
             own = child.name

@@ -125,7 +125,7 @@ def decoded(
                 *notes_on(final, facts, set(manifest.labels) - set(names), skipped, size),
             ],
             "skipped": [each.to_json() for each in skipped],
-            "again": _again(manifest, result),
+            "again": _again(manifest, result), "answers": manifest.answers,
         }  # fmt: skip
         cache.save(folder, key, index, arrays, [visible(manifest.wanted[row].name) for row in good])
     cache.make_room(key)
@@ -166,7 +166,9 @@ def _opened(pictures: cache.Pictures) -> LabelledImages:
         groups=pictures.groups,
         group_names=tuple(index["group_names"]),
         picture_facts=pictures.facts,
-        source=Source(index["what"], "", tuple(index["notes"]), pictures.skipped, ImageSpec(**index["spec"])),
+        source=Source(
+            index["what"], "", tuple(index["notes"]), pictures.skipped, ImageSpec(**index["spec"]), index["answers"]
+        ),
     )
     return replace(data, source=replace(data.source, description=sentence_on(data, index["kind"], pictures.facts)))
 
