@@ -274,6 +274,37 @@ def test_class_folders_and_a_table_that_says_something_else_are_asked_about(tmp_
     assert set(listing(tmp_path / "labels.csv").labels) == {"a", "b"}
 
 
+def test_a_table_that_gives_only_the_split_of_class_folders(tmp_path: Path, listing: List) -> None:
+    names = [f"{label}/{row}.png" for label in ("cat", "dog") for row in range(3)]
+    files(tmp_path, *names)
+    table(tmp_path / "splits.csv", "path,split", [f"{name},{'test' if '2' in name else 'train'}" for name in names])
+
+    manifest = listing(tmp_path)
+
+    assert (parts_of(manifest), set(manifest.labels)) == ({"train": 4, "test": 2}, {"cat", "dog"})
+    assert "the folders of its images are the classes" in said(manifest)
+
+
+@pytest.mark.parametrize(
+    "name", ["train_test_split.txt", "meta/train.txt", "one-indexed-files_test.txt", "set/folds.csv"]
+)
+def test_lists_of_a_split_beside_class_folders_are_said(name: str, tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"images/{label}/{row}.png" for label in ("cat", "dog") for row in range(3)))
+    table(tmp_path / name, "1 1", ["2 0"])
+    table(tmp_path / "images" / "cat" / "notes.txt", "x", [])
+
+    assert f"{name}: a split may be listed there, which was not read" in said(listing(tmp_path))
+
+
+def test_tables_of_each_class_are_no_second_reading(tmp_path: Path, listing: List) -> None:
+    for part in ("train", "test"):
+        for label in ("cat", "dog"):
+            files(tmp_path, f"{part}/{label}/1.png", f"{part}/{label}/2.png")
+            table(tmp_path / part / label / "metadata.csv", "file_name,weight", ["1.png,0.5", "2.png,1.5"])
+
+    assert listing(tmp_path).labels == ["cat", "cat", "dog", "dog"] * 2
+
+
 # --- Parquet as dataset hubs write it --------------------------------------------------------------------------
 
 
@@ -324,6 +355,16 @@ def test_parquet_files_must_agree_on_the_names_of_their_classes(tmp_path: Path, 
 
     parquet(tmp_path / "test-0.parquet", [0, 1, 1, 2])
     assert "label 2 in column label is not one of its 2 class names" in refused(listing, tmp_path).message
+
+
+def test_a_label_of_minus_one_is_none_in_parquet_that_numbers_its_classes_from_zero(
+    tmp_path: Path, listing: List
+) -> None:
+    for labels, kept in (([0, 1, -1, 0], ["0", "1", "0"]), ([-1, 1, -1, 1], ["-1", "1", "-1", "1"])):
+        columns = {"image": [PICTURE] * 4, "label": labels}
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+
+        assert listing(tmp_path / "a.parquet").labels == kept
 
 
 # --- labels ----------------------------------------------------------------------------------------------------
@@ -488,7 +529,7 @@ def test_a_table_of_which_nothing_is_left(tmp_path: Path) -> None:
 
     error = refused(read, path)
 
-    assert isinstance(error, DataError) and error.message == f"{path}: no image is left: 2 no such file, 2 no label"
+    assert isinstance(error, DataError) and f"{path}: no image is left: 2 no such file, 2 no label" in error.message
 
 
 # --- pixels in cells -------------------------------------------------------------------------------------------
@@ -600,6 +641,18 @@ def test_frames_that_are_not_tables_are_one_error() -> None:
     assert "image is not a column" in refused(read, {"image": "a.png", "label": "x"}).message
     assert "image is not a column" in refused(read, {"image": 3, "label": [1]}).message
     assert "has no rows" in refused(read, {}).message
+
+
+def test_a_frame_of_arrow_and_json_of_columns_are_tables(tmp_path: Path, listing: List) -> None:
+    columns = {"image": ["0.png", "1.png"], "label": ["a", "b"]}
+    files(tmp_path, *columns["image"])
+    by_row = {name: {str(row): value for row, value in enumerate(values)} for name, values in columns.items()}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for content in (columns, by_row, rows, dict(zip("xy", rows, strict=True))):
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        assert listing(tmp_path / "a.json").labels == ["a", "b"]
+    assert listing(pyarrow.table(columns), root=tmp_path).labels == ["a", "b"]
+    assert listing(table(tmp_path / "a.csv", "sep=;", ["image;label", "0.png;a,1", "1.png;b"])).labels == ["a,1", "b"]
 
 
 def test_a_table_in_utf_16_is_read(tmp_path: Path, listing: List) -> None:

@@ -30,7 +30,7 @@ __all__ = [
 
 _LABELS = (
     "label", "labels", "class", "class_name", "classname", "label_name", "category", "target", "species", "y",
-    "emotion", "diagnosis", "dx", "breed", "classid", "class_id", "label_id", "category_id",
+    "emotion", "diagnosis", "dx", "breed", "classid", "class_id", "label_id", "category_id", "cls",
 )  # fmt: skip
 _IMAGES = (
     "image", "img", "picture", "photo", "path", "file", "filename", "file_name", "image_path", "filepath", "x",
@@ -38,7 +38,7 @@ _IMAGES = (
 )  # fmt: skip
 _GROUPS = {
     "patient", "subject", "person", "participant", "individual", "identity", "lesion", "specimen", "video", "clip",
-    "scene", "sequence", "session", "study", "series", "case", "writer", "author", "user", "animal", "plant", "burst",
+    "scene", "sequence", "session", "study", "series", "case", "writer", "author", "user",
 }  # fmt: skip
 _SPLITS = {"split", "splits", "subset", "partition", "usage"}
 _MAYBE_SPLITS = {"phase", "fold", "folds", "set", "part", "stage", "mode"}
@@ -319,7 +319,8 @@ def label_names(table: Table, column: str, parts: Sequence[str | None] | None = 
     """
     values = [plain_value(value) for value in table.columns[column]]
     names_of = dict(enumerate(table.class_names.get(column, ())))
-    in_hub = table.is_parquet and 0 in values
+    numbers = {value for value in values if isinstance(value, int)}
+    in_hub = table.is_parquet and (0 in numbers or len(numbers) > 2) and min(numbers) == -1
     if names_of or in_hub or _hidden(values, parts or ()):
         values = [None if value in (-1, "-1") else value for value in values]
     kinds = {type(value) for value in values if value is not None}
@@ -391,8 +392,7 @@ def _hidden(values: Sequence[Any], parts: Sequence[str | None]) -> bool:
 
 def _label_column(table: Table, choose: Choose, taken: set[str]) -> str | None:
     others = [name for name in table.columns if name not in taken]
-    about = _SPLITS | _MAYBE_SPLITS | _GROUPS
-    others = [name for name in others if not about & set(words_of(name))] or others
+    others = [name for name in others if not (_SPLITS | _MAYBE_SPLITS) & set(words_of(name))] or others
     named = [name for name in others if name.lower() in _LABELS and not _is_empty(table.columns[name])]
     classes = [name for name in others if part_named(name) is None and _is_flag(table, name)]
     if not named and len(classes) > 1 and _one_each(table, classes):
@@ -519,7 +519,9 @@ def _holds_labels(values: Sequence[Any]) -> bool:
     if any(not isinstance(value, (str, int)) and value is not None for value in plain):
         return False
     known = {value for value in plain if value is not None}
-    return 2 <= len(known) <= min(_MOST_CLASSES, max(2, len(values) // 2))
+    names = any(isinstance(value, str) and not value.isdigit() for value in known)
+    most = 2 * len(values) // 3 if names else len(values) // 2
+    return 2 <= len(known) <= min(_MOST_CLASSES, max(2, most))
 
 
 def _is_empty(values: Sequence[Any]) -> bool:

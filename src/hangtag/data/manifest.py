@@ -217,29 +217,26 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
         DataError, UsageError: columns are missing, empty, mixed or equally plausible, or files do not exist.
     """
     tables = sorted(tables, key=lambda table: PARTS.index(table.part) if table.part in PARTS else len(PARTS))
+    tables = [with_images_of_pixels(table, options.choose) for table in tables]
+    named = (options.image_column, options.label_column)
+    divisions = [division_of(table, options.choose, options.split_column, named) for table in tables]
+    model, columns = _first_with_labels(tables, divisions, options)
     found: list[Manifest] = []
-    columns: Columns | None = None
     notes: list[str] = []
-    unlabelled: list[Table] = []
-    for number, table in enumerate(with_images_of_pixels(each, options.choose) for each in tables):
-        division = division_of(
-            table, options.choose, options.split_column, (options.image_column, options.label_column)
-        )
-        own = _labelled_by_folders(table, _columns(table, options, division, columns), division)
+    for number, (table, division) in enumerate(zip(tables, divisions, strict=True)):
+        own = columns if table is model else _same_columns(table, columns, division, options)
+        if own.label is None and table.part in (None, "train"):
+            raise no_labels(table)
         if own.label is None:
-            unlabelled.append(table)
+            count = amount(table.rows, "image")
+            notes.append(f"{table.where} has no labels: {count} left out; classify them with predict")
             continue
-        if columns is not None and table.class_names.get(own.label) != tables[0].class_names.get(columns.label or ""):
-            raise DataError(f"{table.where}: its class names differ from those of {tables[0].where}", "make them equal")
-        columns = columns or own
+        if table.class_names.get(own.label) != model.class_names.get(str(columns.label)):
+            raise DataError(f"{table.where}: its class names differ from those of {model.where}", "make them equal")
         found.append(_from_table(table, own, division, name, options, folder / f"pictures-{number}"))
         notes += [note for note in found[-1].notes if note not in notes]
         if len(tables) > 1:
             found[-1] = _with_own_names(found[-1], table)
-    if columns is None:
-        raise no_labels(tables[0])
-    for table in unlabelled:
-        notes.append(f"{table.where} has no labels: {amount(table.rows, 'image')} left out; classify them with predict")
     manifest = _joined(found)
     if len(tables) > 1 and any(table.part for table in tables) and options.split_column is None:
         names = listed([Path(table.where).name for table in tables if table.part])
@@ -248,31 +245,47 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
         manifest.kind = manifest.kind.replace("a table", f"{len(tables)} tables", 1)
     manifest.notes = notes
     if not manifest.wanted:
-        raise DataError(f"{tables[0].where}: no image is left: {counted(manifest.skipped)}", "correct the table")
+        why = f"{counted(manifest.skipped)}; {manifest.skipped[0].reason}" if manifest.skipped else "all were left out"
+        raise DataError(f"{tables[0].where}: no image is left: {why}", "correct the table")
     return manifest
 
 
-def _columns(table: Table, options: ReadOptions, division: Division, before: Columns | None) -> Columns:
-    """The columns of the images and labels; those of the table before, if they are here, too."""
-    if before is None:
-        return find_columns(table, options.choose, options.image_column, options.label_column, division.columns)
+def _first_with_labels(
+    tables: Sequence[Table], divisions: Sequence[Division], options: ReadOptions
+) -> tuple[Table, Columns]:
+    """The first table with labels, and its columns.
+
+    Raises:
+        DataError: no table has labels.
+    """
+    for table, division in zip(tables, divisions, strict=True):
+        own = find_columns(table, options.choose, options.image_column, options.label_column, division.columns)
+        own = _labelled_by_folders(table, own, division)
+        if own.label is not None:
+            return table, own
+    raise no_labels(tables[0])
+
+
+def _same_columns(table: Table, other: Columns, division: Division, options: ReadOptions) -> Columns:
+    """The columns of a table that have the names of another table's; the label is None if it has none."""
     every = [*table.columns, *table.parquet]
-    names = str(before.label).split(", ")
-    label = before.label if before.label in every else ",".join(names) if set(names) <= set(every) else None
+    names = str(other.label).split(", ")
+    label = other.label if other.label in every else ",".join(names) if set(names) <= set(every) else None
     if label in table.columns:
         values = {plain_value(value) for value in table.columns[label]} - {None}
-        if not values or (values == {-1} and table.class_names.get(label)):
+        if not values or (values == {-1} and (table.is_parquet or table.class_names.get(label))):
             label = None
-    image = before.image if before.image in every else options.image_column
+    image = other.image if other.image in every else options.image_column
     own = find_columns(table, options.choose, image, label or every[0], division.columns)
-    return own if label is not None else Columns(own.image, None)
+    return own if label is not None else _labelled_by_folders(table, Columns(own.image, None), division)
 
 
 def _labelled_by_folders(table: Table, columns: Columns, division: Division) -> Columns:
     """The columns; the label of a table that gives only the split is the folder of each image."""
     if columns.label is not None or not division.columns or columns.image not in table.columns:
         return columns
-    folders = [plain_path(str(value)).split("/")[-2:-1] for value in table.columns[columns.image]]
+    values = table.columns[columns.image]
+    folders = [plain_path(value).split("/")[-2:-1] if isinstance(value, str) else [] for value in values]
     labels = [folder[0] if folder and part_named(folder[0]) is None else None for folder in folders]
     if None in labels or len(set(labels)) < 2:
         return columns

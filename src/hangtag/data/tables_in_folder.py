@@ -23,8 +23,9 @@ __all__ = [
 
 _KNOWN = {"labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "_classes", "images"}
 _NOT_LABELS = {"submission", "decisions", "findings", "skipped"}  # hangtag's own tables, and answers to be filled in
+_SETTINGS = {"config", "info", "infos", "dict", "state", "package", "settings", "map", "mapping"}  # of JSON files
 _CONTAINERS = {"images", "image", "img", "imgs", "pictures", "photos", "data", "jpg", "jpeg", "png", "files"}
-_LISTS = (".txt", ".lst", ".list", ".mat")
+_LISTS = (".txt", ".mat")
 _SPLITS = {"split", "splits", "partition", "partitions", "folds"}
 _SHARDS = {"part", "batch", "chunk", "shard", "volume"}
 
@@ -50,8 +51,9 @@ def readings_of(names: Iterable[str], deeply: bool = True) -> list[TableReading]
     >>> [reading.tables for reading in readings_of(["train.csv", "test.csv", "images/1.png"])]
     [((('train.csv',), 'train'), (('test.csv',), 'test'))]
     """
-    tables = [name for name in names if _may_be_table(name)]
-    tables = [name for name in tables if deeply or not _depth(name)]
+    names = list(names)
+    top = len(names) if deeply else _top(names)
+    tables = [name for name in names if _may_be_table(name) and _depth(name) <= top]
     for depth in sorted({_depth(name) for name in tables}):
         here = [name for name in tables if _depth(name) == depth]
         part_of = {name: part for name in here if (part := _part_of(name)) is not None}
@@ -105,11 +107,16 @@ def tables_beside(names: Iterable[str], used: Sequence[str]) -> list[str]:
     """The tables near the top that are not among those that were read."""
     names = list(names)
     tables = [name for name in names if name.lower().endswith(TABLE_ENDINGS) and not is_json(name)]
+    most = max([_top(names), *map(_depth, used)])
+    return [name for name in tables if name not in used and _depth(name) <= most]
+
+
+def _top(names: Sequence[str]) -> int:
+    """The number of folders that contain all others."""
     above = 0
     while all(name.count("/") > above for name in names) and len({name.split("/")[above] for name in names}) == 1:
-        above += 1  # a folder that contains all others
-    most = max([above, *map(_depth, used)])
-    return [name for name in tables if name not in used and _depth(name) <= most]
+        above += 1
+    return above
 
 
 def split_lists(names: Iterable[str], used: Sequence[str] = ()) -> list[str]:
@@ -155,7 +162,8 @@ def _part_of(name: str) -> str | None:
 
 def _may_be_table(name: str) -> bool:
     lower, stem = name.lower(), Path(name).stem
-    if not lower.endswith(TABLE_ENDINGS) or _NOT_LABELS & set(words_of(stem)):
+    words = set(words_of(stem))
+    if not lower.endswith(TABLE_ENDINGS) or words & _NOT_LABELS or (is_json(name) and words & _SETTINGS):
         return False
     return not is_parquet(name) or stem.lower() in _KNOWN or _part_of(name) is not None
 
