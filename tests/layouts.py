@@ -293,6 +293,7 @@ def write(root: Path, files: Files) -> None:
 
 def archived(draw: Draw, root: Path, files: Files) -> Path:
     """The files as an archive, as some tool would write it."""
+    root.mkdir(parents=True, exist_ok=True)
     top = draw.pick("folders around", ("", "photos/", "photos/photos/", "archive/data/"))
     named = {top + name: content_of for name, content_of in files.items()}
     if draw.chance("folder entries", 0.3):
@@ -432,6 +433,10 @@ def folders(draw: Draw, root: Path) -> Layout:
     layout.doubtful = deeper or bool(data.parts[0] and (scheme[0] in _UNCOMMON or (class_first and "/" in scheme[0])))
     if data.parts == ("train",):
         layout.also.append(without_parts(data.examples))
+    if scheme[1] == "eval" and "test" not in data.parts:
+        layout.also.append(
+            [replace(each, part="test") if each.part == "validation" else each for each in data.examples]
+        )
     if {"train", "valid", "images", "photos", "masks"} & set(data.classes):
         layout.doubtful = True
     extra, broken = noise(draw, data, files)
@@ -496,10 +501,10 @@ def looking_alike(draw: Draw, root: Path) -> Layout:
     """Two spellings of one class: joined, or kept apart, but not in silence; NFC and NFD are one class."""
     one, other, same = draw.pick(
         "spellings",
-        (("Cat", "cat", False), ("café", unicodedata.normalize("NFD", "café"), True), ("cat", "cat ", False),
-         ("cat", "cat\u200b", False), ("cat", "ｃat", False), ("1", "1.0", True), ("1", "01", False),
+        (("Cat", "cat", False), ("café", unicodedata.normalize("NFD", "café"), True), ("cat", "cat ", True),
+         ("cat", "cat\u200b", True), ("cat", "ｃat", False), ("1", "1.0", True), ("1", "01", False),
          ("T-Shirt", "T-shirt", False), ("red panda", "red  panda", False), ("red_panda", "red panda", False),
-         ("straße", "STRASSE", False), ("cat", "cat\u00a0", False), ("a", "а", False)),
+         ("straße", "STRASSE", False), ("cat", "cat\u00a0", True), ("a", "а", False)),
     )  # fmt: skip
     data = content(draw, names=((one, other, "dog", "bird", "fish"),), parts=((None,), ("train", "test")), least=3)
     data.classes = data.classes[:3]
@@ -692,6 +697,7 @@ def table(draw: Draw, root: Path) -> Layout:
     if draw.chance("the folder is named", 0.35):
         layout.what = root
         layout.doubtful = layout.doubtful or stem in ("Bilder 2024", "GroundTruth") or form == "columns.json"
+        layout.said.append((stem.lower(), "a table with"))
     return layout
 
 
@@ -1378,7 +1384,8 @@ def _compared(data: Any, layout: Layout) -> tuple[str, str]:
     readings = [_reading(each) for each in [layout.truth, *layout.also] if each]
     skipped = [f"{each.name}: {each.kind}: {each.reason}" for each in data.source.skipped]
     notes = [*data.source.notes, *skipped]
-    text = unicodedata.normalize("NFC", " ".join([*notes, data.source.description]).lower())
+    read_as = data.source.description.partition(":")[0]  # without the names of classes and parts
+    text = unicodedata.normalize("NFC", " ".join([read_as, *notes]).lower())
     if found not in readings:
         about = f"{_difference(found, readings[0]) if readings else data.source.description}; notes: {notes}"
         named = any(found <= each and (each - found).total() <= len(skipped) for each in readings)

@@ -63,6 +63,10 @@ SPLIT = {"train a", "train b", "test a"}
         (["train2017/a", "train2017/b", "val2017/a"], {"train a", "train b", "validation a"}),
         (["train/car", "train/train", "test/train"], {"train car", "train train", "test train"}),
         (["car", "plane", "train"], {"- car", "- plane", "- train"}),
+        (
+            ["pets_train/pets_train/a", "pets_train/pets_train/b", "pets_test/pets_test/a"],
+            {"train a", "train b", "test a"},
+        ),
         (["valid", "invalid"], {"- valid", "- invalid"}),
         (["training shoes", "test tubes"], {"- training shoes", "- test tubes"}),
         ([".net", "-1", "+", "_other"], {"- .net", "- -1", "- +", "- _other"}),
@@ -97,6 +101,7 @@ def test_the_name_of_a_part_may_have_other_words_beside_it(name: str, part: str 
         (["train/a", "train/b", "extra/a"], {"parts": {"train a", "train b"}, "top": {"- train", "- extra"}}),
         (["a/train", "a/test", "b"], {"parts": {"train a", "test a"}, "top": {"- a", "- b"}}),
         (["car/x", "train/x"], {"top": {"- car", "- train"}, "parts": {"train x"}}),
+        (["a", "b", "test"], {"top": {"- a", "- b", "- test"}, "parts": {"- a", "- b"}}),
     ],
 )  # fmt: skip
 def test_folders_with_two_readings_are_asked_about(folders: list[str], answers: dict[str, set[str]]) -> None:
@@ -115,6 +120,7 @@ def test_folders_with_two_readings_are_asked_about(folders: list[str], answers: 
     [
         (names("train/a", "train/b") + names("test", each=5), 5, "test"),
         (names("train/a", "train/b") + names("seg_pred/seg_pred", each=4), 4, "seg_pred/seg_pred"),
+        (names("train/train/a", "train/train/b") + names("test/test", each=4), 4, "test/test"),
         (names("train/a", "train/b", each=9) + names("train", each=1), 1, "train"),
         (names("a", "b", each=9) + names("", each=1), 1, "the top folder"),
         (names("top/a", "top/b", each=9) + names("top", each=1), 1, "top"),
@@ -166,6 +172,18 @@ def test_classes_in_file_names_are_asked_about() -> None:
 )
 def test_the_beginning_of_a_file_name_is_its_class(files: list[str], classes: set[str]) -> None:
     assert found(layout_of(files, "set", refuse, "file")) == classes
+
+
+def test_a_file_that_is_no_picture_may_lie_beside_the_class_folders() -> None:
+    layout = layout_of(["LICENSE", "a/1.png", "b/1.png"], "set", refuse)
+
+    assert layout.labels == (None, "a", "b")
+
+
+def test_images_named_like_masks_are_noted() -> None:
+    layout = layout_of(["a/1.png", "a/1_mask.png", "a/1_mask_2.png", "b/seg.png", "b/2.png"], "set", refuse)
+
+    assert layout.notes == ("2 images named like the mask of another image read as well: a/1_mask.png",)
 
 
 def test_an_answer_is_said_and_kept_as_an_option(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ _UNLABELLED = {"pred", "preds", "predict", "prediction", "predictions", "unlabel
 
 _MOST_LOOSE = 0.1  # of the pictures may lie beside the class folders; if more do, the folders are not all classes
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
+_MASK = re.compile(r"[\s._-]+(?:mask|segmentation|seg|gt)(?:[\s._-]*[0-9]+)?$", re.IGNORECASE)
 _AT_END = re.compile(r"[\s._-]*\(?[0-9]+\)?$")
 
 _NOT_PICTURES = {
@@ -102,6 +103,21 @@ def part_of(name: str, numbered: bool = False) -> str | None:
     return None
 
 
+def _parts_of(names: Iterable[str]) -> dict[str, str | None]:
+    """The part that each folder is, also of folders that differ in it alone, such as pets_train and pets_test."""
+    own = {name: [word.lower() for word in _WORD.findall(clean_name(name))] for name in names}
+    named = {name: {PART_NAMES[word] for word in words if word in PART_NAMES} for name, words in own.items()}
+    rest = {name: tuple(word for word in words if word not in PART_NAMES) for name, words in own.items()}
+    alike: dict[tuple[str, ...], set[str]] = {}
+    for name, parts in named.items():
+        alike.setdefault(rest[name], set()).update(parts if len(parts) == 1 else ())
+    numbered = len({part_of(name, True) for name in own} - {None}) > 1
+    return {
+        name: min(named[name]) if len(named[name]) == 1 and len(alike[rest[name]]) > 1 else part_of(name, numbered)
+        for name in own
+    }
+
+
 def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | None = None) -> Layout:
     """Classes and parts of pictures with these names.
 
@@ -140,6 +156,10 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
         "hangtag predict classifies them"
         for folder, count in left_out.most_common(3)
     ]
+    stems = {name.rpartition(".")[0] for name in names}
+    masks = [name for name in names if (stem := name.rpartition(".")[0]) and _MASK.sub("", stem) in stems - {stem}]
+    if masks:
+        notes.append(f"{amount(len(masks), 'image')} named like the mask of another image read as well: {masks[0]}")
     hidden = {label for label in labels if label and label.startswith(".")}
     if hidden:
         notes.append(f"folders whose names begin with a dot are read as classes: {_some(hidden)}")
@@ -165,9 +185,7 @@ def _split_off_parts(
     Returns:
         Also where the classes are, if that is known now.
     """
-    components = {name for folder in folders for name in folder}
-    numbered = len({part_of(name, True) for name in components} - {None}) > 1
-    part = {name: part_of(name, numbered) for name in components}
+    part = _parts_of({name for folder in folders for name in folder})
     at = {folder: next((i for i, name in enumerate(folder) if part[name]), None) for folder in folders}
     above = [folder for folder, i in at.items() if i is not None and i < len(folder) - 1]
     below = [folder for folder, i in at.items() if i is not None and 0 < i == len(folder) - 1]
@@ -177,6 +195,11 @@ def _split_off_parts(
         return {folder: (None if i is None else part[folder[i]], None) for folder, i in at.items()}, classes
     undivided: _Found = {folder: (None, folder or None) for folder in folders}
     if not above and not below:
+        loose = [folder for folder in bare if part[folder[0]] != "train"]
+        enough = len({folder[0] for folder in others}) > 1
+        if loose and enough and _hold_no_class(loose, others, where, choose, classes):
+            undivided.update(dict.fromkeys(loose, (None, None)))
+            return undivided, None
         return undivided, classes
     unlabelled = [each for each in others if any(_UNLABELLED & set(re.split(r"[\W\d_]+", n.lower())) for n in each)]
     if len(others) > len(unlabelled):
@@ -196,13 +219,28 @@ def _split_off_parts(
         i = at[folder] or 0
         again = len(folder) > i + 2 and part[folder[i + 1]] == part[folder[i]]
         doubled[folder[: i + 1]] = again and doubled.get(folder[: i + 1], True)
+    children = Counter(folder[: (at[folder] or 0) + 1] for folder in above)
     found: _Found = dict.fromkeys(folders, (None, None))
     for folder, place in at.items():
         if place is not None:
             rest = folder[place + 1 + doubled.get(folder[: place + 1], False) :]
+            if children[folder[: place + 1]] == 1 and {part[name] for name in rest} == {part[folder[place]]}:
+                rest = ()  # test/test without class folders
             whole = rest if containers else (*folder[:place], *rest)
             found[folder] = part[folder[place]], (whole or None) if rest or not above else None
     return found, None if classes == "parts" else classes
+
+
+def _hold_no_class(
+    loose: list[_Folder], others: list[_Folder], where: str, choose: Choose, classes: str | None
+) -> bool:
+    """Whether undivided folders named like parts hold pictures without a class."""
+    named, classes_beside = (_some({folder[0] for folder in folders}) for folders in (loose, others))
+    classes = classes or choose(
+        f"{where}: {named} beside the folders {classes_beside}: does it hold images without a class? (--classes)",
+        [("parts", f"yes: {named} left out"), ("top", "no: all folders at the top are classes")],
+    )
+    return classes == "parts"
 
 
 def _labels(
@@ -281,6 +319,9 @@ def _labels_of_files(
 def _refuse_loose(names: Sequence[str], folder_of: Sequence[str], folders: dict[str, _Folder], where: str) -> None:
     """Raises DataError if too many pictures lie beside the class folders."""
     loose = [name for name, folder in zip(names, folder_of, strict=True) if not folders[folder]]
+    pictures = [name for name in loose if name.lower().endswith(PICTURE_ENDINGS)]
+    if any(name.lower().endswith(PICTURE_ENDINGS) for name in names):
+        loose = pictures  # not LICENSE
     if len(loose) > _MOST_LOOSE * len(names):
         more = f", nor are {len(loose) - 1:,} others" if len(loose) > 1 else ""
         raise DataError(
