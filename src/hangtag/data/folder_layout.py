@@ -195,10 +195,11 @@ def _split_off_parts(
         return {folder: (None if i is None else part[folder[i]], None) for folder, i in at.items()}, classes
     undivided: _Found = {folder: (None, folder or None) for folder in folders}
     if not above and not below:
-        loose = [folder for folder in bare if part[folder[0]] != "train"]
+        loose: list[_Folder] = [folder for folder in bare if part[folder[0]] != "train"]
         enough = len({folder[0] for folder in others}) > 1
         if loose and enough and _hold_no_class(loose, others, where, choose, classes):
-            undivided.update(dict.fromkeys(loose, (None, None)))
+            for each in loose:
+                undivided[each] = (None, None)
             return undivided, None
         return undivided, classes
     unlabelled = [each for each in others if any(_UNLABELLED & set(re.split(r"[\W\d_]+", n.lower())) for n in each)]
