@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.data.picture_facts import COLOUR_FILE, Skipped
+from hangtag.data.picture_facts import COLOUR_FILE, NO_CLASS, Skipped
 from hangtag.pictures import Change, ImageSpec
 from hangtag.words import amount, first_few
 
@@ -64,8 +64,9 @@ def notes_on(spec: ImageSpec, facts: NDArray[Any], unreadable: set[str], skipped
             notes.append(f"{amount(count, 'image')}: {text}")
     if unreadable:
         notes.append(f"classes without a readable image were left out: {first_few(sorted(unreadable))}")
-    if skipped:
-        notes.append(f"skipped {amount(len(skipped), 'file')}: {counted(skipped)}")
+    others = [each for each in skipped if each.kind != NO_CLASS]  # these have notes of their own
+    if others:
+        notes.append(f"skipped {amount(len(others), 'file')}: {counted(others)}")
     return notes
 
 
