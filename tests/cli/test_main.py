@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from functools import partial
@@ -42,6 +43,25 @@ def test_names_from_strangers_are_printed_with_escapes(hangtag: Any, tmp_path: P
         assert (outcome.out + outcome.err).replace("\n", "").isprintable()
     assert outcomes[1].json["classes"] == ["caf\\xe9", "red\\x1b[31m\\nline"]
     assert (tmp_path / "skipped.csv").read_text().splitlines()[1].startswith("red\\x1b[31m\\nline/bad\\xe9\\x07.png,")
+
+
+def test_a_terminal_gets_bars_and_questions_but_no_codes_of_strangers(tmp_path: Path) -> None:
+    for number, folder in enumerate(("a/x\x1b[2Jx", "a/y", "b/z")):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("L", (16, 16), number).save(tmp_path / folder / "1.png")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm"}
+    terminal, end = pty.openpty()
+    program = [sys.executable, "-m", "hangtag", "data", str(tmp_path)]
+    with subprocess.Popen(program, env=environment, stdin=end, stdout=end, stderr=end) as running:
+        os.write(terminal, b"1\n")
+        assert running.wait(120) == 0
+        shown = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    os.close(end)
+
+    assert "which ones are the classes?" in shown and "read as with --classes top, as you answered" in shown
+    assert "\x1b[" in shown  # of the progress bar
+    assert "a/x\\x1b[2Jx" in shown and "\x1b[2Jx" not in shown and "\\x1b[2K" not in shown
 
 
 def test_a_terminal_with_a_narrow_encoding_shows_escapes(tmp_path: Path) -> None:

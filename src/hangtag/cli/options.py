@@ -18,6 +18,7 @@ import typer
 
 from hangtag.errors import HangtagError, UsageError
 from hangtag.files import user_path
+from hangtag.words import visible
 
 if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
@@ -210,9 +211,9 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
         from hangtag.data.manifest import refuse
 
         return refuse(question, answers)
-    print(question, file=sys.stderr)
+    print(visible(question), file=sys.stderr)
     for number, (_, meaning) in enumerate(answers, 1):
-        print(f"  {number}  {meaning}", file=sys.stderr)
+        print(f"  {number}  {visible(meaning)}", file=sys.stderr)
     while True:
         print(f"Enter a number from 1 to {len(answers)}: ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()

@@ -59,9 +59,10 @@ class _Table(Table):
 
 
 def console(stderr: bool = False) -> Console:
-    return _Console(
-        stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False
-    )  # names may hold brackets
+    stream: Any = sys.stderr if stderr else sys.stdout
+    while hasattr(stream, "rich_proxied_file"):  # Rich draws with control characters, which `print` shows as escapes
+        stream = stream.rich_proxied_file
+    return _Console(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False)  # names may hold brackets
 
 
 class _Amount(progress.ProgressColumn):
@@ -77,7 +78,7 @@ class _Amount(progress.ProgressColumn):
 @contextmanager
 def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on stderr for bytes or images; it appears with the first report."""
-    with _progress(Console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount()) as bar:
+    with _progress(console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount()) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, visible=True)
 
@@ -85,7 +86,7 @@ def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def share_progress() -> Iterator[Callable[[str, float], None]]:
     """A progress bar on stderr for work that reports what it does and how much is done, from 0 to 1."""
-    with _progress(Console(stderr=True), _text("{task.description:<24}"), progress.BarColumn()) as bar:
+    with _progress(console(stderr=True), _text("{task.description:<24}"), progress.BarColumn()) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda what, share: bar.update(task, description=what, completed=share)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.choose_size import Size, dark, deep
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, Skipped
+from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, NO_CLASS, Skipped
 from hangtag.levels import range_in_words
 from hangtag.pictures import Change, ImageSpec
 from hangtag.words import amount, first_few
@@ -70,8 +70,9 @@ def notes_on(
             notes.append(f"{amount(count, 'image')}: {text}")
     if unreadable:
         notes.append(f"classes without a readable image were left out: {first_few(sorted(unreadable))}")
-    if skipped:
-        notes.append(f"skipped {amount(len(skipped), 'file')}: {counted(skipped)}")
+    others = [each for each in skipped if each.kind != NO_CLASS]  # these have notes of their own
+    if others:
+        notes.append(f"skipped {amount(len(others), 'file')}: {counted(others)}")
     return notes
 
 
