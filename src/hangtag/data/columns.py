@@ -485,7 +485,9 @@ def _holds_pictures(table: Table, name: str) -> bool:
         return True
     if not all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values):
         return False
-    if 2 * len(set(values)) <= len(values):  # a few names that happen to be those of files
+    if name.lower() not in _IMAGES and 2 * len(set(values)) <= len(
+        values
+    ):  # a few names that happen to be those of files
         return False
     found = sum(status_of(table.root, str(value)) is not None for value in values)
     if 2 * found < len(values) and table.files is not None:
