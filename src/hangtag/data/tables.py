@@ -359,7 +359,7 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
         if place and own != names:
             raise DataError(f"{path}: its class names differ from those of {paths[0]}", "give all files the same names")
         names = own
-    where = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} Parquet files)"
+    where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1:,} more"
     containers = {
         name: (ParquetColumn([str(path) for path in paths], name, inner), keys)
         for name, (inner, keys) in pictures.items()
