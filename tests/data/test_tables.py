@@ -427,6 +427,13 @@ def test_columns_that_are_not_used_are_said(tmp_path: Path, listing: List) -> No
     assert "patient_id" not in said(listing(path, group_by="patient_id"))
 
 
+def test_a_column_that_names_groups_is_not_preferred_to_one_of_labels(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{row}.png" for row in range(4)))
+    path = table(tmp_path / "a.csv", "file|ill|patient", [f"{row}.png|{row % 2}|p{row % 2}" for row in range(4)])
+
+    assert listing(path).labels == ["0", "1", "0", "1"]
+
+
 def test_a_blank_is_a_group_of_its_own(tmp_path: Path, listing: List) -> None:
     path = split_table(tmp_path, "patient", ["p1", "p1", "", " ", "nan", "N/A", "p2", ""])
 

@@ -466,9 +466,8 @@ def _examples(table: Table, name: str) -> str:
 def _without_doubles(table: Table, names: list[str]) -> list[str]:
     """Of columns with the same content (a number and a name for each class) the one with names."""
     kept: list[str] = []
-    for name in sorted(
-        names, key=lambda each: any(isinstance(v, str) and not v.isdigit() for v in table.columns[each]), reverse=True
-    ):
+    texts = {name: any(isinstance(v, str) and not v.isdigit() for v in table.columns[name]) for name in names}
+    for name in sorted(names, key=lambda each: (bool(_GROUPS & set(words_of(each))), not texts[each])):
         values = list(map(str, table.columns[name]))
         same = any(
             len(set(zip(values, map(str, table.columns[other]), strict=True)))

@@ -182,10 +182,8 @@ def _csv(path: Path, root: str, separator: str) -> Table:
         head = next(lines, "")
         if told := re.fullmatch(r"sep=(.)\s*", head):  # a line for spreadsheets
             separator, head = told[1], next(lines, "")
-        elif separator == "," and head.count(";") > head.count(","):
-            separator = ";"
-        elif separator == "," and head.count("\t") > head.count(","):
-            separator = "\t"
+        elif separator == ",":
+            separator = max(",;\t|", key=head.count)
         reader = csv.reader(chain([head], lines), delimiter=separator)
         try:
             first = next((row for row in reader if row), None)
