@@ -135,6 +135,17 @@ def test_a_split_that_is_not_understood_is_asked_about(
     assert parts_of(listing(path, split_column="none")) == {None: 4}
 
 
+@pytest.mark.parametrize(("column", "part"), [("valid", "validation"), ("test", "test"), ("train", "train")])
+def test_a_flag_that_is_only_named_like_a_part_is_asked_about(
+    column: str, part: str, tmp_path: Path, listing: List
+) -> None:
+    path = split_table(tmp_path, column, [True, True, False, False])
+
+    assert f"does the column '{column}' give the split?" in refused(listing, path).message
+    assert parts_of(listing(path, split_column=column))[part] == 2
+    assert parts_of(listing(path, split_column="none")) == {None: 4}
+
+
 def test_the_numbers_of_folds_are_no_split_and_said(tmp_path: Path, listing: List) -> None:
     path = split_table(tmp_path, "fold", [0, 1, 2, 0, 1, 2])
 
@@ -223,6 +234,13 @@ def test_a_test_table_without_labels_is_left_out_and_said(tmp_path: Path, listin
 
         assert parts_of(manifest) == {"train": 4}
         assert "test.csv has no labels: 2 images left out" in said(manifest)
+
+
+def test_a_training_table_without_labels_is_refused(tmp_path: Path, listing: List) -> None:
+    root = two_tables(tmp_path, "train.csv", "test.csv")
+    table(root / "train.csv", "image,width", [f"{row}.png,{row}" for row in range(4)])
+
+    assert "train.csv: no column contains labels" in refused(listing, root).message
 
 
 def test_pictures_of_one_name_in_the_folders_of_the_parts_are_told_apart(tmp_path: Path, listing: List) -> None:
@@ -407,6 +425,13 @@ def test_columns_that_are_not_used_are_said(tmp_path: Path, listing: List) -> No
     assert "the column 'patient_id' may name groups (3 in 6 images)" in notes
     assert "columns not used: mask, sex" in notes  # the column "number" says what the label says
     assert "patient_id" not in said(listing(path, group_by="patient_id"))
+
+
+def test_a_column_that_names_groups_is_not_preferred_to_one_of_labels(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{row}.png" for row in range(4)))
+    path = table(tmp_path / "a.csv", "file|ill|patient", [f"{row}.png|{row % 2}|p{row % 2}" for row in range(4)])
+
+    assert listing(path).labels == ["0", "1", "0", "1"]
 
 
 def test_a_blank_is_a_group_of_its_own(tmp_path: Path, listing: List) -> None:

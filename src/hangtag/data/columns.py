@@ -41,7 +41,7 @@ _GROUPS = {
     "scene", "sequence", "session", "study", "series", "case", "writer", "author", "user",
 }  # fmt: skip
 _SPLITS = {"split", "splits", "subset", "partition", "usage"}
-_MAYBE_SPLITS = {"phase", "fold", "folds", "set", "part", "stage", "mode"}
+_MAYBE_SPLITS = {"phase", "fold", "folds", "kfold", "set", "part", "stage", "mode"}
 _FLAGS = {"is", "in", "for", "use", "used"}
 _SHORT = {"tr": "train", "va": "validation", "vl": "validation", "te": "test", "ts": "test"}
 _TRUE, _FALSE = {"true", "1", "yes", "t", "y"}, {"false", "0", "no", "f", "n"}
@@ -161,6 +161,10 @@ def _unclear(table: Table, names: Sequence[str], choose: Choose) -> Division:
     for name in names:
         words = set(words_of(name))
         values = _distinct(table.columns[name])
+        if (part := part_named(name)) and len(values) == 2 and _is_flag(table, name):
+            answers = [("none", "no"), (name, f"yes: {part} where it is true")]
+            question = f"{table.where}: does the column '{name}' give the split? (--split-column)"
+            return _division_named(table, choose(question, answers))
         sure = bool(words & _SPLITS) or {"train", "test"} <= words
         if not (sure or words & _MAYBE_SPLITS) or not 1 <= len(values) <= _MOST_PARTS:
             continue
@@ -298,9 +302,9 @@ def find_columns(
             raise UnknownName.among(f"column of {table.where}:", name, every)
     taken = {label, *several, *split}
     if image is None:
-        images = [
-            name for name in every if name not in taken and (name in table.parquet or _holds_pictures(table, name))
-        ]
+        others = [name for name in every if name not in taken]
+        images = [name for name in others if name in table.parquet or _holds_pictures(table.columns[name])]
+        images = images or [name for name in others if _names_files(table, name)]
         likely = [name for name in images if name.lower() not in _LABELS and not _holds_addresses(table, name)]
         image = _choose_column(likely or images, _IMAGES, "images", "--image-column", table, choose)
     if len(several) > 1:
@@ -462,9 +466,8 @@ def _examples(table: Table, name: str) -> str:
 def _without_doubles(table: Table, names: list[str]) -> list[str]:
     """Of columns with the same content (a number and a name for each class) the one with names."""
     kept: list[str] = []
-    for name in sorted(
-        names, key=lambda each: any(isinstance(v, str) and not v.isdigit() for v in table.columns[each]), reverse=True
-    ):
+    texts = {name: any(isinstance(v, str) and not v.isdigit() for v in table.columns[name]) for name in names}
+    for name in sorted(names, key=lambda each: (bool(_GROUPS & set(words_of(each))), not texts[each])):
         values = list(map(str, table.columns[name]))
         same = any(
             len(set(zip(values, map(str, table.columns[other]), strict=True)))
@@ -477,15 +480,19 @@ def _without_doubles(table: Table, names: list[str]) -> list[str]:
     return [name for name in names if name in kept]
 
 
-def _holds_pictures(table: Table, name: str) -> bool:
+def _holds_pictures(values: Sequence[Any]) -> bool:
+    few = [value for value in values[:_LOOKED_AT] if plain_value(value) is not None]
+    return bool(few) and (all(_is_picture(value) for value in few) or _looks_like_paths(few))
+
+
+def _names_files(table: Table, name: str) -> bool:
+    """Whether a column names files without their endings; searches the folders below the table."""
     values = [value for value in table.columns[name][:_LOOKED_AT] if plain_value(value) is not None]
-    if not values:
+    if not values or not all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values):
         return False
-    if all(_is_picture(value) for value in values) or _looks_like_paths(values):
-        return True
-    if not all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values):
-        return False
-    if 2 * len(set(values)) <= len(values):  # a few names that happen to be those of files
+    if name.lower() not in _IMAGES and 2 * len(set(values)) <= len(
+        values
+    ):  # a few names that happen to be those of files
         return False
     found = sum(status_of(table.root, str(value)) is not None for value in values)
     if 2 * found < len(values) and table.files is not None:

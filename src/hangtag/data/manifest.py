@@ -276,8 +276,9 @@ def _same_columns(table: Table, other: Columns, division: Division, options: Rea
         if not values or (values == {-1} and (table.is_parquet or table.class_names.get(label))):
             label = None
     image = other.image if other.image in every else options.image_column
-    own = find_columns(table, options.choose, image, label or every[0], division.columns)
-    return own if label is not None else _labelled_by_folders(table, Columns(own.image, None), division)
+    if label is None:
+        return _labelled_by_folders(table, Columns(image or "", None), division)
+    return find_columns(table, options.choose, image, label, division.columns)
 
 
 def _labelled_by_folders(table: Table, columns: Columns, division: Division) -> Columns:

@@ -182,10 +182,8 @@ def _csv(path: Path, root: str, separator: str) -> Table:
         head = next(lines, "")
         if told := re.fullmatch(r"sep=(.)\s*", head):  # a line for spreadsheets
             separator, head = told[1], next(lines, "")
-        elif separator == "," and head.count(";") > head.count(","):
-            separator = ";"
-        elif separator == "," and head.count("\t") > head.count(","):
-            separator = "\t"
+        elif separator == ",":
+            separator = max(",;\t|", key=head.count)
         reader = csv.reader(chain([head], lines), delimiter=separator)
         try:
             first = next((row for row in reader if row), None)
@@ -359,7 +357,7 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
         if place and own != names:
             raise DataError(f"{path}: its class names differ from those of {paths[0]}", "give all files the same names")
         names = own
-    where = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} Parquet files)"
+    where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1:,} more"
     containers = {
         name: (ParquetColumn([str(path) for path in paths], name, inner), keys)
         for name, (inner, keys) in pictures.items()
