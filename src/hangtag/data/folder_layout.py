@@ -140,7 +140,7 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
         "hangtag predict classifies them"
         for folder, count in left_out.most_common(3)
     ]
-    hidden = {label for label in labels if label and label.startswith(".")}
+    hidden = {label for label in set(labels) if label and label.startswith(".")}
     if hidden:
         notes.append(f"folders whose names begin with a dot are read as classes: {_some(hidden)}")
     description = f"{description} in {inside}" if inside else description
@@ -280,6 +280,8 @@ def _labels_of_files(
 
 def _refuse_loose(names: Sequence[str], folder_of: Sequence[str], folders: dict[str, _Folder], where: str) -> None:
     """Raises DataError if too many pictures lie beside the class folders."""
+    if all(folders.values()):
+        return
     loose = [name for name, folder in zip(names, folder_of, strict=True) if not folders[folder]]
     if len(loose) > _MOST_LOOSE * len(names):
         more = f", nor are {len(loose) - 1:,} others" if len(loose) > 1 else ""
