@@ -166,10 +166,12 @@ def mark_loose(path: Path) -> None:
     names = path.parent / LOOSE
     if any((folder / MARKER).exists() for folder in path.absolute().parents[:2]):
         return
-    with saving(names), names.open("a+", encoding="utf-8", errors="surrogateescape") as file:
-        file.seek(0)
-        if path.name not in file.read().splitlines():
-            file.write(f"{path.name}\n")
+    known = b""
+    with saving(names):
+        if names.is_file() and not names.is_symlink():
+            known = names.read_bytes()
+    if os.fsencode(path.name) not in known.splitlines():
+        write_bytes(names, known + os.fsencode(path.name) + b"\n", sync=False)
 
 
 def new_folder(path: Path) -> None:

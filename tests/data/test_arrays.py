@@ -258,3 +258,9 @@ def test_labels_that_may_mean_no_label_are_named_or_refused() -> None:
     assert "-1 is read as a class" in read((IMAGES, LABELS - 1)).source.notes[0]
     assert read((IMAGES, LABELS % 2 * 2 - 1)).source.notes == ()  # -1 and 1
     assert "some labels are empty" in refused((IMAGES, ["a", "b", " "] * 4)).message
+
+
+def test_a_list_without_a_usable_picture_is_one_error() -> None:
+    error = refused([(np.full((8, 8), 300.5), "a"), (np.zeros((8, 8, 8, 8)), "b")])
+
+    assert isinstance(error, DataError) and "no image" in error.message and "row 1" in error.message

@@ -36,6 +36,8 @@ _IMAGES = (
     "image", "img", "picture", "photo", "path", "file", "filename", "file_name", "image_path", "filepath", "x",
     "image_id", "id", "pixels",
 )  # fmt: skip
+_ID_WORDS = {"id", "ids", "image", "img", "file", "name", "photo", "picture", "path", "sample", "code", "number", "nr"}
+"""Words in the name of a column of numbers that may be names of files."""
 _GROUPS = {
     "patient", "subject", "person", "participant", "individual", "identity", "lesion", "specimen", "video", "clip",
     "scene", "sequence", "session", "study", "series", "case", "writer", "author", "user",
@@ -490,6 +492,8 @@ def _names_files(table: Table, name: str) -> bool:
     values = [value for value in table.columns[name][:_LOOKED_AT] if plain_value(value) is not None]
     if not values or not all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values):
         return False
+    if all(str(value).isdigit() for value in values) and not _ID_WORDS & set(words_of(name)):
+        return False  # such as the epochs of a training
     if name.lower() not in _IMAGES and 2 * len(set(values)) <= len(
         values
     ):  # a few names that happen to be those of files

@@ -47,6 +47,7 @@ _UNLABELLED = {"pred", "preds", "predict", "prediction", "predictions", "unlabel
 
 _MOST_LOOSE = 0.1  # of the pictures may lie beside the class folders; if more do, the folders are not all classes
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
+_MASKS = ("mask", "seg", "gt")
 _MASK = re.compile(r"[\s._-]+(?:mask|segmentation|seg|gt)(?:[\s._-]*[0-9]+)?$", re.IGNORECASE)
 _AT_END = re.compile(r"[\s._-]*\(?[0-9]+\)?$")
 
@@ -148,6 +149,7 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
         read_as, notes = _labels(found, where, choose, classes)
         labels = [read_as[folders[each]] for each in folder_of]
         description = "one folder per class"
+    notes += _notes_on_several(folders, found)
     used = {part for part, label in zip(parts, labels, strict=True) if label is not None}
     inside = ", ".join(part for part in PARTS if part in used)
     left_out = Counter(folder for folder, label in zip(folder_of, labels, strict=True) if label is None)
@@ -156,11 +158,8 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
         "hangtag predict classifies them"
         for folder, count in left_out.most_common(3)
     ]
-    stems = {name.rpartition(".")[0] for name in names}
-    masks = [name for name in names if (stem := name.rpartition(".")[0]) and _MASK.sub("", stem) in stems - {stem}]
-    if masks:
-        notes.append(f"{amount(len(masks), 'image')} named like the mask of another image read as well: {masks[0]}")
-    hidden = {label for label in labels if label and label.startswith(".")}
+    notes += _notes_on_masks(names)
+    hidden = {label for label in set(labels) if label and label.startswith(".")}
     if hidden:
         notes.append(f"folders whose names begin with a dot are read as classes: {_some(hidden)}")
     description = f"{description} in {inside}" if inside else description
@@ -230,6 +229,34 @@ def _split_off_parts(
             whole = rest if containers else (*folder[:place], *rest)
             found[folder] = part[folder[place]], (whole or None) if rest or not above else None
     return found, None if classes == "parts" else classes
+
+
+def _notes_on_several(folders: dict[str, _Folder], found: _Found) -> list[str]:
+    """Notes on folders of different names that are the same part, such as test and eval."""
+    names: dict[str, set[str]] = {}
+    for folder in folders.values():
+        part, rest = found[folder]
+        if part is not None and rest is not None:
+            outermost = next(name for name in folder if name not in rest or part_of(name))
+            names.setdefault(part, set()).add(clean_name(outermost).lower())
+    return [f"the folders {_some(own)} are read as one {part} part" for part, own in names.items() if len(own) > 1]
+
+
+def _notes_on_masks(names: Sequence[str]) -> list[str]:
+    """A note on images such as a_mask.png beside a.png."""
+    if not any(word in "\n".join(names).lower() for word in _MASKS):
+        return []
+    stems = {name.rpartition(".")[0] for name in names}
+    masks = [
+        name
+        for name in names
+        if (stem := name.rpartition(".")[0]) and _MASK.sub("", stem) in stems and _MASK.search(stem)
+    ]
+    return (
+        [f"{amount(len(masks), 'image')} named like the mask of another image read as well: {masks[0]}"]
+        if masks
+        else []
+    )
 
 
 def _hold_no_class(
@@ -319,6 +346,8 @@ def _labels_of_files(
 
 def _refuse_loose(names: Sequence[str], folder_of: Sequence[str], folders: dict[str, _Folder], where: str) -> None:
     """Raises DataError if too many pictures lie beside the class folders."""
+    if all(folders.values()):
+        return
     loose = [name for name, folder in zip(names, folder_of, strict=True) if not folders[folder]]
     pictures = [name for name in loose if name.lower().endswith(PICTURE_ENDINGS)]
     if any(name.lower().endswith(PICTURE_ENDINGS) for name in names):

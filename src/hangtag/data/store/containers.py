@@ -261,13 +261,13 @@ class Folder:
             kind = "permission denied" if isinstance(error, PermissionError) else "cannot be read"
             listing.refuse(prefix.rstrip("/") or ".", kind, f"the folder cannot be listed: {error.strerror}")
             return
-        names = {child.name for child in found if child.name[0] == "."}
-        if MARKER in names and prefix:
+        hidden = {child.name: child for child in found if child.name[0] == "."}
+        if MARKER in hidden and prefix:
             listing.own.append(prefix.rstrip("/"))
             return
         before = len(listing.entries)
-        loose = _names_in(f"{folder}/{LOOSE}") if LOOSE in names else set()
-        listing.own += [prefix + child.name for child in found if child.name in loose]
+        loose = _names_in(hidden[LOOSE]) if LOOSE in hidden else frozenset[str]()
+        listing.own += [prefix + child.name for child in found if child.name in loose] if loose else []
         entries = listing.entries
         for child in found:
             own = child.name
@@ -621,12 +621,14 @@ def is_junk(name: str) -> bool:
     return (name.startswith(".") and name != "..") or name.lower() in _JUNK
 
 
-def _names_in(path: str) -> set[str]:
+def _names_in(file: "os.DirEntry[str]") -> frozenset[str]:
+    """The lines of a small file; none of a link, pipe or larger file."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-            return set(file.read(_SMALL).splitlines())
+        if file.is_file(follow_symlinks=False) and file.stat(follow_symlinks=False).st_size <= _SMALL:
+            return frozenset(map(os.fsdecode, Path(file.path).read_bytes().splitlines()))
     except OSError:
-        return set()
+        pass
+    return frozenset()
 
 
 def _stays_inside(name: str, listing: Listing) -> bool:

@@ -76,9 +76,12 @@ def decoded(
         size: the user's choices of size and colour.
 
     Raises:
-        DataError: no picture can be read, or all readable pictures have the same class.
+        DataError: there is no picture, none can be read, or all readable pictures have the same class.
         SaveError: the cache cannot be written.
     """
+    if not manifest.wanted:
+        first = f" ({manifest.skipped[0].name}: {manifest.skipped[0].reason})" if manifest.skipped else ""
+        raise DataError(f"{origin}: no image is left: {counted(manifest.skipped)}{first}", "correct or replace them")
     labels, notes = joined_names(manifest.labels)
     manifest = replace(manifest, labels=labels, notes=[*manifest.notes, *notes]).by_part()
     with cache.building(key, origin) as folder:
