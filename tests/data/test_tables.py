@@ -1,6 +1,7 @@
 """Tables as people write them: the right split, labels and files, or a question; nothing is dropped in silence."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,14 @@ def test_a_test_table_without_labels_is_left_out_and_said(tmp_path: Path, listin
         assert "test.csv has no labels: 2 images left out" in said(manifest)
 
 
+def test_a_picture_in_two_tables_is_said(tmp_path: Path, listing: List) -> None:
+    root = two_tables(tmp_path, "train.csv", "test.csv")
+    table(root / "test.csv", "image,label", ["4.png,a", "5.png,b", "1.png,a"])
+
+    assert "1 image listed with several labels: images/1.png" in said(listing(root))
+    assert "1 image listed in several parts: images/1.png" in said(listing(root))
+
+
 def test_a_training_table_without_labels_is_refused(tmp_path: Path, listing: List) -> None:
     root = two_tables(tmp_path, "train.csv", "test.csv")
     table(root / "train.csv", "image,width", [f"{row}.png,{row}" for row in range(4)])
@@ -356,6 +365,15 @@ def test_the_folders_of_a_dataset_hub(name: str, tmp_path: Path, listing: List) 
     assert (parts_of(manifest), manifest.labels) == ({"train": 4}, ["cat", "dog", "dog", "cat"])
     assert "has no labels: 4 images left out" in said(manifest)
     assert "4 images left out: its name is not that of a part" in said(manifest)
+
+
+def test_pictures_beside_parquet_files_are_read_by_their_paths(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, "p/0.png", "p/1.png")
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    images = pyarrow.array([{"bytes": None, "path": f"p/{row}.png"} for row in (0, 1)], kind)
+    pyarrow.parquet.write_table(pyarrow.table({"image": images, "label": ["a", "b"]}), tmp_path / "train.parquet")
+
+    assert [each.name for each in listing(tmp_path / "train.parquet").wanted] == ["p/0.png", "p/1.png"]
 
 
 def test_configurations_of_a_dataset_hub_are_asked_about(tmp_path: Path, listing: List) -> None:
@@ -536,6 +554,14 @@ def test_another_folder_with_the_same_file_name_is_not_taken_for_the_missing_fil
 
     assert [each.name.split("/")[0] for each in manifest.wanted] == manifest.labels
     assert [each.name for each in manifest.skipped] == ["/x/dog/4.png", "/x/dog/9.png"]
+
+
+def test_a_pipe_is_no_picture(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, "0.png", "1.png", "2.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    path = table(tmp_path / "a.csv", "image,label", ["0.png,a", "1.png,b", "pipe.png,a", "/dev/zero,b", "2.png,a"])
+
+    assert [each.name for each in listing(path).skipped] == ["pipe.png", "/dev/zero"]
 
 
 def test_the_message_about_missing_files_counts_those_that_are_missing(tmp_path: Path, listing: List) -> None:

@@ -247,16 +247,9 @@ def _notes_on_masks(names: Sequence[str]) -> list[str]:
     if not any(word in "\n".join(names).lower() for word in _MASKS):
         return []
     stems = {name.rpartition(".")[0] for name in names}
-    masks = [
-        name
-        for name in names
-        if (stem := name.rpartition(".")[0]) and _MASK.sub("", stem) in stems and _MASK.search(stem)
-    ]
-    return (
-        [f"{amount(len(masks), 'image')} named like the mask of another image read as well: {masks[0]}"]
-        if masks
-        else []
-    )
+    masks = [name for name in names if _MASK.search(stem := name.rpartition(".")[0]) and _MASK.sub("", stem) in stems]
+    said = f"{amount(len(masks), 'image')} named like the mask of another image read as well: {first_few(masks, 1)}"
+    return [said] if masks else []
 
 
 def _hold_no_class(

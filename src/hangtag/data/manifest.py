@@ -243,7 +243,7 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
         notes.insert(0, f"{names} give the split: {said_parts(manifest.parts)}; --split-column none reads them as one")
     if len(tables) > 1:
         manifest.kind = manifest.kind.replace("a table", f"{len(tables)} tables", 1)
-    manifest.notes = notes
+    manifest.notes = notes + _notes_on_doubles(manifest)
     if not manifest.wanted:
         why = f"{counted(manifest.skipped)}; {manifest.skipped[0].reason}" if manifest.skipped else "all were left out"
         raise DataError(f"{tables[0].where}: no image is left: {why}", "correct the table")
@@ -327,7 +327,7 @@ def _from_table(
     for mark in marks:
         digest.update(f"{mark}\n".encode("utf-8", "surrogateescape"))
     kind = f"a table with the columns '{columns.image}' and '{label}'"
-    notes = [*table.notes, *division.notes, *notes, *_notes_on_doubles(names, labels, parts, keep)]
+    notes = [*table.notes, *division.notes, *notes]
     notes += notes_on_unused(table, label, (columns.image, options.group_by, *division.columns))
     return Manifest(
         name,
@@ -394,19 +394,13 @@ def _parts_of_folders(names: Sequence[str], column: str) -> tuple[list[str | Non
     return None, [f"{said}, but the table gives no split; they are used like all others"] if tested else []
 
 
-def _notes_on_doubles(
-    names: Sequence[str],
-    labels: Sequence[str | None],
-    parts: Sequence[str | None] | None,
-    keep: Sequence[int],
-) -> list[str]:
-    """Notes on pictures that a table names in several rows, with different labels or in different parts."""
-    labels_of: dict[str, set[str | None]] = {}
+def _notes_on_doubles(manifest: Manifest) -> list[str]:
+    """Notes on pictures that are in several rows, with different labels or in different parts."""
+    labels_of: dict[str, set[str]] = {}
     parts_of: dict[str, set[str | None]] = {}
-    for row in keep:
-        name = names[row]
-        labels_of.setdefault(name, set()).add(labels[row])
-        parts_of.setdefault(name, set()).add(parts[row] if parts is not None else None)
+    for each, label, part in zip(manifest.wanted, manifest.labels, manifest.parts, strict=True):
+        labels_of.setdefault(each.name, set()).add(label)
+        parts_of.setdefault(each.name, set()).add(part)
     contradicted = [name for name, own in labels_of.items() if len(own) > 1]
     leaked = [name for name, own in parts_of.items() if len(own) > 1]
     notes = []

@@ -4,6 +4,7 @@ A path as it is written wins. Otherwise files are searched under the root; if se
 """
 
 import os
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -158,13 +159,12 @@ def part_in_path(name: str) -> str | None:
 
 
 def status_of(folder: str, name: str) -> os.stat_result | None:
-    """Size and times of a file; None if there is no such file."""
-    path = os.path.join(folder, name)  # noqa: PTH118
+    """Size and times of a file; None if there is no such file, or if it is a folder, pipe or device."""
     try:
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
     except (OSError, ValueError):
         return None
-    return status if not os.path.isdir(path) else None  # noqa: PTH112
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def _as_written(root: str, text: str) -> str | None:

@@ -38,7 +38,7 @@ TABLE_ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _LARGEST = 4_000_000_000  # bytes of a table of text that is read row by row
-_LARGEST_JSON = 250_000_000  # bytes of a .json file, which is parsed as a whole into up to 30 times its size
+_LARGEST_JSON = 100_000_000  # bytes of a .json file, which is parsed as a whole into up to 30 times its size
 _LONGEST_LINE = 20_000_000  # characters
 _MOST_CELLS = 100_000_000  # about 8 GB of text in memory
 _MOST_ROWS = 50_000_000  # of a Parquet file, which can repeat one value at no cost
@@ -331,6 +331,8 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
             schema = file.schema_arrow
             _refuse_doubles(schema.names, str(path))
             inside = {each.name: _picture_field(each.type, pyarrow.types) for each in schema}
+            elsewhere = [name for name in inside if inside[name] and _is_null(file.metadata, f"{name}.{inside[name]}")]
+            inside |= dict.fromkeys(elsewhere)  # their pictures are files, named by the field "path"
             plain = [each.name for each in schema if inside[each.name] is None and _is_small(each.type, pyarrow.types)]
             rows += file.metadata.num_rows
             cells += _cells(file.metadata, set(plain))
@@ -383,6 +385,16 @@ def _cells(metadata: Any, names: set[str]) -> int:
         columns = map(group.column, range(group.num_columns))
         count += sum(each.num_values for each in columns if each.path_in_schema.split(".")[0] in names)
     return count
+
+
+def _is_null(metadata: Any, path: str) -> bool:
+    """Whether the statistics of a Parquet file say that a field has no value in any row."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        column: Any = next(each for each in map(group.column, range(group.num_columns)) if each.path_in_schema == path)
+        known = column.statistics is not None and column.statistics.has_null_count
+        if not known or column.statistics.null_count < column.num_values:
+            return False
+    return bool(metadata.num_row_groups)
 
 
 def _is_small(kind: Any, types: Any) -> bool:
