@@ -183,7 +183,7 @@ def test_a_file_that_is_no_picture_may_lie_beside_the_class_folders() -> None:
 def test_images_named_like_masks_are_noted() -> None:
     layout = layout_of(["a/1.png", "a/1_mask.png", "a/1_mask_2.png", "b/seg.png", "b/2.png"], "set", refuse)
 
-    assert layout.notes == ("2 images named like the mask of another image read as well: a/1_mask.png",)
+    assert layout.notes == ("2 images named like the mask of another image read as well: a/1_mask.png, ...",)
 
 
 def test_an_answer_is_said_and_kept_as_an_option(tmp_path: Path) -> None:
