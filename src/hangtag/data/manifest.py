@@ -26,7 +26,7 @@ from hangtag.files import saving, write_all
 from hangtag.pictures import encode_png, picture_bytes
 from hangtag.progress import Progress
 
-__all__ = ["Manifest", "ReadOptions", "from_listing", "from_pairs", "from_table", "refuse"]
+__all__ = ["Answers", "Manifest", "ReadOptions", "from_listing", "from_pairs", "from_table", "refuse"]
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
 
@@ -39,6 +39,26 @@ def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
     """
     choices = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
     raise UsageError(f"{question} {choices}", "choose one of them")
+
+
+class Answers:
+    """Asks each question once, and knows what was answered: data decoded with other answers is other data."""
+
+    def __init__(self, choose: Choose = refuse) -> None:
+        self.choose = choose
+        self.given: dict[str, tuple[Sequence[tuple[str, str]], str]] = {}  # answers on offer, and the one chosen
+
+    def __call__(self, question: str, answers: Sequence[tuple[str, str]]) -> str:
+        if question not in self.given:
+            self.given[question] = answers, self.choose(question, answers)
+        return self.given[question][1]
+
+    def to_json(self) -> list[Any]:
+        return [[question, list(answers), answer] for question, (answers, answer) in self.given.items()]
+
+    def are_as(self, asked: list[Any]) -> bool:
+        """Whether these questions have the same answers again."""
+        return all(self(question, [(it, why) for it, why in answers]) == answer for question, answers, answer in asked)
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,7 @@ class Manifest:
         digest: changes when a row or a file of a table is edited; empty for a listing, which has its own.
         skipped: what was set aside without decoding it.
         notes: what was found while listing, in sentences.
+        answers: the questions that were asked while listing.
     """
 
     name: str
@@ -101,6 +122,7 @@ class Manifest:
     digest: str
     skipped: list[Skipped]
     notes: list[str] = field(default_factory=list)
+    answers: Answers = field(default_factory=Answers)
 
     def by_part(self) -> "Manifest":
         """The same, sorted by part, so that each part is one piece of the array of decoded pictures.

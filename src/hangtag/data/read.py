@@ -24,6 +24,7 @@ from hangtag.data.describe import sentence_on
 from hangtag.data.folder_layout import PART_NAMES, PICTURE_ENDINGS, Choose
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
+    Answers,
     Manifest,
     ReadOptions,
     from_listing,
@@ -322,9 +323,10 @@ def _read_listing(
 ) -> LabelledImages:
     """Pictures in folders; an unchanged folder or archive is opened from the cache."""
     options.refuse(path, "tables", "image_column", "label_column", "root")
+    options = replace(options, choose=(answers := Answers(options.choose)))
     with _without_garbage_collection():
         key = key_of(str(path.resolve()), stamp, options.key())
-        kept = open_kept(key, lambda: [listed()[0]])
+        kept = open_kept(key, lambda: [listed()[0]], answers)
         if kept is not None:
             return kept
         container, listing = listed()
@@ -332,6 +334,7 @@ def _read_listing(
         pool.start()
         with _without_garbage_collection():
             manifest = from_listing(container, listing, path, options, kind)
+            manifest.answers = answers
         return decoded(pool, manifest, str(path.absolute()), key, options.size, options.progress)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hangtag.data.choose_size import Size, choose_spec, with_background
 from hangtag.data.describe import counted, notes_on, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages, Source
-from hangtag.data.manifest import Manifest
+from hangtag.data.manifest import Answers, Manifest
 from hangtag.data.picture_facts import PASSING
 from hangtag.data.public.catalog import NAMED
 from hangtag.data.store import cache
@@ -43,10 +43,19 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def open_kept(key: str, containers: Callable[[], Sequence[Container]]) -> LabelledImages | None:
-    """The entry's data; None if there is none, or if a picture that was set aside for a passing reason is good now."""
+def open_kept(
+    key: str, containers: Callable[[], Sequence[Container]], answers: Answers | None = None
+) -> LabelledImages | None:
+    """The entry's data; None if there is none, or it is outdated.
+
+    It is outdated if a picture that was set aside for a passing reason is good now, or if a question about the data
+    has another answer.
+    """
     pictures = cache.open_pictures(key)
     if pictures is None:
+        return None
+    if answers and not answers.are_as(pictures.index["answers"]):
+        cache.set_aside(key)
         return None
     again: list[Sample] = []
     for kind, most in _TRIED_AGAIN.items():
@@ -115,7 +124,7 @@ def decoded(
             "spec": final.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
             "notes": [*manifest.notes, *notes_on(final, facts, set(manifest.labels) - set(names), skipped)],
             "skipped": [each.to_json() for each in skipped],
-            "again": _again(manifest, result),
+            "again": _again(manifest, result), "answers": manifest.answers.to_json(),
         }  # fmt: skip
         cache.save(folder, key, index, arrays, [manifest.wanted[row].name for row in good])
     cache.make_room(key)
