@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     settings = parser.parse_args()
     prepare()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # or the disks would stay mounted
     began, happened = time.monotonic(), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="hangtag-soak-") as name:
         sources = make_sources(Path(name) / "sources")
@@ -256,6 +257,7 @@ def resize(place: Path, size: int | None) -> None:
 def child(place: Path, command: str, source: Path, logs: list[int], limit: int | None) -> None:
     """The command, in this forked process."""
     code: Any = 1
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         for folder in (place / "tmp", place / "work"):
             with contextlib.suppress(OSError):
