@@ -46,13 +46,13 @@ from soak import contents, differences  # type: ignore[import-not-found]
 
 FORMS = ("folder", "set.zip", "set.tar.gz", "set.parquet")
 IMAGES, SIDE = 48, 24  # per class and part
-ATTEMPTS = 3  # at most, before the one with room
+ATTEMPTS = {"data": 3, "train": 2}  # at most, before the one with room
 ROOM = 256 << 20  # bytes
 SIZES = {"data": 800_000, "train": 6_000_000}  # bytes of disk that suffice for a command
 TIGHT = 0.5  # share of attempts whose disk is about as large as what the command leaves there
 HANGS = 3.0  # seconds after which a decoding process counts as hung
 PATIENCE = 300.0  # seconds for one attempt; more is a failure
-EVERY = 8  # rounds of which one trains
+EVERY = 16  # rounds of which one trains
 
 
 def main() -> None:
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     settings = parser.parse_args()
     prepare()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # or the disks would stay mounted
     began, happened = time.monotonic(), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="hangtag-soak-") as name:
         sources = make_sources(Path(name) / "sources")
@@ -156,7 +157,7 @@ def play(
     place: Path, command: str, source: Path, truth: Any, used: int, chance: random.Random, happened: "Counter[str]"
 ) -> str | None:
     """Some attempts on small disks and one with room; returns what is wrong, or None."""
-    for _ in range(chance.randint(1, ATTEMPTS)):
+    for _ in range(chance.randint(1, ATTEMPTS[command])):
         tight = chance.random() < TIGHT
         limit = int(chance.uniform(0.9, 1.2) * used if tight else chance.uniform(0.02, 1.2) * SIZES[command])
         ended = attempt(place, command, source, (limit, chance), happened)
@@ -256,6 +257,7 @@ def resize(place: Path, size: int | None) -> None:
 def child(place: Path, command: str, source: Path, logs: list[int], limit: int | None) -> None:
     """The command, in this forked process."""
     code: Any = 1
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         for folder in (place / "tmp", place / "work"):
             with contextlib.suppress(OSError):

@@ -1,10 +1,14 @@
 """main.py and options.py: help, completion, exit codes, and `python -m hangtag`."""
 
+import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import tarfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -203,3 +207,39 @@ def test_python_m_hangtag_imports_nothing_from_the_current_folder(photos: Path, 
 def test_american_spellings_are_accepted(hangtag: Any, photos: Path) -> None:
     assert "16x16, colour" in hangtag("data", "photos", "--color").out
     assert hangtag("data", "photos", "--gray").out == hangtag("data", "photos", "--grey").out
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_leaves_no_temporary_file(name: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz", compresslevel=0) as tar:
+        for number in range(24):
+            member = tarfile.TarInfo(f"{'ab'[number % 2]}/{number}.bin")
+            member.size = 5_000_000
+            tar.addfile(member, io.BytesIO(os.urandom(1_000_000) * 5))
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hangtag", "data", "set.tar.gz"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - background jobs ignore it
+    )  # fmt: skip
+    while process.poll() is None and not list(tmp_path.glob("tmp/*/tar")):
+        time.sleep(0.01)
+
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + getattr(signal, name)
+    assert b"stopped" in said and b"Traceback" not in said
+    assert list((tmp_path / "tmp").glob("hangtag-*")) == []
+
+
+def test_a_full_disk_is_one_line_wherever_it_is_met(hangtag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr("hangtag.data.read.read", full)
+
+    shown = hangtag("data", "files")
+
+    assert (shown.code, shown.err.count("\n")) == (1, 1)
+    assert "/tmp/x: cannot be written: No space left on device (the disk is full" in shown.err

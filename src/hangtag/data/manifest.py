@@ -41,7 +41,7 @@ from hangtag.pictures import picture_bytes
 from hangtag.progress import Progress
 from hangtag.words import amount, first_few, listed, visible
 
-__all__ = ["Manifest", "ReadOptions", "from_listing", "from_pairs", "from_tables", "refuse"]
+__all__ = ["Answers", "Manifest", "ReadOptions", "from_listing", "from_pairs", "from_tables", "refuse"]
 
 _BLANKS = {"none", "null", "na", "n/a", "nan", "-", "?"}
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
@@ -55,6 +55,26 @@ def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
     """
     choices = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
     raise UsageError(f"{question} {choices}", "choose one of them")
+
+
+class Answers:
+    """Asks each question once, and knows what was answered: data decoded with other answers is other data."""
+
+    def __init__(self, choose: Choose = refuse) -> None:
+        self.choose = choose
+        self.given: dict[str, tuple[Sequence[tuple[str, str]], str]] = {}  # answers on offer, and the one chosen
+
+    def __call__(self, question: str, answers: Sequence[tuple[str, str]]) -> str:
+        if question not in self.given:
+            self.given[question] = answers, self.choose(question, answers)
+        return self.given[question][1]
+
+    def to_json(self) -> list[Any]:
+        return [[question, list(answers), answer] for question, (answers, answer) in self.given.items()]
+
+    def are_as(self, asked: list[Any]) -> bool:
+        """Whether these questions have the same answers again."""
+        return all(self(question, [(it, why) for it, why in answers]) == answer for question, answers, answer in asked)
 
 
 @dataclass(frozen=True)
@@ -111,6 +131,7 @@ class Manifest:
         skipped: what was set aside without decoding it.
         notes: what was decided about the listing, in sentences.
         answers: what was answered to a question, as an option of `read`.
+        asked: the questions that were asked while listing.
     """
 
     name: str
@@ -124,6 +145,7 @@ class Manifest:
     skipped: list[Skipped]
     notes: list[str] = field(default_factory=list)
     answers: dict[str, str] = field(default_factory=dict)
+    asked: Answers = field(default_factory=Answers)
 
     def by_part(self) -> "Manifest":
         """The same, sorted by part, so that each part is one piece of the array of decoded pictures.

@@ -26,6 +26,7 @@ from hangtag.data.describe import notes_on, notes_on_parts, sentence_on
 from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, is_picture_name
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
+    Answers,
     Manifest,
     ReadOptions,
     from_listing,
@@ -486,9 +487,10 @@ def _read_listing(
 ) -> LabelledImages:
     """Pictures in folders; an unchanged folder or archive is opened from the cache."""
     options.refuse(path, "tables", "image_column", "label_column", "split_column", "root")
+    options = replace(options, choose=(answers := Answers(options.choose)))
     with _without_garbage_collection():
         key = key_of(str(path.resolve()), stamp, options.key())
-        kept = open_kept(key, lambda: [listed()[0]])
+        kept = open_kept(key, lambda: [listed()[0]], answers)
         if kept is not None:
             return kept
         container, listing = listed()
@@ -497,6 +499,7 @@ def _read_listing(
         with _without_garbage_collection():
             manifest = from_listing(container, listing, path, options, kind)
             manifest.notes += _notes_on_tables(listing, "unpack the archive and name it" if kind else "name it")
+            manifest.asked = answers
         return decoded(pool, manifest, str(path.absolute()), key, options.size, options.progress)
 
 

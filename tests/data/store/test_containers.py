@@ -100,6 +100,25 @@ def test_an_unchanged_archive_is_not_even_unpacked(tmp_path: Path, monkeypatch: 
     assert read(path).fingerprint == first.fingerprint
 
 
+def test_an_archive_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tar_file(tmp_path / "set.tar", two_classes())
+    decode = Pool.decode
+
+    def slow(self: Pool, *arguments: Any) -> Any:
+        if arguments[1] is not None:  # after the size was chosen
+            tar_file(path, two_classes(first=50))
+        return decode(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "decode", slow)
+        with pytest.raises(DataError, match="the file changed while it was read"):
+            read(path)
+
+    assert read(path).fingerprint == read(tar_file(tmp_path / "new.tar", two_classes(first=50))).fingerprint
+
+
 def test_where_times_cannot_be_true_the_content_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"one")

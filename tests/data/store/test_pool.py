@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from hangtag.data.picture_facts import FACTS
 from hangtag.data.read import read
 from hangtag.data.store import pool as pool_module
 from hangtag.data.store.containers import Folder
-from hangtag.data.store.pool import Pool, Sample, npy_header
+from hangtag.data.store.pool import Pool, Sample, decode_files, npy_header
 from hangtag.data.store.worker import DecodedBefore
-from hangtag.errors import DataError
+from hangtag.errors import DataError, SaveError
 from hangtag.pictures import ImageSpec
 from pictures import encoded, photo
 
@@ -102,6 +103,122 @@ def test_a_decoder_that_dies_hangs_or_eats_memory_costs_one_picture(
         ("009.png", "needs too much memory" if sys.platform == "linux" else "not an image"),
     ]  # fmt: skip
     assert found.good.tolist() == [0, 1, 2, 6, 7, 8, 10, 11]
+
+
+ONCE = """
+import hangtag.data.store.worker as decoder, os, signal, sys
+before, write_all = decoder.examine, decoder.write_all
+def first(what):
+    try: os.close(os.open(sys.argv[1] + what, os.O_CREAT | os.O_EXCL))
+    except FileExistsError: return False
+    return True
+def examine(content, background=255):
+    if b"kill" in content and first("kill"): os.kill(os.getpid(), signal.SIGKILL)
+    if b"crash" in content and first("crash"): os.kill(os.getpid(), signal.SIGSEGV)
+    if b"stop" in content and first("stop"): os.kill(os.getpid(), signal.SIGSTOP)
+    if b"always" in content and not os.path.exists(sys.argv[1] + "calm"): os.kill(os.getpid(), signal.SIGKILL)
+    return before(content, background)
+def write(handle, content, offset):
+    if b"full" in sys.argv[2].encode() and first("full"):
+        write_all(handle, content[: len(content) // 2], offset)
+        raise OSError(28, "No space left on device")
+    write_all(handle, content, offset)
+decoder.examine, decoder.write_all = examine, write
+decoder.work()
+"""
+
+
+def start_workers(program: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Workers run this program from now on."""
+    start = subprocess.Popen
+    command = [sys.executable, "-c", program, *arguments]
+    monkeypatch.setattr(pool_module.subprocess, "Popen", lambda _, **how: start(command, **how))
+
+
+def marked(root: Path, **words: int) -> Path:
+    """Two classes of pictures; the file of this number has a word after its end, which decoders ignore."""
+    pictures(root / "a", 10) and pictures(root / "b", 10)
+    for word, number in words.items():
+        path = root / "b" / f"{number:03d}.png"
+        path.write_bytes(path.read_bytes() + word.encode())
+    return root
+
+
+def test_a_decoder_that_is_killed_or_stopped_from_outside_costs_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "set").mkdir()
+    root = marked(tmp_path / "set", kill=3, stop=5, crash=7)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(pool_module, "_SECONDS", 2.0)
+    start_workers(ONCE, monkeypatch, f"{tmp_path}/", "")
+
+    data = read(root)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "crash", "kill", "set", "stop"]
+    assert (len(data), data.source.skipped) == (20, ())
+
+
+@pytest.mark.parametrize("form", ["set", "set.tar"])
+def test_a_verdict_by_death_is_not_remembered(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    root = marked(tmp_path / "set", always=3)
+    if form == "set.tar":
+        with tarfile.open(tmp_path / form, "w") as tar:
+            tar.add(root, "")
+        root = tmp_path / form
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    start_workers(ONCE, monkeypatch, f"{tmp_path}/", "")
+
+    first, second = read(root), read(root)
+    (tmp_path / "calm").touch()
+    third = read(root)
+
+    for data in (first, second):
+        assert [(each.name, each.kind) for each in data.source.skipped] == [("b/003.png", "crashes the decoder")]
+    assert (len(third), third.source.skipped) == (20, ())
+    assert [path.name for path in (tmp_path / "cache" / "hangtag" / "pictures").glob(".*")] == []
+
+
+def test_a_full_disk_blames_no_picture_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "set").mkdir()
+    root = marked(tmp_path / "set")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    start_workers(ONCE, monkeypatch, f"{tmp_path}/", "full")
+
+    with pytest.raises(SaveError, match=r"No space left on device \(the disk is full"):
+        read(root)
+
+    assert (len(read(root)), read(root).source.skipped) == (20, ())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    data = read(root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert read(root).fingerprint == data.fingerprint
+
+
+def test_a_disk_without_room_is_an_error_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    root = marked(tmp_path / "set")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(pool_module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+
+    with pytest.raises(
+        SaveError, match=r"the disk is full: the decoded images take 0\.0 MB more, and 0\.0 MB are free"
+    ):
+        read(root)
+
+
+def test_files_are_decoded_under_the_limits(tmp_path: Path) -> None:
+    wanted = pictures(tmp_path / "in", 3)
+    (tmp_path / "in" / "001.png").write_bytes(b"x")
+
+    images, found = decode_files([tmp_path / "in" / each.name for each in wanted], SPEC)
+
+    np.testing.assert_array_equal(images, [photo(0, 16, 16), photo(2, 16, 16)])
+    assert (found.good.tolist(), [each.kind for each in found.skipped]) == ([0, 2], ["not an image"])
 
 
 NO_LIMITS = """

@@ -16,7 +16,7 @@ from hangtag.data.choose_size import Size, check_levels, choose_spec, with_backg
 from hangtag.data.class_names import joined_names
 from hangtag.data.describe import counted, notes_on, notes_on_parts, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages, Source
-from hangtag.data.manifest import Manifest
+from hangtag.data.manifest import Answers, Manifest
 from hangtag.data.picture_facts import PASSING, Skipped
 from hangtag.data.public.catalog import NAMED
 from hangtag.data.store import cache
@@ -44,10 +44,19 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def open_kept(key: str, containers: Callable[[], Sequence[Container]]) -> LabelledImages | None:
-    """The entry's data; None if there is none, or if a picture that was set aside for a passing reason is good now."""
+def open_kept(
+    key: str, containers: Callable[[], Sequence[Container]], answers: Answers | None = None
+) -> LabelledImages | None:
+    """The entry's data; None if there is none, or it is outdated.
+
+    It is outdated if a picture that was set aside for a passing reason is good now, or if a question about the data
+    has another answer.
+    """
     pictures = cache.open_pictures(key)
     if pictures is None:
+        return None
+    if answers and not answers.are_as(pictures.index["asked"]):
+        cache.set_aside(key)
         return None
     again: list[Sample] = []
     for kind, most in _TRIED_AGAIN.items():
@@ -128,7 +137,7 @@ def decoded(
                 *notes_on(final, facts, set(manifest.labels) - set(names), skipped, size),
             ],
             "skipped": [each.to_json() for each in skipped],
-            "again": _again(manifest, result), "answers": manifest.answers,
+            "again": _again(manifest, result), "answers": manifest.answers, "asked": manifest.asked.to_json(),
         }  # fmt: skip
         cache.save(folder, key, index, arrays, [visible(manifest.wanted[row].name) for row in good])
     cache.make_room(key)
