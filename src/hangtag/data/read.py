@@ -337,7 +337,7 @@ def _read_tables(
         else:
             siblings = readings_of(child.name for child in folder.iterdir() if child.is_file())
             unread = {name for each in siblings if where.name in each.files for name in each.files} - {where.name}
-            manifest.notes += [unread_note(sorted(unread))] if unread else []
+            manifest.notes += [unread_note(sorted(unread), "name it, or the folder for all parts")] if unread else []
         return _read_manifest(manifest, str(where.resolve()), options)
 
 
