@@ -93,6 +93,7 @@ _ALTERING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp", "trans
 """Metadata of a PNG or JPEG file whose pixels need more than decoding: rotation, transparency or animation."""
 
 _FAR_FROM_GREY = 4  # grey levels between a pixel's strongest and weakest channel; JPEG, WebP and AVIF turn grey into 1
+_PIXELS_AT_ONCE = 100_000  # searched for colours
 _VIA = {"LAB": "RGB", "La": "LA"}  # modes that Pillow converts only in two steps
 _opening = threading.Lock()  # warning filters are process-wide
 _decode_only = False
@@ -399,11 +400,12 @@ def reads_heic() -> bool:
 
 def carries_colour(pixels: NDArray[np.uint8]) -> bool:
     """Whether any pixel of a colour picture (H, W, 3) is further from grey than lossy formats make a grey picture."""
-    step = -(-pixels.shape[0] // 64)
-    few = pixels[::step, :: -(-pixels.shape[1] // 64)]  # enough for most pictures that have colours
+    height, width = pixels.shape[:2]
+    few = pixels[:: -(-height // 64), :: -(-width // 64)]  # enough for most pictures that have colours
     if few.size < pixels.size and _is_coloured(few):
         return True
-    return any(_is_coloured(pixels[start : start + step]) for start in range(0, len(pixels), step))
+    rows = max(1, _PIXELS_AT_ONCE // width)
+    return any(_is_coloured(pixels[start : start + rows]) for start in range(0, height, rows))
 
 
 def _is_coloured(pixels: NDArray[np.uint8]) -> bool:
