@@ -756,6 +756,8 @@ def _array_in(content: bytes) -> NDArray[Any]:
         shape, by_columns, dtype = read_header(file)
         if dtype.hasobject:
             raise PictureError("contains Python objects, which are never loaded", "save an array of numbers")
+        if min(shape, default=0) < 0:
+            raise ValueError("a side is below 0")
         array = np.frombuffer(content, dtype, math.prod(shape), file.tell())
         array = array.reshape(shape, order="F" if by_columns else "C")
     except PictureError:
