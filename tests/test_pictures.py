@@ -537,6 +537,8 @@ PICTURES = {
     "animated GIF": file_of(GREY_IMAGE, "GIF", save_all=True, append_images=[Image.fromarray(255 - PIXELS)]),
     "TIFF": file_of(COLOUR_IMAGE, "TIFF"),
     "BMP": file_of(COLOUR_IMAGE, "BMP"),
+    "16-bit PNG": file_of(Image.fromarray(deep(PIXELS)), "PNG"),
+    "array": picture_bytes(deep(PIXELS)),
 }
 
 
@@ -834,3 +836,19 @@ def test_16_bits_of_a_colour_file_are_read_whole() -> None:
     for content in (png_16(pixels), tiff(pixels), tiff(pixels, ">"), tiff(pixels, compression="zlib")):
         np.testing.assert_array_equal(decode(content, spec)[0], wanted)
         np.testing.assert_array_equal(examine(content, spec).pixels, wanted)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (2, 2), }", "Python objects, which are never loaded"),
+        ("{'descr': '<u2', 'fortran_order': False, 'shape': (99999, 99999), }", "damaged image"),
+        ("{'descr': '<u2', 'fortran_order': False, 'shape': (-1, 2), }", "damaged image"),
+        ("{'descr': '<u2', 'fortran_order': __import__('os').abort(), 'shape': (2, 2), }", "damaged image"),
+        ("(" * 5000, "damaged image"),
+    ],
+)
+def test_an_array_file_of_a_stranger_is_refused(header: str, says: str) -> None:
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(64)
+
+    assert says in refusal(content)[0]

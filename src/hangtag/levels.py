@@ -54,7 +54,11 @@ class Levels:
     def is_usual(self) -> bool:
         """Whether it is the full scale of a usual kind of pixel, such as 0 to 4,095 or 0 to 1."""
         scales = {(0.0, float(white)) for white in _BITS} | {(black, white) for black, white, _ in _FLOATS}
-        return (self.black, self.white) in scales and self._ends() == (0, 255)
+        return (self.black, self.white) in scales and not self.has_outliers
+
+    @property
+    def has_outliers(self) -> bool:
+        return self._ends() != (0, 255)
 
     def fits(self, low: float, high: float) -> bool:
         """Whether pixel values with this range are plausible: not far outside, and not all one grey level."""
@@ -65,12 +69,9 @@ class Levels:
 
     def __str__(self) -> str:
         first, last = self._ends()
-        beyond = (
-            ""
-            if (first, last) == (0, 255)
-            else f", and rare values from {_word(self.low)} to {_word(self.high)} the rest"
-        )
-        return f"{_word(self.black)} to {_word(self.white)} became {first} to {last}{beyond}"
+        scale = f"{range_in_words(self.black, self.white)} became {first} to {last}"
+        rest = f", and rare values from {range_in_words(self.low, self.high)} the rest"
+        return scale + rest if self.has_outliers else scale
 
     def _ends(self) -> tuple[int, int]:
         """The grey levels of black and white."""

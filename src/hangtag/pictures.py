@@ -6,6 +6,7 @@ the same code wherever the model runs.
 
 import importlib.util
 import io
+import math
 import struct
 import sys
 import threading
@@ -93,6 +94,7 @@ _ALTERING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp", "trans
 """Metadata of a PNG or JPEG file whose pixels need more than decoding: rotation, transparency or animation."""
 
 _FAR_FROM_GREY = 4  # grey levels between a pixel's strongest and weakest channel; JPEG, WebP and AVIF turn grey into 1
+_PIXELS_AT_ONCE = 100_000  # searched for colours
 _VIA = {"LAB": "RGB", "La": "LA"}  # modes that Pillow converts only in two steps
 _opening = threading.Lock()  # warning filters are process-wide
 _decode_only = False
@@ -181,8 +183,7 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
         with _naming("image"):
             read = _from_pil(picture, spec, _unread_file(picture))
     else:
-        name, content = _name(picture), b""
-        with _naming(name):
+        with _naming(_name(picture)):
             content = _content(picture)
             if content.startswith(_NPY):
                 read = _from_array(_array_in(content), spec)
@@ -399,11 +400,12 @@ def reads_heic() -> bool:
 
 def carries_colour(pixels: NDArray[np.uint8]) -> bool:
     """Whether any pixel of a colour picture (H, W, 3) is further from grey than lossy formats make a grey picture."""
-    step = -(-pixels.shape[0] // 64)
-    few = pixels[::step, :: -(-pixels.shape[1] // 64)]  # enough for most pictures that have colours
+    height, width = pixels.shape[:2]
+    few = pixels[:: -(-height // 64), :: -(-width // 64)]  # enough for most pictures that have colours
     if few.size < pixels.size and _is_coloured(few):
         return True
-    return any(_is_coloured(pixels[start : start + step]) for start in range(0, len(pixels), step))
+    rows = max(1, _PIXELS_AT_ONCE // width)
+    return any(_is_coloured(pixels[start : start + rows]) for start in range(0, height, rows))
 
 
 def _is_coloured(pixels: NDArray[np.uint8]) -> bool:
@@ -746,20 +748,25 @@ def _npy_of(array: NDArray[Any]) -> bytes:
 
 
 def _array_in(content: bytes) -> NDArray[Any]:
-    """The picture in an NPY file, as `_array` gives it; what the file declares is checked before memory is taken."""
+    """The picture in an NPY file, as `_array` gives it. No memory is taken for what the file only declares."""
     file = io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, dtype = read_header(file)
-        if int(np.prod(shape, dtype=object)) > 4 * MAX_PIXELS:
-            raise _too_large("x".join(map(str, shape)))
         if dtype.hasobject:
-            raise PictureError("contains Python objects, which are never loaded", "save numbers")
-        array = np.frombuffer(content, dtype, int(np.prod(shape)), file.tell())
-    except (ValueError, TypeError, EOFError, SyntaxError, MemoryError) as error:
+            raise PictureError("contains Python objects, which are never loaded", "save an array of numbers")
+        if min(shape, default=0) < 0:
+            raise ValueError("a side is below 0")
+        array = np.frombuffer(content, dtype, math.prod(shape), file.tell())
+        array = array.reshape(shape, order="F" if by_columns else "C")
+    except PictureError:
+        raise
+    except Exception as error:  # NumPy raises many types on broken headers
         raise _damaged(error) from error
-    return _array(array.reshape(shape, order="F" if by_columns else "C"))
+    if array.size > 4 * MAX_PIXELS:
+        raise _too_large("x".join(map(str, shape)))
+    return _array(array)
 
 
 def _upright(image: Image.Image) -> Image.Image:

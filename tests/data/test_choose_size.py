@@ -1,6 +1,7 @@
 """Size, proportions, colours and the scale of pixels are chosen from the pictures, and what is said is true."""
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -384,3 +385,32 @@ def test_a_row_is_what_the_model_file_makes_of_a_deep_picture(tmp_path: Path) ->
         content = (tmp_path / "set" / name).read_bytes()
         for way in (content, io.BytesIO(content), Image.open(io.BytesIO(content))):
             np.testing.assert_array_equal(sizer(decode(way, data.spec)[0]), row)
+
+
+@pytest.mark.parametrize("factor", [16, 257])
+def test_parts_on_different_scales_are_refused(factor: int, tmp_path: Path) -> None:
+    deep = GREY.astype(np.uint16)
+    np.savez(tmp_path / "a.npz", x_train=deep, y_train=LABELS, x_test=deep * factor, y_test=LABELS)
+    np.savez(tmp_path / "b.npz", x_train=deep * 5, y_train=LABELS, x_test=deep * 15, y_test=LABELS)
+    for part, images in (("train", deep[:8]), ("test", deep[8:16] * factor)):
+        folder(tmp_path / "set" / part, images)
+
+    for way in (tmp_path / "a.npz", tmp_path / "set"):
+        assert re.search(r"in test and 2\d\d in train, so these parts have different scales$", refused(way))
+    assert read(tmp_path / "b.npz").spec.integers == Levels(0, 4095, 0, 4095)
+
+
+def test_dark_16_bit_pictures_beside_pictures_of_8_bits_keep_their_scale(tmp_path: Path) -> None:
+    images = [grey if number < 20 else grey.astype(np.uint16) * 100 for number, grey in enumerate(GREY)]
+
+    data = read(folder(tmp_path / "set", images))
+
+    assert data.spec.integers == Levels(0, 65_535, 0, 65_535)
+
+
+def test_one_outlier_among_other_data_does_not_make_them_unreadable_for_the_model() -> None:
+    images = GREY.astype(np.uint16) * 16
+    images[3, 4, 4] = 65_535
+    model = ImageSpec(16, 16, integers=Levels(0, 4095, 0, 4095))
+
+    assert read((images, LABELS), spec=model).spec == model

@@ -3,7 +3,9 @@
 This module knows the facts about pictures (`picture_facts.FACTS`), not where they come from.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.picture_facts import CARRIES_COLOUR, TRANSPARENT
 from hangtag.errors import DataError
-from hangtag.levels import FAINT, Levels, agreed, levels_of, range_in_words
+from hangtag.levels import FAINT, Levels, agreed, alone, levels_of, range_in_words
 from hangtag.pictures import Change, Images, ImageSpec
 from hangtag.words import amount, listed
 
@@ -22,6 +24,9 @@ _SIDES = (96, 64, 48, 32)
 _PIXELS = 50_000_000  # of a whole set, by which the side is chosen: 5,000 pictures at 96, 20,000 at 48
 _SAME_ASPECT = 1.1  # proportions that differ by less may be squashed
 _MOST_DARK = 0.05  # of floating-point images whose values all become about one grey level
+_OTHER_SCALE = 12  # factor between the brightest pixels of two parts; a scale of 4 bits more is 16 times as long
+_ONE_SCALE = "save all images in one way, for example with 8 bits"
+_KINDS = {False: "whole numbers", True: "floating-point numbers"}
 _SHORTEST, _LONGEST = 8, 1024  # pixels of a side
 
 
@@ -57,7 +62,7 @@ def choose_spec(facts: NDArray[Any], count: int, size: Size = Size()) -> ImageSp
         count: the number of all pictures.
         size: the user's choices, which come first.
     """
-    return _with_levels(size.spec or _choose_size(facts, count, size), facts)
+    return _with_levels(size.spec or _choose_size(facts, count, size), facts, size.spec is not None)
 
 
 def _choose_size(facts: NDArray[Any], count: int, size: Size) -> ImageSpec:
@@ -113,57 +118,80 @@ def dark(values: NDArray[np.float32], levels: Levels) -> NDArray[np.bool_]:
     return np.asarray((span > 0) & (span < (levels.white - levels.black) * FAINT))
 
 
-def check_levels(facts: NDArray[Any], spec: ImageSpec, size: Size, where: str) -> None:
+def check_levels(
+    facts: NDArray[Any],
+    spec: ImageSpec,
+    size: Size,
+    where: str,
+    parts: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+) -> None:
     """Check that all pictures have one scale: that of the model whose spec was given, or their own.
 
     Args:
         facts: (N,) of all pictures.
         spec: the result of `choose_spec`.
         where: the name of the data for the message.
+        parts: the facts of each part.
 
     Raises:
         DataError: the scales differ, so that equal pixels would not look equal.
     """
     said, usual = [], True
-    for is_float, kind in ((False, "whole numbers"), (True, "floating-point numbers")):
-        values = facts["values"][deep(facts, is_float)]
-        if not len(values):
+    for is_float, kind in _KINDS.items():
+        values, levels = facts["values"][deep(facts, is_float)], spec.levels(is_float)[0]
+        if not len(values) or levels is None:
             continue
-        low, high = float(values[:, 0].min()), float(values[:, 1].max())
-        said.append(f"{amount(len(values), 'image')} with {kind} from {range_in_words(low, high)}")
-        used = spec.levels(is_float)[0]
-        if is_float and used is not None and dark(values, used).mean() > _MOST_DARK:
+        has = range_in_words(values[:, 0].min(), values[:, 1].max())
+        said.append(f"{amount(len(values), 'image')} with {kind} from {has}")
+        usual &= levels.is_usual
+        if size.spec is not None and _agreed(size.spec, facts, is_float) is None:
+            known = next((each for each in size.spec.levels(is_float) if each is not None), None)
+            trained = "0 to 255" if known is None else range_in_words(known.low, known.high)
             raise DataError(
-                f"{where}: {dark(values, used).sum():,} of {len(values):,} images have values on a much smaller scale "
-                f"than the others; all range from {range_in_words(low, high)}",
-                "bring all images to one scale",
+                f"{where}: pixel values range from {has}; those of the model's training images range from {trained}",
+                "bring them to the scale of the training images",
             )
-        usual &= used is not None and used.is_usual
-        if size.spec is not None:
-            known = [each for each in size.spec.levels(is_float) if each is not None]
-            if agreed(*size.spec.levels(is_float), used, low, high) is None:
-                trained = range_in_words(known[0].low, known[0].high) if known else "0 to 255"
-                raise DataError(
-                    f"{where}: pixel values range from {range_in_words(low, high)}; those of the model's training "
-                    f"images range from {trained}",
-                    "bring them to the scale of the training images",
-                )
-    if eight := len(facts) - sum(int(deep(facts, is_float).sum()) for is_float in (False, True)):
+        if is_float and dark(values, levels).mean() > _MOST_DARK:
+            few = f"{dark(values, levels).sum():,} of {len(values):,} images"
+            raise DataError(
+                f"{where}: {few} have values on a much smaller scale than the others; all range from {has}", _ONE_SCALE
+            )
+        ends = {
+            name: np.median(of["values"][deep(of, is_float), 3])
+            for name, of in parts.items()
+            if deep(of, is_float).any()
+        }
+        brightest, darkest = max(ends, key=ends.__getitem__, default=""), min(ends, key=ends.__getitem__, default="")
+        if ends and ends[brightest] - levels.black > _OTHER_SCALE * max(ends[darkest] - levels.black, 0):
+            raise DataError(
+                f"{where}: the brightest pixels of a typical image are {ends[brightest]:,g} in {brightest} and "
+                f"{ends[darkest]:,g} in {darkest}, so these parts have different scales",
+                _ONE_SCALE,
+            )
+    if eight := len(facts) - sum(int(deep(facts, is_float).sum()) for is_float in _KINDS):
         said.append(f"{amount(eight, 'image')} with 8 bits")
     if len(said) > 1 and not usual and size.spec is None:
-        raise DataError(
-            f"{where}: images have different scales of pixel values: {listed(said)}",
-            "save all images in one way, for example with 8 bits",
-        )
+        raise DataError(f"{where}: images have different scales of pixel values: {listed(said)}", _ONE_SCALE)
 
 
-def _with_levels(spec: ImageSpec, facts: NDArray[Any]) -> ImageSpec:
+def _with_levels(spec: ImageSpec, facts: NDArray[Any], given: bool) -> ImageSpec:
     """The spec with scales for the pixels of more than 8 bits: those it has, if they suit, or those of the pictures."""
     result = spec
-    for is_float in (False, True):
-        values = facts["values"][deep(facts, is_float)]
-        if len(values):
-            found = levels_of(values, is_float)
-            low, high = float(values[:, 0].min()), float(values[:, 1].max())
-            result = result.with_levels(agreed(*spec.levels(is_float), found, low, high) or found, is_float)
+    for is_float in _KINDS:
+        which = deep(facts, is_float)
+        if which.any():
+            levels = _agreed(spec, facts, is_float) if given or not which.all() else None
+            result = result.with_levels(levels or levels_of(facts["values"][which], is_float), is_float)
     return result
+
+
+def _agreed(spec: ImageSpec, facts: NDArray[Any], is_float: bool) -> Levels | None:
+    """The scale for pictures that are read beside others, or for a model; None if none is plausible."""
+    values = facts["values"][deep(facts, is_float)]
+    found = levels_of(values, is_float)
+    low, high = float(values[:, 0].min()), float(values[:, 1].max())
+    if found.has_outliers:
+        low, high = found.black, found.white
+    elif not found.is_usual:
+        found = alone(low, high, is_float) or found
+    return agreed(*spec.levels(is_float), found, low, high)

@@ -426,7 +426,8 @@ def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptio
         raise DataError(f"{where}: the parts have pixels of different types: {types}", "give all images the same type")
     images = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     labels = np.concatenate([np.asarray(part.labels) for part in parts]) if len(parts) > 1 else parts[0].labels
-    images, facts = _in_8_bits(images, where, options.size)
+    part_of = np.repeat(np.arange(len(parts)), [len(array) for array in arrays])
+    images, facts = _in_8_bits(images, where, options.size, {str(p.part): part_of == i for i, p in enumerate(parts)})
     data = from_arrays(images, np.asarray(labels), path.stem if path else "arrays")
     spec = choose_spec(facts, len(images), options.size)
     if spec.shape != images.shape[1:]:
@@ -453,7 +454,9 @@ def _has_channels_first(images: NDArray[Any]) -> bool:
     return images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
 
 
-def _in_8_bits(images: NDArray[Any], where: str, size: Size) -> tuple[Images, NDArray[Any]]:
+def _in_8_bits(
+    images: NDArray[Any], where: str, size: Size, parts: Mapping[str, NDArray[np.bool_]]
+) -> tuple[Images, NDArray[Any]]:
     """The images as uint8, and facts about them; numbers of other types get one scale, as pictures do."""
     facts = np.zeros(len(images), FACTS)
     facts["height"], facts["width"] = images.shape[1:3]
@@ -462,7 +465,7 @@ def _in_8_bits(images: NDArray[Any], where: str, size: Size) -> tuple[Images, ND
         facts["values"] = finite(measure(images), where)
         facts["flags"] = int(Change.DEEP | Change.FLOAT if is_float else Change.DEEP)
         spec = choose_spec(facts, len(images), size)
-        check_levels(facts, spec, size, where)
+        check_levels(facts, spec, size, where, {name: facts[which] for name, which in parts.items()})
         levels = spec.levels(is_float)[0]
         assert levels is not None
         images = to_8_bits(images, levels)

@@ -101,8 +101,9 @@ def decoded(
                 f"{origin}: none of the {len(manifest.wanted):,} images can be read: {counted(skipped)}",
                 _public_set(manifest, origin) or "replace them",
             )
-        check_levels(facts, spec, size, origin)
         good = result.good.tolist()
+        part_of = np.array([manifest.parts[row] or "" for row in good])
+        check_levels(facts, spec, size, origin, {part: facts[part_of == part] for part in np.unique(part_of)})
         labels = [manifest.labels[row] for row in good]
         names = tuple(sorted(set(labels), key=natural))
         if len(names) < 2:
