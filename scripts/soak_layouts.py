@@ -81,6 +81,7 @@ def campaign(settings: argparse.Namespace, folder: Path, workers: list[Any]) -> 
             shown[title][text] += 1
             first.setdefault((title, text), f"{seed} ({family}): {outcome.detail[:300]}")
         elif outcome.kind in SILENT:
+            print(f"{outcome.kind}: {seed} ({family})", flush=True)
             key = (family, outcome.kind + text[:60])
             if key not in failures or len(draw.made) < failures[key][0]:
                 failures[key] = (len(draw.made), seed, outcome, draw)

@@ -261,6 +261,6 @@ def test_labels_that_may_mean_no_label_are_named_or_refused() -> None:
 
 
 def test_a_list_without_a_usable_picture_is_one_error() -> None:
-    error = refused([(np.full((8, 8), 300.5), "a"), (np.zeros((8, 8, 8, 8)), "b")])
+    error = refused([(np.zeros((8, 8, 8)), "a"), (np.zeros((8, 8, 8, 8)), "b")])
 
     assert isinstance(error, DataError) and "no image" in error.message and "row 1" in error.message

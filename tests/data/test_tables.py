@@ -28,11 +28,10 @@ def listing(monkeypatch: pytest.MonkeyPatch) -> List:
     """Reads everything but the pictures."""
     monkeypatch.setattr(reading, "_read_manifest", lambda manifest, origin, options: manifest)
 
-    def listed(
-        container: Any, files: Any, path: Path, kind: str, options: ReadOptions, notes: Sequence[str] = ()
-    ) -> Any:
+    def listed(path: Path, stamp: str, listing: Callable[[], Any], kind: str, options: ReadOptions) -> Manifest:
+        container, files = listing()
         manifest = from_listing(container, files, path, options, kind)
-        manifest.notes += notes
+        manifest.notes += reading._notes_on_tables(files, "unpack the archive and name it" if kind else "name it")
         return manifest
 
     monkeypatch.setattr(reading, "_read_listing", listed)

@@ -228,7 +228,8 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _read_arrays(read_npy(path, *options.arrays()), path, "a pair of .npy files", options)
     data = _read_listing(path, listing.digest(), lambda: (folder, listing), "", options)
-    return replace(data, source=replace(data.source, notes=(*listing.notes_on_own(), *data.source.notes)))
+    own = listing.notes_on_own()
+    return replace(data, source=replace(data.source, notes=(*own, *data.source.notes))) if own else data
 
 
 def _notes_on_tables(listing: Listing, what_to_do: str, used: Sequence[str] = ()) -> list[str]:
