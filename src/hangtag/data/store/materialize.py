@@ -43,7 +43,7 @@ def open_kept(key: str, container: Container) -> LabelledImages | None:
     pictures = cache.open_pictures(key)
     if pictures is None:
         return None
-    unread = pictures.index["unread"]
+    unread = pictures.index.get("unread", [])
     if unread and (not isinstance(container, Folder) or any(map(container.is_readable, unread))):
         cache.drop(key)
         return None
@@ -148,7 +148,12 @@ def _opened(pictures: cache.Pictures) -> LabelledImages:
         group_names=tuple(index["group_names"]),
         picture_facts=pictures.facts,
         source=Source(
-            index["what"], "", tuple(index["notes"]), pictures.skipped, ImageSpec(**index["spec"]), index["answers"]
+            index["what"],
+            "",
+            tuple(index["notes"]),
+            pictures.skipped,
+            ImageSpec(**index["spec"]),
+            index.get("answers", {}),
         ),
     )
     return replace(data, source=replace(data.source, description=sentence_on(data, index["kind"], pictures.facts)))
