@@ -433,15 +433,17 @@ def folders(draw: Draw, root: Path) -> Layout:
     layout.doubtful = deeper or bool(data.parts[0] and (scheme[0] in _UNCOMMON or (class_first and "/" in scheme[0])))
     if data.parts == ("train",):
         layout.also.append(without_parts(data.examples))
-    if scheme[1] == "eval" and "test" not in data.parts:
+    if scheme[1] == "eval":  # for validation or for testing
+        layout.doubtful |= "test" in data.parts
         layout.also.append(
             [replace(each, part="test") if each.part == "validation" else each for each in data.examples]
         )
-    if {"train", "valid", "images", "photos", "masks"} & set(data.classes):
-        layout.doubtful = True
+    doubtful_names = {"train", "valid", "images", "photos", "masks"} | ({".net"} if class_first or deeper else set())
+    layout.doubtful |= bool(doubtful_names & set(data.classes))
     extra, broken = noise(draw, data, files)
     layout.skipped = broken
-    if draw.chance("an unlabelled test folder", 0.06) and "test" not in data.parts:
+    unlabelled = scheme[2] not in ("te", "test.new") and "test" not in data.parts
+    if unlabelled and draw.chance("an unlabelled test folder", 0.06):
         extra |= {f"{around}{scheme[2]}/{number}.png": data.bytes_of_extra(number) for number in (1, 2, 3)}
         layout.said.append(("test", "tst", "te/", scheme[2].lower()))
         layout.doubtful = layout.doubtful or not data.parts[0]
@@ -488,7 +490,7 @@ def nested(draw: Draw, root: Path) -> Layout:
         truth.append(replace(each, label=group if level == "top" else f"{group}/{each.label}"))
     layout = Layout(None, truth, files=names, lossless=data.lossless, doubtful=level is None)
     layout.options = {"classes": level} if level else {}
-    if {"train", "valid", "images", "photos", "masks"} & set(data.classes):
+    if {"train", "valid", "images", "photos", "masks", ".net"} & set(data.classes):  # .net may be hidden
         layout.doubtful = True
     if data.parts == ("train",):
         layout.also.append(without_parts(truth))

@@ -225,6 +225,7 @@ def test_a_class_may_begin_with_a_dot_but_hidden_files_and_folders_of_systems_ar
     data = read(packed(root, form))
 
     assert set(data.class_names) == {".net", "-1", "+", "_other"}
+    assert any("hidden folders with images not read" in note and "+/.small" in note for note in data.source.notes)
     assert (len(data), data.source.skipped) == (4, ())
     assert "folders whose names begin with a dot are read as classes: .net" in data.source.notes
 

@@ -106,7 +106,7 @@ def are_class_folders(names: Iterable[str]) -> bool:
 def tables_beside(names: Iterable[str], used: Sequence[str]) -> list[str]:
     """The tables near the top that are not among those that were read."""
     names = list(names)
-    tables = [name for name in names if name.lower().endswith(TABLE_ENDINGS) and not is_json(name)]
+    tables = [name for name in names if name.lower().endswith(TABLE_ENDINGS) and not _is_settings(name)]
     most = max([_top(names), *map(_depth, used)])
     return [name for name in tables if name not in used and _depth(name) <= most]
 
@@ -166,6 +166,12 @@ def _may_be_table(name: str) -> bool:
     if not lower.endswith(TABLE_ENDINGS) or words & _NOT_LABELS or (is_json(name) and words & _SETTINGS):
         return False
     return not is_parquet(name) or stem.lower() in _KNOWN or _part_of(name) is not None
+
+
+def _is_settings(name: str) -> bool:
+    """Whether a .json file describes one other file or the whole, such as 1.png.json or config.json."""
+    stem = Path(name).stem
+    return is_json(name) and ("." in stem or bool(_SETTINGS & set(words_of(stem))))
 
 
 def _depth(name: str) -> int:

@@ -26,7 +26,7 @@ from hangtag.data.picture_facts import Skipped
 from hangtag.data.store.zip_names import decode_names, unicode_path
 from hangtag.errors import DataError, MissingExtra, PictureError
 from hangtag.files import LOOSE, MARKER, saving, write_all
-from hangtag.words import amount, first_few
+from hangtag.words import amount, first_few, visible
 
 __all__ = [
     "FAILING",
@@ -128,6 +128,7 @@ class Listing:
         newest: time of the last change to a file of a folder, in ns.
         own: folders and pictures that hangtag wrote, which are left out.
         empty: folders without any file.
+        hidden: folders with images, but not of a class, whose names begin with a dot.
     """
 
     entries: list[ListedFile] = field(default_factory=list)
@@ -136,6 +137,7 @@ class Listing:
     newest: int = 0
     own: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
 
     def add(self, path: str, name: str, status: os.stat_result) -> None:
         """A file of a folder; its key is its name."""
@@ -188,7 +190,10 @@ class Listing:
 
     def notes_on_own(self) -> list[str]:
         """What was left out, as sentences; for a folder this may change while its digest stays the same."""
-        return [f"not read, because hangtag wrote it: {first_few(sorted(set(self.own)))}"] if self.own else []
+        notes = [f"not read, because hangtag wrote it: {first_few(sorted(set(self.own)))}"] if self.own else []
+        if self.hidden:
+            notes.append(f"hidden folders with images not read: {visible(first_few(self.hidden))}")
+        return notes
 
     def leave_out_hidden(self) -> None:
         """Leave out folders whose names begin with a dot, unless they are class folders beside others, such as .net."""
@@ -206,6 +211,7 @@ class Listing:
 
         read = {folder: is_class(folder) for folder in {entry.name.rpartition("/")[0] for entry in self.entries}}
         self.entries = [entry for entry in self.entries if read[entry.name.rpartition("/")[0]]]
+        self.hidden = sorted(folder for folder in with_pictures if not read[folder])
 
     def sorted(self) -> "Listing":
         self.leave_out_own()

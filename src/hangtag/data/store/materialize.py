@@ -180,7 +180,12 @@ def _opened(pictures: cache.Pictures) -> LabelledImages:
         group_names=tuple(index["group_names"]),
         picture_facts=pictures.facts,
         source=Source(
-            index["what"], "", tuple(index["notes"]), pictures.skipped, ImageSpec(**index["spec"]), index["answers"]
+            index["what"],
+            "",
+            tuple(index["notes"]),
+            pictures.skipped,
+            ImageSpec(**index["spec"]),
+            index.get("answers", {}),
         ),
     )
     return replace(data, source=replace(data.source, description=sentence_on(data, index["kind"], pictures.facts)))
