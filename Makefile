@@ -40,8 +40,10 @@ format: $(STAMP)  ## mend the style
 docs: $(STAMP) data  ## run the tutorials' code, put its real output and pictures into docs/
 	$(PYTHON) scripts/build_docs.py
 
-soak: $(STAMP) data  ## kill trainings at random instants, change model files at random (about half an hour)
+soak: $(STAMP) data  ## kills, full disks, damaged caches, model files and layouts at random (over an hour)
 	$(PYTHON) scripts/soak.py
+	$(PYTHON) scripts/soak_disks.py
+	$(PYTHON) scripts/soak_layouts.py
 	$(PYTHON) scripts/mutated_models.py
 
 bench: $(STAMP) data  ## measure everything the README claims (about an hour with every peer)

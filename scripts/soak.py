@@ -178,6 +178,7 @@ def undated(model: Path) -> bytes:
 
 
 FILES: dict[str, Callable[[Path], Any]] = {
+    ".hangtag": Path.read_bytes,
     "config.json": status,
     "history.jsonl": untimed,
     "weights.safetensors": Path.read_bytes,

@@ -1,5 +1,6 @@
 """mapped.py: rows of a file without the rest of it; training from a file ends with the bits of training from memory."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from hangtag.data.labelled_images import from_arrays
+from hangtag.errors import SaveError
 from hangtag.mapped import MappedRows, as_slice, forget, mapping_of, rows_of, scratch
 from hangtag.training import classifier as classifier_module
 from hangtag.training.classifier import ImageClassifier
@@ -89,3 +91,15 @@ def test_training_from_a_file_ends_with_the_same_bits(tmp_path: Path, monkeypatc
     assert seen == [MappedRows]
     pairs = zip(one.network_.parameters(), other.network_.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_scratch_array_without_room_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing to a mapped file on a full disk would end the process."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, hard))
+    try:
+        with pytest.raises(SaveError, match="the disk is full"):
+            scratch((100_000_000,), np.uint8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

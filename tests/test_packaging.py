@@ -21,7 +21,7 @@ FOLDERS = ("src", "tests", "scripts", "benchmarks")
 def imported(folder: str) -> set[str]:
     """Top-level names of third-party packages; benchmarks/peers has environments of its own."""
     files = [file for file in (ROOT / folder).rglob("*.py") if "peers" not in file.parts]
-    ours = {"hangtag", *FOLDERS, *(file.stem for file in files)}
+    ours = {"hangtag", *FOLDERS, *(file.stem for file in (*files, *(ROOT / "tests").glob("*.py")))}
     names = set()
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

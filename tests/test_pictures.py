@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -19,6 +20,7 @@ from PIL import Image
 
 from hangtag import pictures as module
 from hangtag.errors import PictureError
+from hangtag.levels import Levels
 from hangtag.pictures import FORMATS, MAX_PIXELS, ImageSpec, check_images, decode, encode_png, examine, picture_bytes
 from pictures import encoded_heic, needs_heic, photo
 from toys import in_a_process
@@ -28,7 +30,8 @@ RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (6, 5), dtype=np.uint8)
 RGB = RANDOM.integers(0, 256, (6, 5, 3), dtype=np.uint8)
 ALPHA = np.tile(np.array([0, 255], np.uint8), 15).reshape(6, 5)
-DEEP = "16-bit or float pixels were scaled to 8 bits"
+DEEP = "16-bit or float pixels were scaled to 8 bits: 0 to {} became 0 to 255"
+DEEP_16, DEEP_255, DEEP_1 = (DEEP.format(white) for white in ("65,535", "255", "1"))
 FILLED = "transparency was filled with grey level 0"
 GREYED = "colour was converted to grey"
 
@@ -113,29 +116,38 @@ def test_an_array_that_is_not_one_picture_is_refused_with_its_shape(shape: tuple
     )
 
 
-TO_UINT8 = "convert pixels to whole numbers from 0 to 255: images.astype(numpy.uint8)"
-TO_255 = "pass pixels from 0 to 255; hangtag scales them: (images * 255).round().astype(numpy.uint8)"
-
-
-@pytest.mark.parametrize(
-    ("array", "message", "hint"),
-    [
-        (np.zeros((8, 8), np.int64), "expected uint8 pixels, got int64", TO_UINT8),
-        (np.zeros((8, 8), bool), "expected uint8 pixels, got bool", TO_UINT8),
-        (np.zeros((8, 8), complex), "expected uint8 pixels, got complex128", TO_UINT8),
-        (np.zeros((8, 8), object), "expected uint8 pixels, got object", TO_UINT8),
-        (np.full((8, 8), 255.0), "expected uint8 pixels, got float64", TO_UINT8),
-        (np.full((8, 8), 1.0, np.float32), "expected uint8 pixels, got float32", TO_255),
-        (np.full((8, 8), 0.5), "expected uint8 pixels, got float64", TO_255),
-        (np.full((8, 8), np.nan), "contains NaN", "replace or drop the images that contain NaN"),
-    ],
-)
-def test_pixels_of_another_type_are_refused_with_the_way_out(array: NDArray[Any], message: str, hint: str) -> None:
+@pytest.mark.parametrize("kind", ["complex", "object", "U1", "datetime64[s]"])
+def test_an_array_without_numbers_is_refused_with_the_way_out(kind: str) -> None:
+    array = np.zeros((8, 8), kind)
+    message = f"expected numbers, got {array.dtype}"
+    hint = "pass uint8 pixels from 0 to 255: images.astype(numpy.uint8)"
     with pytest.raises(PictureError) as caught:
         check_images(array[None], "photos")
 
     assert refusal(array) == (f"image: {message}", hint)
     assert (caught.value.message, caught.value.hint) == (f"photos: {message}", hint)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_pixels_that_are_not_finite_are_refused(wrong: float) -> None:
+    images = np.zeros((3, 8, 8))
+    images[1, 2, 3] = wrong
+    with pytest.raises(PictureError) as caught:
+        check_images(images, "photos")
+
+    assert refusal(images[1])[0] == "image: contains NaN or infinite pixels"
+    assert caught.value.message == "photos: 1 of 3 images contain NaN or infinite pixels"
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int64, np.float32, np.float64])
+def test_numbers_from_0_to_255_are_the_same_picture_in_every_type(kind: Any) -> None:
+    np.testing.assert_array_equal(decode(PIXELS.astype(kind), GREY)[0], PIXELS)
+    np.testing.assert_array_equal(decode(RGB.astype(kind), COLOUR)[0], RGB)
+    np.testing.assert_array_equal(check_images(np.stack([PIXELS, PIXELS]).astype(kind))[0], PIXELS)
+
+
+def test_truth_values_are_black_and_white() -> None:
+    expect(PIXELS > 127, GREY, BILEVEL)
 
 
 # --- PIL images ------------------------------------------------------------------------------------------------
@@ -176,10 +188,10 @@ MODES: dict[str, tuple[Image.Image, NDArray[np.uint8], tuple[str, ...], NDArray[
     "RGBa": (COLOUR_ALPHA.convert("RGBa"), luma(VISIBLE_RGB), (FILLED, GREYED), VISIBLE_RGB, (FILLED,)),
     "P": (transparent_palette(), luma(TWO_COLOURS), (FILLED, GREYED), TWO_COLOURS, (FILLED,)),
     "CMYK": (CMYK, luma(RGB), (GREYED,), RGB, ()),
-    "I;16": (Image.fromarray(deep(PIXELS)), PIXELS, (DEEP,), stacked(PIXELS), (DEEP,)),
-    "I": (Image.fromarray(deep(PIXELS).astype(np.int32)), PIXELS, (DEEP,), stacked(PIXELS), (DEEP,)),
-    "F, 0-255": (Image.fromarray(PIXELS.astype(np.float32)), PIXELS, (DEEP,), stacked(PIXELS), (DEEP,)),
-    "F, 0-1": (Image.fromarray(PIXELS.astype(np.float32) / 255), PIXELS, (DEEP,), stacked(PIXELS), (DEEP,)),
+    "I;16": (Image.fromarray(deep(PIXELS)), PIXELS, (DEEP_16,), stacked(PIXELS), (DEEP_16,)),
+    "I": (Image.fromarray(deep(PIXELS).astype(np.int32)), PIXELS, (DEEP_16,), stacked(PIXELS), (DEEP_16,)),
+    "F, 0-255": (Image.fromarray(PIXELS.astype(np.float32)), PIXELS, (DEEP_255,), stacked(PIXELS), (DEEP_255,)),
+    "F, 0-1": (Image.fromarray(PIXELS.astype(np.float32) / 255), PIXELS, (DEEP_1,), stacked(PIXELS), (DEEP_1,)),
 }
 
 
@@ -191,9 +203,9 @@ def test_a_pil_image_of_any_mode_becomes_grey_or_colour(name: str) -> None:
     expect(image, COLOUR, as_colour.astype(np.uint8), *colour_notes)
 
 
-@pytest.mark.parametrize("mode", ["PA", "La", "LAB", "HSV", "YCbCr", "I;16B"])
+@pytest.mark.parametrize("mode", ["PA", "La", "LAB", "HSV", "YCbCr"])
 def test_a_rare_mode_can_be_read_as_grey_and_as_colour(mode: str) -> None:
-    size = {"La": 60, "I;16B": 60, "PA": 60}.get(mode, 90)
+    size = {"La": 60, "PA": 60}.get(mode, 90)
     image = Image.frombytes(mode, (5, 6), bytes(range(size)))
 
     assert decode(image, GREY)[0].shape == (6, 5)
@@ -214,10 +226,10 @@ def test_half_transparent_pixels_mix_with_the_background(background: int) -> Non
     ("values", "span"),
     [
         (np.array([[-1.0, 2.0]], np.float32), "-1 to 2"),
-        (np.array([[0.0, 1e6]], np.float32), "0 to 1e+06"),
-        (np.array([[np.nan, 1]], np.float32), "nan to nan"),
+        (np.array([[0.0, 1e6]], np.float32), "0 to 1,000,000"),
+        (np.array([[3, 4095]], np.int32), "3 to 4,095"),  # 12 bits, or a dark picture of 16
         (np.array([[-5, 7]], np.int32), "-5 to 7"),
-        (np.array([[0, 70_000]], np.int32), "0 to 70000"),
+        (np.array([[0, 70_000]], np.int32), "0 to 70,000"),
     ],
 )
 def test_deep_pixels_without_an_agreed_meaning_are_refused(values: NDArray[Any], span: str) -> None:
@@ -318,7 +330,7 @@ def test_a_grey_png_may_name_one_level_transparent() -> None:
 
 
 def test_a_16_bit_png_file_is_scaled() -> None:
-    expect(file_of(Image.fromarray(deep(PIXELS)), "PNG"), GREY, PIXELS, DEEP)
+    expect(file_of(Image.fromarray(deep(PIXELS)), "PNG"), GREY, PIXELS, DEEP_16)
 
 
 def test_a_cmyk_jpeg_is_read_as_colour() -> None:
@@ -372,7 +384,7 @@ def test_a_file_that_is_no_picture_is_refused_with_its_name(
     [
         (b"", "empty"), (b"words", "not an image"), (PNG_FILE[:45], "truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(100)), "damaged"), (png_that_declares(20_000, 9_000), "too large"),
-        (file_of(Image.fromarray(np.array([[-1.0, 2.0]], np.float32)), "TIFF"), "unknown pixel scale"),
+        (file_of(Image.fromarray(np.array([[np.nan, 2.0]], np.float32)), "TIFF"), "NaN pixels"),
     ],
 )  # fmt: skip
 def test_an_error_carries_the_kind_of_problem(content: bytes, kind: str) -> None:
@@ -414,6 +426,7 @@ def test_a_file_that_may_not_be_read_is_refused_with_its_name() -> None:
 import os
 from pathlib import Path
 from hangtag.errors import PictureError
+from hangtag.levels import Levels
 from hangtag.pictures import ImageSpec, decode
 Path("secret.png").write_bytes(b"x")
 Path("secret.png").chmod(0)
@@ -431,11 +444,11 @@ except PictureError as error:
     assert printed == "secret.png: permission denied (check the file's permissions)\n"
 
 
-@pytest.mark.parametrize("thing", [None, 3, [[1, 2]], bytearray(b"x"), object])
+@pytest.mark.parametrize("thing", [None, 3, {1, 2}, object])
 def test_a_thing_that_is_no_picture_is_refused_with_its_type(thing: object) -> None:
     assert refusal(thing) == (
         f"expected an image, got {type(thing).__name__}",
-        "pass a path, bytes, a PIL image or a uint8 array",
+        "pass a path, an open file, bytes, a PIL image or an array",
     )
 
 
@@ -524,6 +537,8 @@ PICTURES = {
     "animated GIF": file_of(GREY_IMAGE, "GIF", save_all=True, append_images=[Image.fromarray(255 - PIXELS)]),
     "TIFF": file_of(COLOUR_IMAGE, "TIFF"),
     "BMP": file_of(COLOUR_IMAGE, "BMP"),
+    "16-bit PNG": file_of(Image.fromarray(deep(PIXELS)), "PNG"),
+    "array": picture_bytes(deep(PIXELS)),
 }
 
 
@@ -622,7 +637,7 @@ def test_a_heic_photo_is_turned_upright_once(orientation: int) -> None:
 
 
 @needs_heic
-@pytest.mark.parametrize(("mode", "says"), [("RGB", ()), ("L", ()), ("RGBA", (FILLED,)), ("I;16", (DEEP,))])
+@pytest.mark.parametrize(("mode", "says"), [("RGB", ()), ("L", ()), ("RGBA", (FILLED,)), ("I;16", (DEEP_16,))])
 def test_heic_pictures_of_every_mode(mode: str, says: tuple[str, ...]) -> None:
     image = Image.fromarray(photo(2, 32, 48)).convert("L")
     image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
@@ -667,6 +682,7 @@ def test_a_heic_picture_without_its_extra_is_refused_with_the_way_to_get_it() ->
 import sys
 sys.modules["pillow_heif"] = None  # as if it were not installed
 from hangtag.errors import PictureError
+from hangtag.levels import Levels
 from hangtag.pictures import ImageSpec, decode
 try:
     decode(b"\\0\\0\\0\\x18ftypheic\\0\\0\\0\\0mif1heic", ImageSpec(8, 8))
@@ -709,3 +725,130 @@ def test_a_turned_pil_image_as_bytes_is_upright(orientation: int) -> None:
         wanted, _ = decode(opened, COLOUR)
 
     np.testing.assert_array_equal(pixels, wanted)
+
+
+# --- every mode and depth, in every way a picture can enter -----------------------------------------------------
+
+
+def png_16(pixels: NDArray[np.uint16], transparent: bytes = b"") -> bytes:
+    """A PNG file of 16 bits per channel: grey, grey with alpha, RGB or RGBA, by the number of channels."""
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels))
+    extra = png_chunk(b"tRNS", transparent) if transparent else b""
+    return (
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + extra + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+    )
+
+
+def tiff(pixels: NDArray[Any], order: str = "<", turned: bool = False, **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    tags = [(274, "H", 1, 6, True)] if turned else []
+    tifffile.imwrite(buffer, pixels, byteorder=order, extratags=tags, metadata=None, **how)
+    return buffer.getvalue()
+
+
+COLOUR_16 = RANDOM.integers(0, 65_536, (6, 5, 3)).astype(np.uint16)
+GREY_16, ALPHA_16 = COLOUR_16[..., :1], deep(ALPHA)[..., None]
+CENTRE = np.s_[2, 3]
+FILES: dict[str, bytes] = {
+    **{f"{name}.PNG": file_of(image, "PNG") for name, (image, *_) in MODES.items()
+       if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")},
+    **{f"{name}.TIFF": file_of(image, "TIFF") for name, (image, *_) in MODES.items() if image.mode != "RGBa"},
+    "YCbCr.TIFF": file_of(COLOUR_IMAGE.convert("YCbCr"), "TIFF"),
+    "LAB.TIFF": file_of(Image.frombytes("LAB", (5, 6), RGB.tobytes()), "TIFF"),
+    "PA.TIFF": file_of(transparent_palette(), "PNG", transparency=bytes([0, 255])),
+    "16-bit grey.PNG": png_16(GREY_16),
+    "16-bit grey with a transparent value.PNG": png_16(GREY_16, GREY_16[CENTRE].astype(">u2").tobytes()),
+    "16-bit grey and alpha.PNG": png_16(np.concatenate([GREY_16, ALPHA_16], axis=2)),
+    "16-bit RGB.PNG": png_16(COLOUR_16),
+    "16-bit RGB with a transparent colour.PNG": png_16(COLOUR_16, COLOUR_16[CENTRE].astype(">u2").tobytes()),
+    "16-bit RGBA.PNG": png_16(np.concatenate([COLOUR_16, ALPHA_16], axis=2)),
+    **{f"{kind}, {order} {name}.TIFF": tiff(pixels.astype(kind), order, turned=name == "turned", **how)
+       for order in "<>" for kind, pixels, name, how in [
+           (np.uint16, GREY_16[..., 0], "grey", {}), (np.uint16, GREY_16[..., 0], "turned", {}),
+           (np.uint16, COLOUR_16, "RGB", {}), (np.uint16, COLOUR_16, "turned", {}),
+           (np.uint16, COLOUR_16, "zlib", {"compression": "zlib"}),
+           (np.uint16, GREY_16[..., 0], "zlib", {"compression": "zlib"}),
+           (np.uint16, np.concatenate([COLOUR_16, ALPHA_16], axis=2), "RGBA", {"extrasamples": ["unassalpha"]}),
+           (np.float32, GREY_16[..., 0] / 65_535, "float", {}), (np.int32, GREY_16[..., 0], "32-bit", {}),
+           (np.int16, GREY_16[..., 0] // 2, "signed", {}), (np.float32, GREY_16[..., 0] - 30_000.0, "below zero", {}),
+       ]},
+}  # fmt: skip
+
+
+def outcome(read: Any) -> Any:
+    """The shape and bytes of pixels, or the error without the name of the picture."""
+    try:
+        pixels = read()
+    except PictureError as error:
+        return error.kind, error.reason
+    return pixels.shape, pixels.tobytes()
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_the_same_picture_in_every_way_it_can_enter(name: str, spec: ImageSpec, tmp_path: Path) -> None:
+    content = FILES[name]
+    path = tmp_path / "picture"
+    path.write_bytes(content)
+    written = io.BytesIO()
+    written.write(content)
+    with path.open("rb") as file, Image.open(path) as lazily_opened, Image.open(path) as opened:
+        ways: list[Any] = [path, str(path), content, bytearray(content), memoryview(content), written, file, opened]
+        found = [outcome(lambda way=way: decode(way, spec)[0]) for way in ways]
+        as_bytes = [outcome(lambda way=way: decode(picture_bytes(way), spec)[0]) for way in [*ways[:-1], lazily_opened]]
+
+    assert found == [found[0]] * len(ways)
+    assert as_bytes == found
+
+
+MEMORY: dict[str, Image.Image] = {
+    **{name: image for name, (image, *_) in MODES.items()},
+    **{f"I;16{order}": Image.frombytes(f"I;16{order}", (5, 6), deep(PIXELS).tobytes()) for order in ("", "L", "N")},
+    "I;16B": Image.frombytes("I;16B", (5, 6), deep(PIXELS).astype(">u2").tobytes()),
+    **{mode: Image.frombytes(mode, (5, 6), RGB.tobytes()) for mode in ("LAB", "HSV", "YCbCr")},
+    "La": GREY_ALPHA.convert("La"), "PA": transparent_palette().convert("PA"), "RGBX": COLOUR_IMAGE.convert("RGBX"),
+    "I, 12 bits": Image.fromarray(np.array([[1800, 1840]], np.int32)),
+    "F, not a number": Image.fromarray(np.array([[np.nan, 1]], np.float32)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("name", MEMORY)
+def test_a_picture_in_memory_is_the_same_as_image_array_list_and_bytes(name: str, spec: ImageSpec) -> None:
+    image = MEMORY[name]
+    ways: list[Any] = [image, image.copy(), picture_bytes(image)]
+    if image.mode in ("1", "L", "RGB", "F") or image.mode.startswith("I"):
+        ways += [np.asarray(image), np.asarray(image).tolist(), picture_bytes(np.asarray(image))]
+        ways += [np.asarray(image)[np.newaxis], picture_bytes(np.asarray(image)[np.newaxis])]
+
+    found = [outcome(lambda way=way: decode(way, spec)[0]) for way in ways]
+
+    assert found == [found[0]] * len(ways)
+
+
+def test_16_bits_of_a_colour_file_are_read_whole() -> None:
+    pixels = np.linspace(1800, 1840, 90).round().reshape(6, 5, 3).astype(np.uint16)
+    spec = ImageSpec(6, 5, 3, integers=Levels(1800, 1840, 1800, 1840))
+    wanted = np.rint((pixels - 1800.0) * (255 / 40)).astype(np.uint8)
+
+    for content in (png_16(pixels), tiff(pixels), tiff(pixels, ">"), tiff(pixels, compression="zlib")):
+        np.testing.assert_array_equal(decode(content, spec)[0], wanted)
+        np.testing.assert_array_equal(examine(content, spec).pixels, wanted)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (2, 2), }", "Python objects, which are never loaded"),
+        ("{'descr': '<u2', 'fortran_order': False, 'shape': (99999, 99999), }", "damaged image"),
+        ("{'descr': '<u2', 'fortran_order': False, 'shape': (-1, 2), }", "damaged image"),
+        ("{'descr': '<u2', 'fortran_order': __import__('os').abort(), 'shape': (2, 2), }", "damaged image"),
+        ("(" * 5000, "damaged image"),
+    ],
+)
+def test_an_array_file_of_a_stranger_is_refused(header: str, says: str) -> None:
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(64)
+
+    assert says in refusal(content)[0]

@@ -63,12 +63,12 @@ def metadata(spec: ImageSpec | None = None, class_names: tuple[str, ...] = CLASS
 
 
 @cache
-def toy_model(channels: int = 1) -> bytes:
+def toy_model(channels: int = 1, image: ImageSpec | None = None) -> bytes:
     """A model file for the toy images, its network untrained; made once per test run."""
     from hangtag.training.engine.build import build_network
     from hangtag.training.engine.export import export_model
 
-    spec = ImageSpec(SIDE, SIDE, channels, background=0)
+    spec = image or ImageSpec(SIDE, SIDE, channels, background=0)
     return export_model(build_network("mlp", spec, len(CLASSES), seed=0), metadata(spec))
 
 

@@ -13,22 +13,48 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hangtag.errors import SaveError
+from hangtag.errors import SaveError, UsageError
 
 __all__ = [
+    "LOOSE",
+    "MARKER",
+    "OWN_TABLES",
     "append_line",
     "cache_home",
     "inside",
+    "is_full",
     "is_partial",
     "make_folder",
+    "make_own_folder",
+    "mark_loose",
+    "mark_own",
     "new_folder",
     "new_folder_whole",
     "remove_partial",
+    "saving",
     "user_path",
+    "write_all",
     "write_bytes",
     "write_json",
     "write_text",
 ]
+
+MARKER = ".hangtag"
+"""A file that marks the folder it is in: hangtag wrote it, so it is never read as images."""
+
+LOOSE = ".hangtag-files"
+"""A file with the names of single pictures that hangtag wrote into a folder of the user's, one on each line."""
+
+OWN_TABLES = {
+    "skipped.csv",
+    "decisions.csv",
+    "findings.csv",
+    "findings.json",
+    "stress.json",
+    "metrics.json",
+    "config.json",
+}
+"""Names of tables that hangtag writes; beside pictures, they are not a table of labels."""
 
 _PARTIAL = ".partial"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -41,8 +67,19 @@ def cache_home(kind: str) -> Path:
     return Path(platformdirs.user_cache_dir("hangtag")) / kind
 
 
+def is_full(error: OSError) -> bool:
+    """Whether the disk is full or a limit on its use is reached."""
+    return error.errno in _FULL
+
+
 def user_path(path: str | Path) -> Path:
-    """The path with a leading `~` replaced by the home folder; unchanged if there is no such user."""
+    """The path with a leading `~` replaced by the home folder; unchanged if there is no such user.
+
+    Raises:
+        UsageError: the path is empty; Python would take it for the current folder.
+    """
+    if str(path) == "":
+        raise UsageError("a path is empty", "name a file or folder; the current folder is '.'")
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -60,7 +97,7 @@ def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
     Args:
         sync: wait until the file would survive a power cut; unnecessary for files that are easy to recreate.
     """
-    with _saving(path):
+    with saving(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
         temporary = Path(name)
         try:
@@ -78,8 +115,16 @@ def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
             _sync_folder(path.parent)
 
 
+def write_all(handle: int, content: "bytes | memoryview", offset: int | None = None) -> None:
+    """Write everything at the offset, or else at the current position; a full disk raises OSError."""
+    content = memoryview(content)
+    while content:
+        count = os.write(handle, content) if offset is None else os.pwrite(handle, content, offset)
+        content, offset = content[count:], offset if offset is None else offset + count
+
+
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, _encoded(text))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -91,8 +136,8 @@ def append_line(path: Path, value: Any) -> None:
 
     A power cut can still leave a last line without its newline; readers skip it.
     """
-    line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
-    with _saving(path), path.open("ab", buffering=0) as file:
+    line = _encoded(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    with saving(path), path.open("ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         try:
             if file.write(line) < len(line):
@@ -104,13 +149,40 @@ def append_line(path: Path, value: Any) -> None:
 
 def make_folder(path: Path) -> None:
     """Create a folder and its parents if they do not exist."""
-    with _saving(path):
+    with saving(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def make_own_folder(path: Path) -> None:
+    """Create a folder for what hangtag writes, and mark it, unless it is a folder of the user's that holds files."""
+    with saving(path):
+        own = not path.is_dir() or not any(path.iterdir())
+    make_folder(path)
+    if own:
+        mark_own(path)
+
+
+def mark_own(folder: Path) -> None:
+    """Mark a folder that hangtag alone writes to."""
+    write_bytes(folder / MARKER, b"hangtag wrote this folder, and does not read it as images.\n", sync=False)
+
+
+def mark_loose(path: Path) -> None:
+    """Mark a single picture that hangtag wrote, unless its folder or the one above is marked."""
+    names = path.parent / LOOSE
+    if any((folder / MARKER).exists() for folder in path.absolute().parents[:2]):
+        return
+    known = b""
+    with saving(names):
+        if names.is_file() and not names.is_symlink():
+            known = names.read_bytes()
+    if os.fsencode(path.name) not in known.splitlines():
+        write_bytes(names, known + os.fsencode(path.name) + b"\n", sync=False)
 
 
 def new_folder(path: Path) -> None:
     """Create a folder that must not exist yet, and its parents."""
-    with _saving(path):
+    with saving(path):
         path.mkdir(parents=True)
 
 
@@ -120,7 +192,7 @@ def new_folder_whole(path: Path) -> Iterator[Path]:
 
     If another process was first, its folder stays and ours is deleted.
     """
-    with _saving(path):
+    with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent))
         try:
@@ -147,14 +219,20 @@ def remove_partial(folder: Path) -> None:
             path.unlink()
 
 
+def _encoded(text: str) -> bytes:
+    """UTF-8; bytes of a file name that are not text become escapes, from which JSON gives them back."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 @contextmanager
-def _saving(path: Path) -> Iterator[None]:
+def saving(path: Path) -> Iterator[None]:
+    """Turns an `OSError` inside the block, which writes to `path`, into a `SaveError`."""
     try:
         yield
     except FileExistsError as error:
         raise SaveError(f"{path}: already exists", "choose another name; hangtag never overwrites runs") from error
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             hint = "the disk is full or a size limit is reached; free some space and run the command again"
         elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
             hint = "you have no write permission there; choose another place"

@@ -5,6 +5,7 @@ them immediately. They stay in the system's file cache, so reading them again is
 """
 
 import mmap
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.files import cache_home, make_folder
+from hangtag.files import cache_home, make_folder, saving
 
 __all__ = ["MappedRows", "as_slice", "forget", "mapping_of", "rows_of", "scratch"]
 
@@ -119,10 +120,14 @@ def scratch(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
     """An array to fill; a large one is a file in the cache folder, which is deleted together with the array.
 
     Raises:
-        SaveError: the folder cannot be created.
+        SaveError: the disk has no room for it, or the folder cannot be created.
     """
-    if np.prod(shape, dtype=np.int64) * np.dtype(dtype).itemsize <= _IN_MEMORY:
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if size <= _IN_MEMORY:
         return np.empty(shape, dtype)
-    make_folder(cache_home("scratch"))
-    with tempfile.TemporaryFile(dir=cache_home("scratch")) as file:
+    folder = cache_home("scratch")
+    make_folder(folder)
+    with saving(folder), tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # or a full disk would end this process when a page is written
+            os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(file, dtype, "w+", shape=shape)

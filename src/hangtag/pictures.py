@@ -6,24 +6,27 @@ the same code wherever the model runs.
 
 import importlib.util
 import io
+import math
 import struct
+import sys
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntFlag
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from hangtag.errors import PictureError, PictureProblem
+from hangtag.levels import Levels, agreed, alone, levels_of, measure, range_in_words, to_8_bits
 
 __all__ = [
     "FITS",
@@ -40,16 +43,18 @@ __all__ = [
     "encode_jpeg",
     "encode_png",
     "examine",
+    "finite",
     "in_channels",
     "picture_bytes",
     "reads_heic",
+    "stacked",
 ]
 
 Images: TypeAlias = NDArray[np.uint8]
 """(N, H, W) grey or (N, H, W, 3) colour."""
 
-Picture: TypeAlias = "str | PathLike[str] | bytes | Image.Image | NDArray[Any]"
-"""A picture: a path, the bytes of a file, a PIL image, or a uint8 array of (H, W), (H, W, C) or (1, H, W[, C])."""
+Picture: TypeAlias = "str | PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | list[Any]"
+"""A picture: a path, an open file or its bytes, a PIL image, or numbers of (H, W), (H, W, C) or (1, H, W[, C])."""
 
 Notes: TypeAlias = "dict[Change, str]"
 """What was changed in a picture, each change as a sentence."""
@@ -66,19 +71,30 @@ MAX_PIXELS = 80_000_000
 FITS = ("squash", "pad", "crop")
 """Ways to fit a picture to a model's size."""
 
-_LARGEST_16_BIT = 65_535
 _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
+_LARGEST_16_BIT = 65_535
+_OPAQUE = (1, 255, 1023, 4095, 16_383, _LARGEST_16_BIT)  # of alpha
+_DEEP = "16-bit or float pixels were scaled to 8 bits"
+_DEEP_GREY_ALPHA = "LA;16B"
+_LOW_BYTES = {
+    f"{mode};16{order}": f"{mode};16{other}"
+    for mode in ("RGB", "RGBA", "RGBX")
+    for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
+} | {_DEEP_GREY_ALPHA: "RGBA"}
+"""Layouts of 16-bit pixels whose upper bytes Pillow keeps, and those that make it keep the lower bytes."""
+
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = ("PNG", "JPEG")
 _PNG_START = struct.Struct(">8sI4sIIBBBBBII4s")  # signature, header with its checksum, start of the next chunk
+_NPY = b"\x93NUMPY"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _BARE_MODES = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}  # depth, colour, compression, filter, interlace
 _ALTERING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp", "transparency", "loop", "duration"}
 """Metadata of a PNG or JPEG file whose pixels need more than decoding: rotation, transparency or animation."""
 
-_FAR_FROM_GREY = 24  # grey levels between a pixel's strongest and weakest channel; JPEG noise stays below
-_SOME_PIXELS = 0.01
+_FAR_FROM_GREY = 4  # grey levels between a pixel's strongest and weakest channel; JPEG, WebP and AVIF turn grey into 1
+_PIXELS_AT_ONCE = 100_000  # searched for colours
 _VIA = {"LAB": "RGB", "La": "LA"}  # modes that Pillow converts only in two steps
 _opening = threading.Lock()  # warning filters are process-wide
 _decode_only = False
@@ -93,6 +109,7 @@ class Change(IntFlag):
     SEVERAL = 16
     DEEP = 32
     GREY = 64
+    FLOAT = 128
 
 
 _UNCHANGED = Change(0)
@@ -106,6 +123,8 @@ class ImageSpec:
         background: the grey level behind transparent pixels and, with `fit` "pad", around the picture.
         fit: "squash" changes the proportions, "pad" keeps them and fills the rest, "crop" keeps them and cuts off
             the edges.
+        integers, floats: the scales of whole numbers of more than 8 bits and of floats in the pictures that it was
+            chosen for; None if there were none.
     """
 
     height: int
@@ -113,6 +132,13 @@ class ImageSpec:
     channels: int = _GREY_CHANNELS
     background: int = 255
     fit: str = "squash"
+    integers: Levels | None = None
+    floats: Levels | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("integers", "floats"):  # from JSON
+            if isinstance(value := getattr(self, name), dict):
+                object.__setattr__(self, name, Levels(**value))
 
     @classmethod
     def of(cls, images: Images) -> "ImageSpec":
@@ -131,8 +157,15 @@ class ImageSpec:
     def mode(self) -> str:
         return "grey" if self.channels == _GREY_CHANNELS else "colour"
 
+    def levels(self, is_float: bool) -> tuple[Levels | None, Levels | None]:
+        """The scale of pixels of this kind, and that of the other kind."""
+        return (self.floats, self.integers) if is_float else (self.integers, self.floats)
+
+    def with_levels(self, levels: Levels, is_float: bool) -> "ImageSpec":
+        return replace(self, floats=levels) if is_float else replace(self, integers=levels)
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height} {self.mode}"
@@ -144,15 +177,24 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
     Raises:
         PictureError: it cannot be read, is too large, or is an array that is not a picture.
     """
-    if isinstance(picture, np.ndarray):
-        pixels, notes = _from_array(picture, spec)
+    if isinstance(picture, (np.ndarray, list)):
+        read = _from_array(_array(picture), spec)
     elif isinstance(picture, Image.Image):
         with _naming("image"):
-            pixels, notes = _from_pil(picture, spec)
+            read = _from_pil(picture, spec, _unread_file(picture))
     else:
-        with _naming(_name(picture)), _open(_content(picture)) as opened:
-            pixels, notes = _from_pil(opened, spec)
-    return pixels, tuple(notes.values())
+        with _naming(_name(picture)):
+            content = _content(picture)
+            if content.startswith(_NPY):
+                read = _from_array(_array_in(content), spec)
+            else:
+                with _open(content) as opened:
+                    read = _from_pil(opened, spec, content)
+    levels = spec.integers or spec.floats
+    if read.values is None and levels is not None and not levels.is_usual:
+        said = range_in_words(levels.low, levels.high)
+        return read.pixels, (*read.notes.values(), f"this image has 8 bits; the training images had values from {said}")
+    return read.pixels, tuple(read.notes.values())
 
 
 class Examined(NamedTuple):
@@ -160,19 +202,24 @@ class Examined(NamedTuple):
 
     Attributes:
         pixels: (H, W) uint8 if the file is grey, else (H, W, 3).
-        colourful: whether some pixels are far from grey.
+        colourful: whether some pixels are not grey.
         mode: the colour mode of the file, as Pillow names it: "RGB", "CMYK".
         changes: what had to be changed.
+        values: (4,) `levels.measure` of a picture of more than 8 bits; None for others.
     """
 
     pixels: NDArray[np.uint8]
     colourful: bool
     mode: str
     changes: Change
+    values: NDArray[np.float32] | None = None
 
 
-def examine(content: bytes, background: int = 255) -> Examined:
-    """Decode the bytes of a picture file as `decode` does, without a spec.
+def examine(content: bytes, spec: ImageSpec | None = None) -> Examined:
+    """Decode the bytes of a picture file as `decode` does, in its own size and colours.
+
+    Args:
+        spec: its background and levels are used; without levels, the picture's own range of values is the scale.
 
     Raises:
         PictureError: as `decode`, without a name.
@@ -183,16 +230,31 @@ def examine(content: bytes, background: int = 255) -> Examined:
     if bare is not None:
         colour = bare.ndim == 3
         return Examined(bare, colour and carries_colour(bare), "RGB" if colour else "L", _UNCHANGED)
+    if content.startswith(_NPY):
+        array = _array_in(content)
+        read, mode = _from_array(array, _spec_of(array.ndim == 2, spec), False), "F" if array.dtype.kind == "f" else "I"
+        return _examined(read, mode if array.ndim == 2 else "RGB")
     with _open(content) as opened:
-        mode = opened.mode
-        if opened.format in _PLAIN and opened.mode in ("L", "RGB"):
+        mode, raw_mode = opened.mode, _deep_mode(opened)
+        if opened.format in _PLAIN and mode in ("L", "RGB") and raw_mode is None:
             pixels = _plain_pixels(opened)
             if pixels is not None:
                 return Examined(pixels, pixels.ndim == 3 and carries_colour(pixels), mode, _UNCHANGED)
-        grey = opened.mode in _GREY_MODES
-        spec = ImageSpec(1, 1, _GREY_CHANNELS if grey else _COLOUR_CHANNELS, background)
-        pixels, notes = _from_pil(opened, spec)
-    return Examined(pixels, not grey and carries_colour(pixels), mode, Change(sum(notes)))
+        grey = mode in _GREY_MODES or raw_mode == _DEEP_GREY_ALPHA
+        read = _from_pil(opened, _spec_of(grey, spec), content, False)
+    return _examined(read, mode if raw_mode is None else raw_mode.partition(";")[0] + ";16")
+
+
+def _spec_of(grey: bool, spec: ImageSpec | None) -> ImageSpec:
+    """The spec, or a default one, in the picture's own colours."""
+    return replace(spec or ImageSpec(1, 1), channels=_GREY_CHANNELS if grey else _COLOUR_CHANNELS)
+
+
+def _examined(read: "_Read", mode: str) -> Examined:
+    changes = Change(sum(read.notes)) | (_UNCHANGED if read.values is None else Change.DEEP)
+    changes |= Change.FLOAT if read.is_float else _UNCHANGED
+    colourful = read.pixels.ndim == 3 and carries_colour(read.pixels)
+    return Examined(read.pixels, colourful, mode, changes, read.values)
 
 
 def _bare_png(content: bytes) -> NDArray[np.uint8] | None:
@@ -238,10 +300,27 @@ def in_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., np.newaxis], _COLOUR_CHANNELS, axis=2)
 
 
-def check_images(images: object, name: str = "images") -> Images:
-    """`images` as (N, H, W) or (N, H, W, 3) uint8, or a `PictureError` that describes them."""
+def check_images(images: object, name: str = "images", spec: ImageSpec | None = None) -> Images:
+    """`images` as (N, H, W) or (N, H, W, 3) uint8, or a `PictureError` that describes them.
+
+    Args:
+        images: an array, or a list of arrays or PIL images of one size. Numbers of other types are brought to 8 bits.
+        spec: a model's, whose scale is used; None uses the scale that the images have.
+    """
+    array = stacked(images, name)
+    if array.dtype == np.uint8 or not array.size:
+        return array.astype(np.uint8, copy=False)
+    is_float, values = array.dtype.kind == "f", finite(measure(array), name)
+    if spec is None:
+        return to_8_bits(array, levels_of(values, is_float))
+    low, high = float(values[:, 0].min()), float(values[:, 1].max())
+    return to_8_bits(array, _levels_for(spec, low, high, is_float, name))
+
+
+def stacked(images: object, name: str = "images") -> NDArray[Any]:
+    """`images` as (N, H, W) or (N, H, W, 3) of uint8, of whole numbers or of floats, or a `PictureError`."""
     try:
-        array = np.asarray(images)
+        array = np.asarray(_from_list(images) if isinstance(images, (list, tuple)) else images)
     except ValueError:
         raise PictureError("images must have one size, got several", "resize them first", name=name) from None
     if array.ndim == 4 and array.shape[3] == 1:
@@ -254,7 +333,34 @@ def check_images(images: object, name: str = "images") -> Images:
         )
     if 0 in array.shape[1:3]:
         raise PictureError(f"images of shape {array.shape[1:]} have no pixels", "remove empty images", name=name)
-    return _check_dtype(array, name)
+    return _numbers(array, name)
+
+
+def finite(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """The result of `levels.measure`, or a `PictureError` if an image has a value that is NaN or infinite."""
+    if wrong := int((~np.isfinite(values[:, :2]).all(axis=1)).sum()):
+        many = f"{wrong:,} of {len(values):,} images contain" if len(values) > 1 else "contains"
+        raise PictureError(
+            f"{many} NaN or infinite pixels", "replace these pixels, or drop the images", "NaN pixels", name
+        )
+    return values
+
+
+def _from_list(images: "list[Any] | tuple[Any, ...]") -> "list[Any] | tuple[Any, ...]":
+    """The images with those of Pillow as arrays, all grey or all in colour."""
+    if not any(isinstance(each, Image.Image) for each in images):
+        return images
+    opened = [(each, _deep_mode(each)) if isinstance(each, Image.Image) else (each, None) for each in images]
+    grey = all(
+        np.ndim(each) == 2 if not isinstance(each, Image.Image) else each.mode in _GREY_MODES or raw == _DEEP_GREY_ALPHA
+        for each, raw in opened
+    )
+    return [
+        _array_in(each)
+        if (each := picture_bytes(image)).startswith(_NPY)
+        else decode(each, ImageSpec(1, 1, 1 if grey else 3))[0]
+        for image in images
+    ]
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -272,15 +378,19 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def picture_bytes(picture: object) -> bytes:
-    """One picture as the bytes of a file: the file's own, or a lossless PNG of a picture in memory.
+    """One picture as the bytes of a file: the file's own, or for a picture in memory a lossless PNG, or NPY if it has
+    more than 8 bits.
 
     Raises:
         PictureError: it is not a picture, or cannot be read.
     """
-    if isinstance(picture, np.ndarray):
-        return encode_png(_from_array(picture, ImageSpec(1, 1, _GREY_CHANNELS if picture.ndim == 2 else 3))[0])
+    if isinstance(picture, (np.ndarray, list)):
+        array = _array(picture)
+        return encode_png(array) if array.dtype == np.uint8 else _npy_of(array)
     with _naming(_name(picture)):
-        return _png_of(picture) if isinstance(picture, Image.Image) else _content(picture)
+        if isinstance(picture, Image.Image):
+            return _unread_file(picture) or _bytes_of(picture)
+        return _content(picture)
 
 
 def reads_heic() -> bool:
@@ -289,25 +399,48 @@ def reads_heic() -> bool:
 
 
 def carries_colour(pixels: NDArray[np.uint8]) -> bool:
-    """Whether some pixels of a colour picture (H, W, 3) are far from grey."""
-    few = pixels[:: max(1, pixels.shape[0] // 64), :: max(1, pixels.shape[1] // 64)]
-    spread = few.max(axis=2) - few.min(axis=2)
-    return float((spread > _FAR_FROM_GREY).mean()) > _SOME_PIXELS
+    """Whether any pixel of a colour picture (H, W, 3) is further from grey than lossy formats make a grey picture."""
+    height, width = pixels.shape[:2]
+    few = pixels[:: -(-height // 64), :: -(-width // 64)]  # enough for most pictures that have colours
+    if few.size < pixels.size and _is_coloured(few):
+        return True
+    rows = max(1, _PIXELS_AT_ONCE // width)
+    return any(_is_coloured(pixels[start : start + rows]) for start in range(0, height, rows))
 
 
-def _check_dtype(array: NDArray[Any], name: str) -> Images:
-    if array.dtype == np.uint8:
-        return array
-    hint = "convert pixels to whole numbers from 0 to 255: images.astype(numpy.uint8)"
-    if np.issubdtype(array.dtype, np.floating):
-        if np.isnan(array).any():
-            raise PictureError("contains NaN", "replace or drop the images that contain NaN", name=name)
-        if array.size and float(array.max()) <= 1.0:
-            hint = "pass pixels from 0 to 255; hangtag scales them: (images * 255).round().astype(numpy.uint8)"
-    raise PictureError(f"expected uint8 pixels, got {array.dtype}", hint, name=name)
+def _is_coloured(pixels: NDArray[np.uint8]) -> bool:
+    red, green, blue = (pixels[..., channel] for channel in range(3))
+    strongest, weakest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    return bool((strongest - weakest > _FAR_FROM_GREY).any())
 
 
-def _from_array(array: NDArray[Any], spec: ImageSpec) -> tuple[NDArray[np.uint8], Notes]:
+class _Read(NamedTuple):
+    """Pixels in the spec's colours, notes, and of a picture of more than 8 bits the result of `measure`."""
+
+    pixels: NDArray[np.uint8]
+    notes: Notes
+    values: NDArray[np.float32] | None = None
+    is_float: bool = False
+
+
+def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """The array if it holds numbers; truth values as 0 and 255, as Pillow reads them."""
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if array.dtype.kind not in "iuf":
+        raise PictureError(
+            f"expected numbers, got {array.dtype}", "pass uint8 pixels from 0 to 255: images.astype(numpy.uint8)",
+            name=name,
+        )  # fmt: skip
+    return array
+
+
+def _array(picture: "NDArray[Any] | list[Any]") -> NDArray[Any]:
+    """One picture as (H, W), (H, W, 3) or (H, W, 4) of numbers."""
+    try:
+        array = np.asarray(picture)
+    except ValueError:
+        raise PictureError("rows differ in length", "give all rows of a picture the same length") from None
     shape = array.shape
     if (array.ndim == 4 and shape[0] == 1) or (array.ndim == 3 and shape[0] == 1 and shape[2] not in (3, 4)):
         array = array[0]
@@ -318,11 +451,64 @@ def _from_array(array: NDArray[Any], spec: ImageSpec) -> tuple[NDArray[np.uint8]
             f"array of shape {shape} is not a single image",
             "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .probabilities()",
         )
-    pixels = _check_dtype(array, "image")
-    if pixels.ndim == (2 if spec.channels == _GREY_CHANNELS else 3) and pixels.shape[-1] != 4:
-        return np.ascontiguousarray(pixels), {}
+    return np.ascontiguousarray(_numbers(array, "image"))
+
+
+def _from_array(array: NDArray[Any], spec: ImageSpec, single: bool = True) -> _Read:
+    """Read an array of `_array`; `single` as for `_from_deep`."""
     with _naming("image"):
-        return _from_pil(Image.fromarray(np.ascontiguousarray(pixels)), spec)
+        if array.dtype != np.uint8:
+            alpha = None
+            if array.ndim == 3 and array.shape[2] == 4:
+                opaque = next((each for each in _OPAQUE if array[..., 3].max() <= each), np.inf)
+                alpha = np.rint(array[..., 3] * (255 / opaque)).clip(0, 255).astype(np.uint8)
+            return _from_deep(array if alpha is None else array[..., :3], alpha, spec, single)
+        if array.ndim == (2 if spec.channels == _GREY_CHANNELS else 3) and array.shape[-1:] != (4,):
+            return _Read(array, {})
+        return _Read(*_flatten(Image.fromarray(array), spec))
+
+
+def _from_deep(values: NDArray[Any], alpha: NDArray[np.uint8] | None, spec: ImageSpec, single: bool) -> _Read:
+    """Read pixels of more than 8 bits.
+
+    Args:
+        values: (H, W) or (H, W, 3) of whole numbers or floats.
+        alpha: (H, W), or None.
+        single: whether the scale must be certain; in a dataset, all pictures together decide later.
+    """
+    is_float = values.dtype.kind == "f"
+    measured = finite(measure(values[np.newaxis]), "")
+    levels = spec.levels(is_float)[0]
+    if single:
+        levels = _levels_for(spec, float(measured[0, 0]), float(measured[0, 1]), is_float, "")
+    elif levels is None:
+        levels = levels_of(measured, is_float)
+    halved = values.ndim == 3 and levels.is_usual and levels.white == _LARGEST_16_BIT
+    image = Image.fromarray((values >> 8).astype(np.uint8) if halved else to_8_bits(values, levels))
+    if alpha is not None:
+        image.putalpha(Image.fromarray(alpha))
+    pixels, notes = _flatten(image, spec)
+    said = {} if (levels.black, levels.white, is_float) == (0, 255, False) else {Change.DEEP: f"{_DEEP}: {levels}"}
+    return _Read(pixels, said | notes, measured[0], is_float)
+
+
+def _levels_for(spec: ImageSpec, low: float, high: float, is_float: bool, name: str) -> Levels:
+    """The scale for pictures that are no part of a dataset."""
+    known = spec.levels(is_float)
+    levels = agreed(*known, alone(low, high, is_float), low, high)
+    if levels is not None:
+        return levels
+    has, wanted = range_in_words(low, high), [each for each in known if each is not None]
+    if not wanted:
+        raise PictureError(
+            f"pixel values range from {has}, which is not a known scale",
+            "save it with 8 or 16 bits, or as floats from 0 to 1", "unknown pixel scale", name,
+        )  # fmt: skip
+    raise PictureError(
+        f"pixel values range from {has}; those of the training images range from "
+        f"{range_in_words(wanted[0].low, wanted[0].high)}",
+        "bring them to the scale of the training images", "unknown pixel scale", name,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -339,17 +525,23 @@ def _name(picture: object) -> str:
         return f"image of {len(picture):,} bytes"
     if isinstance(picture, Image.Image):
         return "image"
+    if isinstance(picture, (bytearray, memoryview)):
+        return f"image of {len(bytes(picture)):,} bytes"
     if isinstance(picture, (str, PathLike)):
         return fspath(picture)
+    if hasattr(picture, "read"):
+        return str(getattr(picture, "name", "image"))
     raise PictureError(
-        f"expected an image, got {type(picture).__name__}", "pass a path, bytes, a PIL image or a uint8 array"
+        f"expected an image, got {type(picture).__name__}", "pass a path, an open file, bytes, a PIL image or an array"
     )
 
 
 def _content(picture: Any) -> bytes:
     """The bytes of a picture file, given by its path or content."""
-    if isinstance(picture, bytes):
-        content = picture
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        content = bytes(picture)
+    elif hasattr(picture, "read"):
+        content = _file_content(picture)
     else:
         path = Path(picture)
         problem: PictureProblem = "cannot be read"
@@ -365,6 +557,22 @@ def _content(picture: Any) -> bytes:
             raise PictureError(f"cannot be read: {error}", "check the path", problem) from error
     if not content:
         raise _empty()
+    return content
+
+
+def _file_content(file: Any) -> bytes:
+    """The bytes of an open file from its start; its position stays as it was."""
+    try:
+        place = file.tell() if file.seekable() else None
+        if place is not None:
+            file.seek(0)
+        content = file.read()
+        if place is not None:
+            file.seek(place)
+    except (OSError, ValueError, AttributeError) as error:
+        raise PictureError(f"cannot be read: {error}", "open the file in binary mode", "cannot be read") from error
+    if not isinstance(content, bytes):
+        raise PictureError("the file is open as text", "open it in binary mode: open(path, 'rb')", "cannot be read")
     return content
 
 
@@ -442,7 +650,8 @@ def _too_large(size: str) -> PictureError:
     return PictureError(f"declares {size} pixels, over the limit of {MAX_PIXELS:,}", "scale it down first", "too large")
 
 
-def _from_pil(opened: Image.Image, spec: ImageSpec) -> tuple[NDArray[np.uint8], Notes]:
+def _from_pil(opened: Image.Image, spec: ImageSpec, content: bytes | None, single: bool = True) -> _Read:
+    """Read a PIL image. Of 16-bit colours, Pillow reads 8 bits and `content`, the file, has the others."""
     notes: Notes = {}
     if 0 in opened.size:
         raise PictureError(f"the size is {opened.width}x{opened.height}, so there are no pixels", "remove it")
@@ -454,23 +663,73 @@ def _from_pil(opened: Image.Image, spec: ImageSpec) -> tuple[NDArray[np.uint8], 
             notes[Change.ANIMATED] = f"animated: the first of {frames} frames was used"
         if opened.format != "HEIF" and (getattr(opened, "filename", None) is not None or frames > 1):
             opened.seek(0)
+        raw_mode = _deep_mode(opened)
         opened.load()
-        flat, colour_notes = _flatten(_upright(opened), spec)
+        upright = _upright(opened)
+        if raw_mode is not None and content is not None:
+            read = _from_deep(*_deep_colour(upright, raw_mode, content), spec, single)
+        elif upright.mode.startswith("I") or upright.mode == "F":
+            read = _from_deep(*_deep_grey(upright), spec, single)
+        else:
+            read = _Read(*_flatten(upright, spec))
     except PictureError:
         raise
     except Exception as error:  # as above: a truncated body is noticed only here
         raise _damaged(error) from error
-    return np.asarray(flat, dtype=np.uint8), notes | colour_notes
+    return read._replace(notes=notes | read.notes)
 
 
-def _png_of(image: Image.Image) -> bytes:
-    """A PIL image as the bytes of a PNG file that decodes to the same picture."""
+def _deep_mode(image: Image.Image) -> str | None:
+    """Pillow's name for the layout of a file's 16-bit pixels if it keeps only 8 bits; None for other pictures."""
+    tiles = getattr(image, "tile", None)
+    if not tiles:
+        return None
+    layout = tiles[0][3] if isinstance(tiles[0][3], str) else tiles[0][3][0] if tiles[0][3] else None
+    return layout if layout in _LOW_BYTES else None
+
+
+def _deep_grey(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """The pixels of a 16-bit, 32-bit or floating-point image (H, W), and alpha if one value is transparent."""
+    values, clear = np.asarray(image), image.info.get("transparency")
+    return values, None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
+
+
+def _deep_colour(upright: Image.Image, mode: str, content: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """All 16 bits of a file whose upper 8 bits Pillow has read, (H, W) or (H, W, 3), and alpha.
+
+    The lower bytes come from Pillow too: it is told that the bytes are in the other order.
+    """
+    with _open(content) as again:
+        tiles: list[Any] = again.tile  # type: ignore[attr-defined]
+        for place, (codec, extents, offset, how) in enumerate(tiles):
+            other = _LOW_BYTES[mode] if isinstance(how, str) else (_LOW_BYTES[mode], *how[1:])
+            tiles[place] = ImageFile._Tile(codec, extents, offset, other)
+        low = np.asarray(_upright(again)).astype(np.uint16)
+    if mode == _DEEP_GREY_ALPHA:  # read as grey and alpha in two bytes each
+        return low[..., 0] << 8 | low[..., 1], low[..., 2].astype(np.uint8)
+    high = np.asarray(upright)
+    values, clear = high[..., :3].astype(np.uint16) << 8 | low[..., :3], upright.info.get("transparency")
+    if clear is not None:
+        return values, np.where((values == np.array(clear)).all(axis=2), 0, 255).astype(np.uint8)
+    return values, high[..., 3] if upright.mode == "RGBA" else None
+
+
+def _unread_file(image: Image.Image) -> bytes | None:
+    """The file of an opened image of more than 8 bits that is not loaded yet; None for any other image."""
+    if _deep_mode(image) is None:
+        return None
+    return _file_content(image.fp)  # type: ignore[attr-defined]
+
+
+def _bytes_of(image: Image.Image) -> bytes:
+    """A PIL image as the bytes of a file that decodes to the same picture."""
     try:
         if image.format != "HEIF" and getattr(image, "n_frames", 1) > 1:
             image.seek(0)
         upright = _upright(image)
         if upright.mode.startswith("I") or upright.mode == "F":
-            upright = _to_8_bit(upright)
+            if "transparency" not in upright.info:
+                return _npy_of(np.asarray(upright))
         elif upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
             upright = upright.convert(_VIA.get(upright.mode, "RGBA" if upright.has_transparency_data else "RGB"))
         buffer = io.BytesIO()
@@ -480,6 +739,34 @@ def _png_of(image: Image.Image) -> bytes:
     except Exception as error:  # as in _from_pil: the image may be a file that is decoded only now
         raise _damaged(error) from error
     return buffer.getvalue()
+
+
+def _npy_of(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _array_in(content: bytes) -> NDArray[Any]:
+    """The picture in an NPY file, as `_array` gives it. No memory is taken for what the file only declares."""
+    file = io.BytesIO(content)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = read_header(file)
+        if dtype.hasobject:
+            raise PictureError("contains Python objects, which are never loaded", "save an array of numbers")
+        if min(shape, default=0) < 0:
+            raise ValueError("a side is below 0")
+        array = np.frombuffer(content, dtype, math.prod(shape), file.tell())
+        array = array.reshape(shape, order="F" if by_columns else "C")
+    except PictureError:
+        raise
+    except Exception as error:  # NumPy raises many types on broken headers
+        raise _damaged(error) from error
+    if array.size > 4 * MAX_PIXELS:
+        raise _too_large("x".join(map(str, shape)))
+    return _array(array)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -496,13 +783,10 @@ def _damaged(error: Exception) -> PictureError:
     return PictureError(f"damaged image: {error}", hint)
 
 
-def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[Image.Image, Notes]:
-    """To 8-bit L or RGB: 16-bit pixels scaled, transparency filled with the background, grey by ITU-R 601-2 luma."""
+def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[NDArray[np.uint8], Notes]:
+    """To (H, W) or (H, W, 3): transparency filled with the background, grey by ITU-R 601-2 luma."""
     target = "L" if spec.channels == _GREY_CHANNELS else "RGB"
     notes: Notes = {}
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image)
-        notes[Change.DEEP] = "16-bit or float pixels were scaled to 8 bits"
     grey = image.mode in ("1", "L", "LA", "La")
     image = image.convert(_VIA.get(image.mode, image.mode))
     if image.has_transparency_data:
@@ -512,24 +796,7 @@ def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[Image.Image, Notes]:
         if layered.getchannel("A").getextrema() != (255, 255):
             notes[Change.TRANSPARENT] = f"transparency was filled with grey level {spec.background}"
     if target == "L" and not grey:
-        notes[Change.GREY] = "colour was converted to grey"
         image = image.convert("RGB")  # the result of converting the colour picture to grey later
-    return image.convert(target), notes
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    pixels = np.asarray(image).astype(np.float64)
-    low, high = float(pixels.min()), float(pixels.max())
-    if image.mode == "F" and low >= 0 and high <= 1:
-        scale = 255.0
-    elif low >= 0 and high <= 255 and image.mode == "F":
-        scale = 1.0
-    elif image.mode != "F" and low >= 0 and high <= _LARGEST_16_BIT:
-        scale = 255 / _LARGEST_16_BIT
-    else:
-        raise PictureError(
-            f"pixel values range from {low:g} to {high:g}, which is not a known scale",
-            "save it with 8 or 16 bits, or as floats from 0 to 1",
-            "unknown pixel scale",
-        )
-    return Image.fromarray(np.rint(pixels * scale).astype(np.uint8))
+        if carries_colour(np.asarray(image)):
+            notes[Change.GREY] = "colour was converted to grey"
+    return np.asarray(image.convert(target), dtype=np.uint8), notes

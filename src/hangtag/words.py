@@ -19,16 +19,20 @@ __all__ = [
     "natural",
     "out_of_100",
     "percent",
+    "printable",
     "rate",
     "rate_with_count",
     "seconds_in_words",
     "times",
+    "visible",
 ]
 
 ENOUGH = 200
 """With fewer images, no sentence says that all is well, because a problem may not show."""
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def amount(count: int, noun: str) -> str:
@@ -116,8 +120,31 @@ def first_few(items: Sequence[str], most: int = 5) -> str:
     return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
 
 
+def visible(text: str) -> str:
+    r"""Text from a stranger with escapes in place of what a terminal would obey, or what is no text.
+
+    These are control characters, characters that change the direction of writing, and the bytes of a file name that
+    are not valid Unicode, which Python keeps as surrogates.
+
+    >>> print(visible("red\x1b[31m"))
+    red\x1b[31m
+    """
+    return text if text.isprintable() else _UNSEEN.sub(_escape, text)
+
+
+def printable(text: str) -> str:
+    """Lines of text with the escapes of `visible` in each."""
+    return text if text.isprintable() else "\n".join(map(visible, text.split("\n")))
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code if code < 0x80 else None
+    return _ESCAPES.get(found.group()) or (f"\\u{code:04x}" if byte is None else f"\\x{byte:02x}")
+
+
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV table; a file name that is not valid Unicode gets question marks.
+    """A CSV table, with the escapes of `visible` in its cells.
 
     Text that a spreadsheet would take for a formula gets an apostrophe in front; `from_csv` takes it away.
 
@@ -128,8 +155,9 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)
     for row in rows:
-        writer.writerow([f"'{each}" if isinstance(each, str) and _FORMULA.match(each) else each for each in row])
-    return buffer.getvalue().encode("utf-8", "replace").decode()
+        cells = [visible(each) if isinstance(each, str) else each for each in row]
+        writer.writerow([f"'{each}" if isinstance(each, str) and _FORMULA.match(each) else each for each in cells])
+    return buffer.getvalue()
 
 
 def from_csv(cell: str) -> str:
@@ -154,11 +182,13 @@ def in_percent(probability: float) -> str:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key for names that orders the numbers in them by size: 2 before 10.
+    """A sort key for names that orders the numbers in them by size: 2 before 10, and -1 before 0.
 
-    >>> sorted(["10", "9", "cat 10", "cat 2"], key=natural)
-    ['9', '10', 'cat 2', 'cat 10']
+    >>> sorted(["10", "-1", "9", "cat 10", "cat 2"], key=natural)
+    ['-1', '9', '10', 'cat 2', 'cat 10']
     """
-    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
-    key = [(0, int(piece), "") if is_whole_number(piece) else (1, 0, piece) for piece in pieces]
+    if re.fullmatch(r"-[0-9]{1,4000}", name):
+        return [(0, int(name), ""), (-1, 0, name)]
+    pieces = re.findall(r"[0-9]{1,4000}|[^0-9]+", name)
+    key = [(0, int(piece), "") if piece.isascii() and piece.isdigit() else (1, 0, piece) for piece in pieces]
     return [*key, (-1, 0, name)]  # "01" and "1" are two names

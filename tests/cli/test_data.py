@@ -28,7 +28,11 @@ def test_data_exports_pictures_in_a_folder_per_class(hangtag: Any, tmp_path: Pat
 def test_look_writes_two_pictures_and_prints_the_class_table(hangtag: Any, tmp_path: Path) -> None:
     shown = hangtag("look", "tiny", "--path", "files", "--out", "seen")
 
-    assert [path.name for path in sorted((tmp_path / "seen").iterdir())] == ["1-one-image.png", "2-grid.png"]
+    assert [path.name for path in sorted((tmp_path / "seen").iterdir())] == [
+        ".hangtag",
+        "1-one-image.png",
+        "2-grid.png",
+    ]
     assert "total" in shown.out
     assert "bar" in shown.out
 
@@ -92,7 +96,7 @@ def test_the_cache_is_shown_and_cleared(hangtag: Any, photos: Path, monkeypatch:
     ("options", "says"),
     [
         (("--size", "big"), "--size must be a number of pixels"),
-        (("--classes", "middle"), "--classes must be top or leaf, got middle"),
+        (("--classes", "middle"), "--classes must be top, leaf, name, file or parts, got middle"),
         (("--fit", "stretch"), "unknown way to fit 'stretch'"),
         (("--group-by", "("), "not a regular expression"),
         (("--decisions", "nowhere.csv"), "nowhere.csv: no such file"),

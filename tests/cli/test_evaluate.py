@@ -2,10 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from hangtag.evaluation.judge import judge, read_again
+from hangtag.evaluation.run_folder import Run
 
 
 def test_compare_evaluates_both_on_the_same_images(in_trained: Any, trained: Path) -> None:
@@ -16,6 +20,15 @@ def test_compare_evaluates_both_on_the_same_images(in_trained: Any, trained: Pat
     assert "95% interval" in (trained / "comparison.html").read_text()
     config = json.loads((trained / "runs" / "a" / "config.json").read_text())
     assert len(config["test_opened"]) >= 2
+
+
+def test_classes_in_another_order_or_spelling_are_the_same_classes(trained: Path) -> None:
+    run = Run(trained / "runs" / "b")
+    data = read_again(run)
+    names = tuple(f"{name}\u200b " for name in reversed(data.class_names))
+    turned = replace(data, labels=len(names) - 1 - data.labels, class_names=names)
+
+    assert judge(run, turned).to_json()["confusion"] == judge(run, data).to_json()["confusion"]
 
 
 def test_compare_refuses_other_images_and_other_classes(in_trained: Any, trained: Path, photos: Path) -> None:

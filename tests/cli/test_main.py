@@ -1,12 +1,20 @@
 """main.py and options.py: help, completion, exit codes, and `python -m hangtag`."""
 
+import io
+import json
 import os
+import pty
+import signal
 import subprocess
 import sys
+import tarfile
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from hangtag.cli import main
 
@@ -14,6 +22,62 @@ COMMANDS = (
     "data", "look", "audit", "train", "evaluate", "report", "predict", "compare", "stress", "check", "model",
     "tutorial", "bench", "cache",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments", [("data", ""), ("train", "--out="), ("check", "last", ""), ("predict", "last", ""), ("evaluate", "")]
+)
+def test_an_empty_argument_is_refused(arguments: tuple[str, ...], hangtag: Any) -> None:
+    outcome = hangtag(*arguments)
+
+    assert (outcome.code, outcome.err.count("\n"), "is empty" in outcome.err) == (2, 1, True)
+
+
+def test_names_from_strangers_are_printed_with_escapes(hangtag: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "red\x1b[31m\nline"
+    for label in (folder, tmp_path / "set" / "caf\udce9"):
+        label.mkdir(parents=True)
+        Image.new("L", (16, 16), len(label.name)).save(label / "1\x9b2J\udce9.png")
+    (folder / "bad\udce9\x07.png").write_bytes(b"no picture")
+
+    outcomes = [hangtag("data", "set"), hangtag("data", "set", "--json"), hangtag("look", "set")]
+    outcomes += [hangtag("predict", "red\x1b[2J", "x.png"), hangtag("data", "red\x1b[2J/x")]
+
+    for outcome in outcomes:
+        assert (outcome.out + outcome.err).replace("\n", "").isprintable()
+    assert outcomes[1].json["classes"] == ["caf\\xe9", "red\\x1b[31m\\nline"]
+    assert (tmp_path / "skipped.csv").read_text().splitlines()[1].startswith("red\\x1b[31m\\nline/bad\\xe9\\x07.png,")
+
+
+def test_a_terminal_gets_bars_and_questions_but_no_codes_of_strangers(tmp_path: Path) -> None:
+    for number, folder in enumerate(("a/x\x1b[2Jx", "a/y", "b/z")):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("L", (16, 16), number).save(tmp_path / folder / "1.png")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm"}
+    terminal, end = pty.openpty()
+    program = [sys.executable, "-m", "hangtag", "data", str(tmp_path)]
+    with subprocess.Popen(program, env=environment, stdin=end, stdout=end, stderr=end) as running:
+        os.write(terminal, b"1\n")
+        assert running.wait(120) == 0
+        shown = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    os.close(end)
+
+    assert "which ones are the classes?" in shown and "read as with --classes top, as you answered" in shown
+    assert "\x1b[" in shown  # of the progress bar
+    assert "a/x\\x1b[2Jx" in shown and "\x1b[2Jx" not in shown and "\\x1b[2K" not in shown
+
+
+def test_a_terminal_with_a_narrow_encoding_shows_escapes(tmp_path: Path) -> None:
+    for label in ("café", "ant"):
+        (tmp_path / label).mkdir()
+        Image.new("L", (16, 16), len(label)).save(tmp_path / label / "1.png")
+    program = [sys.executable, "-m", "hangtag", "data", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = partial(subprocess.run, env=environment, capture_output=True, text=True, check=True, timeout=120)
+
+    assert "2 classes (ant, caf\\xe9)" in run(program).stdout
+    assert json.loads(run([*program, "--json"]).stdout)["classes"] == ["ant", "café"]
 
 
 def test_every_command_has_help_with_an_example(hangtag: Any) -> None:
@@ -178,5 +242,41 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path, command: str) -> 
             check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.startswith("hangtag: cannot read or write: No space left on device (")
+    assert done.stderr.startswith("hangtag: the output: cannot be written: No space left on device (")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_leaves_no_temporary_file(name: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz", compresslevel=0) as tar:
+        for number in range(24):
+            member = tarfile.TarInfo(f"{'ab'[number % 2]}/{number}.bin")
+            member.size = 5_000_000
+            tar.addfile(member, io.BytesIO(os.urandom(1_000_000) * 5))
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hangtag", "data", "set.tar.gz"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - background jobs ignore it
+    )  # fmt: skip
+    while process.poll() is None and not list(tmp_path.glob("tmp/*/tar")):
+        time.sleep(0.01)
+
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + getattr(signal, name)
+    assert b"stopped" in said and b"Traceback" not in said
+    assert list((tmp_path / "tmp").glob("hangtag-*")) == []
+
+
+def test_a_full_disk_is_one_line_wherever_it_is_met(hangtag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr("hangtag.data.read.read", full)
+
+    shown = hangtag("data", "files")
+
+    assert (shown.code, shown.err.count("\n")) == (1, 1)
+    assert "/tmp/x: cannot be written: No space left on device (the disk is full" in shown.err

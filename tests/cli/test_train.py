@@ -30,8 +30,8 @@ def test_train_fills_a_run_folder_that_evaluate_predict_and_report_use(
     assert trained.code == 0
     assert "epoch 2/2  1/1  loss" in trained.out
     assert sorted(path.name for path in run.iterdir()) == [
-        "config.json", "figures", "history.jsonl", "metrics.json", "model.onnx", "neighbours.npz", "report.html",
-        "weights.safetensors",
+        ".hangtag", "config.json", "figures", "history.jsonl", "metrics.json", "model.onnx", "neighbours.npz",
+        "report.html", "weights.safetensors",
     ]  # fmt: skip
     assert json.loads((run / "config.json").read_text())["status"] == "finished"
 

@@ -67,7 +67,8 @@ def test_it_walks_through_every_step_and_saves_six_pictures(
 
     assert [section.title.split(".")[0] for section in sections] == [str(number) for number in range(1, 12)]
     assert sorted(path.name for path in out.iterdir()) == [
-        "1-one-image.png", "2-grid.png", "3-answer-0.png", "4-answer-12.png", "5-answers.png", "6-bars.png",
+        ".hangtag-files", "1-one-image.png", "2-grid.png", "3-answer-0.png", "4-answer-12.png", "5-answers.png",
+        "6-bars.png",
     ]  # fmt: skip
     assert all(section.text and section.code for section in sections)
 

@@ -217,7 +217,9 @@ def test_options_that_do_not_apply_to_a_form_of_data_are_refused(tmp_path: Path)
     (root / "t.csv").write_text("file,label\na/1.png,a\nb/2.png,b\n")
     np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8), np.uint8), labels=[0, 1, 0, 1])
 
-    assert "--label-column x does not apply (this option is for tables" in str(refused(root, label_column="x"))
+    alone = tree(tmp_path / "alone", "a/1.png", "b/2.png")
+    assert "--label-column x does not apply (this option is for tables" in str(refused(alone, label_column="x"))
+    assert "--split-column x does not apply (this option is for tables" in str(refused(alone, split_column="x"))
     assert "--classes top does not apply" in str(refused(root / "t.csv", classes="top"))
     assert "--group-by x does not apply" in str(refused(tmp_path / "a.npz", group_by="x"))
     assert "--root . does not apply" in str(refused("digits", root="."))
@@ -551,7 +553,7 @@ MIXED = """file,label,patient,split
 0.png,a,x,test
 1.png,b,y,train
 2.png,a,x,val
-3.png,b,z,
+3.png,b,z,train
 4.png,a,x,train
 5.png,a,y,train
 6.png,b,z,test
@@ -625,7 +627,7 @@ def test_pictures_may_lie_in_a_folder_beside_the_table(tmp_path: Path) -> None:
 
     assert read(one).names[0] == read(one / "train.csv").names[0] == "1.png"
     assert read(own / "train.csv").fingerprint == read(own).fingerprint == read(one).fingerprint
-    assert "no column contains images" in str(refused(both / "train.csv"))
+    assert "a name in the column 'id' fits several files" in str(refused(both / "train.csv"))
     assert read(both / "train.csv", root=both / "left").fingerprint == read(one).fingerprint
 
 
@@ -674,7 +676,7 @@ def test_numbers_get_the_names_that_the_table_gives(tmp_path: Path) -> None:
     ("images", "labels", "says"),
     [
         (np.zeros((3, 8, 8), np.uint8), [0, 1], "3 images but 2 labels"),
-        (np.zeros((2, 8, 8), np.float32), [0, 1], "expected uint8 pixels, got float32"),
+        (np.zeros((2, 8, 8), complex), [0, 1], "expected numbers, got complex128"),
         (np.zeros((2, 64), np.uint8), [0, 1], "expected shape (N, H, W)"),
         (np.zeros((2, 8, 8), np.uint8), [0, 0], "there is only one class"),
     ],

@@ -15,9 +15,10 @@ from PIL import Image
 
 import hangtag
 from hangtag.errors import HangtagError, PictureError, UsageError
+from hangtag.levels import Levels
 from hangtag.model.guarantees import AnswerPolicy
 from hangtag.model.predictor import Answer, Predictor, load
-from hangtag.pictures import encode_png
+from hangtag.pictures import ImageSpec, decode, encode_png, picture_bytes
 from toys import CLASSES, in_a_process, metadata, shapes, toy_model
 
 IMAGES, _ = shapes(12)
@@ -58,7 +59,7 @@ def test_every_form_of_one_picture_has_one_answer(tag: Predictor, tmp_path: Path
     png.write_bytes(encode_png(PICTURE))
     forms: list[Any] = [
         PICTURE, PICTURE[None], PICTURE[..., None], PICTURE[None, ..., None], Image.fromarray(PICTURE),
-        png, str(png), png.read_bytes(),
+        png, str(png), png.read_bytes(), io.BytesIO(png.read_bytes()), PICTURE.astype(int), PICTURE.tolist(),
     ]  # fmt: skip
 
     assert {tag(form) for form in forms} == {tag(PICTURE)}
@@ -97,7 +98,7 @@ def test_no_pictures_have_no_answers(tag: Predictor) -> None:
 
 
 def test_an_answer_in_json_has_stable_keys(tag: Predictor) -> None:
-    answer = tag(np.zeros((16, 40, 3), np.uint8), top=2)
+    answer = tag(np.full((16, 40, 3), (9, 90, 200), np.uint8), top=2)
 
     assert json.loads(json.dumps(answer.to_json())) == {
         "label": answer.label,
@@ -127,6 +128,55 @@ def test_resizing_is_reported(tag: Predictor, size: tuple[int, int], warnings: t
     assert tag(np.zeros(size, np.uint8)).warnings == warnings
 
 
+@pytest.mark.parametrize(
+    ("fit", "size", "warnings"),
+    [
+        ("pad", (16, 16), ("resized from 16x16 to 8x8",)),
+        ("pad", (16, 32), ("resized from 32x16 to 8x8, its proportions kept, the rest filled",)),
+        ("crop", (16, 16), ("resized from 16x16 to 8x8",)),
+        ("crop", (16, 32), ("resized from 32x16 to 8x8, its proportions kept, its edges cut off",)),
+    ],
+)
+def test_margins_and_cut_edges_are_reported_only_where_there_are_any(
+    fit: str, size: tuple[int, int], warnings: tuple[str, ...]
+) -> None:
+    tag = load(toy_model(image=ImageSpec(8, 8, fit=fit)))
+
+    assert tag(np.zeros(size, np.uint8)).warnings == warnings
+
+
+def test_colours_are_reported_only_where_there_are_any(tag: Predictor) -> None:
+    grey = np.repeat(PICTURE[..., None], 3, axis=2)
+
+    assert tag(grey).warnings == ()
+    assert tag(np.full((8, 8, 3), (99, 90, 90), np.uint8)).warnings == ("colour was converted to grey",)
+
+
+def test_deep_pictures_are_read_on_the_scale_of_the_training_images() -> None:
+    tag = load(toy_model(image=ImageSpec(8, 8, integers=Levels(1800, 2055, 1800, 2055))))
+    plain = load(toy_model())
+    deep = PICTURE.astype(np.uint16) + 1800
+
+    for form in (deep, Image.fromarray(deep), deep.astype(float), deep.tolist(), picture_bytes(deep)):
+        assert tag(form).probability == plain(PICTURE).probability
+        assert tag(form).warnings == ("16-bit or float pixels were scaled to 8 bits: 1,800 to 2,055 became 0 to 255",)
+    for many in (deep[None], [Image.fromarray(deep)], deep[None].astype(np.float32)):
+        np.testing.assert_array_equal(tag.probabilities(many), plain.probabilities(PICTURE[None]))
+    for wrong in (PICTURE / 255, PICTURE.astype(int), PICTURE.astype(np.uint16) * 257):
+        assert "those of the training images range from 1,800 to 2,055" in refused(tag, wrong).message
+        with pytest.raises(PictureError, match="those of the training images range from"):
+            tag.probabilities(wrong[None])
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "1", "LA", "CMYK"])
+def test_a_list_of_pil_images_is_read_as_each_of_them(tag: Predictor, mode: str) -> None:
+    images = [Image.fromarray(np.repeat(image[..., None], 3, axis=2)).convert(mode) for image in IMAGES]
+
+    found = tag.probabilities(images)
+
+    np.testing.assert_array_equal(found, tag.probabilities(np.stack([decode(image, tag.spec)[0] for image in images])))
+
+
 @pytest.mark.parametrize(("top", "count"), [(1, 1), (2, 2), (3, 3), (99, 3)])
 def test_top_limits_the_number_of_classes(tag: Predictor, top: int, count: int) -> None:
     probabilities = [probability for _, probability in tag(PICTURE, top).top]
@@ -150,7 +200,8 @@ def test_a_predictor_describes_itself(tag: Predictor) -> None:
     ("picture", "message"),
     [
         (IMAGES, "array of shape (12, 8, 8) is not a single image"),
-        (PICTURE / 255, "image: expected uint8 pixels, got float64"),
+        (PICTURE.astype(complex), "image: expected numbers, got complex128"),
+        (PICTURE.astype(np.uint16) * 7, "image: pixel values range from 14 to 1,540, which is not a known scale"),
         ("missing.png", "missing.png: no such file"),
         (b"", "image of 0 bytes: the file is empty"),
         (None, "expected an image, got NoneType"),
@@ -189,7 +240,7 @@ def test_colour_for_a_grey_model_and_grey_for_a_colour_model_are_converted(tag: 
 
 
 @pytest.mark.parametrize(
-    "images", [PICTURE, IMAGES.reshape(12, 64), IMAGES / 255, np.full((1, 8, 8), np.nan), "photos", IMAGES[:, :0]]
+    "images", [PICTURE, IMAGES.reshape(12, 64), IMAGES * 7.0, np.full((1, 8, 8), np.nan), "photos", IMAGES[:, :0]]
 )
 def test_an_invalid_array_of_images_is_refused(tag: Predictor, images: object) -> None:
     with pytest.raises(PictureError) as caught:

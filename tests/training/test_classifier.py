@@ -257,7 +257,7 @@ MISTAKES = [
     (lambda: ImageClassifier().fit(shapes(9)[0]), DataError, "labels are missing"),
     (lambda: ImageClassifier().fit(shapes(9)[0], [0, 1]), DataError, "9 images but 2 labels"),
     (lambda: ImageClassifier().fit(shapes(9)[0], [1] * 9), DataError, "only one class"),
-    (lambda: ImageClassifier().fit(shapes(9)[0] / 255, shapes(9)[1]), DataError, "from 0 to 255"),
+    (lambda: ImageClassifier().fit(shapes(9)[0] * 1j, shapes(9)[1]), DataError, "from 0 to 255"),
     (lambda: ImageClassifier().fit(shapes(9)[0].reshape(9, -1), shapes(9)[1]), DataError, "reshape"),
     (lambda: ImageClassifier(recipe="fats").fit(*shapes(9)), UnknownName, "did you mean 'fast'"),
     (lambda: ImageClassifier(model="cnnn").fit(*shapes(9)), UnknownName, "did you mean 'cnn'"),

@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from torch import nn
 
+from hangtag import files
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.errors import ModelError, RunError
+from hangtag.errors import ModelError, RunError, SaveError
 from hangtag.evaluation.run_folder import Run
 from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.recipes import find_recipe
@@ -304,3 +306,25 @@ def test_the_long_campaign_runs(fashion: LabelledImages) -> None:
 
     assert shown.returncode == 0, shown.stderr
     assert "with equal bits" in shown.stdout
+
+
+@pytest.mark.parametrize("name", ["00002.checkpoint", "model.onnx"])
+def test_a_training_that_met_a_full_disk_resumes_and_ends_with_the_same_folder(
+    name: str, soak: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = soak.contents(finish(training(Path("whole"))).path)
+    unfinished, make = training(Path("full")), files.tempfile.mkstemp
+
+    def full(prefix: str, **options: Any) -> tuple[int, str]:
+        if prefix == f".{name}.":
+            raise OSError(28, "No space left on device")
+        return make(prefix=prefix, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(SaveError, match="the disk is full"):
+        patch.setattr(files.tempfile, "mkstemp", full)
+        finish(unfinished)
+    unfinished.lock.close()
+    again = training(Path("full"))
+
+    assert again.resumed
+    assert soak.differences(right, soak.contents(finish(again).path)) == []

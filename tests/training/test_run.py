@@ -178,7 +178,7 @@ except SaveError as error:
     run = tmp_path / "runs" / "shapes-tutorial"
     assert "weights.safetensors: cannot be written" in out
     assert "free some space" in out
-    assert sorted(path.name for path in run.iterdir()) == ["config.json", "history.jsonl"]
+    assert sorted(path.name for path in run.iterdir()) == [".hangtag", "config.json", "history.jsonl"]
     assert json.loads((run / "config.json").read_text())["status"] == "training"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hangtag.cli import options
-from hangtag.files import make_folder
+from hangtag.files import make_own_folder
 
 if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
@@ -74,7 +74,7 @@ def look(
     from hangtag.reports import figures
 
     data = options.read_data(what, path, data_options)
-    make_folder(out)
+    make_own_folder(out)
     train = data.train
     drawn = {
         "1-one-image.png": figures.one_image(train.images[0], data.class_names[train.labels[0]]),
@@ -117,7 +117,7 @@ def audit(
     data = options.read_data(what, path, data_options)
     if not as_json:
         options.print_description(data)
-    make_folder(out)  # an unwritable folder is an error before the work, not after it
+    make_own_folder(out)  # an unwritable folder is an error before the work, not after it
     with screen.byte_progress() as progress:
         from hangtag.data import audit as auditing
         from hangtag.reports.audit_page import write_audit_page

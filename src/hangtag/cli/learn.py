@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hangtag.cli.options import AsJson, Data, DataPath, Device, Seed, complete_recipe, path_option, read_data
-from hangtag.files import make_folder
+from hangtag.files import make_own_folder
 
 __all__ = ["bench", "model", "tutorial"]
 
@@ -79,7 +79,7 @@ def tutorial(
     from hangtag.training.classifier import ImageClassifier
 
     data = read_data("fashion-mnist", path)
-    make_folder(out)
+    make_own_folder(out)
     console = screen.console()
     steps: Any = walk(data, ImageClassifier("tutorial", seed=seed, device="cpu"), out)
     for kind, group in groupby(steps, type):

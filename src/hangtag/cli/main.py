@@ -1,20 +1,24 @@
 """The command line: the list of commands, and how exceptions end.
 
 A command parses, calls one function of the library and prints. Errors become one line on stderr and an exit code here:
-2 for an invalid request, 1 for any other failure, 130 for Ctrl-C. Heavy packages are imported inside the commands
-to keep `--help` fast.
+2 for an invalid request, 1 for any other failure, 128 plus its number for a signal (Ctrl-C: 130). Heavy packages are
+imported inside the commands to keep `--help` fast.
 """
 
+import contextlib
 import os
+import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from hangtag.cli import data, evaluate, learn, predict, train
 from hangtag.cli.options import print_error
-from hangtag.errors import HangtagError, MissingExtra, UsageError
+from hangtag.errors import HangtagError, MissingExtra, SaveError, UsageError
+from hangtag.files import is_full
 from hangtag.version import __version__
+from hangtag.words import printable
 
 app = typer.Typer(
     name="hangtag",
@@ -56,10 +60,34 @@ for _function, _name, _summary, _example in (
     app.command(_name, short_help=_summary, epilog=f"Example: hangtag {_name} {_example}")(_function)
 
 
+class _Careful:
+    """A stream on which `print` shows names from strangers with escapes, in any encoding that a terminal has.
+
+    Rich draws on the stream itself, which it finds under the name `rich_proxied_file`.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.rich_proxied_file = stream
+        stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
 def main() -> None:
     """Run the command line; the one place where exceptions become messages and exit codes."""
+    for name in ("SIGTERM", "SIGHUP"):  # as an exception, they leave no temporary files behind
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), _end)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Careful(sys.stdout), _Careful(sys.stderr)
     try:
         try:
+            _refuse_empty(sys.argv[1:])
             app(prog_name="hangtag")
         finally:
             sys.stdout.flush()
@@ -77,14 +105,35 @@ def main() -> None:
         _close_stdout()
         sys.exit(1)
     except OSError as error:
+        if "--debug" in sys.argv:
+            raise
         _close_stdout()
-        where = f"{error.filename}: " if error.filename else "cannot read or write: "
-        _fail(HangtagError(f"{where}{error.strerror or error}", "check the path, its permissions and the disk"))
+        where, why = error.filename or "the output", error.strerror or error
+        if is_full(error):
+            _fail(SaveError(f"{where}: cannot be written: {why}", "the disk is full; free some space"))
+        _fail(HangtagError(f"{where}: cannot be read or written: {why}", "check the path and its permissions"))
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def _close_stdout() -> None:
     """Drop what could not be written, so that Python does not try again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError, ValueError):  # there may be no file behind it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        os.write(2, b"stopped\n")
+    sys.exit(128 + number)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raises UsageError for an empty argument, which would otherwise mean the current folder or a default."""
+    for place, argument in enumerate(arguments, 1):
+        if argument == "" or (argument.startswith("--") and argument.endswith("=") and "=" not in argument[:-1]):
+            what = f"argument {place}" if argument == "" else argument
+            raise UsageError(f"{what} is empty", "give a value; a variable in quotes may not be set")
 
 
 def _fail(error: HangtagError) -> NoReturn:

@@ -17,7 +17,7 @@ import typer
 
 from hangtag.errors import HangtagError, UsageError
 from hangtag.files import user_path
-from hangtag.words import is_whole_number
+from hangtag.words import is_whole_number, visible
 
 if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
@@ -116,9 +116,16 @@ class DataOptions:
 
     image_column: Annotated[str | None, typer.Option(help="The table's column of image paths.")] = None
     label_column: Annotated[str | None, typer.Option(help="The table's column of labels.")] = None
+    split_column: Annotated[
+        str | None,
+        typer.Option(help="The table's column of parts; COLUMN=VALUE: test on these rows; none: no split."),
+    ] = None
     root: Annotated[Path | None, typer.Option(help="The folder to which the table's paths are relative.")] = None
     classes: Annotated[
-        str | None, typer.Option(help="For nested folders: the level that names the classes, top or leaf.")
+        str | None,
+        typer.Option(
+            help="Where the classes are: top or leaf folders, name of the leaf alone, file names, or parts alone."
+        ),
     ] = None
     group_by: Annotated[
         str | None,
@@ -147,8 +154,10 @@ class DataOptions:
             for name, value in vars(self).items()
             if value is not None and (value is not False or name == "colour")
         }
-        if self.classes not in (None, "top", "leaf"):
-            raise UsageError(f"--classes must be top or leaf, got {self.classes}", "top is the outermost folder")
+        if self.classes not in (None, "top", "leaf", "name", "file", "parts"):
+            raise UsageError(
+                f"--classes must be top, leaf, name, file or parts, got {self.classes}", "top is the outermost folder"
+            )
         if self.size is not None:
             sides = self.size.lower().split("x")
             if len(sides) > 2 or not all(is_whole_number(side) for side in sides):
@@ -207,9 +216,9 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
         from hangtag.data.manifest import refuse
 
         return refuse(question, answers)
-    print(question, file=sys.stderr)
+    print(visible(question), file=sys.stderr)
     for number, (_, meaning) in enumerate(answers, 1):
-        print(f"  {number}  {meaning}", file=sys.stderr)
+        print(f"  {number}  {visible(meaning)}", file=sys.stderr)
     while True:
         print(f"Enter a number from 1 to {len(answers)}: ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()

@@ -9,7 +9,7 @@ import typer
 
 from hangtag.cli.options import AsJson, Model, open_model, path_option, print_error
 from hangtag.errors import HangtagError, UsageError
-from hangtag.files import make_folder
+from hangtag.files import make_own_folder
 
 if TYPE_CHECKING:
     from hangtag.model.predictor import Predictor
@@ -105,7 +105,7 @@ def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Ca
         neighbours = read_neighbours(find_run(run).path, len(predictor.class_names), size)
     into_folder = pictures > 1 or out.suffix.lower() != ".png"
     if into_folder:
-        make_folder(out)
+        make_own_folder(out)
     used: set[str] = set()
 
     def draw(picture: Path) -> Path:

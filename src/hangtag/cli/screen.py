@@ -23,7 +23,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from hangtag.words import ENOUGH, amount
+from hangtag.words import ENOUGH, amount, printable, visible
 
 if TYPE_CHECKING:
     from hangtag.cli.bench import Bench
@@ -49,11 +49,27 @@ _LABELS = 5  # of a prediction set, in one line
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii="utf" not in (sys.stdout.encoding or "utf").lower())
+    print(text.encode("utf-8", "backslashreplace").decode())
+
+
+class _Console(Console):
+    """Prints names from strangers with escapes; Rich alone would send their control characters to the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+
+class _Table(Table):
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(visible(each) if isinstance(each, str) else each for each in cells), **options)
 
 
 def console(stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)  # names may hold brackets
+    stream: Any = sys.stderr if stderr else sys.stdout
+    while hasattr(stream, "rich_proxied_file"):  # Rich draws with control characters, which `print` shows as escapes
+        stream = stream.rich_proxied_file
+    return _Console(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False)  # names may hold brackets
 
 
 class _Amount(progress.ProgressColumn):
@@ -69,7 +85,7 @@ class _Amount(progress.ProgressColumn):
 @contextmanager
 def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on stderr for bytes or images; it appears with the first report."""
-    with _progress(Console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount()) as bar:
+    with _progress(console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount()) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, visible=True)
 
@@ -77,7 +93,7 @@ def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def share_progress() -> Iterator[Callable[[str, float], None]]:
     """A progress bar on stderr for work that reports what it does and how much is done, from 0 to 1."""
-    with _progress(Console(stderr=True), _text("{task.description:<24}"), progress.BarColumn()) as bar:
+    with _progress(console(stderr=True), _text("{task.description:<24}"), progress.BarColumn()) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda what, share: bar.update(task, description=what, completed=share)
 
@@ -165,7 +181,7 @@ def _per_step(epoch: "Epoch") -> str:
 
 def table_of(*columns: str) -> Table:
     """A plain table; a title that begins with > aligns its column to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in columns:
         table.add_column(title.lstrip(">"), justify="right" if title.startswith(">") else "left", no_wrap=True)
     return table
@@ -330,9 +346,10 @@ def _share(value: float | None) -> str:
 
 def print_answer(picture: Path, answer: "Answer") -> None:
     ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
-    print(f"{picture}: {ranked}{_how_sure(answer)}")
+    name = visible(str(picture))
+    print(f"{name}: {ranked}{_how_sure(answer)}")
     for warning in answer.warnings:
-        print(f"{picture}: note: {warning}", file=sys.stderr)
+        print(f"{name}: note: {warning}", file=sys.stderr)
 
 
 def _how_sure(answer: "Answer") -> str:

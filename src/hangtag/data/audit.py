@@ -17,7 +17,7 @@ from hangtag.data.decisions import name_of
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.near_duplicates import Pairs, groups_of, near_pairs
 from hangtag.data.picture_facts import COLOUR_FILE
-from hangtag.files import make_folder, write_json, write_text
+from hangtag.files import make_own_folder, write_json, write_text
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 from hangtag.words import amount, csv_text, in_percent
@@ -194,7 +194,7 @@ def audit(
 
 def write_audit(result: Audit, folder: Path) -> list[Path]:
     """Write findings.csv, findings.json and, unless it exists, decisions.csv to fill in; returns what was written."""
-    make_folder(folder)
+    make_own_folder(folder)
     rows = [each.to_json(result.data) for each in result.findings]
     paths = [folder / "findings.csv", folder / "findings.json"]
     columns = ["kind", "name", "message", "certainty", "suggestion", "compare_with"]

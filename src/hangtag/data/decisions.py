@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hangtag.data.class_names import matching_class
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import DataError, UnknownName, UsageError
 from hangtag.words import amount, from_csv
@@ -65,7 +66,9 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
         DataError: fewer than two classes are left.
     """
     decisions = read_decisions(path)
-    names = {name_of(data, position): position for position in range(len(data))}
+    names: dict[str, list[int]] = {}
+    for position in range(len(data)):
+        names.setdefault(name_of(data, position), []).append(position)
     unknown = [name for name in decisions if name not in names]
     if unknown:
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
@@ -79,9 +82,10 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
             stays[names[name]] = False
         elif decision.startswith(_RELABEL):
             wanted = decision.removeprefix(_RELABEL).strip()
-            if wanted not in data.class_names:
+            found = matching_class(wanted, data.class_names)
+            if found is None:
                 raise UnknownName.among("class", wanted, data.class_names)
-            labels[names[name]] = data.class_names.index(wanted)
+            labels[names[name]] = data.class_names.index(found)
     if len(np.unique(labels[stays])) < 2:
         raise DataError(f"{path} leaves fewer than two classes", "drop fewer images")
     dropped, changed = int((~stays).sum()), int((labels[stays] != data.labels[stays]).sum())

@@ -3,20 +3,28 @@
 The rules are the same for a folder, a zip and a tar file. It reads no files.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from hangtag.data.class_names import clean_name
 from hangtag.data.labelled_images import PARTS
-from hangtag.errors import DataError, UsageError
-from hangtag.words import first_few, natural
+from hangtag.errors import DataError
+from hangtag.words import amount, first_few, natural
 
-__all__ = ["PART_NAMES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of"]
+__all__ = ["CLASSES", "PART_NAMES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "part_of"]
+
+CLASSES = ("top", "leaf", "name", "file", "parts")
+"""Where the classes are: in the outermost folders, the innermost folders with their path or without it, the names of
+files, or only in the folders that are parts."""
 
 PART_NAMES = {
-    "train": "train", "training": "train", "trainset": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test", "testset": "test",
+    "train": "train", "training": "train", "trainset": "train", "trn": "train", "trainval": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation", "valset": "validation",
+    "test": "test", "testing": "test", "testset": "test", "tst": "test", "tests": "test",
+    "holdout": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
 """Names of folders and files, and values of columns, that mean a part; in lower case."""
 
@@ -28,6 +36,21 @@ PICTURE_ENDINGS = (
 Choose: TypeAlias = Callable[[str, Sequence[tuple[str, str]]], str]
 """Called with (question, ((answer, its meaning), ...)); returns one of the answers, or raises an error."""
 
+_BESIDE_PARTS = {
+    "set", "data", "dataset", "images", "image", "imgs", "img", "pictures", "pics", "photos", "samples", "examples",
+    "seg", "split", "folder", "files", "raw", "cropped", "resized",
+}  # fmt: skip
+"""Words that may stand beside the name of a part: training_set, seg_train, train_images."""
+
+_UNLABELLED = {"pred", "preds", "predict", "prediction", "predictions", "unlabelled", "unlabeled", "inference"}
+"""Words in the names of folders beside parts whose pictures have no classes."""
+
+_MOST_LOOSE = 0.1  # of the pictures may lie beside the class folders; if more do, the folders are not all classes
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
+_MASKS = ("mask", "seg", "gt")
+_MASK = re.compile(r"[\s._-]+(?:mask|segmentation|seg|gt)(?:[\s._-]*[0-9]+)?$", re.IGNORECASE)
+_AT_END = re.compile(r"[\s._-]*\(?[0-9]+\)?$")
+
 _NOT_PICTURES = {
     "txt", "csv", "tsv", "json", "jsonl", "md", "rst", "xml", "yaml", "yml", "toml", "ini", "cfg", "py", "ipynb", "js",
     "html", "htm", "css", "pdf", "doc", "docx", "xls", "xlsx", "log", "db", "sqlite", "npy", "npz", "pkl", "pt", "pth",
@@ -38,17 +61,62 @@ _NOT_PICTURES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The class and part of each name (None for undivided data), and a description in a few words."""
+    """The class and part of each name, and a description in a few words.
 
-    labels: tuple[str, ...]
+    Attributes:
+        labels: None for a picture without a class, which is left out.
+        parts: None for undivided data.
+        notes: what was decided, in sentences.
+    """
+
+    labels: tuple[str | None, ...]
     parts: tuple[str | None, ...]
     description: str
+    notes: tuple[str, ...] = ()
+
+
+_Folder: TypeAlias = tuple[str, ...]
+_Found: TypeAlias = "dict[_Folder, tuple[str | None, _Folder | None]]"
+"""The part of each folder, and the folders that name its class; None for pictures without a class."""
 
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name may be a picture: its ending is not that of a well-known other format."""
     ending = name.rsplit("/", 1)[-1].rpartition(".")[2].lower()
     return ending not in _NOT_PICTURES
+
+
+def part_of(name: str, numbered: bool = False) -> str | None:
+    """The part that a folder or file of this name is; None if it is none.
+
+    Args:
+        numbered: also accept numbers in the name, as in train2017.
+
+    >>> part_of("seg_train"), part_of("Testing images"), part_of("training shoes"), part_of("val2017", numbered=True)
+    ('train', 'test', None, 'validation')
+    """
+    for text in (clean_name(name), clean_name(name).lower()):  # with words in camel case, and without
+        words = [word.lower() for word in _WORD.findall(text)]
+        parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
+        others = [word for word in words if word not in PART_NAMES and word not in _BESIDE_PARTS]
+        if len(parts) == 1 and all(numbered and word.isdigit() for word in others):
+            return parts.pop()
+    return None
+
+
+def _parts_of(names: Iterable[str]) -> dict[str, str | None]:
+    """The part that each folder is, also of folders that differ in it alone, such as pets_train and pets_test."""
+    own = {name: [word.lower() for word in _WORD.findall(clean_name(name))] for name in names}
+    named = {name: {PART_NAMES[word] for word in words if word in PART_NAMES} for name, words in own.items()}
+    rest = {name: tuple(word for word in words if word not in PART_NAMES) for name, words in own.items()}
+    alike: dict[tuple[str, ...], set[str]] = {}
+    for name, parts in named.items():
+        alike.setdefault(rest[name], set()).update(parts if len(parts) == 1 else ())
+    numbered = len({part_of(name, True) for name in own} - {None}) > 1
+    return {
+        name: min(named[name]) if len(named[name]) == 1 and len(alike[rest[name]]) > 1 else part_of(name, numbered)
+        for name in own
+    }
 
 
 def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | None = None) -> Layout:
@@ -58,7 +126,7 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
         names: relative, with /, at least one.
         where: the name of the whole, for errors.
         choose: called if the folders can be read in two ways.
-        classes: "top" or "leaf", answers that question in advance.
+        classes: one of `CLASSES`, answers that question in advance.
 
     Raises:
         DataError: the pictures are not in class folders.
@@ -68,73 +136,222 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
     ('train', 'train', 'test')
     """
     folder_of = [name.rpartition("/")[0] for name in names]
-    distinct = list(dict.fromkeys(folder_of))  # far fewer than names
-    folders = _without_common_top([tuple(folder.split("/")) if folder else () for folder in distinct])
-    if not all(folders):
-        loose = names[folder_of.index(distinct[folders.index(())])]
-        raise DataError(
-            f"{where}: {loose} is not in a class folder",
-            "put each image into a folder named after its class, or give a table with a label column",
-        )
-    if all(len(folder) == 1 and folder[0].lower() in PART_NAMES for folder in folders):
-        raise DataError(
-            f"{where}: the folders of its parts ({_some({folder[0] for folder in folders})}) contain no class folders",
-            "put each image into a folder named after its class, or name the table that holds the labels",
-        )
-    folders, parts = _split_off_parts(folders, where)
-    inside = ", ".join(part for part in PARTS if part in parts)
-    read_as = dict(zip(distinct, zip(_labels(folders, where, choose, classes), parts, strict=True), strict=True))
-    return Layout(
-        tuple(read_as[folder][0] for folder in folder_of),
-        tuple(read_as[folder][1] for folder in folder_of),
-        f"one folder per class in {inside}" if inside else "one folder per class",
+    counts = Counter(folder_of)  # far fewer than names
+    folders = dict(
+        zip(counts, _without_common_top([tuple(each.split("/")) if each else () for each in counts]), strict=True)
     )
+    found, classes = _split_off_parts(list(folders.values()), where, choose, classes)
+    parts = [found[folders[each]][0] for each in folder_of]
+    labels, notes = _labels_of_files(names, found, where, choose, classes), list[str]()
+    description = "classes in file names"
+    if labels is None:
+        _refuse_loose(names, folder_of, folders, where)
+        read_as, notes = _labels(found, where, choose, classes)
+        labels = [read_as[folders[each]] for each in folder_of]
+        description = "one folder per class"
+    notes += _notes_on_several(folders, found)
+    used = {part for part, label in zip(parts, labels, strict=True) if label is not None}
+    inside = ", ".join(part for part in PARTS if part in used)
+    left_out = Counter(folder for folder, label in zip(folder_of, labels, strict=True) if label is None)
+    notes += [
+        f"{amount(count, 'image')} in {folder or 'the top folder'} without a class left out; "
+        "hangtag predict classifies them"
+        for folder, count in left_out.most_common(3)
+    ]
+    notes += _notes_on_masks(names)
+    hidden = {label for label in set(labels) if label and label.startswith(".")}
+    if hidden:
+        notes.append(f"folders whose names begin with a dot are read as classes: {_some(hidden)}")
+    description = f"{description} in {inside}" if inside else description
+    return Layout(tuple(labels), tuple(parts), description, tuple(notes))
 
 
-def _without_common_top(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _without_common_top(folders: list[_Folder]) -> list[_Folder]:
     """Without the folders that contain all others; a lone train folder stays, because its name is a part."""
-    while all(len(folder) >= 2 for folder in folders) and len({folder[0] for folder in folders}) == 1:
-        if folders[0][0].lower() in PART_NAMES and len({folder[1] for folder in folders}) > 1:
+    while all(folders) and len({folder[0] for folder in folders}) == 1 and any(len(folder) > 1 for folder in folders):
+        inner = {folder[1] for folder in folders if len(folder) > 1}
+        if part_of(folders[0][0]) and (len(inner) > 1 or any(len(folder) == 1 for folder in folders)):
             break
         folders = [folder[1:] for folder in folders]
     return folders
 
 
-def _split_off_parts(folders: list[tuple[str, ...]], where: str) -> tuple[list[tuple[str, ...]], list[str | None]]:
-    """The folders without the level that names parts, and the part of each: train/cat/1.png or cat/train/1.png."""
-    for level in (0, 1):
-        parts = [PART_NAMES.get(folder[level].lower()) if len(folder) >= 2 else None for folder in folders]
-        if all(parts):
-            return [folder[:level] + folder[level + 1 :] for folder in folders], parts
-        if level == 0 and any(parts):
-            named = {folder[0]: part is not None for folder, part in zip(folders, parts, strict=True)}
-            raise UsageError(
-                f"{where}: some folders are parts ({_some({name for name in named if named[name]})}) and some are "
-                f"not ({_some({name for name in named if not named[name]})})",
-                "at the top level, keep only parts (train, validation, test) or only classes",
-            )
-    return folders, [None] * len(folders)
+def _split_off_parts(
+    folders: list[_Folder], where: str, choose: Choose, classes: str | None
+) -> tuple[_Found, str | None]:
+    """The part of each folder, which may be named at any depth: train/cat, cat/train, set/data/train/train/cat.
+
+    Returns:
+        Also where the classes are, if that is known now.
+    """
+    part = _parts_of({name for folder in folders for name in folder})
+    at = {folder: next((i for i, name in enumerate(folder) if part[name]), None) for folder in folders}
+    above = [folder for folder, i in at.items() if i is not None and i < len(folder) - 1]
+    below = [folder for folder, i in at.items() if i is not None and 0 < i == len(folder) - 1]
+    bare = [folder for folder, i in at.items() if i == 0 and len(folder) == 1]
+    others = [folder for folder, i in at.items() if i is None and folder]
+    if classes == "file" or (len(bare) == len(folders) and bare):
+        return {folder: (None if i is None else part[folder[i]], None) for folder, i in at.items()}, classes
+    undivided: _Found = {folder: (None, folder or None) for folder in folders}
+    if not above and not below:
+        loose: list[_Folder] = [folder for folder in bare if part[folder[0]] != "train"]
+        enough = len({folder[0] for folder in others}) > 1
+        if loose and enough and _hold_no_class(loose, others, where, choose, classes):
+            for each in loose:
+                undivided[each] = (None, None)
+            return undivided, None
+        return undivided, classes
+    unlabelled = [each for each in others if any(_UNLABELLED & set(re.split(r"[\W\d_]+", n.lower())) for n in each)]
+    if len(others) > len(unlabelled):
+        odd = _some({"/".join(folder[:1]) for folder in others if folder not in unlabelled})
+        named = _some({folder[i] for folder, i in at.items() if i is not None})
+        classes = classes or choose(
+            f"{where}: some folders are parts ({named}) and some are not ({odd}); how are they read? (--classes)",
+            [("parts", f"only the parts; {odd} left out"), ("top", "all folders at the top are classes")],
+        )
+        if classes != "parts":
+            return undivided, classes
+    pairs = {(folder[: at[folder]], part[folder[at[folder] or 0]]) for folder in above}
+    tops, several = {top for top, _ in pairs}, {each for _, each in pairs}
+    containers = len(pairs) == len(tops) == len(several) > 1  # such as a/train/cat and b/test/cat
+    doubled: dict[_Folder, bool] = {}  # such as seg_train/seg_train/cat
+    for folder in above:
+        i = at[folder] or 0
+        again = len(folder) > i + 2 and part[folder[i + 1]] == part[folder[i]]
+        doubled[folder[: i + 1]] = again and doubled.get(folder[: i + 1], True)
+    children = Counter(folder[: (at[folder] or 0) + 1] for folder in above)
+    found: _Found = dict.fromkeys(folders, (None, None))
+    for folder, place in at.items():
+        if place is not None:
+            rest = folder[place + 1 + doubled.get(folder[: place + 1], False) :]
+            if children[folder[: place + 1]] == 1 and {part[name] for name in rest} == {part[folder[place]]}:
+                rest = ()  # test/test without class folders
+            whole = rest if containers else (*folder[:place], *rest)
+            found[folder] = part[folder[place]], (whole or None) if rest or not above else None
+    return found, None if classes == "parts" else classes
 
 
-def _labels(folders: list[tuple[str, ...]], where: str, choose: Choose, classes: str | None) -> list[str]:
-    top = [folder[0] for folder in folders]
-    leaf = ["/".join(folder) for folder in folders]
-    mixed = {folder[0] for folder in folders if len(folder) == 1}
-    if leaf == top or classes == "top" or (mixed and len(set(top)) > 1 and classes is None):
-        return top
-    if classes == "leaf":
-        return leaf
-    if len(set(top)) == 1:
-        return ["/".join(folder[1:]) or folder[0] for folder in folders]
-    answer = choose(
-        f"{where}: the folders are nested; which ones are the classes? (--classes)",
-        (
-            ("top", f"the {len(set(top))} folders at the top: {_some(set(top))}"),
-            ("leaf", f"the {len(set(leaf))} innermost folders: {_some(set(leaf))}"),
-        ),
+def _notes_on_several(folders: dict[str, _Folder], found: _Found) -> list[str]:
+    """Notes on folders of different names that are the same part, such as test and eval."""
+    names: dict[str, set[str]] = {}
+    for folder in folders.values():
+        part, rest = found[folder]
+        if part is not None and rest is not None:
+            outermost = next(name for name in folder if name not in rest or part_of(name))
+            names.setdefault(part, set()).add(clean_name(outermost).lower())
+    return [f"the folders {_some(own)} are read as one {part} part" for part, own in names.items() if len(own) > 1]
+
+
+def _notes_on_masks(names: Sequence[str]) -> list[str]:
+    """A note on images such as a_mask.png beside a.png."""
+    if not any(word in "\n".join(names).lower() for word in _MASKS):
+        return []
+    stems = {name.rpartition(".")[0] for name in names}
+    masks = [name for name in names if _MASK.search(stem := name.rpartition(".")[0]) and _MASK.sub("", stem) in stems]
+    said = f"{amount(len(masks), 'image')} named like the mask of another image read as well: {first_few(masks, 1)}"
+    return [said] if masks else []
+
+
+def _hold_no_class(
+    loose: list[_Folder], others: list[_Folder], where: str, choose: Choose, classes: str | None
+) -> bool:
+    """Whether undivided folders named like parts hold pictures without a class."""
+    named, classes_beside = (_some({folder[0] for folder in folders}) for folders in (loose, others))
+    classes = classes or choose(
+        f"{where}: {named} beside the folders {classes_beside}: does it hold images without a class? (--classes)",
+        [("parts", f"yes: {named} left out"), ("top", "no: all folders at the top are classes")],
     )
-    return top if answer == "top" else leaf
+    return classes == "parts"
 
 
-def _some(names: set[str]) -> str:
+def _labels(
+    found: _Found, where: str, choose: Choose, classes: str | None
+) -> tuple[dict[_Folder, str | None], list[str]]:
+    """The class of each folder, and notes."""
+    rests = list(dict.fromkeys(rest for _, rest in found.values() if rest))
+    shared = 0
+    while all(len(rest) > shared + 1 for rest in rests) and len({rest[shared] for rest in rests}) == 1:
+        shared += 1
+    inner = [rest[shared:] for rest in rests]
+    while all(len(rest) > 1 for rest in inner) and len({rest[-1] for rest in inner}) == 1:  # cat/images, dog/images
+        inner = [rest[:-1] for rest in inner]
+    class_folders = dict(zip(rests, inner, strict=True))
+    ways: dict[str, Callable[[_Folder], str]] = {"top": lambda f: f[0], "leaf": "/".join, "name": lambda f: f[-1]}
+    nested = [folder for folder in inner if len(folder) > 1]
+    way, notes = classes or "top", []
+    if nested and classes is None:
+        direct = {folder[0] for folder in inner if len(folder) == 1}
+        if all(folder[0] in direct and folder[-1] not in direct for folder in nested):
+            notes.append(
+                f"images in folders inside a class folder belong to that class: {_some(map('/'.join, nested))}"
+            )
+        else:
+            way = _ask(inner, ways, where, choose)
+    return {folder: ways[way](class_folders[rest]) if rest else None for folder, (_, rest) in found.items()}, notes
+
+
+def _ask(folders: Iterable[_Folder], ways: dict[str, Callable[[_Folder], str]], where: str, choose: Choose) -> str:
+    meanings = {"top": "folders at the top", "leaf": "innermost folders", "name": "names of the innermost folders"}
+    names = {way: {name(folder) for folder in folders} for way, name in ways.items()}
+    if len(names["name"]) == len(names["leaf"]):
+        del names["name"]  # the same classes
+    return choose(
+        f"{where}: the folders are nested; which ones are the classes? (--classes)",
+        [(way, f"the {len(own):,} {meanings[way]}: {_some(own)}") for way, own in names.items()],
+    )
+
+
+def _labels_of_files(
+    names: Sequence[str], found: _Found, where: str, choose: Choose, classes: str | None
+) -> list[str | None] | None:
+    """Classes at the beginning of file names, as in cat.123.jpg; None for a name that is only a number.
+
+    Returns:
+        None if the folders name the classes.
+
+    Raises:
+        DataError: neither do.
+    """
+    folders = {rest for _, rest in found.values() if rest}
+    if classes != "file" and (len(folders) > 1 or (folders and classes is not None)):
+        return None
+    stems = [name.rpartition("/")[2].rpartition(".")[0] for name in names]
+    labels = [_AT_END.sub("", stem) or None if _AT_END.search(stem) else None for stem in stems]
+    counts = Counter(label for label in labels if label)
+    plausible = len(counts) > 1 and 2 * len(counts) <= counts.total() and 2 * counts.total() >= len(names)
+    if classes == "file":
+        return labels
+    if plausible and classes is None:
+        shown = [f"{label} ({count:,})" for label, count in counts.most_common(4)]
+        question = f"{where}: there are no class folders; do the names of the files name the classes? (--classes file)"
+        if choose(question, [("file", f"yes: {first_few(shown, 3)}"), ("stop", "no: stop here")]) == "file":
+            return labels
+    if folders:
+        return None
+    parts = {name.split("/")[-2] for name in names if "/" in name}
+    raise DataError(
+        f"{where}: the folders of its parts ({_some(parts)}) contain no class folders"
+        if any(part for part, _ in found.values())
+        else f"{where}: {names[0]} is not in a class folder",
+        "put each image into a folder named after its class, or name the table that holds the labels",
+    )
+
+
+def _refuse_loose(names: Sequence[str], folder_of: Sequence[str], folders: dict[str, _Folder], where: str) -> None:
+    """Raises DataError if too many pictures lie beside the class folders."""
+    if all(folders.values()):
+        return
+    loose = [name for name, folder in zip(names, folder_of, strict=True) if not folders[folder]]
+    pictures = [name for name in loose if name.lower().endswith(PICTURE_ENDINGS)]
+    if any(name.lower().endswith(PICTURE_ENDINGS) for name in names):
+        loose = pictures  # not LICENSE
+    if len(loose) > _MOST_LOOSE * len(names):
+        more = f", nor are {len(loose) - 1:,} others" if len(loose) > 1 else ""
+        raise DataError(
+            f"{where}: {loose[0]} is not in a class folder{more}",
+            "put each image into a folder named after its class, or give a table with a label column",
+        )
+
+
+def _some(names: Iterable[str]) -> str:
     return first_few(sorted(names, key=natural), 4)

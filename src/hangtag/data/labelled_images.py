@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.data.class_names import joined_names
 from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError
-from hangtag.files import make_folder, write_bytes
+from hangtag.files import make_folder, make_own_folder, write_bytes
+from hangtag.levels import levels_of, measure
 from hangtag.mapped import as_slice, forget
-from hangtag.pictures import Images, ImageSpec, check_images, encode_png
+from hangtag.pictures import Images, ImageSpec, check_images, encode_png, stacked
 from hangtag.progress import Progress
 from hangtag.words import natural
 
@@ -40,6 +42,7 @@ class Source:
         notes: what was decided or changed while reading, in sentences.
         skipped: what was set aside while reading, with reasons.
         spec: the size and colours that the pictures were brought to; None derives them from the images.
+        answers: what was answered to questions while reading, as options of `read`.
     """
 
     origin: str = "memory"
@@ -47,6 +50,7 @@ class Source:
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     spec: ImageSpec | None = None
+    answers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,10 +204,11 @@ def from_arrays(
     """Arrays as labelled images; the sorted distinct labels become the classes.
 
     Args:
-        images: (N, H, W) or (N, H, W, 3) uint8.
+        images: (N, H, W) or (N, H, W, 3) uint8; numbers of other types are brought to 8 bits on one scale.
         labels: (N,) of strings or whole numbers, gaps allowed.
-        natural_order: sort names by the numbers in them ("class 2" before "class 10"), as for all other forms of
-            data; False sorts them as text, as `numpy.unique` and scikit-learn do.
+        natural_order: join names that mean the same (see `class_names.py`), and sort them by the numbers in them
+            ("class 2" before "class 10"), as for all other forms of data; False sorts them as `numpy.unique` and
+            scikit-learn do, and joins none.
 
     Raises:
         PictureError: the images have the wrong shape or type.
@@ -212,7 +217,7 @@ def from_arrays(
     >>> from_arrays(np.zeros((4, 8, 8), np.uint8), ["cat", "dog", "cat", "dog"]).class_names
     ('cat', 'dog')
     """
-    checked = check_images(images)
+    checked, spec = _checked(images)
     given = _label_array(labels)
     if len(given) != len(checked):
         raise DataError(
@@ -224,12 +229,20 @@ def from_arrays(
     if given.dtype.kind == "f" and (not np.isfinite(given).all() or (given != np.rint(given)).any()):
         raise DataError("labels contain fractions or NaN", "labels must be names or whole numbers")
     classes, positions = np.unique(given, return_inverse=True)
-    if natural_order and given.dtype.kind in "OSU":
-        order = sorted(range(len(classes)), key=lambda index: natural(str(classes[index])))
-        classes, positions = classes[order], np.argsort(order)[positions]
-    if len(classes) < 2:
-        raise DataError(f"there is only one class: {classes[0]!s}", "a classifier needs images of at least two classes")
-    return LabelledImages(checked, positions.astype(np.int64), tuple(str(value) for value in classes), name)
+    names, notes = tuple(str(value) for value in classes), list[str]()
+    if natural_order:
+        joined, notes = joined_names(names)
+        if "" in joined:
+            raise DataError("some labels are empty", "give every image a label, or leave it out")
+        if given.dtype.kind == "i" and classes[0] == -1 and len(classes) > 2 and classes[1] >= 0:
+            notes.append("-1 is read as a class; if it means that there is no label, leave these images out")
+        names = tuple(sorted(set(joined), key=natural))
+        number = {name: index for index, name in enumerate(names)}
+        positions = np.array([number[name] for name in joined])[positions]
+    if len(names) < 2:
+        raise DataError(f"there is only one class: {names[0]}", "a classifier needs images of at least two classes")
+    source = Source(notes=tuple(notes), spec=spec)
+    return LabelledImages(checked, positions.astype(np.int64), names, name, source=source)
 
 
 def export_folder(data: LabelledImages, folder: Path, progress: Progress | None = None) -> list[Path]:
@@ -238,6 +251,7 @@ def export_folder(data: LabelledImages, folder: Path, progress: Progress | None 
     Characters that file names cannot contain become hyphens: `T-shirt/top` is written to `T-shirt-top`.
     """
     paths = []
+    make_own_folder(folder)
     class_folders = [folder / name for name in _folder_names(data.class_names)]
     for each in class_folders:
         make_folder(each)
@@ -248,6 +262,16 @@ def export_folder(data: LabelledImages, folder: Path, progress: Progress | None 
         if progress and (position % 100 == 0 or position + 1 == len(data)):
             progress("writing images", position + 1, len(data))
     return paths
+
+
+def _checked(images: object) -> tuple[Images, ImageSpec | None]:
+    """The images as uint8, and a spec with their scale if they were other numbers."""
+    array = stacked(images)
+    checked = check_images(array)
+    if array.dtype == np.uint8 or not len(array):
+        return checked, None
+    is_float = array.dtype.kind == "f"
+    return checked, ImageSpec.of(checked).with_levels(levels_of(measure(array), is_float), is_float)
 
 
 def _names(names: Sequence[str], positions: slice | NDArray[np.int64]) -> Sequence[str]:
@@ -284,4 +308,4 @@ def _folder_names(class_names: Sequence[str]) -> list[str]:
 
 
 def _file_name(class_name: str) -> str:
-    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "-", class_name).strip(" .") or "-"
+    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "-", class_name).lstrip().rstrip(" .") or "-"

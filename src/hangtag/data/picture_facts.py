@@ -6,7 +6,7 @@ import numpy as np
 
 from hangtag.pictures import Change
 
-__all__ = ["CARRIES_COLOUR", "COLOUR_FILE", "FACTS", "TRANSPARENT", "UNREAD", "Skipped"]
+__all__ = ["CARRIES_COLOUR", "COLOUR_FILE", "FACTS", "NO_CLASS", "PASSING", "TRANSPARENT", "UNREAD", "Skipped"]
 
 FACTS = np.dtype(
     [
@@ -16,14 +16,21 @@ FACTS = np.dtype(
         ("pixels", "<u4"),  # CRC-32 of the row
         ("flags", "u1"),
         ("mode", "S15"),  # colour mode of the file, as Pillow names it: "RGB", "CMYK"
+        ("values", "<f4", 4),  # `levels.measure` of pixels of more than 8 bits; 0 for others
     ]
 )
 """The record of one decoded picture; its flags are the bits below and those of `pictures.Change`."""
 
 COLOUR_FILE, CARRIES_COLOUR, TRANSPARENT = 1, 2, int(Change.TRANSPARENT)
 
+NO_CLASS = "no class"
+"""The kind of reason for pictures that may be whole, but have no label."""
+
 UNREAD = ("cannot be read", "disk or network error")
-"""Kinds of reasons that lie outside the picture: a later read may succeed."""
+"""Kinds of reasons for which the bytes of a picture are missing."""
+
+PASSING = (*UNREAD, "takes too long", "crashes the decoder", "needs too much memory", "cannot be resized")
+"""Kinds of reasons that may lie outside the picture (a busy machine, a killed process): they are never remembered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,48 +6,63 @@ its reader. All picture files go the same way: listed (`manifest.py`), decoded o
 """
 
 import gc
+import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.arrays import ArrayPart, is_idx, read_idx_folder, read_npy, read_npz
-from hangtag.data.choose_size import Size, choose_spec, with_background
+from hangtag.data.arrays import ArrayPart, Arrays, flat_labels, is_idx, read_idx_folder, read_npy, read_npz
+from hangtag.data.choose_size import Size, check_levels, choose_spec, with_background
 from hangtag.data.decisions import apply_decisions
-from hangtag.data.describe import sentence_on
-from hangtag.data.folder_layout import PART_NAMES, PICTURE_ENDINGS, Choose
+from hangtag.data.describe import notes_on, notes_on_parts, sentence_on
+from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, is_picture_name
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
+    Answers,
     Manifest,
     ReadOptions,
     from_listing,
     from_pairs,
-    from_table,
+    from_tables,
     refuse,
 )
 from hangtag.data.not_found import exists, not_found
-from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
+from hangtag.data.parts import part_in_file_name, part_named
+from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS, NO_CLASS
 from hangtag.data.public import datasets
-from hangtag.data.store.containers import FAILING, Container, Folder, Listing, archive_listing
+from hangtag.data.store.containers import FAILING, Container, Folder, Listing, archive_listing, stamp_of
 from hangtag.data.store.materialize import decoded, key_of, open_kept
 from hangtag.data.store.pool import Pool
-from hangtag.data.tables import read_table, table_of_frame
-from hangtag.errors import DataError, UnknownName, UsageError
+from hangtag.data.table_paths import FilesBelow, part_in_path
+from hangtag.data.tables import TABLE_ENDINGS, Table, read_table, table_of_frame
+from hangtag.data.tables_in_folder import (
+    TableReading,
+    are_class_folders,
+    is_parquet,
+    parquet_readings,
+    readings_of,
+    split_lists,
+    tables_beside,
+    unread_note,
+)
+from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
 from hangtag.files import user_path, write_text
-from hangtag.pictures import FITS, Images, ImageSpec, carries_colour, check_images, in_channels
+from hangtag.levels import measure, to_8_bits
+from hangtag.pictures import FITS, Change, Images, ImageSpec, carries_colour, finite, in_channels, stacked
 from hangtag.progress import Progress
 from hangtag.resize import Sizer
-from hangtag.words import csv_text
+from hangtag.words import amount, csv_text, first_few
 
 __all__ = ["read", "write_skipped"]
 
-_TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
-_TABLE_NAMES = ("labels", "label", "metadata", "train", "data", "annotations", "index", "classes", "images")
 _TARS = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 
 
@@ -58,6 +73,7 @@ def read(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    split_column: str | None = None,
     root: str | Path | None = None,
     classes: str | None = None,
     group_by: str | None = None,
@@ -75,13 +91,19 @@ def read(
     Args:
         what: the name of a public set; a folder with a folder per class; a zip or tar of one; a .csv, .tsv, .jsonl or
             .parquet table; a folder of Parquet files; a .npz, a pair of .npy, IDX files; a DataFrame; (images,
-            labels); a list of (picture, label). IDX files are read as arrays, so their classes are numbers, even if
-            they are those of a public set; name the set, and give their folder as `path`, to get its class names.
+            labels); ((images, labels), (test_images, test_labels)); a list of (picture, label). IDX files are read as
+            arrays, so their classes are numbers, even if they are those of a public set; name the set, and give their
+            folder as `path`, to get its class names.
         path: the folder that holds the files of a public set; None searches for them.
         progress: called with (what is happening, done, total).
-        image_column, label_column: columns of a table; None recognises them by their content.
+        image_column, label_column: columns of a table; None recognises them by their content. Several columns of
+            zeros and ones, one for each class, are separated by commas.
+        split_column: the column of a table that gives the parts; COLUMN=VALUE: rows with this value are the test part,
+            all others are for training; "none": the table is not divided; None recognises it by its content.
         root: the folder to which a table's paths are relative; None: the table's folder.
-        classes: "top" or "leaf": which level of nested folders holds the classes.
+        classes: where the classes are, if folders can be read in two ways: "top" (the outermost folders), "leaf"
+            (the innermost folders with their path), "name" (the innermost folders without it), "file" (the
+            beginning of file names: cat.123.jpg), or "parts" (in folders such as train; others are left out).
         group_by: a column, or a regular expression on the picture's name (its first group counts): pictures of one
             group are never split between training and validation.
         size: side in pixels, or (height, width); None chooses one that suits the pictures. Public sets keep their size.
@@ -105,15 +127,18 @@ def read(
         raise UnknownName.among("way to fit", fit, FITS)
     if colour is not None and color not in (None, colour):
         raise UsageError(f"colour={colour} contradicts color={color}", "pass one of them")
+    if classes is not None and classes not in CLASSES:
+        raise UnknownName.among("value of --classes:", classes, CLASSES)
     colour = color if colour is None else colour
     wanted = Size(spec, (size, size) if isinstance(size, int) else size, fit, colour)
     if wanted.side is not None and not all(8 <= side <= 1024 for side in wanted.side):
         raise UsageError(f"size must be 8 to 1024 pixels, got {size}", "choose a size in this range")
     options = ReadOptions(
-        image_column, label_column, user_path(root) if root else None, classes, group_by, wanted, choose, progress
-    )
+        image_column, label_column, split_column, user_path(root) if root is not None else None, classes, group_by,
+        wanted, choose, progress,
+    )  # fmt: skip
     data = _read(what, user_path(path) if path is not None else None, options)
-    skipped = data.source.skipped
+    skipped = [each for each in data.source.skipped if each.kind != NO_CLASS]
     if strict and skipped:
         more = f" (and {len(skipped) - 1:,} more)" if len(skipped) > 1 else ""
         raise DataError(
@@ -185,72 +210,172 @@ def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:
 def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     files = [child for child in sorted(path.iterdir()) if child.is_file() and not child.name.startswith(".")]
     if any(is_idx(file) for file in files if file.suffix in ("", ".gz") or "idx" in file.name):
-        return _read_arrays(read_idx_folder(path), path, "IDX files", options)
+        return _read_arrays(read_idx_folder(path, options.choose), path, "IDX files", options)
     with _without_garbage_collection():
         folder = Folder(str(path))
         listing = folder.listing()
-    parquet = [path / entry.name for entry in listing.entries if entry.name.endswith(".parquet")]
-    pictures = any("/" in entry.name and entry.name.lower().endswith(PICTURE_ENDINGS) for entry in listing.entries)
-    if parquet and not pictures:
-        return _read_table(parquet, path, options)
-    tables = [file for file in files if file.suffix.lower() in _TABLES and file.stem.lower() in _TABLE_NAMES]
-    if tables and (options.label_column or not _may_be_classes(listing)):
-        return _read_table([_choose_table(tables, path, options.choose)], path, options)
+    names = [entry.name for entry in listing.entries]
+    pictures = any("/" in name and name.lower().endswith(PICTURE_ENDINGS) for name in names)
+    if any(map(is_parquet, names)) and not pictures:
+        return _read_tables(_chosen_reading(parquet_readings(names), path, options), path, options, listing)
+    classes = are_class_folders(filter(is_picture_name, names))
+    readings = readings_of(names, not classes)
+    if readings and not options.classes:
+        chosen = _chosen_reading(readings, path, options) if options.label_column or not classes else None
+        chosen = chosen or _table_or_folders(readings, listing, path, options)
+        if chosen is not None:
+            return _read_tables(chosen, path, options, listing)
     if not pictures and any(file.suffix == ".npy" for file in files):
-        return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
-    return _read_listing(folder, listing, path, "", options)
+        return _read_arrays(read_npy(path, *options.arrays()), path, "a pair of .npy files", options)
+    data = _read_listing(path, listing.digest(), lambda: (folder, listing), "", options)
+    own = listing.notes_on_own()
+    return replace(data, source=replace(data.source, notes=(*own, *data.source.notes))) if own else data
 
 
-def _may_be_classes(listing: Listing) -> bool:
-    """Whether there are at least two folders of pictures that are not parts such as train and test."""
-    folders = {entry.name.rpartition("/")[0] for entry in listing.entries if "/" in entry.name}
-    parts = all(folder.lower() in PART_NAMES for folder in folders)
-    return len({folder.split("/")[0] for folder in folders}) > 1 and not parts
+def _notes_on_tables(listing: Listing, what_to_do: str, used: Sequence[str] = ()) -> list[str]:
+    """Notes on tables and lists of splits that were not read."""
+    names = [entry.name for entry in listing.entries]
+    tables = tables_beside(names, used)
+    lists = [] if used or any(map(part_in_path, filter(is_picture_name, names))) else split_lists(names, tables)
+    notes = [unread_note(tables, what_to_do)] if tables else []
+    return notes + ([f"{first_few(lists, 4)}: a split may be listed there, which was not read"] if lists else [])
 
 
-def _choose_table(tables: list[Path], where: Path, choose: Choose) -> Path:
-    if len(tables) == 1:
-        return tables[0]
-    answers = [(file.name, f"the table {file.name}") for file in tables]
-    answer = choose(f"{where} contains several tables; which one has the labels? (or name the table itself)", answers)
-    return next(file for file in tables if file.name == answer)
+def _chosen_reading(readings: list[TableReading], where: Path, options: ReadOptions) -> TableReading:
+    if len(readings) == 1:
+        return readings[0]
+    answers = [(each.answer, f"the table{'s' * (len(each.files) > 1)} {first_few(each.files, 4)}") for each in readings]
+    question = f"{where} contains several tables; which has the labels? (or name a table or folder inside)"
+    answer = options.choose(question, answers)
+    return next(each for each in readings if each.answer == answer)
+
+
+def _table_or_folders(
+    readings: list[TableReading], listing: Listing, path: Path, options: ReadOptions
+) -> TableReading | None:
+    """The tables beside folders of pictures if they say more than the folders; None if they do not.
+
+    Raises:
+        UsageError: they say something else, and `choose` cannot decide.
+    """
+    differ = []
+    for reading in readings:
+        with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
+            try:
+                tables = _tables_of(reading, path, options)
+                manifest = from_tables(tables, "", replace(options, choose=refuse), Path(temporary))
+            except HangtagError:
+                continue  # another kind of table
+        if not are_class_folders(sample.name for sample in manifest.wanted):
+            return reading
+        folders = [sample.name.split("/")[:-1] for sample in manifest.wanted]
+        if not all(folders):
+            continue  # not the pictures in the folders
+        rows = [row for row, each in enumerate(folders) if part_named(each[-1]) is None]
+        same = any(
+            all(_plain_name(manifest.labels[row]) == _plain_name(folders[row][at]) for row in rows) for at in (0, -1)
+        )
+        divided = any(part_in_path(entry.name) for entry in listing.entries)
+        if same and any(manifest.parts) and (not divided or len(rows) < len(folders)):
+            return reading
+        if not same:
+            differ.append(reading)
+    if not differ:
+        return None
+    answers = [(each.answer, f"the labels in {first_few(each.files, 4)}") for each in differ]
+    answers.append(("folders", "the names of the folders"))
+    answer = options.choose(
+        f"{path}: the tables and the folders give different labels; which are right? "
+        "(the table: name it or --label-column; the folders: --classes top)",
+        answers,
+    )
+    return next((each for each in differ if each.answer == answer), None)
+
+
+def _plain_name(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
     name = path.name.lower()
-    if name.endswith(_TABLES):
-        return _read_table([path], path, options)
+    if name.endswith(TABLE_ENDINGS):
+        part = part_in_file_name(path.stem)
+        reading = TableReading(path.name, (((path.name,), part if part != "train" or is_parquet(name) else None),))
+        return _read_tables(reading, path, options)
     if name.endswith(".npz"):
-        return _read_arrays(read_npz(path), path, "arrays in a .npz file", options)
+        return _read_arrays(read_npz(path, *options.arrays()), path, "arrays in a .npz file", options)
     if name.endswith(".npy"):
-        return _read_arrays(read_npy(path), path, "a pair of .npy files", options)
+        return _read_arrays(read_npy(path, *options.arrays()), path, "a pair of .npy files", options)
     if is_idx(path):
-        return _read_arrays(read_idx_folder(path), path, "IDX files", options)
+        return _read_arrays(read_idx_folder(path, options.choose), path, "IDX files", options)
     if name.endswith((".zip", *_TARS)):
+        stamp = _stamp(path)
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-            container, listing = archive_listing(path, Path(temporary) / "tar")
             kind = "a zip file" if name.endswith(".zip") else "a tar file"
-            return _read_listing(container, listing, path, kind, options)
+            listed = cache(lambda: archive_listing(path, Path(temporary) / "tar"))
+            data = _read_listing(path, stamp, listed, kind, options)
+        if _stamp(path) != stamp:
+            raise DataError(f"{path}: the file changed while it was read", "run the same command again")
+        return data
     raise DataError(
         f"{path}: hangtag cannot read this kind of file",
         "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
     )
 
 
-def _read_table(paths: list[Path], where: Path, options: ReadOptions) -> LabelledImages:
+def _read_tables(
+    reading: TableReading, where: Path, options: ReadOptions, listing: Listing | None = None
+) -> LabelledImages:
+    """The images of one reading of tables; notes name the tables and images in the folder that were not read."""
     options.refuse(where, "nested folders", "classes")
-    table = read_table(paths, options.root)
+    folder = where.parent if listing is None else where
+    tables = _tables_of(reading, folder, options)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
-        manifest = from_table(table, where.name if where.is_dir() else where.stem, options, Path(temporary))
+        manifest = from_tables(tables, where.stem if listing is None else where.name, options, Path(temporary))
+        if listing is not None:
+            manifest.notes += _notes_on_tables(listing, "name it", reading.files)
+            manifest.notes += _notes_on_unused(manifest, listing, folder)
+        else:
+            siblings = readings_of(child.name for child in folder.iterdir() if child.is_file())
+            unread = {name for each in siblings if where.name in each.files for name in each.files} - {where.name}
+            manifest.notes += [unread_note(sorted(unread), "name it, or the folder for all parts")] if unread else []
         return _read_manifest(manifest, str(where.resolve()), options)
 
 
+def _notes_on_unused(manifest: Manifest, listing: Listing, folder: Path) -> list[str]:
+    """A note on pictures in the folder that the tables do not name, or that have no label."""
+    roots = [each.root if isinstance(each, Folder) else None for each in manifest.containers]
+    if None in roots:
+        return []
+    used = {os.path.normpath(os.path.join(str(roots[each.container]), each.key)) for each in manifest.wanted}  # noqa: PTH118
+    pictures = [entry.name for entry in listing.entries if entry.name.lower().endswith(PICTURE_ENDINGS)]
+    unused = [name for name in pictures if os.path.normpath(f"{folder}/{name}") not in used]
+    where = sorted({name.split("/")[0] if "/" in name else "the folder itself" for name in unused})
+    said = f"{len(unused):,} of {amount(len(pictures), 'image')} left out (in {first_few(where)})"
+    return [f"{said}: the table does not name them, or gives no label or part"] if unused else []
+
+
+def _tables_of(reading: TableReading, folder: Path, options: ReadOptions) -> list[Table]:
+    tables = [read_table([folder / name for name in names], options.root, part) for names, part in reading.tables]
+    if len(tables) > 1 and options.root is None:
+        below = FilesBelow(str(folder))
+        for table in tables:
+            table.files = below
+    return tables
+
+
 def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
-    if isinstance(what, tuple) and len(what) == 2 and hasattr(what[0], "shape"):
-        return _read_arrays([ArrayPart(None, np.asarray(what[0]), np.asarray(what[1]))], None, "arrays", options)
+    if isinstance(what, tuple) and len(what) == 2:
+        if all(map(_is_part, what)):
+            parts = [_array_part(part, *each) for part, each in zip(("train", "test"), what, strict=True)]
+            return _read_arrays(Arrays(parts), None, "arrays of a training and a test part", options)
+        if _is_array(what[0]):
+            return _read_arrays(Arrays([_array_part(None, *what)]), None, "arrays", options)
+        if all(isinstance(each, list) or getattr(each, "ndim", 0) == 1 for each in what):
+            what = _pairs_of(*what)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         if hasattr(what, "columns") or isinstance(what, Mapping):
-            manifest = from_table(table_of_frame(what, options.root), "frame", options, Path(temporary))
+            manifest = from_tables([table_of_frame(what, options.root)], "frame", options, Path(temporary))
         elif isinstance(what, Sequence) and len(what):
             manifest = from_pairs(what, options, Path(temporary))
         else:
@@ -261,20 +386,50 @@ def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
         return _read_manifest(manifest, "memory", options)
 
 
+def _is_part(value: Any) -> bool:
+    """Whether this is (images, labels), and not one image with its label."""
+    return isinstance(value, tuple) and len(value) == 2 and _is_array(value[0]) and getattr(value[1], "ndim", 0) > 0
+
+
+def _is_array(images: Any) -> bool:
+    return hasattr(images, "shape") and len(images.shape) != 1
+
+
+def _array_part(part: str | None, images: Any, labels: Any) -> ArrayPart:
+    array = np.asarray(images)
+    return ArrayPart(part, array, flat_labels(labels, len(array) if array.ndim else 0))
+
+
+def _pairs_of(pictures: Any, labels: Any) -> list[tuple[Any, Any]]:
+    """Pictures and labels in two lists as one list of pairs."""
+    if len(pictures) != len(labels):
+        raise DataError(f"{len(pictures):,} images but {len(labels):,} labels", "give one label for each image")
+    return list(zip(pictures, labels, strict=True))
+
+
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def _read_arrays(parts: list[ArrayPart], path: Path | None, kind: str, options: ReadOptions) -> LabelledImages:
+def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptions) -> LabelledImages:
     """Arrays; their size and colours are chosen by the same rules as those of pictures."""
     where = str(path) if path else "arrays"
-    options.refuse(where, "images or tables", "image_column", "label_column", "root", "classes", "group_by")
-    arrays = [check_images(_channels_last(part.images), where) for part in parts]
+    named = () if kind.startswith(("arrays in", "a pair")) else ("image_column", "label_column")
+    options.refuse(where, "images or tables", *named, "split_column", "root", "classes", "group_by")
+    parts, notes = found.parts, list(found.notes)
+    if any(_has_channels_first(part.images) for part in parts):
+        count, *sides = parts[0].images.shape
+        notes.append(f"images of shape {(count, *sides)} were read as (images, channels, height, width)")
+    arrays = [stacked(_channels_last(part.images), where) for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
         raise DataError(f"{where}: the parts have images of different shapes", "give all images the same size")
+    if len({array.dtype if array.dtype == np.uint8 else array.dtype.kind for array in arrays}) > 1:
+        types = ", ".join(str(array.dtype) for array in arrays)
+        raise DataError(f"{where}: the parts have pixels of different types: {types}", "give all images the same type")
     images = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     labels = np.concatenate([np.asarray(part.labels) for part in parts]) if len(parts) > 1 else parts[0].labels
+    part_of = np.repeat(np.arange(len(parts)), [len(array) for array in arrays])
+    images, facts = _in_8_bits(images, where, options.size, {str(p.part): part_of == i for i, p in enumerate(parts)})
     data = from_arrays(images, np.asarray(labels), path.stem if path else "arrays")
-    facts = _facts_of(images)
     spec = choose_spec(facts, len(images), options.size)
     if spec.shape != images.shape[1:]:
         sizer = Sizer(spec)
@@ -282,42 +437,73 @@ def _read_arrays(parts: list[ArrayPart], path: Path | None, kind: str, options: 
     spec = with_background(spec, data.images, np.arange(len(images)), facts)
     ends = np.cumsum([0, *(len(part.labels) for part in parts)])
     slices = {str(part.part): slice(int(ends[i]), int(ends[i + 1])) for i, part in enumerate(parts) if part.part}
-    data = replace(data, parts=slices, picture_facts=facts, source=Source(where, spec=spec))
+    notes += [
+        *data.source.notes,
+        *notes_on_parts(data.class_names, {name: data.labels[at] for name, at in slices.items()}),
+        *notes_on(spec, facts, set(), (), options.size),
+    ]
+    data = replace(data, parts=slices, picture_facts=facts, source=Source(where, "", tuple(notes), spec=spec))
     return replace(data, source=replace(data.source, description=sentence_on(data, kind, facts)))
 
 
 def _channels_last(images: NDArray[Any]) -> NDArray[Any]:
-    """(N, C, H, W), as PyTorch keeps images, as (N, H, W, C)."""
-    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
-        return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    return images
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if _has_channels_first(images) else images
 
 
-def _facts_of(images: Images) -> NDArray[Any]:
+def _has_channels_first(images: NDArray[Any]) -> bool:
+    """Whether these are (N, C, H, W), as PyTorch keeps images."""
+    return images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
+
+
+def _in_8_bits(
+    images: NDArray[Any], where: str, size: Size, parts: Mapping[str, NDArray[np.bool_]]
+) -> tuple[Images, NDArray[Any]]:
+    """The images as uint8, and facts about them; numbers of other types get one scale, as pictures do."""
     facts = np.zeros(len(images), FACTS)
     facts["height"], facts["width"] = images.shape[1:3]
+    if images.dtype != np.uint8 and len(images):
+        is_float = images.dtype.kind == "f"
+        facts["values"] = finite(measure(images), where)
+        facts["flags"] = int(Change.DEEP | Change.FLOAT if is_float else Change.DEEP)
+        spec = choose_spec(facts, len(images), size)
+        check_levels(facts, spec, size, where, {name: facts[which] for name, which in parts.items()})
+        levels = spec.levels(is_float)[0]
+        assert levels is not None
+        images = to_8_bits(images, levels)
     if images.ndim == 4:
-        facts["flags"] = [COLOUR_FILE | CARRIES_COLOUR * carries_colour(image) for image in images]
-    return facts
+        facts["flags"] |= np.array([COLOUR_FILE | CARRIES_COLOUR * carries_colour(image) for image in images], np.uint8)
+    return images, facts
 
 
 # --- pictures --------------------------------------------------------------------------------------------------
 
 
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+        return f"{status.st_size} {stamp_of(path, status)}"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}", "check the file") from error
+
+
 def _read_listing(
-    container: Container, listing: Listing, path: Path, kind: str, options: ReadOptions
+    path: Path, stamp: str, listed: Callable[[], tuple[Container, Listing]], kind: str, options: ReadOptions
 ) -> LabelledImages:
-    """Pictures in folders; an unchanged listing is opened from the cache."""
-    options.refuse(path, "tables", "image_column", "label_column", "root")
+    """Pictures in folders; an unchanged folder or archive is opened from the cache."""
+    options.refuse(path, "tables", "image_column", "label_column", "split_column", "root")
+    options = replace(options, choose=(answers := Answers(options.choose)))
     with _without_garbage_collection():
-        key = key_of(str(path.resolve()), listing.digest(), options.key())
-        kept = open_kept(key, container)
+        key = key_of(str(path.resolve()), stamp, options.key())
+        kept = open_kept(key, lambda: [listed()[0]], answers)
         if kept is not None:
             return kept
+        container, listing = listed()
     with Pool([container]) as pool:
         pool.start()
         with _without_garbage_collection():
             manifest = from_listing(container, listing, path, options, kind)
+            manifest.notes += _notes_on_tables(listing, "unpack the archive and name it" if kind else "name it")
+            manifest.asked = answers
         return decoded(pool, manifest, str(path.absolute()), key, options.size, options.progress)
 
 
@@ -336,9 +522,17 @@ def _without_garbage_collection() -> Iterator[None]:
 def _read_manifest(manifest: Manifest, origin: str, options: ReadOptions) -> LabelledImages:
     """Pictures of a table or list; an unchanged manifest is opened from the cache."""
     key = key_of(
-        origin, manifest.kind, manifest.digest, manifest.labels, manifest.parts, manifest.groups, options.key()
+        origin,
+        manifest.kind,
+        manifest.digest,
+        manifest.labels,
+        manifest.parts,
+        manifest.groups,
+        manifest.notes,
+        [(each.name, each.kind) for each in manifest.skipped],
+        options.key(),
     )
-    kept = open_kept(key, manifest.containers[0])
+    kept = open_kept(key, lambda: manifest.containers)
     if kept is not None:
         return kept
     with Pool(manifest.containers) as pool:

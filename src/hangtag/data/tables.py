@@ -1,33 +1,47 @@
-"""A table -> the columns of its pictures, labels and parts: CSV, TSV, JSON lines, Parquet, frames.
+"""A file of a table, or a frame -> its columns: CSV, TSV, JSON lines, Parquet, pandas, polars, mappings.
 
-Columns are recognised by their content, or named by the user. This module reads tables, not pictures.
+Tables may come from strangers: their size, depth and width are limited. This module reads tables, not pictures, and
+knows no meaning of columns (`columns.py` does), except that columns of pixels become one column of images.
 """
 
 import contextlib
 import csv
 import json
 import math
-import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from hangtag.data.folder_layout import PART_NAMES, PICTURE_ENDINGS, Choose
-from hangtag.data.picture_facts import Skipped
-from hangtag.data.store.containers import Container, Folder, ParquetColumn, need_pyarrow
-from hangtag.errors import DataError, UnknownName
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Columns", "Table", "find_columns", "label_names", "paths_of", "read_table", "table_of_frame"]
+from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose
+from hangtag.data.pixel_tables import (
+    PIXELS,
+    images_of_rows,
+    numbers_in,
+    picture_of,
+    pixel_columns,
+    pixel_texts,
+    pixels_in,
+)
+from hangtag.data.store.containers import Container, ParquetColumn, need_pyarrow
+from hangtag.data.table_paths import FilesBelow
+from hangtag.errors import DataError
 
-_LABELS = ("label", "labels", "class", "class_name", "classname", "label_name", "category", "target", "species", "y")
-_IMAGES = ("image", "img", "picture", "photo", "path", "file", "filename", "file_name", "image_path", "filepath", "x")
-_PARTS = ("split", "part", "set", "subset", "partition", "usage", "fold_name")
-_LOOKED_AT = 200  # rows
-_MOSTLY = 0.9
-_MOST_CLASSES = 1000  # a column with more different values is not taken for labels, unless it is named
-_MOST_BESIDE = 50  # folders beside a table that are searched for its pictures
+__all__ = ["TABLE_ENDINGS", "Table", "plain_value", "read_table", "table_of_frame", "with_images_of_pixels"]
+
+TABLE_ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_LARGEST = 4_000_000_000  # bytes of a table of text that is read row by row
+_LARGEST_JSON = 100_000_000  # bytes of a .json file, which is parsed as a whole into up to 30 times its size
+_LONGEST_LINE = 20_000_000  # characters
+_MOST_CELLS = 100_000_000  # about 8 GB of text in memory
+_MOST_ROWS = 50_000_000  # of a Parquet file, which can repeat one value at no cost
 
 
 @dataclass
@@ -37,8 +51,9 @@ class Table:
     Attributes:
         parquet: the container and the key of each row, for columns that stay in their files.
         class_names: the names that the table itself gives to the numbers of a column.
-        parts: the part that a row's file is named after, or None.
-        beside: folders in the root, which may hold the pictures.
+        part: the part that the table's file or folder is named after; "" if others are named so but not this one.
+        files: the files below the root, among which paths are searched; None: paths are taken as they are.
+        notes: what was decided while reading the table, in sentences.
     """
 
     where: str
@@ -47,36 +62,21 @@ class Table:
     rows: int
     parquet: dict[str, tuple[Container, list[Any]]] = field(default_factory=dict)
     class_names: dict[str, list[str]] = field(default_factory=dict)
-    parts: list[str | None] | None = None
-    beside: tuple[str, ...] = ()
-
-    def home(self, values: Sequence[Any]) -> str:
-        """The folder that these paths are relative to: the root, or the one folder in `beside` with the first path."""
-        first = _first_text(values)
-        if first is None or _exists(self.root, first):
-            return self.root
-        folders = [folder for folder in self.beside if _exists(folder, first)]
-        own = [folder for folder in folders if Path(folder).name == Path(self.where).stem]
-        return own[0] if own else folders[0] if len(folders) == 1 else self.root
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The names of the columns; the part is None for undivided data."""
-
-    image: str
-    label: str
     part: str | None = None
+    files: FilesBelow | None = None
+    notes: list[str] = field(default_factory=list)
+    is_parquet: bool = False
 
 
-# --- reading ---------------------------------------------------------------------------------------------------
-
-
-def read_table(paths: Sequence[Path], root: Path | None = None) -> Table:
+def read_table(paths: Sequence[Path], root: Path | None = None, part: str | None = None) -> Table:
     """One table from one file or, for Parquet, many.
 
+    Args:
+        root: where relative paths start; None: in the folder of the table.
+        part: see `Table`.
+
     Raises:
-        DataError: a file is empty or does not have the format of its ending.
+        DataError: a file is empty, too large, or does not have the format of its ending.
     """
     first = paths[0]
     ending = first.suffix.lower()
@@ -86,85 +86,233 @@ def read_table(paths: Sequence[Path], root: Path | None = None) -> Table:
             table = _parquet(paths, start)
         elif ending in _SEPARATORS:
             table = _csv(first, start, _SEPARATORS[ending])
-        elif ending in (".jsonl", ".ndjson", ".json"):
+        elif ending in TABLE_ENDINGS:
             table = _json(first, start)
         else:
             raise DataError(f"{first}: not a table that hangtag can read", "it reads .csv, .tsv, .jsonl and .parquet")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{first}: not UTF-8 text (byte {error.start})", "save the table as UTF-8") from error
+    except UnicodeError as error:
+        at = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        raise DataError(f"{first}: not UTF-8 text{at}", "save the table as UTF-8") from error
     except OSError as error:
         raise DataError(f"{first}: cannot be read: {error.strerror}", "check the file") from error
     if not table.rows:
         raise DataError(f"{first}: the table has no rows", "it needs a header and a row for each image")
-    if root is None:
-        with contextlib.suppress(OSError):
-            folders = sorted(str(each) for each in first.parent.iterdir() if each.is_dir())
-            table.beside = tuple(folders) if len(folders) <= _MOST_BESIDE else ()
+    table.part, table.files = part, FilesBelow(start)
     return table
 
 
 def table_of_frame(frame: Any, root: Path | None = None, where: str = "the frame") -> Table:
-    """A pandas or polars DataFrame, or a mapping from names to columns."""
-    names = [str(name) for name in (frame.keys() if isinstance(frame, Mapping) else frame.columns)]
+    """A pandas or polars DataFrame, or a mapping from names to columns.
+
+    Raises:
+        DataError: there are no rows, two columns have one name, or columns differ in length.
+    """
+    if hasattr(frame, "to_pydict"):  # a table of pyarrow
+        frame = frame.to_pydict()
+    given = list(frame.keys() if isinstance(frame, Mapping) else frame.columns)
+    names = [str(name) for name in given]
+    _refuse_doubles(names, where)
     columns: dict[str, Sequence[Any]] = {}
-    for name, given in zip(names, frame.keys() if isinstance(frame, Mapping) else frame.columns, strict=True):
-        column = frame[given]
-        columns[name] = column.tolist() if hasattr(column, "tolist") else list(column)
+    for name, key in zip(names, given, strict=True):
+        try:
+            column = frame[key]
+            if isinstance(column, (str, bytes)):
+                raise TypeError
+            columns[name] = column.tolist() if hasattr(column, "tolist") else list(column)
+            lengths = len(columns[name])
+        except (TypeError, KeyError, ValueError, IndexError):
+            raise DataError(f"{where}: {name} is not a column", "give a list of values for each column") from None
+        if lengths != len(columns[names[0]]):
+            raise DataError(
+                f"{where}: column {name} has {lengths:,} values, {names[0]} has {len(columns[names[0]]):,}",
+                "give a value for each image in every column",
+            )
     rows = len(next(iter(columns.values()), ()))
     if not rows:
         raise DataError(f"{where} has no rows", "give a row for each image")
-    return Table(where, str(root or "."), columns, rows)
+    return Table(where, str(root or "."), columns, rows, files=FilesBelow(str(root)) if root else None)
+
+
+def plain_value(value: Any) -> Any:
+    """None for a missing value; NumPy's numbers as Python's; whole floats as integers."""
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else int(value) if value.is_integer() else value
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
+
+
+def with_images_of_pixels(table: Table, choose: Choose) -> Table:
+    """The table with its columns of pixels, or its texts of pixels, as one column of images.
+
+    Raises:
+        DataError: pixels are missing, are not whole numbers from 0 to 255, or make no square.
+        UsageError: the order of colours is unclear, and `choose` cannot decide.
+    """
+    names = list(table.columns)
+    rows: dict[str, NDArray[np.uint8]] = {}
+    if isinstance(table.columns.get(PIXELS), np.ndarray):
+        rows[PIXELS] = np.asarray(table.columns[PIXELS])
+    elif (found := pixel_columns(names)) is not None:
+        values = zip(*(table.columns.pop(name) for name in names[slice(*found)]), strict=True)
+        rows[PIXELS] = np.stack([pixels_in(cells, table.where, row) for row, cells in enumerate(values, 1)])
+    for name, column in table.columns.items():
+        if name not in rows and pixel_texts(column):
+            parsed = [pixels_in(numbers_in(value) or (), table.where, row) for row, value in enumerate(column, 1)]
+            if len({len(each) for each in parsed}) > 1:
+                raise DataError(f"{table.where}: column {name}: rows differ in length", "give all images one size")
+            rows[name] = np.stack(parsed)
+    for name, block in rows.items():
+        images, note = images_of_rows(block, table.where, choose)
+        table.columns[name] = [picture_of(image) for image in images]
+        table.notes.append(f"column {name}: {note}")
+    return table
+
+
+# --- CSV -------------------------------------------------------------------------------------------------------
 
 
 def _csv(path: Path, root: str, separator: str) -> Table:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
-        if separator == "," and head.count(";") > head.count(","):
-            separator = ";"
-        elif separator == "," and head.count("\t") > head.count(","):
-            separator = "\t"
-        file.seek(0)
+    with _text(path, _LARGEST) as file:
+        lines = _lines(file, path)
+        head = next(lines, "")
+        if told := re.fullmatch(r"sep=(.)\s*", head):  # a line for spreadsheets
+            separator, head = told[1], next(lines, "")
+        elif separator == ",":
+            separator = max(",;\t|", key=head.count)
+        reader = csv.reader(chain([head], lines), delimiter=separator)
         try:
-            rows = list(csv.reader(file, delimiter=separator))
+            first = next((row for row in reader if row), None)
+            if first is None:
+                raise DataError(f"{path}: the table is empty", "it needs a header and a row for each image")
+            names, data, notes = _header(first, str(path))
+            table = _rows_of_csv(chain(data, (row for row in reader if row)), names, path, root)
         except csv.Error as error:
             raise DataError(f"{path}: not a table: {error}", "save it as CSV again") from error
-    rows = [row for row in rows if row]
-    if not rows:
-        raise DataError(f"{path}: the table is empty", "it needs a header and a row for each image")
-    if any(name.lower().endswith(PICTURE_ENDINGS) for name in rows[0]):  # a picture, not a header
-        rows.insert(0, [""] * len(rows[0]))
-    names = [name.strip() or f"column {number}" for number, name in enumerate(rows[0], 1)]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{path}: two columns are named {twice}", "give each column its own name")
-    for number, row in enumerate(rows[1:], 2):
+    table.notes += notes
+    return table
+
+
+def _header(first: list[str], where: str) -> tuple[list[str], list[list[str]], list[str]]:
+    """The names of the columns, the rows of data in what was read as the header, and notes."""
+    if any(name.lower().endswith(PICTURE_ENDINGS) for name in first):  # a picture, not a header
+        return [f"column {number}" for number in range(1, len(first) + 1)], [first], []
+    if len(first) > 50 and all(cell.strip().isdigit() for cell in first) and len(set(first)) < len(first):
+        names = ["label", *(f"pixel{number}" for number in range(len(first) - 1))]
+        return names, [first], ["the table has no header; its first column was read as the label"]
+    names = [name.strip() or f"column {number}" for number, name in enumerate(first, 1)]
+    _refuse_doubles(names, where)
+    return names, [], []
+
+
+def _rows_of_csv(rows: Iterator[list[str]], names: list[str], path: Path, root: str) -> Table:
+    start, stop = pixel_columns(names) or (0, 0)
+    others = [place for place in range(len(names)) if not start <= place < stop]
+    kept: list[list[str]] = [[] for _ in others]
+    pixels = bytearray()
+    number = 0
+    for number, row in enumerate(rows, 1):
         if len(row) > len(names):
-            raise DataError(f"{path}: row {number} has {len(row)} values for {len(names)} columns", "correct this row")
-    filled = [row + [""] * (len(names) - len(row)) for row in rows[1:]]
-    return Table(
-        str(path), root, {name: [row[place] for row in filled] for place, name in enumerate(names)}, len(filled)
-    )
+            raise DataError(
+                f"{path}: row {number + 1} has {len(row)} values for {len(names)} columns", "correct this row"
+            )
+        if number * len(others) > _MOST_CELLS:
+            raise DataError(f"{path}: the table has over {_MOST_CELLS:,} cells", "remove columns that are not needed")
+        row.extend([""] * (len(names) - len(row)))
+        for place, column in zip(others, kept, strict=True):
+            column.append(row[place])
+        if stop:
+            pixels += pixels_in(row[start:stop], str(path), number + 1).tobytes()
+    columns: dict[str, Sequence[Any]] = {names[place]: column for place, column in zip(others, kept, strict=True)}
+    if stop:
+        columns[PIXELS] = np.frombuffer(bytes(pixels), np.uint8).reshape(number, stop - start)  # type: ignore[assignment]
+    return Table(str(path), root, columns, number)
+
+
+def _refuse_doubles(names: list[str], where: str) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise DataError(f"{where}: two columns are named {twice}", "give each column its own name")
+
+
+@contextlib.contextmanager
+def _text(path: Path, most: int) -> Iterator[IO[str]]:
+    """A text file in UTF-8 or, if it begins with their mark, UTF-16; refused if it is too large."""
+    with path.open("rb") as raw:
+        start = raw.read(2)
+    if (size := path.stat().st_size) > most:
+        raise DataError(
+            f"{path}: a table of {size / 1e9:.1f} GB is too large (at most {most / 1e9:g} GB)", "use a Parquet file"
+        )
+    encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with path.open(encoding=encoding, newline="") as file:
+        yield file
+
+
+def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise DataError(f"{path}: a line has over {_LONGEST_LINE:,} characters", "write one line for each image")
+        yield line
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------
 
 
 def _json(path: Path, root: str) -> Table:
-    text = path.read_text(encoding="utf-8-sig")
-    number = 0
-    try:
-        if path.suffix.lower() == ".json":
-            rows = json.loads(text)
-        else:
-            rows = []
-            for line in text.splitlines():
-                number += 1
-                if line.strip():
-                    rows.append(json.loads(line))
-    except ValueError as error:
-        at = f"line {number}: " if number else ""
-        raise DataError(f"{path}: {at}not JSON: {error}", "write one object for each image") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: not a list of objects", 'for example: {"image": "1.png", "label": "cat"}')
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return Table(str(path), root, {name: [row.get(name) for row in rows] for name in names}, len(rows))
+    columns: dict[str, list[Any]] = {}
+    rows = 0
+    for row in _objects(path):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: not a list of objects", 'for example: {"image": "1.png", "label": "cat"}')
+        for name, value in row.items():
+            column = columns.setdefault(name, [])
+            column.extend([None] * (rows - len(column)))
+            column.append(value)
+        rows += 1
+        if len(columns) * rows > _MOST_CELLS:
+            raise DataError(f"{path}: over {_MOST_CELLS:,} cells", "remove fields that are not needed")
+    for column in columns.values():
+        column.extend([None] * (rows - len(column)))
+    return Table(str(path), root, dict(columns), rows)
+
+
+def _objects(path: Path) -> Iterator[Any]:
+    """What the lines of a file, or the list that is the whole file, contain."""
+    whole = path.suffix.lower() == ".json"
+    with _text(path, _LARGEST_JSON if whole else _LARGEST) as file:
+        for number, text in enumerate([file.read()] if whole else _lines(file, path), 1):
+            if not text.strip() and not whole:
+                continue
+            try:
+                found = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                at = "" if whole else f"line {number}: "
+                why = "nested too deeply" if isinstance(error, RecursionError) else error
+                raise DataError(f"{path}: {at}not JSON: {why}", "write one object for each image") from error
+            if whole:
+                yield from found if isinstance(found, list) else _rows_of_mapping(found)
+            else:
+                yield found
+
+
+def _rows_of_mapping(found: Any) -> list[Any]:
+    """The rows of columns as pandas writes them: lists of equal length, or objects by the number of the row."""
+    values: list[Any] = list(found.values()) if isinstance(found, dict) else [None]
+    if values and all(isinstance(each, dict) for each in values):
+        if not all(key.isdigit() for key in values[0]):
+            return values  # a row under each name
+        values = [list(each.values()) if each.keys() == values[0].keys() else None for each in values]
+    if not values or not all(isinstance(each, list) and len(each) == len(values[0]) for each in values):
+        return [None]
+    return [dict(zip(found, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+# --- Parquet ---------------------------------------------------------------------------------------------------
 
 
 def _parquet(paths: Sequence[Path], root: str) -> Table:
@@ -175,21 +323,27 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
 
     columns: dict[str, list[Any]] = {}
     pictures: dict[str, tuple[str | None, list[Any]]] = {}
-    parts: list[str | None] = []
     names: dict[str, list[str]] = {}
-    rows = 0
+    rows = cells = 0
     for place, path in enumerate(paths):
         try:
             file = pyarrow.parquet.ParquetFile(path)
             schema = file.schema_arrow
+            _refuse_doubles(schema.names, str(path))
             inside = {each.name: _picture_field(each.type, pyarrow.types) for each in schema}
-            plain = [name for name, field_name in inside.items() if field_name is None]
+            elsewhere = [name for name in inside if inside[name] and _is_null(file.metadata, f"{name}.{inside[name]}")]
+            inside |= dict.fromkeys(elsewhere)  # their pictures are files, named by the field "path"
+            plain = [each.name for each in schema if inside[each.name] is None and _is_small(each.type, pyarrow.types)]
+            rows += file.metadata.num_rows
+            cells += _cells(file.metadata, set(plain))
+            if cells > _MOST_CELLS or rows > _MOST_ROWS:
+                raise DataError(f"{path}: {rows:,} rows with {cells:,} values are too many", "use a part of the table")
             content = file.read(columns=plain)
         except PermissionError:
             raise DataError(f"{path}: permission denied", "check the permissions") from None
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{path} is not a complete Parquet file: {error}", "download or make it again") from error
-        if place and [*columns, *pictures] != [*plain, *(name for name in inside if name not in plain)]:
+        if place and [*columns, *pictures] != [*plain, *(name for name in inside if inside[name] is not None)]:
             raise DataError(f"{path}: its columns differ from those of {paths[0]}", "give all files the same columns")
         for name in plain:
             columns.setdefault(name, []).extend(content.column(name).to_pylist())
@@ -201,15 +355,16 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
         for name, field_name in inside.items():
             if field_name is not None:
                 pictures.setdefault(name, (field_name or None, []))[1].extend(keys)
-        names |= _class_names(schema.metadata or {})
-        parts += [_part_of_file(path)] * len(keys)
-        rows += len(keys)
-    where = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} Parquet files)"
+        own = _class_names(schema.metadata or {})
+        if place and own != names:
+            raise DataError(f"{path}: its class names differ from those of {paths[0]}", "give all files the same names")
+        names = own
+    where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1:,} more"
     containers = {
         name: (ParquetColumn([str(path) for path in paths], name, inner), keys)
         for name, (inner, keys) in pictures.items()
     }
-    return Table(where, root, dict(columns), rows, dict(containers), names, parts if any(parts) else None)
+    return Table(where, root, dict(columns), rows, dict(containers), names, is_parquet=True)
 
 
 def _picture_field(kind: Any, types: Any) -> str | None:
@@ -223,213 +378,40 @@ def _picture_field(kind: Any, types: Any) -> str | None:
     return None
 
 
+def _cells(metadata: Any, names: set[str]) -> int:
+    """The number of values in these columns of a Parquet file."""
+    count = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        columns = map(group.column, range(group.num_columns))
+        count += sum(each.num_values for each in columns if each.path_in_schema.split(".")[0] in names)
+    return count
+
+
+def _is_null(metadata: Any, path: str) -> bool:
+    """Whether the statistics of a Parquet file say that a field has no value in any row."""
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        column: Any = next(each for each in map(group.column, range(group.num_columns)) if each.path_in_schema == path)
+        known = column.statistics is not None and column.statistics.has_null_count
+        if not known or column.statistics.null_count < column.num_values:
+            return False
+    return bool(metadata.num_row_groups)
+
+
+def _is_small(kind: Any, types: Any) -> bool:
+    """Whether a column is read: not embeddings and other long lists, except of whole numbers, which may be pixels."""
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return bool(types.is_integer(kind.value_type))
+    return not types.is_map(kind)
+
+
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """The class names that dataset hubs write for columns of numbers."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        return {name: each["names"] for name, each in features.items() if isinstance(each, dict) and each.get("names")}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return {
+            name: [str(one) for one in each["names"]]
+            for name, each in features.items()
+            if isinstance(each, dict) and isinstance(each.get("names"), list)
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-
-
-def _part_of_file(path: Path) -> str | None:
-    return PART_NAMES.get(path.stem.lower().split("-")[0].split("_")[0])
-
-
-# --- finding columns -------------------------------------------------------------------------------------------
-
-
-def find_columns(table: Table, choose: Choose, image: str | None = None, label: str | None = None) -> Columns:
-    """The columns of the pictures, labels and parts.
-
-    Raises:
-        UnknownName: a column that the user named does not exist.
-        DataError: no column is plausible.
-        UsageError: two columns are equally plausible, and `choose` cannot decide.
-    """
-    every = [*table.columns, *table.parquet]
-    for name in (image, label):
-        if name is not None and name not in every:
-            raise UnknownName.among(f"column of {table.where}:", name, every)
-    part = next((name for name in table.columns if name.lower() in _PARTS and _holds_parts(table.columns[name])), None)
-    if image is None:
-        images = [name for name in every if name != label and (name in table.parquet or _holds_pictures(table, name))]
-        image = _choose_column(images, _IMAGES, "images", "--image-column", table, choose)
-    if label is None:
-        others = [name for name in table.columns if name not in (image, part)]
-        named = [name for name in others if name.lower() in _LABELS]
-        labels = named or [name for name in others if _holds_labels(table.columns[name])]
-        label = _choose_column(_without_doubles(table, labels), (), "labels", "--label-column", table, choose)
-    return Columns(image, label, part)
-
-
-def label_names(table: Table, column: str) -> tuple[list[str | None], list[Skipped]]:
-    """The label of each row as a name, or None; and the rows without a label, as skipped.
-
-    Raises:
-        DataError: no row has a label, or labels mix names and numbers.
-    """
-    values = [_plain(value) for value in table.columns[column]]
-    kinds = {type(value) for value in values if value is not None}
-    if not kinds:
-        raise DataError(f"{table.where}: column {column} is empty", "fill it, or name another: --label-column")
-    if len(kinds) > 1 or kinds & {list, dict, float}:
-        first = {type(value).__name__: value for value in reversed(values) if value is not None}
-        examples = ", ".join(f"{kind} ({value!r})" for kind, value in sorted(first.items()))
-        raise DataError(
-            f"{table.where}: labels in column {column} must be all names or all whole numbers, got {examples}",
-            "convert them, or name another column: --label-column",
-        )
-    names_of = dict(enumerate(table.class_names.get(column, ())))
-    skipped = [
-        Skipped(f"row {row + 1}", "no label", f"column {column} is empty in this row")
-        for row, value in enumerate(values)
-        if value is None
-    ]
-    return [None if value is None else names_of.get(value, str(value)) for value in values], skipped
-
-
-def paths_of(table: Table, column: str) -> tuple[Folder, list[tuple[str, int, int] | None]]:
-    """The files that a column names: their folder, and name, size and stamp of each row's file, None if it is missing.
-
-    Raises:
-        DataError: most of them do not exist.
-    """
-    values = [_plain(value) for value in table.columns[column]]
-    values = [value.get("path") if isinstance(value, dict) else value for value in values]
-    root = table.home(values)
-    ending = _missing_ending(root, values)
-    files: list[tuple[str, int, int] | None] = []
-    for value in values:
-        status = _stat(os.path.join(root, f"{value}{ending}")) if value is not None else None  # noqa: PTH118
-        files.append((f"{value}{ending}", status.st_size, status.st_mtime_ns) if status else None)
-    missing = [str(value) for value, file in zip(values, files, strict=True) if file is None]
-    if 2 * len(missing) > len(values):
-        raise DataError(
-            f"{table.where}: {len(missing):,} of {len(values):,} images were not found under "
-            f"{os.path.abspath(root)}: {', '.join(missing[:3])}",  # noqa: PTH100
-            "give their folder: --root FOLDER; or name another column: --image-column",
-        )
-    return Folder(root), files
-
-
-def _choose_column(
-    names: list[str], preferred: Sequence[str], content: str, option: str, table: Table, choose: Choose
-) -> str:
-    if not names:
-        columns = ", ".join([*table.columns, *table.parquet])
-        raise DataError(
-            f"{table.where}: no column contains {content}; its columns are {columns}", f"name one: {option} NAME"
-        )
-    best = [name for name in names if name.lower() in preferred]
-    for only in (names, best):
-        if len(only) == 1:
-            return only[0]
-    answers = [(name, f"column {name}: {_examples(table, name)}") for name in names]
-    return choose(f"{table.where}: which column contains the {content}? ({option})", answers)
-
-
-def _examples(table: Table, name: str) -> str:
-    if name in table.parquet:
-        return "bytes"
-    return ", ".join(value[:40] for value in list(dict.fromkeys(map(str, table.columns[name][:_LOOKED_AT])))[:3])
-
-
-def _without_doubles(table: Table, names: list[str]) -> list[str]:
-    """Of columns with the same content (a number and a name for each class) the one with names."""
-    kept: list[str] = []
-    for name in sorted(
-        names, key=lambda each: any(isinstance(v, str) and not v.isdigit() for v in table.columns[each]), reverse=True
-    ):
-        values = list(map(str, table.columns[name]))
-        same = any(
-            len(set(zip(values, map(str, table.columns[other]), strict=True)))
-            == len(set(values))
-            == len(set(map(str, table.columns[other])))
-            for other in kept
-        )
-        if not same:
-            kept.append(name)
-    return [name for name in names if name in kept]
-
-
-def _holds_pictures(table: Table, name: str) -> bool:
-    values = [value for value in table.columns[name][:_LOOKED_AT] if _plain(value) is not None]
-    if not values:
-        return False
-    if all(_is_picture(value) for value in values):
-        return True
-    texts = [value for value in values if isinstance(value, str)]
-    if len(texts) < len(values):
-        return False
-    if sum(text.lower().endswith(PICTURE_ENDINGS) for text in texts) >= _MOSTLY * len(texts):
-        return True
-    root = table.home(texts)
-    ending = _missing_ending(root, texts)
-    files = sum(_stat(os.path.join(root, text + ending)) is not None for text in texts)  # noqa: PTH118
-    return files >= _MOSTLY * len(texts)
-
-
-def _is_picture(value: Any) -> bool:
-    if isinstance(value, dict):
-        return isinstance(value.get("bytes"), bytes) or isinstance(value.get("path"), str)
-    return (
-        isinstance(value, (bytes, os.PathLike))
-        or (hasattr(value, "shape") and getattr(value, "ndim", 0) > 1)
-        or (hasattr(value, "convert") and hasattr(value, "getexif"))
-    )
-
-
-def _holds_labels(values: Sequence[Any]) -> bool:
-    plain = [_plain(value) for value in values]
-    if any(isinstance(value, (float, bytes, dict, list)) for value in plain):
-        return False
-    known = {value for value in plain if isinstance(value, (str, int))}
-    return 2 <= len(known) <= min(_MOST_CLASSES, max(2, len(values) // 2))
-
-
-def _holds_parts(values: Sequence[Any]) -> bool:
-    known = {str(value).strip().lower() for value in values if _plain(value) is not None}
-    return bool(known) and known <= PART_NAMES.keys()
-
-
-def _missing_ending(root: str, values: Sequence[Any]) -> str:
-    """The ending that files have and names in the table lack, such as .png; "" if they lack none."""
-    first = _first_text(values)
-    if first is None or _stat(os.path.join(root, first)) is not None:  # noqa: PTH118
-        return ""
-    for ending in PICTURE_ENDINGS:
-        for written in (ending, ending.upper()):
-            if _stat(os.path.join(root, first + written)) is not None:  # noqa: PTH118
-                return written
-    return ""
-
-
-def _first_text(values: Sequence[Any]) -> str | None:
-    return next((value for value in values if isinstance(value, str) and value), None)
-
-
-def _exists(folder: str, name: str) -> bool:
-    """Whether there is such a file, with a picture's ending or without."""
-    return _stat(os.path.join(folder, name)) is not None or _missing_ending(folder, [name]) != ""  # noqa: PTH118
-
-
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError):
-        return None
-    return status if not os.path.isdir(path) else None  # noqa: PTH112
-
-
-def _plain(value: Any) -> Any:
-    """None for a missing value; NumPy's numbers as Python's; whole floats as integers."""
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        value = value.item()
-    if isinstance(value, str):
-        return value.strip() or None
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None if math.isnan(value) else value
-    return None if type(value).__name__ in ("NAType", "NaTType") else value

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.data.class_names import matching_class
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.public.datasets import NAMED
 from hangtag.data.read import read
@@ -126,6 +127,7 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
         return evaluate(run.path, data)
     part, images = judged_part(run, read_again(run))
     predictor = load(run.path)
+    images = _with_classes_of(predictor, images)
     if images.class_names != predictor.class_names:
         raise DataError(
             f"{images.name} has classes {first_few(images.class_names)}; the model has "
@@ -186,6 +188,15 @@ def _strangers(model: Predictor, data: LabelledImages) -> Strangers:
         unfamiliar=None if verdicts.is_ood is None else Share.counted(verdicts.is_ood),
         sure=None if verdicts.sure is None else Share.counted(verdicts.sure),
     )
+
+
+def _with_classes_of(predictor: Predictor, images: LabelledImages) -> LabelledImages:
+    """The images with the model's spelling and order of the classes; unchanged if these are others."""
+    names = [matching_class(name, predictor.class_names) for name in images.class_names]
+    if images.class_names == predictor.class_names or set(names) != set(predictor.class_names):
+        return images
+    numbers = np.array([predictor.class_names.index(str(name)) for name in names])
+    return replace(images, labels=numbers[images.labels], class_names=predictor.class_names)
 
 
 def data_before_decisions(config: dict[str, Any], part: str) -> LabelledImages | None:

@@ -3,15 +3,17 @@
 Expectations are a folder with a subfolder per label, at any depth below it. They need not cover every class.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hangtag.data.class_names import clean_name, matching_class
 from hangtag.data.store.containers import is_junk
-from hangtag.errors import DataError, HangtagError, PictureError, UnknownName
+from hangtag.errors import DataError, HangtagError, PictureError, UnknownName, UsageError
 from hangtag.model.predictor import Predictor
 from hangtag.serializable import Serializable
-from hangtag.words import natural
+from hangtag.words import listed, natural, visible
 
 __all__ = ["Broken", "Check", "check"]
 
@@ -63,27 +65,40 @@ def check(predictor: Predictor, folder: Path) -> Check:
     Raises:
         DataError: the folder does not exist or holds no pictures.
         UnknownName: a subfolder does not name a class of the model.
+        UsageError: the name of a subfolder fits several classes.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder", "create it, with one subfolder of images per label")
-    known = {_plain(name): name for name in predictor.class_names}
     expected: list[tuple[Path, str]] = []
     for label in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
-        if not label.is_dir() or is_junk(label.name):
+        if not label.is_dir():
             continue
-        if _plain(label.name) not in known:
+        name = _class_of(label.name, predictor.class_names, folder)
+        if name is None and is_junk(label.name):
+            continue
+        if name is None:
             raise UnknownName.among(f"class in {folder}:", label.name, predictor.class_names)
         files = (path for path in sorted(label.rglob("*")) if path.is_file())
-        name = known[_plain(label.name)]
-        expected += [(path, name) for path in files if not any(map(is_junk, path.relative_to(folder).parts))]
+        expected += [(path, name) for path in files if not any(map(is_junk, path.relative_to(label).parts))]
     if not expected:
         raise DataError(f"{folder}: no images in this folder", "put images into one subfolder per label")
     broken = [found for path, label in expected if (found := _broken(predictor, path, label, folder))]
     return Check(len(expected), tuple(broken), predictor.fingerprint)
 
 
+def _class_of(folder_name: str, class_names: Sequence[str], folder: Path) -> str | None:
+    """The class that a subfolder is named after: an exact name first, then one that a file name cannot contain."""
+    exact = matching_class(clean_name(folder_name), class_names)
+    alike = [exact] if exact else [name for name in class_names if _plain(name) == _plain(folder_name)]
+    if len(alike) > 1:
+        raise UsageError(
+            f"{folder}: the folder {folder_name} fits several classes: {listed(alike)}", "rename it to one of them"
+        )
+    return alike[0] if alike else None
+
+
 def _broken(predictor: Predictor, path: Path, expected: str, folder: Path) -> Broken | None:
-    name = str(path.relative_to(folder))
+    name = visible(str(path.relative_to(folder)))
     try:
         answer = predictor(path)
     except HangtagError as error:

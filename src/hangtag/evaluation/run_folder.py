@@ -10,6 +10,7 @@
     stress.json           results of `hangtag stress`, if it was run
     skipped.csv           files that were skipped while reading, if any
     checkpoints/          the state of an unfinished training
+    .hangtag              marks the folder, so that its figures are never read as data
     config.json           recipe, seed, data fingerprint, versions, machine, status
 
 Each file is either complete or absent (`files.py`). A folder may come from a stranger: its files are read through
@@ -28,7 +29,18 @@ from typing import Any, Required, TypedDict
 import msgspec
 
 from hangtag.errors import RunError, SaveError
-from hangtag.files import append_line, inside, is_partial, new_folder, user_path, write_bytes, write_json, write_text
+from hangtag.files import (
+    MARKER,
+    append_line,
+    inside,
+    is_partial,
+    mark_own,
+    new_folder,
+    user_path,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from hangtag.model.artifact import MODEL_FILE
 from hangtag.serializable import Serializable, checked, parse_json, read_json, read_text
 
@@ -124,7 +136,7 @@ class Run:
 
     def discard(self) -> None:
         """Remove the folder if it holds nothing but the files a run begins with."""
-        begun = [self.path / name for name in ("config.json", SKIPPED)]
+        begun = [self.path / name for name in ("config.json", SKIPPED, MARKER)]
         with suppress(OSError):  # a leftover folder does no harm
             if set(self.path.iterdir()) <= set(begun):
                 for file in begun:
@@ -274,13 +286,14 @@ def new_run(wanted: Path | None, default_name: str) -> Run:
     """
     if wanted is None:
         names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 1_000_000))
-        return Run(next(RUNS / name for name in names if _made(RUNS / name)))
-    if not _made(wanted) and not _is_empty(wanted):
+        wanted = next(RUNS / name for name in names if _made(RUNS / name))
+    elif not _made(wanted) and not _is_empty(wanted):
         hint = "choose another name; earlier runs are never overwritten"
         with suppress(RunError):
             if Run(wanted).config().get("status") == STOPPED:
                 hint = f"continue it: hangtag train --resume {shlex.quote(str(wanted))}; or {hint}"
         raise RunError(f"{wanted}: already exists", hint)
+    mark_own(wanted)
     return Run(wanted)
 
 
@@ -300,7 +313,7 @@ def _made(folder: Path) -> bool:
 def _is_empty(folder: Path) -> bool:
     """Whether it is a folder with nothing but the remains of a process that was killed at its beginning."""
     try:
-        return all(is_partial(path) or path.name == SKIPPED for path in folder.iterdir())
+        return all(is_partial(path) or path.name in (SKIPPED, MARKER) for path in folder.iterdir())
     except OSError:
         return False
 

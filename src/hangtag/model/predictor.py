@@ -109,7 +109,9 @@ class Predictor:
         return self._artifact.has_output(output)
 
     def __call__(self, picture: Picture, top: int = 3) -> Answer:
-        """Answer for one picture: a path, bytes, a PIL image or a uint8 array without a batch axis.
+        """Answer for one picture: a path, an open file, bytes, a PIL image or an array without a batch axis.
+
+        Pixels of more than 8 bits are read on the scale of the training images.
 
         Args:
             top: number of classes in `Answer.top`, at least 1.
@@ -167,7 +169,7 @@ class Predictor:
                 f"this model file has no output {' or '.join(missing)}",
                 "; ".join(self.guarantees.limitations) or "train a new model to get it",
             )
-        checked = check_images(images)
+        checked = check_images(images, spec=self.spec)
         if len(checked) and checked.shape[3:] != self.spec.shape[2:]:
             checked = np.stack([decode(image, self.spec)[0] for image in checked])
         return self._artifact.outputs(checked, *names)
@@ -211,11 +213,14 @@ class Predictor:
         if (height, width) == (self.spec.height, self.spec.width):
             return []
         note = f"resized from {width}x{height} to {self.spec.width}x{self.spec.height}"
-        if self.spec.fit != "squash":
-            kept = "the rest filled" if self.spec.fit == "pad" else "its edges cut off"
-            return [f"{note}, its proportions kept, {kept}"]
-        stretched = abs(width * self.spec.height / (height * self.spec.width) - 1) > 0.1
-        return [f"{note}, which changes its proportions" if stretched else note]
+        change = width * self.spec.height / (height * self.spec.width)
+        least = 1.1 if self.spec.fit == "squash" else 1.02  # what is worth a warning; what leaves a margin
+        done = {
+            "squash": "which changes its proportions",
+            "pad": "its proportions kept, the rest filled",
+            "crop": "its proportions kept, its edges cut off",
+        }
+        return [f"{note}, {done[self.spec.fit]}" if max(change, 1 / change) > least else note]
 
 
 def load(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import MissingExtra, UsageError
-from hangtag.files import write_bytes
+from hangtag.files import mark_loose, write_bytes
 from hangtag.reports.html import is_light_on_black, which_mistakes
 from hangtag.words import amount, in_percent
 
@@ -322,6 +322,7 @@ def save(figure: ReportFigure, path: str | Path) -> None:
         SaveError: it cannot be written.
     """
     write_bytes(Path(path), figure.png())
+    mark_loose(Path(path))
 
 
 class _Sheet:

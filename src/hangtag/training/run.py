@@ -272,6 +272,8 @@ class Training:
 def initial_config(classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any]) -> dict[str, Any]:
     """The config.json of a run that begins."""
     counts = {name: data.counts(name).tolist() for name in data.parts} or {"train": data.counts().tolist()}
+    if data.source.answers:
+        source = {**source, "options": {**data.source.answers, **source.get("options", {})}}
     return {
         "hangtag": versions()["hangtag"],
         "created": now(),

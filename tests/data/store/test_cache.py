@@ -1,19 +1,25 @@
 """What is kept: found again, noticed when its source changed, bounded, and never in the way when damaged."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hangtag.data.folder_layout import Choose
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.read import read
 from hangtag.data.store import cache
 from hangtag.data.store.pool import Pool
 from hangtag.errors import UsageError
+from hangtag.pictures import ImageSpec
 from pictures import encoded, photo
 
 
@@ -85,15 +91,98 @@ def test_a_damaged_entry_is_made_again(harm: str, tmp_path: Path) -> None:
     assert read(root).fingerprint == fingerprint
 
 
+@pytest.mark.parametrize("harm", ["bit", "cut", "empty", "gone"])
+@pytest.mark.parametrize(
+    "name",
+    ["images.npy", "facts.npy", "labels.npy", "parts.npy", "groups.npy", "names.json", "index.json", "checksums.json"],
+)
+def test_a_file_of_an_entry_is_whole_or_the_entry_counts_as_none(
+    name: str, harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, random = "0123", np.random.default_rng(list(f"{name} {harm}".encode()))
+    monkeypatch.setattr(cache, "_CHECKED_BYTES", 400)  # several pieces
+    images = random.integers(0, 255, (9, 8, 8), np.uint8)
+    facts = np.zeros(9, cache.FACTS)
+    facts["pixels"] = [zlib.crc32(image) for image in images]
+    index = {"spec": ImageSpec(8, 8).to_json(), "skipped": []}
+    numbers: dict[str, Any] = dict.fromkeys(("labels", "groups"), np.arange(9)) | {"parts": np.zeros(9, np.int8)}
+    with cache.building(key, "here") as folder:
+        np.save(folder / "images.npy", images)
+        np.save(folder / "facts.npy", facts)
+        cache.save(folder, key, index, numbers, list("abcdefghi"))
+    found = cache.open_pictures(key)
+    assert found is not None and list(found.names) == list("abcdefghi")
+
+    path = tmp_path / "cache" / "hangtag" / "pictures" / key / name
+    content = bytearray(path.read_bytes())
+    place = int(random.integers(len(content)))
+    content[place] ^= 1 << int(random.integers(8))
+    path.write_bytes({"bit": content, "cut": content[:place], "empty": b""}.get(harm, b""))
+    if harm == "gone":
+        path.unlink()
+
+    again = cache.open_pictures(key)
+    harmless = harm == "bit" and again is not None and (again.images == images).all()  # in the padding of a header
+    assert (again is None and not path.parent.exists()) or (harmless and name == "images.npy")
+
+
+@pytest.mark.parametrize("harm", [b"", b"{", b'{"height": 9}\n0', b"\xff", b"[]\n[]\n"])
+def test_a_damaged_guess_of_an_interrupted_decoding_counts_as_none(
+    harm: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    root = a_set(tmp_path / "set")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(cache, "decoded_as", stop)  # called between the guess and the decoding
+        read(root)
+    (guess,) = (tmp_path / "cache").rglob("guess.json")
+    guess.write_bytes(harm)
+
+    assert len(read(root)) == 4
+
+
+def test_an_answer_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
+    for number in range(8):
+        path = tmp_path / "set" / "ab"[number % 2] / "cd"[number // 2 % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(Image.fromarray(photo(number, 20, 20)), "x.png"))
+    asked: list[str] = []
+
+    def answering(answer: str) -> Choose:
+        return lambda question, answers: asked.append(question) or answer  # type: ignore[func-returns-value]
+
+    found = [read(tmp_path / "set", choose=answering(answer)).class_names for answer in ("top", "leaf", "leaf")]
+
+    assert found == [("a", "b"), *[("a/c", "a/d", "b/c", "b/d")] * 2]
+    assert len(asked) == 3  # once per reading
+    with pytest.raises(UsageError):
+        read(tmp_path / "set")
+
+
+def test_damaged_groups_are_searched_again(tmp_path: Path) -> None:
+    cache.save_groups("f", np.arange(5))
+    found = cache.load_groups("f")
+    assert found is not None and found.tolist() == [0, 1, 2, 3, 4]
+    (path,) = (tmp_path / "cache").rglob("f.npy")
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+
+    assert cache.load_groups("f") is None
+
+
 def test_content_that_was_decoded_elsewhere_is_not_decoded_again(tmp_path: Path) -> None:
     first = read(a_set(tmp_path / "set"))
     images = np.load(entry_of(first) / "images.npy", mmap_mode="r+")
     facts = np.load(entry_of(first) / "facts.npy")
-    import zlib
-
     images[0] = 7  # a mark: whoever has it took the row from here
     facts["pixels"][0] = zlib.crc32(np.ascontiguousarray(images[0]).data)
     np.save(entry_of(first) / "facts.npy", facts)
+    checksums = json.loads((entry_of(first) / "checksums.json").read_bytes())
+    checksums["facts.npy"] = hashlib.sha256((entry_of(first) / "facts.npy").read_bytes()).hexdigest()
+    (entry_of(first) / "checksums.json").write_text(json.dumps(checksums))
     images.flush()
 
     copied = read(a_set(tmp_path / "copy"))
@@ -133,7 +222,7 @@ def test_everything_can_be_shown_and_cleared(tmp_path: Path) -> None:
 
 
 def test_a_limit_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HANGTAG_CACHE_GB", "much")
-
-    with pytest.raises(UsageError, match="must be a number of gigabytes, got 'much'"):
-        cache.limit_bytes()
+    for value in ("much", "nan", "inf", "-inf", "-1", "", "1e999"):
+        monkeypatch.setenv("HANGTAG_CACHE_GB", value)
+        with pytest.raises(UsageError, match="must be a number of gigabytes"):
+            cache.limit_bytes()

@@ -2,17 +2,17 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -20,9 +20,9 @@ from hangtag.data.picture_facts import FACTS
 from hangtag.data.read import read
 from hangtag.data.store import pool as pool_module
 from hangtag.data.store.containers import Folder
-from hangtag.data.store.pool import Pool, Sample, npy_header
+from hangtag.data.store.pool import Pool, Sample, decode_files, npy_header
 from hangtag.data.store.worker import DecodedBefore
-from hangtag.errors import DataError
+from hangtag.errors import DataError, SaveError
 from hangtag.pictures import ImageSpec
 from pictures import encoded, photo
 
@@ -99,9 +99,126 @@ def test_a_decoder_that_dies_hangs_or_eats_memory_costs_one_picture(
 
     assert [(each.name, each.kind) for each in found.skipped] == [
         ("003.png", "crashes the decoder"), ("004.png", "crashes the decoder"), ("005.png", "takes too long"),
-        ("009.png", "too large" if sys.platform == "linux" else "not an image"),  # macOS bounds no process's memory
+        # macOS bounds no process's memory
+        ("009.png", "needs too much memory" if sys.platform == "linux" else "not an image"),
     ]  # fmt: skip
     assert found.good.tolist() == [0, 1, 2, 6, 7, 8, 10, 11]
+
+
+ONCE = """
+import hangtag.data.store.worker as decoder, os, signal, sys
+before, write_all = decoder.examine, decoder.write_all
+def first(what):
+    try: os.close(os.open(sys.argv[1] + what, os.O_CREAT | os.O_EXCL))
+    except FileExistsError: return False
+    return True
+def examine(content, background=255):
+    if b"kill" in content and first("kill"): os.kill(os.getpid(), signal.SIGKILL)
+    if b"crash" in content and first("crash"): os.kill(os.getpid(), signal.SIGSEGV)
+    if b"stop" in content and first("stop"): os.kill(os.getpid(), signal.SIGSTOP)
+    if b"always" in content and not os.path.exists(sys.argv[1] + "calm"): os.kill(os.getpid(), signal.SIGKILL)
+    return before(content, background)
+def write(handle, content, offset):
+    if b"full" in sys.argv[2].encode() and first("full"):
+        write_all(handle, content[: len(content) // 2], offset)
+        raise OSError(28, "No space left on device")
+    write_all(handle, content, offset)
+decoder.examine, decoder.write_all = examine, write
+decoder.work()
+"""
+
+
+def start_workers(program: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Workers run this program from now on."""
+    start = subprocess.Popen
+    command = [sys.executable, "-c", program, *arguments]
+    monkeypatch.setattr(pool_module.subprocess, "Popen", lambda _, **how: start(command, **how))
+
+
+def marked(root: Path, **words: int) -> Path:
+    """Two classes of pictures; the file of this number has a word after its end, which decoders ignore."""
+    pictures(root / "a", 10) and pictures(root / "b", 10)
+    for word, number in words.items():
+        path = root / "b" / f"{number:03d}.png"
+        path.write_bytes(path.read_bytes() + word.encode())
+    return root
+
+
+def test_a_decoder_that_is_killed_or_stopped_from_outside_costs_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "set").mkdir()
+    root = marked(tmp_path / "set", kill=3, stop=5, crash=7)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(pool_module, "_SECONDS", 2.0)
+    start_workers(ONCE, monkeypatch, f"{tmp_path}/", "")
+
+    data = read(root)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "crash", "kill", "set", "stop"]
+    assert (len(data), data.source.skipped) == (20, ())
+
+
+@pytest.mark.parametrize("form", ["set", "set.tar"])
+def test_a_verdict_by_death_is_not_remembered(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    root = marked(tmp_path / "set", always=3)
+    if form == "set.tar":
+        with tarfile.open(tmp_path / form, "w") as tar:
+            tar.add(root, "")
+        root = tmp_path / form
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    start_workers(ONCE, monkeypatch, f"{tmp_path}/", "")
+
+    first, second = read(root), read(root)
+    (tmp_path / "calm").touch()
+    third = read(root)
+
+    for data in (first, second):
+        assert [(each.name, each.kind) for each in data.source.skipped] == [("b/003.png", "crashes the decoder")]
+    assert (len(third), third.source.skipped) == (20, ())
+    assert [path.name for path in (tmp_path / "cache" / "hangtag" / "pictures").glob(".*")] == []
+
+
+def test_a_full_disk_blames_no_picture_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "set").mkdir()
+    root = marked(tmp_path / "set")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    start_workers(ONCE, monkeypatch, f"{tmp_path}/", "full")
+
+    with pytest.raises(SaveError, match=r"No space left on device \(the disk is full"):
+        read(root)
+
+    assert (len(read(root)), read(root).source.skipped) == (20, ())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    data = read(root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert read(root).fingerprint == data.fingerprint
+
+
+def test_a_disk_without_room_is_an_error_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    root = marked(tmp_path / "set")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(pool_module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+
+    with pytest.raises(
+        SaveError, match=r"the disk is full: the decoded images take 0\.0 MB more, and 0\.0 MB are free"
+    ):
+        read(root)
+
+
+def test_files_are_decoded_under_the_limits(tmp_path: Path) -> None:
+    wanted = pictures(tmp_path / "in", 3)
+    (tmp_path / "in" / "001.png").write_bytes(b"x")
+
+    images, found = decode_files([tmp_path / "in" / each.name for each in wanted], SPEC)
+
+    np.testing.assert_array_equal(images, [photo(0, 16, 16), photo(2, 16, 16)])
+    assert (found.good.tolist(), [each.kind for each in found.skipped]) == ([0, 2], ["not an image"])
 
 
 NO_LIMITS = """
@@ -140,7 +257,9 @@ def test_an_interrupted_decoding_goes_on_where_it_was(tmp_path: Path) -> None:
     array[128 + 3 * 768 : 128 + 4 * 768] = bytes(768)  # row 3 was written down, and never reached the disk
     (out / "array").write_bytes(bytes(array))
     (out / "facts").write_bytes(facts.tobytes())
-    (out / "journal").write_text(json.dumps([list(range(20)), [[5, "damaged", "as it was"]]]) + "\n" + "[[20, 2")
+    job = pool_module._Job(wanted, [Folder(str(tmp_path / "in"))], SPEC, out, [], None)
+    text = json.dumps([list(range(20)), [[5, "damaged", "as it was"]], zlib.crc32(np.delete(facts[:20], 5).tobytes())])
+    (out / "journal").write_text(f"{zlib.crc32(text.encode(), job.seed):08x} {text}\n" + "01234567 [[20, 2")
     (out / "images.npy").unlink()
     for number in range(20):  # the first 20 are not looked at again, but for row 3
         if number != 3:
@@ -204,7 +323,7 @@ def test_a_folder_that_vanishes_stops_the_reading_which_goes_on_once_it_is_back(
     root.rename(tmp_path / "away")
     _, said = process.communicate(timeout=60)
     (journal,) = (tmp_path / "cache").rglob("journal")
-    done = sum(len(json.loads(line)[0]) for line in journal.read_text().splitlines())
+    done = sum(len(json.loads(line[9:])[0]) for line in journal.read_text().splitlines())
     (tmp_path / "away").rename(root)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     steps: list[tuple[str, int, int]] = []
@@ -261,17 +380,11 @@ def test_a_disk_that_fails_stops_the_reading_and_some_bad_sectors_do_not(failing
             read(tmp_path / "table.csv")
 
 
-@pytest.mark.parametrize("form", ["tar", "parquet"])
-def test_an_archive_or_table_that_vanishes_stops_the_reading(form: str, tmp_path: Path) -> None:
+def test_an_archive_that_vanishes_stops_the_reading(tmp_path: Path) -> None:
     root = slow_pictures(tmp_path / "photos")
-    path = tmp_path / f"photos.{form}"
-    if form == "tar":
-        with tarfile.open(path, "w") as tar:
-            tar.add(root, "photos")
-    else:
-        contents = [file.read_bytes() for file in sorted(root.rglob("*.png"))]
-        table = pyarrow.table({"image": contents, "label": ["a", "b"] * 60})
-        pyarrow.parquet.write_table(table, path, row_group_size=10)
+    path = tmp_path / "photos.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(root, "photos")
     process = read_until_something_is_done(path, tmp_path / "cache")
 
     path.rename(tmp_path / "away")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hangtag.errors import SaveError
+from hangtag.training.engine import native
 from hangtag.training.engine.dense import CompiledSteps
 from hangtag.training.engine.native import library
 
@@ -42,6 +44,33 @@ def test_a_source_is_compiled_once_and_reused(source: Path, tmp_path: Path) -> N
     assert first.answer() == second.answer() == 42
     assert [(file, file.stat().st_mtime_ns) for file in kept(tmp_path)] == made
     assert len(made) == 1  # and no temporary folder left beside it
+
+
+def test_a_damaged_library_is_compiled_again(source: Path, tmp_path: Path) -> None:
+    library(source)
+    (file,) = kept(tmp_path)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.unlink()  # it may be mapped
+    file.write_bytes(content)
+    library.cache_clear()
+
+    again = library(source)
+
+    assert again is not None and again.answer() == 42
+    assert [each.read_bytes() != content for each in kept(tmp_path)] == [True]
+
+
+def test_a_full_disk_is_an_error_and_does_not_change_how_is_trained(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(native.tempfile, "TemporaryDirectory", full)
+
+    with pytest.raises(SaveError, match="the disk is full"):
+        library(source)
 
 
 def test_a_changed_source_is_compiled_anew(source: Path) -> None:

@@ -1,16 +1,20 @@
 """The cache on disk: decoded pictures, and public data sets that were fetched.
 
 Everything in it can be deleted at any time. The name of an entry is a hash of its source, so a changed source finds
-no entry. An entry gets its name only when it is complete. When the cache is too large, the least recently used entries
-are deleted.
+no entry. An entry gets its name only when it is complete, and every byte of it is checked when it is opened: an image
+by its checksum in facts.npy, the other files by theirs in checksums.json. A damaged entry counts as none. When the
+cache is too large, the least recently used entries are deleted.
 """
 
 import contextlib
+import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.picture_facts import FACTS, Skipped
+from hangtag.data.store.pool import npy_bytes
 from hangtag.errors import SaveError, UsageError
-from hangtag.files import cache_home, make_folder, write_bytes, write_json
+from hangtag.files import cache_home, make_folder, saving, write_bytes
+from hangtag.mapped import forget
 from hangtag.pictures import Images, ImageSpec
 
 __all__ = [
@@ -34,7 +40,6 @@ __all__ = [
     "building",
     "clear",
     "decoded_as",
-    "drop",
     "entries",
     "limit_bytes",
     "load_groups",
@@ -42,13 +47,17 @@ __all__ = [
     "open_pictures",
     "save",
     "save_groups",
+    "set_aside",
 ]
 
-VERSION = 3
-"""Of the entries' layout; entries of other versions are ignored. Since 3, the flags of facts say what was changed."""
+VERSION = 4
+"""Of the entries' layout; entries of other versions are ignored. Since 4: checksums, joined names, levels."""
 
 _LIMIT_GIGABYTES = 20.0
 _PICTURES, _SETS, _GROUPS = "pictures", "datasets", "groups"
+_CHECKSUMS = "checksums.json"
+_DIGEST = hashlib.sha256().digest_size
+_CHECKED_BYTES = 64_000_000  # of images that are in memory at a time
 _MOST_SEARCHED = 16  # earlier entries searched for pictures of the same content
 _ABANDONED = 7 * 86_400  # seconds after which an interrupted decoding is deleted
 
@@ -93,14 +102,14 @@ class Pictures:
 
 
 class LazyNames(Sequence[str]):
-    """Names in a JSON file, loaded on first access."""
+    """Names as JSON, parsed on first access; `path` is where they come from."""
 
-    def __init__(self, path: Path, count: int) -> None:
-        self.path, self._count = path, count
+    def __init__(self, path: Path, content: bytes, count: int) -> None:
+        self.path, self._content, self._count = path, content, count
 
     @cached_property
     def names(self) -> list[str]:
-        names: list[str] = json.loads(self.path.read_text(encoding="ascii"))
+        names: list[str] = json.loads(self._content)
         return names
 
     def __len__(self) -> int:
@@ -116,15 +125,15 @@ def open_pictures(key: str) -> Pictures | None:
     if not folder.is_dir():
         return None
     try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        images, facts, labels, parts = (
-            np.load(folder / f"{name}.npy", mmap_mode="r" if name == "images" else None, allow_pickle=False)
-            for name in ("images", "facts", "labels", "parts")
-        )
-        groups = np.load(folder / "groups.npy", allow_pickle=False) if (folder / "groups.npy").is_file() else None
+        content = _checked(folder)
+        index = json.loads(content["index.json"])
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        facts, labels, parts = (_array(content[f"{name}.npy"]) for name in ("facts", "labels", "parts"))
+        groups = _array(content["groups.npy"]) if "groups.npy" in content else None
         shape = (len(labels), *ImageSpec(**index["spec"]).shape)
         whole = images.shape == shape and images.dtype == np.uint8 and facts.dtype == FACTS
         whole = whole and len(facts) == len(labels) == len(parts) and index["version"] == VERSION
+        whole = whole and _rows_are_whole(images, facts["pixels"])
         skipped = tuple(Skipped(**each) for each in index["skipped"])
     except Exception:  # truncated, of another version or not ours: NumPy and JSON raise many types
         whole = False
@@ -133,13 +142,50 @@ def open_pictures(key: str) -> Pictures | None:
         return None
     with contextlib.suppress(OSError):
         os.utime(folder)
-    names = LazyNames(folder / "names.json", len(labels))
+    names = LazyNames(folder / "names.json", content["names.json"], len(labels))
     return Pictures(images, facts, labels, parts, groups, names, index, skipped)
 
 
-def drop(key: str) -> None:
-    """Delete an outdated entry."""
-    shutil.rmtree(cache_home(_PICTURES) / key, ignore_errors=True)
+def _checked(folder: Path, *only: str) -> dict[str, bytes]:
+    """The content of an entry's files, or of some of them; raises OSError, KeyError or ValueError if one is damaged."""
+    checksums = json.loads((folder / _CHECKSUMS).read_bytes())
+    content = {}
+    for name in only or checksums:
+        content[name] = (folder / name).read_bytes()
+        if hashlib.sha256(content[name]).hexdigest() != checksums[name]:
+            raise ValueError(f"{folder / name}: its checksum does not match its content")
+    return content
+
+
+def _array(content: bytes) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    return array
+
+
+def _rows_are_whole(images: Images, checksums: NDArray[Any]) -> bool:
+    """Whether each image has its CRC-32."""
+    step = max(1, _CHECKED_BYTES // max(1, images[:1].nbytes))
+    for start in range(0, len(images), step):
+        rows = images[start : start + step].reshape(-1, int(np.prod(images.shape[1:])))
+        if any(
+            zlib.crc32(row.data) != checksum for row, checksum in zip(rows, checksums[start:].tolist(), strict=False)
+        ):
+            return False
+        forget(images)
+    return True
+
+
+def set_aside(key: str) -> None:
+    """Give up an outdated entry; its images are still found by their content until it is made again."""
+    home = cache_home(_PICTURES)
+    shutil.rmtree(home / _outdated(key), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (home / key).rename(home / _outdated(key))
+    shutil.rmtree(home / key, ignore_errors=True)
+
+
+def _outdated(key: str) -> str:
+    return f".{key}.old.partial"
 
 
 @contextmanager
@@ -159,6 +205,7 @@ def building(key: str, source: str) -> Iterator[Path]:
         make_folder(folder)
     except SaveError as error:
         raise SaveError(error.message, f"{error.hint}; XDG_CACHE_HOME moves the cache") from error
+    limit_bytes()  # a wrong limit is an error before the work
     lock = FileLock(folder / "lock")  # released by the system when a process is killed
     try:
         lock.acquire(blocking=False)
@@ -166,7 +213,7 @@ def building(key: str, source: str) -> Iterator[Path]:
         folder = home / f".{key}.{os.getpid()}.partial"
         make_folder(folder)
     try:
-        (folder / "source").write_text(source, encoding="utf-8")
+        write_bytes(folder / "source", source.encode("utf-8", "surrogateescape"), sync=False)
         yield folder
     finally:
         lock.release()
@@ -176,30 +223,34 @@ def save(
     folder: Path, key: str, index: dict[str, Any], arrays: Mapping[str, NDArray[Any] | None], names: Sequence[str]
 ) -> None:
     """Complete a folder with images.npy and facts.npy as the entry `key`. The first process to finish wins."""
-    try:
-        for name, array in arrays.items():
-            if array is not None:
-                np.save(folder / f"{name}.npy", array, allow_pickle=False)
-    except OSError as error:
-        raise SaveError(f"{folder}: cannot be written: {error.strerror}", "free some space") from error
-    write_bytes(folder / "names.json", json.dumps(list(names)).encode("ascii"), sync=False)
-    write_json(folder / "index.json", {"version": VERSION, **index})
-    for name in ("lock", "source", "guess.json"):
-        (folder / name).unlink(missing_ok=True)
+    content = {f"{name}.npy": npy_bytes(array) for name, array in arrays.items() if array is not None}
+    content["names.json"] = json.dumps(list(names)).encode("ascii")
+    content["index.json"] = json.dumps({"version": VERSION, **index}).encode("ascii")
+    for name, each in content.items():
+        write_bytes(folder / name, each, sync=False)
     target = cache_home(_PICTURES) / key
-    try:
-        folder.rename(target)
-    except OSError as error:
-        if not target.is_dir():
-            raise SaveError(f"{target}: cannot be written: {error.strerror}", "free some space") from error
-        shutil.rmtree(folder, ignore_errors=True)
+    with saving(target):
+        content["facts.npy"] = (folder / "facts.npy").read_bytes()
+        checksums = {name: hashlib.sha256(each).hexdigest() for name, each in content.items()}
+        write_bytes(folder / _CHECKSUMS, json.dumps(checksums).encode("ascii"))
+        for path in folder.iterdir():
+            if path.name not in (*content, "images.npy", _CHECKSUMS):
+                path.unlink()  # the lock, what served an interrupted decoding, and partial files
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(target.with_name(_outdated(key)), ignore_errors=True)
 
 
 def load_groups(fingerprint: str) -> NDArray[np.int64] | None:
     """(N,) groups of near duplicates that were found earlier in this data set, in the order of its content."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        groups: NDArray[np.int64] = np.load(cache_home(_GROUPS) / f"{fingerprint}.npy", allow_pickle=False)
-        return groups
+    with contextlib.suppress(OSError, ValueError):
+        content = (cache_home(_GROUPS) / f"{fingerprint}.npy").read_bytes()
+        if hashlib.sha256(content[_DIGEST:]).digest() == content[:_DIGEST]:
+            return _array(content[_DIGEST:])
     return None
 
 
@@ -207,9 +258,9 @@ def save_groups(fingerprint: str, groups: NDArray[np.int64]) -> None:
     """Store groups for `load_groups`; if they cannot be written, the next command searches again."""
     with contextlib.suppress(SaveError):
         make_folder(cache_home(_GROUPS))
-        buffer = io.BytesIO()
-        np.save(buffer, groups, allow_pickle=False)
-        write_bytes(cache_home(_GROUPS) / f"{fingerprint}.npy", buffer.getvalue(), sync=False)
+        content = npy_bytes(groups)
+        checksum = hashlib.sha256(content).digest()
+        write_bytes(cache_home(_GROUPS) / f"{fingerprint}.npy", checksum + content, sync=False)
 
 
 def decoded_as(spec: ImageSpec) -> list[Path]:
@@ -217,8 +268,8 @@ def decoded_as(spec: ImageSpec) -> list[Path]:
     folders: list[Path] = []
     for entry in sorted(entries(), key=lambda each: -each.used):
         if entry.kind == _PICTURES and len(folders) < _MOST_SEARCHED:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                index = json.loads((entry.path / "index.json").read_text(encoding="utf-8"))
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                index = json.loads(_checked(entry.path, "index.json", "facts.npy")["index.json"])
                 if ImageSpec(**index["decoded_as"]) == spec and index["version"] == VERSION:
                     folders.append(entry.path)
     return folders
@@ -250,13 +301,16 @@ def limit_bytes() -> int:
     """The largest allowed size of the cache: `HANGTAG_CACHE_GB` gigabytes, or 20.
 
     Raises:
-        UsageError: the variable is not a number.
+        UsageError: the variable is not a finite number of at least 0.
     """
     value = os.environ.get("HANGTAG_CACHE_GB", str(_LIMIT_GIGABYTES))
     try:
-        return int(float(value) * 1e9)
+        size = float(value)
+        if not 0 <= size < math.inf:
+            raise ValueError
+        return int(size * 1e9)
     except (ValueError, OverflowError):
-        message = f"HANGTAG_CACHE_GB must be a number of gigabytes, got {value!r}"
+        message = f"HANGTAG_CACHE_GB must be a number of gigabytes (0 or more), got {value!r}"
         raise UsageError(message, "for example HANGTAG_CACHE_GB=20") from None
 
 
@@ -274,7 +328,7 @@ def make_room(key: str) -> None:
 
 
 def _source(path: Path) -> str:
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         if path.name.endswith(".partial"):
             return f"{(path / 'source').read_text(encoding='utf-8')} (interrupted)"
         if (path / "index.json").is_file():

@@ -12,16 +12,21 @@ import lzma
 import os
 import stat
 import tarfile
+import time
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from hangtag.data.folder_layout import PICTURE_ENDINGS
 from hangtag.data.picture_facts import Skipped
+from hangtag.data.store.zip_names import decode_names, unicode_path
 from hangtag.errors import DataError, MissingExtra, PictureError
+from hangtag.files import LOOSE, MARKER, saving, write_all
+from hangtag.words import amount, first_few, visible
 
 __all__ = [
     "FAILING",
@@ -38,6 +43,8 @@ __all__ = [
     "container_of",
     "is_junk",
     "need_pyarrow",
+    "settle",
+    "stamp_of",
     "why_unreadable",
 ]
 
@@ -47,14 +54,61 @@ LARGEST_FILE = 512_000_000
 FAILING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN}
 """Error numbers of a failing disk or network, not of a single file."""
 
-_JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db"}
+_JUNK = {
+    "__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "ehthumbs.db",
+    "#recycle", "lost+found", "__pycache__", "mlruns", ".git", ".svn", ".hg", ".ipynb_checkpoints",
+    ".trash", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems", ".documentrevisions-v100",
+    ".appledouble", ".thumbnails",
+    ".thumbs", ".picasaoriginals", ".xvpics", ".cache", ".venv", ".tox", ".dvc", ".idea", ".vscode", ".snapshot",
+    ".stversions", ".recycle", ".dropbox.cache",
+}  # fmt: skip
+"""Files and folders of operating systems and tools, in lower case."""
+
 _LARGEST_RATIO = 200  # content to packed bytes; PNG and JPEG members come to about 1, uncompressed BMP to 50
 _SMALL = 4_000_000  # bytes; smaller content may be packed at any ratio
+_LARGEST_HEADER = 1_000_000  # bytes of a tar member's long name or pax records
+_DEEPEST_HEADER = 16  # such headers before one member; programs write up to four
+_MOST_MEMBERS = 5_000_000  # of an archive
+_BATCH_BYTES = 16_000_000  # pictures of a Parquet file that are in memory at a time
+_MODEL, _MARKED = "/model.onnx", f"/{MARKER}"
 _PIECE = 1 << 16
 _COMPRESSION: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
+_DAMAGED_TAR = (
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    ValueError,
+    ArithmeticError,
+    MemoryError,
+)
+_EXTRA_HEADERS = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_END_OF_ZIP = 22  # bytes of the last record of a zip file without its comment
+_UTF8 = 0x800  # flag of a zip member whose name is UTF-8
 # zipfile raises RuntimeError for a password and its child NotImplementedError for an unknown compression.
 _NEW_ARCHIVE = "download or create it again"
+_COARSE_NS, _FINE_NS = 2_000_000_000, 10_000_000  # FAT counts in 2 s; times of other file systems are finer than 10 ms
+
+
+def stamp_of(path: str | Path, status: os.stat_result) -> str:
+    """Changes when the file is edited or replaced: its inode and times, or its content if its times cannot be true.
+
+    The time of the last status change is included, because programs may set the time of the last modification.
+    """
+    stamp = f"{status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
+    if status.st_ctime_ns > time.time_ns():
+        with open(path, "rb") as file:  # noqa: PTH123
+            stamp += hashlib.file_digest(file, "sha256").hexdigest()
+    return stamp
+
+
+def settle(newest_ns: int) -> None:
+    """Wait until a later edit must change a file's times: some file systems only count in steps of two seconds."""
+    age = time.time_ns() - newest_ns
+    if newest_ns % _FINE_NS == 0 and 0 <= age < _COARSE_NS:
+        time.sleep((_COARSE_NS - age) / 1e9)
 
 
 class ListedFile(NamedTuple):
@@ -62,16 +116,33 @@ class ListedFile(NamedTuple):
 
     name: str
     size: int
-    stamp: int
+    stamp: str
     key: Any
 
 
 @dataclass
 class Listing:
-    """The files of a container in the order of their names, and those that were refused."""
+    """The files of a container in the order of their names, those that were refused, and notes on what was found.
+
+    Attributes:
+        newest: time of the last change to a file of a folder, in ns.
+        own: folders and pictures that hangtag wrote, which are left out.
+        empty: folders without any file.
+        hidden: folders with images, but not of a class, whose names begin with a dot.
+    """
 
     entries: list[ListedFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    newest: int = 0
+    own: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+
+    def add(self, path: str, name: str, status: os.stat_result) -> None:
+        """A file of a folder; its key is its name."""
+        self.newest = max(self.newest, status.st_ctime_ns)
+        self.entries.append(ListedFile(name, status.st_size, stamp_of(path, status), name))
 
     def refuse(self, name: str, kind: str, reason: str) -> None:
         self.skipped.append(Skipped(name, kind, reason))
@@ -79,10 +150,72 @@ class Listing:
     def digest(self) -> str:
         """SHA-256 that changes when a file is added, removed, renamed or edited."""
         text = "\n".join([f"{name}\0{size}\0{stamp}" for name, size, stamp, _ in self.entries])
-        text += repr(self.skipped)
+        text += repr((self.skipped, self.empty))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
+    def name_apart(self) -> None:
+        """Give members that share a name different ones, in the order in which they were listed."""
+        taken = {entry.name for entry in self.entries}
+        if len(taken) == len(self.entries):
+            return
+        seen: set[str] = set()
+        renamed = []
+        for place, entry in enumerate(self.entries):
+            name, number = entry.name, 1
+            while name in seen or (number > 1 and name in taken):
+                number += 1
+                stem, dot, ending = entry.name.rpartition(".")
+                name = f"{stem} ({number}).{ending}" if dot and "/" not in ending else f"{entry.name} ({number})"
+            seen.add(name)
+            if name != entry.name:
+                renamed.append(name)
+                self.entries[place] = entry._replace(name=name)
+        self.notes.append(
+            f"the archive has several members of the same name; all are read: {amount(len(renamed), 'member')} "
+            f"got a new name, for example {renamed[0]}"
+        )
+
+    def leave_out_own(self) -> None:
+        """Leave out the folders that hangtag wrote (marked folders and runs), unless they are all there is."""
+        models = [entry.name[: -len(_MODEL)] for entry in self.entries if entry.name.endswith(_MODEL)]
+        if models:
+            names = {entry.name for entry in self.entries}
+            self.own += [folder for folder in models if f"{folder}/config.json" in names]
+        inside = tuple(f"{folder}/" for folder in self.own)
+        kept = [entry for entry in self.entries if not entry.name.startswith(inside)] if inside else []
+        if kept:
+            self.entries = kept
+        elif self.entries:
+            self.own = []
+
+    def notes_on_own(self) -> list[str]:
+        """What was left out, as sentences; for a folder this may change while its digest stays the same."""
+        notes = [f"not read, because hangtag wrote it: {first_few(sorted(set(self.own)))}"] if self.own else []
+        if self.hidden:
+            notes.append(f"hidden folders with images not read: {visible(first_few(self.hidden))}")
+        return notes
+
+    def leave_out_hidden(self) -> None:
+        """Leave out folders whose names begin with a dot, unless they are class folders beside others, such as .net."""
+        if not any("/." in entry.name or entry.name[0] == "." for entry in self.entries):
+            return
+        with_pictures = {
+            entry.name.rpartition("/")[0] for entry in self.entries if entry.name.lower().endswith(PICTURE_ENDINGS)
+        }
+        beside = {folder.rpartition("/")[0] for folder in with_pictures if not _has_dot(folder)}
+
+        def is_class(folder: str) -> bool:
+            above, _, own = folder.rpartition("/")
+            whole = folder in with_pictures and above in beside and above not in with_pictures
+            return not folder or ((not own.startswith(".") or whole) and is_class(above))
+
+        read = {folder: is_class(folder) for folder in {entry.name.rpartition("/")[0] for entry in self.entries}}
+        self.entries = [entry for entry in self.entries if read[entry.name.rpartition("/")[0]]]
+        self.hidden = sorted(folder for folder in with_pictures if not read[folder])
+
     def sorted(self) -> "Listing":
+        self.leave_out_own()
+        self.leave_out_hidden()
         self.entries.sort(key=itemgetter(0))
         self.skipped.sort(key=lambda skipped: skipped.name)
         return self
@@ -97,13 +230,16 @@ class Folder:
     def listing(self) -> Listing:
         listing = Listing()
         self._walk(self.root, "", listing, os.path.realpath(self.root), frozenset())
+        settle(listing.newest)
         return listing.sorted()
 
     def content(self, key: str) -> bytes:
         path = f"{self.root}/{key}" if key[:1] != "/" else key  # tables may contain absolute paths
         try:
-            handle = os.open(path, os.O_RDONLY)
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for its writer
             try:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise PictureError("a device, pipe or folder", "name image files", "cannot be read", key)
                 content = os.read(handle, _PIECE)
                 if len(content) < _PIECE:
                     return content
@@ -119,13 +255,6 @@ class Folder:
         except OSError as error:
             raise _unreadable(key, error) from error
 
-    def is_readable(self, key: str) -> bool:
-        try:
-            os.close(os.open(os.path.join(self.root, key), os.O_RDONLY))  # noqa: PTH118
-        except OSError:
-            return False
-        return True
-
     def to_json(self) -> list[str]:
         return ["folder", self.root]
 
@@ -138,28 +267,38 @@ class Folder:
             kind = "permission denied" if isinstance(error, PermissionError) else "cannot be read"
             listing.refuse(prefix.rstrip("/") or ".", kind, f"the folder cannot be listed: {error.strerror}")
             return
+        hidden = {child.name: child for child in found if child.name[0] == "."}
+        if MARKER in hidden and prefix:
+            listing.own.append(prefix.rstrip("/"))
+            return
+        before = len(listing.entries)
+        loose = _names_in(hidden[LOOSE]) if LOOSE in hidden else frozenset[str]()
+        listing.own += [prefix + child.name for child in found if child.name in loose] if loose else []
         entries = listing.entries
         for child in found:
             own = child.name
-            if own[0] == "." or own in _JUNK or own.lower() in _JUNK:
+            if own in loose or own in _JUNK or own.lower() in _JUNK:
+                continue
+            if own[0] == "." and not child.is_dir(follow_symlinks=False):
                 continue
             name = prefix + own
             try:
                 if child.is_file(follow_symlinks=False):
-                    status = child.stat(follow_symlinks=False)
-                    entries.append(ListedFile(name, status.st_size, status.st_mtime_ns, name))
+                    listing.add(child.path, name, child.stat(follow_symlinks=False))
                 elif child.is_symlink() and not self._may_follow(child, folder, name, listing, real_root, above):
                     continue
                 elif child.is_dir():
                     real = above | {os.path.realpath(child.path)} if child.is_symlink() else above
                     self._walk(child.path, f"{name}/", listing, real_root, real)
                 elif child.is_file():
-                    status = child.stat()
-                    entries.append(ListedFile(name, status.st_size, status.st_mtime_ns, name))
+                    listing.add(child.path, name, child.stat())
                 else:
                     listing.refuse(name, "not a file", "a device, pipe, socket or broken link")
             except OSError as error:
                 listing.refuse(name, "cannot be read", error.strerror or str(error))
+
+        if prefix and len(entries) == before and not any(own.startswith(prefix) for own in listing.own):
+            listing.empty.append(prefix.rstrip("/"))
 
     @staticmethod
     def _may_follow(
@@ -176,7 +315,7 @@ class Folder:
 
 
 class Zip:
-    """Members of a zip file, read in place. Keys are member names."""
+    """Members of a zip file, read in place. Keys are positions in its directory."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -184,9 +323,16 @@ class Zip:
 
     def listing(self) -> Listing:
         listing = Listing()
-        for member in self._open().infolist():
-            name, size, packed = member.filename, member.file_size, member.compress_size
-            if member.is_dir() or any(is_junk(part) for part in name.split("/")):
+        archive = self._open()
+        members = archive.infolist()
+        self._refuse_bomb(members)
+        self._note_rest(archive, listing)
+        for place, name in enumerate(self._names(members, listing)):
+            member = members[place]
+            size, packed = member.file_size, member.compress_size
+            if name.endswith(_MARKED):
+                listing.own.append(name[: -len(_MARKED)])
+            if name.endswith("/") or _is_ignored(name):
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
                 listing.refuse(name, "link", "links in archives are not followed")
@@ -195,20 +341,56 @@ class Zip:
             elif size > LARGEST_FILE or size > max(_SMALL, _LARGEST_RATIO * packed):
                 listing.refuse(name, "suspicious compression", f"{size:,} bytes packed into {packed:,}")
             elif _stays_inside(name, listing):
-                listing.entries.append(ListedFile(name, size, member.CRC, name))
+                listing.entries.append(ListedFile(name, size, str(member.CRC), place))
+        listing.name_apart()
         return listing.sorted()
 
-    def content(self, key: str) -> bytes:
+    def content(self, key: int) -> bytes:
+        place = self.path
         try:
-            with self._open().open(key) as file:
+            member = self._open().infolist()[key]
+            place = f"{self.path}: {member.filename}"
+            with self._open().open(member) as file:
                 content = file.read(LARGEST_FILE + 1)
-        except _DAMAGED_ZIP as error:
-            raise PictureError(f"damaged in the zip file: {error}", _NEW_ARCHIVE, name=f"{self.path}: {key}") from error
+        except (*_DAMAGED_ZIP, IndexError) as error:
+            raise PictureError(f"damaged in the zip file: {error}", _NEW_ARCHIVE, name=place) from error
         except OSError as error:
-            raise _unreadable(key, error) from error
+            raise _unreadable(place, error) from error
         if len(content) > LARGEST_FILE:
-            raise _too_large(key)
+            raise _too_large(place)
         return content
+
+    @staticmethod
+    def _names(members: list[zipfile.ZipInfo], listing: Listing) -> list[str]:
+        """The members' names with /, also those that old programs wrote in the encoding of their system."""
+        names = [member.filename for member in members]
+        old = [
+            place for place, member in enumerate(members) if not member.flag_bits & _UTF8 and not names[place].isascii()
+        ]
+        raw = [members[place].orig_filename.encode("cp437") for place in old]  # how zipfile decoded it
+        texts, encoding = decode_names(raw)
+        for place, name, text in zip(old, raw, texts, strict=True):
+            names[place] = unicode_path(members[place].extra, name) or text
+        if old and encoding != "utf-8":
+            listing.notes.append(f"the zip file does not say how its names are encoded; they were read as {encoding}")
+        return [name.replace("\\", "/") if "/" not in name else name for name in names]
+
+    def _note_rest(self, archive: zipfile.ZipFile, listing: Listing) -> None:
+        """Note bytes before the first member and behind the end, which may be another archive."""
+        first = min((member.header_offset for member in archive.infolist()), default=0)
+        with open(self.path, "rb") as file:  # noqa: PTH123
+            file.seek(-min(Path(self.path).stat().st_size, _END_OF_ZIP + len(archive.comment)), os.SEEK_END)
+            ends = file.read(4) == b"PK\5\6"
+        if first or not ends:
+            place = "after the end" if not ends else f"before the first member ({first:,})"
+            listing.notes.append(f"the zip file has bytes {place} that were not read; is it two files in one?")
+
+    def _refuse_bomb(self, members: list[zipfile.ZipInfo]) -> None:
+        most = 16 * _SMALL + _LARGEST_RATIO * Path(self.path).stat().st_size
+        if sum(member.file_size for member in members) > most:  # members may share their packed bytes
+            raise _bomb(self.path)
+        if len(members) > _MOST_MEMBERS:
+            raise _too_many(self.path)
 
     def to_json(self) -> list[str]:
         return ["zip", self.path]
@@ -247,31 +429,64 @@ class Spans:
 
 
 class ParquetColumn:
-    """Pictures as bytes in a column of Parquet files, plain or in a struct's field. Keys: [file, row group, row]."""
+    """Pictures as bytes in a column of Parquet files, plain or in a struct's field. Keys: [file, row group, row].
+
+    A row group is read in batches from its first row on, so rows of a group must be asked for in ascending order.
+    """
 
     def __init__(self, paths: list[str], column: str, inner: str | None) -> None:
         self.paths, self.column, self.inner = paths, column, inner
-        self._group: tuple[tuple[int, int], Any] = ((-1, -1), None)
+        self.alive: Callable[[], None] = lambda: None  # called after each batch
+        self._file: tuple[int, Any] = (-1, None)
+        self._group = (-1, -1)
+        self._batches: Any = None
+        self._batch: Any = ()
+        self._first = 0  # row of the batch's first picture
 
     def content(self, key: tuple[int, int, int]) -> bytes:
+        import pyarrow
+
         file, group, row = key
         path = self.paths[file]
-        if self._group[0] != (file, group):
-            import pyarrow
-            import pyarrow.parquet
-
-            try:
-                table = pyarrow.parquet.ParquetFile(path).read_row_group(group, columns=[self.column])
-            except (OSError, pyarrow.ArrowException) as error:
-                if isinstance(error, OSError) and error.errno:
-                    raise _unreadable(path, error) from error
-                raise PictureError(f"row group {group} is damaged", _NEW_ARCHIVE, name=path) from error
-            self._group = ((file, group), table.column(self.column))
-        value = self._group[1][row].as_py()
+        try:
+            value = self._value(file, group, row)
+        except MemoryError:  # also one of pyarrow's errors
+            self._group = (-1, -1)
+            raise
+        except (OSError, pyarrow.ArrowException, StopIteration) as error:
+            self._group = (-1, -1)
+            if isinstance(error, OSError) and error.errno:
+                raise _unreadable(path, error) from error
+            raise PictureError(f"row group {group} is damaged", _NEW_ARCHIVE, name=path) from error
         content = value[self.inner] if self.inner is not None and value is not None else value
         if not isinstance(content, bytes):
             raise PictureError("this row has no image", "add it, or remove the row", "no image", path)
+        if len(content) > LARGEST_FILE:
+            raise _too_large(path)
         return content
+
+    def _value(self, file: int, group: int, row: int) -> Any:
+        if self._group != (file, group) or row < self._first:
+            self._start(file, group)
+        while row >= self._first + len(self._batch):
+            self._first += len(self._batch)
+            self._batch = ()  # released before the next one is read
+            self._batch = next(self._batches).column(0)
+            self.alive()
+        return self._batch[row - self._first].as_py()
+
+    def _start(self, file: int, group: int) -> None:
+        import pyarrow.parquet
+
+        self._group, self._first, self._batch = (-1, -1), 0, ()
+        if self._file[0] != file:  # with a buffer, a column is read page by page instead of whole
+            self._file = (file, pyarrow.parquet.ParquetFile(self.paths[file], buffer_size=1 << 20, pre_buffer=False))
+        opened = self._file[1]
+        chunks = map(opened.metadata.row_group(group).column, range(opened.metadata.num_columns))
+        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.startswith(self.column))
+        rows = max(1, _BATCH_BYTES * opened.metadata.row_group(group).num_rows // max(1, size))
+        self._batches = opened.iter_batches(min(rows, 1024), [group], [self.column], use_threads=False)
+        self._group = (file, group)
 
     def to_json(self) -> list[Any]:
         return ["parquet", self.paths, self.column, self.inner]
@@ -324,42 +539,102 @@ def archive_listing(path: Path, unpacked: Path) -> tuple[Zip | Spans, Listing]:
         DataError: the file is neither, is damaged or incomplete, or would unpack to far more than its size.
     """
     try:
+        settle(path.stat().st_ctime_ns)
         with path.open("rb") as file:
             start = file.read(512)
         if path.suffix.lower() == ".zip" or start[:2] == b"PK":
             archive = Zip(str(path))
             return archive, archive.listing()
         plain = path
-        if start[257:262] != b"ustar":
+        if start[257:262] != b"ustar" and not _is_old_tar(start):
             plain = unpacked
             _decompress(path, start, unpacked)
         return Spans(str(plain)), _tar_listing(plain)
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError) as error:
+    except _DAMAGED_TAR as error:
         if isinstance(error, OSError) and error.errno:
             raise _unreadable(str(path), error) from error
         raise DataError(f"{path}: damaged or incomplete tar file: {error}", _NEW_ARCHIVE) from error
 
 
+class _TarMember(tarfile.TarInfo):
+    """A member with limits on its extra headers, which the standard library nests without end and reads at any size."""
+
+    def _proc_member(self, archive: Any) -> tarfile.TarInfo:
+        depth = getattr(archive, "depth", 0)
+        extra = self.type in _EXTRA_HEADERS
+        if self.size < 0 or (extra and self.size > _LARGEST_HEADER) or depth > _DEEPEST_HEADER:
+            raise tarfile.ReadError(f"invalid header at byte {self.offset:,}")
+        archive.depth = depth + extra
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        archive.depth = depth
+        return member
+
+
 def _tar_listing(path: Path) -> Listing:
     listing = Listing()
-    with tarfile.open(path, "r:") as opened:
-        for member in opened:
+    files: dict[str, list[int]] = {}  # keys by name, for hard links
+    count = 0
+    with tarfile.open(path, "r:", tarinfo=_TarMember) as opened:
+        for count, member in enumerate(opened, 1):
+            opened.members = []  # type: ignore[attr-defined] # or it keeps them all
             name = member.name.removeprefix("./")
-            if any(is_junk(part) for part in name.split("/")) or member.isdir():
+            if count > _MOST_MEMBERS:
+                raise _too_many(str(path))
+            if name.endswith(_MARKED):
+                listing.own.append(name[: -len(_MARKED)])
+            if _is_ignored(name) or member.isdir():
                 continue
-            if member.issym() or member.islnk():
+            key = files.get(member.linkname.removeprefix("./")) if member.islnk() else [member.offset_data, member.size]
+            if member.issym() or key is None:
                 listing.refuse(name, "link", "links in archives are not followed")
-            elif not member.isreg() or member.sparse is not None:
+            elif not (member.isreg() or member.islnk()) or member.sparse is not None:
                 listing.refuse(name, "not a file", "a device, pipe or sparse file")
             elif _stays_inside(name, listing):
-                key = [member.offset_data, member.size]
-                listing.entries.append(ListedFile(name, member.size, int(member.mtime), key))
+                files[name] = key
+                listing.entries.append(ListedFile(name, key[1], "", key))
+        _check_end(path, opened.offset, listing)
+    listing.name_apart()
     return listing.sorted()
+
+
+def _check_end(path: Path, offset: int, listing: Listing) -> None:
+    """Raise ReadError if the members end at a damaged header; note what follows the end mark."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"invalid header at byte {offset:,}")
+        while piece := file.read(_PIECE):
+            if piece.strip(b"\0"):
+                rest = path.stat().st_size - offset
+                listing.notes.append(
+                    f"{rest:,} bytes after the end of the tar file were not read; is it two files in one?"
+                )
+                return
+
+
+def _is_ignored(name: str) -> bool:
+    """Whether a member is hidden, or belongs to the operating system."""
+    folders = name.split("/")
+    return is_junk(folders[-1]) or any(folder.lower() in _JUNK for folder in folders)
+
+
+def _has_dot(folder: str) -> bool:
+    return folder.startswith(".") or "/." in folder
 
 
 def is_junk(name: str) -> bool:
     """Whether files of this name are hidden or belong to the operating system, such as Thumbs.db."""
     return (name.startswith(".") and name != "..") or name.lower() in _JUNK
+
+
+def _names_in(file: "os.DirEntry[str]") -> frozenset[str]:
+    """The lines of a small file; none of a link, pipe or larger file."""
+    try:
+        if file.is_file(follow_symlinks=False) and file.stat(follow_symlinks=False).st_size <= _SMALL:
+            return frozenset(map(os.fsdecode, Path(file.path).read_bytes().splitlines()))
+    except OSError:
+        pass
+    return frozenset()
 
 
 def _stays_inside(name: str, listing: Listing) -> bool:
@@ -389,14 +664,34 @@ def _decompress(path: Path, start: bytes, unpacked: Path) -> None:
             f"{path}: not an archive that hangtag can read", "it reads zip and tar (plain, gzip, bzip2, xz)"
         )
     most = max(_SMALL, _LARGEST_RATIO * path.stat().st_size)
-    with opener(path, "rb") as packed, unpacked.open("wb") as out:
-        while piece := packed.read(_PIECE):
-            if out.tell() + len(piece) > most:
-                raise DataError(
-                    f"{path}: unpacks to over {_LARGEST_RATIO} times its size",
-                    "it may be a decompression bomb; do not use it",
-                )
-            out.write(piece)
+    with opener(path, "rb") as packed:
+        with saving(unpacked):
+            out = unpacked.open("wb", buffering=0)
+        with out:
+            while piece := packed.read(_PIECE):
+                if out.tell() + len(piece) > most:
+                    raise _bomb(str(path))
+                with saving(unpacked):
+                    write_all(out.fileno(), piece)
+
+
+def _is_old_tar(start: bytes) -> bool:
+    """Whether it is a tar file from before 1988, which has no mark but a checksum."""
+    try:
+        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _bomb(place: str) -> DataError:
+    return DataError(
+        f"{place}: unpacks to over {_LARGEST_RATIO} times its size", "it may be a decompression bomb; do not use it"
+    )
+
+
+def _too_many(place: str) -> DataError:
+    return DataError(f"{place}: the archive has over {_MOST_MEMBERS:,} members", "extract it and read the folder")
 
 
 def need_pyarrow() -> None:

@@ -1,14 +1,15 @@
 """A worker process that decodes picture files into rows of one array: `python -m hangtag.data.store.worker`.
 
 `pool.py` starts it. It is a separate process because a damaged file can make any decoder crash, hang or use too much
-memory; then only this process ends. A small shared file records which row it is decoding, and since when. It reads and
-writes lines of JSON; pixels go directly into the array's file.
+memory; then only this process ends. A small shared file records which row it is decoding. It reads and writes lines of
+JSON; pixels go directly into the array's file.
 """
 
 import hashlib
 import json
 import mmap
 import os
+import signal
 import struct
 import sys
 import time
@@ -21,17 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS
-from hangtag.data.store.containers import Container, container_of
+from hangtag.data.store.containers import Container, ParquetColumn, container_of
 from hangtag.errors import DataError, PictureError
+from hangtag.files import write_all
 from hangtag.pictures import ImageSpec, decode_only, examine, in_channels
 from hangtag.resize import Sizer
 
 __all__ = ["STATUS", "DecodedBefore", "work"]
 
-STATUS = struct.Struct("<qd")
-"""The row being decoded (-1: none) and when that began, in seconds of the system's monotonic clock."""
+STATUS = struct.Struct("<qdd")
+"""The row being decoded (-1: none), the last sign of life (monotonic seconds), and the CPU time before the row."""
 
-_FACTS = struct.Struct("<16sIIIB15s")
+_FACTS = struct.Struct("<16sIIIB15s4f")
+_NO_VALUES = (0.0, 0.0, 0.0, 0.0)
 _NO_PIXELS = np.empty(0, np.uint8)
 _LARGEST_BUFFER = 8_000_000  # bytes of pixels that wait to be written
 
@@ -99,7 +102,7 @@ class _Decoder:
         except DataError as error:
             return [row, "damaged", error.message]
         except MemoryError:
-            return [row, "too large", "needs more memory than the limit for one image"]
+            return [row, "needs too much memory", "needs more memory than the limit for one image"]
         except ModuleNotFoundError:
             return [row, "cannot be resized", "its size differs from the others, and resizing needs hangtag[train]"]
         except (RuntimeError, ValueError, OSError) as error:
@@ -112,16 +115,16 @@ class _Decoder:
         return None
 
     def write(self) -> None:
-        """Write the queued rows, which are neighbours, into their files."""
+        """Write the queued rows, which are neighbours, into their files; raises OSError on a full disk."""
         if not self.rows:
             return
-        os.pwrite(self.array, b"".join(self.rows), self.header_bytes + self.first_row * self.row_bytes)
-        os.pwrite(self.facts, b"".join(self.all_facts), self.first_row * FACTS.itemsize)
+        write_all(self.array, b"".join(self.rows), self.header_bytes + self.first_row * self.row_bytes)
+        write_all(self.facts, b"".join(self.all_facts), self.first_row * FACTS.itemsize)
         self.first_row += len(self.rows)
         self.rows, self.all_facts = [], []
 
     def _examine(self, content: bytes, digest: bytes) -> tuple[bytes, NDArray[np.uint8]]:
-        picture = examine(content, self.spec.background if self.spec else 255)
+        picture = examine(content, self.spec)
         pixels = picture.pixels
         if self.spec is None:
             pixels = _NO_PIXELS
@@ -129,7 +132,10 @@ class _Decoder:
             pixels = np.ascontiguousarray(self.sizer(in_channels(pixels, self.spec.channels)))
         flags = COLOUR_FILE * (picture.pixels.ndim == 3) | CARRIES_COLOUR * picture.colourful | int(picture.changes)
         height, width = picture.pixels.shape[:2]
-        return _FACTS.pack(digest, height, width, zlib.crc32(pixels.data), flags, picture.mode.encode()), pixels
+        values = _NO_VALUES if picture.values is None else picture.values
+        return _FACTS.pack(
+            digest, height, width, zlib.crc32(pixels.data), flags, picture.mode.encode(), *values
+        ), pixels
 
     def close(self) -> None:
         os.close(self.array)
@@ -141,8 +147,14 @@ def work() -> None:
     settings = json.loads(sys.stdin.readline())
     _limit_memory(settings["memory"])
     decode_only()
-    with open(settings["status"], "r+b") as file:  # noqa: PTH123
-        status = mmap.mmap(file.fileno(), STATUS.size)
+    status = mmap.mmap(settings["status"], STATUS.size)
+    row = -1
+
+    def alive() -> None:
+        STATUS.pack_into(status, 0, row, time.monotonic(), time.process_time())
+        if hasattr(signal, "alarm"):  # ends this process if the one that watches it has died
+            signal.alarm(settings["seconds"] if row >= 0 else 0)
+
     containers: dict[str, Container] = {}  # archives stay open from job to job
     decoder: _Decoder | None = None
     for line in sys.stdin:
@@ -151,19 +163,24 @@ def work() -> None:
             if decoder is not None:
                 decoder.close()
             for each in message["containers"]:
-                containers.setdefault(repr(each), container_of(each))
+                container = containers.setdefault(repr(each), container_of(each))
+                if isinstance(container, ParquetColumn):
+                    container.alive = alive  # it may have to read past many pictures
             decoder = _Decoder(message, [containers[repr(each)] for each in message["containers"]])
             continue
         assert decoder is not None
-        problems = []
-        for row, container, key in message:
-            STATUS.pack_into(status, 0, row, time.monotonic())
-            problem = decoder.decode(row, container, key)
-            if problem is not None:
-                problems.append(problem)
-        decoder.write()
-        STATUS.pack_into(status, 0, -1, 0.0)
-        sys.stdout.write(json.dumps(problems) + "\n")
+        answer: Any = (problems := [])
+        try:
+            for row, place, key in message:
+                alive()
+                if problem := decoder.decode(row, place, key):
+                    problems.append(problem)
+            decoder.write()
+        except OSError as error:  # of the cache, not of a picture
+            answer = {"errno": error.errno, "reason": os.strerror(error.errno or 0)}
+        row = -1
+        alive()
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 

@@ -1,0 +1,52 @@
+"""Words that name a part of divided data -> train, validation or test: "Training", "val_set", "PrivateTest"."""
+
+import re
+
+from hangtag.data.folder_layout import PART_NAMES
+from hangtag.data.labelled_images import PARTS
+
+__all__ = ["part_in_file_name", "part_named", "words_of"]
+
+_ALSO = {
+    "trn": "train", "trainval": "train", "validate": "validation", "vld": "validation", "devel": "validation",
+    "tst": "test", "tests": "test", "eval": "test", "evaluation": "test", "holdout": "test", "heldout": "test",
+}  # fmt: skip
+_FILLERS = {
+    "set", "sets", "split", "data", "dataset", "part", "subset", "partition", "images", "image", "img", "imgs",
+    "pictures", "photos", "samples", "examples", "phase", "fold", "only", "hold", "held", "out", "is", "in", "for",
+    "use", "used", "my", "the", "public", "private", "final", "official", "seg", "new",
+}  # fmt: skip
+
+
+def part_named(text: str) -> str | None:
+    """The part that a text names, such as a value of a column; None if it says anything else.
+
+    >>> part_named("Training"), part_named("val_set"), part_named("PrivateTest"), part_named("extra")
+    ('train', 'validation', 'test', None)
+    """
+    words = words_of(text)
+    if "".join(words) in ("holdout", "heldout"):
+        return "test"
+    named = [_word(word) for word in words if word not in _FILLERS]
+    return named[0] if len(set(named)) == 1 else None
+
+
+def part_in_file_name(stem: str) -> str | None:
+    """The part that one word of a table's name means; None if no word does, or if two words differ.
+
+    >>> part_in_file_name("ISIC_2019_Training_GroundTruth"), part_in_file_name("train_test_split")
+    ('train', None)
+    """
+    named = {part for word in words_of(stem) if (part := _word(word)) is not None}
+    return named.pop() if len(named) == 1 else None
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a name, in lower case, without numbers: "trainLabels_2" has the words train and labels."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+", text)]
+
+
+def _word(word: str) -> str | None:
+    short = word.removesuffix("set")
+    part = PART_NAMES.get(word) or _ALSO.get(word) or PART_NAMES.get(short) or _ALSO.get(short)
+    return part if part in PARTS else None
