@@ -101,6 +101,7 @@ def test_the_name_of_a_part_may_have_other_words_beside_it(name: str, part: str 
         (["train/a", "train/b", "extra/a"], {"parts": {"train a", "train b"}, "top": {"- train", "- extra"}}),
         (["a/train", "a/test", "b"], {"parts": {"train a", "test a"}, "top": {"- a", "- b"}}),
         (["car/x", "train/x"], {"top": {"- car", "- train"}, "parts": {"train x"}}),
+        (["a", "b", "pets-test-set"], {"top": {"- a", "- b", "- pets-test-set"}, "parts": {"- a", "- b"}}),
         (["a", "b", "test"], {"top": {"- a", "- b", "- test"}, "parts": {"- a", "- b"}}),
     ],
 )  # fmt: skip

@@ -194,7 +194,8 @@ def _split_off_parts(
         return {folder: (None if i is None else part[folder[i]], None) for folder, i in at.items()}, classes
     undivided: _Found = {folder: (None, folder or None) for folder in folders}
     if not above and not below:
-        loose: list[_Folder] = [folder for folder in bare if part[folder[0]] != "train"]
+        loose: list[_Folder] = [folder for folder in folders if len(folder) == 1 and _is_set_apart(folder[0])]
+        others = [folder for folder in others if folder not in loose]
         enough = len({folder[0] for folder in others}) > 1
         if loose and enough and _hold_no_class(loose, others, where, choose, classes):
             for each in loose:
@@ -250,6 +251,14 @@ def _notes_on_masks(names: Sequence[str]) -> list[str]:
     masks = [name for name in names if _MASK.search(stem := name.rpartition(".")[0]) and _MASK.sub("", stem) in stems]
     said = f"{amount(len(masks), 'image')} named like the mask of another image read as well: {first_few(masks, 1)}"
     return [said] if masks else []
+
+
+def _is_set_apart(name: str) -> bool:
+    """Whether a folder is named like a part for testing or validation: test, or rps-test-set, but not test tubes."""
+    words = [word.lower() for word in _WORD.findall(clean_name(name))]
+    parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
+    whole = part_of(name) is not None or bool(_BESIDE_PARTS & set(words))
+    return len(parts) == 1 and "train" not in parts and whole
 
 
 def _hold_no_class(
