@@ -38,7 +38,7 @@ __all__ = [
 
 PictureProblem: TypeAlias = Literal[
     "empty", "not an image", "truncated", "damaged", "too large", "unknown pixel scale", "NaN pixels", "no image",
-    "cannot be read", "disk or network error", "HEIC (pip install 'hangtag[heic]')",
+    "cannot be read", "takes too long", "disk or network error", "HEIC (pip install 'hangtag[heic]')",
 ]  # fmt: skip
 """Why a picture cannot be used, in few words; reports count pictures by it."""
 

@@ -66,6 +66,7 @@ HEIC = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b
 """Brands of the HEIF files (ISO 23008-12) that phones write; pillow-heif (the extra `heic`) decodes them."""
 
 MAX_PIXELS = 80_000_000
+_JPEG, _SCAN, _MAX_SCANS = b"\xff\xd8\xff", b"\xff\xda", 100  # a progressive JPEG has about ten; an attack, thousands
 """Larger pictures are refused before decoding: 80 megapixels is 240 MB in colour."""
 
 FITS = ("squash", "pad", "crop")
@@ -581,6 +582,11 @@ def _empty() -> PictureError:
 
 
 def _open(content: bytes) -> Image.Image:
+    if content.startswith(_JPEG) and content.count(_SCAN) > _MAX_SCANS:
+        raise PictureError(
+            f"has more than {_MAX_SCANS} scans, each of which costs as much as decoding it once",
+            "save it again as an ordinary JPEG", "takes too long",
+        )  # fmt: skip
     try:
         with _nothing if _decode_only else _filtered_warnings():
             if content.startswith(_PNG):  # as Image.open does, without trying other formats

@@ -233,7 +233,7 @@ def open_model(name: str) -> "Predictor":
     from hangtag.evaluation.run_folder import find_run
     from hangtag.model.predictor import load
 
-    return load(name) if name.endswith(".onnx") else load(find_run(name).path)
+    return load(name if name.endswith(".onnx") else find_run(name).path).with_limits()
 
 
 # --- lines on the screen -------------------------------------------------------------------------------------------

@@ -286,6 +286,8 @@ def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> N
             cells += [_share(share), f"{interval[0]:.3f}-{interval[1]:.3f}" if interval else ""]
         table.add_row(row.name, f"{row.images:,}", *cells, _share(row.f1))
     console.print(table)
+    if len(evaluation.classes) > _TABLE:
+        return _print_confusions(console, evaluation)
     confusion = table_of("true \\ predicted", *(f">{index}" for index in range(len(evaluation.classes))))
     for index, (row, counts) in enumerate(zip(evaluation.classes, evaluation.confusion, strict=True)):
         if not row.images:

@@ -3,7 +3,7 @@
 It never imports torch, training or data code; `pictures.py` decodes, and everything after that is in the model file.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UsageError
+from hangtag.limited import decode_limited
 from hangtag.model.artifact import OUTPUT, PIXELS, Artifact, open_artifact
 from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, AnswerPolicy, Guarantees, Verdicts
-from hangtag.pictures import Images, Picture, check_images, decode
+from hangtag.pictures import Images, ImageSpec, Picture, check_images, decode
 
 __all__ = ["Answer", "Predictor", "load"]
 
@@ -22,6 +23,7 @@ __all__ = ["Answer", "Predictor", "load"]
 _BATCH_BYTES = 32_000_000  # of decoded pictures that are answered together
 Decoded = tuple[NDArray[np.uint8], tuple[str, ...]]
 """A picture's pixels, and notes on what was changed."""
+Decode = Callable[[Picture, ImageSpec], Decoded]
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ class Predictor:
     Answer(label='Ankle boot', probability=0.98, ...)
     """
 
-    def __init__(self, artifact: Artifact, policy: AnswerPolicy | None = None) -> None:
-        self._artifact = artifact
+    def __init__(self, artifact: Artifact, policy: AnswerPolicy | None = None, decode: Decode = decode) -> None:
+        self._artifact, self._decode = artifact, decode
         self.metadata, self.sha256, self.fingerprint = artifact.metadata, artifact.sha256, artifact.fingerprint
         self.class_names, self.spec = self.metadata.class_names, self.metadata.image
         self.policy = policy or AnswerPolicy()
@@ -88,11 +90,15 @@ class Predictor:
         self.guarantees = self.metadata.guarantees or Guarantees.none(len(self.class_names), none)
 
     def __reduce__(self) -> tuple[Any, ...]:  # the model file's bytes travel, and are opened again
-        return Predictor, (self._artifact, self.policy)
+        return Predictor, (self._artifact, self.policy, self._decode)
 
     def with_policy(self, policy: AnswerPolicy) -> "Predictor":
         """The same model with another policy."""
-        return Predictor(self._artifact, policy)
+        return Predictor(self._artifact, policy, self._decode)
+
+    def with_limits(self) -> "Predictor":
+        """The same model for pictures from strangers: no file may take much time or memory (see `limited.py`)."""
+        return Predictor(self._artifact, self.policy, decode_limited)
 
     @property
     def can_abstain(self) -> bool:
@@ -131,7 +137,7 @@ class Predictor:
         """The decoded pictures, as many at a time as memory should hold."""
         batch: list[Decoded] = []
         for picture in pictures:
-            batch.append(decode(picture, self.spec))
+            batch.append(self._decode(picture, self.spec))
             if sum(pixels.nbytes for pixels, _ in batch) >= _BATCH_BYTES:
                 yield batch
                 batch = []
