@@ -190,7 +190,7 @@ def test_images_named_like_masks_are_noted() -> None:
 def test_an_answer_is_said_and_kept_as_an_option(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", "cats/tom/1.png", "cats/kit/2.png", "dogs/rex/3.png")
 
-    first, again = read(root, choose=lambda question, answers: "top"), read(root)
+    first, again = (read(root, choose=lambda question, answers: "top") for _ in range(2))
 
     assert first.class_names == again.class_names == ("cats", "dogs")
     assert dict(first.source.answers) == dict(again.source.answers) == {"classes": "top"}
