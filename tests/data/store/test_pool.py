@@ -203,10 +203,10 @@ def test_a_disk_without_room_is_an_error_before_the_work(tmp_path: Path, monkeyp
     root = marked(tmp_path / "set")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(pool_module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(pool_module.shutil, "disk_usage", lambda path: usage._replace(free=2000))
 
     with pytest.raises(
-        SaveError, match=r"the disk is full: the decoded images take 0\.0 MB more, and 0\.0 MB are free"
+        SaveError, match=r"the disk is full: the decoded images take [\d.]+ KB more, and 2.0 KB are free"
     ):
         read(root)
 

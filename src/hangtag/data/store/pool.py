@@ -187,10 +187,11 @@ class _Job:
             missing = sum(max(0, size - path.stat().st_blocks * 512) for path, size in sizes.items())
             disk = shutil.disk_usage(self.folder)
             if disk.total > 0 and disk.free < missing:
+                what, variable = ("decoded images", "XDG_CACHE_HOME") if self.spec else ("temporary files", "TMPDIR")
                 raise SaveError(
-                    f"{self.folder}: the disk is full: the decoded images take {missing / 1e6:,.1f} MB more, and "
-                    f"{disk.free / 1e6:,.1f} MB are free",
-                    "free some space (see: hangtag cache), or set XDG_CACHE_HOME to a folder on another disk",
+                    f"{self.folder}: the disk is full: the {what} take {_size(missing)} more, and "
+                    f"{_size(disk.free)} are free",
+                    f"free some space (see: hangtag cache), or set {variable} to a folder on another disk",
                 )
             self._accept(self.journal.read_bytes().split(b"\n") if self.journal.is_file() else [])
 
@@ -490,6 +491,10 @@ def decode_files(paths: Sequence[Path], spec: ImageSpec) -> tuple[Images, Decode
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary, Pool([Folder("/")]) as pool:
         found = pool.decode(samples, spec, Path(temporary))
         return np.load(Path(temporary) / "images.npy", allow_pickle=False), found
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} KB"
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:
