@@ -142,6 +142,10 @@ def test_pictures_without_a_class_are_left_out_and_a_note_says_so(files: list[st
         (names("", each=10) + names("a", "b"), "set: 0.png is not in a class folder, nor are 9 others"),
         (["cat.jpg"], "set: cat.jpg is not in a class folder"),
         (names("train", "test"), "set: the folders of its parts (test, train) contain no class folders"),
+        (
+            ["LICENSE", *names("train", "test1")],
+            "set: the folders of its parts (test1, train) contain no class folders",
+        ),
     ],
 )
 def test_too_many_pictures_without_a_class_are_refused(files: list[str], message: str) -> None:
