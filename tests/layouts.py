@@ -700,6 +700,7 @@ def table(draw: Draw, root: Path) -> Layout:
         layout.what = root
         layout.doubtful = layout.doubtful or stem in ("Bilder 2024", "GroundTruth") or form == "columns.json"
         layout.said.append((stem.lower(), "a table with"))
+        layout.doubtful |= any("/" in name and name.count("/") == 1 for name in files)  # folders, or the table
     return layout
 
 

@@ -142,6 +142,10 @@ def test_pictures_without_a_class_are_left_out_and_a_note_says_so(files: list[st
         (names("", each=10) + names("a", "b"), "set: 0.png is not in a class folder, nor are 9 others"),
         (["cat.jpg"], "set: cat.jpg is not in a class folder"),
         (names("train", "test"), "set: the folders of its parts (test, train) contain no class folders"),
+        (
+            ["LICENSE", *names("train", "test1")],
+            "set: the folders of its parts (test1, train) contain no class folders",
+        ),
     ],
 )
 def test_too_many_pictures_without_a_class_are_refused(files: list[str], message: str) -> None:
@@ -190,7 +194,7 @@ def test_images_named_like_masks_are_noted() -> None:
 def test_an_answer_is_said_and_kept_as_an_option(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", "cats/tom/1.png", "cats/kit/2.png", "dogs/rex/3.png")
 
-    first, again = read(root, choose=lambda question, answers: "top"), read(root)
+    first, again = (read(root, choose=lambda question, answers: "top") for _ in range(2))
 
     assert first.class_names == again.class_names == ("cats", "dogs")
     assert dict(first.source.answers) == dict(again.source.answers) == {"classes": "top"}

@@ -190,7 +190,7 @@ def _split_off_parts(
     below = [folder for folder, i in at.items() if i is not None and 0 < i == len(folder) - 1]
     bare = [folder for folder, i in at.items() if i == 0 and len(folder) == 1]
     others = [folder for folder, i in at.items() if i is None and folder]
-    if classes == "file" or (len(bare) == len(folders) and bare):
+    if classes == "file" or (bare and len(bare) == sum(map(bool, folders))):
         return {folder: (None if i is None else part[folder[i]], None) for folder, i in at.items()}, classes
     undivided: _Found = {folder: (None, folder or None) for folder in folders}
     if not above and not below:
@@ -257,8 +257,9 @@ def _is_set_apart(name: str) -> bool:
     """Whether a folder is named like a part for testing or validation: test, or rps-test-set, but not test tubes."""
     words = [word.lower() for word in _WORD.findall(clean_name(name))]
     parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
-    whole = part_of(name) is not None or bool(_BESIDE_PARTS & set(words))
-    return len(parts) == 1 and "train" not in parts and whole
+    at_end = bool(words) and words[-1] in PART_NAMES
+    whole = part_of(name) is not None or at_end or bool(_BESIDE_PARTS & set(words))
+    return whole and len(parts) == 1 and "train" not in parts
 
 
 def _hold_no_class(
