@@ -584,7 +584,7 @@ def _empty() -> PictureError:
 def _open(content: bytes) -> Image.Image:
     if content.startswith(_JPEG) and content.count(_SCAN) > _MAX_SCANS:
         raise PictureError(
-            f"has more than {_MAX_SCANS} scans, each of which costs as much as decoding it once",
+            f"has more than {_MAX_SCANS} scans, and each takes as long as decoding an ordinary JPEG",
             "save it again as an ordinary JPEG", "takes too long",
         )  # fmt: skip
     try:

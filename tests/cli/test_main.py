@@ -205,7 +205,7 @@ def test_python_m_hangtag_imports_nothing_from_the_current_folder(photos: Path, 
 
 
 def test_american_spellings_are_accepted(hangtag: Any, photos: Path) -> None:
-    assert "16x16, colour" in hangtag("data", "photos", "--color").out
+    assert "16x16, grey images in three channels" in hangtag("data", "photos", "--color").out
     assert hangtag("data", "photos", "--gray").out == hangtag("data", "photos", "--grey").out
 
 

@@ -263,4 +263,5 @@ def test_labels_that_may_mean_no_label_are_named_or_refused() -> None:
 def test_a_list_without_a_usable_picture_is_one_error() -> None:
     error = refused([(np.zeros((8, 8, 8)), "a"), (np.zeros((8, 8, 8, 8)), "b")])
 
-    assert isinstance(error, DataError) and "no image" in error.message and "row 1" in error.message
+    assert isinstance(error, DataError) and "no image is left: 2 no image" in error.message
+    assert "array of shape (8, 8, 8) is not a single image" in error.message

@@ -277,7 +277,7 @@ MISTAKES = [
     (lambda: ImageClassifier(model=counted).fit(*shapes(9)), ModelError, "works only for one batch size"),
     (lambda: ImageClassifier(find_recipe("tutorial", patience=3)).fit(*shapes(9)), UsageError, "'tutorial' holds out"),
     (lambda: ImageClassifier().fit(parts(train=0, test=9)), DataError, "no training images"),
-    (lambda: ImageClassifier(epochs=0).fit(*shapes(9)), HangtagError, "at least 1"),
+    (lambda: ImageClassifier(epochs=0).fit(*shapes(9)), HangtagError, "from 1 to 1,000,000"),
     (lambda: ImageClassifier().predict(shapes(9)[0]), RunError, "call fit"),
 ]
 

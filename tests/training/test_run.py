@@ -127,7 +127,7 @@ def test_an_incomplete_config_is_an_error(tmp_path: Path) -> None:
     ).run
     run.write_config({name: value for name, value in run.config().items() if name != "seed"})
 
-    with pytest.raises(RunError, match=r"config\.json has missing or unknown fields: 'seed'"):
+    with pytest.raises(RunError, match=r"config\.json is incomplete: it has no `seed`"):
         Training.resume(run)
 
 
@@ -151,7 +151,7 @@ def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
     training.run.write_config(config)
     with pytest.raises(DataError, match="has changed since this run"):
         judge(training.run)
-    with pytest.raises(DataError, match="the model has"):
+    with pytest.raises(DataError, match="has no class that the model knows"):
         judge(training.run, LabelledImages(data.images, data.labels, ("a", "b", "c")))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from hangtag.words import amount, first_few, listed, natural, visible
 
-__all__ = ["clean_name", "joined_names", "matching_class"]
+__all__ = ["clean_name", "joined_names", "look_of", "matching_class"]
 
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
@@ -65,7 +65,7 @@ def joined_names(labels: Sequence[str]) -> tuple[list[str], list[str]]:
         notes.append(f"{count} are read as {classes}: {first_few(shown, _MOST_SHOWN)}")
     alike: dict[str, list[str]] = {}
     for name in sorted(spellings, key=natural):
-        alike.setdefault(_look(name), []).append(name)
+        alike.setdefault(look_of(name), []).append(name)
     groups = [listed([_shown(name) for name in each]) for each in alike.values() if len(each) > 1]
     if groups:
         notes.append(
@@ -93,7 +93,7 @@ def _as_whole_numbers(names: Mapping[str, str]) -> dict[str, str]:
     return {label: whole.get(name, name) for label, name in names.items()}
 
 
-def _look(name: str) -> str:
+def look_of(name: str) -> str:
     """Equal for names that a reader may take for the same."""
     folded = unicodedata.normalize("NFKC", name).casefold().translate(_SAME_LETTERS)
     folded = _BETWEEN.sub(" ", _INVISIBLE.sub("", _JOINERS.sub("", folded)).strip())

@@ -1,8 +1,6 @@
 """Judging a model file on images it was not trained on: at the end of training, and later on request."""
 
 import inspect
-import re
-import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.class_names import matching_class
+from hangtag.data.class_names import look_of
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.public.datasets import NAMED
 from hangtag.data.read import read
@@ -127,7 +125,6 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
         return evaluate(run.path, data)
     part, images = judged_part(run, read_again(run))
     predictor = load(run.path)
-    images = _with_classes_of(predictor, images)
     if images.class_names != predictor.class_names:
         raise DataError(
             f"{images.name} has classes {first_few(images.class_names)}; the model has "
@@ -156,27 +153,21 @@ def _by_class_name(
     free = [name for name in class_names if name not in used.values()]
     alike: dict[str, list[str]] = {}
     for name in free:
-        alike.setdefault(_look(name), []).append(name)
+        alike.setdefault(look_of(name), []).append(name)
     index = {name: position for position, name in enumerate(class_names)}
     to_model, notes = np.full(len(data.class_names), -1, np.int64), []
-    looks = [_look(name) for name in used.values() if name not in index]
+    looks = [look_of(name) for name in used.values() if name not in index]
     for label, name in used.items():
-        similar = alike.get(_look(name), [])
+        similar = alike.get(look_of(name), [])
         if name in index:
             to_model[label] = index[name]
-        elif len(similar) == 1 and looks.count(_look(name)) == 1:
+        elif len(similar) == 1 and looks.count(look_of(name)) == 1:
             to_model[label] = index[similar[0]]
             notes.append(f"class '{name}' of {data.name} was taken for the model's '{similar[0]}'")
     labels = to_model[data.labels]
     known = data.take(np.flatnonzero(labels >= 0))
     known = replace(known, labels=labels[labels >= 0], class_names=class_names)
     return known, data.take(np.flatnonzero(labels < 0)), tuple(notes)
-
-
-def _look(name: str) -> str:
-    """A class name without case, Unicode form, and punctuation between letters or digits."""
-    plain = unicodedata.normalize("NFKC", name).casefold().strip()
-    return re.sub(r"(?<=\w)[\W_]+(?=\w)", " ", plain)
 
 
 def _strangers(model: Predictor, data: LabelledImages) -> Strangers:
@@ -188,15 +179,6 @@ def _strangers(model: Predictor, data: LabelledImages) -> Strangers:
         unfamiliar=None if verdicts.is_ood is None else Share.counted(verdicts.is_ood),
         sure=None if verdicts.sure is None else Share.counted(verdicts.sure),
     )
-
-
-def _with_classes_of(predictor: Predictor, images: LabelledImages) -> LabelledImages:
-    """The images with the model's spelling and order of the classes; unchanged if these are others."""
-    names = [matching_class(name, predictor.class_names) for name in images.class_names]
-    if images.class_names == predictor.class_names or set(names) != set(predictor.class_names):
-        return images
-    numbers = np.array([predictor.class_names.index(str(name)) for name in names])
-    return replace(images, labels=numbers[images.labels], class_names=predictor.class_names)
 
 
 def data_before_decisions(config: dict[str, Any], part: str) -> LabelledImages | None:

@@ -82,8 +82,8 @@ class Metadata(Serializable):
         names, spec, guarantees = self.class_names, self.image, self.guarantees
         if not 2 <= len(names) <= _MOST_CLASSES or len(set(names)) < len(names):
             raise ValueError(f"class names must be two or more distinct names, got {', '.join(names)[:100]}")
-        if not all(0 < len(name) <= _MOST_NAME for name in names):
-            raise ValueError(f"class names must have 1 to {_MOST_NAME} characters")
+        if not all(len(name) <= _MOST_NAME for name in names):
+            raise ValueError(f"class names must have at most {_MOST_NAME} characters")
         sides = range(1, MAX_PIXELS)
         possible = {"height": sides, "width": sides, "channels": (1, 3), "background": range(256), "fit": FITS}
         for name, values in possible.items():
