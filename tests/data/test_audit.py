@@ -53,7 +53,7 @@ def test_few_pictures_are_passed_over_more_often_before_networks_judge_their_lab
     said: list[tuple[str, int, int]] = []
     monkeypatch.setattr(label_errors, "_MOST_DESCRIBED", 0)
 
-    find_label_errors(from_arrays(*shapes(150)), device="cpu", progress=lambda *each: said.append(each))
+    find_label_errors(from_arrays(*shapes(300)), device="cpu", progress=lambda *each: said.append(each))
 
     assert said[-1][1] == said[-1][2] >= 3 * 150
 
