@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.folder_layout import PART_NAMES, Choose
+from hangtag.data.folder_layout import Choose
 from hangtag.data.labelled_images import PARTS
+from hangtag.data.parts import PART_NAMES
 from hangtag.data.public.idx import read_idx
 from hangtag.errors import DataError, UnknownName
 from hangtag.words import first_few

@@ -11,22 +11,15 @@ from typing import TypeAlias
 
 from hangtag.data.class_names import clean_name
 from hangtag.data.labelled_images import PARTS
+from hangtag.data.parts import PART_NAMES
 from hangtag.errors import DataError
 from hangtag.words import amount, first_few, natural
 
-__all__ = ["CLASSES", "PART_NAMES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "part_of"]
+__all__ = ["CLASSES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "part_of"]
 
 CLASSES = ("top", "leaf", "name", "file", "parts")
 """Where the classes are: in the outermost folders, the innermost folders with their path or without it, the names of
 files, or only in the folders that are parts."""
-
-PART_NAMES = {
-    "train": "train", "training": "train", "trainset": "train", "trn": "train", "trainval": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation", "valset": "validation",
-    "test": "test", "testing": "test", "testset": "test", "tst": "test", "tests": "test",
-    "holdout": "test", "eval": "test", "evaluation": "test",
-}  # fmt: skip
-"""Names of folders and files, and values of columns, that mean a part; in lower case."""
 
 PICTURE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".heic", ".heif",

@@ -2,15 +2,15 @@
 
 import re
 
-from hangtag.data.folder_layout import PART_NAMES
-from hangtag.data.labelled_images import PARTS
+__all__ = ["PART_NAMES", "part_in_file_name", "part_named", "words_of"]
 
-__all__ = ["part_in_file_name", "part_named", "words_of"]
+PART_NAMES = {
+    **dict.fromkeys(("train", "training", "trainset", "trn", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "valset", "validation", "validate", "vld", "dev", "devel"), "validation"),
+    **dict.fromkeys(("test", "testing", "testset", "tst", "tests", "eval", "evaluation", "holdout", "heldout"), "test"),
+}
+"""Names of folders and files, and values of columns, that mean a part; in lower case."""
 
-_ALSO = {
-    "trn": "train", "trainval": "train", "validate": "validation", "vld": "validation", "devel": "validation",
-    "tst": "test", "tests": "test", "eval": "test", "evaluation": "test", "holdout": "test", "heldout": "test",
-}  # fmt: skip
 _FILLERS = {
     "set", "sets", "split", "data", "dataset", "part", "subset", "partition", "images", "image", "img", "imgs",
     "pictures", "photos", "samples", "examples", "phase", "fold", "only", "hold", "held", "out", "is", "in", "for",
@@ -47,6 +47,4 @@ def words_of(text: str) -> list[str]:
 
 
 def _word(word: str) -> str | None:
-    short = word.removesuffix("set")
-    part = PART_NAMES.get(word) or _ALSO.get(word) or PART_NAMES.get(short) or _ALSO.get(short)
-    return part if part in PARTS else None
+    return PART_NAMES.get(word) or PART_NAMES.get(word.removesuffix("set"))

@@ -90,7 +90,7 @@ _NEVER = {
 _ATTRIBUTE_TYPES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
 _WIRE = {"int": 0, "float": 5}  # everything else is length-delimited: 2
 
-# Numbers of which ONNX Runtime takes the remainder or the quotient without looking.
+# ONNX Runtime divides by these numbers without checking that they are not 0.
 _AT_LEAST_ONE = {"blocksize", "dilations", "group", "hidden_size", "kernel_shape", "num_groups", "size", "strides"}
 _TO_INTEGERS = {"ArgMax", "ArgMin", "Shape", "Size"}
 _TYPED_BY = {"CastLike": 1, "OneHot": 2, "Where": 1}  # the input whose type the output has; by default the first
@@ -276,7 +276,7 @@ class _Reader:
         return self.content[span[0] : span[1]]
 
     def message(self, kind: str, span: Span, lenient: bool = False) -> Message:
-        """The fields of a message by name; None or [] where there is none.
+        """The fields of a message by name; a missing one is None, or [] if it may be repeated.
 
         Args:
             kind: a key of `_FIELDS`.

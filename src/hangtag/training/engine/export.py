@@ -330,21 +330,20 @@ _PIXEL_STATISTICS = """
             centred = Sub (flat, mean_grey)
             centred_squares = Mul (centred, centred)
             variance = ReduceMean <keepdims = 1> (centred_squares, columns)
-            deviation = Sqrt (variance)
-            lower = Slice (grey, from_1, to_end, columns)
-            upper = Slice (grey, from_0, last_row, columns)
-            down_steps = Sub (lower, upper)
-            down_sizes = Abs (down_steps)
-            down_sum = ReduceSum <keepdims = 0> (down_sizes, sides)
-            down_mean = Mul (down_sum, per_pixel)
-            down = Unsqueeze (down_mean, columns)
-            right = Slice (grey, from_1, to_end, across_axis)
-            left = Slice (grey, from_0, last_column, across_axis)
-            across_steps = Sub (right, left)
-            across_sizes = Abs (across_steps)
-            across_sum = ReduceSum <keepdims = 0> (across_sizes, sides)
-            across_mean = Mul (across_sum, per_pixel)
-            across = Unsqueeze (across_mean, columns)"""
+            deviation = Sqrt (variance)"""
+
+_STEPS = """
+            {name}_later = Slice (grey, from_1, to_end, {axis})
+            {name}_earlier = Slice (grey, from_0, {last}, {axis})
+            {name}_steps = Sub ({name}_later, {name}_earlier)
+            {name}_sizes = Abs ({name}_steps)
+            {name}_sum = ReduceSum <keepdims = 0> ({name}_sizes, sides)
+            {name}_mean = Mul ({name}_sum, per_pixel)
+            {name} = Unsqueeze ({name}_mean, columns)"""
+"""The mean difference between neighbouring pixels in one direction."""
+
+_PIXEL_STATISTICS += _STEPS.format(name="down", axis="columns", last="last_row")
+_PIXEL_STATISTICS += _STEPS.format(name="across", axis="across_axis", last="last_column")
 
 _COLOUR = """
             largest = ReduceMax <keepdims = 0> (network_pixels, columns)
