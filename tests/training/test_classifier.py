@@ -17,6 +17,7 @@ from torch import nn
 import hangtag
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import DataError, HangtagError, ModelError, RunError, UnknownName, UsageError
+from hangtag.evaluation import metrics
 from hangtag.pictures import ImageSpec
 from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.recipes import find_recipe
@@ -417,3 +418,14 @@ def test_mirror_images_are_averaged_inside_the_model_file() -> None:
     logs = [np.log(plain.predict_proba(each)) for each in (images, images[:, :, ::-1])]
     mean = np.exp((logs[0] + logs[1]) / 2)
     assert np.allclose(averaged.predict_proba(images), mean / mean.sum(1, keepdims=True), atol=1e-5)
+
+
+def test_evaluate_reads_deep_pixels_on_the_scale_of_the_training_images_as_predict_does() -> None:
+    images, labels = shapes(90)
+    deep = images.astype(np.uint16) * 16 + 100
+    classifier = ImageClassifier(recipe=TEN_EPOCHS).fit(deep, labels)
+    dark = np.minimum(deep[:30], 1200)  # alone, their range of values would be another scale
+
+    expected = metrics.evaluate(classifier.predict_proba(dark), labels[:30], classifier.class_names_)
+
+    assert classifier.evaluate(dark, labels[:30]).loss == pytest.approx(expected.loss, rel=1e-4)

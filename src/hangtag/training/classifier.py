@@ -346,7 +346,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def _labelled(self, X: Images, y: Any) -> LabelledImages:
         """Images with labels of the type given to `fit`; labels that are unknown become further classes."""
-        images, given = check_images(X), np.asarray(y)
+        images, given = check_images(X, spec=self.spec_), np.asarray(y)
         if given.shape != (len(images),):
             raise DataError(
                 f"{len(images):,} images but labels of shape {given.shape}", "give one label for each image"
