@@ -363,7 +363,7 @@ def test_the_folders_of_a_dataset_hub(name: str, tmp_path: Path, listing: List) 
 
     assert (parts_of(manifest), manifest.labels) == ({"train": 4}, ["cat", "dog", "dog", "cat"])
     assert "has no labels: 4 images left out" in said(manifest)
-    assert "4 images left out: its name is not that of a part" in said(manifest)
+    assert "4 images left out, because the table's name does not name a part" in said(manifest)
 
 
 def test_pictures_beside_parquet_files_are_read_by_their_paths(tmp_path: Path, listing: List) -> None:

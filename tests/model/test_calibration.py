@@ -9,7 +9,7 @@ from hangtag.errors import DataError
 from hangtag.model.calibration import (
     Calibration,
     Calibrator,
-    fit_calibrator,
+    cross_fitted,
     log_softmax,
     measure_calibration,
     softmax,
@@ -61,7 +61,7 @@ def test_overconfidence_is_reported() -> None:
 def test_a_true_temperature_is_found(temperature: float) -> None:
     logits, labels = drawn(20_000, temperature)
 
-    calibrator = fit_calibrator(logits, labels)
+    calibrator = cross_fitted(logits, labels)[0]
     fresh, truth = drawn(20_000, temperature, seed=1)
 
     shrunk = 1 / np.mean(np.diag(calibrator.weights))
@@ -75,7 +75,7 @@ def test_bias_towards_a_class_needs_more_than_a_temperature() -> None:
     logits, labels = drawn(6000)
     favoured = logits + np.array([2.0, 0, 0, 0, -1.0])
 
-    calibrator = fit_calibrator(favoured, labels)
+    calibrator = cross_fitted(favoured, labels)[0]
     fresh, truth = drawn(6000, seed=1)
     after = measure_calibration(calibrator(log_softmax(fresh + np.array([2.0, 0, 0, 0, -1.0]))), truth)
 
@@ -88,7 +88,7 @@ def test_few_images_make_answers_hardly_worse(count: int) -> None:
     lost = []
     for seed in range(20):
         logits, labels = drawn(count, seed=seed)
-        calibrator = fit_calibrator(logits, labels)
+        calibrator = cross_fitted(logits, labels)[0]
         fresh, truth = drawn(2000, seed=1000 + seed)
         lost.append(
             measure_calibration(calibrator(log_softmax(fresh)), truth).nll
@@ -100,7 +100,7 @@ def test_few_images_make_answers_hardly_worse(count: int) -> None:
 
 def test_a_calibrator_survives_json() -> None:
     logits, labels = drawn(500, temperature=2.0)
-    calibrator = fit_calibrator(logits, labels)
+    calibrator = cross_fitted(logits, labels)[0]
 
     assert Calibrator.from_json(calibrator.to_json()) == calibrator
     assert Calibrator.none(3).temperature == 1.0
@@ -127,7 +127,7 @@ def test_invalid_probabilities_and_labels_are_refused(
 
 def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(DataError, match="NaN"):
-        fit_calibrator(np.full((20, 3), np.nan), np.zeros(20, np.int64))
+        cross_fitted(np.full((20, 3), np.nan), np.zeros(20, np.int64))
 
 
 @pytest.mark.parametrize(("images", "comforts"), [(40, False), (199, False), (200, True), (4000, True)])

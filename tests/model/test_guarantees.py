@@ -11,7 +11,7 @@ from scipy.stats import betabinom
 from hangtag.errors import HangtagError, UsageError
 from hangtag.evaluation.guarantee_report import GuaranteeReport, measure_guarantees
 from hangtag.evaluation.metrics import Share
-from hangtag.model.calibration import Calibrator, cross_fitted, fit_calibrator, log_softmax, softmax
+from hangtag.model.calibration import Calibrator, cross_fitted, log_softmax, softmax
 from hangtag.model.guarantees import SURE_ACCURACY, TARGET_ACCURACIES, AnswerPolicy, Guarantees, fit_guarantees
 from toys import drawn
 
@@ -32,7 +32,7 @@ def of(rows: NDArray[np.float32], ood_score: NDArray[Any] | None = None) -> dict
 
 def taught(count: int = 4000, seed: int = 0) -> Guarantees:
     logits, labels = drawn(count, seed=seed)
-    return fitted(logits, labels, fit_calibrator(logits, labels))
+    return fitted(logits, labels, cross_fitted(logits, labels)[0])
 
 
 def fresh(count: int = 4000, seed: int = 1) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -127,7 +127,7 @@ def test_thresholds_are_not_fitted_to_their_own_labels() -> None:
     optimistic = rows.copy()
     optimistic[np.arange(400), labels] += 0.5
     optimistic /= optimistic.sum(1, keepdims=True)
-    calibrator = fit_calibrator(logits, labels)
+    calibrator = cross_fitted(logits, labels)[0]
 
     honest = fit_guarantees(rows, labels, calibrator, NAMES, False, rows, rows)
     fitted_to_them = fit_guarantees(optimistic, labels, calibrator, NAMES, False, rows, rows)
@@ -245,7 +245,7 @@ def test_probabilities_that_are_nan_are_refused() -> None:
 
 def test_calibration_ignores_a_constant_added_to_logits() -> None:
     logits, labels = drawn(600, temperature=3.0)
-    calibrator = fit_calibrator(logits, labels)
+    calibrator = cross_fitted(logits, labels)[0]
 
     np.testing.assert_allclose(calibrator(log_softmax(logits)), calibrator(log_softmax(logits + 7.0)), atol=1e-9)
 

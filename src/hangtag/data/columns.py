@@ -95,7 +95,8 @@ def division_of(table: Table, choose: Choose, split: str | None = None, skip: Se
     if table.part is None or split is not None or (found.parts is not None and not table.part):
         return found
     if found.parts is None:
-        said = f"{table.where}: {amount(table.rows, 'image')} left out: its name is not that of a part (train, ...)"
+        count = amount(table.rows, "image")
+        said = f"{table.where}: {count} left out, because the table's name does not name a part (train, ...)"
         return Division([table.part or None] * table.rows, (), found.notes if table.part else (*found.notes, said))
     rank = {part: place for place, part in enumerate((*PARTS, None))}
     later = [max(part, table.part, key=rank.__getitem__) for part in found.parts]

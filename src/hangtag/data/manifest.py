@@ -254,7 +254,9 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
             notes.append(f"{table.where} has no labels: {count} left out; classify them with predict")
             continue
         if table.class_names.get(own.label) != model.class_names.get(str(columns.label)):
-            raise DataError(f"{table.where}: its class names differ from those of {model.where}", "make them equal")
+            raise DataError(
+                f"{table.where}: its class names differ from those of {model.where}", "use the same class names in both"
+            )
         found.append(_from_table(table, own, division, name, options, folder / f"pictures-{number}"))
         notes += [note for note in found[-1].notes if note not in notes]
         if len(tables) > 1:

@@ -16,7 +16,7 @@ from hangtag.words import ENOUGH, amount
 
 __all__ = [
     "BINS", "Bin", "Calibration", "Calibrator", "Floats", "check_probabilities", "cross_entropies",
-    "cross_fitted", "fit_calibrator", "fitted_calibrator", "log_softmax", "measure_calibration", "softmax",
+    "cross_fitted", "fitted_calibrator", "log_softmax", "measure_calibration", "softmax",
 ]  # fmt: skip
 
 BINS = 15
@@ -172,11 +172,6 @@ class Calibrator(Serializable):
     def __call__(self, logs: Floats) -> NDArray[np.float64]:
         """(N, K) calibrated probabilities of the network's log probabilities (N, K)."""
         return softmax(np.asarray(logs, np.float64) @ np.array(self.weights) + np.array(self.bias))
-
-
-def fit_calibrator(logits: Floats, labels: NDArray[np.int64]) -> Calibrator:
-    """The map that `cross_fitted` chooses, fitted on all images."""
-    return cross_fitted(logits, labels)[0]
 
 
 def cross_fitted(logits: Floats, labels: NDArray[np.int64]) -> tuple[Calibrator, NDArray[np.float64]]:

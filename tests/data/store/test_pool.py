@@ -20,7 +20,7 @@ from hangtag.data.picture_facts import FACTS
 from hangtag.data.read import read
 from hangtag.data.store import pool as pool_module
 from hangtag.data.store.containers import Folder
-from hangtag.data.store.pool import Pool, Sample, decode_files, npy_header
+from hangtag.data.store.pool import Pool, Sample, npy_header
 from hangtag.data.store.worker import DecodedBefore
 from hangtag.errors import DataError, SaveError
 from hangtag.pictures import ImageSpec
@@ -209,16 +209,6 @@ def test_a_disk_without_room_is_an_error_before_the_work(tmp_path: Path, monkeyp
         SaveError, match=r"the disk is full: the decoded images take [\d.]+ KB more, and 2.0 KB are free"
     ):
         read(root)
-
-
-def test_files_are_decoded_under_the_limits(tmp_path: Path) -> None:
-    wanted = pictures(tmp_path / "in", 3)
-    (tmp_path / "in" / "001.png").write_bytes(b"x")
-
-    images, found = decode_files([tmp_path / "in" / each.name for each in wanted], SPEC)
-
-    np.testing.assert_array_equal(images, [photo(0, 16, 16), photo(2, 16, 16)])
-    assert (found.good.tolist(), [each.kind for each in found.skipped]) == ([0, 2], ["not an image"])
 
 
 NO_LIMITS = """

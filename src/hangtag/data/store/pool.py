@@ -30,16 +30,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.picture_facts import FACTS, PASSING, UNREAD, Skipped
-from hangtag.data.store.containers import Container, Folder, ParquetColumn, common_place, why_unreadable
+from hangtag.data.store.containers import Container, ParquetColumn, common_place, why_unreadable
 from hangtag.data.store.worker import STATUS
 from hangtag.errors import DataError, SaveError
 from hangtag.files import saving, write_bytes
 from hangtag.machine import processors
-from hangtag.pictures import Images, ImageSpec
+from hangtag.pictures import ImageSpec
 from hangtag.progress import Progress
 from hangtag.resize import sizing_model
 
-__all__ = ["Decoded", "Pool", "Sample", "decode_files", "npy_header"]
+__all__ = ["Decoded", "Pool", "Sample", "npy_header"]
 
 _SECONDS = 20.0
 """Time limit for one picture; the largest allowed takes about three seconds on a slow core."""
@@ -479,18 +479,6 @@ class _Worker:
                 self.to_send = self.to_send[count:]
         except BrokenPipeError:  # the process died; `decode_chunk` notices it
             self.to_send = b""
-
-
-def decode_files(paths: Sequence[Path], spec: ImageSpec) -> tuple[Images, Decoded]:
-    """Decode a few files from strangers under the limits on time and memory.
-
-    Returns:
-        (M, H, W) or (M, H, W, 3) uint8, and which files they are.
-    """
-    samples = [Sample(str(path), 0, os.path.abspath(path)) for path in paths]  # noqa: PTH100
-    with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary, Pool([Folder("/")]) as pool:
-        found = pool.decode(samples, spec, Path(temporary))
-        return np.load(Path(temporary) / "images.npy", allow_pickle=False), found
 
 
 def _size(count: int) -> str:
