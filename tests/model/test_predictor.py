@@ -318,3 +318,15 @@ os.wait()
 print("parent", (tag.probabilities(images) == before).all())
 """
     assert in_a_process(program, tmp_path) == "child True\nparent True\n"
+
+
+def test_the_number_of_threads_changes_no_answer_and_travels_with_a_copy() -> None:
+    one = load(toy_model(), threads=1)
+    assert one(PICTURE) == load(toy_model())(PICTURE) == pickle.loads(pickle.dumps(one))(PICTURE)
+    assert pickle.loads(pickle.dumps(one))._artifact.threads == 1
+
+
+@pytest.mark.parametrize("threads", [0, -1, 5000])
+def test_an_impossible_number_of_threads_is_refused(threads: int) -> None:
+    with pytest.raises(UsageError, match=f"threads must be from 1 to 1,024, got {threads}"):
+        load(toy_model(), threads=threads)

@@ -51,7 +51,6 @@ EXTRA_OUTPUTS = {
 _AXES = {OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "ood_score": 1, "embedding": 2, "maps": 5, "map_weights": 2}
 _MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
 _PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
-_SMALL = 16_000  # bytes of pixels that one thread answers as fast as several; benchmarks/predict_threads.py
 _MOST_THREADS = 1024
 _CHECK_SECONDS = 60.0  # for each of the runs that check a graph
 _MOST_BYTES = 2**31 - 1  # the largest Protocol Buffers message
@@ -117,7 +116,7 @@ class Artifact:
         metadata: what the file says about itself.
         sha256: of the file.
         fingerprint: the first 12 hex digits of `sha256`.
-        threads: how many threads a call uses at most; None: one for a few small images, else one per core.
+        threads: how many threads a call uses at most; None: one per core.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class Artifact:
     ) -> None:
         self._content, self._outputs = content, outputs
         self.threads = threads
-        self._sessions = {1: _session(content, 1)}
+        self._session = _session(content, threads)
         self.metadata = metadata
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.fingerprint = self.sha256[:12]
@@ -158,8 +157,10 @@ class Artifact:
         return {name: np.concatenate([row[place] for row in rows]) for place, name in enumerate(names)}
 
     def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
+        if self._session is None:
+            self._session = _session(self._content, self.threads)
         try:
-            rows: list[NDArray[np.float32]] = self._session_for(images).run(list(names), {INPUT: images}, options)
+            rows: list[NDArray[np.float32]] = self._session.run(list(names), {INPUT: images}, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             _refuse_run(error, images, options)
         for name, row in zip(names, rows, strict=True):
@@ -170,12 +171,6 @@ class Artifact:
             if name == OUTPUT and (row.min() < 0 or not np.isclose(row.sum(axis=1), 1, atol=1e-3).all()):
                 raise ArtifactError("its graph does not return probabilities", RETRAIN)
         return rows
-
-    def _session_for(self, images: Images) -> Any:
-        threads = self.threads or (1 if images.size <= _SMALL else 0)
-        if threads not in self._sessions:
-            self._sessions[threads] = _session(self._content, threads)
-        return self._sessions[threads]
 
     def _sides(self, name: str) -> tuple[Any, ...]:
         return self._outputs[name].shape[1:]
@@ -212,8 +207,8 @@ def _abandon_sessions() -> None:
     The old sessions are kept, because deleting one would wait for its threads.
     """
     for artifact in _OPENED:
-        _ABANDONED.append(artifact._sessions)
-        artifact._sessions = {}
+        _ABANDONED.append(artifact._session)
+        artifact._session = None
 
 
 if hasattr(os, "register_at_fork"):
@@ -363,13 +358,12 @@ def _refuse_run(error: Exception, images: Images, options: Any) -> NoReturn:
     raise ArtifactError(f"its graph fails on images of {size} pixels", RETRAIN) from error
 
 
-def _session(content: bytes, threads: int) -> Any:
-    """A session that runs on this many threads; 0: one per core."""
+def _session(content: bytes, threads: int | None) -> Any:
     import onnxruntime
 
     _limit_memory()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or 0  # 0: one per core
     options.log_severity_level = 4  # errors are raised; their log lines would only repeat them
     options.add_session_config_entry("session.use_env_allocators", "1")
     try:

@@ -247,7 +247,7 @@ def load(
         target_accuracy: accuracy required of sure answers, one of `guarantees.TARGET_ACCURACIES`; it then decides
             which answers are sure.
         set_method: how prediction sets are made, one of `conformal.METHODS`.
-        threads: how many threads an answer may use; None: one for a few small images, else one per core.
+        threads: how many threads an answer may use; None: one per core.
 
     Raises:
         UsageError: a value is out of range.
