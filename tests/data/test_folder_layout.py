@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hangtag.data.folder_layout import Layout, layout_of, part_of
-from hangtag.data.manifest import refuse
+from hangtag.data.folder_layout import Layout, layout_of, part_of, refuse
 from hangtag.data.read import read
 from hangtag.errors import DataError, HangtagError, UsageError
 from hangtag.files import MARKER, make_own_folder, mark_loose
@@ -200,6 +199,28 @@ def test_an_answer_is_said_and_kept_as_an_option(tmp_path: Path) -> None:
     assert dict(first.source.answers) == dict(again.source.answers) == {"classes": "top"}
     assert "read as with --classes top, as you answered" in again.source.notes
     assert read(root, classes="leaf").class_names == ("cats/kit", "cats/tom", "dogs/rex")
+
+
+def test_classes_whose_names_contain_the_name_of_a_part_are_named_in_a_note(tmp_path: Path) -> None:
+    note = "folders whose names contain the name of a part are read as classes: test-horse-or-human"
+    root = tree(tmp_path / "set", "cat/1.png", "dog/2.png", "test-horse-or-human/3.png")
+    assert note in read(root).source.notes
+    divided = tree(tmp_path / "two", "train/cat/1.png", "train/test tubes/2.png", "test/cat/3.png")
+    assert not any("contain the name of a part" in each for each in read(divided).source.notes)
+
+
+def test_a_table_beside_class_folders_that_gives_a_split_but_may_be_read_in_two_ways_is_asked_about(
+    tmp_path: Path,
+) -> None:
+    root = tree(tmp_path / "set", *(f"{'cat' if number < 8 else 'dog'}/{number}.png" for number in range(16)))
+    rows = [f"{n}.png,{n < 8:d},{n >= 8:d},{('train', 'train', 'train', 'test')[n % 4]},p{n // 2}" for n in range(16)]
+    (root / "labels.csv").write_text("\n".join(["image,cat,dog,split,patient", *rows]) + "\n")
+
+    with pytest.raises(UsageError, match="a table beside the folders gives a split; which are right"):
+        read(root)
+
+    assert "labels.csv was not read; to use a table, name it" in read(root, classes="top").source.notes
+    assert len(read(root / "labels.csv", label_column="cat,dog").test) == 4
 
 
 # --- listings --------------------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def read_data(
 def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
     """Ask in a terminal; raise an error where nobody can answer."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        from hangtag.data.manifest import refuse
+        from hangtag.data.folder_layout import refuse
 
         return refuse(question, answers)
     print(visible(question), file=sys.stderr)

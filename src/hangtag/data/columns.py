@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose
+from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose, refuse
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.parts import part_named, words_of
 from hangtag.data.table_paths import status_of
@@ -22,6 +22,7 @@ __all__ = [
     "Division",
     "division_of",
     "find_columns",
+    "gives_split",
     "label_names",
     "no_labels",
     "notes_on_unused",
@@ -101,6 +102,14 @@ def division_of(table: Table, choose: Choose, split: str | None = None, skip: Se
     rank = {part: place for place, part in enumerate((*PARTS, None))}
     later = [max(part, table.part, key=rank.__getitem__) for part in found.parts]
     return Division(later, found.columns, found.notes)
+
+
+def gives_split(tables: Sequence[Table]) -> bool:
+    """Whether a table divides its rows, or seems to but needs an answer."""
+    try:
+        return any(division_of(table, refuse).parts is not None for table in tables)
+    except UsageError:
+        return True
 
 
 def said_parts(parts: Sequence[str | None], values: Sequence[Any] | None = None) -> str:

@@ -12,10 +12,10 @@ from typing import TypeAlias
 from hangtag.data.class_names import clean_name
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.parts import PART_NAMES
-from hangtag.errors import DataError
+from hangtag.errors import DataError, UsageError
 from hangtag.words import amount, first_few, natural
 
-__all__ = ["CLASSES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "part_of"]
+__all__ = ["CLASSES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "part_of", "refuse"]
 
 CLASSES = ("top", "leaf", "name", "file", "parts")
 """Where the classes are: in the outermost folders, the innermost folders with their path or without it, the names of
@@ -71,6 +71,16 @@ class Layout:
 _Folder: TypeAlias = tuple[str, ...]
 _Found: TypeAlias = "dict[_Folder, tuple[str | None, _Folder | None]]"
 """The part of each folder, and the folders that name its class; None for pictures without a class."""
+
+
+def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
+    """Raise an error that names every choice, because nobody can be asked the question.
+
+    Raises:
+        UsageError: always.
+    """
+    choices = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
+    raise UsageError(f"{question} {choices}", "choose one of them")
 
 
 def is_picture_name(name: str) -> bool:
@@ -152,6 +162,11 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
         for folder, count in left_out.most_common(3)
     ]
     notes += _notes_on_masks(names)
+    like_parts = {
+        label for label in set(labels) if label and PART_NAMES.keys() & set(re.split(r"[\W\d_]+", label.lower()))
+    }
+    if like_parts and not inside:
+        notes.append(f"folders whose names contain the name of a part are read as classes: {_some(like_parts)}")
     hidden = {label for label in set(labels) if label and label.startswith(".")}
     if hidden:
         notes.append(f"folders whose names begin with a dot are read as classes: {_some(hidden)}")

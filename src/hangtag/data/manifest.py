@@ -27,7 +27,7 @@ from hangtag.data.columns import (
     said_parts,
 )
 from hangtag.data.describe import counted
-from hangtag.data.folder_layout import Choose, is_picture_name, layout_of
+from hangtag.data.folder_layout import Choose, is_picture_name, layout_of, refuse
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.parts import part_in_file_name, part_named
 from hangtag.data.picture_facts import NO_CLASS, Skipped
@@ -41,20 +41,10 @@ from hangtag.pictures import picture_bytes
 from hangtag.progress import Progress
 from hangtag.words import amount, first_few, listed, visible
 
-__all__ = ["Answers", "Manifest", "ReadOptions", "from_listing", "from_pairs", "from_tables", "refuse"]
+__all__ = ["Answers", "Manifest", "ReadOptions", "from_listing", "from_pairs", "from_tables"]
 
 _BLANKS = {"none", "null", "na", "n/a", "nan", "-", "?"}
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
-
-
-def refuse(question: str, answers: Sequence[tuple[str, str]]) -> str:
-    """Raise an error that names every choice, because nobody can be asked the question.
-
-    Raises:
-        UsageError: always.
-    """
-    choices = "; or ".join(f"'{answer}': {meaning}" for answer, meaning in answers)
-    raise UsageError(f"{question} {choices}", "choose one of them")
 
 
 class Answers:

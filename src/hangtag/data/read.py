@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from hangtag.data.arrays import ArrayPart, Arrays, flat_labels, is_idx, read_idx_folder, read_npy, read_npz
 from hangtag.data.choose_size import Size, check_levels, choose_spec, with_background
+from hangtag.data.columns import gives_split
 from hangtag.data.decisions import apply_decisions
 from hangtag.data.describe import notes_on, notes_on_parts, sentence_on
-from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, is_picture_name
+from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, is_picture_name, refuse
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
     Answers,
@@ -32,7 +33,6 @@ from hangtag.data.manifest import (
     from_listing,
     from_pairs,
     from_tables,
-    refuse,
 )
 from hangtag.data.not_found import exists, not_found
 from hangtag.data.parts import part_in_file_name, part_named
@@ -258,12 +258,16 @@ def _table_or_folders(
     Raises:
         UsageError: they say something else, and `choose` cannot decide.
     """
-    differ = []
+    differ, unclear = [], []
     for reading in readings:
+        tables: list[Table] = []
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             try:
                 tables = _tables_of(reading, path, options)
                 manifest = from_tables(tables, "", replace(options, choose=refuse), Path(temporary))
+            except UsageError:  # it may be read in several ways
+                unclear += [reading] if gives_split(tables) else []
+                continue
             except HangtagError:
                 continue  # another kind of table
         if not are_class_folders(sample.name for sample in manifest.wanted):
@@ -280,16 +284,15 @@ def _table_or_folders(
             return reading
         if not same:
             differ.append(reading)
-    if not differ:
+    if not (differ or unclear):
         return None
-    answers = [(each.answer, f"the labels in {first_few(each.files, 4)}") for each in differ]
+    answers = [(each.answer, f"the labels in {first_few(each.files, 4)}") for each in differ or unclear]
     answers.append(("folders", "the names of the folders"))
+    says = "the tables and the folders give different labels" if differ else "a table beside the folders gives a split"
     answer = options.choose(
-        f"{path}: the tables and the folders give different labels; which are right? "
-        "(the table: name it or --label-column; the folders: --classes top)",
-        answers,
+        f"{path}: {says}; which are right? (the table: name it or --label-column; the folders: --classes top)", answers
     )
-    return next((each for each in differ if each.answer == answer), None)
+    return next((each for each in differ or unclear if each.answer == answer), None)
 
 
 def _plain_name(name: str) -> str:
