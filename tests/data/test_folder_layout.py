@@ -184,10 +184,44 @@ def test_a_file_that_is_no_picture_may_lie_beside_the_class_folders() -> None:
     assert layout.labels == (None, "a", "b")
 
 
-def test_images_named_like_masks_are_noted() -> None:
+def test_masks_in_class_folders_are_left_out_and_said() -> None:
     layout = layout_of(["a/1.png", "a/1_mask.png", "a/1_mask_2.png", "b/seg.png", "b/2.png"], "set", refuse)
 
-    assert layout.notes == ("2 images named like the mask of another image read as well: a/1_mask.png, ...",)
+    assert layout.labels == ("a", None, None, "b", "b")
+    assert layout.notes == (
+        "2 images left out as masks of other images: a/1_mask.png, a/1_mask_2.png; rename them if they are images",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        (["a/images/1.png", "a/masks/1.png", "b/images/1.png", "b/masks/1.png"], {"- a", "- b"}),
+        (["images/a/1.png", "images/b/2.png", "masks/a/1.png", "masks/b/2.png"], {"- a", "- b"}),
+        (
+            ["train/RGB/a/1.png", "train/RGB/b/1.png", "train/label/a/1.png", "val/RGB/a/2.png"],
+            {"train a", "train b", "validation a"},
+        ),
+        (["with_mask/1.png", "without_mask/1.png"], {"- with_mask", "- without_mask"}),
+        (["mask/1.png", "no mask/1.png"], {"- mask", "- no mask"}),
+        (["a/label.png", "labels/1.png"], {"- a", "- labels"}),
+    ],
+)
+def test_a_folder_of_masks_is_one_beside_a_folder_of_images(files: list[str], classes: set[str]) -> None:
+    assert found(layout_of(files, "set", refuse)) == classes
+
+
+@pytest.mark.parametrize("names", ["images masks", "image label", "img ground_truth", "CameraRGB CameraSeg",
+    "JPEGImages SegmentationClass", "train/images train/annotations"])  # fmt: skip
+def test_images_and_their_masks_are_not_two_classes(names: str) -> None:
+    with pytest.raises(DataError, match="no class folders"):
+        layout_of([f"{folder}/{number}.png" for folder in names.split() for number in range(9)], "set", refuse)
+
+
+def test_a_part_with_a_folder_of_images_alone_has_no_classes() -> None:
+    files = ["train/a/images/1.png", "train/b/images/1.png", "val/images/2.png", "test/images/3.png"]
+
+    assert layout_of(files, "set", refuse).labels == ("a", "b", None, None)
 
 
 def test_an_answer_is_said_and_kept_as_an_option(tmp_path: Path) -> None:
@@ -263,7 +297,7 @@ def test_empty_class_folders_are_named(tmp_path: Path) -> None:
     (root / "d" / "notes.txt").write_text("no picture")
     assert read(root).source.notes == ("folders without images: c, d",)
 
-    tree(root, "c/3.png")
+    tree(root, "a/1.png", "b/2.png", "c/3.png")
     assert (read(root).class_names, read(root).source.notes) == (("a", "b", "c"), ("folders without images: d",))
 
 

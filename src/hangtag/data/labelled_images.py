@@ -234,8 +234,6 @@ def from_arrays(
         joined, notes = joined_names(names)
         if "" in joined:
             raise DataError("some labels are empty", "give every image a label, or leave it out")
-        if given.dtype.kind == "i" and classes[0] == -1 and len(classes) > 2 and classes[1] >= 0:
-            notes.append("-1 is read as a class; if it means that there is no label, leave these images out")
         names = tuple(sorted(set(joined), key=natural))
         number = {name: index for index, name in enumerate(names)}
         positions = np.array([number[name] for name in joined])[positions]

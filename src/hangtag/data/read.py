@@ -23,7 +23,7 @@ from hangtag.data.arrays import ArrayPart, Arrays, flat_labels, is_idx, read_idx
 from hangtag.data.choose_size import Size, check_levels, choose_spec, with_background
 from hangtag.data.columns import gives_split
 from hangtag.data.decisions import apply_decisions
-from hangtag.data.describe import notes_on, notes_on_parts, sentence_on
+from hangtag.data.describe import notes_on, notes_on_copies, notes_on_parts, sentence_on
 from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, is_picture_name, refuse
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
@@ -47,6 +47,7 @@ from hangtag.data.tables_in_folder import (
     TableReading,
     are_class_folders,
     is_parquet,
+    missing_shards,
     parquet_readings,
     readings_of,
     split_lists,
@@ -337,6 +338,8 @@ def _read_tables(
         manifest = from_tables(tables, where.stem if listing is None else where.name, options, Path(temporary))
         if listing is not None:
             manifest.notes += _notes_on_tables(listing, "name it", reading.files)
+            if missing := missing_shards(reading.files):
+                manifest.notes.append(f"{amount(len(missing), 'file')} of the dataset missing: {first_few(missing, 3)}")
             manifest.notes += _notes_on_unused(manifest, listing, folder)
         else:
             siblings = readings_of(child.name for child in folder.iterdir() if child.is_file())
@@ -391,7 +394,10 @@ def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
 
 def _is_part(value: Any) -> bool:
     """Whether this is (images, labels), and not one image with its label."""
-    return isinstance(value, tuple) and len(value) == 2 and _is_array(value[0]) and getattr(value[1], "ndim", 0) > 0
+    if not (isinstance(value, tuple) and len(value) == 2 and _is_array(value[0])):
+        return False
+    labels = value[1]
+    return getattr(labels, "ndim", 0) > 0 or (isinstance(labels, (list, tuple)) and len(labels) == len(value[0]))
 
 
 def _is_array(images: Any) -> bool:
@@ -443,10 +449,14 @@ def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptio
     notes += [
         *data.source.notes,
         *notes_on_parts(data.class_names, {name: data.labels[at] for name, at in slices.items()}),
+        *notes_on_copies(data.contents, data.labels, part_of),
         *notes_on(spec, facts, set(), (), options.size),
     ]
+    contents = data.contents
     data = replace(data, parts=slices, picture_facts=facts, source=Source(where, "", tuple(notes), spec=spec))
-    return replace(data, source=replace(data.source, description=sentence_on(data, kind, facts)))
+    data = replace(data, source=replace(data.source, description=sentence_on(data, kind, facts)))
+    vars(data)["contents"] = contents  # no image is hashed twice
+    return data
 
 
 def _channels_last(images: NDArray[Any]) -> NDArray[Any]:

@@ -182,8 +182,8 @@ def _csv(path: Path, root: str, separator: str) -> Table:
         head = next(lines, "")
         if told := re.fullmatch(r"sep=(.)\s*", head):  # a line for spreadsheets
             separator, head = told[1], next(lines, "")
-        elif separator == ",":
-            separator = max(",;\t|", key=head.count)
+        else:
+            separator = max(dict.fromkeys(separator + ",;\t|"), key=head.count)  # in doubt, that of the file's ending
         reader = csv.reader(chain([head], lines), delimiter=separator)
         try:
             first = next((row for row in reader if row), None)

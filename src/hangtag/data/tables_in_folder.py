@@ -1,5 +1,6 @@
 """The tables of a folder -> the ways to read them: one table, or several that are a part each (train.csv, test.csv)."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ __all__ = [
     "TableReading",
     "are_class_folders",
     "is_parquet",
+    "missing_shards",
     "parquet_readings",
     "readings_of",
     "split_lists",
@@ -27,6 +29,8 @@ _SETTINGS = {"config", "info", "infos", "dict", "state", "package", "settings", 
 _CONTAINERS = {"images", "image", "img", "imgs", "pictures", "photos", "data", "jpg", "jpeg", "png", "files"}
 _LISTS = (".txt", ".mat")
 _SPLITS = {"split", "splits", "partition", "partitions", "folds"}
+_SHARD = re.compile(r"(|.*[^0-9])([0-9]{3,8})-of-([0-9]{3,8})(.*)")
+_MOST_SHARDS = 100_000  # that are looked for
 _SHARDS = {"part", "batch", "chunk", "shard", "volume"}
 
 
@@ -81,6 +85,25 @@ def parquet_readings(names: Iterable[str]) -> list[TableReading]:
         tables = tuple((tuple(files), part or ("" if divided else None)) for part, files in by_part.items())
         readings.append(TableReading(config or ".", tables))
     return readings
+
+
+def missing_shards(names: Iterable[str]) -> list[str]:
+    """The files that are missing among those numbered as train-00000-of-00003.parquet.
+
+    >>> missing_shards(["train-00000-of-00002.parquet"])
+    ['train-00001-of-00002.parquet']
+    """
+    families: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+    for name in names:
+        if found := _SHARD.fullmatch(name):
+            before, number, of, after = found.groups()
+            families[before, of, after].add(int(number))
+    return [
+        f"{before}{number:0{len(of)}}-of-{of}{after}"
+        for (before, of, after), own in families.items()
+        for number in range(min(int(of), _MOST_SHARDS))
+        if number not in own
+    ]
 
 
 def is_parquet(name: str) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.choose_size import Size, check_levels, choose_spec, with_background
 from hangtag.data.class_names import joined_names
-from hangtag.data.describe import counted, notes_on, notes_on_parts, sentence_on
+from hangtag.data.describe import counted, notes_on, notes_on_copies, notes_on_parts, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages, Source
 from hangtag.data.manifest import Answers, Manifest
 from hangtag.data.picture_facts import PASSING, Skipped
@@ -123,6 +123,7 @@ def decoded(
             groups, group_names = inverse.astype(np.int64), list(map(visible, unique.tolist()))
         numbers = np.array([number[label] for label in labels], np.int64)
         part_numbers = np.array([_PART_NUMBERS[each] for each in parts], np.int8)
+        shown = [manifest.wanted[row].name for row in good]
         in_parts = {part: numbers[part_numbers == at] for at, part in enumerate(PARTS) if part in parts}
         arrays: dict[str, NDArray[Any] | None] = {
             "labels": numbers,
@@ -135,12 +136,13 @@ def decoded(
             "notes": [
                 *manifest.notes,
                 *notes_on_parts(names, in_parts),
+                *notes_on_copies(facts["content"], numbers, part_numbers, shown),
                 *notes_on(final, facts, set(manifest.labels) - set(names), skipped, size),
             ],
             "skipped": [each.to_json() for each in skipped],
             "again": _again(manifest, result), "answers": manifest.answers, "asked": manifest.asked.to_json(),
         }  # fmt: skip
-        cache.save(folder, key, index, arrays, [visible(manifest.wanted[row].name) for row in good])
+        cache.save(folder, key, index, arrays, list(map(visible, shown)))
     cache.make_room(key)
     pictures = cache.open_pictures(key)
     if pictures is None:
