@@ -463,9 +463,7 @@ def test_groups_that_the_data_has_in_several_parts_are_said(tmp_path: Path, list
 
     notes = said(listing(path, group_by=given))
 
-    expected = (
-        "2 groups of patient are in several parts of the data: p, q" if given else "of which 2 are in several parts"
-    )
+    expected = "2 groups of patient are in several parts of the data: p, q" if given else "5 images; 2 in several parts"
     assert expected in notes
 
 

@@ -440,7 +440,7 @@ def notes_on_unused(
         texts = [text for value in values if not _is_picture(value) and (text := _text(value)) is not None]
         if _GROUPS & set(words_of(name)) and 1 < len(set(texts)) < len(texts):
             shared = len(groups_in_several([*map(_text, values)], parts))
-            several = f", of which {shared:,} are in several parts" if shared else ""
+            several = f"; {shared:,} in several parts" if shared else ""
             notes.append(
                 f"the column '{name}' may name groups ({len(set(texts)):,} in {len(texts):,} images{several}); "
                 f"to keep each on one side of the split: --group-by {name}"

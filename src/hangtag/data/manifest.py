@@ -172,6 +172,11 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
             more += f"; hangtag wrote {first_few(listing.own)}, and does not read it"
         raise DataError(f"{where}: no images found{more}", "it must contain one folder of images per class")
     names = [entry.name for entry in entries]
+    if any(name.endswith(".cls") for name in names) and not any("/" in name for name in names):
+        raise DataError(
+            f"{where}: the labels are in .cls files beside the images (WebDataset), which hangtag does not read",
+            "unpack it, and put each image into a folder named after its class",
+        )
     answers: list[str] = []
 
     def choose(question: str, choices: Sequence[tuple[str, str]]) -> str:

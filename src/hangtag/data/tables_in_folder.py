@@ -58,6 +58,9 @@ def readings_of(names: Iterable[str], deeply: bool = True) -> list[TableReading]
     names = list(names)
     top = len(names) if deeply else _top(names)
     tables = [name for name in names if _may_be_table(name) and _depth(name) <= top]
+    if any(map(is_json, tables)):  # 1.json beside 1.jpg describes this picture
+        pictured = {name.rpartition(".")[0] for name in names if not is_json(name)}
+        tables = [name for name in tables if not is_json(name) or name.rpartition(".")[0] not in pictured]
     for depth in sorted({_depth(name) for name in tables}):
         here = [name for name in tables if _depth(name) == depth]
         part_of = {name: part for name in here if (part := _part_of(name)) is not None}
