@@ -74,6 +74,7 @@ FITS = ("squash", "pad", "crop")
 
 _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
 _LARGEST_16_BIT = 65_535
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
 _OPAQUE = (1, 255, 1023, 4095, 16_383, _LARGEST_16_BIT)  # of alpha
 _DEEP = "16-bit or float pixels were scaled to 8 bits"
 _DEEP_GREY_ALPHA = "LA;16B"
@@ -89,6 +90,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = ("PNG", "JPEG")
 _PNG_START = struct.Struct(">8sI4sIIBBBBBII4s")  # signature, header with its checksum, start of the next chunk
 _NPY = b"\x93NUMPY"
+_POINTER = b"version https://git-lfs"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _BARE_MODES = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}  # depth, colour, compression, filter, interlace
 _ALTERING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp", "transparency", "loop", "duration"}
@@ -598,6 +600,8 @@ def _open(content: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large("too many") from None
     except UnidentifiedImageError:
+        if content.startswith(_POINTER):
+            raise PictureError("a Git LFS pointer instead of the image", "run: git lfs pull", "not an image") from None
         raise PictureError(
             "not an image that hangtag can read",
             f"known formats: {', '.join(FORMATS)} and HEIC; the file's content decides, not its extension",
@@ -675,7 +679,7 @@ def _from_pil(opened: Image.Image, spec: ImageSpec, content: bytes | None, singl
         if raw_mode is not None and content is not None:
             read = _from_deep(*_deep_colour(upright, raw_mode, content), spec, single)
         elif upright.mode.startswith("I") or upright.mode == "F":
-            read = _from_deep(*_deep_grey(upright), spec, single)
+            read = _from_deep(*_deep_grey(upright, _is_white_zero(opened)), spec, single)
         else:
             read = _Read(*_flatten(upright, spec))
     except PictureError:
@@ -694,9 +698,16 @@ def _deep_mode(image: Image.Image) -> str | None:
     return layout if layout in _LOW_BYTES else None
 
 
-def _deep_grey(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+def _is_white_zero(image: Image.Image) -> bool:
+    """Whether a TIFF file says that 0 is white."""
+    return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _deep_grey(image: Image.Image, white_is_zero: bool = False) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """The pixels of a 16-bit, 32-bit or floating-point image (H, W), and alpha if one value is transparent."""
     values, clear = np.asarray(image), image.info.get("transparency")
+    if white_is_zero and values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        values = _LARGEST_16_BIT - values  # Pillow inverts only 8 bits
     return values, None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
 
 
@@ -735,7 +746,7 @@ def _bytes_of(image: Image.Image) -> bytes:
         upright = _upright(image)
         if upright.mode.startswith("I") or upright.mode == "F":
             if "transparency" not in upright.info:
-                return _npy_of(np.asarray(upright))
+                return _npy_of(_deep_grey(upright, _is_white_zero(image))[0])
         elif upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
             upright = upright.convert(_VIA.get(upright.mode, "RGBA" if upright.has_transparency_data else "RGB"))
         buffer = io.BytesIO()

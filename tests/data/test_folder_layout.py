@@ -357,3 +357,12 @@ def test_single_pictures_in_a_folder_of_the_user_are_marked_by_name(tmp_path: Pa
     assert read(root).source.notes == ("not read, because hangtag wrote it: a/why.png, why.png",)
     shutil.move(root / "a" / "why.png", root / "a" / "3.png")
     assert len(read(root)) == 3
+
+
+def test_a_folder_without_images_says_what_it_contains(tmp_path: Path) -> None:
+    for name in ("x/1.npz", "x/2.npz", "state.json", "data.arrow"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+
+    with pytest.raises(DataError, match=r"no images found; it contains 2 \.npz files, 1 \.arrow file and 1 \.json file"):
+        read(tmp_path)

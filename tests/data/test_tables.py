@@ -502,6 +502,30 @@ def test_boxes_are_said_to_be_unused(tmp_path: Path, listing: List) -> None:
     assert "box" not in said(listing(path))
 
 
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("cp1252", "in Windows-1252 it says '1.png,caf\u00e9'"),
+        ("utf-16-le", "it seems to be UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+    ],
+)
+def test_a_table_that_is_not_utf_8_says_how_to_convert_it(
+    tmp_path: Path, listing: List, encoding: str, said: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("image,label\n1.png,caf\u00e9\n2.png,b\n".encode(encoding))
+
+    error = refused(listing, path)
+
+    assert said in error.message and "-t UTF-8 t.csv" in error.hint
+
+
+def test_a_column_with_one_value_in_some_rows_is_named(tmp_path: Path, listing: List) -> None:
+    assert "columns not used: site" in said(listing(split_table(tmp_path, "site", ["x", "x", "", "x"])))
+    assert "site" not in said(listing(split_table(tmp_path, "site", ["x", "x", "x", "x"])))
+
+
 def test_a_table_whose_separator_is_not_that_of_its_ending_is_read(tmp_path: Path, listing: List) -> None:
     files(tmp_path, *(f"{n}.png" for n in range(1, 4 + 1)))
     path = tmp_path / "t.tsv"

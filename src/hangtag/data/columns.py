@@ -445,7 +445,7 @@ def notes_on_unused(
                 f"the column '{name}' may name groups ({len(set(texts)):,} in {len(texts):,} images{several}); "
                 f"to keep each on one side of the split: --group-by {name}"
             )
-        elif name in table.parquet or _holds_labels(values) or _looks_like_paths(values):
+        elif name in table.parquet or _holds_labels(values) or _looks_like_paths(values) or _marks_some(values, texts):
             unused.append(name)
     doubles = [name for name in (label, *unused) if name in table.columns]
     kept = _without_doubles(table, doubles)
@@ -454,6 +454,11 @@ def notes_on_unused(
     if len(boxes) > 3 or "bbox" in boxes:
         notes.append(f"{listed(boxes)} are not used: the whole image is learned, not what is inside a box")
     return notes + ([f"columns not used: {first_few(unused, 8)}"] if unused else [])
+
+
+def _marks_some(values: Sequence[Any], texts: Sequence[str]) -> bool:
+    """Whether a column has one value in some rows and none in the others."""
+    return len(set(texts)) == 1 and len(texts) < len(values) and not isinstance(values[0], (bytes, list, dict))
 
 
 def _hidden(values: Sequence[Any], parts: Sequence[str | None]) -> bool:

@@ -59,7 +59,8 @@ _NOT_PICTURES = {
     "txt", "csv", "tsv", "json", "jsonl", "md", "rst", "xml", "yaml", "yml", "toml", "ini", "cfg", "py", "ipynb", "js",
     "html", "htm", "css", "pdf", "doc", "docx", "xls", "xlsx", "log", "db", "sqlite", "npy", "npz", "pkl", "pt", "pth",
     "onnx", "h5", "mat", "parquet", "mp4", "avi", "mov", "mkv", "mp3", "wav", "sh", "exe", "lnk", "url", "sha256",
-    "md5", "aae", "xmp", "zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "7z", "rar",
+    "md5", "aae", "xmp", "arrow", "feather", "tfrecord", "tfrecords", "hdf5", "pickle",
+    "joblib", "ckpt", "safetensors", "mdb", "zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "7z", "rar",
 }  # fmt: skip
 
 

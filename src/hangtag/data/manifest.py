@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -170,7 +171,15 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
         more = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
         if listing.own:
             more += f"; hangtag wrote {first_few(listing.own)}, and does not read it"
-        raise DataError(f"{where}: no images found{more}", "it must contain one folder of images per class")
+        endings = Counter(os.path.splitext(entry.name)[1].lower() or "other" for entry in listing.entries)  # noqa: PTH122
+        there = listed(
+            [f"{count:,} {ending} {'file' if count == 1 else 'files'}" for ending, count in endings.most_common(3)]
+        )
+        more += f"; it contains {there}" if there else ""
+        raise DataError(
+            f"{where}: no images found{more}",
+            "it must contain one folder of images per class, or a table of them; a file of arrays must be named itself",
+        )
     names = [entry.name for entry in entries]
     if any(name.endswith(".cls") for name in names) and not any("/" in name for name in names):
         raise DataError(

@@ -98,7 +98,8 @@ def decoded(
         skipped = [Skipped(visible(s.name), s.kind, visible(s.reason)) for s in (*manifest.skipped, *result.skipped)]
         if not len(result.good):
             raise DataError(
-                f"{origin}: none of the {len(manifest.wanted):,} images can be read: {counted(skipped)}",
+                f"{origin}: none of the {len(manifest.wanted):,} images can be read: {counted(skipped)}; "
+                f"{result.skipped[0].name}: {result.skipped[0].reason}",
                 _public_set(manifest, origin) or "replace them",
             )
         good = result.good.tolist()
