@@ -205,6 +205,7 @@ def test_masks_in_class_folders_are_left_out_and_said() -> None:
         (["with_mask/1.png", "without_mask/1.png"], {"- with_mask", "- without_mask"}),
         (["mask/1.png", "no mask/1.png"], {"- mask", "- no mask"}),
         (["a/label.png", "labels/1.png"], {"- a", "- labels"}),
+        (["label/1.png", "photo/1.png", "box/1.png"], {"- label", "- photo", "- box"}),
     ],
 )
 def test_a_folder_of_masks_is_one_beside_a_folder_of_images(files: list[str], classes: set[str]) -> None:
@@ -364,5 +365,28 @@ def test_a_folder_without_images_says_what_it_contains(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
 
-    with pytest.raises(DataError, match=r"no images found; it contains 2 \.npz files, 1 \.arrow file and 1 \.json file"):
+    with pytest.raises(DataError, match=r"it contains 2 \.npz files, 1 \.arrow file and 1 \.json file"):
         read(tmp_path)
+    with pytest.raises(DataError, match="no images found"):
+        read(make_empty(tmp_path / "empty"))
+
+
+def make_empty(folder: Path) -> Path:
+    (folder / "a").mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_class_folders_that_all_begin_with_a_dot_are_read_and_said(tmp_path: Path, above: str) -> None:
+    data = read(tree(tmp_path / "set", f"{above}.cat/1.png", f"{above}.dog/2.png", f"{above and 'test/'}.cat/3.png"))
+
+    assert data.class_names == (".cat", ".dog")
+    assert "folders whose names begin with a dot are read as classes: .cat, .dog" in data.source.notes
+
+
+def test_a_split_in_the_names_of_files_is_said_to_be_unused() -> None:
+    files = ["a/train_1.png", "a/test_1.png", "b/train_2.png", "b/test_2.png"]
+    (note,) = layout_of(files, "set", refuse).notes
+    assert note.startswith("the names of the images begin with test and train, which was not used as a split")
+    assert not layout_of([*files, "b/x.png"], "set", refuse).notes
+    assert not layout_of([f"{part}/{name}" for part in ("train", "test") for name in files], "set", refuse).notes

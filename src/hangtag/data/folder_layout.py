@@ -168,6 +168,8 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
         labels = [read_as[folders[each]] for each in folder_of]
         description = "one folder per class"
     notes += _notes_on_several(folders, found)
+    if not any(parts):
+        notes += _notes_on_file_names(names)
     used = {part for part, label in zip(parts, labels, strict=True) if label is not None}
     inside = ", ".join(part for part in PARTS if part in used)
     left_out = Counter(folder for folder, label in zip(folder_of, labels, strict=True) if label is None)
@@ -271,9 +273,12 @@ def _masks_among(names: Sequence[str]) -> set[str]:
     if not any(word in "\n".join(names).lower() for word in _MASKS):
         return set()
     folders = {name.rpartition("/")[0] for name in names}
-    every = {folder[:end] for folder in folders for end in (*_ends(folder), len(folder))}
-    with_images = {above for above, own in map(_split, every) if own and set(words_of(own)) <= _IMAGE_WORDS}
-    of_masks = {f for f in every if _MASK_WORDS & set(words_of(_split(f)[1])) and _split(f)[0] in with_images}
+    inside: dict[str, set[str]] = {}  # the names of the folders in each folder
+    for folder in folders:
+        for end in (*_ends(folder), len(folder)):
+            above, _, own = folder[:end].rpartition("/")
+            inside.setdefault(above, set()).add(own)
+    of_masks = {f"{above}/{own}".lstrip("/") for above, each in inside.items() for own in _mask_folders(each)}
     stems = {name.rpartition(".")[0] for name in names}
 
     def is_mask(name: str) -> bool:
@@ -305,9 +310,23 @@ def _ends(name: str) -> list[int]:
     return [place for place, character in enumerate(name) if character == "/"]
 
 
-def _split(folder: str) -> tuple[str, str]:
-    above, _, own = folder.rpartition("/")
-    return above, own
+def _mask_folders(names: set[str]) -> set[str]:
+    """The folders of masks among those in one folder, if the others are all of images."""
+    masks = {name for name in names if _MASK_WORDS & set(words_of(name))}
+    images = [set(words_of(name)) for name in names - masks]
+    return masks if images and all(words and words <= _IMAGE_WORDS for words in images) else set()
+
+
+def _notes_on_file_names(names: Sequence[str]) -> list[str]:
+    """A note on undivided images whose names all begin with a part, such as cat/train_1.png and cat/test_1.png."""
+    firsts: set[str] = set()
+    for name in names:
+        word = _WORD.match(name.rpartition("/")[2])
+        if word is None or word[0].lower() not in PART_NAMES:
+            return []
+        firsts.add(PART_NAMES[word[0].lower()])
+    said = f"the names of the images begin with {' and '.join(sorted(firsts))}, which was not used as a split"
+    return [f"{said}; move them into folders of these names to use it"] if len(firsts) > 1 else []
 
 
 def _is_set_apart(name: str) -> bool:

@@ -172,10 +172,8 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
         if listing.own:
             more += f"; hangtag wrote {first_few(listing.own)}, and does not read it"
         endings = Counter(os.path.splitext(entry.name)[1].lower() or "other" for entry in listing.entries)  # noqa: PTH122
-        there = listed(
-            [f"{count:,} {ending} {'file' if count == 1 else 'files'}" for ending, count in endings.most_common(3)]
-        )
-        more += f"; it contains {there}" if there else ""
+        there = [f"{count:,} {ending} {'file' if count == 1 else 'files'}" for ending, count in endings.most_common(3)]
+        more += f"; it contains {listed(there)}" if there else ""
         raise DataError(
             f"{where}: no images found{more}",
             "it must contain one folder of images per class, or a table of them; a file of arrays must be named itself",

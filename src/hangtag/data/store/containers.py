@@ -196,13 +196,14 @@ class Listing:
         return notes
 
     def leave_out_hidden(self) -> None:
-        """Leave out folders whose names begin with a dot, unless they are class folders beside others, such as .net."""
+        """Leave out folders whose names begin with a dot, unless they are class folders: beside others, or alone."""
         if not any("/." in entry.name or entry.name[0] == "." for entry in self.entries):
             return
         with_pictures = {
             entry.name.rpartition("/")[0] for entry in self.entries if entry.name.lower().endswith(PICTURE_ENDINGS)
         }
-        beside = {folder.rpartition("/")[0] for folder in with_pictures if not _has_dot(folder)}
+        plain = [folder for folder in with_pictures if not _has_dot(folder)]
+        beside = {folder.rpartition("/")[0] for folder in plain or with_pictures}
 
         def is_class(folder: str) -> bool:
             above, _, own = folder.rpartition("/")
