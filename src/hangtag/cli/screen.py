@@ -232,6 +232,7 @@ def print_summary(training: "Training", judged: "Judgement", report: Path) -> No
     print()
     print(f"{judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
+    print_notes(judged.notes)
     _print_confidence(judged.guarantees)
     print(f"training took {training.seconds['train']:.1f} s: {training.speed}")
     _print_results(training.run, report)

@@ -74,6 +74,10 @@ class GuaranteeReport(Serializable):
     accuracy: tuple[float, ...]
     limitations: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.answered) != len(self.accuracy):
+            raise ValueError("there must be one accuracy for each share of images answered")
+
 
 def measure_guarantees(
     outputs: dict[str, NDArray[np.float32]], labels: NDArray[np.int64], guarantees: Guarantees

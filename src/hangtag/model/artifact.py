@@ -314,7 +314,8 @@ def _read(source: str | Path | bytes) -> tuple[bytes, str, Path | None]:
             folder, path = path, path / MODEL_FILE
             if not path.is_file():
                 raise RunError(
-                    f"{folder}: no {MODEL_FILE} in this folder", "its training did not finish; resume it or train again"
+                    f"{folder}: no {MODEL_FILE} in this folder",
+                    "name a run folder or a model.onnx; the training of a run without one did not finish",
                 )
             if not inside(folder, path):
                 raise RunError(f"{path}: is a link that leads out of the run folder", "name the file it leads to")

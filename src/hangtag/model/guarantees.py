@@ -17,13 +17,16 @@ from hangtag.serializable import Serializable
 from hangtag.words import amount, first_few
 
 __all__ = [
-    "COVERAGE", "OOD_FALSE_POSITIVE_RATE", "SURE_ACCURACY", "TARGET_ACCURACIES", "AnswerPolicy", "Guarantees",
+    "COVERAGE", "LEAST_SURE", "OOD_FALSE_POSITIVE_RATE", "SURE_ACCURACY", "TARGET_ACCURACIES", "AnswerPolicy", "Guarantees",
     "Verdicts", "fit_guarantees",
 ]  # fmt: skip
 
 COVERAGE, OOD_FALSE_POSITIVE_RATE = 0.95, 0.05
 SURE_ACCURACY = 0.9
 """Accuracy that held-out answers as probable as a sure one must reach, whatever the coverage."""
+
+LEAST_SURE = 0.75
+"""The lowest probability of a sure answer, even if most of the more probable ones are correct: odds of three to one."""
 
 TARGET_ACCURACIES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Accuracies that can be requested for sure answers."""
@@ -39,8 +42,8 @@ class AnswerPolicy:
     """How cautious answers are.
 
     No answer is sure if its image is OOD, or if the model's held-out answers were no better than chance. With neither
-    `cost` nor `target_accuracy`, an answer is sure if its set has one label and its probability reaches the confidence
-    threshold for `SURE_ACCURACY`.
+    `cost` nor `target_accuracy`, an answer is sure if its set has one label and its probability reaches both `LEAST_SURE`
+    and the confidence threshold for `SURE_ACCURACY`.
 
     Attributes:
         coverage: target share of prediction sets that contain the true label, above 0 and below 1.
@@ -160,7 +163,7 @@ class Guarantees(Serializable):
         confident = np.asarray(confidence >= (np.inf if threshold is None else threshold))
         if policy.target_accuracy is not None or in_set is None:
             return confident
-        return np.asarray(confident & (in_set.sum(axis=1) == 1))
+        return np.asarray(confident & (confidence >= LEAST_SURE) & (in_set.sum(axis=1) == 1))
 
     def _confidence_threshold(self, target_accuracy: float) -> float | None:
         """The lowest probability of a sure answer; None if no answer is."""
