@@ -121,7 +121,7 @@ class Run:
         Args:
             network: the custom network `module:function` that may be imported; a run folder alone imports nothing.
         """
-        config, version = self.config("recipe", "seed", "data"), __version__
+        config = self.config("recipe", "seed", "data")
         if "seeds" in config:
             raise RunError(
                 f"{self.path}: this run has several seeds", "to resume it, repeat the command that started it"
@@ -131,9 +131,9 @@ class Run:
                 f"{self.path}: this run cannot be resumed: its status is '{config.get('status')}'",
                 "only interrupted and stopped runs can be resumed",
             )
-        if config.get("hangtag") != version:
+        if (version := config.get("hangtag")) != __version__:
             raise RunError(
-                f"{self.path}: this run was started with hangtag {config.get('hangtag')}, but this is hangtag {version}",
+                f"{self.path}: this run was started with hangtag {version}, but this is hangtag {__version__}",
                 "resume it with that version, or train again",
             )
         if config.get("network_from_python"):

@@ -17,8 +17,8 @@ from hangtag.serializable import Serializable
 from hangtag.words import amount, first_few
 
 __all__ = [
-    "COVERAGE", "LEAST_SURE", "OOD_FALSE_POSITIVE_RATE", "SURE_ACCURACY", "TARGET_ACCURACIES", "AnswerPolicy", "Guarantees",
-    "Verdicts", "fit_guarantees",
+    "COVERAGE", "LEAST_SURE", "OOD_FALSE_POSITIVE_RATE", "SURE_ACCURACY", "TARGET_ACCURACIES", "AnswerPolicy",
+    "Guarantees", "Verdicts", "fit_guarantees",
 ]  # fmt: skip
 
 COVERAGE, OOD_FALSE_POSITIVE_RATE = 0.95, 0.05
@@ -42,7 +42,7 @@ class AnswerPolicy:
     """How cautious answers are.
 
     No answer is sure if its image is OOD, or if the model's held-out answers were no better than chance. With neither
-    `cost` nor `target_accuracy`, an answer is sure if its set has one label and its probability reaches both `LEAST_SURE`
+    `cost` nor `target_accuracy`, an answer is sure if its set has one label and its probability reaches `LEAST_SURE`
     and the confidence threshold for `SURE_ACCURACY`.
 
     Attributes:

@@ -74,7 +74,7 @@ def write_report(
         UsageError: the arrays do not fit each other or the run.
         SaveError: the page cannot be written.
     """
-    facts = gather_facts(run, images, labels, probabilities, judged and judged.to_json(), path is not None)
+    facts = gather_facts(run, images, labels, probabilities, judged.to_json() if judged else None, path is not None)
     values: dict[str, object] = {
         **vars(facts),
         "facts": facts,
