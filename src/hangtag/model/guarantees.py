@@ -6,6 +6,7 @@ Calibrated probabilities, prediction sets with a coverage, out-of-distribution (
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,13 @@ class AnswerPolicy:
     target_accuracy: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("coverage", "ood_false_positive_rate", "cost", "target_accuracy"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) and not (value is None and name in ("cost", "target_accuracy")):
+                raise UsageError(f"{name} must be a number, got {value!r}", "for example 0.9")
         check_coverage(self.coverage)
+        if not isinstance(self.method, str):
+            raise UsageError(f"the method must be a name, got {self.method!r}", f"known: {', '.join(METHODS)}")
         if self.method not in METHODS:
             raise UnknownName.among("method", self.method, METHODS)
         rate, cost, target = self.ood_false_positive_rate, self.cost, self.target_accuracy
