@@ -7,6 +7,7 @@ the same code wherever the model runs.
 import importlib.util
 import io
 import math
+import stat
 import struct
 import sys
 import threading
@@ -30,6 +31,7 @@ from hangtag.levels import Levels, agreed, alone, levels_of, measure, range_in_w
 
 __all__ = [
     "FITS",
+    "LARGEST_FILE",
     "MAX_PIXELS",
     "Change",
     "Examined",
@@ -64,6 +66,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
 HEIC = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"
 """Brands of the HEIF files (ISO 23008-12) that phones write; pillow-heif (the extra `heic`) decodes them."""
+
+LARGEST_FILE = 512_000_000
+"""Larger files are not read as pictures; bytes."""
 
 MAX_PIXELS = 80_000_000
 _JPEG, _SCAN, _MAX_SCANS = b"\xff\xd8\xff", b"\xff\xda", 100  # a progressive JPEG has about ten; an attack, thousands
@@ -547,9 +552,18 @@ def _content(picture: Any) -> bytes:
         content = _file_content(picture)
     else:
         path = Path(picture)
+        if not fspath(picture):
+            raise PictureError("a path is empty", "name an image file", "cannot be read")
         problem: PictureProblem = "cannot be read"
         try:
-            content = path.read_bytes()
+            kind = path.stat().st_mode
+            is_piped = stat.S_ISFIFO(kind) and path.is_relative_to("/dev")  # <(command) in a shell
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or is_piped):
+                raise PictureError("is a device or a pipe, not an image", "name image files", problem)
+            with path.open("rb") as file:
+                content = file.read(LARGEST_FILE + 1)
+            if len(content) > LARGEST_FILE:
+                raise PictureError(f"is larger than {LARGEST_FILE:,} bytes", "use a smaller image", "too large")
         except FileNotFoundError:
             raise PictureError("no such file", "check the spelling and the folder you are in", problem) from None
         except IsADirectoryError:

@@ -1,5 +1,6 @@
 """`hangtag evaluate`, `report`, `compare`, `stress` and `check`: how good a model is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,7 @@ def evaluate(
     from hangtag.evaluation.judge import judge
     from hangtag.evaluation.run_folder import find_run
 
+    _require_data(what, path, replace(data_options, decisions=None))
     folder = find_run(run)
     if page is not None and what is None and path is None:
         raise UsageError("--page needs a dataset", "the report on the run's own data: hangtag report")

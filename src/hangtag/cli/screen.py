@@ -232,6 +232,7 @@ def print_summary(training: "Training", judged: "Judgement", report: Path) -> No
     print()
     print(f"{judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
+    print_notes(judged.notes)
     _print_confidence(judged.guarantees)
     print(f"training took {training.seconds['train']:.1f} s: {training.speed}")
     _print_results(training.run, report)
@@ -388,6 +389,8 @@ def print_bench(console: Console, bench: "Bench") -> None:
 
 
 def print_stress(console: Console, stress: "Stress") -> None:
+    from hangtag.evaluation.metrics import wilson
+
     table = table_of("corruption", *(f">{severity}" for severity in range(1, 6)), ">caught", ">unfamiliar")
     clean = stress.clean
     table.add_row("none", _whole(clean.accuracy), "", "", "", "", _whole(clean.caught), _whole(clean.ood_rate))
@@ -401,6 +404,10 @@ def print_stress(console: Console, stress: "Stress") -> None:
     )
     console.print(table)
     print(f"mean accuracy: {stress.accuracy:.1%} over all corruptions, {clean.accuracy:.1%} without corruption")
+    if stress.images < ENOUGH:
+        low, high = wilson(stress.images // 2, stress.images)
+        few = amount(stress.images, "image")
+        print(f"note: with {few}, chance alone can move each of these accuracies by {50 * (high - low):.0f} points")
     if not stress.slices:
         few = "; so few would not show most differences" if stress.tried < ENOUGH else ""
         print(f"no group is significantly worse than the rest ({amount(stress.tried, 'image')}{few})")
@@ -437,7 +444,7 @@ def print_audit(console: Console, audit: "Audit", written: Sequence[Path]) -> No
     console.print(table)
     steps = audit.first()
     print(audit.labels_checked)
-    print("start with:" if steps else "no problems found")
+    print("start with:" if steps else audit.nothing_found)
     for number, step in enumerate(steps, 1):
         print(f"  {number}  {step}")
     for path in written:

@@ -108,11 +108,18 @@ class Audit:
 
     Attributes:
         labels_checked: how far labels could be judged, in a sentence.
+        labels_judged: whether they could.
     """
 
     data: LabelledImages
     findings: tuple[Finding, ...]
     labels_checked: str = ""
+    labels_judged: bool = False
+
+    @property
+    def nothing_found(self) -> str:
+        """What can be said if there are no findings."""
+        return "no problems found" if self.labels_judged else "no problems found; labels were not judged"
 
     def counts(self) -> dict[str, int]:
         """The number of findings of each kind, in order of importance."""
@@ -180,16 +187,16 @@ def audit(
     findings = [Finding("unreadable", each.name, each.reason, 1.0) for each in data.source.skipped]
     findings += [*_duplicates(data, pairs), *_small_classes(data), *_shift(data, levels)]
     findings += [*_pixels(data, levels), *_files(data)]
-    labels_checked = "Labels were not checked."
+    labels_checked, labels_judged = "Labels were not checked.", False
     if find_label_errors is not None:
         errors = find_label_errors(data, groups_of(len(data), pairs), progress)
         findings = [_with_predictions(data, each, errors) for each in findings]
         known = [each for each in findings if each.kind in ("conflicting label", "blank")]
         findings += _suspect_labels(data, errors, {place for each in known for place in (each.position, *each.others)})
-        labels_checked = _how_checked(data, errors)
+        labels_checked, labels_judged = _how_checked(data, errors), errors.judged
     importance = {kind: place for place, kind in enumerate(KINDS)}
     findings = sorted(findings, key=lambda each: (importance[each.kind], -each.certainty, each.name))
-    return Audit(data, tuple(findings), labels_checked)
+    return Audit(data, tuple(findings), labels_checked, labels_judged)
 
 
 def write_audit(result: Audit, folder: Path) -> list[Path]:

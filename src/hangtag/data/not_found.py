@@ -19,12 +19,14 @@ def exists(path: Path) -> bool:
 
 
 def not_found(name: str, path: Path) -> UnknownName:
-    """The error for what is neither a public set nor a file or folder.
+    """The error for what is neither a public set nor a file nor a folder.
 
     Args:
         name: as the user wrote it; with a slash it is a path.
         path: the same, with `~` replaced.
     """
+    if exists(path):
+        return UnknownName(f"{path}: is neither a file nor a folder", "a pipe or a device cannot be read; save a file")
     if "/" not in name:
         near = _nearest(name, [*sorted(NAMED), *_names_in(Path())])
         offer = f"did you mean '{near}'? " if near else ""

@@ -26,6 +26,8 @@ from hangtag.words import first_few
 
 __all__ = ["Judgement", "data_before_decisions", "evaluate", "judge", "judged_part", "read_again"]
 
+_FEW_REPEATED = 0.02  # the share of repeated images up to which intervals are as good as right
+
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
@@ -38,7 +40,7 @@ class Judgement:
         evaluation: accuracy, loss and numbers per class.
         guarantees: how the model's guarantees held.
         before_decisions: the evaluation on the test part before a person's decisions about it; None without decisions.
-        notes: how class names were matched, in sentences.
+        notes: how class names were matched, and whether images are repeated, in sentences.
     """
 
     part: str
@@ -79,7 +81,7 @@ class Judgement:
             earlier = metrics.evaluate(model.probabilities(before.images), before.labels, before.class_names, accuracy)
         evaluation = metrics.evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy, strangers)
         guarantees = measure_guarantees(outputs, data.labels, model.guarantees)
-        return cls(part, data, outputs, evaluation, guarantees, earlier, notes)
+        return cls(part, data, outputs, evaluation, guarantees, earlier, (*notes, *_note_repeated(data)))
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -168,6 +170,16 @@ def _by_class_name(
     known = data.take(np.flatnonzero(labels >= 0))
     known = replace(known, labels=labels[labels >= 0], class_names=class_names)
     return known, data.take(np.flatnonzero(labels < 0)), tuple(notes)
+
+
+def _note_repeated(data: LabelledImages) -> list[str]:
+    different = len(np.unique(data.contents, axis=0))
+    if len(data) - different <= _FEW_REPEATED * len(data):
+        return []
+    return [
+        f"only {different:,} of the {len(data):,} images are different, so the numbers are less certain than their "
+        "intervals say"
+    ]
 
 
 def _strangers(model: Predictor, data: LabelledImages) -> Strangers:

@@ -114,6 +114,13 @@ class Evaluation(Serializable):
     def __post_init__(self) -> None:
         if {len(self.confusion), *map(len, self.confusion)} != {len(self.classes)}:
             raise ValueError(f"the confusion matrix must have {len(self.classes)} rows and columns")
+        counts = [count for row in self.confusion for count in row]
+        if not 0 < sum(counts) == self.images or min(counts) < 0:
+            raise ValueError(f"the confusion matrix must hold {self.images} images")
+        if not all(0 <= share <= 1 for share in (self.accuracy, self.training_accuracy or 0.0)):
+            raise ValueError("accuracies must be from 0 to 1")
+        if len({row.name for row in self.classes}) < len(self.classes):
+            raise ValueError("class names must be distinct")
 
     @property
     def gap_in_words(self) -> str:

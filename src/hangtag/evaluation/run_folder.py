@@ -43,9 +43,11 @@ from hangtag.files import (
 )
 from hangtag.model.artifact import MODEL_FILE
 from hangtag.serializable import Serializable, checked, parse_json, read_json, read_text
+from hangtag.version import __version__
 
 __all__ = [
-    "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "find_run", "new_run", "newest_unfinished", "unfinished",
+    "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "check_new", "find_run", "new_run", "newest_unfinished",
+    "unfinished",
 ]  # fmt: skip
 
 RUNS = Path("runs")
@@ -97,7 +99,9 @@ class Run:
 
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json; raises RunError if the file is missing or damaged."""
-        return read_json(self.path, "metrics.json")
+        metrics, where = read_json(self.path, "metrics.json"), str(self.path / "metrics.json")
+        checked(lambda: msgspec.convert(metrics, _Metrics), where, RunError, Serializable.HINT)
+        return metrics
 
     def history(self) -> list[dict[str, Any]]:
         """One object per finished epoch; an incomplete last line is skipped. Raises RunError if the file is damaged."""
@@ -110,6 +114,40 @@ class Run:
     def stress(self) -> dict[str, Any] | None:
         """Results of `hangtag stress`; None if it was not run."""
         return read_json(self.path, "stress.json") if (self.path / "stress.json").is_file() else None
+
+    def check_resumable(self, network: str | None = None) -> None:
+        """Raise RunError unless this is an interrupted or stopped run that `--resume` can continue.
+
+        Args:
+            network: the custom network `module:function` that may be imported; a run folder alone imports nothing.
+        """
+        config = self.config("recipe", "seed", "data")
+        if "seeds" in config:
+            raise RunError(
+                f"{self.path}: this run has several seeds", "to resume it, repeat the command that started it"
+            )
+        if config.get("status") not in (TRAINING, STOPPED):
+            raise RunError(
+                f"{self.path}: this run cannot be resumed: its status is '{config.get('status')}'",
+                "only interrupted and stopped runs can be resumed",
+            )
+        if (version := config.get("hangtag")) != __version__:
+            raise RunError(
+                f"{self.path}: this run was started with hangtag {version}, but this is hangtag {__version__}",
+                "resume it with that version, or train again",
+            )
+        if config.get("network_from_python"):
+            raise RunError(
+                f"{self.path}: this run trains a network that was given as a Python object",
+                "repeat the Python code that began it to resume it",
+            )
+        named = config["recipe"].get("network", "")
+        if ":" in named and named != network:
+            raise RunError(
+                f"{self.path}: this run trains the custom network {named!r}, which is imported only if you name it",
+                f"if you trust this code: hangtag train --resume {shlex.quote(str(self.path))} "
+                f"--model {shlex.quote(named)}",
+            )
 
     def check_links(self) -> None:
         """Raise RunError if a link in the folder leads out of it; before anything is written below the folder."""
@@ -238,6 +276,16 @@ class _Config(TypedDict, total=False):
     plan: dict[str, Any]
 
 
+class _Metrics(TypedDict, total=False):
+    """The keys of metrics.json that no class of its own checks."""
+
+    part: str
+    training_accuracy: float | None
+    guarantees: dict[str, Any]
+    before_decisions: dict[str, Any]
+    notes: list[str]
+
+
 class _Epoch(TypedDict, total=False):
     """The keys of a line of history.jsonl that hangtag reads; `Epoch` in training/engine/loop.py writes them."""
 
@@ -287,14 +335,25 @@ def new_run(wanted: Path | None, default_name: str) -> Run:
     if wanted is None:
         names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 1_000_000))
         wanted = next(RUNS / name for name in names if _made(RUNS / name))
-    elif not _made(wanted) and not _is_empty(wanted):
-        hint = "choose another name; earlier runs are never overwritten"
-        with suppress(RunError):
-            if Run(wanted).config().get("status") == STOPPED:
-                hint = f"continue it: hangtag train --resume {shlex.quote(str(wanted))}; or {hint}"
-        raise RunError(f"{wanted}: already exists", hint)
+    elif not _made(wanted):
+        check_new(wanted)
     mark_own(wanted)
     return Run(wanted)
+
+
+def check_new(wanted: Path, resumable: bool = False) -> None:
+    """Raise RunError unless a run can begin in this folder, which may exist if it is empty.
+
+    Args:
+        resumable: accept an interrupted run, too.
+    """
+    if not os.path.lexists(wanted) or _is_empty(wanted) or (resumable and unfinished(wanted, "")):
+        return
+    hint = "choose another name; earlier runs are never overwritten"
+    with suppress(RunError):
+        if Run(wanted).config().get("status") == STOPPED:
+            hint = f"continue it: hangtag train --resume {shlex.quote(str(wanted))}; or {hint}"
+    raise RunError(f"{wanted}: already exists", hint)
 
 
 def _made(folder: Path) -> bool:

@@ -38,6 +38,7 @@ def write_audit_page(audit: Audit, path: Path) -> Path:
         "source": shlex.quote(audit.data.name if audit.data.name in NAMED else audit.data.source.origin),
         "total": len(audit.findings),
         "steps": list(zip([kind["id"] for kind in kinds], audit.first(), strict=False)),
+        "nothing_found": audit.nothing_found[:1].upper() + audit.nothing_found[1:],
         "labels_checked": audit.labels_checked,
         "to_decide": len({card["name"] for kind in kinds for card in kind["cards"] if card["decidable"]}),
         "kinds": kinds,

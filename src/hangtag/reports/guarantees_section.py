@@ -74,7 +74,8 @@ def _accuracy_chart(report: GuaranteeReport) -> dict[str, Any] | None:
 
 
 def _reliability_chart(report: GuaranteeReport) -> dict[str, Any]:
-    measured = (("validation", "uncalibrated", report.before), ("training", "calibrated", report.calibration))
+    now = "calibrated" if report.before else "not calibrated"
+    measured = (("validation", "uncalibrated", report.before), ("training", now, report.calibration))
     lines = [
         Line(kind, f"{name}, error {100 * each.ece:.1f} points", [(one.confidence, one.accuracy) for one in each.bins])
         for kind, name, each in measured

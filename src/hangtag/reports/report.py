@@ -1,7 +1,7 @@
 """A run -> one offline HTML page that says how good the classifier is, where it fails and what to do next.
 
-Every number comes from the run's own files; the pictures are the images that judged it. The page loads nothing and
-runs no script, and writing it trains and evaluates nothing.
+Its numbers are those of a judgement, or of the run's metrics.json; the pictures are the images that judged it. The page
+loads nothing and runs no script, and writing it trains and evaluates nothing.
 """
 
 import json
@@ -42,7 +42,7 @@ def write_report_and_pictures(run: Run, data: "LabelledImages", judged: "Judgeme
     train = data.train
     for name, figure in figures.lesson(train.images, train.labels, images, labels, rows, data.class_names).items():
         figures.save(figure, run.figures / f"{name}.png")
-    return write_report(run, images, labels, rows)
+    return write_report(run, images, labels, rows, judged)
 
 
 def write_other_report(run: Run, judged: "Judgement", path: Path) -> Path:
@@ -56,7 +56,7 @@ def write_report(
     images: Images,
     labels: NDArray[np.int64],
     probabilities: NDArray[np.floating[Any]],
-    other: "Judgement | None" = None,
+    judged: "Judgement | None" = None,
     path: Path | None = None,
 ) -> Path:
     """Write a run's report, and return its path.
@@ -66,22 +66,21 @@ def write_report(
         images: (N, H, W) or (N, H, W, 3) uint8 that judged the run.
         labels: (N,) indices of their classes.
         probabilities: (N, K) output of the model.
-        other: the judgement on other data; None for the run's own.
-        path: where to write; None for the run's `report.html`.
+        judged: the judgement of these images; None for the one in metrics.json.
+        path: where to write a report on other data; None for the run's own data and its `report.html`.
 
     Raises:
         RunError: the folder is incomplete.
         UsageError: the arrays do not fit each other or the run.
         SaveError: the page cannot be written.
     """
-    facts = gather_facts(run, images, labels, probabilities, None if other is None else other.to_json())
-    path = path or run.report
+    facts = gather_facts(run, images, labels, probabilities, judged.to_json() if judged else None, path is not None)
     values: dict[str, object] = {
         **vars(facts),
         "facts": facts,
         "name": facts.setting("data", "name") or "classifier",
         "enough": ENOUGH,
-        "judged_on": other.data.name if other else "",
+        "judged_on": judged.data.name if judged else "",
         "tiles": _tiles(facts),
         "guarantees": facts.guarantees and guarantee_values(facts.guarantees, facts.names),
         "examples": [_example(facts, index) for index in range(min(_EXAMPLES, len(facts.labels)))],
@@ -98,6 +97,7 @@ def write_report(
         **_data(facts),
         "provenance": _provenance(facts),
     }
+    path = path or run.report
     write_text(path, render("report.html", values))
     return path
 
@@ -231,7 +231,9 @@ def _training(facts: Facts) -> dict[str, object]:
 
 def _data(facts: Facts) -> dict[str, object]:
     data = facts.config.get("data") or {}
-    counts: Mapping[str, Sequence[int]] = data.get("counts") or {}
+    counts: Mapping[str, Sequence[int]] = {
+        part: column for part, column in (data.get("counts") or {}).items() if len(column) == len(facts.names)
+    }
     splits = ", ".join(f"{count:,} {split}" for split, count in (data.get("parts") or {}).items())
     height, width = facts.images.shape[1:3]
     shown = {

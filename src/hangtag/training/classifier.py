@@ -27,7 +27,7 @@ from hangtag.files import user_path, write_bytes
 from hangtag.machine import now, versions
 from hangtag.mapped import MappedRows, mapping_of
 from hangtag.model.artifact import OUTPUT, Metadata, open_artifact
-from hangtag.model.calibration import cross_fitted
+from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
@@ -226,12 +226,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             ood_detector = fit_ood_detector(
                 pictures, trained.descriptor, classes, images, held_out.descriptor, held_out.logits
             )
-            accuracy = float((trained.logits.argmax(axis=1) == classes).mean())
             none = "no images were held out, so probabilities are not calibrated and there are no guarantees"
             guarantees = replace(Guarantees.none(len(self.class_names_), none), has_ood_score=True)
             if len(labels):
                 calibrator, out_of_fold = cross_fitted(held_out.logits, labels)
                 guarantees = replace(guarantees, calibrator=calibrator)
+            answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
+            accuracy = float((answers == classes).mean())
             content = export_model(self.shipped_, self._metadata(guarantees), ood_detector)
             if len(labels):
                 rows = open_artifact(content).outputs(cast(Images, images), OUTPUT, "uncalibrated")
@@ -287,7 +288,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     @property
     def training_accuracy_(self) -> float | None:
-        """Accuracy of the trained network on at most `MOST_DESCRIBED` training images, without augmentation."""
+        """Accuracy of the calibrated model on at most `MOST_DESCRIBED` training images, without augmentation."""
         return self._exported().training_accuracy if self.__sklearn_is_fitted__() else None
 
     def __sklearn_is_fitted__(self) -> bool:

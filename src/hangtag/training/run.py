@@ -114,36 +114,12 @@ class Training:
             UsageError: the device is not available.
             DataError: the data changed.
         """
-        config, version = run.config("recipe", "seed", "data"), versions()["hangtag"]
-        if "seeds" in config:
-            raise RunError(
-                f"{run.path}: this run has several seeds", "to resume it, repeat the command that started it"
-            )
-        if config.get("status") not in (TRAINING, STOPPED):
-            raise RunError(
-                f"{run.path}: this run cannot be resumed: its status is '{config.get('status')}'",
-                "only interrupted and stopped runs can be resumed",
-            )
-        if config.get("hangtag") != version:
-            raise RunError(
-                f"{run.path}: this run was started with hangtag {config.get('hangtag')}, but this is hangtag {version}",
-                "resume it with that version, or train again",
-            )
-        if config.get("network_from_python"):
-            raise RunError(
-                f"{run.path}: this run trains a network that was given as a Python object",
-                "repeat the Python code that began it to resume it",
-            )
-        recipe, seed = _recipe(run), config["seed"]
-        if ":" in recipe.network and recipe.network != network:
-            raise RunError(
-                f"{run.path}: this run trains the custom network {recipe.network!r}, which is imported only if you "
-                "name it",
-                f"if you trust this code: hangtag train --resume {shlex.quote(str(run.path))} "
-                f"--model {shlex.quote(recipe.network)}",
-            )
+        run.check_resumable(network)
+        config, recipe = run.config(), _recipe(run)
         choose_device(device)
-        classifier = ImageClassifier(recipe=recipe, seed=seed, device=device, split_seed=config.get("split_seed"))
+        classifier = ImageClassifier(
+            recipe=recipe, seed=config["seed"], device=device, split_seed=config.get("split_seed")
+        )
         training = cls._resume(classifier, read_again(run, source), run, _lock(run))
         if source is not None:
             training.record(source=source)

@@ -26,11 +26,11 @@ from hangtag.data.picture_facts import Skipped
 from hangtag.data.store.zip_names import decode_names, unicode_path
 from hangtag.errors import DataError, MissingExtra, PictureError
 from hangtag.files import LOOSE, MARKER, saving, write_all
+from hangtag.pictures import LARGEST_FILE
 from hangtag.words import amount, first_few, visible
 
 __all__ = [
     "FAILING",
-    "LARGEST_FILE",
     "Container",
     "Folder",
     "ListedFile",
@@ -47,9 +47,6 @@ __all__ = [
     "stamp_of",
     "why_unreadable",
 ]
-
-LARGEST_FILE = 512_000_000
-"""Bytes; a picture file that claims to be larger is refused before it is read."""
 
 FAILING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN}
 """Error numbers of a failing disk or network, not of a single file."""

@@ -21,7 +21,7 @@ from hangtag.training.engine.guard import custom_code, enough_memory
 from hangtag.training.engine.inference import predict_logits
 from hangtag.training.engine.networks import NETWORKS
 
-__all__ = ["build_network", "custom_network"]
+__all__ = ["build_network", "custom_network", "find_network"]
 
 _FUNCTION_CONTRACT = "the function must take (hangtag.ImageSpec, number of classes) and return a torch.nn.Module"
 
@@ -44,13 +44,29 @@ def build_network(name: str, spec: ImageSpec, classes: int, seed: int) -> nn.Mod
     >>> parameter_count(build_network("mlp", ImageSpec(28, 28), 10, seed=0))
     101770
     """
-    if name not in NETWORKS and ":" not in name:
+    source = find_network(name, seed)
+    if name not in NETWORKS:
+        return custom_network(source, spec, classes, seed, name)
+    with _seeded(seed):
+        return NETWORKS[name](spec, classes)
+
+
+def find_network(name: str, seed: int) -> Any:
+    """What a name stands for: a function of (ImageSpec, number of classes), or a ready `torch.nn.Module`.
+
+    Args:
+        name, seed: as for `build_network`; a module may build its network on import.
+
+    Raises:
+        UnknownName: no network has this name.
+        ModelError: the custom network cannot be imported.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if ":" not in name:
         raise UnknownName.among("network", name, NETWORKS, ", or a custom one as module:function")
     with _seeded(seed):
-        if name in NETWORKS:
-            return NETWORKS[name](spec, classes)
-        source = _import_attribute(name)  # a module may build its network on import
-    return custom_network(source, spec, classes, seed, name)
+        return _import_attribute(name)
 
 
 def custom_network(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hangtag.errors import DivergedError, RunError, UsageError
+from hangtag.errors import DivergedError, RunError, UnknownName, UsageError
 from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
 from hangtag.training.engine.batches import Batches, Chunk, mixed_seed
@@ -438,6 +438,9 @@ def choose_device(wanted: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
+    except RuntimeError:
+        raise UnknownName.among("device", wanted, ("auto", "cpu", "cuda")) from None
+    try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
