@@ -274,7 +274,7 @@ def _confidence_threshold(probabilities: Floats, labels: NDArray[np.int64], accu
     At each probability, an exact binomial test must reject a lower accuracy at level `_RISK` (Angelopoulos et al.,
     2021, "Learn then test"). Answers that are equally probable up to rounding are tested together.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr  # scipy.stats takes a second to import
 
     confidence = probabilities.max(axis=1).astype(np.float64)
     order = np.argsort(-confidence, kind="stable")
@@ -282,7 +282,7 @@ def _confidence_threshold(probabilities: Floats, labels: NDArray[np.int64], accu
     answered = np.arange(1, len(order) + 1)
     wrong = np.cumsum(probabilities.argmax(axis=1)[order] != labels[order])
     last = np.append(ranked[:-1] - ranked[1:] > 1e-7 + 1e-5 * (1 - ranked[1:]), True)  # of equal answers
-    passed = np.flatnonzero(last & (binom.cdf(wrong, answered, 1 - accuracy) <= _RISK))
+    passed = np.flatnonzero(last & (bdtr(wrong, answered, 1 - accuracy) <= _RISK))
     return float(ranked[passed[-1]]) if len(passed) else None
 
 
