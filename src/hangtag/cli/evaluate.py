@@ -37,6 +37,7 @@ def evaluate(
     folder = find_run(run)
     if page is not None and what is None and path is None:
         raise UsageError("--page needs a dataset", "the report on the run's own data: hangtag report")
+    _check_options(what, path, data_options, "decisions")
     data = _other_data(folder, what, path, data_options)
     judged = judge(folder, data)
     if page is not None:
@@ -115,7 +116,7 @@ def compare(
     from hangtag.evaluation.run_folder import find_run
     from hangtag.reports.compare_page import write_comparison
 
-    _require_data(what, path, data_options)
+    _check_options(what, path, data_options)
     runs = find_run(first), find_run(second)
     data = [_other_data(run, what, path, data_options) for run in runs]
     one, two = map(judge, runs, data)
@@ -149,7 +150,7 @@ def stress(
     from hangtag.evaluation.judge import judge
     from hangtag.evaluation.run_folder import find_run
 
-    _require_data(what, path, data_options)
+    _check_options(what, path, data_options, groups=True)
     folder = find_run(run)
     data = _other_data(folder, what, path, data_options)
     judged = judge(folder, data)
@@ -183,12 +184,27 @@ def _print_left_out(judged: "Judgement") -> None:
     screen.print_notes([*judged.notes, *left_out])
 
 
-def _require_data(what: str | None, path: Path | None, data_options: options.DataOptions) -> None:
-    """Raises UsageError if options for reading data are given, but no dataset."""
-    if what is None and path is None and (given := data_options.given()):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(
-            f"{names}: not possible with the run's own data, which is read as in training", "name a dataset"
+def _check_options(
+    what: str | None, path: Path | None, data_options: options.DataOptions, *own: str, groups: bool = False
+) -> None:
+    """Raise UsageError for options that would change nothing.
+
+    Args:
+        own: the options that also apply to the run's own data.
+        groups: whether the command uses the groups of another dataset.
+    """
+    given = data_options.given()
+    if what is None and path is None:
+        options.refuse(
+            [name for name in given if name not in own],
+            "not possible with the run's own data, which is read as in training",
+            "name a dataset",
+        )
+    elif not groups:
+        options.refuse(
+            [name for name in given if name == "group_by"],
+            "this command does not use groups of images",
+            "leave it out; hangtag stress RUN DATA tests groups",
         )
 
 
