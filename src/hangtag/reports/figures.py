@@ -77,7 +77,7 @@ class ReportFigure(Figure):
         buffer, before = io.BytesIO(), self.dpi
         self.dpi = dots_per_inch
         try:  # `savefig` would draw a figure with a layout twice
-            FigureCanvasAgg(self).print_png(buffer, metadata={"Software": None})
+            FigureCanvasAgg(self).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
         finally:
             self.dpi = before
         return buffer.getvalue()
@@ -360,7 +360,7 @@ class _Sheet:
         extent = (left, left + width, top + height, top)
         self.axes.imshow(pixels, extent=extent, aspect="auto", interpolation=_interpolation(pixels))
         self.axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=HAIRLINE, linewidth=0.8))
-        return top + height
+        return float(top + height)
 
     def text(self, left: float, top: float, text: str, **settings: Any) -> None:
         self.figure.text(left / self.width, 1 - top / self.height, text, **{"va": "top", **settings})
@@ -478,7 +478,7 @@ def _bars(axes: Axes, place: _Place, probabilities: NDArray[Any], label: int | N
     half = 0.4 * place.across
     sides, base = (x - half, x + half), np.full(count, place.y)
     corners = [(sides[0], base), (sides[0], tops), (sides[1], tops), (sides[1], base)]
-    bars = np.stack([np.column_stack(corner) for corner in corners], axis=1)  # (K, 4, 2)
+    bars: Any = np.stack([np.column_stack(corner) for corner in corners], axis=1)  # (K, 4, 2)
     shades = [colours.get(index, GREY) for index in range(count)]
     axes.add_collection(PolyCollection(bars, facecolors=shades, edgecolors="none"), autolim=False)
     if label not in (None, predicted):
