@@ -68,12 +68,37 @@ def test_check_names_the_images_that_changed_and_fails(in_trained: Any, trained:
     assert in_trained("check", "runs/a", "wrong", "--json").json["kept"] is False
 
 
+def test_json_on_one_image_is_strict_json(in_trained: Any, trained: Path) -> None:
+    for name in ("dot", "unknown"):
+        (trained / "one" / name).mkdir(parents=True)
+        shutil.copy(trained / "drawn/test/dot/241.png", trained / "one" / name)
+
+    compared = in_trained("compare", "runs/a", "runs/b", "one", "--json").out
+    evaluated = in_trained("evaluate", "runs/a", "one", "--json").out
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    found = json.loads(compared, parse_constant=refuse)
+    assert found["images"] == 1 and found["loss_interval"] is None and "one image" in found["notes"][0]
+    assert "Loss of b minus loss of a" in (trained / "comparison.html").read_text()
+    assert json.loads(evaluated, parse_constant=refuse)["images"] == 1
+
+
 @pytest.mark.parametrize(
     ("command", "code", "says"),
     [
         (("check", "runs/a", "nowhere"), 1, "nowhere: no such folder"),
         (("stress", "runs/a", "--group-by", "x"), 2, "--group-by: not possible with the run's own data"),
         (("compare", "runs/a", "runs/b", "--size", "9"), 2, "--size: not possible with the run's own data"),
+        (("evaluate", "runs/a", "--size", "64"), 2, "--size: not possible with the run's own data"),
+        (("evaluate", "runs/a", "--strict", "--grey"), 2, "--colour, --strict: not possible with the run's own data"),
+        (("evaluate", "runs/a", "drawn", "--size", "9"), 2, "--size: images are read in the size and colours that the"),
+        (("compare", "runs/a", "runs/b", "drawn", "--colour"), 2, "--colour: images are read in the size and colours"),
+        (("evaluate", "runs/a", "drawn", "--group-by", "(.)"), 2, "--group-by: this command does not use groups"),
+        (("audit", "drawn", "--no-labels", "--seed", "1"), 2, "--seed: has no effect with --no-labels"),
+        (("audit", "drawn", "--device", "gpu"), 2, "device 'gpu' cannot be used"),
+        (("data", "drawn", "--first", "3"), 2, "--first: says what to export"),
         (("check", "runs/a", "runs/a/figures"), 1, "no images in this folder"),
         (("check", "runs/a", "drawn"), 2, "unknown class in drawn: 'test'"),
         (("predict", "runs/a", "x.png", "--coverage", "1"), 2, "coverage must be above 0 and below 1, got 1"),

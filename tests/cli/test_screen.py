@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hangtag.cli import screen
+from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.metrics import Evaluation, evaluate
 from hangtag.model.predictor import Answer
 
@@ -52,3 +53,21 @@ def test_a_prediction_set_of_many_labels_is_cut(capsys: pytest.CaptureFixture[st
     answer = Answer("a", 0.2, (("a", 0.2),), (), "0", prediction_set=tuple("abcdefgh"), coverage=0.95, sure=False)
     screen.print_answer(Path("x.png"), answer)
     assert "not sure: a or b or c or d or e or 3 more (95% coverage)" in capsys.readouterr().out
+
+
+def test_a_class_without_training_images_is_not_shown_as_another(capsys: pytest.CaptureFixture[str]) -> None:
+    images = np.zeros((3, 8, 8), np.uint8)
+    parts = {"train": slice(0, 2), "test": slice(2, 3)}
+    data = LabelledImages(images, np.array([0, 2, 1]), ("bar", "dot", "edge"), parts=parts)
+    console = screen.Console(force_terminal=True, color_system="truecolor")
+
+    screen.print_contact_sheet(console, data)
+
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["bar", "edge"]
+
+
+def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        screen.print_json({"loss": float("inf")})
+    assert not capsys.readouterr().out

@@ -23,16 +23,22 @@ def describe(
     export: Annotated[
         Path | None, options.path_option("Also write the images as PNG files, one folder per class.")
     ] = None,
-    part: Annotated[str, typer.Option(help="The part to export, if the dataset has parts.")] = "test",
+    part: Annotated[
+        str | None, typer.Option(help="The part to export, if the dataset has parts. [default: test]")
+    ] = None,
     first: Annotated[int | None, typer.Option(help="Export at most this many images.", min=1)] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Read a dataset and print how it was read, which files were skipped and why, and its fingerprint."""
     from hangtag.cli import screen
 
+    if export is None:
+        given = {"part": part, "first": first}
+        unused = [name for name, value in given.items() if value is not None]
+        options.refuse(unused, "says what to export", "add --export FOLDER, or leave it out")
     data = options.read_data(what, path, data_options)
     if export:
-        _export((data.part(part) if data.parts else data).take(slice(first)), export)
+        _export((data.part(part or "test") if data.parts else data).take(slice(first)), export)
     if as_json:
         return screen.print_json(data.to_json())
     options.print_description(data)
@@ -103,8 +109,13 @@ def audit(
     labels: Annotated[
         bool, typer.Option("--labels/--no-labels", help="Also look for wrong labels, which takes most of the time.")
     ] = True,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Determines how images are divided to find wrong labels. [default: 0]", min=0, max=options.MAX_SEED
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Find duplicates, wrong labels, damaged files and small classes; write the findings and a page that shows them.
@@ -114,6 +125,15 @@ def audit(
     """
     from hangtag.cli import screen
 
+    find_label_errors = None
+    if labels:  # before reading, because the device may not be available
+        from hangtag.training.label_errors import label_error_finder
+
+        find_label_errors = label_error_finder(seed or 0, device or "auto")
+    else:
+        given = {"seed": seed, "device": device}
+        unused = [name for name, value in given.items() if value is not None]
+        options.refuse(unused, "has no effect with --no-labels", "remove one of them")
     data = options.read_data(what, path, data_options)
     if not as_json:
         options.print_description(data)
@@ -122,11 +142,6 @@ def audit(
         from hangtag.data import audit as auditing
         from hangtag.reports.audit_page import write_audit_page
 
-        find_label_errors = None
-        if labels:
-            from hangtag.training.label_errors import label_error_finder
-
-            find_label_errors = label_error_finder(seed, device)
         result = auditing.audit(data, find_label_errors, progress)
         written = [*auditing.write_audit(result, out), write_audit_page(result, out / "audit.html")]
     if as_json:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.judge import Judgement
     from hangtag.evaluation.run_folder import Run
+    from hangtag.model.predictor import Predictor
 
 __all__ = ["check", "compare", "evaluate", "report", "stress"]
 
@@ -32,20 +33,19 @@ def evaluate(
     the model does not know are counted apart.
     """
     from hangtag.cli import screen
-    from hangtag.evaluation.judge import judge
     from hangtag.evaluation.run_folder import find_run
 
     _require_data(what, path, replace(data_options, decisions=None))
     folder = find_run(run)
     if page is not None and what is None and path is None:
         raise UsageError("--page needs a dataset", "the report on the run's own data: hangtag report")
-    data = _other_data(folder, what, path, data_options)
-    judged = judge(folder, data)
+    _check_options(what, path, data_options, "decisions")
+    judged, own, model = _judge(folder, what, path, data_options)
     if page is not None:
         from hangtag.reports.report import write_other_report
 
         write_other_report(folder, judged, page)
-    cleaned = _after_decisions(folder, data_options) if data_options.decisions and data is None else None
+    cleaned = _after_decisions(folder, model, data_options) if data_options.decisions and own is not None else None
     if as_json:
         result = judged.to_json()
         return screen.print_json(
@@ -63,41 +63,52 @@ def evaluate(
     return None
 
 
-def _other_data(
-    run: "Run", what: str | None, path: Path | None, data_options: options.DataOptions
-) -> "LabelledImages | None":
-    """The named dataset in the size that the run's model takes; None without a name."""
-    if what is None and path is None:
-        return None
+def _judge(
+    run: "Run", what: str | None, path: Path | None, data_options: options.DataOptions,
+    read: "LabelledImages | None" = None,
+) -> "tuple[Judgement, LabelledImages | None, Predictor]":  # fmt: skip
+    """The run's model judged on the named dataset, or on its own data; also its own data, if used, and the model.
+
+    Args:
+        read: data of another run, which is not read again if it is also this run's.
+    """
+    from hangtag.evaluation.judge import evaluate, judge_own, read_again
     from hangtag.model.predictor import load
 
-    return options.read_data(what, path, data_options, load(run.path).spec)
+    if what is None and path is None:
+        is_read = read is not None and read.fingerprint == run.config("data")["data"]["fingerprint"]
+        own = read if read is not None and is_read else read_again(run)
+        model = load(run.path)
+        return judge_own(run, own, model), own, model
+    model = load(run.path)
+    return evaluate(model, options.read_data(what, path, data_options, model.spec)), None, model
 
 
-def _after_decisions(run: "Run", data_options: options.DataOptions) -> "Judgement":
+def _after_decisions(run: "Run", model: "Predictor", data_options: options.DataOptions) -> "Judgement":
     """The run judged on its own data after these decisions about single images."""
-    from hangtag.evaluation.judge import judge
+    from hangtag.evaluation.judge import evaluate
 
     source = run.config().get("source", {})
     path = source.get("path")
     decisions = options.DataOptions(decisions=data_options.decisions)
-    data = _other_data(run, source.get("what") or "fashion-mnist", Path(path) if path else None, decisions)
-    if data is None or "test" not in data.parts:  # the model may have been trained on all other images
+    data = options.read_data(source.get("what"), Path(path) if path else None, decisions, model.spec)
+    if "test" not in data.parts:  # the model may have been trained on all other images
         raise UsageError(
             f"--decisions {data_options.decisions}: this run's data has no test part to evaluate on",
             "apply the decisions in training: hangtag train DATA --decisions FILE",
         )
-    return judge(run, data)
+    return evaluate(model, data)
 
 
 def report(run: options.RunName = "last") -> None:
     """Rewrite a run's report and figures."""
-    from hangtag.evaluation.judge import judge, read_again
     from hangtag.evaluation.run_folder import find_run
     from hangtag.reports.report import write_report_and_pictures
 
     folder = find_run(run)
-    print(f"wrote {write_report_and_pictures(folder, read_again(folder), judge(folder))}")
+    judged, own, _ = _judge(folder, None, None, options.DataOptions())
+    assert own is not None
+    print(f"wrote {write_report_and_pictures(folder, own, judged)}")
 
 
 @options.with_data_options
@@ -113,14 +124,13 @@ def compare(
     """Compare two models on the same images: is the difference significant (paired test), and where do they differ?"""
     from hangtag.cli import screen
     from hangtag.evaluation.comparison import compare_judgements, name_pair
-    from hangtag.evaluation.judge import judge
     from hangtag.evaluation.run_folder import find_run
     from hangtag.reports.compare_page import write_comparison
 
-    _require_data(what, path, data_options)
+    _check_options(what, path, data_options)
     runs = find_run(first), find_run(second)
-    data = [_other_data(run, what, path, data_options) for run in runs]
-    one, two = map(judge, runs, data)
+    one, own, _ = _judge(runs[0], what, path, data_options)
+    two, _, _ = _judge(runs[1], what, path, data_options, own)
     result, rows = compare_judgements(name_pair(runs[0].path, runs[1].path), one, two)
     page = write_comparison(result, one.data, one.probabilities, rows, out)
     if as_json:
@@ -148,26 +158,23 @@ def stress(
     If you name a dataset, the report stays unchanged; --group-by COLUMN then also tests the groups in that column.
     """
     from hangtag.cli import screen
-    from hangtag.evaluation.judge import judge
     from hangtag.evaluation.run_folder import find_run
 
-    _require_data(what, path, data_options)
+    _check_options(what, path, data_options, groups=True)
     folder = find_run(run)
-    data = _other_data(folder, what, path, data_options)
-    judged = judge(folder, data)
+    judged, own, model = _judge(folder, what, path, data_options)
     with screen.share_progress() as progress:
         progress("corrupting images", 0.0)
         from hangtag.evaluation import stress_test
 
         groups = _groups(judged.data, data_options.group_by)
-        result = stress_test.stress(options.open_model(run), judged.data, images, seed, groups, progress)
+        result = stress_test.stress(model, judged.data, images, seed, groups, progress)
     report = None
-    if data is None:
-        from hangtag.evaluation.judge import read_again
+    if own is not None:
         from hangtag.reports.report import write_report_and_pictures
 
         folder.write_stress(result.to_json())
-        report = write_report_and_pictures(folder, read_again(folder), judged)
+        report = write_report_and_pictures(folder, own, judged)
     if as_json:
         return screen.print_json(result.to_json())
     _print_left_out(judged)
@@ -185,12 +192,27 @@ def _print_left_out(judged: "Judgement") -> None:
     screen.print_notes([*judged.notes, *left_out])
 
 
-def _require_data(what: str | None, path: Path | None, data_options: options.DataOptions) -> None:
-    """Raises UsageError if options for reading data are given, but no dataset."""
-    if what is None and path is None and (given := data_options.given()):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(
-            f"{names}: not possible with the run's own data, which is read as in training", "name a dataset"
+def _check_options(
+    what: str | None, path: Path | None, data_options: options.DataOptions, *own: str, groups: bool = False
+) -> None:
+    """Raise UsageError for options that would change nothing.
+
+    Args:
+        own: the options that also apply to the run's own data.
+        groups: whether the command uses the groups of another dataset.
+    """
+    given = data_options.given()
+    if what is None and path is None:
+        options.refuse(
+            [name for name in given if name not in own],
+            "not possible with the run's own data, which is read as in training",
+            "name a dataset",
+        )
+    elif not groups:
+        options.refuse(
+            [name for name in given if name == "group_by"],
+            "this command does not use groups of images",
+            "leave it out; hangtag stress RUN DATA tests groups",
         )
 
 

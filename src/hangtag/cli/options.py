@@ -45,6 +45,7 @@ __all__ = [
     "print_error",
     "print_warnings",
     "read_data",
+    "refuse",
     "with_data_options",
 ]
 
@@ -197,6 +198,12 @@ def read_data(
     from hangtag.data.read import read
 
     arguments = (options or DataOptions()).given()
+    if spec is not None:
+        refuse(
+            [name for name in arguments if name in ("size", "fit", "colour")],
+            f"images are read in the size and colours that the model takes ({spec})",
+            "leave it out",
+        )
     if isinstance(arguments.get("size"), list):
         arguments["size"] = tuple(arguments["size"])
     with print_warnings(), screen.byte_progress() as progress:
@@ -208,6 +215,12 @@ def read_data(
                 file=sys.stderr,
             )
             raise
+
+
+def refuse(names: Sequence[str], why: str, hint: str) -> None:
+    """Raise UsageError for options that were given and would change nothing; `names` are those of parameters."""
+    if names:
+        raise UsageError(f"{', '.join('--' + name.replace('_', '-') for name in names)}: {why}", hint)
 
 
 def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:

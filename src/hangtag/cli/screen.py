@@ -49,7 +49,9 @@ _LABELS = 5  # of a prediction set, in one line
 
 
 def print_json(value: Any) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii="utf" not in (sys.stdout.encoding or "utf").lower())
+    """Print JSON as the standard defines it: a number that is NaN or infinite is a programming error."""
+    ascii_only = "utf" not in (sys.stdout.encoding or "utf").lower()
+    text = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
     print(text.encode("utf-8", "backslashreplace").decode())
 
 
@@ -200,11 +202,14 @@ def print_class_table(console: Console, names: tuple[str, ...], counts: dict[str
 
 
 def print_contact_sheet(console: Console, data: "LabelledImages") -> None:
-    """Show the first image of each of the first ten classes, if the terminal has colours and block characters."""
+    """Show the first training image of each of the first ten classes that have one.
+
+    Only a terminal with colours and block characters shows images.
+    """
     if not console.is_terminal or console.color_system not in ("256", "truecolor") or "utf" not in console.encoding:
         return
     train = data.train
-    firsts = [int((train.labels == index).argmax()) for index in range(min(10, len(data.class_names)))]
+    firsts = np.unique(train.labels, return_index=True)[1][:10].tolist()
     for start in range(0, len(firsts), 5):
         row = firsts[start : start + 5]
         console.print("".join(f"{data.class_names[train.labels[first]]:<15.14}" for first in row))

@@ -24,7 +24,7 @@ from hangtag.pictures import Images, ImageSpec, check_images, encode_png, stacke
 from hangtag.progress import Progress
 from hangtag.words import natural
 
-__all__ = ["PARTS", "LabelledImages", "Source", "export_folder", "from_arrays"]
+__all__ = ["PARTS", "LabelledImages", "Source", "content_hashes", "export_folder", "from_arrays"]
 
 PARTS = ("train", "validation", "test")
 """The parts that data may come divided into, in the order in which they lie in memory."""
@@ -141,13 +141,8 @@ class LabelledImages:
 
     @cached_property
     def contents(self) -> NDArray[np.uint64]:
-        """(N, 2) the first 128 bits of the BLAKE2b hash of each image's pixels."""
-        hashes = bytearray()
-        for start in range(0, len(self.images), _ROWS_AT_ONCE):
-            for row in np.ascontiguousarray(self.images[start : start + _ROWS_AT_ONCE]):
-                hashes += hashlib.blake2b(row.data, digest_size=16).digest()
-            forget(self.images)
-        return np.frombuffer(bytes(hashes), "<u8").reshape(-1, 2)
+        """(N, 2) the `content_hashes` of the images."""
+        return content_hashes(self.images)
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
@@ -196,6 +191,16 @@ class LabelledImages:
             known = f"use one of its parts: {', '.join(self.parts)}" if self.parts else "it is not divided into parts"
             raise DataError(f"{self.name} has no '{part}' part", known)
         return self.parts[part]
+
+
+def content_hashes(images: Images) -> NDArray[np.uint64]:
+    """(N, 2) the first 128 bits of the BLAKE2b hash of each image's pixels."""
+    hashes = bytearray()
+    for start in range(0, len(images), _ROWS_AT_ONCE):
+        for row in np.ascontiguousarray(images[start : start + _ROWS_AT_ONCE]):
+            hashes += hashlib.blake2b(row.data, digest_size=16).digest()
+        forget(images)
+    return np.frombuffer(bytes(hashes), "<u8").reshape(-1, 2)
 
 
 def from_arrays(

@@ -184,9 +184,12 @@ def _read_public(name: str, path: Path | None, progress: Progress | None) -> Lab
         own = "folder" if Path(name).is_dir() else "file"
         notes = (f"read the public dataset {name}, not the {own} of that name; to read the {own}, write ./{name}",)
     source = Source(public.origin, notes=notes)
-    return LabelledImages(
+    data = LabelledImages(
         public.images, public.labels, kind.class_names, kind.name, parts=dict(public.parts), source=source
     )
+    if public.contents is not None:
+        vars(data)["contents"] = public.contents
+    return data
 
 
 def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:

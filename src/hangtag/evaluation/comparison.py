@@ -37,7 +37,7 @@ class Comparison(Serializable):
         interval: of `difference`, for paired samples (Bonett & Price, 2012).
         p: two-sided exact p-value of the null hypothesis that both models are equally accurate (McNemar, 1947).
         loss_difference: cross-entropy of the second minus that of the first, in nats; below 0, the second is better.
-        loss_interval: of `loss_difference`, from the differences per image.
+        loss_interval: of `loss_difference`, from the differences per image; None for one image.
     """
 
     names: tuple[str, str]
@@ -51,7 +51,7 @@ class Comparison(Serializable):
     interval: tuple[float, float]
     p: float
     loss_difference: float
-    loss_interval: tuple[float, float]
+    loss_interval: tuple[float, float] | None
 
     @property
     def significant(self) -> bool:
@@ -72,7 +72,9 @@ class Comparison(Serializable):
         return f"No significant difference ({span}; p = {self.p:.2g}): {apart}.{few}"
 
     def to_json(self) -> dict[str, Any]:
-        return {**super().to_json(), "significant": self.significant, "in_words": self.in_words}
+        """The fields, and what is missing among them."""
+        notes = ["loss_interval is null: one image does not show how much losses vary"] * (self.loss_interval is None)
+        return {**super().to_json(), "significant": self.significant, "in_words": self.in_words, "notes": notes}
 
 
 def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, second: Floats) -> Comparison:
@@ -98,8 +100,8 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, se
     count, apart = len(labels), only_first + only_second
     p = float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
     changes = cross_entropies(second, labels) - cross_entropies(first, labels)
-    half = Z_95 * float(changes.std(ddof=1)) / count**0.5 if count > 1 else float("inf")
     mean = float(changes.mean())
+    half = Z_95 * float(changes.std(ddof=1)) / count**0.5 if count > 1 else None
     return Comparison(
         names=names,
         images=count,
@@ -112,7 +114,7 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, se
         interval=_paired(only_first, only_second, count),
         p=p,
         loss_difference=mean,
-        loss_interval=(mean - half, mean + half),
+        loss_interval=None if half is None else (mean - half, mean + half),
     )
 
 

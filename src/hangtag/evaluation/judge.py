@@ -24,7 +24,7 @@ from hangtag.model.artifact import OUTPUT
 from hangtag.model.predictor import Predictor, load
 from hangtag.words import first_few
 
-__all__ = ["Judgement", "data_before_decisions", "evaluate", "judge", "judged_part", "read_again"]
+__all__ = ["Judgement", "data_before_decisions", "evaluate", "judge", "judge_own", "judged_part", "read_again"]
 
 _FEW_REPEATED = 0.02  # the share of repeated images up to which intervals are as good as right
 
@@ -123,10 +123,16 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
         RunError, ArtifactError: the folder or its model is incomplete.
         DataError: the data changed since training, or has no class that the model knows.
     """
-    if data is not None:
-        return evaluate(run.path, data)
-    part, images = judged_part(run, read_again(run))
-    predictor = load(run.path)
+    return evaluate(run.path, data) if data is not None else judge_own(run, read_again(run), load(run.path))
+
+
+def judge_own(run: Run, data: LabelledImages, predictor: Predictor) -> Judgement:
+    """Judge a run's model file again, with what is already open: its data, as `read_again` gives it, and its model.
+
+    Raises:
+        DataError: the data has other classes than the model.
+    """
+    part, images = judged_part(run, data)
     if images.class_names != predictor.class_names:
         raise DataError(
             f"{images.name} has classes {first_few(images.class_names)}; the model has "

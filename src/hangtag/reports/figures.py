@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,10 @@ try:
     import matplotlib
     from matplotlib import font_manager
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 except ImportError as missing:
     raise MissingExtra.named("train", "matplotlib") from missing
@@ -58,6 +61,7 @@ _STYLE: Mapping[str, Any] = {
     "text.parse_math": False,  # a class may be called "$5 bill or $10 bill"
 }
 _MOST_PIXELS = 600  # a side; a grid shows no more
+_LEFT, _RIGHT, _TOP = 0.7, 0.3, 1.08  # the room around bars that stand 1 apart and are up to 1 high
 _EACH_INDEX, _EACH_NAME, _EACH_COUNT = 12, 40, 20  # the most classes for which each is labelled
 
 
@@ -70,9 +74,12 @@ class ReportFigure(Figure):
 
     def png(self, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
         """The bytes of a PNG file."""
-        buffer = io.BytesIO()
-        with _style():
-            self.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
+        buffer, before = io.BytesIO(), self.dpi
+        self.dpi = dots_per_inch
+        try:  # `savefig` would draw a figure with a layout twice
+            FigureCanvasAgg(self).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
+        finally:
+            self.dpi = before
         return buffer.getvalue()
 
     def _repr_png_(self) -> bytes:
@@ -111,15 +118,15 @@ def image_grid(
     """The lesson's second figure: the first images, each with the name of its class below."""
     _check(images, labels, class_names)
     shown, rows, columns = _fit(len(images), rows, columns)
-    some, grey_map = _pictured([images[index] for index in range(shown)])
+    some = _pictured([images[index] for index in range(shown)])
     side, across, down, margin = 1.3, 1.6, 1.78, 0.2
     sheet = _Sheet(margin * 2 + columns * across, margin * 2 + rows * down - 0.05)
     for index, pixels in enumerate(some):
         row, column = divmod(index, columns)
         left = margin + column * across + (across - side) / 2
-        axes = sheet.axes(left, margin + row * down, side, side)
-        show_image(axes, pixels, grey_map)
-        axes.set_xlabel(_two_lines(class_names[int(labels[index])], 20), color=INK, fontsize=9, labelpad=5)
+        bottom = sheet.image(left, margin + row * down, side, pixels)
+        name = _two_lines(class_names[int(labels[index])], 20)
+        sheet.text(left + side / 2, bottom + 5 / 72, name, ha="center", color=INK, fontsize=9)
     return sheet.figure
 
 
@@ -135,13 +142,11 @@ def answer(image: NDArray[Any], probabilities: NDArray[Any], label: int, class_n
     """
     probabilities = np.asarray(probabilities)
     _check([image], [label], class_names, probabilities[None])
-    (pixels,), grey_map = _pictured([image])
     sheet = _Sheet(6.6, 3.5)
-    picture, bars = sheet.axes(0.3, 0.6, 2.5, 2.5), sheet.axes(3.2, 0.6, 3.1, 2.5)
-    show_image(picture, pixels, grey_map)
-    _verdict(sheet, picture, probabilities, label, class_names, 12)
-    _bars(bars, probabilities, label, 9)
-    _values(bars, probabilities, _highlighted(probabilities, label), 10)
+    sheet.image(0.3, 0.6, 2.5, _pictured([image])[0])
+    _verdict(sheet, 0.3, 0.6, probabilities, label, class_names, 12)
+    place = sheet.bars(3.2, 0.6, 3.1, 2.5, probabilities, label, 9)
+    _values(sheet.axes, place, probabilities, _highlighted(probabilities, label), 10)
     return sheet.figure
 
 
@@ -154,16 +159,15 @@ def answers(
     probabilities = np.asarray(probabilities)
     _check(images, labels, class_names, probabilities)
     shown, rows, columns = _fit(len(images), rows, columns)
-    some, grey_map = _pictured([images[index] for index in range(shown)])
+    some = _pictured([images[index] for index in range(shown)])
     side, across, down, margin = 1.3, 3.4, 1.9, 0.25
     sheet = _Sheet(margin + columns * across, margin + rows * down)
     for index, pixels in enumerate(some):
         row, column = divmod(index, columns)
         left, top = margin + column * across, margin + row * down + 0.25
-        picture, bars = sheet.axes(left, top, side, side), sheet.axes(left + side + 0.18, top, side + 0.35, side)
-        show_image(picture, pixels, grey_map)
-        _verdict(sheet, picture, probabilities[index], int(labels[index]), class_names, 9.5)
-        _bars(bars, probabilities[index], int(labels[index]), 7)
+        sheet.image(left, top, side, pixels)
+        _verdict(sheet, left, top, probabilities[index], int(labels[index]), class_names, 9.5)
+        sheet.bars(left + side + 0.18, top, side + 0.35, side, probabilities[index], int(labels[index]), 7)
     return sheet.figure
 
 
@@ -180,7 +184,12 @@ def probability_bars(probabilities: NDArray[Any], class_names: Sequence[str], la
     width = max(5.0, 1.6 + (0.56 if count <= _EACH_COUNT else 0.3) * count) if count <= _EACH_NAME else 9.0
     figure = ReportFigure(figsize=(width, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    _bars(axes, probabilities, label, 9)
+    place = _Place(0, 0, 1, 1)
+    _bars(axes, place, probabilities, label)
+    axes.set_ylim(0, _TOP)
+    axes.set_xlim(-_LEFT, count - _RIGHT)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="x", length=2 if count > _EACH_NAME else 0)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylabel("probability")
@@ -188,8 +197,9 @@ def probability_bars(probabilities: NDArray[Any], class_names: Sequence[str], la
     if count <= _EACH_NAME:
         names = [_name(name, 24) for name in class_names]
         axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor", color=INK)
-        _values(axes, probabilities, set(np.flatnonzero(probabilities >= 0.005)), 8)
+        _values(axes, place, probabilities, set(np.flatnonzero(probabilities >= 0.005)), 8)
     else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("class number")
     return figure
 
@@ -277,7 +287,7 @@ def mistakes(
     if not len(wrong):
         return _sentence(f"No mistakes on {amount(len(labels), 'image')}")
     worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:count]
-    some, grey_map = _pictured([images[index] for index in worst])
+    some = _pictured([images[index] for index in worst])
     columns = min(6, max(4, len(worst)))
     rows = -(-len(worst) // columns)
     side, across, down, margin, head = 1.45, 1.78, 2.12, 0.2, 0.45
@@ -286,7 +296,7 @@ def mistakes(
     for position, (index, pixels) in enumerate(zip(worst, some, strict=True)):
         row, column = divmod(position, columns)
         left, top = margin + column * across + (across - side) / 2, head + margin + row * down
-        show_image(sheet.axes(left, top, side, side), pixels, grey_map)
+        sheet.image(left, top, side, pixels)
         answer, true = class_names[predicted[index]], class_names[int(labels[index])]
         confidence = in_percent(float(probabilities[index, predicted[index]]))
         sheet.text(left, top + side + 0.07, f"✗ {_name(answer, 14)} {confidence}", color=RED, fontsize=9)
@@ -325,20 +335,54 @@ def save(figure: ReportFigure, path: str | Path) -> None:
     mark_loose(Path(path))
 
 
+class _Place(NamedTuple):
+    """Where bars stand: class k at `x + k * across`, and a probability p from `y` to `y + p * up`."""
+
+    x: float
+    y: float
+    across: float
+    up: float
+
+
 class _Sheet:
-    """A figure measured in inches from its top left corner."""
+    """A figure measured in inches from its top left corner, drawn on one axes: each further one would take 10 ms."""
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
         self.figure = ReportFigure(figsize=(width, height))
+        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+        self.axes.set_axis_off()
 
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        bottom = self.height - top - height
-        box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(box)
+    def image(self, left: float, top: float, side: float, pixels: NDArray[np.uint8]) -> float:
+        """Draw an image with a thin frame in the middle of a square; returns where it ends below."""
+        height, width = (side * length / max(pixels.shape[:2]) for length in pixels.shape[:2])
+        left, top = left + (side - width) / 2, top + (side - height) / 2
+        extent = (left, left + width, top + height, top)
+        self.axes.imshow(pixels, extent=extent, aspect="auto", interpolation=_interpolation(pixels))
+        self.axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=HAIRLINE, linewidth=0.8))
+        return float(top + height)
 
     def text(self, left: float, top: float, text: str, **settings: Any) -> None:
-        self.figure.text(left / self.width, 1 - top / self.height, text, va="top", **settings)
+        self.figure.text(left / self.width, 1 - top / self.height, text, **{"va": "top", **settings})
+
+    def bars(
+        self, left: float, top: float, width: float, height: float, probabilities: NDArray[Any], label: int,
+        size: float,
+    ) -> _Place:  # fmt: skip
+        """Draw bars above a line, with the numbers of some classes below it."""
+        count, bottom = len(probabilities), top + height
+        across = width / (count + _LEFT - _RIGHT)
+        place = _Place(left + _LEFT * across, bottom, across, -height / _TOP)
+        _bars(self.axes, place, probabilities, label)
+        self.axes.hlines(bottom, left, left + width, color=GREY, linewidth=0.8)
+        length = 2 / 72 if count > _EACH_NAME else 0.0
+        numbers = range(count) if count <= _EACH_INDEX else MaxNLocator(6, integer=True).tick_values(0, count - 1)
+        for number in (int(each) for each in numbers if 0 <= each < count):
+            x = place.x + number * across
+            if length:
+                self.axes.vlines(x, bottom, bottom + length, color=GREY, linewidth=0.8)
+            self.text(x, bottom + length + 3.5 / 72, str(number), ha="center", color=FAINT, fontsize=size)
+        return place
 
 
 def _check(
@@ -385,10 +429,12 @@ def _pixels(image: Any, most: int | None = None) -> NDArray[np.uint8]:
     return pixels
 
 
-def _pictured(images: Sequence[Any]) -> tuple[list[NDArray[np.uint8]], str]:
-    """Images for a grid, and their colour map: light on black is shown as black on white, as in the lesson."""
+def _pictured(images: Sequence[Any]) -> list[NDArray[np.uint8]]:
+    """Images for a grid, each (H, W, 3): light on black is shown as black on white, as in the lesson."""
     some = [_pixels(image, _MOST_PIXELS) for image in images]
-    return some, "binary" if is_light_on_black(some) else "gray"
+    if is_light_on_black(some):
+        some = [255 - pixels if pixels.ndim == 2 else pixels for pixels in some]
+    return [np.stack([pixels] * 3, axis=-1) if pixels.ndim == 2 else pixels for pixels in some]
 
 
 def show_image(axes: Axes, pixels: NDArray[np.uint8], grey_map: str) -> None:
@@ -405,40 +451,39 @@ def _interpolation(pixels: NDArray[np.uint8]) -> str:
 
 
 def _verdict(
-    sheet: _Sheet, axes: Axes, probabilities: NDArray[Any], label: int, class_names: Sequence[str], size: float
-) -> None:
+    sheet: _Sheet, left: float, top: float, probabilities: NDArray[Any], label: int, class_names: Sequence[str],
+    size: float,
+) -> None:  # fmt: skip
     """The lesson's caption above the image: predicted class, its probability, true class."""
     predicted, longest = int(probabilities.argmax()), 24 if size > 10 else 16
     mark, colour = ("✓", BLUE) if predicted == label else ("✗", RED)
     answer, true = _name(class_names[predicted], longest), _name(class_names[label], longest)
     text = f"{mark} {answer} {in_percent(float(probabilities[predicted]))} ({true})"
-    box = axes.get_position(original=True)
-    sheet.figure.text(box.x0, box.y1 + 0.07 / sheet.height, text, color=colour, fontsize=size, va="bottom")
+    sheet.text(left, top - 0.07, text, color=colour, fontsize=size, va="bottom")
 
 
-def _bars(axes: Axes, probabilities: NDArray[Any], label: int | None, tick_size: float) -> None:
+def _bars(axes: Axes, place: _Place, probabilities: NDArray[Any], label: int | None) -> None:
     """A bar for each class: the true one blue, a wrongly predicted one red and hatched, the others grey."""
     count, predicted = len(probabilities), int(probabilities.argmax())
-    many = count > _EACH_NAME
     colours = {predicted: INK} if label is None else {predicted: RED, label: BLUE}
-    if many:
-        others = np.where(np.isin(range(count), list(colours)), 0, probabilities)
-        axes.stairs(others, np.arange(count + 1) - 0.5, fill=True, color=GREY)
+    x, tops = place.x + place.across * np.arange(count), place.y + place.up * probabilities
+    if count > _EACH_NAME:
+        heights = np.where(np.isin(range(count), list(colours)), place.y, tops)
+        edges = np.repeat(np.append(x, x[-1] + place.across) - place.across / 2, 2)
+        outline = np.column_stack([edges, np.concatenate([[place.y], np.repeat(heights, 2), [place.y]])])
+        axes.add_collection(PolyCollection([outline], facecolors=GREY, edgecolors="none"), autolim=False)
         for index, colour in colours.items():  # unlike a bar, a line stays visible among a thousand
-            axes.vlines(index, 0, probabilities[index], color=colour, linewidth=max(1.8, 190 / count))
-    else:
-        bars = axes.bar(range(count), probabilities, color=[colours.get(index, GREY) for index in range(count)])
-        if label not in (None, predicted):
-            bars[predicted].set(hatch="////", edgecolor="white", linewidth=0)
-    axes.set_ylim(0, 1.08)
-    axes.set_xlim(-0.7, count - 0.3)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="x", length=2 if many else 0, labelsize=tick_size)
-    if count <= _EACH_INDEX:
-        axes.set_xticks(range(count))
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axes.vlines(x[index], place.y, tops[index], color=colour, linewidth=max(1.8, 190 / count))
+        return
+    half = 0.4 * place.across
+    sides, base = (x - half, x + half), np.full(count, place.y)
+    corners = [(sides[0], base), (sides[0], tops), (sides[1], tops), (sides[1], base)]
+    bars: Any = np.stack([np.column_stack(corner) for corner in corners], axis=1)  # (K, 4, 2)
+    shades = [colours.get(index, GREY) for index in range(count)]
+    axes.add_collection(PolyCollection(bars, facecolors=shades, edgecolors="none"), autolim=False)
+    if label not in (None, predicted):
+        wrong = (x[predicted] - half, place.y), 2 * half, tops[predicted] - place.y
+        axes.add_patch(Rectangle(*wrong, facecolor=RED, hatch="////", edgecolor="white", linewidth=0))
 
 
 def _highlighted(probabilities: NDArray[Any], label: int) -> set[int]:
@@ -448,11 +493,12 @@ def _highlighted(probabilities: NDArray[Any], label: int) -> set[int]:
     return {predicted, label} if apart else {predicted}
 
 
-def _values(axes: Axes, probabilities: NDArray[Any], which: set[Any], size: float) -> None:
+def _values(axes: Axes, place: _Place, probabilities: NDArray[Any], which: set[Any], size: float) -> None:
     """Write the probability above each of these bars."""
     for index in which:
-        place, text = (float(index), float(probabilities[index])), in_percent(float(probabilities[index]))
-        axes.annotate(text, place, (0, 3), textcoords="offset points", ha="center", fontsize=size, color=FAINT)
+        value = float(probabilities[index])
+        top, text = (place.x + place.across * index, place.y + place.up * value), in_percent(value)
+        axes.annotate(text, top, (0, 3), textcoords="offset points", ha="center", fontsize=size, color=FAINT)
 
 
 def _curve(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, name: str, form: str) -> None:

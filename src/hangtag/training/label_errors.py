@@ -46,7 +46,8 @@ _RECIPE = replace(
 
 
 def label_error_finder(seed: int = 0, device: str = "auto") -> LabelErrorFinder:
-    """`find_label_errors` with these settings, for `audit`."""
+    """`find_label_errors` with these settings, for `audit`; raises UsageError if the device is not available."""
+    choose_device(device)
     return lambda data, groups, progress: find_label_errors(data, groups, seed, device, progress)
 
 
@@ -62,7 +63,8 @@ def find_label_errors(
     Equal images with one label are one piece of evidence: the first is judged, and the others share its result.
 
     Args:
-        groups: (N,) int64; images of one group, and equal images, are judged by a model that trained on none of them.
+        groups: (N,) int64; images of one group, of one group of the data, and equal images are judged by a model that
+            trained on none of them.
         progress: called with (the current activity, steps done, steps in total).
 
     Raises:
@@ -79,7 +81,7 @@ def find_label_errors(
     probabilities = np.full((len(data), classes), 1 / classes, np.float32)
     wrong = np.zeros(len(data))
     contents = np.unique(data.contents, axis=0, return_inverse=True)[1].reshape(-1)
-    together = merge_groups(contents, *([groups] if groups is not None else []))
+    together = merge_groups(contents, *(each for each in (groups, data.groups) if each is not None))
     if enough.sum() < 2 or len(np.unique(together[usable])) < _FOLDS:
         return LabelErrors(np.zeros(0, np.int64), wrong, data.labels, probabilities, 0.0, skipped_classes)
     present = np.flatnonzero(enough)

@@ -313,6 +313,22 @@ def empty_it(path: Path) -> None:
     path.write_bytes(b"")
 
 
+@pytest.mark.parametrize("damage", [cut, flip_last_byte, empty_it, Path.unlink])
+def test_damaged_hashes_of_the_images_are_computed_again(
+    known: Callable[..., NamedSet], tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    known(debian_folder=filled(tmp_path / "debian", tiny_files()))
+    fingerprints = [hangtag.read("tiny").fingerprint, hangtag.read("tiny").fingerprint]
+    path = cache_folder("tiny") / "contents.bin"
+    content = path.read_bytes()
+    damage(path)
+
+    fingerprints.append(hangtag.read("tiny").fingerprint)
+
+    assert len(set(fingerprints)) == 1
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
 @pytest.mark.parametrize("damage", [cut, flip_last_byte, break_header, empty_it, Path.unlink])
 def test_a_damaged_cache_is_noticed_and_made_again(

@@ -13,7 +13,8 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.data.labelled_images import content_hashes
 from hangtag.data.public.archives import content_of, gunzip, members_of, sha256_of
 from hangtag.data.public.catalog import NAMED, Archive, DataFile, NamedSet
 from hangtag.data.public.download import download
 from hangtag.data.public.idx import check_length, idx_header, parse_idx
 from hangtag.errors import DataError, DownloadError, MissingExtra, SaveError, UnknownName, UsageError
-from hangtag.files import cache_home, new_folder_whole, write_json
+from hangtag.files import cache_home, new_folder_whole, write_bytes, write_json
 from hangtag.mapped import forget
 from hangtag.pictures import Images
 from hangtag.progress import Progress
@@ -42,6 +44,7 @@ class PublicSet:
     labels: NDArray[np.int64]  # (N,)
     origin: str
     parts: dict[str, slice] = field(default_factory=dict)  # train and test; empty if the data set is not divided
+    contents: NDArray[np.uint64] | None = None  # (N, 2) `content_hashes` of the images, if they are cached
 
 
 def fetch(name: str, path: Path | None = None, progress: Progress | None = None) -> PublicSet:
@@ -351,11 +354,13 @@ def _read_cache(dataset: NamedSet) -> PublicSet | None:
     try:
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False)
-        intact = fingerprint(images, labels) == (dataset.fingerprint or _cached_fingerprint(folder))
+        found = fingerprint(images, labels)
+        intact = found == (dataset.fingerprint or _cached_fingerprint(folder))
     except Exception:  # a damaged header makes NumPy raise many types, tokenize.TokenError among them
         intact = False
     if intact:
-        return _public_set(dataset, images, labels, str(folder))
+        contents = _cached_contents(folder, images, found)
+        return replace(_public_set(dataset, images, labels, str(folder)), contents=contents)
     warnings.warn(f"{folder}: the cached copy of {dataset.title} is damaged; it is fetched again", stacklevel=3)
     shutil.rmtree(folder, ignore_errors=True)
     return None
@@ -363,6 +368,19 @@ def _read_cache(dataset: NamedSet) -> PublicSet | None:
 
 def _cached_fingerprint(folder: Path) -> Any:
     return json.loads((folder / "kept.json").read_text(encoding="utf-8"))["fingerprint"]
+
+
+def _cached_contents(folder: Path, images: Images, fingerprint: str) -> NDArray[np.uint64]:
+    """The `content_hashes` of the images with this fingerprint, from the cache or else computed and cached."""
+    path, content = folder / "contents.bin", b""
+    with suppress(OSError):
+        content = path.read_bytes()
+    checksum, hashes = content[:32], content[32:]
+    if len(hashes) != 16 * len(images) or checksum != hashlib.sha256(fingerprint.encode() + hashes).digest():
+        hashes = content_hashes(images).tobytes()
+        with suppress(SaveError):  # they are computed again next time
+            write_bytes(path, hashlib.sha256(fingerprint.encode() + hashes).digest() + hashes)
+    return np.frombuffer(hashes, "<u8").reshape(-1, 2)
 
 
 def _save(dataset: NamedSet, images: Images, labels: NDArray[np.int64], origin: str) -> PublicSet:
