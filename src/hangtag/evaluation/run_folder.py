@@ -28,7 +28,7 @@ from typing import Any, Required, TypedDict
 
 import msgspec
 
-from hangtag.errors import RunError, SaveError
+from hangtag.errors import RunError, RunNotFound, SaveError
 from hangtag.files import (
     MARKER,
     append_line,
@@ -136,9 +136,9 @@ class Run:
                 f"{self.path}: this run was started with hangtag {version}, but this is hangtag {__version__}",
                 "resume it with that version, or train again",
             )
-        if config.get("network_from_python"):
+        if config.get("network_from_python") or config.get("from_python"):
             raise RunError(
-                f"{self.path}: this run trains a network that was given as a Python object",
+                f"{self.path}: this run trains with a network, loss, augmentation or class weights given in Python",
                 "repeat the Python code that began it to resume it",
             )
         named = config["recipe"].get("network", "")
@@ -401,7 +401,7 @@ def newest_unfinished() -> Run:
             if config.get("status") in (TRAINING, STOPPED) and "seeds" not in config and not run.is_locked():
                 runs.append((str(config.get("created", "")), run.path))
     if not runs:
-        raise RunError("there is no unfinished run under runs/", "name the run: hangtag train --resume RUN")
+        raise RunNotFound("there is no unfinished run under runs/", "name the run: hangtag train --resume RUN")
     return Run(max(runs)[1])
 
 
@@ -424,11 +424,11 @@ def find_run(name: str | Path) -> Run:
     if is_file:
         raise RunError(f"{given}: is a file, not a run folder", "name the folder that `hangtag train` created")
     known = ", ".join(sorted(path.name for path in RUNS.glob("*/") if not path.name.startswith("."))) or "none yet"
-    raise RunError(f"{name}: no such run", f"under runs/: {known}")
+    raise RunNotFound(f"{name}: no such run", f"under runs/: {known}")
 
 
 def _newest() -> Run:
     finished = sorted(RUNS.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
     if not finished:
-        raise RunError("there is no finished run under runs/", "train one: hangtag train fashion-mnist")
+        raise RunNotFound("there is no finished run under runs/", "train one: hangtag train fashion-mnist")
     return Run(finished[-1].parent)
