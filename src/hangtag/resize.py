@@ -8,6 +8,7 @@ on 8-bit pixels.
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.onnx_text import model_bytes
 from hangtag.pictures import ImageSpec
 
 __all__ = ["OPSET", "SIZED", "Sizer", "sizing_model", "sizing_nodes"]
@@ -81,17 +82,11 @@ def sizing_nodes(spec: ImageSpec, pictures: str) -> tuple[str, str, str]:
 
 def sizing_model(spec: ImageSpec) -> bytes:
     """A model file that only resizes pictures, for `Sizer`."""
-    import onnx.parser
-
     shape, constants, nodes = sizing_nodes(spec, "pictures")
-    text = f"""
-        <ir_version: {_IR_VERSION}, opset_import: ["" : {OPSET}]>
-        sizing (uint8[{shape}] pictures) => (uint8[N, {spec.channels}, {spec.height}, {spec.width}] {SIZED})
-        <{constants}>
-        {{{nodes}
-        }}"""
-    content: bytes = onnx.parser.parse_model(text).SerializeToString(deterministic=True)
-    return content
+    sized = f"uint8[N, {spec.channels}, {spec.height}, {spec.width}] {SIZED}"
+    return model_bytes(
+        "sizing", f"uint8[{shape}] pictures", sized, constants, nodes, ir_version=_IR_VERSION, opset=OPSET
+    )
 
 
 class Sizer:

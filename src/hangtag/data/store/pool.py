@@ -129,7 +129,7 @@ class Pool:
         """
         job = _Job(samples, self.containers, spec, folder, decoded_before, progress)
         job.resume()
-        if spec is not None and not one_size and _can_resize():
+        if spec is not None and not one_size:
             job.description["sizing"] = sizing_model(spec).hex()
         job.run(self)
         return job.finish()
@@ -514,14 +514,6 @@ def _move_rows(file: IO[bytes], good: NDArray[np.int64], header_bytes: int, row_
             content += file.read(len(run) * row_bytes)
         file.seek(header_bytes + start * row_bytes)
         file.write(content)
-
-
-def _can_resize() -> bool:
-    try:
-        import onnx  # noqa: F401
-    except ModuleNotFoundError:
-        return False  # pictures of the right size need no resizing; the others are set aside
-    return True
 
 
 def _environment() -> dict[str, str]:

@@ -103,8 +103,6 @@ class _Decoder:
             return [row, "damaged", error.message]
         except MemoryError:
             return [row, "needs too much memory", "needs more memory than the limit for one image"]
-        except ModuleNotFoundError:
-            return [row, "cannot be resized", "its size differs from the others, and resizing needs hangtag[train]"]
         except (RuntimeError, ValueError, OSError) as error:
             return [row, "cannot be resized", str(error)[:200]]
         if row != self.first_row + len(self.rows) or len(self.rows) * self.row_bytes > _LARGEST_BUFFER:
