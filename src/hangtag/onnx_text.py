@@ -41,13 +41,15 @@ def model_bytes(
 
 def _node(found: re.Match[str]) -> bytes:
     attributes = _ATTRIBUTE.findall(found["attributes"] or "")
-    return b"".join([
-        *(_field(1, each.strip()) for each in found["inputs"].split(",")),
-        _field(2, found["output"]),
-        _field(4, found["kind"]),
-        *(_field(5, _attribute(*each)) for each in attributes),
-        _field(7, ""),
-    ])
+    return b"".join(
+        [
+            *(_field(1, each.strip()) for each in found["inputs"].split(",")),
+            _field(2, found["output"]),
+            _field(4, found["kind"]),
+            *(_field(5, _attribute(*each)) for each in attributes),
+            _field(7, ""),
+        ]
+    )
 
 
 def _attribute(name: str, text: str) -> bytes:
@@ -67,7 +69,9 @@ def _tensor(found: re.Match[str]) -> bytes:
     else:
         data = b"".join(_number(int(each)) for each in numbers)
     dims = b"".join(_field(1, int(side)) for side in _sides(found))
-    return dims + _field(2, _TYPES[found["type"]]) + _field(_DATA_FIELDS[found["type"]], data) + _field(8, found["name"])
+    return (
+        dims + _field(2, _TYPES[found["type"]]) + _field(_DATA_FIELDS[found["type"]], data) + _field(8, found["name"])
+    )
 
 
 def _value(found: re.Match[str]) -> bytes:

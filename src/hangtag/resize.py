@@ -94,12 +94,10 @@ class Sizer:
 
     Args:
         spec: the size, and how to fit pictures to it.
-        model: the result of `sizing_model(spec)`; None makes it when first needed.
     """
 
-    def __init__(self, spec: ImageSpec, model: bytes | None = None) -> None:
+    def __init__(self, spec: ImageSpec) -> None:
         self.spec = spec
-        self._model = model
         self._session: object = None
 
     def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -107,7 +105,7 @@ class Sizer:
         if picture.shape == self.spec.shape:
             return picture
         if self._session is None:
-            self._session = _session(self._model if self._model is not None else sizing_model(self.spec))
+            self._session = _session(sizing_model(self.spec))
         sized: NDArray[np.uint8] = self._session.run([SIZED], {"pictures": picture[np.newaxis]})[0][0]  # type: ignore[attr-defined]
         return sized[0] if self.spec.channels == 1 else np.ascontiguousarray(sized.transpose(1, 2, 0))
 

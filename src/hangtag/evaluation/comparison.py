@@ -16,6 +16,7 @@ from hangtag.evaluation.judge import Judgement
 from hangtag.evaluation.metrics import Z_95, wilson
 from hangtag.model.calibration import Floats, cross_entropies
 from hangtag.serializable import Serializable
+from hangtag.significance import sign_test
 from hangtag.words import ENOUGH, amount
 
 __all__ = ["Comparison", "compare", "compare_judgements", "name_pair"]
@@ -86,8 +87,6 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, se
     Raises:
         DataError: shapes disagree, or there are no images.
     """
-    from scipy.stats import binomtest
-
     if first.shape != second.shape or len(first) != len(labels) or not len(labels):
         raise DataError(
             f"answers of shape {first.shape} and {second.shape} for {len(labels):,} labels cannot be compared",
@@ -96,7 +95,6 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, se
     one, two = (rows.argmax(axis=1) == labels for rows in (first, second))
     only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
     count, apart = len(labels), only_first + only_second
-    p = float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
     changes = cross_entropies(second, labels) - cross_entropies(first, labels)
     half = Z_95 * float(changes.std(ddof=1)) / count**0.5 if count > 1 else float("inf")
     mean = float(changes.mean())
@@ -110,7 +108,7 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, se
         both_wrong=int((~one & ~two).sum()),
         difference=(only_second - only_first) / count,
         interval=_paired(only_first, only_second, count),
-        p=p,
+        p=sign_test(only_first, apart),
         loss_difference=mean,
         loss_interval=(mean - half, mean + half),
     )

@@ -79,8 +79,7 @@ class _Decoder:
     def __init__(self, job: dict[str, Any], containers: list[Container]) -> None:
         self.containers = containers
         self.spec = ImageSpec(**job["spec"]) if job["spec"] else None  # None: only collect facts
-        sizing = bytes.fromhex(job["sizing"]) if job["sizing"] else None
-        self.sizer = Sizer(self.spec, sizing) if self.spec else None
+        self.sizer = Sizer(self.spec) if self.spec else None
         self.decoded_before = DecodedBefore(job["decoded_before"])
         self.array = os.open(job["array"], os.O_WRONLY)
         self.facts = os.open(job["facts"], os.O_WRONLY)
