@@ -69,9 +69,8 @@ def _tensor(found: re.Match[str]) -> bytes:
     else:
         data = b"".join(_number(int(each)) for each in numbers)
     dims = b"".join(_field(1, int(side)) for side in _sides(found))
-    return (
-        dims + _field(2, _TYPES[found["type"]]) + _field(_DATA_FIELDS[found["type"]], data) + _field(8, found["name"])
-    )
+    kind = found["type"]
+    return dims + _field(2, _TYPES[kind]) + _field(_DATA_FIELDS[kind], data) + _field(8, found["name"])
 
 
 def _value(found: re.Match[str]) -> bytes:

@@ -1,6 +1,6 @@
-"""Tests of significance in numpy, so that the base install can compare, stress and audit. Tests compare them with SciPy.
+"""Tests of significance in numpy, so that the base install, which has no SciPy, can compare, stress and audit.
 
-Probabilities are sums of terms computed by logarithms of factorials.
+Tests compare the results with SciPy's. Probabilities are sums of terms computed by logarithms of factorials.
 """
 
 from collections.abc import Sequence
