@@ -18,9 +18,9 @@ from hangtag.data.audit import Audit, Finding
 from hangtag.data.decisions import apply_decisions, read_decisions
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.comparison import compare
+from hangtag.html import is_light_on_black
 from hangtag.reports.audit_page import write_audit_page
 from hangtag.reports.compare_page import write_comparison
-from hangtag.reports.html import is_light_on_black
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NAMES = ("<script>bar</script>", 'dot" onload="x', "edge & 'co'")

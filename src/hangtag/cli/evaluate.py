@@ -90,12 +90,14 @@ def _after_decisions(run: "Run", data_options: options.DataOptions) -> "Judgemen
 
 def report(run: options.RunName = "last") -> None:
     """Rewrite a run's report and figures."""
+    from hangtag.cli import screen
     from hangtag.evaluation.judge import judge, read_again
     from hangtag.evaluation.run_folder import find_run
-    from hangtag.reports.report import write_report_and_pictures
+    from hangtag.reports.report import no_figures, write_report_and_pictures
 
     folder = find_run(run)
     print(f"wrote {write_report_and_pictures(folder, read_again(folder), judge(folder))}")
+    screen.print_notes(no_figures())
 
 
 @options.with_data_options
@@ -162,7 +164,7 @@ def stress(
     report = None
     if data is None:
         from hangtag.evaluation.judge import read_again
-        from hangtag.reports.report import write_report_and_pictures
+        from hangtag.reports.report import no_figures, write_report_and_pictures
 
         folder.write_stress(result.to_json())
         report = write_report_and_pictures(folder, read_again(folder), judged)
@@ -172,6 +174,7 @@ def stress(
     screen.print_stress(screen.console(), result)
     if report:
         print(f"wrote {folder.path / 'stress.json'}\nwrote {report}")
+        screen.print_notes(no_figures())
     return None
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.html import is_light_on_black
 from hangtag.model.explanation import Why
 from hangtag.reports.figures import BLUE, FAINT, GREY, INK, RED, ReportFigure, show_image
-from hangtag.reports.html import is_light_on_black
 from hangtag.words import in_percent
 
 __all__ = ["draw_explanation"]
