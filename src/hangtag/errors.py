@@ -11,7 +11,8 @@
     |-- ArtifactError             a model file that hangtag did not write, or that is damaged or inconsistent
     |-- RunError                  a run folder that is missing or incomplete
     |-- SaveError                 a file that could not be written; no partial file is left behind
-    `-- MissingExtra              an optional part of hangtag that is not installed
+    |-- MissingExtra              an optional part of hangtag that is not installed
+    `-- MissingName               a name, such as `hangtag.figures`, that needs such a part
 
 Exceptions of other libraries are converted to these where those libraries are called.
 """
@@ -27,7 +28,9 @@ __all__ = [
     "DivergedError",
     "DownloadError",
     "HangtagError",
+    "HangtagWarning",
     "MissingExtra",
+    "MissingName",
     "ModelError",
     "PictureError",
     "PictureProblem",
@@ -62,6 +65,10 @@ class HangtagError(Exception):
 
     def to_json(self) -> dict[str, str]:
         return {"error": self.message, "hint": self.hint}
+
+
+class HangtagWarning(UserWarning):
+    """Something that does not stop the work, but that the caller should know."""
 
 
 class UsageError(HangtagError):
@@ -128,6 +135,10 @@ class RunError(HangtagError):
 
 class SaveError(HangtagError):
     """A file that could not be written; no partial file is left behind."""
+
+
+class MissingName(HangtagError, AttributeError):
+    """A public name of hangtag that needs an optional part that is not installed; `hasattr` gives False for it."""
 
 
 class MissingExtra(HangtagError):

@@ -220,7 +220,6 @@ def check(
     else:
         for broken in result.broken:
             print(f"{broken.file}: must be {broken.expected}, {broken.reason}")
-        kept = result.pictures - len(result.broken)
-        print(f"{kept:,} of {result.pictures:,} images have the expected label (model {result.model})")
+        print(result)
     if not result.kept:
         raise typer.Exit(1)

@@ -115,6 +115,21 @@ class Audit:
     findings: tuple[Finding, ...]
     labels_checked: str = ""
 
+    def __str__(self) -> str:
+        found = ", ".join(f"{kind} {count:,}" for kind, count in self.counts().items())
+        return f"{self.data.name}: {amount(len(self.findings), 'finding')}{f' ({found})' if found else ''}"
+
+    def __repr__(self) -> str:
+        return f"<Audit of {self}>"
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import render
+
+        rows = [(kind, f"{count:,}", KINDS[kind]) for kind, count in self.counts().items()]
+        notes = [*self.first(), self.labels_checked]
+        values = {"title": str(self), "head": ["kind", "findings", ""], "rows": rows, "notes": notes, "words": True}
+        return render("notebook_table.html", values)
+
     def counts(self) -> dict[str, int]:
         """The number of findings of each kind, in order of importance."""
         numbers = Counter(finding.kind for finding in self.findings)

@@ -5,6 +5,7 @@ train --seeds`.
 """
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import DataError, UsageError
-from hangtag.evaluation.judge import Judgement
+from hangtag.evaluation.judge import Judgement, Model, evaluate, opened
 from hangtag.evaluation.metrics import Z_95, wilson
+from hangtag.files import user_path
 from hangtag.model.calibration import Floats, cross_entropies
 from hangtag.serializable import Serializable
 from hangtag.significance import sign_test
 from hangtag.words import ENOUGH, amount
 
-__all__ = ["Comparison", "compare", "compare_judgements", "name_pair"]
+__all__ = ["Comparison", "compare", "compare_judgements", "compare_probabilities", "name_pair"]
 
 _SIGNIFICANT = 0.05
 
@@ -72,11 +74,50 @@ class Comparison(Serializable):
         few = f" {amount(self.images, 'image')} show only large differences." if self.images < ENOUGH else ""
         return f"No significant difference ({span}; p = {self.p:.2g}): {apart}.{few}"
 
+    def __repr__(self) -> str:
+        return f"<Comparison: {self.in_words}>"
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import render
+
+        shares = zip(self.names, self.accuracies, strict=True)
+        rows = [(name, f"{share:.4f}", f"{low:.4f} to {high:.4f}") for name, (share, low, high) in shares]
+        head = ["model", "accuracy", "95% interval"]
+        values = {"title": self.in_words, "head": head, "rows": rows, "notes": [], "words": False}
+        return render("notebook_table.html", values)
+
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "significant": self.significant, "in_words": self.in_words}
 
 
-def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, second: Floats) -> Comparison:
+def compare(first: Model, second: Model, data: Any = None) -> Comparison:
+    """Compare two models on the same images: is the difference significant?
+
+    Args:
+        first, second: see `judge.Model`; their classes must be equal.
+        data: a `LabelledImages`, or anything that `read` takes; None: the runs' own data, which must be the same.
+
+    Raises:
+        RunError, ArtifactError: a model cannot be opened.
+        DataError: the data cannot be used.
+        UsageError: the models have different classes or were made for different data.
+    """
+    return compare_judgements(_names(first, second), *(evaluate(model, data) for model in (first, second)))[0]
+
+
+def _names(first: Model, second: Model) -> tuple[str, str]:
+    """Names for any two models: those of their files or folders, or else their fingerprints."""
+
+    def name(model: Model) -> Path:
+        return user_path(model) if isinstance(model, (str, PathLike)) else Path(f"model {opened(model).fingerprint}")
+
+    names = name(first), name(second)
+    return name_pair(*names) if names[0] != names[1] else (f"{names[0]} (first)", f"{names[1]} (second)")
+
+
+def compare_probabilities(
+    names: tuple[str, str], labels: NDArray[np.int64], first: Floats, second: Floats
+) -> Comparison:
     """Compare the probabilities of two models for the same N >= 1 images.
 
     Args:
@@ -138,7 +179,7 @@ def compare_judgements(
             f"name the data to evaluate both on: hangtag compare {names[0]} {names[1]} DATA",
         )
     rows = second.probabilities[:, order]
-    return compare(names, first.data.labels, first.probabilities, rows), rows
+    return compare_probabilities(names, first.data.labels, first.probabilities, rows), rows
 
 
 def name_pair(first: Path, second: Path) -> tuple[str, str]:

@@ -45,7 +45,7 @@ def draw_explanation(why: Why) -> ReportFigure:
 
 def _verdict(why: Why) -> str:
     answer = why.answer
-    text = f"{answer.label}, {in_percent(answer.probability)}"
+    text = f"{answer.label}, {in_percent(answer.top[0][1])}"
     if answer.is_ood:
         return f"{text}: unfamiliar, more unusual than {answer.ood_score:.1%} of the validation images"
     if answer.sure is None:
