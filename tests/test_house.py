@@ -27,7 +27,7 @@ MAY_IMPORT = {
 
 HOMES = {
     "PIL": "pictures",
-    "jinja2": "reports.html",
+    "jinja2": "html",
     "pillow_heif": "pictures",
     "matplotlib": "reports.figures",
     "torch": "training",

@@ -22,6 +22,7 @@ Exceptions of other libraries are converted to these where those libraries are c
 """
 
 import difflib
+import importlib.util
 import logging
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
@@ -56,7 +57,7 @@ PictureProblem: TypeAlias = Literal[
 ]  # fmt: skip
 """Why a picture cannot be used, in few words; reports count pictures by it."""
 
-_TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib"}
+_TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy", "matplotlib"}
 
 
 logger = logging.getLogger("hangtag")
@@ -161,11 +162,22 @@ class MissingExtra(HangtagError, ImportError):
         return cls.named("train", top) if top in _TRAIN_PACKAGES else None
 
     @classmethod
-    def named(cls, extra: str, module: str) -> "MissingExtra":
+    def named(cls, extra: str, module: str, otherwise: str = "") -> "MissingExtra":
         return cls(
             f"this needs '{module}', which is not installed",
-            f"pip install 'hangtag[{extra}]'",
+            f"pip install 'hangtag[{extra}]'{otherwise}",
         )
+
+    @classmethod
+    def check_training(cls, otherwise: str = "") -> None:
+        """Raise the error unless everything that training needs is installed, before any data is read.
+
+        Args:
+            otherwise: what works without it, as the end of the hint.
+        """
+        for module in sorted(_TRAIN_PACKAGES, key=lambda name: name != "torch"):
+            if importlib.util.find_spec(module) is None:
+                raise cls.named("train", module, otherwise)
 
 
 class MissingAttribute(HangtagError, AttributeError):

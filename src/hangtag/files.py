@@ -72,7 +72,7 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
-def user_path(path: str | Path) -> Path:
+def user_path(path: str | os.PathLike[str]) -> Path:
     """The path with a leading `~` replaced by the home folder; unchanged if there is no such user.
 
     Raises:

@@ -47,6 +47,7 @@ __all__ = [
     "examine",
     "finite",
     "in_channels",
+    "is_one_picture",
     "picture_bytes",
     "reads_heic",
     "stacked",
@@ -203,6 +204,11 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
         said = range_in_words(levels.low, levels.high)
         return read.pixels, (*read.notes.values(), f"this image has 8 bits; the training images had values from {said}")
     return read.pixels, tuple(read.notes.values())
+
+
+def is_one_picture(value: object) -> bool:
+    """Whether the value is one picture, not several: a path, an open file or its bytes, or a PIL image."""
+    return isinstance(value, (str, PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(value, "read")
 
 
 class Examined(NamedTuple):
@@ -459,7 +465,7 @@ def _array(picture: "NDArray[Any] | list[Any]") -> NDArray[Any]:
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise PictureError(
             f"array of shape {shape} is not a single image",
-            "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .probabilities()",
+            "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .predict()",
         )
     return np.ascontiguousarray(_numbers(array, "image"))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hangtag.cli import options
-from hangtag.errors import HangtagError, UsageError
+from hangtag.errors import HangtagError, MissingExtra, UsageError
 from hangtag.files import user_path
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def train(
 
     To continue a run that was killed, run the same command again, or use --resume.
     """
+    MissingExtra.check_training()
     from hangtag.cli import screen
     from hangtag.training.trackers import Tracking
 

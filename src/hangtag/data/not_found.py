@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hangtag.data.public.catalog import NAMED
-from hangtag.errors import PathNotFound
+from hangtag.errors import PathNotFound, UnknownName
 
 __all__ = ["exists", "not_found"]
 
@@ -18,7 +18,7 @@ def exists(path: Path) -> bool:
     return False
 
 
-def not_found(name: str, path: Path) -> PathNotFound:
+def not_found(name: str, path: Path) -> UnknownName:
     """The error for what is neither a public set nor a file nor a folder.
 
     Args:

@@ -86,7 +86,7 @@ def read(
     spec: ImageSpec | None = None,
     strict: bool = False,
     decisions: str | Path | None = None,
-    choose: Choose = refuse,
+    choose: Choose | None = None,
 ) -> LabelledImages:
     """Read labelled images from whatever form they have.
 
@@ -114,7 +114,7 @@ def read(
         spec: size, colours and fit of an existing model, instead of `size`, `fit` and `colour`; not for public sets.
         strict: raise an error at the first picture that cannot be read, instead of setting it aside.
         decisions: a CSV of decisions about single pictures, see `decisions.py`.
-        choose: called if data can be read in two ways; by default an error names both.
+        choose: called if data can be read in two ways; None raises an error that names both.
 
     Raises:
         UnknownName: `what` is neither a known name nor a file or folder.
@@ -137,7 +137,7 @@ def read(
         raise UsageError(f"size must be 8 to 1024 pixels, got {size}", "choose a size in this range")
     options = ReadOptions(
         image_column, label_column, split_column, user_path(root) if root is not None else None, classes, group_by,
-        wanted, choose, progress,
+        wanted, choose or refuse, progress,
     )  # fmt: skip
     data = _read(what, user_path(path) if path is not None else None, options)
     skipped = [each for each in data.source.skipped if each.kind != NO_CLASS]

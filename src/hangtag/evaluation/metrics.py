@@ -149,6 +149,22 @@ class Evaluation(Serializable):
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "gap_in_words": self.gap_in_words}
 
+    def __repr__(self) -> str:
+        return f"<Evaluation: {self}>"
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import MOST_CELLS, confusion_cells, heat_map, render
+
+        confusion = np.array(self.confusion)
+        is_small = len(confusion) <= MOST_CELLS
+        values = {
+            "evaluation": self,
+            "right": int(confusion.trace()),
+            "matrix": confusion_cells(confusion) if is_small else [],
+            "heat_map": "" if is_small else heat_map(confusion),
+        }
+        return render("notebook_evaluation.html", values)
+
     def __str__(self) -> str:
         low, high = self.accuracy_interval
         images = amount(self.images, "image")

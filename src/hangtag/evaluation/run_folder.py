@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Required, TypedDict
+from urllib.parse import quote
 
 import msgspec
 
@@ -44,6 +45,7 @@ from hangtag.files import (
 from hangtag.model.artifact import MODEL_FILE
 from hangtag.serializable import Serializable, checked, parse_json, read_json, read_text
 from hangtag.version import __version__
+from hangtag.words import amount
 
 __all__ = [
     "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "check_new", "find_run", "new_run", "newest_unfinished",
@@ -61,9 +63,43 @@ STOPPED = "stopped early"
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training."""
+    """The folder of one training. It can be given wherever a path can be.
+
+    Attributes:
+        path: of the folder.
+    """
 
     path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import curve, render
+
+        config, history = dict[str, Any](), list[dict[str, Any]]()
+        with suppress(RunError):
+            config, history = self.config(), self.history()
+        result = ""
+        with suppress(RunError, KeyError, TypeError, ValueError):
+            metrics = self.metrics()
+            share, (low, high) = metrics["accuracy"], metrics["accuracy_interval"]
+            result = (
+                f"{metrics['part']} accuracy {share:.4f} [{low:.4f}, {high:.4f}], {amount(metrics['images'], 'image')}"
+            )
+        recipe, data = (config.get(key, {}).get("name") for key in ("recipe", "data"))
+        facts = [data, recipe and f"recipe {recipe}", config.get("status")]
+        files = [("report", self.report), ("model.onnx", self.model), ("folder", self.path)]
+        finished = [epoch for epoch in history if epoch.get("finished", True)]
+        charts = [curve(finished, "loss", "Loss", 1, ""), curve(finished, "accuracy", "Accuracy", 100, "%")]
+        values = {
+            "name": self.path.name,
+            "facts": [each for each in facts if each],
+            "result": result,
+            "links": [(title, _address(path)) for title, path in files if path.exists()],
+            "charts": [each for each in charts if each],
+        }
+        return render("notebook_run.html", values)
 
     @property
     def model(self) -> Path:
@@ -405,12 +441,14 @@ def newest_unfinished() -> Run:
     return Run(max(runs)[1])
 
 
-def find_run(name: str | Path) -> Run:
+def find_run(name: "str | os.PathLike[str]" = "last") -> Run:
     """The run at this path, or of this name under runs/; `last` is the newest finished one.
 
     Raises:
         RunError: there is no such run.
     """
+    if isinstance(name, Run):
+        return name
     given = user_path(name)
     if str(name) == "last" and not given.exists():
         return _newest()
@@ -425,6 +463,13 @@ def find_run(name: str | Path) -> Run:
         raise RunError(f"{given}: is a file, not a run folder", "name the folder that `hangtag train` created")
     known = ", ".join(sorted(path.name for path in RUNS.glob("*/") if not path.name.startswith("."))) or "none yet"
     raise RunNotFound(f"{name}: no such run", f"under runs/: {known}")
+
+
+def _address(path: Path) -> str:
+    """A link to a file: relative to the current folder, where a notebook usually is, or else from the root."""
+    with suppress(ValueError):
+        return quote(path.resolve().relative_to(Path.cwd()).as_posix())
+    return path.resolve().as_uri()
 
 
 def _newest() -> Run:

@@ -225,7 +225,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_sessions)
 
 
-def open_artifact(source: str | Path | bytes, threads: int | None = None) -> Artifact:
+def open_artifact(source: str | os.PathLike[str] | bytes, threads: int | None = None) -> Artifact:
     """Open a `model.onnx`, its bytes, or the run folder that holds one.
 
     Args:
@@ -318,7 +318,7 @@ def _check_ends(metadata: Metadata, inputs: dict[str, Value], outputs: dict[str,
         raise ArtifactError("its metadata promises an OOD score but its graph has none", RETRAIN)
 
 
-def _read(source: str | Path | bytes) -> tuple[bytes, str, Path | None]:
+def _read(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str, Path | None]:
     """The content, its name for messages, and the run folder if one was given."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source), "model", None

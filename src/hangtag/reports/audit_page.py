@@ -15,7 +15,7 @@ from hangtag.data.decisions import name_of
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.public.datasets import NAMED
 from hangtag.files import write_text
-from hangtag.reports.html import render, script, thumbnail
+from hangtag.html import render, script, thumbnail
 from hangtag.words import in_percent
 
 __all__ = ["write_audit_page"]

@@ -13,8 +13,8 @@ from hangtag.evaluation.guarantee_report import GuaranteeReport
 from hangtag.evaluation.metrics import Evaluation
 from hangtag.evaluation.run_folder import Run
 from hangtag.evaluation.stress_test import Stress
+from hangtag.html import Thumbnail, is_light_on_black, thumbnail
 from hangtag.pictures import Images
-from hangtag.reports.html import Thumbnail, is_light_on_black, thumbnail
 from hangtag.words import in_percent
 
 __all__ = ["Facts", "gather_facts"]

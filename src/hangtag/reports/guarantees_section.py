@@ -7,8 +7,8 @@ from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from hangtag.evaluation.guarantee_report import GuaranteeReport, SetCoverage
 from hangtag.evaluation.slices import FALSE_DISCOVERIES
 from hangtag.evaluation.stress_test import Stress
+from hangtag.html import Line, chart
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE
-from hangtag.reports.html import Line, chart
 from hangtag.words import ENOUGH, amount, interval, listed, rate
 
 __all__ = ["guarantee_tiles", "guarantee_values", "stress_values"]

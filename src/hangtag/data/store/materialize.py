@@ -198,33 +198,33 @@ def _decode(
     pool: Pool, manifest: Manifest, folder: Path, size: Size, progress: Progress | None
 ) -> tuple[ImageSpec, Decoded, NDArray[Any]]:
     """Write images.npy and facts.npy into the folder; the spec, the result and the facts."""
-    spec, one_size = _guess(pool, manifest, folder, size)
+    spec = _guess(pool, manifest, folder, size)
     while True:
-        result = pool.decode(manifest.wanted, spec, folder, cache.decoded_as(spec), progress, one_size)
+        result = pool.decode(manifest.wanted, spec, folder, cache.decoded_as(spec), progress)
         facts = np.load(folder / "facts.npy", allow_pickle=False)
         exact = choose_spec(facts, len(facts), size) if len(facts) else spec
         if exact == spec:
             return spec, result, facts
         (folder / "images.npy").unlink()  # all pictures together need another spec: decode again
-        spec, one_size = exact, False
+        spec = exact
         _write_guess(folder, spec)
 
 
-def _guess(pool: Pool, manifest: Manifest, folder: Path, size: Size) -> tuple[ImageSpec, bool]:
-    """A spec chosen from evenly spaced pictures, and whether all of these have its size."""
+def _guess(pool: Pool, manifest: Manifest, folder: Path, size: Size) -> ImageSpec:
+    """A spec chosen from evenly spaced pictures."""
     if size.spec is not None:
-        return size.spec, False
+        return size.spec
     with contextlib.suppress(Exception):  # missing or damaged; an interrupted decoding resumes with the same guess
         text, checksum = (folder / _GUESS).read_bytes().split(b"\n")
         if hashlib.sha256(text).hexdigest().encode() == checksum:
-            return ImageSpec(**json.loads(text)), False
+            return ImageSpec(**json.loads(text))
     step = max(1, len(manifest.wanted) // _SAMPLED)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         pool.decode(manifest.wanted[::step], None, Path(temporary))
         facts = np.load(Path(temporary) / "facts.npy", allow_pickle=False)
     spec = choose_spec(facts, len(manifest.wanted), size) if len(facts) else ImageSpec(32, 32)
     _write_guess(folder, spec)
-    return spec, bool((facts["height"] == spec.height).all() and (facts["width"] == spec.width).all())
+    return spec
 
 
 def _write_guess(folder: Path, spec: ImageSpec) -> None:
