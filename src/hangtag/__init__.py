@@ -15,6 +15,7 @@ other import could find a file of that name in the current folder.
 """
 
 import os
+import sys
 from importlib import import_module
 
 from hangtag.version import __version__ as __version__
@@ -62,13 +63,21 @@ __all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
 def __getattr__(name: str) -> "Any":
     if name not in _HOME:
         raise AttributeError(f"module 'hangtag' has no attribute '{name}'")
+    from hangtag.errors import MissingAttribute, MissingExtra
+
+    missing: ImportError | None = None
     try:
         module = import_module(f"hangtag.{_HOME[name]}")
         return module if name == "figures" else getattr(module, name)
     except ModuleNotFoundError as error:
-        from hangtag.errors import MissingExtra
-
-        raise MissingExtra.for_module(error.name) or error from error
+        missing = MissingExtra.for_module(error.name) or error
+    except MissingExtra as error:
+        missing = error
+    # `from hangtag import NAME` would replace an AttributeError by one without the hint; `hasattr` needs one.
+    importing = sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap"
+    if isinstance(missing, MissingExtra) and not importing:
+        raise MissingAttribute(missing.message, missing.hint) from missing
+    raise missing
 
 
 def __dir__() -> list[str]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
-from hangtag.errors import PictureError, PictureProblem
+from hangtag.errors import PictureError, PictureNotFound, PictureProblem
 from hangtag.levels import Levels, agreed, alone, levels_of, measure, range_in_words, to_8_bits
 
 __all__ = [
@@ -322,6 +322,8 @@ def stacked(images: object, name: str = "images") -> NDArray[Any]:
     """`images` as (N, H, W) or (N, H, W, 3) of uint8, of whole numbers or of floats, or a `PictureError`."""
     try:
         array = np.asarray(_from_list(images) if isinstance(images, (list, tuple)) else images)
+    except PictureError:
+        raise
     except ValueError:
         raise PictureError("images must have one size, got several", "resize them first", name=name) from None
     if array.ndim == 4 and array.shape[3] == 1:
@@ -329,7 +331,7 @@ def stacked(images: object, name: str = "images") -> NDArray[Any]:
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != _COLOUR_CHANNELS):
         raise PictureError(
             f"expected shape (N, H, W) or (N, H, W, 3), got {array.shape}",
-            "reshape the array; a flat row of pixels needs its height and width: images.reshape(-1, 28, 28)",
+            "for one image, give images[None]; for flat rows of pixels, images.reshape(-1, height, width)",
             name=name,
         )
     if 0 in array.shape[1:3]:
@@ -549,7 +551,7 @@ def _content(picture: Any) -> bytes:
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise PictureError("no such file", "check the spelling and the folder you are in", problem) from None
+            raise PictureNotFound("no such file", "check the spelling and the folder you are in", problem) from None
         except IsADirectoryError:
             raise PictureError("is a folder, not an image", f"name the files: {path}/*.png", problem) from None
         except PermissionError:

@@ -138,14 +138,7 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
 
 
 def _epoch_line(epoch: "Epoch") -> str:
-    width = len(str(epoch.epochs))
-    line = (
-        f"epoch {epoch.number:>{width}}/{epoch.epochs}  {epoch.step}/{epoch.steps}  "
-        f"loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
-    )
-    if epoch.val_accuracy is not None:
-        line += f"  val loss {epoch.val_loss:.4f}  val accuracy {epoch.val_accuracy:.4f}"
-    line += f"  learning rate {epoch.learning_rate:.2g}"
+    line = f"{epoch}  learning rate {epoch.learning_rate:.2g}"
     busy = (
         f"  {epoch.cores} of {epoch.most_cores} cores (the others are busy)" if epoch.cores < epoch.most_cores else ""
     )

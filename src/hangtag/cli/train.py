@@ -306,6 +306,7 @@ def _resumed_training(request: _Request, name: str) -> "Training":
     wanted = {key: value for key, value in request.changes.items() if value is not None}
     if request.recipe or request.settings:
         wanted |= request.changed_recipe().to_json()
+        del wanted["given"]  # the run keeps its own settings in any case
     if request.seed is not None:
         wanted["seed"] = request.seed
     wanted |= request.source.get("options", {})

@@ -194,6 +194,8 @@ def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:
             raise DataError(f"{path}: the folder is empty", "it must contain one folder of images per class")
     except PermissionError:
         raise DataError(f"{path}: permission denied", "check the permissions") from None
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in FAILING:
             raise DataError(

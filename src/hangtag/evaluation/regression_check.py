@@ -10,7 +10,7 @@ from typing import Any
 
 from hangtag.data.class_names import clean_name, matching_class
 from hangtag.data.store.containers import is_junk
-from hangtag.errors import DataError, HangtagError, PictureError, UnknownName, UsageError
+from hangtag.errors import DataError, DataNotFound, HangtagError, PictureError, UnknownName, UsageError
 from hangtag.model.predictor import Predictor
 from hangtag.serializable import Serializable
 from hangtag.words import listed, natural, visible
@@ -68,7 +68,7 @@ def check(predictor: Predictor, folder: Path) -> Check:
         UsageError: the name of a subfolder fits several classes.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder", "create it, with one subfolder of images per label")
+        raise DataNotFound(f"{folder}: no such folder", "create it, with one subfolder of images per label")
     expected: list[tuple[Path, str]] = []
     for label in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
         if not label.is_dir():

@@ -28,7 +28,7 @@ from typing import Any, Required, TypedDict
 
 import msgspec
 
-from hangtag.errors import RunError, SaveError
+from hangtag.errors import RunError, RunNotFound, SaveError
 from hangtag.files import (
     MARKER,
     append_line,
@@ -342,7 +342,7 @@ def newest_unfinished() -> Run:
             if config.get("status") in (TRAINING, STOPPED) and "seeds" not in config and not run.is_locked():
                 runs.append((str(config.get("created", "")), run.path))
     if not runs:
-        raise RunError("there is no unfinished run under runs/", "name the run: hangtag train --resume RUN")
+        raise RunNotFound("there is no unfinished run under runs/", "name the run: hangtag train --resume RUN")
     return Run(max(runs)[1])
 
 
@@ -365,11 +365,11 @@ def find_run(name: str | Path) -> Run:
     if is_file:
         raise RunError(f"{given}: is a file, not a run folder", "name the folder that `hangtag train` created")
     known = ", ".join(sorted(path.name for path in RUNS.glob("*/") if not path.name.startswith("."))) or "none yet"
-    raise RunError(f"{name}: no such run", f"under runs/: {known}")
+    raise RunNotFound(f"{name}: no such run", f"under runs/: {known}")
 
 
 def _newest() -> Run:
     finished = sorted(RUNS.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
     if not finished:
-        raise RunError("there is no finished run under runs/", "train one: hangtag train fashion-mnist")
+        raise RunNotFound("there is no finished run under runs/", "train one: hangtag train fashion-mnist")
     return Run(finished[-1].parent)

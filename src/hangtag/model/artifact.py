@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import ArtifactError, RunError, UsageError
+from hangtag.errors import ArtifactError, ModelNotFound, RunError, UsageError
 from hangtag.files import inside, user_path
 from hangtag.machine import hardware
 from hangtag.model.conformal import highest_score
@@ -324,7 +324,7 @@ def _read(source: str | Path | bytes) -> tuple[bytes, str, Path | None]:
             raise ArtifactError(f"{path}: is larger than a model file can be (2 GB)", "name a model.onnx")
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file", "name a run folder or a model.onnx") from None
+        raise ModelNotFound(f"{path}: no such file", "name a run folder or a model.onnx") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}", "check the path and the file's permissions") from error
     if not content:

@@ -225,7 +225,7 @@ def _training(facts: Facts) -> dict[str, object]:
         "speed": f"{speed['images_per_second']:,.0f} images per second" if speed else None,
         "peak memory": bytes_in_words(speed.get("peak_memory_bytes")),
     }
-    shown = {key.replace("_", " "): value for key, value in recipe.items() if value and key != "network"}
+    shown = {key.replace("_", " "): value for key, value in recipe.items() if value and key not in ("network", "given")}
     return {"recipe": shown, "network": network}
 
 

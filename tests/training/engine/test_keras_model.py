@@ -26,7 +26,7 @@ from hangtag.training.engine.checkpoints import CheckpointWriter, latest
 from hangtag.training.engine.inference import predict_logits
 from hangtag.training.engine.keras_model import KerasNetwork
 from hangtag.training.engine.loop import train
-from hangtag.training.engine.networks import parameter_count
+from hangtag.training.engine.networks import layers, parameter_count
 from toys import SIDE, quick_recipe, shapes
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -229,6 +229,15 @@ def test_a_keras_model_is_named_as_module_and_function(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
 
     assert parameter_count(build_network("keras_net:net", SPEC, 3, 0)) == 64 * 3 + 3
+
+
+def test_the_layer_table_lists_the_layers_of_keras() -> None:
+    network = custom_network(with_a_softmax_layer(), SPEC, 3, seed=0)
+    subclassed = custom_network(lambda *_: Subclassed(), SPEC, 3, seed=0)
+
+    rows = [(row.type, row.output_shape, row.parameters) for row in layers(network, SPEC)]
+    assert rows == [("Flatten", (64,), 0), ("Dense", (16,), 64 * 16 + 16), ("Dense", (3,), 51), ("Softmax", (3,), 0)]
+    assert [row.parameters for row in layers(subclassed, SPEC)] == [0, 0, 64 * 3 + 3]
 
 
 def test_frozen_layers_stay_as_they_are() -> None:

@@ -107,6 +107,13 @@ class KerasNetwork(nn.Module):
             x = self._body(_arranged(x * self.white, self.layout), training=self.training)
             return x if self.head is None else self.head(x)
 
+    def keras_layers(self) -> list[tuple[str, str, tuple[int, ...], int]]:
+        """Name, type, output shape and number of weights of each layer; () if Keras does not know the shape."""
+        return [
+            (layer.name, type(layer).__name__, _output_shape(layer), layer.count_params())
+            for layer in _all_layers(self.model)
+        ]
+
     def __reduce__(self) -> tuple[Any, ...]:
         return KerasNetwork, (self.model, self.spec), {"notes": self.notes}  # bound to the variables of its own model
 
@@ -204,6 +211,13 @@ def _split(model: Any) -> tuple[Any, Any]:
 def _has_output(model: Any) -> bool:
     """Whether the model is a graph of layers whose last one computes its output."""
     return bool(getattr(model, "inputs", None)) and bool(model.layers) and _computes(model.layers[-1], model.outputs[0])
+
+
+def _output_shape(layer: Any) -> tuple[int, ...]:
+    try:
+        return tuple(layer.output.shape[1:])
+    except (AttributeError, ValueError):  # it is used several times, or in a model that is no graph of layers
+        return ()
 
 
 def _computes(layer: Any, output: Any) -> bool:

@@ -180,6 +180,8 @@ def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
     Raises:
         ModelError: the network does not accept images of this spec.
     """
+    if (of_keras := getattr(network, "keras_layers", None)) is not None:
+        return [Layer(*row) for row in of_keras()]
     rows: list[Layer] = []
     hooks = [
         module.register_forward_hook(_recorder(name or type(network).__name__, rows))
