@@ -235,7 +235,7 @@ def test_the_layer_table_lists_the_layers_of_keras() -> None:
     network = custom_network(with_a_softmax_layer(), SPEC, 3, seed=0)
     subclassed = custom_network(lambda *_: Subclassed(), SPEC, 3, seed=0)
 
-    rows = [(row.type, row.output_shape, row.parameters) for row in layers(network, SPEC)]
+    rows = [(row.kind, row.shape, row.parameters) for row in layers(network, SPEC)]
     assert rows == [("Flatten", (64,), 0), ("Dense", (16,), 64 * 16 + 16), ("Dense", (3,), 51), ("Softmax", (3,), 0)]
     assert [row.parameters for row in layers(subclassed, SPEC)] == [0, 0, 64 * 3 + 3]
 
