@@ -40,6 +40,7 @@ HOMES = {
     "platformdirs": "files",
     "typer": "cli",
     "rich": "cli.screen",
+    "keras": "nobody",  # whoever brings a Keras model has imported it
 }
 """The one module, or folder of modules, that imports a package."""
 

@@ -39,6 +39,7 @@ from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import Augment, Loss, check_augment, check_loss
 from hangtag.training.engine.export import export_model, verify, with_metadata
 from hangtag.training.engine.inference import extract_features
+from hangtag.training.engine.keras_model import keras_notes, own_network
 from hangtag.training.engine.loop import Epoch, choose_device, train
 from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, layers, parameter_count
 from hangtag.training.engine.recipes import (
@@ -87,7 +88,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         recipe: how to train: the name of a recipe, such as "fast" (default) or "tutorial", or a `Recipe`.
         model: the name of a network ("mlp", "cnn", or "module:function" in your own code), a `torch.nn.Module` (copied,
             never changed), or a function that creates one from (ImageSpec, number of classes). It takes float32
-            (N, C, H, W) from 0 to 1 and returns logits (N, K). None uses the recipe's network.
+            (N, C, H, W) from 0 to 1 and returns logits (N, K). It may also be a Keras model on Keras's PyTorch backend,
+            with the input shape it was built for. None uses the recipe's network.
         epochs: passes over the training images; None uses the recipe's number.
         seed: determines weights, order, augmentation and split; the same seed, machine and versions give equal models.
             None: 0.
@@ -113,7 +115,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         classes_: (K,) sorted labels, as given to `fit`; 0..K-1 after fitting a `LabelledImages`.
         class_names_: their K names.
         history_: one `Epoch` per epoch.
-        network_: the trained `torch.nn.Module`.
+        network_: the trained `torch.nn.Module`, or the trained Keras model.
         split_: the training images and the validation images.
         notes_: what training decided automatically, in sentences.
 
@@ -245,9 +247,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if recipe.bfloat16 and not has_bfloat16(device.type):
             notes.append("this processor has no bfloat16 arithmetic: training uses float32, which is slower")
         self.notes_ = [note for note in (*notes, *self.split_.notes) if note]
+        self.module_ = self._build_network(data, recipe)
+        self.notes_ += keras_notes(self.module_)
         for note in self.notes_:
             logger.info(note)
-        self.network_ = self._build_network(data, recipe)
         self.history_: list[Epoch] = list(history)
         self._failed = False
         training, self._held_out = (part_of(data, part) for part in (train_positions, self.split_.validation))
@@ -258,7 +261,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             self._check_export()
         try:
             for epoch in train(
-                self.network_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume,
+                self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume,
                 weights, self.loss, self.augment,
             ):  # fmt: skip
                 self._forget_model()
@@ -266,7 +269,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                     self.history_.append(epoch)
                 yield epoch
         finally:  # also when the caller leaves early
-            self.network_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            self.module_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def _forget_model(self) -> None:
         """Forget everything that was derived from earlier weights."""
@@ -381,7 +384,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             class_names=self.class_names_,
             image=self.spec_,
             network=self.network_name(),
-            parameters=parameter_count(self.network_),
+            parameters=parameter_count(self.module_),
             recipe=self.recipe_.to_json(),
             seed=seed_of(self),
             data=self._data_summary,
@@ -399,9 +402,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return self._predictor
 
     @property
+    def network_(self) -> nn.Module:
+        """The trained network; a Keras model without the adapter, `module_`, that the engine trains."""
+        return own_network(self.module_)
+
+    @property
     def shipped_(self) -> nn.Module:
         """What the model file computes: the trained network, averaged over mirror images if the recipe says so."""
-        return FlipTTA(self.network_) if self.recipe_.uses_flip_tta else self.network_
+        return FlipTTA(self.module_) if self.recipe_.uses_flip_tta else self.module_
 
     @property
     def training_accuracy_(self) -> float | None:
@@ -411,7 +419,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     def summary(self) -> "Summary":
         """The network, layer by layer, with its weights counted; it prints as a table."""
         self._require_fitted()
-        return Summary(self.network_name(), tuple(layers(self.network_, self.spec_)), parameter_count(self.network_))
+        return Summary(self.network_name(), tuple(layers(self.module_, self.spec_)), parameter_count(self.module_))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "history_") and not self._failed

@@ -173,7 +173,7 @@ class Training:
                     self.run.add_epoch(epoch.to_json())
                 yield epoch
         except DivergedError:  # the same settings would diverge again
-            self.run.write_weights(_weights(self.classifier.network_))
+            self.run.write_weights(_weights(self.classifier.module_))
             self.record(status=DIVERGED)
             raise
         except HangtagError:
@@ -205,7 +205,7 @@ class Training:
 
     def _finish(self) -> Judgement:
         classifier, started = self.classifier, time.perf_counter()
-        self.run.write_weights(_weights(classifier.network_))
+        self.run.write_weights(_weights(classifier.module_))
         content, predictor = classifier.to_bytes(), classifier.predictor_
         self.seconds["export"] = time.perf_counter() - started
         started = time.perf_counter()
@@ -230,8 +230,8 @@ class Training:
             notes=classifier.notes_,
             network={
                 "name": classifier.network_name(),
-                "parameters": parameter_count(classifier.network_),
-                "layers": [vars(layer) for layer in layers(classifier.network_, classifier.spec_)],
+                "parameters": parameter_count(classifier.module_),
+                "layers": [vars(layer) for layer in layers(classifier.module_, classifier.spec_)],
             },
             split=classifier.split_.to_json(),
             device=choose_device(classifier.device).type,

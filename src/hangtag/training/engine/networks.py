@@ -185,6 +185,8 @@ def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
     Raises:
         ModelError: the network does not accept images of this spec.
     """
+    if (of_keras := getattr(network, "keras_layers", None)) is not None:
+        return [Layer(*row) for row in of_keras()]
     rows: list[Layer] = []
     hooks = [
         module.register_forward_hook(_recorder(name or type(network).__name__, rows))
@@ -204,7 +206,8 @@ def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
 
 
 def parameter_count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
+    """How many weights the network has; Keras's random seeds are whole numbers and do not count."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.is_floating_point())
 
 
 def _dense(inputs: int, outputs: int) -> nn.Linear:
