@@ -467,15 +467,20 @@ def test_groups_that_the_data_has_in_several_parts_are_said(tmp_path: Path, list
     assert expected in notes
 
 
-@pytest.mark.parametrize("labels", [["0.5", "1.0", "2.0"], ["1,5", "2", "3"], ["1e-3", "5"], ["0.25", "nan"]])
-def test_labels_that_are_amounts_are_refused(tmp_path: Path, listing: List, labels: list[str]) -> None:
+def test_labels_that_are_amounts_are_refused(tmp_path: Path, listing: List) -> None:
     path = tmp_path / "t.csv"
-    files(tmp_path, *(f"{n}.png" for n in range(1, 6 + 1)))
-    path.write_text("image;label\n" + "".join(f"{n + 1}.png;{labels[n % len(labels)]}\n" for n in range(6)))
+    files(tmp_path, *(f"{n}.png" for n in range(12)))
 
-    assert "labels in column label are amounts" in refused(listing, path).message
-    path.write_text("image;cat;dog\n" + "".join(f"{n + 1}.png;{n / 6};{1 - n / 6}\n" for n in range(6)))
-    assert "no column contains labels" in refused(listing, path).message  # probabilities
+    def labelled(label: Callable[[int], object], head: str = "label") -> Path:
+        path.write_text(f"image;{head}\n" + "".join(f"{n}.png;{label(n)}\n" for n in range(12)))
+        return path
+
+    for amounts in (lambda n: 0.37 * n, lambda n: f"{n},5", lambda n: f"{n}e-3", lambda n: "nan" if n < 3 else n / 7):
+        assert "labels in column label are amounts" in refused(listing, labelled(amounts)).message
+    assert set(listing(labelled(lambda n: n % 3 / 2)).labels) == {"0.0", "0.5", "1.0"}  # sizes
+    assert set(listing(labelled(lambda n: n // 2)).labels) == set("012345")
+    soft = labelled(lambda n: f"{n % 3 / 2};{1 - n % 3 / 2}", "cat;dog")  # probabilities
+    assert "no column contains labels" in refused(listing, soft).message
 
 
 def test_lists_of_one_label_are_labels_and_lists_of_several_are_refused(tmp_path: Path, listing: List) -> None:

@@ -54,6 +54,7 @@ _TRUE, _FALSE = {"true", "1", "yes", "t", "y"}, {"false", "0", "no", "f", "n"}
 _LOOKED_AT = 200  # rows
 _MOSTLY = 0.9
 _MOST_CLASSES = 1000  # a column with more different values is not taken for labels, unless it is named
+_MOST_AMOUNTS = 50  # different fractions that may be classes, such as sizes
 _MOST_PARTS = 20  # a column with more different values is not taken for a split
 
 
@@ -345,8 +346,9 @@ def label_names(table: Table, column: str, parts: Sequence[str | None] | None = 
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         raise _empty(table, column)
-    if _are_amounts(values):
-        longest = max((value for value in values if value is not None), key=len)
+    known = {value for value in values if value is not None}
+    if _are_amounts(values) and (len(known) > _MOST_AMOUNTS or 3 * len(known) > len(values)):
+        longest = max(known, key=len)
         raise DataError(
             f"{table.where}: labels in column {column} are amounts, such as {longest}",
             "hangtag learns classes; if they are classes, give them names such as 'size 0.5', or name another column: "
