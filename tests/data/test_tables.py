@@ -496,6 +496,18 @@ def test_lists_of_one_label_are_labels_and_lists_of_several_are_refused(tmp_path
     assert "1 row of column labels has several labels, such as ['a', 'b']" in refused(listing, path).message
 
 
+def test_a_json_file_may_give_a_label_to_each_name_and_coco_is_refused_in_words(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{n}.png" for n in range(4)))
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({f"{n}.png": "ab"[n % 2] for n in range(4)}))
+    assert listing(path).labels == ["a", "b", "a", "b"]
+    path.write_text(json.dumps({"1": "rose", "2": "tulip"}))  # names of classes
+    assert "not a list of objects" in refused(listing, path).message
+
+    path.write_text(json.dumps({"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}))
+    assert "annotations of objects in images (COCO)" in refused(listing, path).message
+
+
 def test_boxes_are_said_to_be_unused(tmp_path: Path, listing: List) -> None:
     files(tmp_path, *(f"{n}.png" for n in range(1, 4 + 1)))
     path = tmp_path / "t.csv"

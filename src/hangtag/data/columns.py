@@ -346,6 +346,13 @@ def label_names(table: Table, column: str, parts: Sequence[str | None] | None = 
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         raise _empty(table, column)
+    if len(kinds) > 1 or not kinds <= {str, int}:
+        first = {type(value).__name__: value for value in reversed(values) if value is not None}
+        examples = ", ".join(f"{kind} ({value!r})" for kind, value in sorted(first.items()))
+        raise DataError(
+            f"{table.where}: labels in column {column} must be all names or all whole numbers, got {examples}",
+            "convert them, or name another column: --label-column",
+        )
     known = {value for value in values if value is not None}
     if _are_amounts(values) and (len(known) > _MOST_AMOUNTS or 3 * len(known) > len(values)):
         longest = max(known, key=len)
@@ -353,13 +360,6 @@ def label_names(table: Table, column: str, parts: Sequence[str | None] | None = 
             f"{table.where}: labels in column {column} are amounts, such as {longest}",
             "hangtag learns classes; if they are classes, give them names such as 'size 0.5', or name another column: "
             "--label-column",
-        )
-    if len(kinds) > 1 or not kinds <= {str, int}:
-        first = {type(value).__name__: value for value in reversed(values) if value is not None}
-        examples = ", ".join(f"{kind} ({value!r})" for kind, value in sorted(first.items()))
-        raise DataError(
-            f"{table.where}: labels in column {column} must be all names or all whole numbers, got {examples}",
-            "convert them, or name another column: --label-column",
         )
     unnamed = sorted({value for value in values if value is not None} - names_of.keys()) if kinds == {int} else []
     if names_of and unnamed:
