@@ -358,6 +358,28 @@ def test_the_folders_of_a_dataset_hub(name: str, tmp_path: Path, listing: List) 
     assert "4 images left out, because the table's name does not name a part" in said(manifest)
 
 
+def test_a_label_of_minus_one_means_none_in_every_table_of_a_set(tmp_path: Path, listing: List) -> None:
+    """The test part alone, with -1 and 1, would look like two classes."""
+    for part, labels in (("train", [0, 1, 2, 0]), ("test", [1, -1, 1, 1])):
+        columns: dict[str, Any] = {"image": [{"bytes": PICTURE, "path": "x.png"} for _ in labels], "label": labels}
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / f"{part}.parquet")
+
+    manifest = listing(tmp_path)
+
+    assert manifest.labels == ["0", "1", "2", "0", "1", "1", "1"]
+    assert [each.kind for each in manifest.skipped] == ["no label"]
+
+
+def test_a_missing_file_of_a_numbered_set_is_said(tmp_path: Path, listing: List) -> None:
+    for number in (0, 2):
+        parquet(tmp_path / f"data/train-0000{number}-of-00003.parquet", [0, 1, 1, 0])
+    parquet(tmp_path / "data/test-00000-of-00001.parquet", [0, 1, 1, 0])
+
+    assert "1 file of the dataset missing: data/train-00001-of-00003.parquet" in said(listing(tmp_path))
+    parquet(tmp_path / "data/train-00001-of-00003.parquet", [0, 1, 1, 0])
+    assert "missing" not in said(listing(tmp_path))
+
+
 def test_pictures_beside_parquet_files_are_read_by_their_paths(tmp_path: Path, listing: List) -> None:
     files(tmp_path, "p/0.png", "p/1.png")
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])

@@ -5,8 +5,9 @@ Where two readings are possible, hangtag asks; notes name what looks like a spli
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from os import PathLike
 from typing import Any
 
@@ -328,8 +329,14 @@ def find_columns(
     return Columns(image, label if label is not None else _label_column(table, choose, {image, *split}))
 
 
-def label_names(table: Table, column: str, parts: Sequence[str | None] | None = None) -> list[str | None]:
+def label_names(
+    table: Table, column: str, parts: Sequence[str | None] | None = None, elsewhere: Iterable[Any] = ()
+) -> list[str | None]:
     """The label of each row as a name, or None for a row without a label.
+
+    Args:
+        parts: the part of each row.
+        elsewhere: the labels in the tables of other parts.
 
     A label of -1 means none in Parquet tables that number classes from 0, in tables that name their classes, and where
     the test part has no other label and no other part has it.
@@ -339,7 +346,7 @@ def label_names(table: Table, column: str, parts: Sequence[str | None] | None = 
     """
     values = [plain_value(value) for value in _one_of_each_list(table, column)]
     names_of = dict(enumerate(table.class_names.get(column, ())))
-    numbers = {value for value in values if isinstance(value, int)}
+    numbers = {value for value in chain(values, elsewhere) if isinstance(value, int)}
     in_hub = table.is_parquet and (0 in numbers or len(numbers) > 2) and min(numbers) == -1
     if names_of or in_hub or _hidden(values, parts or ()):
         values = [None if value in (-1, "-1") else value for value in values]
