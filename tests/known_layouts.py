@@ -169,8 +169,7 @@ def tiny_imagenet(draw: Draw, root: Path) -> Layout:
     files |= {f"train/{label}/{label}_boxes.txt": b"a\t0\t0\t8\t8\n" for label in data.classes}
     files |= strangers(data, "val/images/val_") | {"val/val_annotations.txt": b"val_1.png\tn01443537\t0\t0\t8\t8\n"}
     files |= strangers(data, "test/images/test_") | {"wnids.txt": b"", "words.txt": b"n01443537\tgoldfish\n"}
-    also = [without_parts(data.examples)]
-    return made(root, data, files, said=[("val",), ("test",)], doubtful=True, also=also)
+    return made(root, data, files, said=[("val",), ("test",)])
 
 
 @known
@@ -182,7 +181,7 @@ def radiography(draw: Draw, root: Path) -> Layout:
     files |= {
         f"{label}.metadata.csv": b"FILE NAME,FORMAT,SIZE,URL\nx-1,PNG,8*8,http://e.org\n" for label in data.classes
     }
-    return made(root, data, files, said=[("mask",)], doubtful=True)
+    return made(root, data, files, said=[("mask",)])
 
 
 @known
@@ -192,7 +191,7 @@ def ultrasound(draw: Draw, root: Path) -> Layout:
     data.ending = ".png"
     files = placed(data, lambda n, e: f"Dataset_BUSI_with_GT/{e.label}/{e.label} ({n})")
     files |= {f"{name[:-4]}_mask.png": data.bytes_of_extra(40 + n) for n, name in enumerate(list(files))}
-    return made(root, data, files, said=[("mask",)], doubtful=True)
+    return made(root, data, files, said=[("mask",)])
 
 
 @known

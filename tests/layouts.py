@@ -701,7 +701,15 @@ def table(draw: Draw, root: Path) -> Layout:
         layout.doubtful = layout.doubtful or stem in ("Bilder 2024", "GroundTruth") or form == "columns.json"
         layout.said.append((stem.lower(), "a table with"))
         layout.doubtful |= any("/" in name and name.count("/") == 1 for name in files)  # folders, or the table
+        _pack(draw, root, layout, files, form)
     return layout
+
+
+def _pack(draw: Draw, root: Path, layout: Layout, files: Files, form: str) -> None:
+    """Sometimes, the folder of a table becomes an archive."""
+    elsewhere = draw.made.get("place") in ("root", "absolute")
+    if form != "parquet" and not elsewhere and draw.chance("packed", 0.4):
+        layout.what = archived(draw, root.parent / "packed", files)
 
 
 def _fits(text: str, encoding: str) -> bool:
@@ -906,8 +914,10 @@ def tables_by_part(draw: Draw, root: Path) -> Layout:
     if inside and stem == "_annotations":
         layout.doubtful = True
     extra, _ = noise(draw, Content([], data.classes, (None,), 8, 8, ".png", "L"), {})
-    write(root, files | {name: each for name, each in extra.items() if name not in files})
-    if not inside and draw.chance("one table is named", 0.15):
+    files |= {name: each for name, each in extra.items() if name not in files}
+    write(root, files)
+    _pack(draw, root, layout, files, form)
+    if layout.what == root and not inside and draw.chance("one table is named", 0.15):
         layout.what = root / f"{stems[0]}{suffix}"
         layout.also += [[each for each in data.examples if each.part == "train"]]
         layout.also += [without_parts(layout.also[0])]

@@ -56,8 +56,11 @@ def test_names_that_only_look_alike_stay_two_and_a_note_names_them(given: list[s
 @pytest.mark.parametrize(
     ("given", "note"),
     [
-        (["cat", "nan"], "'nan' is read as a class; images without a label"),
-        (["cat", "None", "Unlabelled", "N/A"], "'N/A', 'None', 'Unlabelled' are read as classes"),
+        (["cat", "nan"], "'nan' is read as a class; if it means that there is no label, leave these images out"),
+        (
+            ["cat", "None", "Unlabelled", "N/A"],
+            "'N/A', 'None', 'Unlabelled' are read as classes; if they mean that there is no label",
+        ),
         (["-1", "0", "1"], "'-1' is read as a class"),
         (["Mass", "Nodule", "Mass|Nodule"], "1 class may be several labels each: 'Mass|Nodule'"),
         (["a", "b, c", "c;d", "c"], "2 classes may be several labels each: 'b, c', 'c;d'"),

@@ -710,6 +710,16 @@ def test_what_is_nothing_is_refused(tmp_path: Path) -> None:
     assert "cannot read labelled images from int" in str(refused(3))
     assert isinstance(refused(tmp_path / "a.png", fit="stretch"), UnknownName)
     assert "size must be 8 to 1024 pixels, got 4" in str(refused(tmp_path, size=4))
+    for size in ((24,), "24", (24, 24, 3), (24.0, 24)):
+        assert "size must be a number of pixels, or (height, width)" in str(refused(tmp_path, size=size))
+    for name, advice in (
+        ("a.pkl", "never loaded"),
+        ("a.xlsx", "as CSV"),
+        ("a.JPG", "hangtag predict"),
+        ("a.7z", "unpack"),
+    ):
+        (tmp_path / name).write_bytes(b"abc")
+        assert advice in refused(tmp_path / name).hint
 
 
 def test_a_folder_that_may_not_be_entered_is_set_aside(tmp_path: Path) -> None:

@@ -358,6 +358,28 @@ def test_the_folders_of_a_dataset_hub(name: str, tmp_path: Path, listing: List) 
     assert "4 images left out, because the table's name does not name a part" in said(manifest)
 
 
+def test_a_label_of_minus_one_means_none_in_every_table_of_a_set(tmp_path: Path, listing: List) -> None:
+    """The test part alone, with -1 and 1, would look like two classes."""
+    for part, labels in (("train", [0, 1, 2, 0]), ("test", [1, -1, 1, 1])):
+        columns: dict[str, Any] = {"image": [{"bytes": PICTURE, "path": "x.png"} for _ in labels], "label": labels}
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / f"{part}.parquet")
+
+    manifest = listing(tmp_path)
+
+    assert manifest.labels == ["0", "1", "2", "0", "1", "1", "1"]
+    assert [each.kind for each in manifest.skipped] == ["no label"]
+
+
+def test_a_missing_file_of_a_numbered_set_is_said(tmp_path: Path, listing: List) -> None:
+    for number in (0, 2):
+        parquet(tmp_path / f"data/train-0000{number}-of-00003.parquet", [0, 1, 1, 0])
+    parquet(tmp_path / "data/test-00000-of-00001.parquet", [0, 1, 1, 0])
+
+    assert "1 file of the dataset missing: data/train-00001-of-00003.parquet" in said(listing(tmp_path))
+    parquet(tmp_path / "data/train-00001-of-00003.parquet", [0, 1, 1, 0])
+    assert "missing" not in said(listing(tmp_path))
+
+
 def test_pictures_beside_parquet_files_are_read_by_their_paths(tmp_path: Path, listing: List) -> None:
     files(tmp_path, "p/0.png", "p/1.png")
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
@@ -467,15 +489,20 @@ def test_groups_that_the_data_has_in_several_parts_are_said(tmp_path: Path, list
     assert expected in notes
 
 
-@pytest.mark.parametrize("labels", [["0.5", "1.0", "2.0"], ["1,5", "2", "3"], ["1e-3", "5"], ["0.25", "nan"]])
-def test_labels_that_are_amounts_are_refused(tmp_path: Path, listing: List, labels: list[str]) -> None:
+def test_labels_that_are_amounts_are_refused(tmp_path: Path, listing: List) -> None:
     path = tmp_path / "t.csv"
-    files(tmp_path, *(f"{n}.png" for n in range(1, 6 + 1)))
-    path.write_text("image;label\n" + "".join(f"{n + 1}.png;{labels[n % len(labels)]}\n" for n in range(6)))
+    files(tmp_path, *(f"{n}.png" for n in range(12)))
 
-    assert "labels in column label are amounts" in refused(listing, path).message
-    path.write_text("image;cat;dog\n" + "".join(f"{n + 1}.png;{n / 6};{1 - n / 6}\n" for n in range(6)))
-    assert "no column contains labels" in refused(listing, path).message  # probabilities
+    def labelled(label: Callable[[int], object], head: str = "label") -> Path:
+        path.write_text(f"image;{head}\n" + "".join(f"{n}.png;{label(n)}\n" for n in range(12)))
+        return path
+
+    for amounts in (lambda n: 0.37 * n, lambda n: f"{n},5", lambda n: f"{n}e-3", lambda n: "nan" if n < 3 else n / 7):
+        assert "labels in column label are amounts" in refused(listing, labelled(amounts)).message
+    assert set(listing(labelled(lambda n: n % 3 / 2)).labels) == {"0.0", "0.5", "1.0"}  # sizes
+    assert set(listing(labelled(lambda n: n // 2)).labels) == set("012345")
+    soft = labelled(lambda n: f"{n % 3 / 2};{1 - n % 3 / 2}", "cat;dog")  # probabilities
+    assert "no column contains labels" in refused(listing, soft).message
 
 
 def test_lists_of_one_label_are_labels_and_lists_of_several_are_refused(tmp_path: Path, listing: List) -> None:
@@ -489,6 +516,18 @@ def test_lists_of_one_label_are_labels_and_lists_of_several_are_refused(tmp_path
     rows[3]["labels"] = ["a", "b"]
     path.write_text("\n".join(map(json.dumps, rows)))
     assert "1 row of column labels has several labels, such as ['a', 'b']" in refused(listing, path).message
+
+
+def test_a_json_file_may_give_a_label_to_each_name_and_coco_is_refused_in_words(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{n}.png" for n in range(4)))
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({f"{n}.png": "ab"[n % 2] for n in range(4)}))
+    assert listing(path).labels == ["a", "b", "a", "b"]
+    path.write_text(json.dumps({"1": "rose", "2": "tulip"}))  # names of classes
+    assert "not a list of objects" in refused(listing, path).message
+
+    path.write_text(json.dumps({"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}))
+    assert "annotations of objects in images (COCO)" in refused(listing, path).message
 
 
 def test_boxes_are_said_to_be_unused(tmp_path: Path, listing: List) -> None:

@@ -97,11 +97,9 @@ def _notes_on_meanings(names: Sequence[str]) -> list[str]:
     several = _combinations(names)
     notes = []
     if doubtful:
-        shown, verb = first_few([_shown(name) for name in doubtful], _MOST_SHOWN), "is" if len(doubtful) == 1 else "are"
-        notes.append(
-            f"{shown} {verb} read as {'a class' if len(doubtful) == 1 else 'classes'}; images without a label must be "
-            "left out, or their labels left empty"
-        )
+        shown = first_few([_shown(name) for name in doubtful], _MOST_SHOWN)
+        read, mean = ("is read as a class", "it means") if len(doubtful) == 1 else ("are read as classes", "they mean")
+        notes.append(f"{shown} {read}; if {mean} that there is no label, leave these images out")
     if several:
         shown = first_few([_shown(name) for name in sorted(several, key=natural)], 3)
         notes.append(

@@ -5,8 +5,9 @@ Where two readings are possible, hangtag asks; notes name what looks like a spli
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from os import PathLike
 from typing import Any
 
@@ -54,6 +55,7 @@ _TRUE, _FALSE = {"true", "1", "yes", "t", "y"}, {"false", "0", "no", "f", "n"}
 _LOOKED_AT = 200  # rows
 _MOSTLY = 0.9
 _MOST_CLASSES = 1000  # a column with more different values is not taken for labels, unless it is named
+_MOST_AMOUNTS = 50  # different fractions that may be classes, such as sizes
 _MOST_PARTS = 20  # a column with more different values is not taken for a split
 
 
@@ -327,8 +329,14 @@ def find_columns(
     return Columns(image, label if label is not None else _label_column(table, choose, {image, *split}))
 
 
-def label_names(table: Table, column: str, parts: Sequence[str | None] | None = None) -> list[str | None]:
+def label_names(
+    table: Table, column: str, parts: Sequence[str | None] | None = None, elsewhere: Iterable[Any] = ()
+) -> list[str | None]:
     """The label of each row as a name, or None for a row without a label.
+
+    Args:
+        parts: the part of each row.
+        elsewhere: the labels in the tables of other parts.
 
     A label of -1 means none in Parquet tables that number classes from 0, in tables that name their classes, and where
     the test part has no other label and no other part has it.
@@ -338,26 +346,27 @@ def label_names(table: Table, column: str, parts: Sequence[str | None] | None = 
     """
     values = [plain_value(value) for value in _one_of_each_list(table, column)]
     names_of = dict(enumerate(table.class_names.get(column, ())))
-    numbers = {value for value in values if isinstance(value, int)}
+    numbers = {value for value in chain(values, elsewhere) if isinstance(value, int)}
     in_hub = table.is_parquet and (0 in numbers or len(numbers) > 2) and min(numbers) == -1
     if names_of or in_hub or _hidden(values, parts or ()):
         values = [None if value in (-1, "-1") else value for value in values]
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         raise _empty(table, column)
-    if _are_amounts(values):
-        longest = max((value for value in values if value is not None), key=len)
-        raise DataError(
-            f"{table.where}: labels in column {column} are amounts, such as {longest}",
-            "hangtag learns classes; if they are classes, give them names such as 'size 0.5', or name another column: "
-            "--label-column",
-        )
     if len(kinds) > 1 or not kinds <= {str, int}:
         first = {type(value).__name__: value for value in reversed(values) if value is not None}
         examples = ", ".join(f"{kind} ({value!r})" for kind, value in sorted(first.items()))
         raise DataError(
             f"{table.where}: labels in column {column} must be all names or all whole numbers, got {examples}",
             "convert them, or name another column: --label-column",
+        )
+    known = {value for value in values if value is not None}
+    if _are_amounts(values) and (len(known) > _MOST_AMOUNTS or 3 * len(known) > len(values)):
+        longest = max(known, key=len)
+        raise DataError(
+            f"{table.where}: labels in column {column} are amounts, such as {longest}",
+            "hangtag learns classes; if they are classes, give them names such as 'size 0.5', or name another column: "
+            "--label-column",
         )
     unnamed = sorted({value for value in values if value is not None} - names_of.keys()) if kinds == {int} else []
     if names_of and unnamed:

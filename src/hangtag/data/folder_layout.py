@@ -279,15 +279,14 @@ def _masks_among(names: Sequence[str]) -> set[str]:
             above, _, own = folder[:end].rpartition("/")
             inside.setdefault(above, set()).add(own)
     of_masks = {f"{above}/{own}".lstrip("/") for above, each in inside.items() for own in _mask_folders(each)}
+    below = {folder for folder in folders if any(folder[:end] in of_masks for end in (*_ends(folder), len(folder)))}
+    found = {name for name in names if name.rpartition("/")[0] in below} if below else set[str]()
     stems = {name.rpartition(".")[0] for name in names}
-
-    def is_mask(name: str) -> bool:
+    for name in names:
         stem = name.rpartition(".")[0]
-        return bool(_MASK.search(stem) and _MASK.sub("", stem) in stems) or any(
-            name[:end] in of_masks for end in _ends(name)
-        )
-
-    return {name for name in names if is_mask(name)}
+        if _MASK.search(stem) and _MASK.sub("", stem) in stems:
+            found.add(name)
+    return found
 
 
 def _without(masks: set[str], names: Sequence[str], where: str, choose: Choose, classes: str | None) -> Layout:

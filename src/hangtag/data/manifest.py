@@ -262,7 +262,8 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
             raise DataError(
                 f"{table.where}: its class names differ from those of {model.where}", "use the same class names in both"
             )
-        found.append(_from_table(table, own, division, name, options, folder / f"pictures-{number}"))
+        elsewhere = [value for other in tables if other.is_parquet for value in other.columns.get(own.label, ())]
+        found.append(_from_table(table, own, division, name, options, folder / f"pictures-{number}", elsewhere))
         notes += [note for note in found[-1].notes if note not in notes]
         if len(tables) > 1:
             found[-1] = _with_own_names(found[-1], table)
@@ -327,7 +328,13 @@ def _labelled_by_folders(table: Table, columns: Columns, division: Division) -> 
 
 
 def _from_table(
-    table: Table, columns: Columns, division: Division, name: str, options: ReadOptions, file: Path
+    table: Table,
+    columns: Columns,
+    division: Division,
+    name: str,
+    options: ReadOptions,
+    file: Path,
+    elsewhere: Sequence[Any],
 ) -> Manifest:
     label = str(columns.label)
     stem = Path(table.where).stem
@@ -339,7 +346,7 @@ def _from_table(
     if parts is None and options.split_column is None:
         parts, more = _parts_of_folders(names, columns.image)
         notes += more
-    labels = label_names(table, label, parts)
+    labels = label_names(table, label, parts, elsewhere)
     unlabelled = [row for row, own in enumerate(labels) if own is None]
     tested = [row for row, part in enumerate(parts or ()) if part == "test"]
     if tested and set(tested) <= set(unlabelled):

@@ -65,6 +65,21 @@ from hangtag.words import amount, csv_text, first_few
 
 __all__ = ["read", "write_skipped"]
 
+_OTHER_FILES = {
+    PICTURE_ENDINGS: "hangtag predict classifies single pictures",
+    (".xlsx", ".xls", ".ods"): "save the table as CSV (in Excel: CSV UTF-8)",
+    (
+        ".pkl",
+        ".pickle",
+        ".pt",
+        ".pth",
+        ".joblib",
+    ): "pickles can run code and are never loaded; save arrays with numpy.savez",
+    (".h5", ".hdf5", ".mat", ".tfrecord", ".arrow", ".feather"): "save its arrays with numpy.savez, or a Parquet file",
+    (".rar", ".7z", ".csv.gz", ".jsonl.gz", ".zst"): "unpack it",
+}
+"""What to do with some files that are not read, by the endings of their names."""
+
 _TARS = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 
 
@@ -132,9 +147,7 @@ def read(
     if classes is not None and classes not in CLASSES:
         raise UnknownName.among("value of --classes:", classes, CLASSES)
     colour = color if colour is None else colour
-    wanted = Size(spec, (size, size) if isinstance(size, int) else size, fit, colour)
-    if wanted.side is not None and not all(8 <= side <= 1024 for side in wanted.side):
-        raise UsageError(f"size must be 8 to 1024 pixels, got {size}", "choose a size in this range")
+    wanted = Size(spec, _sides(size), fit, colour)
     options = ReadOptions(
         image_column, label_column, split_column, user_path(root) if root is not None else None, classes, group_by,
         wanted, choose or refuse, progress,
@@ -148,6 +161,20 @@ def read(
             "repair or remove the files, or leave out --strict to skip them",
         )
     return apply_decisions(data, user_path(decisions)) if decisions is not None else data
+
+
+def _sides(size: Any) -> tuple[int, int] | None:
+    """(height, width) of a side or of both."""
+    if size is None:
+        return None
+    sides = (
+        (size, size) if isinstance(size, (int, np.integer)) else tuple(size) if isinstance(size, (tuple, list)) else ()
+    )
+    if len(sides) != 2 or not all(isinstance(side, (int, np.integer)) for side in sides):
+        raise UsageError(f"size must be a number of pixels, or (height, width), got {size!r}", "for example: size=64")
+    if not all(8 <= side <= 1024 for side in sides):
+        raise UsageError(f"size must be 8 to 1024 pixels, got {size}", "choose a size in this range")
+    return int(sides[0]), int(sides[1])
 
 
 def write_skipped(data: LabelledImages, path: Path) -> None:
@@ -339,10 +366,9 @@ def _read_file(path: Path, options: ReadOptions) -> LabelledImages:
         if _stamp(path) != stamp:
             raise DataError(f"{path}: the file changed while it was read", "run the same command again")
         return data
-    raise DataError(
-        f"{path}: hangtag cannot read this kind of file",
-        "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files",
-    )
+    known = "it reads folders, .zip, .tar, .csv, .tsv, .jsonl, .parquet, .npz, .npy and IDX files"
+    advice = next((f"{what}; " for endings, what in _OTHER_FILES.items() if name.endswith(endings)), "")
+    raise DataError(f"{path}: hangtag cannot read this kind of file", f"{advice}{known}")
 
 
 def _read_tables(

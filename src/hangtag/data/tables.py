@@ -311,6 +311,11 @@ def _objects(path: Path) -> Iterator[Any]:
                 at = "" if whole else f"line {number}: "
                 why = "nested too deeply" if isinstance(error, RecursionError) else error
                 raise DataError(f"{path}: {at}not JSON: {why}", "write one object for each image") from error
+            if whole and isinstance(found, dict) and {"images", "annotations"} <= found.keys():
+                raise DataError(
+                    f"{path}: annotations of objects in images (COCO), which hangtag does not read",
+                    "hangtag learns one class for each image; write a table with an image and a label in each row",
+                )
             if whole:
                 yield from found if isinstance(found, list) else _rows_of_mapping(found)
             else:
@@ -318,8 +323,11 @@ def _objects(path: Path) -> Iterator[Any]:
 
 
 def _rows_of_mapping(found: Any) -> list[Any]:
-    """The rows of columns as pandas writes them: lists of equal length, or objects by the number of the row."""
+    """The rows of columns as pandas writes them (lists of equal length, or objects by the row), or of image: label."""
     values: list[Any] = list(found.values()) if isinstance(found, dict) else [None]
+    if values and all(isinstance(each, (str, int)) for each in values):
+        names = sum(name.lower().endswith(PICTURE_ENDINGS) for name in found)
+        return [{"image": name, "label": label} for name, label in found.items()] if names == len(values) else [None]
     if values and all(isinstance(each, dict) for each in values):
         if not all(key.isdigit() for key in values[0]):
             return values  # a row under each name

@@ -13,7 +13,7 @@ from pathlib import Path
 from hangtag.data.folder_layout import is_picture_name
 from hangtag.data.manifest import Manifest
 from hangtag.data.store.containers import Container, Folder, Listing
-from hangtag.errors import DataError, HangtagError
+from hangtag.errors import DataError, HangtagError, SaveError
 from hangtag.files import saving
 
 __all__ = ["in_archive", "mirrored", "naming"]
@@ -69,8 +69,10 @@ def in_archive(manifest: Manifest, container: Container, listing: Listing, root:
 
 @contextmanager
 def naming(root: Path, path: Path) -> Iterator[None]:
-    """Errors inside the block name the archive and not its mirror."""
+    """Errors inside the block name the archive and not its mirror, unless the mirror cannot be written."""
     try:
         yield
+    except SaveError:
+        raise
     except HangtagError as error:
         raise type(error)(*(text.replace(str(root), str(path)) for text in (error.message, error.hint))) from error

@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 VERSION = 5
-"""Of the layout of entries; entries of other versions are ignored."""
+"""Of the entries' layout; entries of other versions are ignored. Since 5: masks are left out."""
 
 _LIMIT_GIGABYTES = 20.0
 _PICTURES, _SETS, _GROUPS = "pictures", "datasets", "groups"
