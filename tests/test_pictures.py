@@ -852,3 +852,18 @@ def test_an_array_file_of_a_stranger_is_refused(header: str, says: str) -> None:
     content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(64)
 
     assert says in refusal(content)[0]
+
+
+def test_devices_pipes_and_very_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "large.png").write_bytes(b"x" * 101)
+    monkeypatch.setattr(module, "LARGEST_FILE", 100)
+
+    for path, message in (
+        ("/dev/zero", "is a device or a pipe, not an image"),
+        (tmp_path / "pipe.png", "is a device or a pipe, not an image"),
+        (tmp_path / "large.png", "is larger than 100 bytes"),
+        ("", "a path is empty"),
+    ):
+        with pytest.raises(PictureError, match=message):
+            decode(path, ImageSpec(8, 8))

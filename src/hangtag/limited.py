@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def decode_limited(
         return decode(picture, spec)
     content = picture_bytes(picture)
     name = "" if isinstance(picture, bytes) else str(picture)
-    if not isinstance(picture, bytes) and not os.path.isfile(picture):  # a pipe, which can be read only once
+    if not isinstance(picture, bytes) and not Path(picture).is_file():  # a pipe, which can be read only once
         picture = content
     if content.startswith(_BOUNDED):
         return decode(picture, spec)
