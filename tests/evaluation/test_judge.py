@@ -144,9 +144,7 @@ def test_training_accuracy_is_that_of_the_calibrated_model() -> None:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (1000, 8, 8), dtype=np.uint8)
     labels = (random.random(1000) < 0.1).astype(np.int64)
-    settings = dataclasses.replace(
-        quick_recipe(), balance="weights", validation=0.3
-    )  # the network answers too often with the rare one
+    settings = dataclasses.replace(quick_recipe(), balance="weights", validation=0.3)  # names the rare one too often
 
     classifier = hangtag.ImageClassifier(recipe=settings).fit(LabelledImages(images, labels, ("often", "rare")))
 
