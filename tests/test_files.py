@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hangtag.errors import SaveError
-from hangtag.files import append_line, new_folder, new_folder_whole, write_bytes, write_json, write_text
+from hangtag.files import append_line, inside, new_folder, new_folder_whole, write_bytes, write_json, write_text
 from toys import in_a_process
 
 IMPORTS = "import os, resource, signal\nfrom pathlib import Path\nfrom hangtag.errors import SaveError\n"
@@ -285,3 +285,9 @@ def test_a_file_in_the_place_of_a_whole_folder_is_an_error(tmp_path: Path) -> No
         pass
 
     assert (names(tmp_path), (tmp_path / "set").read_text()) == (["set"], "kept")
+
+
+def test_links_in_a_circle_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+
+    assert not inside(tmp_path, tmp_path / "circle")

@@ -1,4 +1,5 @@
 import io
+import os
 import time
 from pathlib import Path
 
@@ -95,3 +96,14 @@ def test_large_pictures_are_answered_a_few_at_a_time(monkeypatch: pytest.MonkeyP
     answers = tag.many(iter(images))
     assert batches == [3, 3, 3, 1]
     assert answers == [tag(image) for image in images]
+
+
+def test_a_picture_from_a_pipe_is_read_once() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, saved("PNG"))
+    os.close(writing)
+
+    pixels, _ = decode_limited(f"/dev/fd/{reading}", SPEC)
+
+    os.close(reading)
+    assert np.array_equal(pixels, COLOUR)

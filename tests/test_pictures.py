@@ -870,3 +870,18 @@ def test_a_pointer_of_git_lfs_is_called_so() -> None:
     with pytest.raises(PictureError, match="a Git LFS pointer") as caught:
         decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", ImageSpec(8, 8))
     assert caught.value.hint == "run: git lfs pull"
+
+
+def test_devices_pipes_and_very_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "large.png").write_bytes(b"x" * 101)
+    monkeypatch.setattr(module, "LARGEST_FILE", 100)
+
+    for path, message in (
+        ("/dev/zero", "is a device or a pipe, not an image"),
+        (tmp_path / "pipe.png", "is a device or a pipe, not an image"),
+        (tmp_path / "large.png", "is larger than 100 bytes"),
+        ("", "a path is empty"),
+    ):
+        with pytest.raises(PictureError, match=message):
+            decode(path, ImageSpec(8, 8))

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,11 @@ def decode_limited(
     if not isinstance(picture, (str, bytes, os.PathLike)) or sys.platform != "linux":
         return decode(picture, spec)
     content = picture_bytes(picture)
+    name = "" if isinstance(picture, bytes) else str(picture)
+    if not isinstance(picture, bytes) and not Path(picture).is_file():  # a pipe, which can be read only once
+        picture = content
     if content.startswith(_BOUNDED):
         return decode(picture, spec)
-    name = "" if isinstance(picture, bytes) else str(picture)
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads; the child runs none of their code

@@ -150,3 +150,9 @@ def test_evaluate_on_fewer_and_on_more_classes(in_trained: Any, trained: Path) -
     assert both.code == 0 and "note: left out: 40 images of classes" in both.out, both.err
     nowhere = in_trained("evaluate", "runs/a", "--page", "x.html")
     assert nowhere.code == 2 and "--page needs a dataset" in nowhere.err
+
+
+def test_options_for_data_need_data(hangtag: Any) -> None:
+    outcome = hangtag("evaluate", "run", "--size", "32")
+
+    assert outcome.code == 2 and "--size: not possible with the run's own data" in outcome.err

@@ -280,3 +280,26 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(hangtag: Any, monkeypatch: p
 
     assert (shown.code, shown.err.count("\n")) == (1, 1)
     assert "/tmp/x: cannot be written: No space left on device (the disk is full" in shown.err
+
+
+def test_a_closed_stdout_is_no_traceback() -> None:
+    program = f"{sys.executable} -m hangtag cache >&-"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    done = subprocess.run(["sh", "-c", program], env=environment, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_while_c_code_is_imported_is_no_traceback(hangtag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def imports(**_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interrupt:
+            raise ImportError("initialization failed") from interrupt
+
+    monkeypatch.setattr(main, "app", imports)
+
+    outcome = hangtag("data")
+
+    assert (outcome.code, outcome.err) == (130, "stopped\n")

@@ -259,7 +259,9 @@ def changed_config(run: Path, **changes: Any) -> None:
     (run / "config.json").write_text(json.dumps(config | changes))
 
 
-def test_a_resumed_run_imports_only_what_the_user_names(hangtag: Any, train_tiny: Any, tmp_path: Path) -> None:
+def test_a_resumed_run_imports_only_what_the_user_names(
+    hangtag: Any, train_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert train_tiny("--out", "run").code == 0
     recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
     (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
@@ -269,6 +271,7 @@ def test_a_resumed_run_imports_only_what_the_user_names(hangtag: Any, train_tiny
         answer = hangtag("train", *arguments)
         assert answer.code == 1
         assert "Traceback" not in answer.err and answer.err.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "hangtag.training.run", None)  # type: ignore[arg-type] # needs no PyTorch
     answer = hangtag("train", "--resume", "run")
 
     assert answer.err == (
@@ -410,3 +413,30 @@ def test_a_training_refused_at_its_beginning_leaves_no_folder(hangtag: Any, phot
     assert shown.code == 2 and "batch_size must be at most" in shown.err
     assert not (tmp_path / "runs" / "a").exists()
     assert hangtag("train", "photos", "--recipe", "quick", "--epochs", "1", "--out", "runs/a").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model", "foo"), "unknown network 'foo'"),
+        (("--model", "nowhere:net"), "the network 'nowhere:net' cannot be built"),
+        (("--seeds", "1"), "--seeds must be at least 2, got 1"),
+        (("--device", "gpu"), "unknown device 'gpu' (did you mean 'cpu'?"),
+        (("--out", "taken"), "taken: already exists"),
+    ],
+)
+def test_a_mistake_is_refused_before_data_is_read(
+    options: tuple[str, ...], message: str, hangtag: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").touch()
+
+    outcome = hangtag("train", "no/such/data", *options)
+
+    assert outcome.code != 0 and outcome.err.count("\n") == 1 and message in outcome.err
+
+
+def test_a_device_is_not_called_missing(hangtag: Any) -> None:
+    outcome = hangtag("data", "/dev/null")
+
+    assert outcome.code == 2 and "/dev/null: is neither a file nor a folder" in outcome.err

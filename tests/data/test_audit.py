@@ -342,3 +342,20 @@ def test_groups_stay_together_and_given_parts_are_used() -> None:
 
     assert not set(groups[split.validation]) & set(groups[split.train])
     assert len(whole) == 90 and sorted(divided.validation) == list(range(60, 90)) and divided.given
+
+
+def test_equal_pictures_are_one_piece_of_evidence_about_their_labels() -> None:
+    images, labels = some_digits(2)
+    repeated = from_arrays(images.repeat(30, axis=0), labels.repeat(30))
+
+    found = audit(repeated, label_error_finder())
+
+    assert "suspect label" not in found.counts()
+    assert found.labels_checked == "There are too few different images of each class to judge labels."
+
+
+def test_an_audit_that_judged_no_labels_does_not_say_that_all_is_well() -> None:
+    data = from_arrays(*shapes(60))
+
+    assert Audit(data, (), "", labels_judged=True).nothing_found == "no problems found"
+    assert audit(data, None).nothing_found == "no problems found; labels were not judged"

@@ -124,3 +124,28 @@ def test_a_set_too_large_to_look_for_nearly_equal_pictures_says_so(monkeypatch: 
         "more than 39 images: identical images stay on one side of the split, but nearly identical ones were not "
         "searched for; if there are many, keep them together with --group-by"
     ]
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+def test_equal_images_of_a_class_are_held_out_once(is_given: bool) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8).repeat(25, axis=0)
+    parts = {"train": np.arange(500), "validation": np.arange(500, 1000)} if is_given else {}
+    data = LabelledImages(images, np.repeat(np.arange(40) % 2, 25), ("a", "b"), parts=parts)
+
+    both, split = split_of(data, 0.25, seed=0)
+
+    held_out = both.contents[split.validation]
+    assert len(held_out) == len(np.unique(held_out, axis=0)) == (20 if is_given else 10)
+    left_out = 480 if is_given else 240
+    assert split.notes == (
+        f"left {left_out} repeated images out of the validation images: equal images of a class count once",
+    )
+
+
+def test_equal_images_of_two_classes_are_both_held_out() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8).repeat(2, axis=0)
+    data = LabelledImages(images, np.arange(60) % 2, ("a", "b"))
+
+    _, split = split_of(data, 0.2, seed=0)
+
+    assert len(split.validation) >= 10 and split.notes == ()

@@ -10,7 +10,7 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import DataError
 from hangtag.evaluation.judge import Judgement
 from hangtag.model.predictor import Predictor
-from toys import CLASSES, shapes
+from toys import CLASSES, quick_recipe, shapes
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +125,30 @@ def test_training_accuracy_is_measured_on_images_as_they_are(classifier: hangtag
 
     assert classifier.training_accuracy_ == pytest.approx(expected)
     assert isinstance(hangtag.evaluate(classifier.predictor_, given()), Judgement)
+
+
+def test_repeated_images_are_said_and_few_are_not(model: Predictor) -> None:
+    data = given()
+
+    repeated = hangtag.evaluate(model, data.take(np.arange(300).repeat(2)))
+    few = hangtag.evaluate(model, data.take(np.append(np.arange(300), 0)))
+
+    assert repeated.notes == (
+        "only 300 of the 600 images are different, so the numbers are less certain than their intervals say",
+    )
+    assert repeated.to_json()["notes"] == list(repeated.notes)
+    assert few.notes == ()
+
+
+def test_training_accuracy_is_that_of_the_calibrated_model() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (1000, 8, 8), dtype=np.uint8)
+    labels = (random.random(1000) < 0.1).astype(np.int64)
+    settings = dataclasses.replace(quick_recipe(), balance="weights", validation=0.3)  # names the rare one too often
+
+    classifier = hangtag.ImageClassifier(recipe=settings).fit(LabelledImages(images, labels, ("often", "rare")))
+
+    train = classifier.split_.train
+    answers = classifier.predictor_.probabilities(images[train]).argmax(axis=1)
+    assert classifier.training_accuracy_ == pytest.approx((answers == labels[train]).mean())
+    assert classifier.guarantees_.calibrator.method != "none"

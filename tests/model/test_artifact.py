@@ -1,6 +1,7 @@
 """A model file is opened without trusting it: its metadata and its graph must agree."""
 
 import copy
+import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 import hangtag
-from hangtag.errors import ArtifactError, HangtagError, RunError
+from hangtag.errors import ArtifactError, HangtagError, RunError, UsageError
 from hangtag.model.artifact import FORMAT, INPUT, MODEL_FILE, OUTPUT, PIXELS, Metadata, open_artifact
 from hangtag.model.calibration import Calibrator
 from hangtag.model.conformal import LEVELS, Conformal
@@ -197,8 +198,10 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
     [
         (lambda data: data["class_names"].append("more"), "its metadata names 4 classes but 'probabilities' has 3"),
         (lambda data: data["class_names"].pop(), "its metadata names 2 classes but 'probabilities' has 3"),
-        (lambda data: data.update(class_names=["one"]), "its metadata is invalid: class names must be two or more"),
-        (lambda data: data.update(class_names=["a", "a", "b"]), "its metadata is invalid: class names must be two or"),
+        (lambda data: data.update(class_names=["one"]),
+         "its metadata is invalid: there must be 2 to 100,000 class names, got 1"),
+        (lambda data: data.update(class_names=["a", "a", "b"]),
+         "its metadata is invalid: class names must be distinct"),
         (lambda data: data.update(class_names=[1, 2, 3]),
          "its metadata is invalid: expected `str`, got `int` (field `class_names[0]`)"),
         (lambda data: data["image"].update(height=9),
@@ -234,6 +237,10 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
          "its metadata is invalid: guarantees are for a different number of classes"),
         (lambda data: data.update(guarantees=guarantees_of(has_ood_score=True)),
          "its metadata promises an OOD score but its graph has none"),
+        (lambda data: data.update(guarantees={**guarantees_of(), "limitations": ["x"] * 21}),
+         "its metadata is invalid: there must be at most 20 limitations of 10,000 characters"),
+        (lambda data: data.update(class_names=["caf\u00e9", "cafe\u0301", "dot"]),
+         "its metadata is invalid: class names must be distinct"),
         (lambda data: data.update(seed=True), "its metadata is invalid: expected `int`, got `bool` (field `seed`)"),
         (lambda data: data.update(format="1"), "its metadata is not valid JSON, or has no format"),
     ],
@@ -504,3 +511,22 @@ def test_metadata_survives_json() -> None:
 
     assert Metadata.from_json(json.loads(json.dumps(data.to_json()))) == data
     assert open_artifact(toy_model()).metadata.class_names == CLASSES
+
+
+@pytest.mark.parametrize("source", [None, 5, [], io.BytesIO(b"x")])
+def test_what_is_neither_a_path_nor_bytes_is_one_line(source: Any) -> None:
+    assert refused(source).message.startswith("expected a path or the content of a model file, got ")
+
+
+def test_bytes_of_any_kind_are_opened() -> None:
+    assert open_artifact(bytearray(toy_model())).sha256 == open_artifact(memoryview(toy_model())).sha256  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [0, 1025, "2", 1.5])
+def test_an_impossible_number_of_threads_is_one_line(threads: Any) -> None:
+    with pytest.raises(UsageError, match="threads must be a whole number from 1 to 1,024"):
+        open_artifact(toy_model(), threads)
+
+
+def test_a_folder_without_a_model_is_not_said_to_be_a_run(tmp_path: Path) -> None:
+    assert "name a run folder or a model.onnx" in refused(tmp_path).hint

@@ -12,7 +12,14 @@ from hangtag.errors import HangtagError, UsageError
 from hangtag.evaluation.guarantee_report import GuaranteeReport, measure_guarantees
 from hangtag.evaluation.metrics import Share
 from hangtag.model.calibration import Calibrator, cross_fitted, log_softmax, softmax
-from hangtag.model.guarantees import SURE_ACCURACY, TARGET_ACCURACIES, AnswerPolicy, Guarantees, fit_guarantees
+from hangtag.model.guarantees import (
+    LEAST_SURE,
+    SURE_ACCURACY,
+    TARGET_ACCURACIES,
+    AnswerPolicy,
+    Guarantees,
+    fit_guarantees,
+)
 from toys import drawn
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -282,3 +289,41 @@ def test_models_that_learned_nothing_keep_their_coverage_and_are_never_sure(
 
     assert min(few) > 1e-4
     assert kind == "constant" or min(many) > 1e-4
+
+
+def test_an_answer_that_is_hardly_more_than_a_coin_toss_is_not_sure() -> None:
+    count = 2000
+    labels = np.arange(count) % 2
+    confidence = np.where(np.arange(count) % 20 == 0, 0.6, 0.99).astype(np.float32)
+    rows = np.where(labels[:, None] == np.arange(2), confidence[:, None], 1 - confidence[:, None])
+    guarantees = fit_guarantees(rows, labels, Calibrator.none(2), ("a", "b"), has_ood_score=False)
+
+    verdicts = guarantees.decide(of(rows), AnswerPolicy())
+
+    assert guarantees.confidence_thresholds[TARGET_ACCURACIES.index(SURE_ACCURACY)] == pytest.approx(0.6)
+    assert verdicts.in_set is not None and (verdicts.in_set.sum(axis=1) == 1).all()
+    assert verdicts.sure is not None and (verdicts.sure == (confidence >= LEAST_SURE)).all()
+
+
+def test_only_a_calibrated_model_has_numbers_from_before_calibration() -> None:
+    logits, labels = drawn(600)
+    calibrator = Calibrator("temperature", tuple(map(tuple, (0.5 * np.eye(5)).tolist())), (0.0,) * 5, 600)
+    rows = softmax(logits).astype(np.float32)
+
+    with_map, without = (
+        measure_guarantees(of(rows), labels, fitted(logits, labels, each)) for each in (calibrator, None)
+    )
+
+    assert with_map.before is not None and without.before is None
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"coverage": "0.9"}, {"coverage": None}, {"cost": "5"}, {"target_accuracy": "0.9"}, {"method": None},
+        {"ood_false_positive_rate": []},
+    ],
+)  # fmt: skip
+def test_a_policy_of_the_wrong_type_is_one_line(setting: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="must be a "):
+        AnswerPolicy(**setting)

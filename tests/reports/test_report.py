@@ -397,3 +397,29 @@ def test_a_report_on_other_data_says_so_and_counts_strangers(tmp_path: Path) -> 
     for phrase in ("test images", "validation images also", "took no part in training", "suggests overfitting"):
         assert phrase not in words
     assert not run.report.exists()
+
+
+def test_false_numbers_in_a_strangers_metrics_are_refused(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    images, _ = toys.shapes(300)
+    labels, rows = judged(toys.CLASSES)
+    true = run.metrics()
+    twins = [{**row, "name": "twin"} for row in true["classes"]]
+    shorter = {**true["guarantees"], "answered": [1.0]}
+    nothing = [[0] * 3] * 3
+    for change in (
+        {"images": 0}, {"confusion": nothing, "images": 0}, {"accuracy": 5.0}, {"training_accuracy": -1e300},
+        {"classes": twins}, {"guarantees": shorter}, {"part": 5}, {"notes": [5]},
+    ):  # fmt: skip
+        run.write_metrics({**true, **change})
+        with pytest.raises(RunError, match=r"metrics\.json is invalid"):
+            write_report(run, images, labels, rows)
+
+
+def test_counts_of_other_classes_are_left_out_and_notes_are_shown_as_text(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", data={"name": "x", "fingerprint": "f", "counts": {"train": [1, 2]}})
+    run.write_metrics({**run.metrics(), "notes": ["<b>only 3 images</b>"]})
+
+    page = page_of(run)
+
+    assert "Note: &lt;b&gt;only 3 images&lt;/b&gt;." in page

@@ -67,6 +67,8 @@ class _Careful:
     """
 
     def __init__(self, stream: Any) -> None:
+        if stream is None:  # it was closed before Python started
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         self.rich_proxied_file = stream
         stream.reconfigure(errors="backslashreplace")
 
@@ -93,14 +95,14 @@ def main() -> None:
             sys.stdout.flush()
     except HangtagError as error:
         _fail(error)
-    except ModuleNotFoundError as error:
-        extra = MissingExtra.for_module(error.name)
+    except (ImportError, KeyboardInterrupt) as error:
+        if _is_interrupt(error):
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
+        extra = MissingExtra.for_module(error.name) if isinstance(error, ModuleNotFoundError) else None
         if extra is None or "--debug" in sys.argv:
             raise
         _fail(extra)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         _close_stdout()
         sys.exit(1)
@@ -126,6 +128,13 @@ def _end(number: int, frame: object) -> NoReturn:
     with contextlib.suppress(OSError):  # the terminal may be closed
         os.write(2, b"stopped\n")
     sys.exit(128 + number)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an exception is Ctrl-C, or comes from it: in C code that is imported, Ctrl-C becomes an ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _refuse_empty(arguments: list[str]) -> None:

@@ -42,8 +42,8 @@ def predict(
 ) -> None:
     """Classify images and say how sure each answer is. Files that cannot be read are reported and skipped.
 
-    An answer is sure if its prediction set contains a single label and the image does not look unfamiliar.
-    --target-accuracy or --cost replaces the first condition.
+    An answer is sure if its prediction set contains a single label, its probability is high enough and the image does
+    not look unfamiliar. --target-accuracy or --cost replaces the first two conditions.
     """
     from hangtag.cli import screen
     from hangtag.model.guarantees import AnswerPolicy

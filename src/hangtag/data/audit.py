@@ -308,7 +308,7 @@ def _suspect_labels(data: LabelledImages, errors: LabelErrors, known: set[int | 
 def _how_checked(data: LabelledImages, errors: LabelErrors) -> str:
     agreed = f"Models that had not seen an image agreed with {in_percent(errors.agreement)} of the labels"
     if not errors.agreement:
-        return "There are too few images of each class to judge labels."
+        return "There are too few different images of each class to judge labels."
     if not errors.judged:
         return f"No model could be trained well enough on these {amount(len(data), 'image')} to judge labels. {agreed}."
     if not len(errors.positions):

@@ -72,9 +72,7 @@ def find_label_errors(
     """
     classes = len(data.class_names)
     rows = np.column_stack([data.labels.astype(np.uint64), data.contents])
-    order, alike = np.unique(rows, axis=0, return_index=True, return_inverse=True)[
-        1:
-    ]  # by content, in any form of data
+    _, order, alike = np.unique(rows, axis=0, return_index=True, return_inverse=True)  # by content, not as read
     enough = np.bincount(data.labels[order], minlength=classes) >= _LEAST_IMAGES
     skipped_classes = tuple(name for name, fine in zip(data.class_names, enough, strict=True) if not fine)
     usable = order[enough[data.labels[order]]]
