@@ -54,14 +54,14 @@ from hangtag.data.tables_in_folder import (
     unread_note,
 )
 from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
-from hangtag.files import user_path, write_text
+from hangtag.files import user_path
 from hangtag.levels import measure, to_8_bits
 from hangtag.pictures import FITS, Change, Images, ImageSpec, carries_colour, finite, in_channels, stacked
 from hangtag.progress import Progress
 from hangtag.resize import Sizer
 from hangtag.words import amount, csv_text, first_few
 
-__all__ = ["read", "write_skipped"]
+__all__ = ["read", "skipped_table"]
 
 _TARS = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 
@@ -148,10 +148,10 @@ def read(
     return apply_decisions(data, user_path(decisions)) if decisions is not None else data
 
 
-def write_skipped(data: LabelledImages, path: Path) -> None:
-    """Write what was set aside as a CSV table."""
+def skipped_table(data: LabelledImages) -> str:
+    """What was set aside, as a CSV table."""
     rows = [(each.name, each.kind, each.reason) for each in data.source.skipped]
-    write_text(path, csv_text(["name", "kind", "reason"], rows))
+    return csv_text(["name", "kind", "reason"], rows)
 
 
 # --- by form ---------------------------------------------------------------------------------------------------
