@@ -165,10 +165,17 @@ def test_damaged_groups_are_searched_again(tmp_path: Path) -> None:
     cache.save_groups("f", np.arange(5))
     found = cache.load_groups("f")
     assert found is not None and found.tolist() == [0, 1, 2, 3, 4]
-    (path,) = (tmp_path / "cache").rglob("f.npy")
+    (path,) = (tmp_path / "cache").rglob("f-*.npy")
     content = bytearray(path.read_bytes())
     content[-8] ^= 1
     path.write_bytes(content)
+
+    assert cache.load_groups("f") is None
+
+
+def test_groups_of_another_version_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.save_groups("f", np.arange(5))
+    monkeypatch.setattr(cache, "_GROUPS_VERSION", -1)
 
     assert cache.load_groups("f") is None
 

@@ -55,6 +55,7 @@ VERSION = 4
 
 _LIMIT_GIGABYTES = 20.0
 _PICTURES, _SETS, _GROUPS = "pictures", "datasets", "groups"
+_GROUPS_VERSION = 2  # of the search for near duplicates; groups of other versions are ignored
 _CHECKSUMS = "checksums.json"
 _LOCK = "lock"
 _DIGEST = hashlib.sha256().digest_size
@@ -252,7 +253,7 @@ def save(
 def load_groups(fingerprint: str) -> NDArray[np.int64] | None:
     """(N,) groups of near duplicates that were found earlier in this data set, in the order of its content."""
     with contextlib.suppress(OSError, ValueError):
-        content = (cache_home(_GROUPS) / f"{fingerprint}.npy").read_bytes()
+        content = _groups_file(fingerprint).read_bytes()
         if hashlib.sha256(content[_DIGEST:]).digest() == content[:_DIGEST]:
             return _array(content[_DIGEST:])
     return None
@@ -264,7 +265,11 @@ def save_groups(fingerprint: str, groups: NDArray[np.int64]) -> None:
         make_folder(cache_home(_GROUPS))
         content = npy_bytes(groups)
         checksum = hashlib.sha256(content).digest()
-        write_bytes(cache_home(_GROUPS) / f"{fingerprint}.npy", checksum + content, sync=False)
+        write_bytes(_groups_file(fingerprint), checksum + content, sync=False)
+
+
+def _groups_file(fingerprint: str) -> Path:
+    return cache_home(_GROUPS) / f"{fingerprint}-{_GROUPS_VERSION}.npy"
 
 
 def decoded_as(spec: ImageSpec) -> list[Path]:
