@@ -277,8 +277,9 @@ def _joined(found: list[_Similar]) -> _Similar:
 
 
 def _fewer(found: list[_Similar]) -> list[_Similar]:
-    """The same, without the weaker pairs if there are too many."""
-    return [_likest(found)] if sum(len(each[0]) for each in found) > _MOST_PAIRS else found
+    """The same, without the weaker pairs if there are too many and twice as many as the last time."""
+    most = max(_MOST_PAIRS, 2 * len(found[0][0]))
+    return [_likest(found)] if sum(len(each[0]) for each in found) > most else found
 
 
 def _likest(found: list[_Similar]) -> _Similar:
