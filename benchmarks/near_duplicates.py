@@ -95,9 +95,8 @@ def describe(found: list[Found]) -> Result:
         **{name: summary([float(asdict(one)[name]) for one in found]) for name in ("precision", "seconds", "peak_gb")},
     }
     rows = [
-        (name, f"{each['mean']:.3f}", f"{each['sd']:.3f}", str(len(found)))
+        (name, f"{each['mean']:.3f}", "-" if each["sd"] is None else f"{each['sd']:.3f}", str(len(found)))
         for name, each in numbers.items()
-        if name not in ("seconds", "peak_gb")
     ]
     others = sum(one.others for one in found) / len(found)
     notes = [

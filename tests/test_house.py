@@ -37,6 +37,7 @@ HOMES = {
     "pyarrow": "data",
     "pooch": "data.public.download",
     "requests": "data.public.download",
+    "threadpoolctl": "data.near_duplicates",
     "platformdirs": "files",
     "typer": "cli",
     "rich": "cli.screen",

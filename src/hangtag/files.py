@@ -36,6 +36,7 @@ __all__ = [
     "write_all",
     "write_bytes",
     "write_json",
+    "write_new",
     "write_text",
 ]
 
@@ -128,6 +129,22 @@ def write_all(handle: int, content: "bytes | memoryview", offset: int | None = N
 
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, _encoded(text))
+
+
+def write_new(path: Path, text: str) -> Path:
+    """Write a text file, but replace none: a name that is taken becomes NAME-2, NAME-3, ...; returns the path.
+
+    A file that holds this text already is left as it is.
+    """
+    content, stem, number = _encoded(text), path.stem, 1
+    with saving(path):
+        while os.path.lexists(path):
+            if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+                return path
+            number += 1
+            path = path.with_stem(f"{stem}-{number}")
+        write_bytes(path, content)
+    return path
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -48,6 +48,17 @@ def test_data_prints_how_a_folder_was_read_and_what_was_skipped(hangtag: Any, ph
     assert (said["images"], said["skipped"][0]["name"]) == (60, "cat/bad.jpg")
 
 
+def test_a_list_of_skipped_files_replaces_no_other_file(hangtag: Any, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "skipped.csv").write_text("mine")
+    (tmp_path / "skipped-2.csv").symlink_to("nowhere")
+
+    said = [hangtag("data", "photos").out for _ in range(2)]
+
+    assert all("skipped      1 file, see skipped-3.csv" in each for each in said)
+    assert (tmp_path / "skipped.csv").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.glob("skipped*")) == [f"skipped{n}.csv" for n in ("-2", "-3", "")]
+
+
 def test_audit_finds_problems_and_train_applies_decisions(
     hangtag: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,63 @@ def test_a_set_that_is_worked_out_in_files_and_parts_has_the_same_pairs(monkeypa
     np.testing.assert_allclose(found.certainty, expected.certainty, atol=1e-5)
 
 
+def test_the_bound_misses_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_duplicates, "_BLOCK", 64)
+    monkeypatch.setattr(near_duplicates, "_COLUMNS_AT_ONCE", 100)
+    monkeypatch.setattr(near_duplicates, "_CHECKED_AT_ONCE", 50)
+    monkeypatch.setattr(near_duplicates, "_LIKE", 0.3)
+    monkeypatch.setattr(near_duplicates, "_MOST_LIKE", 1000)
+    small, every = textured(300).astype(np.float32), np.arange(300)
+    described = near_duplicates._descriptors(small, every, None)[:2]
+    whole, middle = (np.delete(each, each.shape[1] // 2, axis=1).astype(np.float64) for each in described)
+    cosines = np.maximum(whole @ whole.T, np.maximum(whole @ middle.T, middle @ whole.T))
+
+    first, second = near_duplicates._candidates(small, every, None)
+
+    wanted = np.argwhere(np.triu(cosines > 0.3, 1))
+    assert len(wanted) > 300 and np.abs(cosines[np.triu_indices(300, 1)] - 0.3).min() > 1e-6
+    assert sorted(zip(first.tolist(), second.tolist(), strict=True)) == [tuple(each) for each in wanted.tolist()]
+
+
+def test_a_fit_is_the_best_correlation_of_sampled_edges() -> None:
+    def edges(picture: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.diff(picture, axis=0).ravel(), np.diff(picture, axis=1).ravel()])
+
+    small = textured(8).astype(np.float32)
+    moved, fixed = small[:4], small[4:]
+    zooms = [near_duplicates._sampled(zoom) for zoom in near_duplicates._ALL_ZOOMS]
+
+    lengths = near_duplicates._lengths(moved)
+    targets = near_duplicates._edges_of(fixed)
+
+    column = 0
+    for sampled in zooms:
+        found = near_duplicates._products(moved, targets, sampled, sampled)
+        for place, (down, across) in enumerate((i, j) for i in sampled for j in sampled):
+            for number in range(4):
+                wanted = np.corrcoef(edges(down @ moved[number] @ across.T), edges(fixed[number, 2:-2, 2:-2]))[0, 1]
+                assert found[number, place] / lengths[number, column] == pytest.approx(wanted, abs=2e-6)
+            column += 1
+    rough = near_duplicates._sampled(None)
+    for place, (down, across) in enumerate((i, j) for i in rough for j in rough):
+        assert lengths[0, column + place] == pytest.approx((down @ moved[0] @ across.T).std() * 24, rel=1e-5)
+    assert lengths.shape == (4, column + 9)
+
+
+def test_a_large_set_is_compared_within_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = textured(400)
+    images = np.concatenate([images, *([changed(each, "jpeg")] for each in images[:40])])
+    expected = near_pairs(images)
+    monkeypatch.setattr(near_duplicates, "_WINDOW", 120)
+    monkeypatch.setattr(near_duplicates, "_BLOCK", 32)
+
+    found = near_pairs(images)
+
+    assert len(expected) == 40
+    assert 36 <= len(found) <= 40
+    assert {*zip(found.first, found.second, strict=True)} <= {*zip(expected.first, expected.second, strict=True)}
+
+
 def test_groups_connect_pairs_and_do_not_grow_without_end() -> None:
     chain = np.arange(199)
     few = Pairs(np.array([0, 1, 5]), np.array([1, 2, 6]), np.array([0.9, 0.9, 0.9]))

@@ -8,7 +8,7 @@ import typer
 
 from hangtag.cli import options
 from hangtag.errors import MissingExtra
-from hangtag.files import make_own_folder
+from hangtag.files import make_own_folder, write_new
 
 if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
@@ -50,12 +50,12 @@ def describe(
     print(f"size         {data.images.nbytes / 1e6:,.1f} MB of pixels")
     print(f"fingerprint  {data.fingerprint}")
     if data.source.skipped:
-        from hangtag.data.read import write_skipped
+        from hangtag.data.read import skipped_table
         from hangtag.evaluation.run_folder import SKIPPED
         from hangtag.words import amount
 
-        write_skipped(data, Path(SKIPPED))
-        print(f"skipped      {amount(len(data.source.skipped), 'file')}, see {SKIPPED}")
+        written = write_new(Path(SKIPPED), skipped_table(data))
+        print(f"skipped      {amount(len(data.source.skipped), 'file')}, see {written}")
     return None
 
 

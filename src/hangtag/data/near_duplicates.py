@@ -47,6 +47,7 @@ _PICTURES_AT_ONCE = 1024
 _MOST_PAIRS = 2_000_000  # candidates in memory before the weaker ones are dropped
 _CHECKED_AT_ONCE = 65_536  # pairs of descriptors whose bound is high enough
 _ROUNDING = 1e-5  # of a bound
+_MOST_THREADS = 16  # each needs some 50 MB
 _WINDOW = 100_000  # images that one is compared with, nearest along the first principal component
 _MOST_LIKE = 16  # candidates of one image
 _LARGEST_GROUP = 50  # images
@@ -143,8 +144,11 @@ def _in_threads(
     work: Callable[[slice], T], count: int, at_once: int, what: str = "", progress: Progress | None = None
 ) -> Iterator[T]:
     """What `work` returns for each part of `count` rows, in their order; the parts are worked on at the same time."""
+    from threadpoolctl import threadpool_limits
+
     parts = _parts(count, at_once)
-    with ThreadPoolExecutor(processors()) as pool:
+    # Matrix products that themselves use several threads would wait for each other.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(processors(), _MOST_THREADS)) as pool:
         for part, found in zip(parts, pool.map(work, parts), strict=True):
             yield found
             if progress:
@@ -273,8 +277,9 @@ def _joined(found: list[_Similar]) -> _Similar:
 
 
 def _fewer(found: list[_Similar]) -> list[_Similar]:
-    """The same, without the weaker pairs if there are too many."""
-    return [_likest(found)] if sum(len(each[0]) for each in found) > _MOST_PAIRS else found
+    """The same, without the weaker pairs if there are too many and twice as many as the last time."""
+    most = max(_MOST_PAIRS, 2 * len(found[0][0]))
+    return [_likest(found)] if sum(len(each[0]) for each in found) > most else found
 
 
 def _likest(found: list[_Similar]) -> _Similar:
@@ -313,10 +318,10 @@ def _descriptors(
     """
     few = _magnitudes(rows_of(small, usable[:: max(1, len(usable) // 6000)]), 1.0)
     mean = few.mean(axis=0)
-    _, spread, directions = np.linalg.svd(few - mean, full_matrices=False)
-    kept = min(_DIMENSIONS, max(8, len(few) // 4))  # few pictures: keep out differences by chance
-    spread = spread[:kept] / np.sqrt(len(few))
-    weights = (directions[:kept].T / (spread + _FLOOR * spread[0] + 1e-6)).astype(np.float32)
+    variances, directions = np.linalg.eigh(np.cov(few, rowvar=False, bias=True))  # in ascending order
+    kept = min(_DIMENSIONS, len(few), max(8, len(few) // 4))  # few pictures: keep out differences by chance
+    spread = np.sqrt(np.maximum(variances[: -kept - 1 : -1], 0))
+    weights = (directions[:, : -kept - 1 : -1] / (spread + _FLOOR * spread[0] + 1e-6)).astype(np.float32)
     whole, middle = (scratch((len(usable), weights.shape[1] + 1)) for _ in range(2))
 
     def describe(part: slice) -> None:
@@ -434,9 +439,11 @@ def _products(
 ) -> NDArray[np.float32]:
     """(M, I * J) products of targets (M, 24, 24) with pictures (M, 28, 28), sampled at I offsets down and J across."""
     rows = (down.reshape(-1, _SIDE) @ moved).reshape(len(moved), len(down), -1)
-    columns = np.stack([target @ each for each in across]).reshape(len(across), len(moved), -1)
-    found: NDArray[np.float32] = (rows @ columns.transpose(1, 2, 0)).reshape(len(moved), -1)
-    return found
+    columns = np.empty((len(across), len(moved), down[0].size), np.float32)
+    for found, each in zip(columns, across, strict=True):
+        np.matmul(target.reshape(-1, target.shape[2]), each, out=found.reshape(-1, _SIDE))
+    products: NDArray[np.float32] = (rows @ columns.transpose(1, 2, 0)).reshape(len(moved), -1)
+    return products
 
 
 def _pixels_of(pictures: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -56,14 +56,14 @@ from hangtag.data.tables_in_folder import (
     unread_note,
 )
 from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
-from hangtag.files import user_path, write_text
+from hangtag.files import user_path
 from hangtag.levels import measure, to_8_bits
 from hangtag.pictures import FITS, Change, Images, ImageSpec, carries_colour, finite, in_channels, stacked
 from hangtag.progress import Progress
 from hangtag.resize import Sizer
 from hangtag.words import amount, csv_text, first_few
 
-__all__ = ["read", "write_skipped"]
+__all__ = ["read", "skipped_table"]
 
 _OTHER_FILES = {
     PICTURE_ENDINGS: "hangtag predict classifies single pictures",
@@ -177,10 +177,10 @@ def _sides(size: Any) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
-def write_skipped(data: LabelledImages, path: Path) -> None:
-    """Write what was set aside as a CSV table."""
+def skipped_table(data: LabelledImages) -> str:
+    """What was set aside, as a CSV table."""
     rows = [(each.name, each.kind, each.reason) for each in data.source.skipped]
-    write_text(path, csv_text(["name", "kind", "reason"], rows))
+    return csv_text(["name", "kind", "reason"], rows)
 
 
 # --- by form ---------------------------------------------------------------------------------------------------

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.data.read import write_skipped
+from hangtag.data.read import skipped_table
 from hangtag.errors import DataError, DivergedError, HangtagError, ModelError, RunError
 from hangtag.evaluation.judge import Judgement, data_before_decisions, judged_part, read_again
 from hangtag.evaluation.run_folder import SKIPPED, STOPPED, TRAINING, Lock, Run, new_run, unfinished
-from hangtag.files import remove_partial
+from hangtag.files import remove_partial, write_text
 from hangtag.machine import hardware, now, versions
 from hangtag.model.neighbours import write_neighbours
 from hangtag.serializable import checked
@@ -97,7 +97,7 @@ class Training:
         config = initial_config(classifier, data, source)
         run, lock, resumed = open_run(config, out, f"{data.name}-{config['recipe']['name']}")
         if data.source.skipped:
-            write_skipped(data, run.path / SKIPPED)
+            write_text(run.path / SKIPPED, skipped_table(data))
         return cls._resume(classifier, data, run, lock) if resumed else cls(classifier, data, run, lock, config)
 
     @classmethod

@@ -165,10 +165,17 @@ def test_damaged_groups_are_searched_again(tmp_path: Path) -> None:
     cache.save_groups("f", np.arange(5))
     found = cache.load_groups("f")
     assert found is not None and found.tolist() == [0, 1, 2, 3, 4]
-    (path,) = (tmp_path / "cache").rglob("f.npy")
+    (path,) = (tmp_path / "cache").rglob("f-*.npy")
     content = bytearray(path.read_bytes())
     content[-8] ^= 1
     path.write_bytes(content)
+
+    assert cache.load_groups("f") is None
+
+
+def test_groups_of_another_version_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.save_groups("f", np.arange(5))
+    monkeypatch.setattr(cache, "_GROUPS_VERSION", -1)
 
     assert cache.load_groups("f") is None
 
@@ -219,6 +226,40 @@ def test_everything_can_be_shown_and_cleared(tmp_path: Path) -> None:
 
     assert [(entry.kind, entry.what) for entry in shown] == [("pictures", str(tmp_path / "set"))]
     assert freed == shown[0].bytes > 0 and cache.entries() == []
+
+
+def test_a_set_in_use_stays_whole_when_the_cache_is_cleared(tmp_path: Path) -> None:
+    read(a_set(tmp_path / "set"))
+    data = read(tmp_path / "set")
+    pixels = np.array(read(tmp_path / "set").images)
+
+    cache.clear()
+
+    assert not entry_of(data).exists()
+    assert sorted(data.train.names) == ["a/0.png", "a/2.png", "b/1.png", "b/3.png"]
+    np.testing.assert_array_equal(data.images, pixels)
+
+
+def test_a_set_that_is_being_decoded_is_not_cleared(tmp_path: Path) -> None:
+    program = """
+import sys
+from hangtag.data.store import cache
+with cache.building("some", "a set") as folder:
+    print(folder, flush=True)
+    sys.stdin.readline()
+"""
+    start = [sys.executable, "-c", program]
+    running = [subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    folders = [Path(process.stdout.readline().strip()) for process in running if process.stdout]
+
+    while_running = cache.clear()
+    kept = [folder.is_dir() for folder in folders]
+    for process in running:
+        process.communicate("\n")
+    cache.clear()
+
+    assert while_running == 0 and kept == [True, True] and len(set(folders)) == 2
+    assert cache.entries() == []
 
 
 def test_a_limit_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

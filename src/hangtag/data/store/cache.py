@@ -55,7 +55,9 @@ VERSION = 5
 
 _LIMIT_GIGABYTES = 20.0
 _PICTURES, _SETS, _GROUPS = "pictures", "datasets", "groups"
+_GROUPS_VERSION = 2  # of the search for near duplicates; groups of other versions are ignored
 _CHECKSUMS = "checksums.json"
+_LOCK = "lock"
 _DIGEST = hashlib.sha256().digest_size
 _CHECKED_BYTES = 64_000_000  # of images that are in memory at a time
 _MOST_SEARCHED = 16  # earlier entries searched for pictures of the same content
@@ -206,12 +208,15 @@ def building(key: str, source: str) -> Iterator[Path]:
     except SaveError as error:
         raise SaveError(error.message, f"{error.hint}; XDG_CACHE_HOME moves the cache") from error
     limit_bytes()  # a wrong limit is an error before the work
-    lock = FileLock(folder / "lock")  # released by the system when a process is killed
+    lock = FileLock(folder / _LOCK)  # released by the system when a process is killed
     try:
         lock.acquire(blocking=False)
     except (Timeout, OSError, NotImplementedError):  # in use, or a file system without locks
         folder = home / f".{key}.{os.getpid()}.partial"
         make_folder(folder)
+        lock = FileLock(folder / _LOCK)
+        with contextlib.suppress(Timeout, OSError, NotImplementedError):
+            lock.acquire(blocking=False)
     try:
         write_bytes(folder / "source", source.encode("utf-8", "surrogateescape"), sync=False)
         yield folder
@@ -248,7 +253,7 @@ def save(
 def load_groups(fingerprint: str) -> NDArray[np.int64] | None:
     """(N,) groups of near duplicates that were found earlier in this data set, in the order of its content."""
     with contextlib.suppress(OSError, ValueError):
-        content = (cache_home(_GROUPS) / f"{fingerprint}.npy").read_bytes()
+        content = _groups_file(fingerprint).read_bytes()
         if hashlib.sha256(content[_DIGEST:]).digest() == content[:_DIGEST]:
             return _array(content[_DIGEST:])
     return None
@@ -260,7 +265,11 @@ def save_groups(fingerprint: str, groups: NDArray[np.int64]) -> None:
         make_folder(cache_home(_GROUPS))
         content = npy_bytes(groups)
         checksum = hashlib.sha256(content).digest()
-        write_bytes(cache_home(_GROUPS) / f"{fingerprint}.npy", checksum + content, sync=False)
+        write_bytes(_groups_file(fingerprint), checksum + content, sync=False)
+
+
+def _groups_file(fingerprint: str) -> Path:
+    return cache_home(_GROUPS) / f"{fingerprint}-{_GROUPS_VERSION}.npy"
 
 
 def decoded_as(spec: ImageSpec) -> list[Path]:
@@ -289,12 +298,29 @@ def entries() -> list[CacheEntry]:
 
 
 def clear() -> int:
-    """Delete all entries; returns their size in bytes."""
-    found = entries()
-    for entry in found:
-        shutil.rmtree(entry.path, ignore_errors=True)
+    """Delete all entries but those that a process is filling; returns their size in bytes."""
+    freed = 0
+    for entry in entries():
+        if not _being_filled(entry.path):
+            shutil.rmtree(entry.path, ignore_errors=True)
+            freed += entry.bytes
     shutil.rmtree(cache_home(_GROUPS), ignore_errors=True)
-    return sum(entry.bytes for entry in found)
+    return freed
+
+
+def _being_filled(folder: Path) -> bool:
+    """Whether a process is decoding into this folder."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / _LOCK).is_file():
+        return False
+    try:
+        with FileLock(folder / _LOCK).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # a file system without locks
+        return False
 
 
 def limit_bytes() -> int:
