@@ -307,7 +307,8 @@ class _PerClass:
         return np.zeros((2, self.rows.shape[1]))
 
     def scores(self, change: Floats) -> Floats:
-        return np.add(self.rows * change[0], change[1])
+        scores: Floats = self.rows * change[0] + change[1]
+        return scores
 
     def slope(self, errors: Floats) -> Floats:
         """The transpose of `scores`."""
