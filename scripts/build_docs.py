@@ -1,9 +1,10 @@
-"""Build the pages that show what hangtag prints: the tutorials' output and pictures, and the help of every command.
+"""Build the pages that show what hangtag prints: output and pictures of their code, and the help of every command.
 
-    python scripts/build_docs.py            run everything and rewrite docs/ (about a minute)
+    python scripts/build_docs.py            run everything and rewrite docs/ (about two minutes)
+    python scripts/build_docs.py python.md  only the pages in whose group this one is
     python scripts/build_docs.py --check    train nothing; list stale pages and exit with 1 if there are any
 
-The format of the tutorial, the same in every language; this script runs the code and writes the parts marked (*):
+The format of these pages, the same in every language; this script runs the code and writes the parts marked (*):
 
     ```python           all blocks share one namespace
     ```console          lines of `$ hangtag ...`, run in the same folder
@@ -21,6 +22,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import chdir, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,9 @@ from hangtag.reports import figures
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = (DOCS / "tutorial.md", DOCS / "tutorial.ko.md")
+KERAS_PAGES = (DOCS / "from-keras.md", DOCS / "from-keras.ko.md")
+GROUPS = (PAGES, KERAS_PAGES)
+"""Pages with the same code, in several languages; the code of each group starts anew."""
 HELP = DOCS / "help.md"
 
 _STEP = re.compile(
@@ -64,39 +69,44 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="change nothing; list stale pages and exit with 1 if there are any"
     )
+    parser.add_argument("pages", nargs="*", help="file names in docs/; without any, all pages and the help")
     try:
-        if parser.parse_args().check:
+        if (arguments := parser.parse_args()).check:
             stale = problems()
             print("\n".join(stale) if stale else "docs/ is up to date")
             sys.exit(1 if stale else 0)
-        build()
+        build(arguments.pages)
     except DocsError as error:
         sys.exit(f"build_docs: {error}")
 
 
-def build() -> None:
-    """Run the tutorial once, write its output and pictures into every language, then write the help page."""
-    steps = common_steps()
-    with tempfile.TemporaryDirectory(prefix="hangtag-docs-") as folder, chdir(folder):
-        outputs = run(steps, DOCS)
-    for page in PAGES:
-        write_text(page, with_outputs(page.read_text(encoding="utf-8"), outputs))
-        print(f"wrote {page.relative_to(DOCS.parent)}")
-    write_text(HELP, help_page())
-    print(f"wrote {HELP.relative_to(DOCS.parent)}")
+def build(names: Sequence[str] = ()) -> None:
+    """Run the code of each group of pages once, write its output and pictures into each page, then write the help."""
+    for pages in GROUPS:
+        if names and not {page.name for page in pages} & set(names):
+            continue
+        with tempfile.TemporaryDirectory(prefix="hangtag-docs-") as folder, chdir(folder):
+            outputs = run(common_steps(pages), DOCS)
+        for page in pages:
+            write_text(page, with_outputs(page.read_text(encoding="utf-8"), outputs))
+            print(f"wrote {page.relative_to(DOCS.parent)}")
+    if not names:
+        write_text(HELP, help_page())
+        print(f"wrote {HELP.relative_to(DOCS.parent)}")
 
 
 def problems() -> list[str]:
     """Sentences about stale or broken pages; this trains nothing."""
     found = []
-    try:
-        steps = common_steps()
-    except DocsError as error:
-        return [str(error)]
-    texts = [[step.text for step in steps_of(page.read_text(encoding="utf-8"))] for page in PAGES]
-    if any(text != texts[0] for text in texts):
-        found.append("the tutorials show different outputs: run `make docs`")
-    found += [f"no picture docs/{step.picture}" for step in steps if step.picture and not _exists(step.picture)]
+    for pages in GROUPS:
+        try:
+            steps = common_steps(pages)
+        except DocsError as error:
+            return [str(error)]
+        texts = [[step.text for step in steps_of(page.read_text(encoding="utf-8"))] for page in pages]
+        if any(text != texts[0] for text in texts):
+            found.append(f"{' and '.join(page.name for page in pages)} show different outputs: run `make docs`")
+        found += [f"no picture docs/{step.picture}" for step in steps if step.picture and not _exists(step.picture)]
     shown = {name for page in (*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md") for name in pictures_of(page)}
     kept = sorted((DOCS / "pictures").glob("*.png"))
     found += [f"no page shows docs/pictures/{path.name}" for path in kept if path.name not in shown]
@@ -105,12 +115,13 @@ def problems() -> list[str]:
     return found
 
 
-# --- the tutorial ------------------------------------------------------------------------------------------------
+# --- pages with code ----------------------------------------------------------------------------------------------
 
 
-def common_steps() -> list[Step]:
-    """The steps of the tutorial; raises if code or pictures differ between languages."""
-    first, *others = ([(page, step) for step in steps_of(page.read_text(encoding="utf-8"))] for page in PAGES)
+def common_steps(pages: Sequence[Path] = ()) -> list[Step]:
+    """The steps of these pages, or of the tutorial; raises if code or pictures differ between languages."""
+    pages = pages or PAGES
+    first, *others = ([(page, step) for step in steps_of(page.read_text(encoding="utf-8"))] for page in pages)
     for other in others:
         if len(first) != len(other):
             raise DocsError(f"{first[0][0].name} has {len(first)} code blocks, {other[0][0].name} has {len(other)}")

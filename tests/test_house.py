@@ -27,7 +27,7 @@ MAY_IMPORT = {
 
 HOMES = {
     "PIL": "pictures",
-    "jinja2": "reports.html",
+    "jinja2": "html",
     "pillow_heif": "pictures",
     "matplotlib": "reports.figures",
     "torch": "training",
@@ -40,6 +40,7 @@ HOMES = {
     "platformdirs": "files",
     "typer": "cli",
     "rich": "cli.screen",
+    "keras": "nobody",  # whoever brings a Keras model has imported it
 }
 """The one module, or folder of modules, that imports a package."""
 

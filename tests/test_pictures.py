@@ -852,3 +852,21 @@ def test_an_array_file_of_a_stranger_is_refused(header: str, says: str) -> None:
     content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(64)
 
     assert says in refusal(content)[0]
+
+
+def test_a_tiff_file_whose_0_is_white_is_the_same_picture_in_8_and_in_16_bits() -> None:
+    grey = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
+    shallow = tiff(255 - grey, photometric="miniswhite")
+    deep = tiff((255 - grey).astype(np.uint16) * 257, photometric="miniswhite")
+    spec = ImageSpec(8, 8)
+
+    for content in (shallow, deep, Image.open(io.BytesIO(deep)), io.BytesIO(deep)):
+        assert (decode(content, spec)[0] == grey).all()
+    assert (examine(deep).pixels == grey).all()
+    assert (examine(picture_bytes(Image.open(io.BytesIO(deep)))).pixels == grey).all()
+
+
+def test_a_pointer_of_git_lfs_is_called_so() -> None:
+    with pytest.raises(PictureError, match="a Git LFS pointer") as caught:
+        decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", ImageSpec(8, 8))
+    assert caught.value.hint == "run: git lfs pull"

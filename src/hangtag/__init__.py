@@ -15,6 +15,7 @@ other import could find a file of that name in the current folder.
 """
 
 import os
+import sys
 from importlib import import_module
 
 from hangtag.version import __version__ as __version__
@@ -23,16 +24,34 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from hangtag import errors as errors
+    from hangtag.data.audit import Audit as Audit
+    from hangtag.data.audit import Finding as Finding
+    from hangtag.data.labelled_images import LabelledImage as LabelledImage
     from hangtag.data.labelled_images import LabelledImages as LabelledImages
     from hangtag.data.read import read as read
     from hangtag.errors import HangtagError as HangtagError
+    from hangtag.errors import HangtagWarning as HangtagWarning
+    from hangtag.evaluation.comparison import Comparison as Comparison
+    from hangtag.evaluation.comparison import compare as compare
+    from hangtag.evaluation.judge import Judgement as Judgement
     from hangtag.evaluation.judge import evaluate as evaluate
     from hangtag.evaluation.metrics import Evaluation as Evaluation
+    from hangtag.evaluation.regression_check import Check as Check
+    from hangtag.evaluation.regression_check import check as check
+    from hangtag.evaluation.run_folder import Run as Run
+    from hangtag.evaluation.run_folder import find_run as find_run
+    from hangtag.evaluation.stress_test import Stress as Stress
+    from hangtag.evaluation.stress_test import stress as stress
+    from hangtag.model.guarantees import AnswerPolicy as AnswerPolicy
     from hangtag.model.predictor import Answer as Answer
     from hangtag.model.predictor import Predictor as Predictor
     from hangtag.model.predictor import load as load
     from hangtag.pictures import ImageSpec as ImageSpec
+    from hangtag.reports import figures as figures
+    from hangtag.training.audit import audit as audit
     from hangtag.training.classifier import ImageClassifier as ImageClassifier
+    from hangtag.training.engine import recipes as recipes
     from hangtag.training.engine.loop import Epoch as Epoch
     from hangtag.training.engine.recipes import Recipe as Recipe
 
@@ -42,34 +61,59 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 _HOME = {
     "Answer": "model.predictor",
+    "AnswerPolicy": "model.guarantees",
+    "Audit": "data.audit",
+    "Check": "evaluation.regression_check",
+    "Comparison": "evaluation.comparison",
     "Epoch": "training.engine.loop",
     "Evaluation": "evaluation.metrics",
+    "Finding": "data.audit",
     "HangtagError": "errors",
+    "HangtagWarning": "errors",
     "ImageClassifier": "training.classifier",
     "ImageSpec": "pictures",
+    "Judgement": "evaluation.judge",
+    "LabelledImage": "data.labelled_images",
     "LabelledImages": "data.labelled_images",
     "Predictor": "model.predictor",
     "Recipe": "training.engine.recipes",
+    "Run": "evaluation.run_folder",
+    "Stress": "evaluation.stress_test",
+    "audit": "training.audit",
+    "check": "evaluation.regression_check",
+    "compare": "evaluation.comparison",
     "evaluate": "evaluation.judge",
-    "figures": "reports.figures",
+    "find_run": "evaluation.run_folder",
     "load": "model.predictor",
     "read": "data.read",
+    "stress": "evaluation.stress_test",
 }
+_MODULES = {"errors": "errors", "figures": "reports.figures", "recipes": "training.engine.recipes"}
+_NEED = {"Epoch": "torch", "ImageClassifier": "torch", "figures": "matplotlib"}
+"""The package of an extra that a name needs."""
 
-__all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_HOME, *_MODULES, "__version__"])  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> "Any":
-    if name not in _HOME:
+    if name not in _HOME and name not in _MODULES:
         raise AttributeError(f"module 'hangtag' has no attribute '{name}'")
-    try:
-        module = import_module(f"hangtag.{_HOME[name]}")
-        return module if name == "figures" else getattr(module, name)
-    except ModuleNotFoundError as error:
-        from hangtag.errors import MissingExtra
+    from hangtag.errors import MissingAttribute, MissingExtra
 
-        raise MissingExtra.for_module(error.name) or error from error
+    try:
+        module = import_module(f"hangtag.{_HOME.get(name) or _MODULES[name]}")
+        return module if name in _MODULES else getattr(module, name)
+    except (MissingExtra, ModuleNotFoundError) as error:
+        missing = error if isinstance(error, MissingExtra) else MissingExtra.for_module(error.name)
+        if missing is None:
+            raise
+    # `from hangtag import NAME` would replace an AttributeError by one without the hint; `hasattr` needs one.
+    if sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap":
+        raise missing
+    raise MissingAttribute(f"hangtag.{name}: {missing.message}", missing.hint) from missing
 
 
 def __dir__() -> list[str]:
-    return __all__
+    from importlib.util import find_spec
+
+    return [name for name in __all__ if name not in _NEED or find_spec(_NEED[name]) is not None]

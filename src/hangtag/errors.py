@@ -1,9 +1,9 @@
 """The exceptions hangtag raises.
 
     HangtagError                  something is wrong; the hint says what to do next
-    |-- UsageError                an invalid request (command line: exit code 2)
+    |-- UsageError                an invalid request (command line: exit code 2); also a ValueError
     |   `-- UnknownName           an unknown name; the hint offers the nearest known one
-    |-- DataError                 labelled images that cannot be used as they are
+    |-- DataError                 labelled images that cannot be used as they are; also a ValueError
     |   `-- PictureError          one picture that cannot be read or does not fit the model
     |-- DownloadError             a public data set that could not be fetched
     |-- ModelError                a network that cannot be built, trained or exported
@@ -11,29 +11,44 @@
     |-- ArtifactError             a model file that hangtag did not write, or that is damaged or inconsistent
     |-- RunError                  a run folder that is missing or incomplete
     |-- SaveError                 a file that could not be written; no partial file is left behind
-    `-- MissingExtra              an optional part of hangtag that is not installed
+    |-- MissingExtra              an optional part of hangtag that is not installed; also an ImportError
+    `-- MissingAttribute          a name such as `hangtag.figures` that needs such a part; also an AttributeError
+
+Where a file or folder does not exist, the error is a `PathNotFound`, `DataNotFound`, `PictureNotFound`, `ModelNotFound`
+or `RunNotFound`, each also a FileNotFoundError. Warnings are `HangtagWarning`s. Notes, such as what training decided,
+go to the logger "hangtag" at level INFO.
 
 Exceptions of other libraries are converted to these where those libraries are called.
 """
 
 import difflib
+import importlib.util
+import logging
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 __all__ = [
     "ArtifactError",
     "DataError",
+    "DataNotFound",
     "DivergedError",
     "DownloadError",
     "HangtagError",
+    "HangtagWarning",
+    "MissingAttribute",
     "MissingExtra",
     "ModelError",
+    "ModelNotFound",
+    "PathNotFound",
     "PictureError",
+    "PictureNotFound",
     "PictureProblem",
     "RunError",
+    "RunNotFound",
     "SaveError",
     "UnknownName",
     "UsageError",
+    "logger",
 ]
 
 PictureProblem: TypeAlias = Literal[
@@ -42,7 +57,15 @@ PictureProblem: TypeAlias = Literal[
 ]  # fmt: skip
 """Why a picture cannot be used, in few words; reports count pictures by it."""
 
-_TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib"}
+_TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy", "matplotlib"}
+
+
+logger = logging.getLogger("hangtag")
+"""Gets notes at level INFO. Without a handler of the user's own, Python shows none of them."""
+
+
+class HangtagWarning(UserWarning):
+    """Something went wrong that costs little, such as a damaged cache; the work goes on."""
 
 
 class HangtagError(Exception):
@@ -63,7 +86,7 @@ class HangtagError(Exception):
         return {"error": self.message, "hint": self.hint}
 
 
-class UsageError(HangtagError):
+class UsageError(HangtagError, ValueError):
     """An invalid request, such as a value out of range or options that exclude each other."""
 
 
@@ -83,7 +106,7 @@ class UnknownName(UsageError):
         return cls(f"unknown {kind} '{name}'", f"{offer}known: {', '.join(choices)}{also}")
 
 
-class DataError(HangtagError):
+class DataError(HangtagError, ValueError):
     """Labelled images that cannot be used as they are."""
 
 
@@ -129,7 +152,7 @@ class SaveError(HangtagError):
     """A file that could not be written; no partial file is left behind."""
 
 
-class MissingExtra(HangtagError):
+class MissingExtra(HangtagError, ImportError):
     """An optional part of hangtag that is not installed."""
 
     @classmethod
@@ -139,8 +162,43 @@ class MissingExtra(HangtagError):
         return cls.named("train", top) if top in _TRAIN_PACKAGES else None
 
     @classmethod
-    def named(cls, extra: str, module: str) -> "MissingExtra":
+    def named(cls, extra: str, module: str, otherwise: str = "") -> "MissingExtra":
         return cls(
             f"this needs '{module}', which is not installed",
-            f"pip install 'hangtag[{extra}]'",
+            f"pip install 'hangtag[{extra}]'{otherwise}",
         )
+
+    @classmethod
+    def check_training(cls, otherwise: str = "") -> None:
+        """Raise the error unless everything that training needs is installed, before any data is read.
+
+        Args:
+            otherwise: what works without it, as the end of the hint.
+        """
+        for module in sorted(_TRAIN_PACKAGES, key=lambda name: name != "torch"):
+            if importlib.util.find_spec(module) is None:
+                raise cls.named("train", module, otherwise)
+
+
+class MissingAttribute(HangtagError, AttributeError):
+    """A name of `hangtag` that needs an extra which is not installed, so that `hasattr` is False."""
+
+
+class PathNotFound(UnknownName, FileNotFoundError):
+    """What is neither a public dataset nor an existing path."""
+
+
+class DataNotFound(DataError, FileNotFoundError):
+    """A dataset, or a file that belongs to it, that does not exist."""
+
+
+class PictureNotFound(PictureError, FileNotFoundError):
+    """A picture file that does not exist."""
+
+
+class ModelNotFound(ArtifactError, FileNotFoundError):
+    """A model file that does not exist."""
+
+
+class RunNotFound(RunError, FileNotFoundError):
+    """A run folder that does not exist."""

@@ -72,7 +72,7 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
-def user_path(path: str | Path) -> Path:
+def user_path(path: str | os.PathLike[str]) -> Path:
     """The path with a leading `~` replaced by the home folder; unchanged if there is no such user.
 
     Raises:
@@ -87,8 +87,11 @@ def user_path(path: str | Path) -> Path:
 
 
 def inside(folder: Path, path: Path) -> bool:
-    """Whether a path, after all links, lies in the folder."""
-    return path.resolve().is_relative_to(folder.resolve())
+    """Whether a path, after all links, lies in the folder; not if its links go round in a circle."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except RuntimeError:  # before Python 3.13
+        return False
 
 
 def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:

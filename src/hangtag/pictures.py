@@ -7,6 +7,7 @@ the same code wherever the model runs.
 import importlib.util
 import io
 import math
+import stat
 import struct
 import sys
 import threading
@@ -25,11 +26,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
-from hangtag.errors import PictureError, PictureProblem
+from hangtag.errors import PictureError, PictureNotFound, PictureProblem
 from hangtag.levels import Levels, agreed, alone, levels_of, measure, range_in_words, to_8_bits
 
 __all__ = [
     "FITS",
+    "LARGEST_FILE",
     "MAX_PIXELS",
     "Change",
     "Examined",
@@ -45,6 +47,7 @@ __all__ = [
     "examine",
     "finite",
     "in_channels",
+    "is_one_picture",
     "picture_bytes",
     "reads_heic",
     "stacked",
@@ -65,6 +68,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 HEIC = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"
 """Brands of the HEIF files (ISO 23008-12) that phones write; pillow-heif (the extra `heic`) decodes them."""
 
+LARGEST_FILE = 512_000_000
+"""Larger files are not read as pictures; bytes."""
+
 MAX_PIXELS = 80_000_000
 _JPEG, _SCAN, _MAX_SCANS = b"\xff\xd8\xff", b"\xff\xda", 100  # a progressive JPEG has about ten; an attack, thousands
 """Larger pictures are refused before decoding: 80 megapixels is 240 MB in colour."""
@@ -74,6 +80,7 @@ FITS = ("squash", "pad", "crop")
 
 _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
 _LARGEST_16_BIT = 65_535
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
 _OPAQUE = (1, 255, 1023, 4095, 16_383, _LARGEST_16_BIT)  # of alpha
 _DEEP = "16-bit or float pixels were scaled to 8 bits"
 _DEEP_GREY_ALPHA = "LA;16B"
@@ -89,6 +96,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = ("PNG", "JPEG")
 _PNG_START = struct.Struct(">8sI4sIIBBBBBII4s")  # signature, header with its checksum, start of the next chunk
 _NPY = b"\x93NUMPY"
+_POINTER = b"version https://git-lfs"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _BARE_MODES = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}  # depth, colour, compression, filter, interlace
 _ALTERING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp", "transparency", "loop", "duration"}
@@ -196,6 +204,11 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
         said = range_in_words(levels.low, levels.high)
         return read.pixels, (*read.notes.values(), f"this image has 8 bits; the training images had values from {said}")
     return read.pixels, tuple(read.notes.values())
+
+
+def is_one_picture(value: object) -> bool:
+    """Whether the value is one picture, not several: a path, an open file or its bytes, or a PIL image."""
+    return isinstance(value, (str, PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(value, "read")
 
 
 class Examined(NamedTuple):
@@ -322,6 +335,8 @@ def stacked(images: object, name: str = "images") -> NDArray[Any]:
     """`images` as (N, H, W) or (N, H, W, 3) of uint8, of whole numbers or of floats, or a `PictureError`."""
     try:
         array = np.asarray(_from_list(images) if isinstance(images, (list, tuple)) else images)
+    except PictureError:
+        raise
     except ValueError:
         raise PictureError("images must have one size, got several", "resize them first", name=name) from None
     if array.ndim == 4 and array.shape[3] == 1:
@@ -329,7 +344,7 @@ def stacked(images: object, name: str = "images") -> NDArray[Any]:
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != _COLOUR_CHANNELS):
         raise PictureError(
             f"expected shape (N, H, W) or (N, H, W, 3), got {array.shape}",
-            "reshape the array; a flat row of pixels needs its height and width: images.reshape(-1, 28, 28)",
+            "for one image, give images[None]; for flat rows of pixels, images.reshape(-1, height, width)",
             name=name,
         )
     if 0 in array.shape[1:3]:
@@ -450,7 +465,7 @@ def _array(picture: "NDArray[Any] | list[Any]") -> NDArray[Any]:
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise PictureError(
             f"array of shape {shape} is not a single image",
-            "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .probabilities()",
+            "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .predict()",
         )
     return np.ascontiguousarray(_numbers(array, "image"))
 
@@ -545,11 +560,20 @@ def _content(picture: Any) -> bytes:
         content = _file_content(picture)
     else:
         path = Path(picture)
+        if not fspath(picture):
+            raise PictureError("a path is empty", "name an image file", "cannot be read")
         problem: PictureProblem = "cannot be read"
         try:
-            content = path.read_bytes()
+            kind = path.stat().st_mode
+            is_piped = stat.S_ISFIFO(kind) and path.is_relative_to("/dev")  # <(command) in a shell
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or is_piped):
+                raise PictureError("is a device or a pipe, not an image", "name image files", problem)
+            with path.open("rb") as file:
+                content = file.read(LARGEST_FILE + 1)
+            if len(content) > LARGEST_FILE:
+                raise PictureError(f"is larger than {LARGEST_FILE:,} bytes", "use a smaller image", "too large")
         except FileNotFoundError:
-            raise PictureError("no such file", "check the spelling and the folder you are in", problem) from None
+            raise PictureNotFound("no such file", "check the spelling and the folder you are in", problem) from None
         except IsADirectoryError:
             raise PictureError("is a folder, not an image", f"name the files: {path}/*.png", problem) from None
         except PermissionError:
@@ -598,6 +622,8 @@ def _open(content: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large("too many") from None
     except UnidentifiedImageError:
+        if content.startswith(_POINTER):
+            raise PictureError("a Git LFS pointer instead of the image", "run: git lfs pull", "not an image") from None
         raise PictureError(
             "not an image that hangtag can read",
             f"known formats: {', '.join(FORMATS)} and HEIC; the file's content decides, not its extension",
@@ -675,7 +701,7 @@ def _from_pil(opened: Image.Image, spec: ImageSpec, content: bytes | None, singl
         if raw_mode is not None and content is not None:
             read = _from_deep(*_deep_colour(upright, raw_mode, content), spec, single)
         elif upright.mode.startswith("I") or upright.mode == "F":
-            read = _from_deep(*_deep_grey(upright), spec, single)
+            read = _from_deep(*_deep_grey(upright, _is_white_zero(opened)), spec, single)
         else:
             read = _Read(*_flatten(upright, spec))
     except PictureError:
@@ -694,9 +720,16 @@ def _deep_mode(image: Image.Image) -> str | None:
     return layout if layout in _LOW_BYTES else None
 
 
-def _deep_grey(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+def _is_white_zero(image: Image.Image) -> bool:
+    """Whether a TIFF file says that 0 is white."""
+    return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _deep_grey(image: Image.Image, white_is_zero: bool = False) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """The pixels of a 16-bit, 32-bit or floating-point image (H, W), and alpha if one value is transparent."""
     values, clear = np.asarray(image), image.info.get("transparency")
+    if white_is_zero and values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        values = _LARGEST_16_BIT - values  # Pillow inverts only 8 bits
     return values, None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
 
 
@@ -735,7 +768,7 @@ def _bytes_of(image: Image.Image) -> bytes:
         upright = _upright(image)
         if upright.mode.startswith("I") or upright.mode == "F":
             if "transparency" not in upright.info:
-                return _npy_of(np.asarray(upright))
+                return _npy_of(_deep_grey(upright, _is_white_zero(image))[0])
         elif upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
             upright = upright.convert(_VIA.get(upright.mode, "RGBA" if upright.has_transparency_data else "RGB"))
         buffer = io.BytesIO()

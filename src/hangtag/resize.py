@@ -8,6 +8,7 @@ on 8-bit pixels.
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.onnx_text import model_bytes
 from hangtag.pictures import ImageSpec
 
 __all__ = ["OPSET", "SIZED", "Sizer", "sizing_model", "sizing_nodes"]
@@ -81,17 +82,11 @@ def sizing_nodes(spec: ImageSpec, pictures: str) -> tuple[str, str, str]:
 
 def sizing_model(spec: ImageSpec) -> bytes:
     """A model file that only resizes pictures, for `Sizer`."""
-    import onnx.parser
-
     shape, constants, nodes = sizing_nodes(spec, "pictures")
-    text = f"""
-        <ir_version: {_IR_VERSION}, opset_import: ["" : {OPSET}]>
-        sizing (uint8[{shape}] pictures) => (uint8[N, {spec.channels}, {spec.height}, {spec.width}] {SIZED})
-        <{constants}>
-        {{{nodes}
-        }}"""
-    content: bytes = onnx.parser.parse_model(text).SerializeToString(deterministic=True)
-    return content
+    sized = f"uint8[N, {spec.channels}, {spec.height}, {spec.width}] {SIZED}"
+    return model_bytes(
+        "sizing", f"uint8[{shape}] pictures", sized, constants, nodes, ir_version=_IR_VERSION, opset=OPSET
+    )
 
 
 class Sizer:
@@ -99,12 +94,10 @@ class Sizer:
 
     Args:
         spec: the size, and how to fit pictures to it.
-        model: the result of `sizing_model(spec)`; None makes it when first needed.
     """
 
-    def __init__(self, spec: ImageSpec, model: bytes | None = None) -> None:
+    def __init__(self, spec: ImageSpec) -> None:
         self.spec = spec
-        self._model = model
         self._session: object = None
 
     def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -112,7 +105,7 @@ class Sizer:
         if picture.shape == self.spec.shape:
             return picture
         if self._session is None:
-            self._session = _session(self._model if self._model is not None else sizing_model(self.spec))
+            self._session = _session(sizing_model(self.spec))
         sized: NDArray[np.uint8] = self._session.run([SIZED], {"pictures": picture[np.newaxis]})[0][0]  # type: ignore[attr-defined]
         return sized[0] if self.spec.channels == 1 else np.ascontiguousarray(sized.transpose(1, 2, 0))
 

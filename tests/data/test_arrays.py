@@ -255,7 +255,7 @@ def test_pictures_and_labels_may_be_two_lists(tmp_path: Path) -> None:
 
 
 def test_labels_that_may_mean_no_label_are_named_or_refused() -> None:
-    assert "-1 is read as a class" in read((IMAGES, LABELS - 1)).source.notes[0]
+    assert "'-1' is read as a class" in read((IMAGES, LABELS - 1)).source.notes[0]
     assert read((IMAGES, LABELS % 2 * 2 - 1)).source.notes == ()  # -1 and 1
     assert "some labels are empty" in refused((IMAGES, ["a", "b", " "] * 4)).message
 

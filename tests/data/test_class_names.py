@@ -42,7 +42,8 @@ def test_names_that_mean_the_same_are_one(given: list[str], names: set[str]) -> 
     "given",
     [
         ["Cat", "cat"], ["New York", "New  York"], ["New York", "New\u00a0York"], ["ｃat", "cat"], ["сat", "cat"],
-        ["1", "01"], ["1", "1.0", "one"], ["ice-cream", "ice_cream"], ["class 1", "class1"], ["👩\u200d🚀", "👩🚀"],
+        ["1", "01"], ["1", "1.0", "one"], ["cat", "cat - Copy"], ["cat", "Copy of cat"],
+        ["dog", "dog (2)"], ["a", "a_aug"], ["ice-cream", "ice_cream"], ["class 1", "class1"], ["👩\u200d🚀", "👩🚀"],
     ],
 )  # fmt: skip
 def test_names_that_only_look_alike_stay_two_and_a_note_names_them(given: list[str]) -> None:
@@ -53,8 +54,30 @@ def test_names_that_only_look_alike_stay_two_and_a_note_names_them(given: list[s
 
 
 @pytest.mark.parametrize(
-    "given", [["cat", "cut"], ["-1", "1"], [".net", "net"], ["1", "10"], ["v1.1", "v11"], ["C", "C++"]]
+    ("given", "note"),
+    [
+        (["cat", "nan"], "'nan' is read as a class; images without a label"),
+        (["cat", "None", "Unlabelled", "N/A"], "'N/A', 'None', 'Unlabelled' are read as classes"),
+        (["-1", "0", "1"], "'-1' is read as a class"),
+        (["Mass", "Nodule", "Mass|Nodule"], "1 class may be several labels each: 'Mass|Nodule'"),
+        (["a", "b, c", "c;d", "c"], "2 classes may be several labels each: 'b, c', 'c;d'"),
+        (["clear", "clear water", "water clear"], "2 classes may be several labels each: 'clear water', 'water clear'"),
+        ([" ".join("abc"[:n][at:]) for n in (1, 2, 3) for at in range(n)], "may be several labels each: 'a b', "),
+    ],
 )
+def test_names_that_may_be_no_class_or_several_are_named(given: list[str], note: str) -> None:
+    assert joined_names(given)[0] == given
+    assert [note in each for each in joined_names(given)[1]] == [True]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["cat", "cut"], ["-1", "1"], [".net", "net"], ["1", "10"], ["v1.1", "v11"], ["C", "C++"],
+        ["sign (1)", "sign (2)"], ["Washington, D.C.", "Paris, Texas"], ["red car", "blue car", "red bus", "blue bus"],
+        ["unknown", "other"], ["hot dog", "hot"], ["-2", "-1", "x"],
+    ],
+)  # fmt: skip
 def test_other_names_need_no_note(given: list[str]) -> None:
     assert joined_names(given) == (given, [])
 

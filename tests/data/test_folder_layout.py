@@ -184,10 +184,45 @@ def test_a_file_that_is_no_picture_may_lie_beside_the_class_folders() -> None:
     assert layout.labels == (None, "a", "b")
 
 
-def test_images_named_like_masks_are_noted() -> None:
+def test_masks_in_class_folders_are_left_out_and_said() -> None:
     layout = layout_of(["a/1.png", "a/1_mask.png", "a/1_mask_2.png", "b/seg.png", "b/2.png"], "set", refuse)
 
-    assert layout.notes == ("2 images named like the mask of another image read as well: a/1_mask.png, ...",)
+    assert layout.labels == ("a", None, None, "b", "b")
+    assert layout.notes == (
+        "2 images left out as masks of other images: a/1_mask.png, a/1_mask_2.png; rename them if they are images",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        (["a/images/1.png", "a/masks/1.png", "b/images/1.png", "b/masks/1.png"], {"- a", "- b"}),
+        (["images/a/1.png", "images/b/2.png", "masks/a/1.png", "masks/b/2.png"], {"- a", "- b"}),
+        (
+            ["train/RGB/a/1.png", "train/RGB/b/1.png", "train/label/a/1.png", "val/RGB/a/2.png"],
+            {"train a", "train b", "validation a"},
+        ),
+        (["with_mask/1.png", "without_mask/1.png"], {"- with_mask", "- without_mask"}),
+        (["mask/1.png", "no mask/1.png"], {"- mask", "- no mask"}),
+        (["a/label.png", "labels/1.png"], {"- a", "- labels"}),
+        (["label/1.png", "photo/1.png", "box/1.png"], {"- label", "- photo", "- box"}),
+    ],
+)
+def test_a_folder_of_masks_is_one_beside_a_folder_of_images(files: list[str], classes: set[str]) -> None:
+    assert found(layout_of(files, "set", refuse)) == classes
+
+
+@pytest.mark.parametrize("names", ["images masks", "image label", "img ground_truth", "CameraRGB CameraSeg",
+    "JPEGImages SegmentationClass", "train/images train/annotations"])  # fmt: skip
+def test_images_and_their_masks_are_not_two_classes(names: str) -> None:
+    with pytest.raises(DataError, match="no class folders"):
+        layout_of([f"{folder}/{number}.png" for folder in names.split() for number in range(9)], "set", refuse)
+
+
+def test_a_part_with_a_folder_of_images_alone_has_no_classes() -> None:
+    files = ["train/a/images/1.png", "train/b/images/1.png", "val/images/2.png", "test/images/3.png"]
+
+    assert layout_of(files, "set", refuse).labels == ("a", "b", None, None)
 
 
 def test_an_answer_is_said_and_kept_as_an_option(tmp_path: Path) -> None:
@@ -263,7 +298,7 @@ def test_empty_class_folders_are_named(tmp_path: Path) -> None:
     (root / "d" / "notes.txt").write_text("no picture")
     assert read(root).source.notes == ("folders without images: c, d",)
 
-    tree(root, "c/3.png")
+    tree(root, "a/1.png", "b/2.png", "c/3.png")
     assert (read(root).class_names, read(root).source.notes) == (("a", "b", "c"), ("folders without images: d",))
 
 
@@ -323,3 +358,35 @@ def test_single_pictures_in_a_folder_of_the_user_are_marked_by_name(tmp_path: Pa
     assert read(root).source.notes == ("not read, because hangtag wrote it: a/why.png, why.png",)
     shutil.move(root / "a" / "why.png", root / "a" / "3.png")
     assert len(read(root)) == 3
+
+
+def test_a_folder_without_images_says_what_it_contains(tmp_path: Path) -> None:
+    for name in ("x/1.npz", "x/2.npz", "state.json", "data.arrow"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+
+    with pytest.raises(DataError, match=r"it contains 2 \.npz files, 1 \.arrow file and 1 \.json file"):
+        read(tmp_path)
+    with pytest.raises(DataError, match="no images found"):
+        read(make_empty(tmp_path / "empty"))
+
+
+def make_empty(folder: Path) -> Path:
+    (folder / "a").mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_class_folders_that_all_begin_with_a_dot_are_read_and_said(tmp_path: Path, above: str) -> None:
+    data = read(tree(tmp_path / "set", f"{above}.cat/1.png", f"{above}.dog/2.png", f"{above and 'test/'}.cat/3.png"))
+
+    assert data.class_names == (".cat", ".dog")
+    assert "folders whose names begin with a dot are read as classes: .cat, .dog" in data.source.notes
+
+
+def test_a_split_in_the_names_of_files_is_said_to_be_unused() -> None:
+    files = ["a/train_1.png", "a/test_1.png", "b/train_2.png", "b/test_2.png"]
+    (note,) = layout_of(files, "set", refuse).notes
+    assert note.startswith("the names of the images begin with test and train, which was not used as a split")
+    assert not layout_of([*files, "b/x.png"], "set", refuse).notes
+    assert not layout_of([f"{part}/{name}" for part in ("train", "test") for name in files], "set", refuse).notes

@@ -236,14 +236,6 @@ def test_a_test_table_without_labels_is_left_out_and_said(tmp_path: Path, listin
         assert "test.csv has no labels: 2 images left out" in said(manifest)
 
 
-def test_a_picture_in_two_tables_is_said(tmp_path: Path, listing: List) -> None:
-    root = two_tables(tmp_path, "train.csv", "test.csv")
-    table(root / "test.csv", "image,label", ["4.png,a", "5.png,b", "1.png,a"])
-
-    assert "1 image listed with several labels: images/1.png" in said(listing(root))
-    assert "1 image listed in several parts: images/1.png" in said(listing(root))
-
-
 def test_a_training_table_without_labels_is_refused(tmp_path: Path, listing: List) -> None:
     root = two_tables(tmp_path, "train.csv", "test.csv")
     table(root / "train.csv", "image,width", [f"{row}.png,{row}" for row in range(4)])
@@ -461,15 +453,85 @@ def test_a_blank_is_a_group_of_its_own(tmp_path: Path, listing: List) -> None:
     assert by_name is not None and len(set(by_name)) == 8
 
 
-def test_one_picture_in_several_rows_is_said(tmp_path: Path, listing: List) -> None:
-    path = split_table(tmp_path, "split", ["train"] * 4)
-    with path.open("a") as file:
-        file.write("1.png,a,train\n2.png,a,test\n")
+@pytest.mark.parametrize("given", [None, "patient"])
+def test_groups_that_the_data_has_in_several_parts_are_said(tmp_path: Path, listing: List, given: str | None) -> None:
+    path = split_table(tmp_path, "split", ["train", "test", "train", "test", "train", "test"])
+    text = path.read_text().splitlines()
+    path.write_text(
+        "\n".join([f"{text[0]},patient", *(f"{row},{who}" for row, who in zip(text[1:], "ppqq r", strict=True))])
+    )
 
-    notes = said(listing(path))
+    notes = said(listing(path, group_by=given))
 
-    assert "1 image listed with several labels: 1.png" in notes
-    assert "1 image listed in several parts: 2.png" in notes
+    expected = "2 groups of patient are in several parts of the data: p, q" if given else "5 images; 2 in several parts"
+    assert expected in notes
+
+
+@pytest.mark.parametrize("labels", [["0.5", "1.0", "2.0"], ["1,5", "2", "3"], ["1e-3", "5"], ["0.25", "nan"]])
+def test_labels_that_are_amounts_are_refused(tmp_path: Path, listing: List, labels: list[str]) -> None:
+    path = tmp_path / "t.csv"
+    files(tmp_path, *(f"{n}.png" for n in range(1, 6 + 1)))
+    path.write_text("image;label\n" + "".join(f"{n + 1}.png;{labels[n % len(labels)]}\n" for n in range(6)))
+
+    assert "labels in column label are amounts" in refused(listing, path).message
+    path.write_text("image;cat;dog\n" + "".join(f"{n + 1}.png;{n / 6};{1 - n / 6}\n" for n in range(6)))
+    assert "no column contains labels" in refused(listing, path).message  # probabilities
+
+
+def test_lists_of_one_label_are_labels_and_lists_of_several_are_refused(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{n}.png" for n in range(1, 4 + 1)))
+    path = tmp_path / "t.jsonl"
+    labels: list[list[str]] = [["a"], ["b"], ["a"], []]
+    rows = [{"image": f"{n}.png", "labels": label} for n, label in enumerate(labels, 1)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert listing(path).labels == ["a", "b", "a"]
+
+    rows[3]["labels"] = ["a", "b"]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert "1 row of column labels has several labels, such as ['a', 'b']" in refused(listing, path).message
+
+
+def test_boxes_are_said_to_be_unused(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{n}.png" for n in range(1, 4 + 1)))
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "filename,class,xmin,ymin,xmax,ymax\n" + "".join(f"{n}.png,{'ab'[n % 2]},{n},2,3,4\n" for n in (1, 2, 3, 4))
+    )
+    assert "xmin, ymin, xmax and ymax are not used: the whole image is learned" in said(listing(path))
+    path.write_text("filename,class,x1\n" + "".join(f"{n}.png,{'ab'[n % 2]},{n}\n" for n in (1, 2, 3, 4)))
+    assert "box" not in said(listing(path))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("cp1252", "in Windows-1252 it says '1.png,caf\u00e9'"),
+        ("utf-16-le", "it seems to be UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+    ],
+)
+def test_a_table_that_is_not_utf_8_says_how_to_convert_it(
+    tmp_path: Path, listing: List, encoding: str, said: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("image,label\n1.png,caf\u00e9\n2.png,b\n".encode(encoding))
+
+    error = refused(listing, path)
+
+    assert said in error.message and "-t UTF-8 t.csv" in error.hint
+
+
+def test_a_column_with_one_value_in_some_rows_is_named(tmp_path: Path, listing: List) -> None:
+    assert "columns not used: site" in said(listing(split_table(tmp_path, "site", ["x", "x", "", "x"])))
+    assert "site" not in said(listing(split_table(tmp_path, "site", ["x", "x", "x", "x"])))
+
+
+def test_a_table_whose_separator_is_not_that_of_its_ending_is_read(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{n}.png" for n in range(1, 4 + 1)))
+    path = tmp_path / "t.tsv"
+    path.write_text("image,label\n" + "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in (1, 2, 3, 4)))
+
+    assert listing(path).labels == ["b", "a", "b", "a"]
 
 
 def test_a_decision_is_about_every_row_of_its_picture(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from hangtag.errors import DataError
-from hangtag.evaluation.comparison import compare, name_pair
+from hangtag.evaluation.comparison import compare_probabilities, name_pair
 
 NAMES = ("old", "new")
 
@@ -24,7 +24,7 @@ def test_the_numbers_are_those_of_the_paired_table() -> None:
     second, _ = answers(1000, 0.95, 1)
     one, two = first.argmax(1) == labels, second.argmax(1) == labels
 
-    found = compare(NAMES, labels, first, second)
+    found = compare_probabilities(NAMES, labels, first, second)
 
     only = int((one & ~two).sum()), int((two & ~one).sum())
     assert (found.only_first, found.only_second) == only
@@ -41,7 +41,7 @@ def test_equal_models_differ_significantly_in_at_most_five_of_a_hundred() -> Non
     for seed in range(300):
         first, labels = answers(400, 0.9, 2 * seed)
         second, _ = answers(400, 0.9, 2 * seed + 1)
-        found = compare(NAMES, labels, first, second)
+        found = compare_probabilities(NAMES, labels, first, second)
         called += found.significant
         covered += found.interval[0] <= 0 <= found.interval[1]
 
@@ -52,7 +52,7 @@ def test_equal_models_differ_significantly_in_at_most_five_of_a_hundred() -> Non
 def test_the_same_answers_do_not_differ() -> None:
     first, labels = answers(50, 0.8, 0)
 
-    found = compare(NAMES, labels, first, first)
+    found = compare_probabilities(NAMES, labels, first, first)
 
     assert (found.p, found.difference, found.significant) == (1.0, 0.0, False)
     assert "No significant difference" in found.in_words
@@ -62,9 +62,9 @@ def test_probabilities_for_different_images_are_refused() -> None:
     first, labels = answers(50, 0.8, 0)
 
     with pytest.raises(DataError, match="cannot be compared"):
-        compare(NAMES, labels, first, first[:40])
+        compare_probabilities(NAMES, labels, first, first[:40])
     with pytest.raises(DataError, match="cannot be compared"):
-        compare(NAMES, labels[:0], first[:0], first[:0])
+        compare_probabilities(NAMES, labels[:0], first[:0], first[:0])
 
 
 def test_runs_of_one_name_are_distinguished_by_their_paths(tmp_path: object) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from hangtag.errors import HangtagError
 from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -64,3 +65,27 @@ def test_unknown_corruptions_and_severities_are_refused() -> None:
         corrupt(scene(), "rotatoin", 1)
     with pytest.raises(HangtagError, match="severity must be 1 to 5, got 6"):
         corrupt(scene(), "noise", 6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("severity", [1, 3, 5])
+def test_blur_motion_and_scaling_are_those_of_scipy(severity: int, channels: int) -> None:
+    planes = np.random.default_rng(0).integers(0, 256, (3, 33, 33, channels), dtype=np.uint8)
+    images = planes[..., 0] if channels == 1 else planes
+    amount = {name: CORRUPTIONS[name][1][severity - 1] for name in ("blur", "motion", "smaller")}
+    wide = images.astype(np.float32)
+    width = 33 * amount["blur"]
+    y, x = (np.indices((33, 33)) - 16) / amount["smaller"] + 16
+    smaller = np.empty(planes.shape)
+    for number, channel in np.ndindex(3, channels):
+        plane = planes[number, :, :, channel].astype(np.float32)
+        smaller[number, :, :, channel] = ndimage.map_coordinates(plane, [y, x], order=1, mode="nearest")
+    expected = {
+        "blur": ndimage.gaussian_filter(wide, (0, width, width, 0)[: images.ndim], mode="nearest"),
+        "motion": ndimage.uniform_filter1d(wide, max(2, round(33 * amount["motion"])), axis=2, mode="nearest"),
+        "smaller": smaller.reshape(images.shape),
+    }
+
+    for name, pixels in expected.items():
+        difference = np.abs(corrupt(images, name, severity).astype(float) - np.clip(pixels, 0, 255))
+        assert difference.max() < 0.51, name  # nothing but rounding to whole grey levels

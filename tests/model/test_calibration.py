@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
 from sklearn.metrics import brier_score_loss, log_loss
 
 from hangtag.errors import DataError
@@ -10,6 +11,7 @@ from hangtag.model.calibration import (
     Calibration,
     Calibrator,
     cross_fitted,
+    fitted_calibrator,
     log_softmax,
     measure_calibration,
     softmax,
@@ -81,6 +83,59 @@ def test_bias_towards_a_class_needs_more_than_a_temperature() -> None:
 
     assert calibrator.method in ("vector", "matrix") and calibrator.temperature is None
     assert after.nll == pytest.approx(measure_calibration(softmax(fresh), truth).nll, abs=0.01)
+
+
+def hard_cases() -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    logits, labels = drawn(600)
+    certain = np.eye(5)[labels] * 9 + logits / 100
+    absent = np.where(labels > 2, 0, labels)
+    return {
+        "usual": (logits + np.arange(5), labels),
+        "overconfident": (8 * logits, labels),
+        "almost constant": (logits / 100, labels),
+        "all right": (certain, labels),
+        "all wrong": (-certain, labels),
+        "absent classes": (logits - 40 * (np.arange(5) > 2), absent),
+    }
+
+
+@pytest.mark.parametrize("case", hard_cases())
+@pytest.mark.parametrize(("method", "penalty"), [("vector", 1e-4), ("matrix", 1e-2), ("matrix", 1e-3)])
+def test_maps_are_the_minimum_that_a_general_optimizer_finds(case: str, method: str, penalty: float) -> None:
+    logits, labels = hard_cases()[case]
+    rows, classes = log_softmax(logits), logits.shape[1]
+    base = fitted_calibrator(logits, labels, "temperature", 0.0)
+    free = np.eye(classes, dtype=bool) if method == "vector" else np.ones((classes, classes), bool)
+
+    def logs(change: NDArray[np.float64]) -> NDArray[np.float64]:
+        weights = np.array(base.weights)
+        weights[free] += change[:-classes]
+        return log_softmax(rows @ weights + change[-classes:])
+
+    def loss(change: NDArray[np.float64]) -> float:
+        return float(-logs(change)[np.arange(len(labels)), labels].mean() + penalty * change @ change)
+
+    found = fitted_calibrator(logits, labels, method, penalty)
+    ours = np.append((np.array(found.weights) - np.array(base.weights))[free], found.bias)
+    theirs = minimize(loss, np.zeros(len(ours)), method="BFGS", options={"gtol": 1e-6})
+
+    assert loss(ours) <= theirs.fun + 1e-9
+    np.testing.assert_allclose(found(rows), np.exp(logs(theirs.x)), atol=1e-4)
+
+
+@pytest.mark.parametrize("case", hard_cases())
+def test_temperatures_are_the_minimum_that_a_general_optimizer_finds(case: str) -> None:
+    logits, labels = hard_cases()[case]
+    rows = log_softmax(logits)
+
+    def loss(power: float) -> float:
+        logs = log_softmax(np.exp(power) * rows)
+        return float(-logs[np.arange(len(labels)), labels].sum() + power**2 / 2)
+
+    found = fitted_calibrator(logits, labels, "temperature", 0.0).temperature
+    expected = minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-7})
+
+    assert found == pytest.approx(np.exp(-expected.x), rel=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 5, 12, 30, 100])

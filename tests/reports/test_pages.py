@@ -17,10 +17,10 @@ import toys
 from hangtag.data.audit import Audit, Finding
 from hangtag.data.decisions import apply_decisions, read_decisions
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.evaluation.comparison import compare
+from hangtag.evaluation.comparison import compare_probabilities
+from hangtag.html import is_light_on_black
 from hangtag.reports.audit_page import write_audit_page
 from hangtag.reports.compare_page import write_comparison
-from hangtag.reports.html import is_light_on_black
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NAMES = ("<script>bar</script>", 'dot" onload="x', "edge & 'co'")
@@ -69,7 +69,7 @@ def test_a_comparison_shows_the_images_on_which_only_one_model_is_correct(tmp_pa
     first[np.arange(60), set_of.labels] = 0.9
     second = first.copy()
     second[:20] = first[:20][:, [1, 2, 0]]
-    found = compare(("<b>one", "two"), set_of.labels, first, second)
+    found = compare_probabilities(("<b>one", "two"), set_of.labels, first, second)
 
     page = write_comparison(found, set_of, first, second, tmp_path / "c.html").read_text(encoding="utf-8")
 

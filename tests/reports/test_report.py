@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import hangtag
 import toys
+from hangtag import html
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError, UsageError
 from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES
@@ -24,7 +25,6 @@ from hangtag.model.calibration import Calibrator
 from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.predictor import load
 from hangtag.pictures import Images
-from hangtag.reports import html
 from hangtag.reports.report import write_other_report, write_report
 
 HISTORY = [

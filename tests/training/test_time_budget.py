@@ -114,7 +114,7 @@ class Slow:
     def __init__(self) -> None:
         self.batches: set[int] = set()
 
-    def steps_for(self, network: nn.Module, recipe: Recipe, batch: int, device: torch.device, weighted: bool) -> Steps:
+    def steps_for(self, network: nn.Module, recipe: Recipe, batch: int, device: torch.device) -> Steps:
         return SlowSteps(self, network, recipe, batch, device) if is_builtin(network) else GenericSteps(
             network, recipe, batch, device
         )  # fmt: skip
@@ -170,11 +170,14 @@ def test_too_little_memory_for_any_network_is_an_error(monkeypatch: pytest.Monke
 
 
 def test_uneven_classes_are_timed_with_weighted_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    weighted, real = [], time_budget.steps_for
+    weighted: list[bool] = []
+    real = time_budget.steps_for
 
     def watched(*given: object) -> Steps:
-        weighted.append(given[4])
-        return real(*given)  # type: ignore[arg-type]
+        steps = real(*given)  # type: ignore[arg-type]
+        run = steps.run
+        steps.run = lambda *batch: weighted.append(batch[3] is not None) or run(*batch)  # type: ignore
+        return steps
 
     monkeypatch.setattr(time_budget, "steps_for", watched)
     images, labels = shapes(60)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hangtag.cli import options
+from hangtag.errors import MissingExtra
 from hangtag.files import make_own_folder
 
 if TYPE_CHECKING:
@@ -77,27 +78,37 @@ def look(
 ) -> None:
     """Draw one image and a grid of 25, and print a table of the classes and a contact sheet."""
     from hangtag.cli import screen
-    from hangtag.reports import figures
+    from hangtag.reports.report import no_figures
 
+    missing, drawn = no_figures(), list[str]()
     data = options.read_data(what, path, data_options)
-    make_own_folder(out)
-    train = data.train
-    drawn = {
-        "1-one-image.png": figures.one_image(train.images[0], data.class_names[train.labels[0]]),
-        "2-grid.png": figures.image_grid(train.images[:25], train.labels[:25], data.class_names),
-    }
-    for name, figure in drawn.items():
-        figures.save(figure, out / name)
+    if not missing:
+        drawn = _draw(data.train, out)
     counts = {name: data.counts(name).tolist() for name in data.parts} or {"all": data.counts().tolist()}
     if as_json:
-        return screen.print_json({"classes": list(data.class_names), "counts": counts, "pictures": [*drawn]})
+        return screen.print_json({"classes": list(data.class_names), "counts": counts, "pictures": drawn})
     console = screen.console()
     options.print_description(data)
     screen.print_class_table(console, data.class_names, counts)
     screen.print_contact_sheet(console, data)
     for name in drawn:
         print(f"wrote {out / name}")
+    screen.print_notes(missing)
     return None
+
+
+def _draw(data: "LabelledImages", out: Path) -> list[str]:
+    """Save one image and a grid of 25 in the folder; returns the names of the files."""
+    from hangtag.reports import figures
+
+    make_own_folder(out)
+    drawn = {
+        "1-one-image.png": figures.one_image(data.images[0], data.class_names[data.labels[0]]),
+        "2-grid.png": figures.image_grid(data.images[:25], data.labels[:25], data.class_names),
+    }
+    for name, figure in drawn.items():
+        figures.save(figure, out / name)
+    return [*drawn]
 
 
 @options.with_data_options
@@ -127,6 +138,7 @@ def audit(
 
     find_label_errors = None
     if labels:  # before reading, because the device may not be available
+        MissingExtra.check_training(", or leave the labels unchecked: --no-labels")
         from hangtag.training.label_errors import label_error_finder
 
         find_label_errors = label_error_finder(seed or 0, device or "auto")

@@ -100,13 +100,15 @@ def _after_decisions(run: "Run", model: "Predictor", data_options: options.DataO
 
 def report(run: options.RunName = "last") -> None:
     """Rewrite a run's report and figures."""
+    from hangtag.cli import screen
     from hangtag.evaluation.run_folder import find_run
-    from hangtag.reports.report import write_report_and_pictures
+    from hangtag.reports.report import no_figures, write_report_and_pictures
 
     folder = find_run(run)
     judged, own, _ = _judge(folder, None, None, options.DataOptions())
     assert own is not None
     print(f"wrote {write_report_and_pictures(folder, own, judged)}")
+    screen.print_notes(no_figures())
 
 
 @options.with_data_options
@@ -169,7 +171,7 @@ def stress(
         result = stress_test.stress(model, judged.data, images, seed, groups, progress)
     report = None
     if own is not None:
-        from hangtag.reports.report import write_report_and_pictures
+        from hangtag.reports.report import no_figures, write_report_and_pictures
 
         folder.write_stress(result.to_json())
         report = write_report_and_pictures(folder, own, judged)
@@ -179,6 +181,7 @@ def stress(
     screen.print_stress(screen.console(), result)
     if report:
         print(f"wrote {folder.path / 'stress.json'}\nwrote {report}")
+        screen.print_notes(no_figures())
     return None
 
 
@@ -239,7 +242,6 @@ def check(
     else:
         for broken in result.broken:
             print(f"{broken.file}: must be {broken.expected}, {broken.reason}")
-        kept = result.pictures - len(result.broken)
-        print(f"{kept:,} of {result.pictures:,} images have the expected label (model {result.model})")
+        print(result)
     if not result.kept:
         raise typer.Exit(1)

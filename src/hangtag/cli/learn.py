@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hangtag.cli.options import AsJson, Data, DataPath, Device, Seed, complete_recipe, path_option, read_data
+from hangtag.errors import MissingExtra
 from hangtag.files import make_own_folder
 
 __all__ = ["bench", "model", "tutorial"]
@@ -19,6 +20,7 @@ def model(
     as_json: AsJson = False,
 ) -> None:
     """Show the network of a recipe, layer by layer, for 28x28 grey images and ten classes."""
+    MissingExtra.check_training()
     from hangtag.cli import screen
     from hangtag.pictures import ImageSpec
     from hangtag.training.engine.build import build_network
@@ -54,6 +56,7 @@ def bench(
 
     benchmarks/RESULTS.md in the source code has the same numbers for a known machine and for other frameworks.
     """
+    MissingExtra.check_training()
     from hangtag.cli import screen
 
     data = read_data(what, path)
@@ -74,6 +77,7 @@ def tutorial(
     seed: Seed = 0,
 ) -> None:
     """Follow the lesson "Basic image classification" step by step on the real images, in about a minute."""
+    MissingExtra.check_training()
     from hangtag.cli import screen
     from hangtag.cli.tutorial import Section, walk
     from hangtag.training.classifier import ImageClassifier

@@ -52,7 +52,14 @@ __all__ = [
 
 def path_option(text: str) -> Any:
     """An option that takes a path, in which ~ is the home folder."""
-    return typer.Option(help=text, parser=user_path, metavar="<path>")
+    return typer.Option(help=text, parser=_path, metavar="<path>")
+
+
+def _path(text: str) -> Path:
+    try:
+        return user_path(text)
+    except UsageError as error:  # click discards the message of a ValueError
+        raise typer.BadParameter(f"{error.message}; {error.hint}") from None
 
 
 # --- completion in the shell ---------------------------------------------------------------------------------------

@@ -48,6 +48,9 @@ def predict(
     from hangtag.cli import screen
     from hangtag.model.guarantees import AnswerPolicy
 
+    if why is not None:
+        from hangtag.reports import figures  # noqa: F401 - raises MissingExtra before the model is opened
+
     policy = AnswerPolicy(
         coverage=coverage, method=set_method, ood_false_positive_rate=ood_false_positive_rate, cost=cost,
         target_accuracy=target_accuracy,

@@ -140,14 +140,7 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
 
 
 def _epoch_line(epoch: "Epoch") -> str:
-    width = len(str(epoch.epochs))
-    line = (
-        f"epoch {epoch.number:>{width}}/{epoch.epochs}  {epoch.step}/{epoch.steps}  "
-        f"loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
-    )
-    if epoch.val_accuracy is not None:
-        line += f"  val loss {epoch.val_loss:.4f}  val accuracy {epoch.val_accuracy:.4f}"
-    line += f"  learning rate {epoch.learning_rate:.2g}"
+    line = f"{epoch}  learning rate {epoch.learning_rate:.2g}"
     busy = (
         f"  {epoch.cores} of {epoch.most_cores} cores (the others are busy)" if epoch.cores < epoch.most_cores else ""
     )
@@ -237,6 +230,7 @@ def print_summary(training: "Training", judged: "Judgement", report: Path) -> No
     print()
     print(f"{judged.part} {judged.evaluation}")
     print(judged.evaluation.gap_in_words)
+    print_notes(judged.notes)
     _print_confidence(judged.guarantees)
     print(f"training took {training.seconds['train']:.1f} s: {training.speed}")
     _print_results(training.run, report)
@@ -393,6 +387,8 @@ def print_bench(console: Console, bench: "Bench") -> None:
 
 
 def print_stress(console: Console, stress: "Stress") -> None:
+    from hangtag.evaluation.metrics import wilson
+
     table = table_of("corruption", *(f">{severity}" for severity in range(1, 6)), ">caught", ">unfamiliar")
     clean = stress.clean
     table.add_row("none", _whole(clean.accuracy), "", "", "", "", _whole(clean.caught), _whole(clean.ood_rate))
@@ -406,6 +402,10 @@ def print_stress(console: Console, stress: "Stress") -> None:
     )
     console.print(table)
     print(f"mean accuracy: {stress.accuracy:.1%} over all corruptions, {clean.accuracy:.1%} without corruption")
+    if stress.images < ENOUGH:
+        low, high = wilson(stress.images // 2, stress.images)
+        few = amount(stress.images, "image")
+        print(f"note: with {few}, chance alone can move each of these accuracies by {50 * (high - low):.0f} points")
     if not stress.slices:
         few = "; so few would not show most differences" if stress.tried < ENOUGH else ""
         print(f"no group is significantly worse than the rest ({amount(stress.tried, 'image')}{few})")
@@ -442,7 +442,7 @@ def print_audit(console: Console, audit: "Audit", written: Sequence[Path]) -> No
     console.print(table)
     steps = audit.first()
     print(audit.labels_checked)
-    print("start with:" if steps else "no problems found")
+    print("start with:" if steps else audit.nothing_found)
     for number, step in enumerate(steps, 1):
         print(f"  {number}  {step}")
     for path in written:

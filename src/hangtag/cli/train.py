@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hangtag.cli import options
-from hangtag.errors import HangtagError, UsageError
+from hangtag.errors import HangtagError, MissingExtra, UsageError
 from hangtag.files import user_path
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def train(
 
     To continue a run that was killed, run the same command again, or use --resume.
     """
+    MissingExtra.check_training()
     from hangtag.cli import screen
     from hangtag.training.trackers import Tracking
 
@@ -126,12 +127,18 @@ def _check_combination(request: "_Request", seeds: int | None, minutes: float | 
         raise UsageError(
             "--minutes chooses the training settings itself, so it cannot be combined with others", "remove one of them"
         )
+    if seeds is not None and seeds < 2:
+        raise UsageError(f"--seeds must be at least 2, got {seeds}", "leave --seeds out to train once")
     if seeds is not None and resume is not None:
         raise UsageError(
             "--resume and --seeds cannot be combined", "to resume several seeds, repeat the command without --resume"
         )
     if request.out is not None and resume is not None:
         raise UsageError("--resume and --out cannot be combined", "a resumed run stays in its folder")
+    if request.out is not None:
+        from hangtag.evaluation.run_folder import check_new
+
+        check_new(request.out, resumable=True)
 
 
 def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement") -> None:
@@ -240,9 +247,11 @@ class _Request:
         """The unfitted classifier and its data; wrong names and a missing device are errors before data is read."""
         recipe = self.changed_recipe()
         from hangtag.training.classifier import ImageClassifier
+        from hangtag.training.engine.build import find_network
         from hangtag.training.engine.loop import choose_device
 
         choose_device(self.device)
+        find_network(recipe.network, self.seed or 0)
         data = self.read()
         _find_near_duplicates(data, recipe)
         return ImageClassifier(recipe=recipe, seed=self.seed or 0, device=self.device), data
@@ -301,11 +310,13 @@ def _resumed_training(request: _Request, name: str) -> "Training":
     from hangtag.evaluation.run_folder import find_run, newest_unfinished
 
     run = newest_unfinished() if name == "last" and not Path(name).exists() else find_run(name)
+    run.check_resumable(request.changes["network"])
     config = run.config()
     source = config.get("source", {})
     wanted = {key: value for key, value in request.changes.items() if value is not None}
     if request.recipe or request.settings:
         wanted |= request.changed_recipe().to_json()
+        del wanted["given"]  # the run keeps its own settings in any case
     if request.seed is not None:
         wanted["seed"] = request.seed
     wanted |= request.source.get("options", {})

@@ -359,6 +359,8 @@ def _as_data_errors(path: Path) -> Iterator[None]:
         yield
     except PermissionError:
         raise DataError(f"{path}: permission denied", "check the permissions") from None
+    except DataError:
+        raise
     except ValueError as error:
         if "pickle" in str(error).lower() or "Python objects" in str(error):
             raise _objects(path) from error

@@ -20,6 +20,7 @@ from hangtag.data.picture_facts import COLOUR_FILE
 from hangtag.files import make_own_folder, write_json, write_text
 from hangtag.pictures import Images
 from hangtag.progress import Progress
+from hangtag.significance import kolmogorov_smirnov
 from hangtag.words import amount, csv_text, in_percent
 
 __all__ = ["KINDS", "Audit", "Finding", "LabelErrorFinder", "LabelErrors", "audit", "write_audit"]
@@ -108,11 +109,33 @@ class Audit:
 
     Attributes:
         labels_checked: how far labels could be judged, in a sentence.
+        labels_judged: whether they could.
     """
 
     data: LabelledImages
     findings: tuple[Finding, ...]
     labels_checked: str = ""
+    labels_judged: bool = False
+
+    @property
+    def nothing_found(self) -> str:
+        """What can be said if there are no findings."""
+        return "no problems found" if self.labels_judged else "no problems found; labels were not judged"
+
+    def __str__(self) -> str:
+        found = ", ".join(f"{kind} {count:,}" for kind, count in self.counts().items())
+        return f"{self.data.name}: {amount(len(self.findings), 'finding')}{f' ({found})' if found else ''}"
+
+    def __repr__(self) -> str:
+        return f"<Audit of {self}>"
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import render
+
+        rows = [(kind, f"{count:,}", KINDS[kind]) for kind, count in self.counts().items()]
+        notes = [*self.first(), self.labels_checked]
+        values = {"title": str(self), "head": ["kind", "findings", ""], "rows": rows, "notes": notes, "words": True}
+        return render("notebook_table.html", values)
 
     def counts(self) -> dict[str, int]:
         """The number of findings of each kind, in order of importance."""
@@ -180,16 +203,16 @@ def audit(
     findings = [Finding("unreadable", each.name, each.reason, 1.0) for each in data.source.skipped]
     findings += [*_duplicates(data, pairs), *_small_classes(data), *_shift(data, levels)]
     findings += [*_pixels(data, levels), *_files(data)]
-    labels_checked = "Labels were not checked."
+    labels_checked, labels_judged = "Labels were not checked.", False
     if find_label_errors is not None:
         errors = find_label_errors(data, groups_of(len(data), pairs), progress)
         findings = [_with_predictions(data, each, errors) for each in findings]
         known = [each for each in findings if each.kind in ("conflicting label", "blank")]
         findings += _suspect_labels(data, errors, {place for each in known for place in (each.position, *each.others)})
-        labels_checked = _how_checked(data, errors)
+        labels_checked, labels_judged = _how_checked(data, errors), errors.judged
     importance = {kind: place for place, kind in enumerate(KINDS)}
     findings = sorted(findings, key=lambda each: (importance[each.kind], -each.certainty, each.name))
-    return Audit(data, tuple(findings), labels_checked)
+    return Audit(data, tuple(findings), labels_checked, labels_judged)
 
 
 def write_audit(result: Audit, folder: Path) -> list[Path]:
@@ -359,22 +382,20 @@ def _shift(data: LabelledImages, levels: _Levels) -> list[Finding]:
     """Differences between training and test pictures in simple measures (two-sample Kolmogorov-Smirnov test)."""
     if not {"train", "test"} <= data.parts.keys():
         return []
-    from scipy.stats import ks_2samp
-
     train, test = data.positions("train"), data.positions("test")
     measures = {"brightness": levels.mean, "contrast": levels.spread}
     if data.picture_facts is not None:
         measures |= {side: data.picture_facts[side].astype(float) for side in ("height", "width")}
     findings = []
     for measure, values in measures.items():
-        result = ks_2samp(values[train], values[test])
-        if result.statistic > _SHIFTED and result.pvalue < _CHANCE:
+        distance, p = kolmogorov_smirnov(values[train], values[test])
+        if distance > _SHIFTED and p < _CHANCE:
             before, after = float(np.median(values[train])), float(np.median(values[test]))
             message = f"{measure}: the median is {before:.3g} in training and {after:.3g} in test"
             usual = tuple(
                 int(rows[np.abs(values[rows] - middle).argmin()]) for rows, middle in ((train, before), (test, after))
             )
-            findings.append(Finding("shift", measure, message, float(1 - result.pvalue), others=usual))
+            findings.append(Finding("shift", measure, message, 1 - p, others=usual))
     shares = [np.bincount(data.labels[rows], minlength=len(data.class_names)) / len(rows) for rows in (train, test)]
     distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
     if distance > _SHIFTED:

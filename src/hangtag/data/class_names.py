@@ -7,6 +7,7 @@ stay separate classes, and a note says so.
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from hangtag.words import amount, first_few, listed, natural, visible
@@ -29,6 +30,16 @@ _SAME_LETTERS = str.maketrans(
 """Cyrillic and Greek letters, and quotation marks, that look like a Latin letter or an apostrophe."""
 
 _BETWEEN = re.compile("(?<=\\w)[\\s_\\-\u2010-\u2015\u2212]+(?=\\w)|(?<=[a-z])[\\s_\\-]*(?=[0-9])")
+_COPY = re.compile(r"^copy of |[ -]+copy$| ?\([0-9]+\)$| aug(?:mented)?$")
+"""What systems and people add to the name of a copied folder."""
+
+_NO_LABEL = {
+    "nan", "none", "null", "na", "n/a", "?", "-", "unlabeled", "unlabelled", "unsorted", "unclassified", "unannotated",
+    "undefined", "missing", "todo", "to do", "no label", "not labeled", "not labelled", "new folder",
+}  # fmt: skip
+"""Names, as `look_of` gives them, that often stand for images without a label."""
+
+_SEPARATORS = re.compile(r"\s*[|;,]\s*")
 _MOST_SHOWN = 5
 
 
@@ -64,15 +75,56 @@ def joined_names(labels: Sequence[str]) -> tuple[list[str], list[str]]:
         count = amount(sum(map(len, several.values())), "spelling")
         notes.append(f"{count} are read as {classes}: {first_few(shown, _MOST_SHOWN)}")
     alike: dict[str, list[str]] = {}
+    looks = {name: look_of(name) for name in spellings}
+    every = set(looks.values())
     for name in sorted(spellings, key=natural):
-        alike.setdefault(look_of(name), []).append(name)
+        original = _COPY.sub("", looks[name])
+        alike.setdefault(original if original in every else looks[name], []).append(name)
     groups = [listed([_shown(name) for name in each]) for each in alike.values() if len(each) > 1]
     if groups:
         notes.append(
             f"these class names look alike but are separate classes: {first_few(groups, _MOST_SHOWN)}; "
             "if they mean the same, give them one name"
         )
-    return [names[label] for label in labels], notes
+    return [names[label] for label in labels], notes + _notes_on_meanings(list(spellings))
+
+
+def _notes_on_meanings(names: Sequence[str]) -> list[str]:
+    """Notes on names that may stand for no label, or for several labels."""
+    numbers = {name for name in names if re.fullmatch("-?[0-9]+", name)}
+    minus = ["-1"] if "-1" in numbers and len(numbers) == len(names) and numbers != {"-1", "1"} else []
+    doubtful = [name for name in sorted(names, key=natural) if look_of(name) in _NO_LABEL] + minus
+    several = _combinations(names)
+    notes = []
+    if doubtful:
+        shown, verb = first_few([_shown(name) for name in doubtful], _MOST_SHOWN), "is" if len(doubtful) == 1 else "are"
+        notes.append(
+            f"{shown} {verb} read as {'a class' if len(doubtful) == 1 else 'classes'}; images without a label must be "
+            "left out, or their labels left empty"
+        )
+    if several:
+        shown = first_few([_shown(name) for name in sorted(several, key=natural)], 3)
+        notes.append(
+            f"{amount(len(several), 'class')} may be several labels each: {shown}; each combination is a class"
+        )
+    return notes
+
+
+def _combinations(names: Sequence[str]) -> list[str]:
+    """Names that consist of others, such as "a|b" beside "a", or that combine a few words in many ways."""
+    known = set(names)
+    pieces = {name: _SEPARATORS.split(name) for name in names}
+    found = [name for name, own in pieces.items() if len(own) > 1 and not known.isdisjoint(own)]
+    if found:
+        return found
+    words = {name: name.split() for name in names}
+    several = {name: tuple(sorted(own)) for name, own in words.items() if len(own) > 1}
+    orders = Counter(tuple(sorted(own)) for own in {tuple(words[name]) for name in several})
+    made = [name for name, own in several.items() if known.issuperset(own) or orders[own] > 1]
+    few = 2 * len({word for own in words.values() for word in own}) <= len(names)
+    if few and len(set(map(len, words.values()))) > 2:  # "clear", "clear road", "clear road water"
+        return list(several)
+    return made if len(made) > 1 else []
 
 
 def matching_class(name: str, class_names: Sequence[str]) -> str | None:

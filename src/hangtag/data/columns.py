@@ -3,6 +3,7 @@
 Where two readings are possible, hangtag asks; notes name what looks like a split or a group and is not used.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ __all__ = [
     "division_of",
     "find_columns",
     "gives_split",
+    "groups_in_several",
     "label_names",
     "no_labels",
     "notes_on_unused",
@@ -43,6 +45,7 @@ _GROUPS = {
     "patient", "subject", "person", "participant", "individual", "identity", "lesion", "specimen", "video", "clip",
     "scene", "sequence", "session", "study", "series", "case", "writer", "author", "user",
 }  # fmt: skip
+_BOXES = {"bbox", "xmin", "ymin", "xmax", "ymax", "x_min", "y_min", "x_max", "y_max", "x1", "y1", "x2", "y2"}
 _SPLITS = {"split", "splits", "subset", "partition", "usage"}
 _MAYBE_SPLITS = {"phase", "fold", "folds", "kfold", "set", "part", "stage", "mode"}
 _FLAGS = {"is", "in", "for", "use", "used"}
@@ -333,7 +336,7 @@ def label_names(table: Table, column: str, parts: Sequence[str | None] | None = 
     Raises:
         DataError: no row has a label, labels mix names and numbers, or a number has no name.
     """
-    values = [plain_value(value) for value in table.columns[column]]
+    values = [plain_value(value) for value in _one_of_each_list(table, column)]
     names_of = dict(enumerate(table.class_names.get(column, ())))
     numbers = {value for value in values if isinstance(value, int)}
     in_hub = table.is_parquet and (0 in numbers or len(numbers) > 2) and min(numbers) == -1
@@ -342,6 +345,13 @@ def label_names(table: Table, column: str, parts: Sequence[str | None] | None = 
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         raise _empty(table, column)
+    if _are_amounts(values):
+        longest = max((value for value in values if value is not None), key=len)
+        raise DataError(
+            f"{table.where}: labels in column {column} are amounts, such as {longest}",
+            "hangtag learns classes; if they are classes, give them names such as 'size 0.5', or name another column: "
+            "--label-column",
+        )
     if len(kinds) > 1 or not kinds <= {str, int}:
         first = {type(value).__name__: value for value in reversed(values) if value is not None}
         examples = ", ".join(f"{kind} ({value!r})" for kind, value in sorted(first.items()))
@@ -356,6 +366,40 @@ def label_names(table: Table, column: str, parts: Sequence[str | None] | None = 
             "correct the labels or the names",
         )
     return [None if value is None else names_of.get(value, str(value)) for value in values]
+
+
+def _one_of_each_list(table: Table, column: str) -> Sequence[Any]:
+    """The values of a column of labels; lists of one label become this label.
+
+    Raises:
+        DataError: a list holds several labels.
+    """
+    values = table.columns[column]
+    lists = [value for value in values if isinstance(value, (list, tuple))]
+    if several := [value for value in lists if len(value) > 1]:
+        raise DataError(
+            f"{table.where}: {amount(len(several), 'row')} of column {column} {'has' if len(several) == 1 else 'have'} "
+            f"several labels, such as {str(several[0])[:80]}",
+            "hangtag learns one class for each image; keep one label in each row, or name another column: "
+            "--label-column",
+        )
+    return [(*value, None)[0] if isinstance(value, (list, tuple)) else value for value in values] if lists else values
+
+
+def _are_amounts(values: Sequence[Any]) -> bool:
+    """Whether all are texts of numbers, and some of fractions."""
+    try:
+        numbers = [_number(value) for value in values if value is not None]
+    except ValueError:
+        return False
+    return not all(number.is_integer() for number in numbers if math.isfinite(number))
+
+
+def _number(value: Any) -> float:
+    """The number that a text is, also with a decimal comma; ValueError if it is none."""
+    if not isinstance(value, str):
+        raise ValueError
+    return float(value.replace(",", "."))
 
 
 def no_labels(table: Table) -> DataError:
@@ -373,8 +417,21 @@ def _empty(table: Table, column: str) -> DataError:
     return DataError(f"{table.where}: column {column} is empty", "fill it, or name another: --label-column")
 
 
-def notes_on_unused(table: Table, label: str, used: Sequence[str | None]) -> list[str]:
-    """What looks like a group, a label or an image and is not used, in sentences."""
+def groups_in_several(groups: Sequence[Any], parts: Sequence[str | None]) -> list[str]:
+    """The groups whose images are in several parts, in the order in which they appear."""
+    first: dict[Any, str] = {}
+    pairs = [(group, part) for group, part in zip(groups, parts, strict=False) if group is not None and part]
+    return list(dict.fromkeys(str(group) for group, part in pairs if first.setdefault(group, part) != part))
+
+
+def notes_on_unused(
+    table: Table, label: str, used: Sequence[str | None], parts: Sequence[str | None] = ()
+) -> list[str]:
+    """What looks like a group, a label, a box or an image and is not used, in sentences.
+
+    Args:
+        parts: the part of each row, to name groups that are in several; empty for undivided data.
+    """
     notes, unused = [], []
     for name in [*table.columns, *table.parquet]:
         if name == label or name in used:
@@ -382,16 +439,26 @@ def notes_on_unused(table: Table, label: str, used: Sequence[str | None]) -> lis
         values = table.columns.get(name, ())
         texts = [text for value in values if not _is_picture(value) and (text := _text(value)) is not None]
         if _GROUPS & set(words_of(name)) and 1 < len(set(texts)) < len(texts):
+            shared = len(groups_in_several([*map(_text, values)], parts))
+            several = f"; {shared:,} in several parts" if shared else ""
             notes.append(
-                f"the column '{name}' may name groups ({len(set(texts)):,} in {len(texts):,} images); "
+                f"the column '{name}' may name groups ({len(set(texts)):,} in {len(texts):,} images{several}); "
                 f"to keep each on one side of the split: --group-by {name}"
             )
-        elif name in table.parquet or _holds_labels(values) or _looks_like_paths(values):
+        elif name in table.parquet or _holds_labels(values) or _looks_like_paths(values) or _marks_some(values, texts):
             unused.append(name)
     doubles = [name for name in (label, *unused) if name in table.columns]
     kept = _without_doubles(table, doubles)
     unused = [name for name in unused if name in kept or name not in doubles]
+    boxes = [name for name in table.columns if name.lower() in _BOXES and name not in used]
+    if len(boxes) > 3 or "bbox" in boxes:
+        notes.append(f"{listed(boxes)} are not used: the whole image is learned, not what is inside a box")
     return notes + ([f"columns not used: {first_few(unused, 8)}"] if unused else [])
+
+
+def _marks_some(values: Sequence[Any], texts: Sequence[str]) -> bool:
+    """Whether a column has one value in some rows and none in the others."""
+    return len(set(texts)) == 1 and len(texts) < len(values) and not isinstance(values[0], (bytes, list, dict))
 
 
 def _hidden(values: Sequence[Any], parts: Sequence[str | None]) -> bool:
@@ -540,6 +607,8 @@ def _holds_labels(values: Sequence[Any]) -> bool:
     if any(not isinstance(value, (str, int)) and value is not None for value in plain):
         return False
     known = {value for value in plain if value is not None}
+    if _are_amounts(list(known)):
+        return False
     names = any(isinstance(value, str) and not value.isdigit() for value in known)
     most = 2 * len(values) // 3 if names else len(values) // 2
     return 2 <= len(known) <= min(_MOST_CLASSES, max(2, most))

@@ -12,7 +12,7 @@ import numpy as np
 
 from hangtag.data.class_names import matching_class
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.errors import DataError, UnknownName, UsageError
+from hangtag.errors import DataError, DataNotFound, UnknownName, UsageError
 from hangtag.words import amount, from_csv
 
 __all__ = ["apply_decisions", "name_of", "read_decisions"]
@@ -41,7 +41,7 @@ def read_decisions(path: Path) -> dict[str, str]:
                 (number, from_csv(row["name"]), (row["decision"] or "").strip()) for number, row in enumerate(reader, 2)
             ]
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", "hangtag audit DATA creates one to fill in") from None
+        raise DataNotFound(f"{path}: no such file", "hangtag audit DATA creates one to fill in") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}", "save it as CSV in UTF-8") from error
     decisions: dict[str, str] = {}

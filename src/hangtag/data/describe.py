@@ -12,9 +12,9 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, NO_CLASS, Skipped
 from hangtag.levels import range_in_words
 from hangtag.pictures import Change, ImageSpec
-from hangtag.words import amount, first_few
+from hangtag.words import amount, first_few, visible
 
-__all__ = ["counted", "notes_on", "notes_on_parts", "sentence_on"]
+__all__ = ["counted", "notes_on", "notes_on_copies", "notes_on_parts", "sentence_on"]
 
 _VISIBLE, _MUCH = 1.02, 1.1  # factors by which proportions change
 _FEW_COLOURED = 0.01  # of the images
@@ -92,6 +92,30 @@ def notes_on_parts(class_names: Sequence[str], labels: Mapping[str, NDArray[np.i
         for part in words
         if len(missing.get(part, ())) and "train" in labels
     ]
+
+
+def notes_on_copies(
+    contents: NDArray[np.uint64], labels: NDArray[np.int64], parts: NDArray[Any], names: Sequence[str] = ()
+) -> list[str]:
+    """Which images are in several parts or in several classes, as sentences.
+
+    Args:
+        contents: (N, 2), equal for equal images.
+        labels, parts: (N,) numbers of classes and parts.
+        names: N names, or none.
+    """
+    keys = contents[:, 0] ^ (contents[:, 1] << np.uint64(1))
+    _, firsts, same = np.unique(keys, return_index=True, return_inverse=True)
+    first = firsts[same.reshape(-1)]  # (N,) the first image that is equal
+    notes = []
+    for values, where in ((labels, "classes"), (parts, "parts")):
+        differs = np.unique(first[values != values[first]])
+        if len(differs):
+            copies = np.flatnonzero(first == differs[0]).tolist() if len(names) else []
+            shown = first_few(list(dict.fromkeys(visible(names[row]) for row in copies)), 3)
+            many = "one image is" if len(differs) == 1 else f"{len(differs):,} images are each"
+            notes.append(f"{many} in several {where}{f': {shown}' if shown else ''}; hangtag audit lists them")
+    return notes
 
 
 def counted(skipped: Sequence[Skipped]) -> str:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from hangtag.data.class_names import clean_name
 from hangtag.data.labelled_images import PARTS
-from hangtag.data.parts import PART_NAMES
+from hangtag.data.parts import PART_NAMES, words_of
 from hangtag.errors import DataError, UsageError
 from hangtag.words import amount, first_few, natural
 
@@ -40,15 +40,27 @@ _UNLABELLED = {"pred", "preds", "predict", "prediction", "predictions", "unlabel
 
 _MOST_LOOSE = 0.1  # of the pictures may lie beside the class folders; if more do, the folders are not all classes
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
-_MASKS = ("mask", "seg", "gt")
+_MASK_WORDS = {
+    "mask", "masks", "seg", "segmentation", "segmentations", "groundtruth", "gt", "truth", "trimap", "trimaps",
+    "annotation", "annotations", "label", "labels",
+}  # fmt: skip
+"""Words in the names of folders that hold masks, if a folder of images is beside them."""
+
+_IMAGE_WORDS = {
+    "image", "images", "img", "imgs", "rgb", "jpeg", "jpg", "png", "photo", "photos", "picture", "pictures", "camera",
+}  # fmt: skip
+_MASKS = ("mask", "seg", "gt", "truth", "trimap", "annotation", "label")
 _MASK = re.compile(r"[\s._-]+(?:mask|segmentation|seg|gt)(?:[\s._-]*[0-9]+)?$", re.IGNORECASE)
 _AT_END = re.compile(r"[\s._-]*\(?[0-9]+\)?$")
+
+_NAME_CLASSES = "put each image into a folder named after its class, or name the table that holds the labels"
 
 _NOT_PICTURES = {
     "txt", "csv", "tsv", "json", "jsonl", "md", "rst", "xml", "yaml", "yml", "toml", "ini", "cfg", "py", "ipynb", "js",
     "html", "htm", "css", "pdf", "doc", "docx", "xls", "xlsx", "log", "db", "sqlite", "npy", "npz", "pkl", "pt", "pth",
     "onnx", "h5", "mat", "parquet", "mp4", "avi", "mov", "mkv", "mp3", "wav", "sh", "exe", "lnk", "url", "sha256",
-    "md5", "aae", "xmp", "zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "7z", "rar",
+    "md5", "aae", "xmp", "arrow", "feather", "tfrecord", "tfrecords", "hdf5", "pickle",
+    "joblib", "ckpt", "safetensors", "mdb", "zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "7z", "rar",
 }  # fmt: skip
 
 
@@ -138,6 +150,9 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
     >>> layout_of(["train/cat/1.png", "train/dog/1.png", "Test/cat/2.png"], "pets", choose=None).parts
     ('train', 'train', 'test')
     """
+    masks = _masks_among(names)
+    if masks:
+        return _without(masks, names, where, choose, classes)
     folder_of = [name.rpartition("/")[0] for name in names]
     counts = Counter(folder_of)  # far fewer than names
     folders = dict(
@@ -153,6 +168,8 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
         labels = [read_as[folders[each]] for each in folder_of]
         description = "one folder per class"
     notes += _notes_on_several(folders, found)
+    if not any(parts):
+        notes += _notes_on_file_names(names)
     used = {part for part, label in zip(parts, labels, strict=True) if label is not None}
     inside = ", ".join(part for part in PARTS if part in used)
     left_out = Counter(folder for folder, label in zip(folder_of, labels, strict=True) if label is None)
@@ -161,7 +178,6 @@ def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | N
         "hangtag predict classifies them"
         for folder, count in left_out.most_common(3)
     ]
-    notes += _notes_on_masks(names)
     like_parts = {
         label for label in set(labels) if label and PART_NAMES.keys() & set(re.split(r"[\W\d_]+", label.lower()))
     }
@@ -233,8 +249,9 @@ def _split_off_parts(
     for folder, place in at.items():
         if place is not None:
             rest = folder[place + 1 + doubled.get(folder[: place + 1], False) :]
-            if children[folder[: place + 1]] == 1 and {part[name] for name in rest} == {part[folder[place]]}:
-                rest = ()  # test/test without class folders
+            own = [name for name in rest if part[name] != part[folder[place]]]
+            if children[folder[: place + 1]] == 1 and set(map(str.lower, own)) <= _BESIDE_PARTS:
+                rest = ()  # test/test or test/images without class folders
             whole = rest if containers else (*folder[:place], *rest)
             found[folder] = part[folder[place]], (whole or None) if rest or not above else None
     return found, None if classes == "parts" else classes
@@ -251,14 +268,65 @@ def _notes_on_several(folders: dict[str, _Folder], found: _Found) -> list[str]:
     return [f"the folders {_some(own)} are read as one {part} part" for part, own in names.items() if len(own) > 1]
 
 
-def _notes_on_masks(names: Sequence[str]) -> list[str]:
-    """A note on images such as a_mask.png beside a.png."""
+def _masks_among(names: Sequence[str]) -> set[str]:
+    """Images named like the mask of another, such as a_mask.png beside a.png, or masks/a.png beside images/a.png."""
     if not any(word in "\n".join(names).lower() for word in _MASKS):
-        return []
+        return set()
+    folders = {name.rpartition("/")[0] for name in names}
+    inside: dict[str, set[str]] = {}  # the names of the folders in each folder
+    for folder in folders:
+        for end in (*_ends(folder), len(folder)):
+            above, _, own = folder[:end].rpartition("/")
+            inside.setdefault(above, set()).add(own)
+    of_masks = {f"{above}/{own}".lstrip("/") for above, each in inside.items() for own in _mask_folders(each)}
     stems = {name.rpartition(".")[0] for name in names}
-    masks = [name for name in names if _MASK.search(stem := name.rpartition(".")[0]) and _MASK.sub("", stem) in stems]
-    said = f"{amount(len(masks), 'image')} named like the mask of another image read as well: {first_few(masks, 1)}"
-    return [said] if masks else []
+
+    def is_mask(name: str) -> bool:
+        stem = name.rpartition(".")[0]
+        return bool(_MASK.search(stem) and _MASK.sub("", stem) in stems) or any(
+            name[:end] in of_masks for end in _ends(name)
+        )
+
+    return {name for name in names if is_mask(name)}
+
+
+def _without(masks: set[str], names: Sequence[str], where: str, choose: Choose, classes: str | None) -> Layout:
+    """The layout of the other images; masks have no class."""
+    others = [name for name in names if name not in masks]
+    layout = layout_of(others, where, choose, classes)
+    known = dict(zip(others, zip(layout.labels, layout.parts, strict=True), strict=True))
+    labels, parts = zip(*(known.get(name, (None, None)) for name in names), strict=True)
+    if len(set(labels) - {None}) < 2:
+        raise DataError(
+            f"{where}: no class folders: {first_few(sorted(masks), 1)} and the like are read as masks of other images",
+            _NAME_CLASSES,
+        )
+    note = f"{amount(len(masks), 'image')} left out as masks of other images: {first_few(sorted(masks), 2)}"
+    return Layout(labels, parts, layout.description, (*layout.notes, f"{note}; rename them if they are images"))
+
+
+def _ends(name: str) -> list[int]:
+    """Where each folder above a file ends in its name."""
+    return [place for place, character in enumerate(name) if character == "/"]
+
+
+def _mask_folders(names: set[str]) -> set[str]:
+    """The folders of masks among those in one folder, if the others are all of images."""
+    masks = {name for name in names if _MASK_WORDS & set(words_of(name))}
+    images = [set(words_of(name)) for name in names - masks]
+    return masks if images and all(words and words <= _IMAGE_WORDS for words in images) else set()
+
+
+def _notes_on_file_names(names: Sequence[str]) -> list[str]:
+    """A note on undivided images whose names all begin with a part, such as cat/train_1.png and cat/test_1.png."""
+    firsts: set[str] = set()
+    for name in names:
+        word = _WORD.match(name.rpartition("/")[2])
+        if word is None or word[0].lower() not in PART_NAMES:
+            return []
+        firsts.add(PART_NAMES[word[0].lower()])
+    said = f"the names of the images begin with {' and '.join(sorted(firsts))}, which was not used as a split"
+    return [f"{said}; move them into folders of these names to use it"] if len(firsts) > 1 else []
 
 
 def _is_set_apart(name: str) -> bool:
@@ -351,7 +419,7 @@ def _labels_of_files(
         f"{where}: the folders of its parts ({_some(parts)}) contain no class folders"
         if any(part for part, _ in found.values())
         else f"{where}: {names[0]} is not in a class folder",
-        "put each image into a folder named after its class, or name the table that holds the labels",
+        _NAME_CLASSES,
     )
 
 
@@ -367,7 +435,7 @@ def _refuse_loose(names: Sequence[str], folder_of: Sequence[str], folders: dict[
         more = f", nor are {len(loose) - 1:,} others" if len(loose) > 1 else ""
         raise DataError(
             f"{where}: {loose[0]} is not in a class folder{more}",
-            "put each image into a folder named after its class, or give a table with a label column",
+            _NAME_CLASSES,
         )
 
 

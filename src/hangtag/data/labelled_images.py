@@ -5,11 +5,11 @@ The same content has the same order and fingerprint, in whatever form it was rea
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,22 @@ from hangtag.pictures import Images, ImageSpec, check_images, encode_png, stacke
 from hangtag.progress import Progress
 from hangtag.words import natural
 
-__all__ = ["PARTS", "LabelledImages", "Source", "content_hashes", "export_folder", "from_arrays"]
+__all__ = [
+    "PARTS", "LabelledImage", "LabelledImages", "Source", "content_hashes", "export_folder", "from_arrays",
+]  # fmt: skip
 
 PARTS = ("train", "validation", "test")
 """The parts that data may come divided into, in the order in which they lie in memory."""
 
 _ROWS_AT_ONCE = 10_000  # rows hashed before their memory is given back
+_CLASSES_SHOWN, _PICTURES_SHOWN = 12, 8  # in a notebook
+
+
+class LabelledImage(NamedTuple):
+    """One image, uint8 (H, W) or (H, W, 3), and the name of its class."""
+
+    image: NDArray[np.uint8]
+    label: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,9 @@ class Source:
 class LabelledImages:
     """Images with one label each, and the parts (train, test, ...) they came divided into.
 
+    `data[3]` is a `LabelledImage`, as is each element of `for image, label in data`; `data[10:20]`, `data[mask]` and
+    `data[[3, 1]]` are `LabelledImages` without parts.
+
     Attributes:
         images: (N, H, W) or (N, H, W, 3) uint8; may be memory-mapped and read-only.
         labels: (N,) int64, each an index into `class_names`.
@@ -83,6 +96,26 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @overload
+    def __getitem__(self, place: int | np.integer[Any]) -> LabelledImage: ...
+    @overload
+    def __getitem__(self, place: slice | Sequence[int] | NDArray[Any]) -> "LabelledImages": ...
+    def __getitem__(
+        self, place: int | np.integer[Any] | slice | Sequence[int] | NDArray[Any]
+    ) -> "LabelledImage | LabelledImages":
+        if isinstance(place, (int, np.integer)):
+            if not -len(self) <= place < len(self):
+                raise IndexError(f"image {place} of {len(self):,} images")  # ends `for` loops and `list(data)`
+            return LabelledImage(np.asarray(self.images[place]), self.class_names[self.labels[place]])
+        if isinstance(place, slice):
+            return (
+                self.take(slice(*place.indices(len(self)))) if (place.step or 1) > 0 else self[range(len(self))[place]]
+            )
+        return self.take(np.arange(len(self))[np.asarray(place) if len(place) else slice(0)])
+
+    def __iter__(self) -> Iterator[LabelledImage]:
+        return (self[place] for place in range(len(self)))
 
     @property
     def train(self) -> "LabelledImages":
@@ -186,6 +219,19 @@ class LabelledImages:
         inside = f" ({parts})" if parts else ""
         return f"<{self.name}: {len(self):,} images{inside}, {len(self.class_names)} classes, {self.spec}>"
 
+    def _repr_html_(self) -> str:
+        from hangtag.html import render, thumbnail
+
+        counts = {part: self.counts(part) for part in self.parts} or {"images": self.counts()}
+        shown = self.positions("train") if "train" in self.parts else np.arange(len(self))
+        rows = []
+        for number, name in enumerate(self.class_names[:_CLASSES_SHOWN]):
+            places = shown[np.flatnonzero(self.labels[shown] == number)[:_PICTURES_SHOWN]].tolist()
+            pictures = [thumbnail(np.asarray(self.images[place]), 36) for place in places]
+            rows.append((name, [int(count[number]) for count in counts.values()], pictures))
+        left_out = len(self.class_names) - len(rows)
+        return render("notebook_data.html", {"data": self, "counts": counts, "rows": rows, "left_out": left_out})
+
     def _where(self, part: str) -> slice | NDArray[np.int64]:
         if part not in self.parts:
             known = f"use one of its parts: {', '.join(self.parts)}" if self.parts else "it is not divided into parts"
@@ -239,8 +285,6 @@ def from_arrays(
         joined, notes = joined_names(names)
         if "" in joined:
             raise DataError("some labels are empty", "give every image a label, or leave it out")
-        if given.dtype.kind == "i" and classes[0] == -1 and len(classes) > 2 and classes[1] >= 0:
-            notes.append("-1 is read as a class; if it means that there is no label, leave these images out")
         names = tuple(sorted(set(joined), key=natural))
         number = {name: index for index, name in enumerate(names)}
         positions = np.array([number[name] for name in joined])[positions]

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from hangtag.data.columns import (
     Division,
     division_of,
     find_columns,
+    groups_in_several,
     label_names,
     no_labels,
     notes_on_unused,
@@ -169,8 +171,19 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
         more = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
         if listing.own:
             more += f"; hangtag wrote {first_few(listing.own)}, and does not read it"
-        raise DataError(f"{where}: no images found{more}", "it must contain one folder of images per class")
+        endings = Counter(os.path.splitext(entry.name)[1].lower() or "other" for entry in listing.entries)  # noqa: PTH122
+        there = [f"{count:,} {ending} {'file' if count == 1 else 'files'}" for ending, count in endings.most_common(3)]
+        more += f"; it contains {listed(there)}" if there else ""
+        raise DataError(
+            f"{where}: no images found{more}",
+            "it must contain one folder of images per class, or a table of them; a file of arrays must be named itself",
+        )
     names = [entry.name for entry in entries]
+    if any(name.endswith(".cls") for name in names) and not any("/" in name for name in names):
+        raise DataError(
+            f"{where}: the labels are in .cls files beside the images (WebDataset), which hangtag does not read",
+            "unpack it, and put each image into a folder named after its class",
+        )
     answers: list[str] = []
 
     def choose(question: str, choices: Sequence[tuple[str, str]]) -> str:
@@ -180,8 +193,9 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
     layout = layout_of(names, str(where), choose, options.classes)
     groups = _groups_by_name(names, options.group_by)
     keep = [row for row, label in enumerate(layout.labels) if label is not None]
+    parts = [layout.parts[row] for row in keep]
     skipped += [
-        Skipped(name, NO_CLASS, "it is not in a class folder")
+        Skipped(name, NO_CLASS, "it is not in a class folder, or is named like a mask")
         for name, label in zip(names, layout.labels, strict=True)
         if label is None
     ]
@@ -191,7 +205,7 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
         [Sample(names[row], 0, entries[row].key) for row in keep],
         [container],
         [label for label in layout.labels if label is not None],
-        [layout.parts[row] for row in keep],
+        parts,
         None if groups is None else [groups[row] for row in keep],
         "",
         skipped,
@@ -200,6 +214,7 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
             *([] if isinstance(container, Folder) else listing.notes_on_own()),
             *_notes_on_empty(listing, names),
             *map(visible, layout.notes),
+            *_notes_on_groups(None if groups is None else [groups[row] for row in keep], parts, options.group_by),
             *(f"read as with --classes {answer}, as you answered" for answer in answers),
         ],
         {"classes": answers[0]} if len(answers) == 1 else {},
@@ -253,11 +268,13 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
             found[-1] = _with_own_names(found[-1], table)
     manifest = _joined(found)
     if len(tables) > 1 and any(table.part for table in tables) and options.split_column is None:
-        names = listed([Path(table.where).name for table in tables if table.part])
-        notes.insert(0, f"{names} give the split: {said_parts(manifest.parts)}; --split-column none reads them as one")
+        named_parts = [Path(table.where).name for table in tables if table.part]
+        verb = "gives" if len(named_parts) == 1 else "give"
+        said = f"{listed(named_parts)} {verb} the split: {said_parts(manifest.parts)}"
+        notes.insert(0, f"{said}; --split-column none reads them as one")
     if len(tables) > 1:
         manifest.kind = manifest.kind.replace("a table", f"{len(tables)} tables", 1)
-    manifest.notes = notes + _notes_on_doubles(manifest)
+    manifest.notes = notes + _notes_on_groups(manifest.groups, manifest.parts, options.group_by)
     if not manifest.wanted:
         why = f"{counted(manifest.skipped)}; {manifest.skipped[0].reason}" if manifest.skipped else "all were left out"
         raise DataError(f"{tables[0].where}: no image is left: {why}", "correct the table")
@@ -342,7 +359,7 @@ def _from_table(
         digest.update(f"{mark}\n".encode("utf-8", "surrogateescape"))
     kind = f"a table with the columns '{columns.image}' and '{label}'"
     notes = [*table.notes, *division.notes, *notes]
-    notes += notes_on_unused(table, label, (columns.image, options.group_by, *division.columns))
+    notes += notes_on_unused(table, label, (columns.image, options.group_by, *division.columns), parts or ())
     return Manifest(
         name,
         f"{kind}, parts by {listed([repr(each) for each in division.columns])}" if division.columns else kind,
@@ -406,23 +423,6 @@ def _parts_of_folders(names: Sequence[str], column: str) -> tuple[list[str | Non
     tested = [part for part in inside if part not in (None, "train")]
     said = f"images of the column '{column}' are in a folder named like the {tested[0]} part" if tested else ""
     return None, [f"{said}, but the table gives no split; they are used like all others"] if tested else []
-
-
-def _notes_on_doubles(manifest: Manifest) -> list[str]:
-    """Notes on pictures that are in several rows, with different labels or in different parts."""
-    labels_of: dict[str, set[str]] = {}
-    parts_of: dict[str, set[str | None]] = {}
-    for each, label, part in zip(manifest.wanted, manifest.labels, manifest.parts, strict=True):
-        labels_of.setdefault(each.name, set()).add(label)
-        parts_of.setdefault(each.name, set()).add(part)
-    contradicted = [name for name, own in labels_of.items() if len(own) > 1]
-    leaked = [name for name, own in parts_of.items() if len(own) > 1]
-    notes = []
-    if contradicted:
-        notes.append(f"{amount(len(contradicted), 'image')} listed with several labels: {first_few(contradicted, 3)}")
-    if leaked:
-        notes.append(f"{amount(len(leaked), 'image')} listed in several parts: {first_few(leaked, 3)}")
-    return notes
 
 
 def from_pairs(pairs: Sequence[tuple[Any, Any]], options: ReadOptions, folder: Path) -> Manifest:
@@ -504,6 +504,13 @@ def _content(value: Any) -> bytes:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     return picture_bytes(value)
+
+
+def _notes_on_groups(groups: Sequence[str] | None, parts: Sequence[str | None], group_by: str | None) -> list[str]:
+    """A note on groups that the data itself has in several parts."""
+    shared = groups_in_several(groups or (), parts)
+    many = f"{amount(len(shared), 'group')} of {group_by} {'is' if len(shared) == 1 else 'are'} in several parts"
+    return [f"{many} of the data: {first_few(shared)}"] if shared else []
 
 
 def _groups_by_name(names: Sequence[str], group_by: str | None) -> list[str] | None:

@@ -5,14 +5,23 @@ magnitudes of the lowest frequencies of the Fourier transform (independent of po
 what distinguishes pictures counts (Jegou & Chum, 2012), of the whole picture and of its middle. Second, the two
 pictures of each candidate are aligned with many small shifts and zooms, and their edges must correlate: either almost
 perfectly, or well and much better than with any other picture of the set.
+
+Both steps are matrix products. All descriptors are compared by an upper bound of their cosine, which needs half of the
+products (the other halves contribute at most the product of their lengths, by the Cauchy-Schwarz inequality); the few
+pairs whose bound is high enough are computed in full. The length of a picture's edges at an alignment is computed once
+for each picture, not for each pair; its square is linear in the products of neighbouring differences of pixels.
 """
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.machine import processors
 from hangtag.mapped import MappedRows, rows_of, scratch
 from hangtag.pictures import Images
 from hangtag.progress import Progress
@@ -29,15 +38,23 @@ _BETTER = 0.6  # of the misfit of the next best, at most
 _DIFFERENT = 0.5  # standard deviations by which a few neighbouring pixels of one thing never differ
 _NEXT = 0.8  # correlation that is assumed for the next best if none was computed
 _ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
+_ALL_ZOOMS = (1.0, *_ZOOMS)
 _TINT = 16.0  # grey levels by which a quarter may be redder or bluer than in the other picture
 _BLANK = 2.0  # grey levels of standard deviation; below, there is nothing to compare
-_BLOCK, _ROWS_AT_ONCE, _PAIRS_AT_ONCE = 256, 32, 1000
+_BLOCK, _COLUMNS_AT_ONCE, _PAIRS_AT_ONCE, _CELL_AT_ONCE = 512, 4096, 1000, 128
 _PIXELS_AT_ONCE = 4_000_000
-_PICTURES_AT_ONCE = 8192
-_MOST_PAIRS = 10_000_000  # candidates in memory before the weaker ones are dropped
+_PICTURES_AT_ONCE = 1024
+_MOST_PAIRS = 2_000_000  # candidates in memory before the weaker ones are dropped
+_CHECKED_AT_ONCE = 65_536  # pairs of descriptors whose bound is high enough
+_ROUNDING = 1e-5  # of a bound
 _WINDOW = 100_000  # images that one is compared with, nearest along the first principal component
 _MOST_LIKE = 16  # candidates of one image
 _LARGEST_GROUP = 50  # images
+_INSIDE = slice(_MARGIN, _SIDE - _MARGIN)
+
+T = TypeVar("T")
+_Similar: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""First and second of some pairs, and their cosine."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +87,9 @@ def near_pairs(images: Images | MappedRows, progress: Progress | None = None) ->
     """
     if len(images) < 2:
         return _pairs([], [], [])
-    small = _small(images)
-    spread = [small[part].std(axis=(1, 2)) for part in _parts(len(small), _PICTURES_AT_ONCE)]
-    usable = np.flatnonzero(np.concatenate(spread) > _BLANK)
+    small = _small(images, progress)
+    spread = _in_threads(lambda part: small[part].std(axis=(1, 2)), len(small), _PICTURES_AT_ONCE)
+    usable = np.flatnonzero(np.concatenate([*spread]) > _BLANK)
     if len(usable) < 2:
         return _pairs([], [], [])
     first, second = _candidates(small, usable, progress)
@@ -86,8 +103,8 @@ def near_pairs(images: Images | MappedRows, progress: Progress | None = None) ->
     fit = _fit(small, first, second, progress)
     sure = (fit > _SAME) | ((fit > _GOOD) & (1 - fit < _BETTER * (1 - _next_best(first, second, fit, len(images)))))
     first, second, fit = first[sure], second[sure], fit[sure]
-    alike = _largest_difference(images, first, second) < _DIFFERENT
-    return _pairs(first[alike], second[alike], fit[alike])
+    same_thing = _same_thing(images, first, second, progress)
+    return _pairs(first[same_thing], second[same_thing], fit[same_thing])
 
 
 def groups_of(count: int, pairs: Pairs) -> NDArray[np.int64]:
@@ -122,6 +139,18 @@ def _parts(count: int, at_once: int) -> list[slice]:
     return [slice(start, start + at_once) for start in range(0, count, at_once)]
 
 
+def _in_threads(
+    work: Callable[[slice], T], count: int, at_once: int, what: str = "", progress: Progress | None = None
+) -> Iterator[T]:
+    """What `work` returns for each part of `count` rows, in their order; the parts are worked on at the same time."""
+    parts = _parts(count, at_once)
+    with ThreadPoolExecutor(processors()) as pool:
+        for part, found in zip(parts, pool.map(work, parts), strict=True):
+            yield found
+            if progress:
+                progress(what, min(part.stop, count), count)
+
+
 def _differ(
     images: Images | MappedRows | NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
@@ -136,15 +165,19 @@ def _differ(
 # --- small grey pictures ---------------------------------------------------------------------------------------
 
 
-def _small(images: Images | MappedRows) -> NDArray[np.float32]:
+def _small(images: Images | MappedRows, progress: Progress | None) -> NDArray[np.float32]:
     """(N, 28, 28) grey levels, by area-weighted linear interpolation."""
     height, width = images.shape[1:3]
     rows, columns = _shrinking(height), _shrinking(width)
     found = scratch((len(images), _SIDE, _SIDE))
+    done = 0
     for places in _as_in_file(images):
         pixels = rows_of(images, places).astype(np.float32)
         grey = pixels if pixels.ndim == 3 else pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-        found[places] = rows @ grey @ columns.T
+        found[places] = grey if (height, width) == (_SIDE, _SIDE) else rows @ grey @ columns.T
+        done += len(places)
+        if progress:
+            progress("shrinking images", done, len(images))
     return found
 
 
@@ -196,34 +229,57 @@ def _candidates(
     small: NDArray[np.float32], usable: NDArray[np.int64], progress: Progress | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of similar descriptors among some pictures: first (M,), second (M,); each pair once."""
-    whole, middle, order = _descriptors(small, usable)
+    whole, middle, order = _descriptors(small, usable, progress)
     count = len(usable)
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-    for start in range(0, count, _BLOCK):
-        block = whole[start : start + _BLOCK]
-        low = max(0, min(start + _BLOCK // 2 - _WINDOW // 2, count - _WINDOW))
-        window = slice(low, low + _WINDOW)
-        for others, half in ((whole[window], True), (middle[window], False)):
-            likeness = block @ others.T
-            for few in _parts(len(block), _ROWS_AT_ONCE):
-                rows, columns = np.divmod(np.flatnonzero(likeness[few] > _LIKE), likeness.shape[1])
-                values = likeness[few][rows, columns]
-                a, b = start + few.start + rows, low + columns
-                keep = a < b if half else a != b
-                found.append((a[keep], b[keep], values[keep]))
-                if sum(len(each[0]) for each in found) > _MOST_PAIRS:
-                    found = [_likest(found)]
-        if progress:
-            progress("searching for similar images", min(start + _BLOCK, count), count)
+    found = [_none_similar()]
+    for each in _in_threads(
+        lambda rows: _similar(whole, middle, rows), count, _BLOCK, "searching for similar images", progress
+    ):
+        found = _fewer([*found, each])
     first, second, _ = _likest(found)
     return usable[order[first]], usable[order[second]]
 
 
-def _likest(
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Each pair once, and only those that are among the most similar ones of either image."""
+def _similar(whole: NDArray[np.float32], middle: NDArray[np.float32], part: slice) -> _Similar:
+    """Pairs of some rows of `whole` with all later ones and with all middles, of those in their window."""
+    rows, kept = whole[part], whole.shape[1] // 2
+    low = max(0, min(part.start + _BLOCK // 2 - _WINDOW // 2, len(whole) - _WINDOW))
+    high = min(low + _WINDOW, len(whole))
+    found = [_none_similar()]
+    for others, begin in ((whole, max(low, part.start)), (middle, low)):
+        for start in range(begin, high, _COLUMNS_AT_ONCE):
+            columns = others[start : min(start + _COLUMNS_AT_ONCE, high)]
+            bound = (rows[:, : kept + 1] @ columns[:, : kept + 1].T).reshape(-1)
+            possible = np.flatnonzero(bound > _LIKE - _ROUNDING)
+            for few in _parts(len(possible), _CHECKED_AT_ONCE):
+                row, column = np.divmod(possible[few], len(columns))
+                one, other = rows[row, kept:], columns[column, kept:]
+                likeness = bound[possible[few]] - one[:, 0] * other[:, 0]
+                likeness += np.einsum("ij,ij->i", one[:, 1:], other[:, 1:])
+                a, b = part.start + row, start + column
+                keep = (likeness > _LIKE) & (a < b if others is whole else a != b)
+                found.append((a[keep], b[keep], likeness[keep]))
+            found = _fewer(found)
+    return _joined(found)
+
+
+def _none_similar() -> _Similar:
+    return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+
+
+def _joined(found: list[_Similar]) -> _Similar:
     first, second, likeness = (np.concatenate(each) for each in zip(*found, strict=True))
+    return first, second, likeness
+
+
+def _fewer(found: list[_Similar]) -> list[_Similar]:
+    """The same, without the weaker pairs if there are too many."""
+    return [_likest(found)] if sum(len(each[0]) for each in found) > _MOST_PAIRS else found
+
+
+def _likest(found: list[_Similar]) -> _Similar:
+    """Each pair once, and only those that are among the most similar ones of either image."""
+    first, second, likeness = _joined(found)
     low_end, high_end = np.minimum(first, second), np.maximum(first, second)
     best = np.lexsort((-likeness, high_end, low_end))
     low_end, high_end, likeness = low_end[best], high_end[best], likeness[best]
@@ -248,24 +304,31 @@ def _most_like(first: NDArray[np.int64], second: NDArray[np.int64], likeness: ND
 
 
 def _descriptors(
-    small: NDArray[np.float32], usable: NDArray[np.int64]
+    small: NDArray[np.float32], usable: NDArray[np.int64], progress: Progress | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """(M, D) each, D at most 96: of whole pictures and of their middles, whitened, of length 1; and their order.
+    """(M, D + 1) each, D at most 96: of whole pictures and of their middles, whitened, of length 1; and their order.
 
-    In sets too large to compare all pairs, the order puts similar pictures near each other.
+    The length of the second half stands between the halves. In sets too large to compare all pairs, the order puts
+    similar pictures near each other.
     """
-    few = _magnitudes(rows_of(small, usable[:: max(1, len(usable) // 6000)]))
+    few = _magnitudes(rows_of(small, usable[:: max(1, len(usable) // 6000)]), 1.0)
     mean = few.mean(axis=0)
     _, spread, directions = np.linalg.svd(few - mean, full_matrices=False)
     kept = min(_DIMENSIONS, max(8, len(few) // 4))  # few pictures: keep out differences by chance
     spread = spread[:kept] / np.sqrt(len(few))
     weights = (directions[:kept].T / (spread + _FLOOR * spread[0] + 1e-6)).astype(np.float32)
-    inner = _sampling(_MIDDLE, (1 - _MIDDLE) * _SIDE / 2)
-    whole, middle = (scratch((len(usable), weights.shape[1])) for _ in range(2))
-    for part in _parts(len(usable), _PICTURES_AT_ONCE):
+    whole, middle = (scratch((len(usable), weights.shape[1] + 1)) for _ in range(2))
+
+    def describe(part: slice) -> None:
         pictures = rows_of(small, usable[part])
-        whole[part] = _of_length_1((_magnitudes(pictures) - mean) @ weights)
-        middle[part] = _of_length_1((_magnitudes((inner @ pictures @ inner.T).astype(np.float32)) - mean) @ weights)
+        for found, share in ((whole, 1.0), (middle, _MIDDLE)):
+            rows = _of_length_1((_magnitudes(pictures, share) - mean) @ weights)
+            half = (rows.shape[1] + 1) // 2
+            length = np.linalg.norm(rows[:, half:], axis=1, keepdims=True)
+            found[part] = np.concatenate([rows[:, :half], length, rows[:, half:]], axis=1)
+
+    for _ in _in_threads(describe, len(usable), _PICTURES_AT_ONCE, "describing images", progress):
+        pass
     if len(usable) <= _WINDOW:
         return whole, middle, np.arange(len(usable))
     order = np.argsort(whole[:, 0], kind="stable")
@@ -274,19 +337,32 @@ def _descriptors(
 
 def _in_order(rows: NDArray[np.float32], order: NDArray[np.int64]) -> NDArray[np.float32]:
     found = scratch(rows.shape)
-    for part in _parts(len(order), _PICTURES_AT_ONCE):
+    for part in _parts(len(order), _CHECKED_AT_ONCE):
         found[part] = rows_of(rows, order[part])
     return found
 
 
-def _magnitudes(small: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Square roots of the magnitudes of the lowest frequencies, of pictures faded out at their edges."""
+def _magnitudes(small: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    """(N, 189) square roots of the magnitudes of the lowest frequencies, of pictures faded out at their edges.
+
+    Args:
+        share: of each side, the middle part that is used.
+    """
     place = np.arange(_SIDE)
-    fade = np.minimum(1, np.minimum(place + 1, _SIDE - place) / 8).astype(np.float32)
-    faded = (small - small.mean(axis=(1, 2), keepdims=True)) * np.outer(fade, fade)
-    size = np.abs(np.fft.rfft2(faded, s=(32, 32)))
-    low = np.concatenate([size[:, :_KEEP, :_KEEP], size[:, 1 - _KEEP :, :_KEEP]], axis=1)
-    found: NDArray[np.float32] = np.sqrt(low.reshape(len(small), -1)[:, 1:]).astype(np.float32)
+    fade = np.minimum(1, np.minimum(place + 1, _SIDE - place) / 8)
+    angles = 2 * np.pi / 32 * np.arange(_KEEP)[:, None] * place
+    inner = _sampling(share, (1 - share) * _SIDE / 2)
+    waves = ((np.concatenate([np.cos(angles), np.sin(angles)]) * fade) @ inner).astype(np.float32)
+    across = inner.mean(axis=0)
+    centred = small - np.einsum("nij,i,j->n", small, across, across, optimize=True)[:, None, None]
+    both = (waves @ (centred.reshape(-1, _SIDE) @ waves.T).reshape(-1, _SIDE, 2 * _KEEP)).reshape(
+        -1, 2, _KEEP, 2, _KEEP
+    )
+    cos_cos, cos_sin, sin_cos, sin_sin = both[:, 0, :, 0], both[:, 0, :, 1], both[:, 1, :, 0], both[:, 1, :, 1]
+    ahead = np.square(cos_cos - sin_sin) + np.square(cos_sin + sin_cos)
+    back = np.square(cos_cos + sin_sin) + np.square(cos_sin - sin_cos)  # frequencies below 0 along the columns
+    low = np.concatenate([ahead, back[:, :0:-1]], axis=1)
+    found: NDArray[np.float32] = np.sqrt(np.sqrt(low.reshape(len(small), -1)[:, 1:]))
     return found
 
 
@@ -302,78 +378,172 @@ def _fit(
     small: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64], progress: Progress | None
 ) -> NDArray[np.float32]:
     """(M,) the best correlation of the edges of one picture, shifted and zoomed, with those of the other."""
-    found = np.empty(len(first), np.float32)
-    for start in range(0, len(first), _PAIRS_AT_ONCE):
-        part = slice(start, start + _PAIRS_AT_ONCE)
-        found[part] = _best_fit(small[first[part]], small[second[part]])
-        if progress:
-            progress("comparing similar images", min(start + _PAIRS_AT_ONCE, len(first)), len(first))
-    return found
+    images, ends = np.unique(np.concatenate([first, second]), return_inverse=True)
+    one, other = ends.reshape(2, -1)
+    lengths = scratch((len(images), sum(_sampled(zoom).shape[0] ** 2 for zoom in (*_ALL_ZOOMS, None))))
+
+    def measure(part: slice) -> None:
+        lengths[part] = _lengths(small[images[part]])
+
+    def compare(part: slice) -> NDArray[np.float32]:
+        ends = (first[part], second[part])
+        return _best_fit(small[ends[0]], small[ends[1]], lengths[one[part]], lengths[other[part]])
+
+    for _ in _in_threads(measure, len(images), _CELL_AT_ONCE, "measuring edges of images", progress):
+        pass
+    found = _in_threads(compare, len(first), _PAIRS_AT_ONCE, "comparing similar images", progress)
+    return np.concatenate([np.empty(0, np.float32), *found])
 
 
-def _best_fit(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    shifts = np.arange(-1.0, 2.0)
-    best = _best_of(one, other, 1.0, shifts, shifts, edges=True)[0]
-    rough = np.linspace(0, (1 - _MIDDLE) * _SIDE, 3)  # first a rough position of one in the other
-    into = [_best_of(a, b, _MIDDLE, rough, rough, edges=False) for a, b in ((one, other), (other, one))]
-    swapped = into[1][0] > into[0][0]
-    moved, fixed = np.where(swapped[:, None, None], other, one), np.where(swapped[:, None, None], one, other)
-    place = np.where(swapped, into[1][1], into[0][1])
-    for cell in range(9):  # then the exact one
-        here = np.flatnonzero(place == cell)
-        if len(here):
-            for zoom in _ZOOMS:
-                down, across = (_around(number / 2, zoom) for number in divmod(cell, 3))
-                fit = _best_of(moved[here], fixed[here], zoom, down, across, edges=True)[0]
-                best[here] = np.maximum(best[here], fit)
+def _best_fit(
+    one: NDArray[np.float32], other: NDArray[np.float32], length: NDArray[np.float32], other_length: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    shifts, rough = _sampled(1.0), _sampled(None)
+    edges = _products(one, _edges_of(other), shifts, shifts)
+    best: NDArray[np.float32] = (edges / (length[:, :9] + 1e-6)).max(axis=1)
+    into = [  # first a rough position of one in the other
+        _products(moved, _pixels_of(fixed), rough, rough) / (its_length[:, -9:] + 1e-6)
+        for moved, fixed, its_length in ((one, other, length), (other, one, other_length))
+    ]
+    swapped = into[1].max(axis=1) > into[0].max(axis=1)
+    place = np.where(swapped, into[1].argmax(axis=1), into[0].argmax(axis=1))
+    for cell in range(9):  # then the exact one, among three of the five offsets of each zoom
+        down, across = (slice(start, start + 3) for start in divmod(cell, 3))
+        for way, (moved, fixed, its_length) in enumerate(((one, other, length), (other, one, other_length))):
+            all_here = np.flatnonzero((place == cell) & (swapped == bool(way)))
+            for few in _parts(len(all_here), _CELL_AT_ONCE):
+                here = all_here[few]
+                target = _edges_of(fixed[here])
+                of_zooms = its_length[here, 9:-9].reshape(len(here), len(_ZOOMS), 5, 5)[:, :, down, across]
+                for number, zoom in enumerate(_ZOOMS):
+                    edges = _products(moved[here], target, _sampled(zoom)[down], _sampled(zoom)[across])
+                    fit = edges / (of_zooms[:, number].reshape(-1, 9) + 1e-6)
+                    best[here] = np.maximum(best[here], fit.max(axis=1))
     return best
 
 
-def _around(share: float, zoom: float) -> NDArray[np.float64]:
-    """Three of the five offsets of a crop of this size, around a share of the largest."""
-    middle = round(1 + 2 * share)
-    return np.linspace(0, (1 - zoom) * _SIDE, 5)[middle - 1 : middle + 2]
+@cache
+def _sampled(zoom: float | None) -> NDArray[np.float32]:
+    """(K, 24, 28) the weights of `_sampling` at the K offsets of a zoom, without the margin; None is a rough look."""
+    offsets = np.arange(-1.0, 2.0) if zoom == 1 else np.linspace(0, (1 - (zoom or _MIDDLE)) * _SIDE, 5 if zoom else 3)
+    return np.stack([_sampling(zoom or _MIDDLE, float(offset))[_INSIDE] for offset in offsets])
 
 
-def _best_of(
-    moved: NDArray[np.float32], fixed: NDArray[np.float32], zoom: float, down: NDArray[np.float64],
-    across: NDArray[np.float64], edges: bool,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
-    """(M,) the best correlation over all pairs of offsets, and (M,) the number of its pair."""
-    inside = slice(_MARGIN, _SIDE - _MARGIN)
-    wanted = _compared(fixed[:, inside, inside], edges)
-    best, place = np.full(len(moved), -1.0, np.float32), np.zeros(len(moved), np.int64)
-    for row, below in enumerate(down):
-        rows = _sampling(zoom, float(below))[inside] @ moved
-        for column, beside in enumerate(across):
-            sampled = rows @ _sampling(zoom, float(beside))[inside].T
-            fit = (_compared(sampled.astype(np.float32), edges) * wanted).sum(axis=1)
-            place[fit > best] = row * len(across) + column
-            best = np.maximum(best, fit)
-    return best, place
-
-
-def _largest_difference(
-    images: Images | MappedRows, first: NDArray[np.int64], second: NDArray[np.int64]
+def _products(
+    moved: NDArray[np.float32], target: NDArray[np.float32], down: NDArray[np.float32], across: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(M,) the largest difference of 3 x 3 pixels at the alignment where it is smallest, in standard deviations.
+    """(M, I * J) products of targets (M, 24, 24) with pictures (M, 28, 28), sampled at I offsets down and J across."""
+    rows = (down.reshape(-1, _SIDE) @ moved).reshape(len(moved), len(down), -1)
+    columns = np.stack([target @ each for each in across]).reshape(len(across), len(moved), -1)
+    found: NDArray[np.float32] = (rows @ columns.transpose(1, 2, 0)).reshape(len(moved), -1)
+    return found
+
+
+def _pixels_of(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(M, 24, 24) whose product with another picture is the correlation times the other's length."""
+    inner = pictures[:, _INSIDE, _INSIDE].reshape(len(pictures), -1)
+    return _of_length_1(inner - inner.mean(axis=1, keepdims=True)).reshape(-1, *_sampled(1.0).shape[1:2] * 2)
+
+
+def _edges_of(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(M, 24, 24) whose product with another picture is the correlation of their edges times the other's length."""
+    inner = pictures[:, _INSIDE, _INSIDE]
+    down, across = np.diff(inner, axis=1), np.diff(inner, axis=2)
+    edges = np.concatenate([down.reshape(len(down), -1), across.reshape(len(across), -1)], axis=1)
+    edges = _of_length_1(edges - edges.mean(axis=1, keepdims=True))
+    down, across = edges[:, : down[0].size].reshape(down.shape), edges[:, down[0].size :].reshape(across.shape)
+    found = np.zeros_like(inner)
+    found[:, 1:] += down
+    found[:, :-1] -= down
+    found[:, :, 1:] += across
+    found[:, :, :-1] -= across
+    return found
+
+
+def _lengths(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(M, 143) lengths of the edges of pictures at each zoom and offset; of their pixels at a rough look.
+
+    Mean values are taken out, so that a product divided by the lengths is a correlation.
+    """
+    weights, sums = _edge_weights()
+    turned = np.ascontiguousarray(pictures.transpose(0, 2, 1))
+    squares = _neighbours(pictures) @ weights[0] + _neighbours(turned) @ weights[1]
+    inside = _SIDE - 2 * _MARGIN
+    squares -= np.square(pictures.reshape(len(pictures), -1) @ sums) / (2 * inside * (inside - 1))
+    rough = _sampled(None)
+    sampled = (rough.reshape(-1, _SIDE) @ pictures) @ rough.reshape(-1, _SIDE).T
+    spread = sampled.reshape(-1, 3, inside, 3, inside).std(axis=(2, 4)).reshape(-1, 9) * inside
+    return np.concatenate([np.sqrt(np.maximum(squares, 0)), spread], axis=1)
+
+
+_NEIGHBOURS = ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1))
+
+
+def _neighbours(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(M, 5 * 27 * 28) products of each difference of pixels down with itself and with those beside and below it."""
+    steps = np.diff(pictures, axis=1)
+    padded = np.pad(steps, ((0, 0), (0, 1), (1, 1)))
+    found = [steps * padded[:, y : y + _SIDE - 1, 1 + x : 1 + x + _SIDE] for y, x in _NEIGHBOURS]
+    return np.stack(found, axis=1).reshape(len(pictures), -1)
+
+
+@cache
+def _edge_weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights at each zoom and offset.
+
+    (2, 5 * 27 * 28, 134): of `_neighbours` of a picture and of the picture turned, in the squared length of its edges;
+    (784, 134): of its pixels in the sum of its edges.
+
+    An edge of a sampled picture is a sum of differences of one or two pixels; each is in at most three such sums, so a
+    squared length has products of neighbours only.
+    """
+    weights, sums = [], []
+    for zoom in _ALL_ZOOMS:
+        sampled = _sampled(zoom).astype(np.float64)
+        edges = np.diff(sampled, axis=1)
+        of_steps = -np.cumsum(edges, axis=2)[:, :, :-1]
+        twice = [np.pad(each.transpose(0, 2, 1) @ each, ((0, 0), (0, 0), (1, 1))) for each in (of_steps, sampled)]
+        near = [[each.diagonal(1 + shift, 1, 2)[:, : each.shape[1]] for shift in (-1, 0, 1)] for each in twice]
+        squares = np.stack(
+            [
+                (1 if y == x == 0 else 2) * np.einsum("ip,jr->ijpr", near[0][1 + y], near[1][1 + x])
+                for y, x in _NEIGHBOURS
+            ]
+        )  # (5, down, across, 27, 28)
+        both = (squares, squares.transpose(0, 2, 1, 3, 4))
+        weights.append(np.stack([each.transpose(0, 3, 4, 1, 2).reshape(-1, len(sampled) ** 2) for each in both]))
+        total, total_edge = sampled.sum(axis=1), edges.sum(axis=1)
+        sum_of_edges = np.einsum("ip,jr->prij", total_edge, total) + np.einsum("ip,jr->prij", total, total_edge)
+        sums.append(sum_of_edges.reshape(_SIDE**2, -1))
+    return np.concatenate(weights, axis=2).astype(np.float32), np.concatenate(sums, axis=1).astype(np.float32)
+
+
+def _same_thing(
+    images: Images | MappedRows, first: NDArray[np.int64], second: NDArray[np.int64], progress: Progress | None
+) -> NDArray[np.bool_]:
+    """(M,) whether no 3 x 3 pixels differ much at some alignment.
 
     Two pictures that are alike as a whole may be of two things: a clock at another time, a face with another mouth.
     """
-    found = np.empty(len(first), np.float32)
-    for part in _parts(len(first), _PAIRS_AT_ONCE // 4):
+
+    def compare(part: slice) -> NDArray[np.bool_]:
         one, other = (_channels(images, ends[part]) for ends in (first, second))
-        best = np.full(len(one), np.inf, np.float32)
-        for zoom in (1.0, *_ZOOMS):
+        left = np.arange(len(one))
+        for zoom in _ALL_ZOOMS:
             offsets = np.arange(-1.0, 2.0) if zoom == 1 else np.linspace(0, (1 - zoom) * _SIDE, 5)
+            weights = [_sampling(zoom, float(offset)) for offset in offsets]
             for moved, fixed in ((one, other), (other, one)) if zoom < 1 else ((one, other),):
-                for down in offsets:
-                    rows = _sampling(zoom, float(down)) @ moved
-                    for across in offsets:
-                        sampled = (rows @ _sampling(zoom, float(across)).T).astype(np.float32)
-                        best = np.minimum(best, _difference(sampled, fixed))
-        found[part] = best
-    return found
+                for down in weights:
+                    rows = down @ moved[left]
+                    for across in weights:
+                        alike = _difference((rows @ across.T).astype(np.float32), fixed[left]) < _DIFFERENT
+                        left, rows = left[~alike], rows[~alike]
+        found = np.ones(len(one), bool)
+        found[left] = False
+        return found
+
+    found = _in_threads(compare, len(first), _PAIRS_AT_ONCE // 8, "checking similar images", progress)
+    return np.concatenate([np.empty(0, bool), *found])
 
 
 def _channels(images: Images | MappedRows, positions: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -395,27 +565,17 @@ def _difference(moved: NDArray[np.float32], fixed: NDArray[np.float32]) -> NDArr
     return np.asarray(np.abs(squares / 9).max(axis=axes) / (other.std(axis=axes) + 1e-6), np.float32)
 
 
-def _compared(pictures: NDArray[np.float32], edges: bool) -> NDArray[np.float32]:
-    """(M, D) with mean 0 and length 1, so that a product is a correlation."""
-    if edges:
-        down, across = np.diff(pictures, axis=1), np.diff(pictures, axis=2)
-        rows = np.concatenate([down.reshape(len(down), -1), across.reshape(len(across), -1)], axis=1)
-    else:
-        rows = pictures.reshape(len(pictures), -1)
-    return _of_length_1(rows - rows.mean(axis=1, keepdims=True))
-
-
 def _next_best(
     first: NDArray[np.int64], second: NDArray[np.int64], fit: NDArray[np.float32], count: int
 ) -> NDArray[np.float32]:
     """(M,) for each pair, the best fit of either image with a third one."""
+    ends, fits = np.concatenate([first, second]), np.concatenate([fit, fit])
+    order = np.lexsort((-fits, ends))
+    ends, fits = ends[order], fits[order]
+    rank = np.arange(len(ends)) - np.searchsorted(ends, ends)
     best = np.full((count, 2), _NEXT, np.float32)  # the best and the second best of each image
-    for a, b, value in zip(first.tolist(), second.tolist(), fit.tolist(), strict=True):
-        for end in (a, b):
-            if value > best[end, 0]:
-                best[end] = value, best[end, 0]
-            elif value > best[end, 1]:
-                best[end, 1] = value
+    for place in (0, 1):
+        best[ends[rank == place], place] = np.maximum(fits[rank == place], _NEXT)
     one, other = (np.where(best[ends, 0] > fit, best[ends, 0], best[ends, 1]) for ends in (first, second))
     next_best: NDArray[np.float32] = np.maximum(one, other)
     return next_best

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hangtag.data.public.catalog import NAMED
-from hangtag.errors import UnknownName
+from hangtag.errors import PathNotFound, UnknownName
 
 __all__ = ["exists", "not_found"]
 
@@ -19,24 +19,26 @@ def exists(path: Path) -> bool:
 
 
 def not_found(name: str, path: Path) -> UnknownName:
-    """The error for what is neither a public set nor a file or folder.
+    """The error for what is neither a public set nor a file nor a folder.
 
     Args:
         name: as the user wrote it; with a slash it is a path.
         path: the same, with `~` replaced.
     """
+    if exists(path):
+        return UnknownName(f"{path}: is neither a file nor a folder", "a pipe or a device cannot be read; save a file")
     if "/" not in name:
         near = _nearest(name, [*sorted(NAMED), *_names_in(Path())])
         offer = f"did you mean '{near}'? " if near else ""
         known = f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
-        return UnknownName(f"unknown dataset '{name}'", known)
+        return PathNotFound(f"unknown dataset '{name}'", known)
     missing = next((each for each in (*reversed(path.parents), path) if not exists(each)), path)
     if missing.parent.is_file():
-        return UnknownName(f"{path}: {missing.parent} is a file, not a folder", "name the file itself")
+        return PathNotFound(f"{path}: {missing.parent} is a file, not a folder", "name the file itself")
     where = "no such file or folder" if missing == path else f"there is no folder {missing}"
     near = _nearest(missing.name, _names_in(missing.parent))
     hint = f"did you mean '{missing.parent / near}'?" if near else "check the spelling and the current folder"
-    return UnknownName(f"{path}: {where}", hint)
+    return PathNotFound(f"{path}: {where}", hint)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str | None:

@@ -23,7 +23,7 @@ from hangtag.data.arrays import ArrayPart, Arrays, flat_labels, is_idx, read_idx
 from hangtag.data.choose_size import Size, check_levels, choose_spec, with_background
 from hangtag.data.columns import gives_split
 from hangtag.data.decisions import apply_decisions
-from hangtag.data.describe import notes_on, notes_on_parts, sentence_on
+from hangtag.data.describe import notes_on, notes_on_copies, notes_on_parts, sentence_on
 from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, is_picture_name, refuse
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import (
@@ -43,10 +43,12 @@ from hangtag.data.store.materialize import decoded, key_of, open_kept
 from hangtag.data.store.pool import Pool
 from hangtag.data.table_paths import FilesBelow, part_in_path
 from hangtag.data.tables import TABLE_ENDINGS, Table, read_table, table_of_frame
+from hangtag.data.tables_in_archive import in_archive, mirrored, naming
 from hangtag.data.tables_in_folder import (
     TableReading,
     are_class_folders,
     is_parquet,
+    missing_shards,
     parquet_readings,
     readings_of,
     split_lists,
@@ -84,7 +86,7 @@ def read(
     spec: ImageSpec | None = None,
     strict: bool = False,
     decisions: str | Path | None = None,
-    choose: Choose = refuse,
+    choose: Choose | None = None,
 ) -> LabelledImages:
     """Read labelled images from whatever form they have.
 
@@ -112,7 +114,7 @@ def read(
         spec: size, colours and fit of an existing model, instead of `size`, `fit` and `colour`; not for public sets.
         strict: raise an error at the first picture that cannot be read, instead of setting it aside.
         decisions: a CSV of decisions about single pictures, see `decisions.py`.
-        choose: called if data can be read in two ways; by default an error names both.
+        choose: called if data can be read in two ways; None raises an error that names both.
 
     Raises:
         UnknownName: `what` is neither a known name nor a file or folder.
@@ -135,7 +137,7 @@ def read(
         raise UsageError(f"size must be 8 to 1024 pixels, got {size}", "choose a size in this range")
     options = ReadOptions(
         image_column, label_column, split_column, user_path(root) if root is not None else None, classes, group_by,
-        wanted, choose, progress,
+        wanted, choose or refuse, progress,
     )  # fmt: skip
     data = _read(what, user_path(path) if path is not None else None, options)
     skipped = [each for each in data.source.skipped if each.kind != NO_CLASS]
@@ -197,6 +199,8 @@ def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:
             raise DataError(f"{path}: the folder is empty", "it must contain one folder of images per class")
     except PermissionError:
         raise DataError(f"{path}: permission denied", "check the permissions") from None
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in FAILING:
             raise DataError(
@@ -221,18 +225,30 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     pictures = any("/" in name and name.lower().endswith(PICTURE_ENDINGS) for name in names)
     if any(map(is_parquet, names)) and not pictures:
         return _read_tables(_chosen_reading(parquet_readings(names), path, options), path, options, listing)
-    classes = are_class_folders(filter(is_picture_name, names))
-    readings = readings_of(names, not classes)
-    if readings and not options.classes:
-        chosen = _chosen_reading(readings, path, options) if options.label_column or not classes else None
-        chosen = chosen or _table_or_folders(readings, listing, path, options)
-        if chosen is not None:
-            return _read_tables(chosen, path, options, listing)
+    chosen = _tables_beside_pictures(_readings_beside(names, options), listing, path, path, options)
+    if chosen is not None:
+        return _read_tables(chosen, path, options, listing)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _read_arrays(read_npy(path, *options.arrays()), path, "a pair of .npy files", options)
     data = _read_listing(path, listing.digest(), lambda: (folder, listing), "", options)
     own = listing.notes_on_own()
     return replace(data, source=replace(data.source, notes=(*own, *data.source.notes))) if own else data
+
+
+def _readings_beside(names: Sequence[str], options: ReadOptions) -> list[TableReading]:
+    """The ways to read tables beside pictures; none if the user says that the folders are the classes."""
+    return [] if options.classes else readings_of(names, not are_class_folders(filter(is_picture_name, names)))
+
+
+def _tables_beside_pictures(
+    readings: list[TableReading], listing: Listing, folder: Path, where: Path, options: ReadOptions
+) -> TableReading | None:
+    """The tables in a folder that have the labels; None if the folders have them. `where` is named in questions."""
+    if not readings:
+        return None
+    classes = are_class_folders(entry.name for entry in listing.entries if is_picture_name(entry.name))
+    chosen = _chosen_reading(readings, where, options) if options.label_column or not classes else None
+    return chosen or _table_or_folders(readings, listing, folder, where, options)
 
 
 def _notes_on_tables(listing: Listing, what_to_do: str, used: Sequence[str] = ()) -> list[str]:
@@ -254,7 +270,7 @@ def _chosen_reading(readings: list[TableReading], where: Path, options: ReadOpti
 
 
 def _table_or_folders(
-    readings: list[TableReading], listing: Listing, path: Path, options: ReadOptions
+    readings: list[TableReading], listing: Listing, folder: Path, where: Path, options: ReadOptions
 ) -> TableReading | None:
     """The tables beside folders of pictures if they say more than the folders; None if they do not.
 
@@ -266,7 +282,7 @@ def _table_or_folders(
         tables: list[Table] = []
         with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
             try:
-                tables = _tables_of(reading, path, options)
+                tables = _tables_of(reading, folder, options)
                 manifest = from_tables(tables, "", replace(options, choose=refuse), Path(temporary))
             except UsageError:  # it may be read in several ways
                 unclear += [reading] if gives_split(tables) else []
@@ -293,7 +309,7 @@ def _table_or_folders(
     answers.append(("folders", "the names of the folders"))
     says = "the tables and the folders give different labels" if differ else "a table beside the folders gives a split"
     answer = options.choose(
-        f"{path}: {says}; which are right? (the table: name it or --label-column; the folders: --classes top)", answers
+        f"{where}: {says}; which are right? (the table: name it or --label-column; the folders: --classes top)", answers
     )
     return next((each for each in differ or unclear if each.answer == answer), None)
 
@@ -340,6 +356,8 @@ def _read_tables(
         manifest = from_tables(tables, where.stem if listing is None else where.name, options, Path(temporary))
         if listing is not None:
             manifest.notes += _notes_on_tables(listing, "name it", reading.files)
+            if missing := missing_shards(reading.files):
+                manifest.notes.append(f"{amount(len(missing), 'file')} of the dataset missing: {first_few(missing, 3)}")
             manifest.notes += _notes_on_unused(manifest, listing, folder)
         else:
             siblings = readings_of(child.name for child in folder.iterdir() if child.is_file())
@@ -394,7 +412,10 @@ def _read_object(what: Any, options: ReadOptions) -> LabelledImages:
 
 def _is_part(value: Any) -> bool:
     """Whether this is (images, labels), and not one image with its label."""
-    return isinstance(value, tuple) and len(value) == 2 and _is_array(value[0]) and getattr(value[1], "ndim", 0) > 0
+    if not (isinstance(value, tuple) and len(value) == 2 and _is_array(value[0])):
+        return False
+    labels = value[1]
+    return getattr(labels, "ndim", 0) > 0 or (isinstance(labels, (list, tuple)) and len(labels) == len(value[0]))
 
 
 def _is_array(images: Any) -> bool:
@@ -446,10 +467,14 @@ def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptio
     notes += [
         *data.source.notes,
         *notes_on_parts(data.class_names, {name: data.labels[at] for name, at in slices.items()}),
+        *notes_on_copies(data.contents, data.labels, part_of),
         *notes_on(spec, facts, set(), (), options.size),
     ]
+    contents = data.contents
     data = replace(data, parts=slices, picture_facts=facts, source=Source(where, "", tuple(notes), spec=spec))
-    return replace(data, source=replace(data.source, description=sentence_on(data, kind, facts)))
+    data = replace(data, source=replace(data.source, description=sentence_on(data, kind, facts)))
+    vars(data)["contents"] = contents  # no image is hashed twice
+    return data
 
 
 def _channels_last(images: NDArray[Any]) -> NDArray[Any]:
@@ -496,7 +521,8 @@ def _read_listing(
     path: Path, stamp: str, listed: Callable[[], tuple[Container, Listing]], kind: str, options: ReadOptions
 ) -> LabelledImages:
     """Pictures in folders; an unchanged folder or archive is opened from the cache."""
-    options.refuse(path, "tables", "image_column", "label_column", "split_column", "root")
+    for_tables = ("image_column", "label_column", "split_column")
+    options.refuse(path, "tables", "root", *(() if kind else for_tables))
     options = replace(options, choose=(answers := Answers(options.choose)))
     with _without_garbage_collection():
         key = key_of(str(path.resolve()), stamp, options.key())
@@ -507,10 +533,36 @@ def _read_listing(
     with Pool([container]) as pool:
         pool.start()
         with _without_garbage_collection():
-            manifest = from_listing(container, listing, path, options, kind)
-            manifest.notes += _notes_on_tables(listing, "unpack the archive and name it" if kind else "name it")
+            tabular = _manifest_of_tables(container, listing, path, options, kind) if kind else None
+            if kind and tabular is None:
+                options.refuse(path, "tables", *for_tables)
+            manifest = tabular or from_listing(container, listing, path, options, kind)
+            if tabular is None:
+                manifest.notes += _notes_on_tables(listing, "unpack the archive and name it" if kind else "name it")
             manifest.asked = answers
         return decoded(pool, manifest, str(path.absolute()), key, options.size, options.progress)
+
+
+def _manifest_of_tables(
+    container: Container, listing: Listing, path: Path, options: ReadOptions, kind: str
+) -> Manifest | None:
+    """The images of an archive by the tables in it; None if its folders name the classes."""
+    readings = _readings_beside([entry.name for entry in listing.entries], options)
+    if not readings:
+        return None
+    with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary, naming(root := Path(temporary, "a"), path):
+        mirrored(container, listing, (name for each in readings for name in each.files), root)
+        reading = _tables_beside_pictures(readings, listing, root, path, options)
+        if reading is None:
+            return None
+        tables = _tables_of(reading, root, options)
+        for table in tables:
+            table.where = table.where.replace(str(root), str(path))
+        manifest = from_tables(tables, path.stem.removesuffix(".tar"), options, Path(temporary))
+        manifest.kind = f"{manifest.kind} in {kind}"
+        manifest.notes += _notes_on_tables(listing, "unpack the archive and name it", reading.files)
+        manifest.notes += _notes_on_unused(manifest, listing, root)
+        return in_archive(manifest, container, listing, root, path)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The split into training and validation images: stratified by class, determined by a seed and the content.
 
-Test images are never used. Images of one group, and equal or nearly equal images, are never on both sides.
+Test images are never used. Images of one group, and equal or nearly equal images, are never on both sides. Of equal
+images of a class, validation holds one.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from hangtag.data.store import cache
 from hangtag.errors import DataError, UsageError
 from hangtag.mapped import MappedRows
 from hangtag.progress import Progress
-from hangtag.words import first_few
+from hangtag.words import amount, first_few
 
 __all__ = ["Split", "in_order_of_appearance", "merge_groups", "near_groups", "split_of", "stratified"]
 
@@ -51,7 +52,7 @@ class Split:
 
 
 def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[LabelledImages, Split]:
-    """The images for training and validation, and their split; a validation part of the data is used as it is.
+    """The images for training and validation, and their split; a validation part of the data is used, if there is one.
 
     The split depends on the content of images, not on the order in which they were read. No image is copied if the
     parts of the data lie one after the other, as `read` arranges them.
@@ -66,20 +67,22 @@ def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[Labelled
         train = data.positions("train")
         both = data.take(np.concatenate([train, data.positions("validation")]), f"{data.name} (train)")
         order = both.order
-        held_out = order[order >= len(train)]
-        return both, Split(order[order < len(train)], held_out, True, _fingerprint(both, held_out))
+        held_out, repeated = _once(both, order[order >= len(train)])
+        return both, Split(order[order < len(train)], held_out, True, _fingerprint(both, held_out), repeated)
     images = data.train
     order = images.order
     groups = _kept_together(images) if fraction else None
     split = stratified(images.labels[order], fraction, seed, None if groups is None else groups[order])
-    held_out = order[split.validation]
+    held_out, repeated = _once(images, order[split.validation])
     if fraction and not len(held_out) and len(images):
         raise DataError(
             f"{images.name}: no image can be held out: each class has one image or one group of images",
             "add images, give a validation part, or hold nothing out: --set validation=0",
         )
     fingerprint = _fingerprint(images, held_out) if len(held_out) else ""
-    return images, Split(order[split.train], held_out, fingerprint=fingerprint, notes=_notes(images, held_out))
+    return images, Split(
+        order[split.train], held_out, fingerprint=fingerprint, notes=(*_notes(images, held_out), *repeated)
+    )
 
 
 def stratified(labels: NDArray[np.int64], fraction: float, seed: int, groups: NDArray[np.int64] | None = None) -> Split:
@@ -172,6 +175,23 @@ def _kept_together(images: LabelledImages) -> NDArray[np.int64] | None:
         groupings.append(same)
     groups = merge_groups(*groupings) if groupings else None
     return groups if groups is not None and len(np.unique(groups)) < len(images) else None
+
+
+def _once(images: LabelledImages, held_out: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The held-out images, each content of a class once, and a note if any was repeated.
+
+    Repeated images would make a few images look like many: intervals would be too narrow, and the calibration would be
+    judged on images that it was fitted to.
+
+    Args:
+        held_out: positions in the order of `LabelledImages.order`, in which equal images of a class are neighbours.
+    """
+    rows = np.column_stack([images.labels[held_out].astype(np.uint64), images.contents[held_out]])
+    first = np.append(True, (rows[1:] != rows[:-1]).any(axis=1))[: len(rows)]
+    if first.all():
+        return held_out, ()
+    number = amount(int((~first).sum()), "repeated image")
+    return held_out[first], (f"left {number} out of the validation images: equal images of a class count once",)
 
 
 def _fingerprint(images: LabelledImages, positions: NDArray[np.int64]) -> str:

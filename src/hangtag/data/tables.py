@@ -91,14 +91,31 @@ def read_table(paths: Sequence[Path], root: Path | None = None, part: str | None
         else:
             raise DataError(f"{first}: not a table that hangtag can read", "it reads .csv, .tsv, .jsonl and .parquet")
     except UnicodeError as error:
-        at = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
-        raise DataError(f"{first}: not UTF-8 text{at}", "save the table as UTF-8") from error
+        raise _not_utf8(first, error) from error
     except OSError as error:
         raise DataError(f"{first}: cannot be read: {error.strerror}", "check the file") from error
     if not table.rows:
         raise DataError(f"{first}: the table has no rows", "it needs a header and a row for each image")
     table.part, table.files = part, FilesBelow(start)
     return table
+
+
+def _not_utf8(path: Path, error: UnicodeError) -> DataError:
+    """The error for a table in another encoding, with what it says if that is a common one."""
+    context = b""
+    if isinstance(error, UnicodeDecodeError):
+        lines = error.object[: error.end + 80].splitlines()
+        context = next((line for line in lines if not line.isascii() or b"\0" in line), b"")
+    if context.count(0) > len(context) // 4:
+        encoding = "UTF-16LE" if context[1:2] == b"\0" else "UTF-16BE"
+        said = f"it seems to be {encoding} without a mark"
+    else:
+        encoding = "WINDOWS-1252"
+        said = f"in Windows-1252 it says {context[:60].decode('cp1252', 'replace').strip()!r}"
+    return DataError(
+        f"{path}: not UTF-8 text; {said}",
+        f"save the table as UTF-8 (in Excel: CSV UTF-8), or convert it: iconv -f {encoding} -t UTF-8 {path.name}",
+    )
 
 
 def table_of_frame(frame: Any, root: Path | None = None, where: str = "the frame") -> Table:
@@ -182,8 +199,8 @@ def _csv(path: Path, root: str, separator: str) -> Table:
         head = next(lines, "")
         if told := re.fullmatch(r"sep=(.)\s*", head):  # a line for spreadsheets
             separator, head = told[1], next(lines, "")
-        elif separator == ",":
-            separator = max(",;\t|", key=head.count)
+        else:
+            separator = max(dict.fromkeys(separator + ",;\t|"), key=head.count)  # in doubt, that of the file's ending
         reader = csv.reader(chain([head], lines), delimiter=separator)
         try:
             first = next((row for row in reader if row), None)

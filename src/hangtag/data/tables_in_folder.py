@@ -1,5 +1,6 @@
 """The tables of a folder -> the ways to read them: one table, or several that are a part each (train.csv, test.csv)."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ __all__ = [
     "TableReading",
     "are_class_folders",
     "is_parquet",
+    "missing_shards",
     "parquet_readings",
     "readings_of",
     "split_lists",
@@ -27,6 +29,8 @@ _SETTINGS = {"config", "info", "infos", "dict", "state", "package", "settings", 
 _CONTAINERS = {"images", "image", "img", "imgs", "pictures", "photos", "data", "jpg", "jpeg", "png", "files"}
 _LISTS = (".txt", ".mat")
 _SPLITS = {"split", "splits", "partition", "partitions", "folds"}
+_SHARD = re.compile(r"(|.*[^0-9])([0-9]{3,8})-of-([0-9]{3,8})(.*)")
+_MOST_SHARDS = 100_000  # that are looked for
 _SHARDS = {"part", "batch", "chunk", "shard", "volume"}
 
 
@@ -54,6 +58,9 @@ def readings_of(names: Iterable[str], deeply: bool = True) -> list[TableReading]
     names = list(names)
     top = len(names) if deeply else _top(names)
     tables = [name for name in names if _may_be_table(name) and _depth(name) <= top]
+    if any(map(is_json, tables)):  # 1.json beside 1.jpg describes this picture
+        pictured = {name.rpartition(".")[0] for name in names if not is_json(name)}
+        tables = [name for name in tables if not is_json(name) or name.rpartition(".")[0] not in pictured]
     for depth in sorted({_depth(name) for name in tables}):
         here = [name for name in tables if _depth(name) == depth]
         part_of = {name: part for name in here if (part := _part_of(name)) is not None}
@@ -81,6 +88,25 @@ def parquet_readings(names: Iterable[str]) -> list[TableReading]:
         tables = tuple((tuple(files), part or ("" if divided else None)) for part, files in by_part.items())
         readings.append(TableReading(config or ".", tables))
     return readings
+
+
+def missing_shards(names: Iterable[str]) -> list[str]:
+    """The files that are missing among those numbered as train-00000-of-00003.parquet.
+
+    >>> missing_shards(["train-00000-of-00002.parquet"])
+    ['train-00001-of-00002.parquet']
+    """
+    families: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+    for name in names:
+        if found := _SHARD.fullmatch(name):
+            before, number, of, after = found.groups()
+            families[before, of, after].add(int(number))
+    return [
+        f"{before}{number:0{len(of)}}-of-{of}{after}"
+        for (before, of, after), own in families.items()
+        for number in range(min(int(of), _MOST_SHARDS))
+        if number not in own
+    ]
 
 
 def is_parquet(name: str) -> bool:

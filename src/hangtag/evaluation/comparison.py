@@ -5,6 +5,7 @@ train --seeds`.
 """
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import DataError, UsageError
-from hangtag.evaluation.judge import Judgement
+from hangtag.evaluation.judge import Judgement, Model, evaluate, opened
 from hangtag.evaluation.metrics import Z_95, wilson
+from hangtag.files import user_path
 from hangtag.model.calibration import Floats, cross_entropies
 from hangtag.serializable import Serializable
+from hangtag.significance import sign_test
 from hangtag.words import ENOUGH, amount
 
-__all__ = ["Comparison", "compare", "compare_judgements", "name_pair"]
+__all__ = ["Comparison", "compare", "compare_judgements", "compare_probabilities", "name_pair"]
 
 _SIGNIFICANT = 0.05
 
@@ -71,13 +74,52 @@ class Comparison(Serializable):
         few = f" {amount(self.images, 'image')} show only large differences." if self.images < ENOUGH else ""
         return f"No significant difference ({span}; p = {self.p:.2g}): {apart}.{few}"
 
+    def __repr__(self) -> str:
+        return f"<Comparison: {self.in_words}>"
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import render
+
+        shares = zip(self.names, self.accuracies, strict=True)
+        rows = [(name, f"{share:.4f}", f"{low:.4f} to {high:.4f}") for name, (share, low, high) in shares]
+        head = ["model", "accuracy", "95% interval"]
+        values = {"title": self.in_words, "head": head, "rows": rows, "notes": [], "words": False}
+        return render("notebook_table.html", values)
+
     def to_json(self) -> dict[str, Any]:
         """The fields, and what is missing among them."""
         notes = ["loss_interval is null: one image does not show how much losses vary"] * (self.loss_interval is None)
         return {**super().to_json(), "significant": self.significant, "in_words": self.in_words, "notes": notes}
 
 
-def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, second: Floats) -> Comparison:
+def compare(first: Model, second: Model, data: Any = None) -> Comparison:
+    """Compare two models on the same images: is the difference significant?
+
+    Args:
+        first, second: see `judge.Model`; their classes must be equal.
+        data: a `LabelledImages`, or anything that `read` takes; None: the runs' own data, which must be the same.
+
+    Raises:
+        RunError, ArtifactError: a model cannot be opened.
+        DataError: the data cannot be used.
+        UsageError: the models have different classes or were made for different data.
+    """
+    return compare_judgements(_names(first, second), *(evaluate(model, data) for model in (first, second)))[0]
+
+
+def _names(first: Model, second: Model) -> tuple[str, str]:
+    """Names for any two models: those of their files or folders, or else their fingerprints."""
+
+    def name(model: Model) -> Path:
+        return user_path(model) if isinstance(model, (str, PathLike)) else Path(f"model {opened(model).fingerprint}")
+
+    names = name(first), name(second)
+    return name_pair(*names) if names[0] != names[1] else (f"{names[0]} (first)", f"{names[1]} (second)")
+
+
+def compare_probabilities(
+    names: tuple[str, str], labels: NDArray[np.int64], first: Floats, second: Floats
+) -> Comparison:
     """Compare the probabilities of two models for the same N >= 1 images.
 
     Args:
@@ -88,8 +130,6 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, se
     Raises:
         DataError: shapes disagree, or there are no images.
     """
-    from scipy.stats import binomtest
-
     if first.shape != second.shape or len(first) != len(labels) or not len(labels):
         raise DataError(
             f"answers of shape {first.shape} and {second.shape} for {len(labels):,} labels cannot be compared",
@@ -98,7 +138,6 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, se
     one, two = (rows.argmax(axis=1) == labels for rows in (first, second))
     only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
     count, apart = len(labels), only_first + only_second
-    p = float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
     changes = cross_entropies(second, labels) - cross_entropies(first, labels)
     mean = float(changes.mean())
     half = Z_95 * float(changes.std(ddof=1)) / count**0.5 if count > 1 else None
@@ -112,7 +151,7 @@ def compare(names: tuple[str, str], labels: NDArray[np.int64], first: Floats, se
         both_wrong=int((~one & ~two).sum()),
         difference=(only_second - only_first) / count,
         interval=_paired(only_first, only_second, count),
-        p=p,
+        p=sign_test(only_first, apart),
         loss_difference=mean,
         loss_interval=None if half is None else (mean - half, mean + half),
     )
@@ -142,7 +181,7 @@ def compare_judgements(
             f"name the data to evaluate both on: hangtag compare {names[0]} {names[1]} DATA",
         )
     rows = second.probabilities[:, order]
-    return compare(names, first.data.labels, first.probabilities, rows), rows
+    return compare_probabilities(names, first.data.labels, first.probabilities, rows), rows
 
 
 def name_pair(first: Path, second: Path) -> tuple[str, str]:

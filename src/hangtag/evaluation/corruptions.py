@@ -58,18 +58,29 @@ def _specks(images: Images, amount: float, random: np.random.Generator) -> Float
 
 
 def _blur(images: Images, amount: float, _: np.random.Generator) -> Floats:
-    from scipy.ndimage import gaussian_filter
-
     width = max(images.shape[1:3]) * amount
-    sides = (0, width, width, 0)[: images.ndim]
-    return np.asarray(gaussian_filter(images.astype(np.float32), sides, mode="nearest"))
+    reach = int(4 * width + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    kernel /= kernel.sum()
+    return _filtered(_filtered(images, kernel, reach, 1), kernel, reach, 2)
 
 
 def _motion(images: Images, amount: float, _: np.random.Generator) -> Floats:
-    from scipy.ndimage import uniform_filter1d
-
     length = max(2, round(images.shape[2] * amount))
-    return np.asarray(uniform_filter1d(images.astype(np.float32), length, axis=2, mode="nearest"))
+    return _filtered(images, np.full(length, 1 / length), length // 2, 2)
+
+
+def _filtered(images: Images | Floats, kernel: NDArray[np.float64], centre: int, axis: int) -> Floats:
+    """Convolve along one side, as a product of matrices; border pixels are repeated outside.
+
+    Args:
+        centre: the place in the kernel of the pixel itself.
+    """
+    side = images.shape[axis]
+    sources = np.clip(np.arange(side)[:, None] + np.arange(len(kernel)) - centre, 0, side - 1)
+    weights = np.zeros((side, side))
+    np.add.at(weights, (np.arange(side)[:, None], sources), kernel)
+    return np.moveaxis(np.moveaxis(images.astype(np.float32), axis, -1) @ weights.T.astype(np.float32), -1, axis)
 
 
 def _blocks(images: Images, amount: float, _: np.random.Generator) -> Floats:
@@ -141,8 +152,6 @@ def _warped(
     right: NDArray[np.float64] | float,
 ) -> Floats:  # fmt: skip
     """Scale, rotate (radians) about the centre and shift (shares of a side); border pixels are repeated outside."""
-    from scipy.ndimage import map_coordinates
-
     count, height, width = images.shape[:3]
     angles, down, right = (np.broadcast_to(each, count)[:, None, None] for each in (angles, down, right))
     y, x = np.meshgrid(np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2, indexing="ij")
@@ -152,11 +161,23 @@ def _warped(
     planes = images[..., None] if images.ndim == 3 else images
     warped = np.empty(planes.shape, np.float32)
     for image, result, rows, columns in zip(planes, warped, from_y, from_x, strict=True):
-        for channel in range(planes.shape[3]):
-            result[..., channel] = map_coordinates(
-                image[..., channel].astype(np.float32), [rows, columns], order=1, mode="nearest"
-            )
+        result[:] = _between_pixels(image, rows, columns)
     return warped.reshape(images.shape)
+
+
+def _between_pixels(
+    image: NDArray[np.uint8], rows: NDArray[np.float64], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Bilinear interpolation of an image (H, W, C) at the given places; border pixels are repeated outside."""
+    height, width = image.shape[:2]
+    rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
+    top, left = rows.astype(int), columns.astype(int)
+    below, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
+    down, across = (rows - top)[..., None], (columns - left)[..., None]
+    upper = (1 - across) * image[top, left] + across * image[top, right]
+    lower = (1 - across) * image[below, left] + across * image[below, right]
+    blended: NDArray[np.float64] = (1 - down) * upper + down * lower
+    return blended
 
 
 CORRUPTIONS: dict[str, tuple[Callable[[Images, float, np.random.Generator], Floats], tuple[float, ...]]] = {

@@ -49,7 +49,7 @@ class GuaranteeReport(Serializable):
 
     Attributes:
         calibration: of its probabilities.
-        before: of its probabilities before calibration, if the file has them.
+        before: of its probabilities before calibration, if it calibrates them.
         method: how prediction sets are made; None if the model has none.
         sets: one entry for each coverage in `SHOWN`; empty if the model has no sets, or no image has one.
         ood_false_positives: images flagged as OOD; the target is 5 of 100. None if the model has no OOD score.
@@ -74,6 +74,10 @@ class GuaranteeReport(Serializable):
     accuracy: tuple[float, ...]
     limitations: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.answered) != len(self.accuracy):
+            raise ValueError("there must be one accuracy for each share of images answered")
+
 
 def measure_guarantees(
     outputs: dict[str, NDArray[np.float32]], labels: NDArray[np.int64], guarantees: Guarantees
@@ -90,6 +94,7 @@ def measure_guarantees(
         DataError: no images, shapes that disagree, or values that are not probabilities.
     """
     probabilities, ood_score = outputs["probabilities"], outputs.get("ood_score")
+    uncalibrated = None if guarantees.calibrator.method == "none" else outputs.get("uncalibrated")
     correct = probabilities.argmax(axis=1) == labels
     policy = AnswerPolicy()
     verdicts = guarantees.decide(outputs, policy)
@@ -100,7 +105,7 @@ def measure_guarantees(
     conformal = guarantees.by(policy.method)
     return GuaranteeReport(
         calibration=measure_calibration(probabilities, labels),
-        before=measure_calibration(outputs["uncalibrated"], labels) if "uncalibrated" in outputs else None,
+        before=None if uncalibrated is None else measure_calibration(uncalibrated, labels),
         method=conformal.method if conformal else None,
         sets=tuple(
             _sets(guarantees, {name: rows[familiar] for name, rows in outputs.items()}, labels[familiar], coverage)

@@ -3,8 +3,8 @@
 import inspect
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from os import PathLike
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +14,23 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.public.datasets import NAMED
 from hangtag.data.read import read
 from hangtag.data.splits import split_of
-from hangtag.errors import DataError, RunError, SaveError
+from hangtag.errors import DataError, RunError, SaveError, UsageError
 from hangtag.evaluation import metrics
 from hangtag.evaluation.guarantee_report import GuaranteeReport, measure_guarantees
 from hangtag.evaluation.metrics import Evaluation, Share, Strangers
-from hangtag.evaluation.run_folder import Run
+from hangtag.evaluation.run_folder import Run, find_run
+from hangtag.files import user_path
 from hangtag.machine import now
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.predictor import Predictor, load
 from hangtag.words import first_few
 
-__all__ = ["Judgement", "data_before_decisions", "evaluate", "judge", "judge_own", "judged_part", "read_again"]
+__all__ = [
+    "Fitted", "Judgement", "Model", "data_before_decisions", "evaluate", "judge", "judge_own", "judged_part", "opened",
+    "read_again",
+]  # fmt: skip
+
+_FEW_REPEATED = 0.02  # the share of repeated images up to which intervals are as good as right
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +44,7 @@ class Judgement:
         evaluation: accuracy, loss and numbers per class.
         guarantees: how the model's guarantees held.
         before_decisions: the evaluation on the test part before a person's decisions about it; None without decisions.
-        notes: how class names were matched, in sentences.
+        notes: how class names were matched, and whether images are repeated, in sentences.
     """
 
     part: str
@@ -79,7 +85,13 @@ class Judgement:
             earlier = metrics.evaluate(model.probabilities(before.images), before.labels, before.class_names, accuracy)
         evaluation = metrics.evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy, strangers)
         guarantees = measure_guarantees(outputs, data.labels, model.guarantees)
-        return cls(part, data, outputs, evaluation, guarantees, earlier, notes)
+        return cls(part, data, outputs, evaluation, guarantees, earlier, (*notes, *_note_repeated(data)))
+
+    def __repr__(self) -> str:
+        return f"<Judgement: {self.data.name}, {self.evaluation}>"
+
+    def _repr_html_(self) -> str:
+        return self.evaluation._repr_html_()
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -93,21 +105,68 @@ class Judgement:
         return facts | ({"notes": list(self.notes)} if self.notes else {})
 
 
-def evaluate(model: Predictor | str | Path, data: LabelledImages) -> Judgement:
+class Fitted(Protocol):
+    """A fitted classifier, such as an `ImageClassifier`, which has its opened model."""
+
+    @property
+    def predictor_(self) -> Predictor: ...
+
+
+Model: TypeAlias = "Predictor | Fitted | Run | str | PathLike[str]"
+"""A model in any form: opened, a fitted classifier, a run, a run's folder or name ("last"), or a model.onnx."""
+
+
+def evaluate(model: Model, data: Any = None) -> Judgement:
     """Judge a model on the test part of `data`, or on all of it if it has none; classes are matched by name.
 
     The data may have fewer classes than the model, or more: images of a class that the model does not know are counted
     apart, in `Judgement.evaluation.strangers`.
 
     Args:
-        model: an opened model, a model.onnx, or a run folder.
+        model: see `Model`.
+        data: a `LabelledImages`, or anything that `read` takes; None: the data that the run was made for, whose test
+            part, or else its validation images, judge it.
 
     Raises:
         RunError, ArtifactError: the model cannot be opened.
-        DataError: the data has no class that the model knows.
+        DataError: the data has no class that the model knows, or a run's own data changed.
+        UsageError: no data is given for a model that is not a run.
     """
-    predictor = model if isinstance(model, Predictor) else load(model)
-    return Judgement.of(predictor, *_given_part(data), None, None)
+    if data is None:
+        return judge(_run_of(model))
+    predictor = opened(model)
+    return Judgement.of(predictor, *_given_part(read(data, **_read_as(data, predictor))), None, None)
+
+
+def opened(model: Model) -> Predictor:
+    """The model, opened.
+
+    Raises:
+        RunError, ArtifactError: it cannot be opened.
+    """
+    if isinstance(model, Predictor):
+        return model
+    if isinstance(model, (str, PathLike)):
+        return load(model if _is_file(model) else find_run(model))
+    return model.predictor_
+
+
+def _read_as(data: Any, model: Predictor) -> dict[str, Any]:
+    """The options that make `read` bring data of one's own to the size of a model; none for data that is read."""
+    is_own = not isinstance(data, LabelledImages) and not (isinstance(data, str) and data in NAMED)
+    return {"spec": model.spec} if is_own else {}
+
+
+def _run_of(model: Model) -> Run:
+    if isinstance(model, (str, PathLike)) and not _is_file(model):
+        return find_run(model)
+    raise UsageError("a model alone does not know its data", "pass the data to judge it on, or name a run folder")
+
+
+def _is_file(model: "str | PathLike[str]") -> bool:
+    with suppress(OSError, ValueError):
+        return user_path(model).is_file()
+    return False
 
 
 def _given_part(data: LabelledImages) -> tuple[str, LabelledImages]:
@@ -174,6 +233,16 @@ def _by_class_name(
     known = data.take(np.flatnonzero(labels >= 0))
     known = replace(known, labels=labels[labels >= 0], class_names=class_names)
     return known, data.take(np.flatnonzero(labels < 0)), tuple(notes)
+
+
+def _note_repeated(data: LabelledImages) -> list[str]:
+    different = len(np.unique(data.contents, axis=0))
+    if len(data) - different <= _FEW_REPEATED * len(data):
+        return []
+    return [
+        f"only {different:,} of the {len(data):,} images are different, so the numbers are less certain than their "
+        "intervals say"
+    ]
 
 
 def _strangers(model: Predictor, data: LabelledImages) -> Strangers:

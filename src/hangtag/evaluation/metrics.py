@@ -114,6 +114,13 @@ class Evaluation(Serializable):
     def __post_init__(self) -> None:
         if {len(self.confusion), *map(len, self.confusion)} != {len(self.classes)}:
             raise ValueError(f"the confusion matrix must have {len(self.classes)} rows and columns")
+        counts = [count for row in self.confusion for count in row]
+        if not 0 < sum(counts) == self.images or min(counts) < 0:
+            raise ValueError(f"the confusion matrix must hold {self.images} images")
+        if not all(0 <= share <= 1 for share in (self.accuracy, self.training_accuracy or 0.0)):
+            raise ValueError("accuracies must be from 0 to 1")
+        if len({row.name for row in self.classes}) < len(self.classes):
+            raise ValueError("class names must be distinct")
 
     @property
     def gap_in_words(self) -> str:
@@ -141,6 +148,22 @@ class Evaluation(Serializable):
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "gap_in_words": self.gap_in_words}
+
+    def __repr__(self) -> str:
+        return f"<Evaluation: {self}>"
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import MOST_CELLS, confusion_cells, heat_map, render
+
+        confusion = np.array(self.confusion)
+        is_small = len(confusion) <= MOST_CELLS
+        values = {
+            "evaluation": self,
+            "right": int(confusion.trace()),
+            "matrix": confusion_cells(confusion) if is_small else [],
+            "heat_map": "" if is_small else heat_map(confusion),
+        }
+        return render("notebook_evaluation.html", values)
 
     def __str__(self) -> str:
         low, high = self.accuracy_interval

@@ -5,17 +5,22 @@ Expectations are a folder with a subfolder per label, at any depth below it. The
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from hangtag.data.class_names import clean_name, matching_class
 from hangtag.data.store.containers import is_junk
-from hangtag.errors import DataError, HangtagError, PictureError, UnknownName, UsageError
+from hangtag.errors import DataError, DataNotFound, HangtagError, PictureError, UnknownName, UsageError
+from hangtag.evaluation.judge import Model, opened
+from hangtag.files import user_path
 from hangtag.model.predictor import Predictor
 from hangtag.serializable import Serializable
 from hangtag.words import listed, natural, visible
 
 __all__ = ["Broken", "Check", "check"]
+
+_SHOWN = 20  # in a notebook
 
 
 @dataclass(frozen=True)
@@ -55,20 +60,42 @@ class Check(Serializable):
         """Whether every expectation was met."""
         return not self.broken
 
+    def __str__(self) -> str:
+        kept = self.pictures - len(self.broken)
+        return f"{kept:,} of {self.pictures:,} images have the expected label (model {self.model})"
+
+    def __repr__(self) -> str:
+        return f"<Check: {self}>"
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import render
+
+        rows = [(each.file, each.expected, each.reason) for each in self.broken[:_SHOWN]]
+        notes = [f"{len(self.broken) - _SHOWN:,} more are not shown"] if len(self.broken) > _SHOWN else []
+        head = ["file", "expected", "result"]
+        values = {"title": str(self), "head": head, "rows": rows, "notes": notes, "words": True}
+        return render("notebook_table.html", values)
+
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "kept": self.kept}
 
 
-def check(predictor: Predictor, folder: Path) -> Check:
+def check(model: Model, folder: "str | PathLike[str]") -> Check:
     """Compare a model's answers with a folder of expectations.
 
+    Args:
+        model: see `judge.Model`.
+        folder: has a subfolder of pictures per label.
+
     Raises:
+        RunError, ArtifactError: the model cannot be opened.
         DataError: the folder does not exist or holds no pictures.
         UnknownName: a subfolder does not name a class of the model.
         UsageError: the name of a subfolder fits several classes.
     """
+    predictor, folder = opened(model), user_path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder", "create it, with one subfolder of images per label")
+        raise DataNotFound(f"{folder}: no such folder", "create it, with one subfolder of images per label")
     expected: list[tuple[Path, str]] = []
     for label in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
         if not label.is_dir():

@@ -25,10 +25,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Required, TypedDict
+from urllib.parse import quote
 
 import msgspec
 
-from hangtag.errors import RunError, SaveError
+from hangtag.errors import RunError, RunNotFound, SaveError
 from hangtag.files import (
     MARKER,
     append_line,
@@ -43,9 +44,12 @@ from hangtag.files import (
 )
 from hangtag.model.artifact import MODEL_FILE
 from hangtag.serializable import Serializable, checked, parse_json, read_json, read_text
+from hangtag.version import __version__
+from hangtag.words import amount
 
 __all__ = [
-    "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "find_run", "new_run", "newest_unfinished", "unfinished",
+    "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "check_new", "find_run", "new_run", "newest_unfinished",
+    "unfinished",
 ]  # fmt: skip
 
 RUNS = Path("runs")
@@ -59,9 +63,43 @@ STOPPED = "stopped early"
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training."""
+    """The folder of one training. It can be given wherever a path can be.
+
+    Attributes:
+        path: of the folder.
+    """
 
     path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import curve, render
+
+        config, history = dict[str, Any](), list[dict[str, Any]]()
+        with suppress(RunError):
+            config, history = self.config(), self.history()
+        result = ""
+        with suppress(RunError, KeyError, TypeError, ValueError):
+            metrics = self.metrics()
+            share, (low, high) = metrics["accuracy"], metrics["accuracy_interval"]
+            result = (
+                f"{metrics['part']} accuracy {share:.4f} [{low:.4f}, {high:.4f}], {amount(metrics['images'], 'image')}"
+            )
+        recipe, data = (config.get(key, {}).get("name") for key in ("recipe", "data"))
+        facts = [data, recipe and f"recipe {recipe}", config.get("status")]
+        files = [("report", self.report), ("model.onnx", self.model), ("folder", self.path)]
+        finished = [epoch for epoch in history if epoch.get("finished", True)]
+        charts = [curve(finished, "loss", "Loss", 1, ""), curve(finished, "accuracy", "Accuracy", 100, "%")]
+        values = {
+            "name": self.path.name,
+            "facts": [each for each in facts if each],
+            "result": result,
+            "links": [(title, _address(path)) for title, path in files if path.exists()],
+            "charts": [each for each in charts if each],
+        }
+        return render("notebook_run.html", values)
 
     @property
     def model(self) -> Path:
@@ -97,7 +135,9 @@ class Run:
 
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json; raises RunError if the file is missing or damaged."""
-        return read_json(self.path, "metrics.json")
+        metrics, where = read_json(self.path, "metrics.json"), str(self.path / "metrics.json")
+        checked(lambda: msgspec.convert(metrics, _Metrics), where, RunError, Serializable.HINT)
+        return metrics
 
     def history(self) -> list[dict[str, Any]]:
         """One object per finished epoch; an incomplete last line is skipped. Raises RunError if the file is damaged."""
@@ -110,6 +150,40 @@ class Run:
     def stress(self) -> dict[str, Any] | None:
         """Results of `hangtag stress`; None if it was not run."""
         return read_json(self.path, "stress.json") if (self.path / "stress.json").is_file() else None
+
+    def check_resumable(self, network: str | None = None) -> None:
+        """Raise RunError unless this is an interrupted or stopped run that `--resume` can continue.
+
+        Args:
+            network: the custom network `module:function` that may be imported; a run folder alone imports nothing.
+        """
+        config = self.config("recipe", "seed", "data")
+        if "seeds" in config:
+            raise RunError(
+                f"{self.path}: this run has several seeds", "to resume it, repeat the command that started it"
+            )
+        if config.get("status") not in (TRAINING, STOPPED):
+            raise RunError(
+                f"{self.path}: this run cannot be resumed: its status is '{config.get('status')}'",
+                "only interrupted and stopped runs can be resumed",
+            )
+        if (version := config.get("hangtag")) != __version__:
+            raise RunError(
+                f"{self.path}: this run was started with hangtag {version}, but this is hangtag {__version__}",
+                "resume it with that version, or train again",
+            )
+        if config.get("network_from_python") or config.get("from_python"):
+            raise RunError(
+                f"{self.path}: this run trains with a network, loss, augmentation or class weights given in Python",
+                "repeat the Python code that began it to resume it",
+            )
+        named = config["recipe"].get("network", "")
+        if ":" in named and named != network:
+            raise RunError(
+                f"{self.path}: this run trains the custom network {named!r}, which is imported only if you name it",
+                f"if you trust this code: hangtag train --resume {shlex.quote(str(self.path))} "
+                f"--model {shlex.quote(named)}",
+            )
 
     def check_links(self) -> None:
         """Raise RunError if a link in the folder leads out of it; before anything is written below the folder."""
@@ -238,6 +312,16 @@ class _Config(TypedDict, total=False):
     plan: dict[str, Any]
 
 
+class _Metrics(TypedDict, total=False):
+    """The keys of metrics.json that no class of its own checks."""
+
+    part: str
+    training_accuracy: float | None
+    guarantees: dict[str, Any]
+    before_decisions: dict[str, Any]
+    notes: list[str]
+
+
 class _Epoch(TypedDict, total=False):
     """The keys of a line of history.jsonl that hangtag reads; `Epoch` in training/engine/loop.py writes them."""
 
@@ -287,14 +371,25 @@ def new_run(wanted: Path | None, default_name: str) -> Run:
     if wanted is None:
         names = (default_name if number == 1 else f"{default_name}-{number}" for number in range(1, 1_000_000))
         wanted = next(RUNS / name for name in names if _made(RUNS / name))
-    elif not _made(wanted) and not _is_empty(wanted):
-        hint = "choose another name; earlier runs are never overwritten"
-        with suppress(RunError):
-            if Run(wanted).config().get("status") == STOPPED:
-                hint = f"continue it: hangtag train --resume {shlex.quote(str(wanted))}; or {hint}"
-        raise RunError(f"{wanted}: already exists", hint)
+    elif not _made(wanted):
+        check_new(wanted)
     mark_own(wanted)
     return Run(wanted)
+
+
+def check_new(wanted: Path, resumable: bool = False) -> None:
+    """Raise RunError unless a run can begin in this folder, which may exist if it is empty.
+
+    Args:
+        resumable: accept an interrupted run, too.
+    """
+    if not os.path.lexists(wanted) or _is_empty(wanted) or (resumable and unfinished(wanted, "")):
+        return
+    hint = "choose another name; earlier runs are never overwritten"
+    with suppress(RunError):
+        if Run(wanted).config().get("status") == STOPPED:
+            hint = f"continue it: hangtag train --resume {shlex.quote(str(wanted))}; or {hint}"
+    raise RunError(f"{wanted}: already exists", hint)
 
 
 def _made(folder: Path) -> bool:
@@ -342,16 +437,18 @@ def newest_unfinished() -> Run:
             if config.get("status") in (TRAINING, STOPPED) and "seeds" not in config and not run.is_locked():
                 runs.append((str(config.get("created", "")), run.path))
     if not runs:
-        raise RunError("there is no unfinished run under runs/", "name the run: hangtag train --resume RUN")
+        raise RunNotFound("there is no unfinished run under runs/", "name the run: hangtag train --resume RUN")
     return Run(max(runs)[1])
 
 
-def find_run(name: str | Path) -> Run:
+def find_run(name: "str | os.PathLike[str]" = "last") -> Run:
     """The run at this path, or of this name under runs/; `last` is the newest finished one.
 
     Raises:
         RunError: there is no such run.
     """
+    if isinstance(name, Run):
+        return name
     given = user_path(name)
     if str(name) == "last" and not given.exists():
         return _newest()
@@ -365,11 +462,18 @@ def find_run(name: str | Path) -> Run:
     if is_file:
         raise RunError(f"{given}: is a file, not a run folder", "name the folder that `hangtag train` created")
     known = ", ".join(sorted(path.name for path in RUNS.glob("*/") if not path.name.startswith("."))) or "none yet"
-    raise RunError(f"{name}: no such run", f"under runs/: {known}")
+    raise RunNotFound(f"{name}: no such run", f"under runs/: {known}")
+
+
+def _address(path: Path) -> str:
+    """A link to a file: relative to the current folder, where a notebook usually is, or else from the root."""
+    with suppress(ValueError):
+        return quote(path.resolve().relative_to(Path.cwd()).as_posix())
+    return path.resolve().as_uri()
 
 
 def _newest() -> Run:
     finished = sorted(RUNS.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
     if not finished:
-        raise RunError("there is no finished run under runs/", "train one: hangtag train fashion-mnist")
+        raise RunNotFound("there is no finished run under runs/", "train one: hangtag train fashion-mnist")
     return Run(finished[-1].parent)

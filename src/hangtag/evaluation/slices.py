@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.metrics import wilson
+from hangtag.significance import false_discovery_rates, hypergeometric_tail
 
 __all__ = ["FALSE_DISCOVERIES", "Slice", "groupings_of", "weak_slices"]
 
@@ -81,8 +82,6 @@ def weak_slices(
         groupings: (N,) the group of each image, for each property.
         rate: false discovery rate, 0 to 1.
     """
-    from scipy.stats import false_discovery_control, hypergeom
-
     count, wrong = len(correct), int((~correct).sum())
     tested: list[Slice] = []
     for by, groups in groupings.items():
@@ -92,10 +91,10 @@ def weak_slices(
             size, missed = int(sizes[place]), int(wrongs[place])
             if size < _MIN_IMAGES or size > count - _MIN_IMAGES:
                 continue
-            p = min(1.0, float(hypergeom.sf(missed - 1, count, wrong, size)))
+            p = hypergeometric_tail(missed, count, wrong, size)
             rest, interval = 1 - (wrong - missed) / (count - size), wilson(size - missed, size)
             tested.append(Slice(by, str(names[place]), size, missed, 1 - missed / size, interval, rest, p))
-    adjusted = false_discovery_control([each.q for each in tested]) if tested else []
+    adjusted = false_discovery_rates([each.q for each in tested])
     weak = [replace(each, q=float(q)) for each, q in zip(tested, adjusted, strict=True) if q <= rate]
     return sorted(weak, key=lambda each: (each.accuracy - each.rest, -each.q))
 

@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from hangtag.evaluation.judge import Model, evaluate, opened
 from hangtag.evaluation.slices import Slice, groupings_of, weak_slices
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.calibration import measure_calibration
 from hangtag.model.predictor import Predictor
 from hangtag.pictures import Images
 from hangtag.serializable import Serializable
+from hangtag.words import amount
 
 __all__ = ["IMAGES", "Stress", "StressResult", "stress"]
 
@@ -78,6 +80,24 @@ class Stress(Serializable):
         """Mean over all corruptions and severities."""
         return float(np.mean([cell.accuracy for cell in self.cells]))
 
+    def __repr__(self) -> str:
+        return f"<Stress: {self}>"
+
+    def __str__(self) -> str:
+        return f"accuracy {self.clean.accuracy:.1%}, corrupted {self.accuracy:.1%}, {amount(self.images, 'image')}"
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import render
+
+        rows = [(name, *(f"{cell.accuracy:.1%}" for cell in self.at(name))) for name in self.worst()]
+        notes = [
+            f"{each.by} {each.group}: {each.accuracy:.1%} of {amount(each.images, 'image')}, the rest {each.rest:.1%}"
+            for each in self.slices
+        ]
+        head = ["accuracy by corruption", *(f"severity {severity}" for severity in SEVERITIES)]
+        values = {"title": f"Stress test: {self}", "head": head, "rows": rows, "notes": notes, "words": False}
+        return render("notebook_table.html", values)
+
     def at(self, corruption: str) -> list[StressResult]:
         """Results for this corruption, mildest first."""
         return [cell for cell in self.cells if cell.corruption == corruption]
@@ -93,8 +113,8 @@ class Stress(Serializable):
 
 
 def stress(
-    predictor: Predictor,
-    data: LabelledImages,
+    model: Model,
+    data: Any = None,
     images: int = IMAGES,
     seed: int = 0,
     columns: Mapping[str, NDArray[Any]] | None = None,
@@ -103,11 +123,20 @@ def stress(
     """Corrupt images in every way and judge the model's answers.
 
     Args:
-        data: labelled images that the model was not trained on, with its classes.
+        model: see `judge.Model`.
+        data: images that the model was not trained on: a `LabelledImages`, or anything that `read` takes. Its test
+            part is used if it has one, and only classes that the model knows. None: a run's own data.
         images: maximum number of images to corrupt.
         columns: (N,) further values of the images by name, to form groups by.
         progress: called with the name of the corruption and the share done.
+
+    Raises:
+        RunError, ArtifactError: the model cannot be opened.
+        DataError: the data cannot be used, or has no class that the model knows.
     """
+    predictor = opened(model)
+    if not (isinstance(data, LabelledImages) and data.class_names == predictor.class_names and not data.parts):
+        data = evaluate(model, data).data
     random = np.random.default_rng(seed)
     some = np.sort(random.permutation(len(data))[:images])
     pictures, labels = np.array(data.images[some]), data.labels[some]

@@ -10,9 +10,11 @@ import hashlib
 import math
 import os
 import threading
+import unicodedata
 import weakref
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import ArtifactError, RunError, UsageError
+from hangtag.errors import ArtifactError, ModelNotFound, RunError, UsageError
 from hangtag.files import inside, user_path
 from hangtag.machine import hardware
 from hangtag.model.conformal import highest_score
@@ -50,6 +52,7 @@ EXTRA_OUTPUTS = {
 
 _AXES = {OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "ood_score": 1, "embedding": 2, "maps": 5, "map_weights": 2}
 _MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
+_MOST_LIMITATIONS, _MOST_SENTENCE = 20, 10_000  # characters of a limitation
 _PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
 _MOST_THREADS = 1024
 _CHECK_SECONDS = 60.0  # for each of the runs that check a graph
@@ -79,8 +82,10 @@ class Metadata(Serializable):
 
     def __post_init__(self) -> None:
         names, spec, guarantees = self.class_names, self.image, self.guarantees
-        if not 2 <= len(names) <= _MOST_CLASSES or len(set(names)) < len(names):
-            raise ValueError(f"class names must be two or more distinct names, got {', '.join(names)[:100]}")
+        if not 2 <= len(names) <= _MOST_CLASSES:
+            raise ValueError(f"there must be 2 to {_MOST_CLASSES:,} class names, got {len(names):,}")
+        if len({unicodedata.normalize("NFC", name) for name in names}) < len(names):
+            raise ValueError(f"class names must be distinct, got {', '.join(names)[:100]}")
         if not all(len(name) <= _MOST_NAME for name in names):
             raise ValueError(f"class names must have at most {_MOST_NAME} characters")
         sides = range(1, MAX_PIXELS)
@@ -102,6 +107,11 @@ def _check_guarantees(guarantees: Guarantees, classes: int) -> None:
         raise ValueError("guarantees are for a different number of classes")
     if min(guarantees.images) < 0:
         raise ValueError("numbers of held-out images must be at least 0")
+    if (
+        len(guarantees.limitations) > _MOST_LIMITATIONS
+        or max(map(len, guarantees.limitations), default=0) > _MOST_SENTENCE
+    ):
+        raise ValueError(f"there must be at most {_MOST_LIMITATIONS} limitations of {_MOST_SENTENCE:,} characters")
     for each in guarantees.conformal:
         if not all(limit is None or 0 <= limit <= highest_score(classes) for limit in each.thresholds):
             raise ValueError(f"{each.method} thresholds are out of range")
@@ -215,7 +225,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_sessions)
 
 
-def open_artifact(source: str | Path | bytes, threads: int | None = None) -> Artifact:
+def open_artifact(source: str | os.PathLike[str] | bytes, threads: int | None = None) -> Artifact:
     """Open a `model.onnx`, its bytes, or the run folder that holds one.
 
     Args:
@@ -227,8 +237,12 @@ def open_artifact(source: str | Path | bytes, threads: int | None = None) -> Art
         ArtifactError: no such file, not ONNX, not made by this version of hangtag, damaged, or its metadata and its
             graph disagree.
     """
-    if threads is not None and not 1 <= threads <= _MOST_THREADS:
-        raise UsageError(f"threads must be from 1 to {_MOST_THREADS:,}, got {threads}", "leave it out to use all cores")
+    wanted: Any = threads
+    if wanted is not None and not (isinstance(wanted, Integral) and 1 <= int(wanted) <= _MOST_THREADS):
+        raise UsageError(
+            f"threads must be a whole number from 1 to {_MOST_THREADS:,}, got {threads!r}",
+            "leave it out to use all cores",
+        )
     content, name, folder = _read(source)
     if folder is not None:
         _check_record(folder, content)
@@ -304,17 +318,23 @@ def _check_ends(metadata: Metadata, inputs: dict[str, Value], outputs: dict[str,
         raise ArtifactError("its metadata promises an OOD score but its graph has none", RETRAIN)
 
 
-def _read(source: str | Path | bytes) -> tuple[bytes, str, Path | None]:
+def _read(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str, Path | None]:
     """The content, its name for messages, and the run folder if one was given."""
-    if isinstance(source, bytes):
-        return source, "model", None
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source), "model", None
+    if not isinstance(source, (str, os.PathLike)):
+        raise UsageError(
+            f"expected a path or the content of a model file, got {type(source).__name__}",
+            "name a run folder or a model.onnx, or pass its bytes",
+        )
     path, folder = user_path(source), None
     try:
         if path.is_dir():
             folder, path = path, path / MODEL_FILE
             if not path.is_file():
                 raise RunError(
-                    f"{folder}: no {MODEL_FILE} in this folder", "its training did not finish; resume it or train again"
+                    f"{folder}: no {MODEL_FILE} in this folder",
+                    "name a run folder or a model.onnx; the training of a run without one did not finish",
                 )
             if not inside(folder, path):
                 raise RunError(f"{path}: is a link that leads out of the run folder", "name the file it leads to")
@@ -324,7 +344,7 @@ def _read(source: str | Path | bytes) -> tuple[bytes, str, Path | None]:
             raise ArtifactError(f"{path}: is larger than a model file can be (2 GB)", "name a model.onnx")
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file", "name a run folder or a model.onnx") from None
+        raise ModelNotFound(f"{path}: no such file", "name a run folder or a model.onnx") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}", "check the path and the file's permissions") from error
     if not content:

@@ -4,6 +4,7 @@ Of the images answered with 80% confidence, a calibrated model gets 80 of 100 ri
 arrays; it runs no model.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -27,6 +28,11 @@ _MIN_IMAGES = 30  # for any map; with 12, the mean loss over 60 draws was 0.03 n
 _MIN_IMAGES_PER_CLASS = 20  # for a map with more than one parameter
 _MAX_CLASSES = 50  # for a map with a parameter for every pair of classes
 _LOG_BETAS = (-3.0, 3.0)  # bounds of the search for the logarithm of 1 / temperature
+_MOST_STEPS, _SMALLEST_STEP = 100, 1e-6
+_ENOUGH_GAIN = 1e-8  # nats; Newton's method then gains less than the square root of rounding in its next step
+_EXACT = 1e-9  # of the logarithm of 1 / temperature
+_CERTAIN = 1e-3  # of the mean uncertainty
+_TINY = float(np.finfo(np.float64).tiny)
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 """Floating-point arrays of any precision."""
@@ -196,27 +202,28 @@ def cross_fitted(logits: Floats, labels: NDArray[np.int64]) -> tuple[Calibrator,
     best, lowest, kept = Calibrator.none(classes), float(_nll(rows, labels).mean()), rows
     if len(labels) < _MIN_IMAGES:
         return best, softmax(kept)
-    fold = _folds(labels)
+    fold, starts = _folds(labels), dict[str, Floats | None]()
     for method, penalty in _CANDIDATES:
         if method != "temperature" and len(labels) < _MIN_IMAGES_PER_CLASS * classes:
             continue
         if method == "matrix" and classes > _MAX_CLASSES:
             continue
-        scores = np.empty_like(rows)
+        scores, start = np.empty_like(rows), starts.get(method)
         for number in range(_FOLDS):
             judged = fold == number
-            weights, bias = _fitted(rows[~judged], labels[~judged], method, penalty)
+            weights, bias, start = _fitted(rows[~judged], labels[~judged], method, penalty, start)
             scores[judged] = rows[judged] @ weights + bias
+        starts[method] = start
         loss = float(_nll(scores, labels).mean())
         if loss < lowest:
             lowest, kept = loss, scores
-            best = fitted_calibrator(rows, labels, method, penalty)
+            best = _calibrator(method, *_fitted(rows, labels, method, penalty, start)[:2], len(labels))
     return best, softmax(kept)
 
 
 def fitted_calibrator(logits: Floats, labels: NDArray[np.int64], method: str, penalty: float) -> Calibrator:
     """One map, fitted on all images; the penalty is on the squared departure from a plain temperature."""
-    return _calibrator(method, *_fitted(log_softmax(logits), labels, method, penalty), len(labels))
+    return _calibrator(method, *_fitted(log_softmax(logits), labels, method, penalty)[:2], len(labels))
 
 
 def check_probabilities(probabilities: Floats, labels: NDArray[Any]) -> None:
@@ -272,40 +279,163 @@ def _nll(scores: Floats, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     return log_sums - scores[np.arange(len(labels)), labels]
 
 
-def _fitted(rows: Floats, labels: NDArray[np.int64], method: str, penalty: float) -> tuple[Floats, Floats]:
-    """Weights (K, K) and bias (K,) with the smallest mean cross-entropy plus penalty."""
+def _fitted(
+    rows: Floats, labels: NDArray[np.int64], method: str, penalty: float, start: Floats | None = None
+) -> tuple[Floats, Floats, Floats | None]:
+    """Weights (K, K) and bias (K,) with the smallest mean cross-entropy plus penalty.
+
+    Also returns the change from a plain temperature, from which the fit of similar images can start.
+    """
     classes = rows.shape[1]
     beta = _best_beta(rows, labels)
-    start, bias = beta * np.eye(classes), np.zeros(classes)
+    weights, bias = beta * np.eye(classes), np.zeros(classes)
     if method == "temperature":
-        return start, bias
-    from scipy.optimize import minimize
+        return weights, bias, None
+    family = _PerClass(rows) if method == "vector" else _PerPair(np.column_stack([rows, np.ones(len(rows))]))
+    change = _newton(family, beta * rows, labels, penalty * len(rows), family.none() if start is None else start)
+    weights += np.diag(change[0]) if method == "vector" else change[:-1]
+    return weights, bias + change[-1], change
 
-    truth = np.eye(classes)[labels]
-    free = np.eye(classes, dtype=bool) if method == "vector" else np.ones((classes, classes), bool)
 
-    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        change = np.zeros((classes, classes))
-        change[free] = parameters[:-classes]
-        scores = rows @ (start + change) + parameters[-classes:]
-        error = (softmax(scores) - truth) / len(rows)
-        slope = np.concatenate([(rows.T @ error)[free], error.sum(axis=0)])
-        value = float(_nll(scores, labels).mean()) + penalty * float(parameters @ parameters)
-        return value, slope + 2 * penalty * parameters
+@dataclass(frozen=True)
+class _PerClass:
+    """Changes of the map with a factor for each class and a bias: (2, K)."""
 
-    found = minimize(loss, np.zeros(int(free.sum()) + classes), jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    start[free] += found.x[:-classes]
-    return start, found.x[-classes:]
+    rows: Floats
+
+    def none(self) -> Floats:
+        return np.zeros((2, self.rows.shape[1]))
+
+    def scores(self, change: Floats) -> Floats:
+        scores: Floats = self.rows * change[0] + change[1]
+        return scores
+
+    def slope(self, errors: Floats) -> Floats:
+        """The transpose of `scores`."""
+        return np.stack([np.einsum("nk,nk->k", self.rows, errors), errors.sum(axis=0)])
+
+    def preconditioner(self, probabilities: Floats, penalty: float) -> Callable[[Floats], Floats]:
+        """Division by the diagonal of the Hessian."""
+        spread = probabilities * (1 - probabilities)
+        diagonal = np.stack([np.einsum("nk,nk,nk->k", self.rows, self.rows, spread), spread.sum(axis=0)]) + 2 * penalty
+        return lambda slope: slope / diagonal
+
+
+@dataclass(frozen=True)
+class _PerPair:
+    """Changes of the map with a factor for each pair of classes and a bias: (K + 1, K)."""
+
+    rows: Floats  # (N, K + 1), the last column 1
+
+    def none(self) -> Floats:
+        sides = self.rows.shape[1]
+        return np.zeros((sides, sides - 1))
+
+    def scores(self, change: Floats) -> Floats:
+        product: Floats = self.rows @ change
+        return product
+
+    def slope(self, errors: Floats) -> Floats:
+        """The transpose of `scores`."""
+        product: Floats = self.rows.T @ errors
+        return product
+
+    def preconditioner(self, probabilities: Floats, penalty: float) -> Callable[[Floats], Floats]:
+        """Division by the Hessian as if rows and probabilities were independent: a Kronecker product."""
+        unsure = 1 - (probabilities**2).sum(axis=1, keepdims=True)
+        left, in_rows = np.linalg.eigh((self.rows * unsure).T @ self.rows / max(float(unsure.sum()), _TINY))
+        right, in_classes = np.linalg.eigh(np.diag(probabilities.sum(axis=0)) - probabilities.T @ probabilities)
+        curvatures = np.maximum(left, 0)[:, None] * np.maximum(right, 0) + 2 * penalty
+
+        def divide(slope: Floats) -> Floats:
+            product: Floats = in_rows @ ((in_rows.T @ slope @ in_classes) / curvatures) @ in_classes.T
+            return product
+
+        return divide
+
+
+def _newton(
+    family: _PerClass | _PerPair, start: Floats, labels: NDArray[np.int64], penalty: float, change: Floats
+) -> Floats:
+    """The change that minimises the total of cross-entropy and penalty, which is strictly convex, by Newton's method.
+
+    Args:
+        family: what may change.
+        start: (N, K) scores without a change.
+        change: where the search begins.
+    """
+
+    def loss(change: Floats) -> tuple[float, Floats]:
+        scores = start + family.scores(change)
+        return float(_nll(scores, labels).sum()) + penalty * float((change**2).sum()), scores
+
+    value, scores = loss(change)
+    for _ in range(_MOST_STEPS):
+        probabilities = softmax(scores)
+        errors = probabilities.copy()
+        errors[np.arange(len(labels)), labels] -= 1
+        slope = family.slope(errors) + 2 * penalty * change
+        step = _newton_step(family, probabilities, slope, penalty)
+        gain, size = -float((slope * step).sum()), 1.0  # gain: twice that of the step if the loss is quadratic
+        new_value, new_scores = loss(change + step)
+        while new_value > value - 1e-4 * size * gain and size > _SMALLEST_STEP:
+            size /= 2
+            new_value, new_scores = loss(change + size * step)
+        if new_value < value:
+            change, value, scores = change + size * step, new_value, new_scores
+        if gain < _ENOUGH_GAIN * len(labels) or size < _SMALLEST_STEP:
+            break
+    return change
+
+
+def _newton_step(family: _PerClass | _PerPair, probabilities: Floats, slope: Floats, penalty: float) -> Floats:
+    """Solve Hessian @ step = -slope by conjugate gradients, more accurately the closer it is to the minimum.
+
+    The Hessian leaves out images whose answer is nearly certain, and is in float32; the slope is exact (Nocedal &
+    Wright, 2006, chapter 7.1).
+    """
+    unsure = 1 - (probabilities**2).sum(axis=1)
+    kept = unsure > _CERTAIN * float(unsure.mean())
+    family = type(family)(family.rows[kept].astype(np.float32))
+    probabilities = probabilities[kept].astype(np.float32)
+    precondition = family.preconditioner(probabilities, penalty)
+    step, left = np.zeros_like(slope), -slope
+    direction = better = precondition(left)
+    length = first = float((left * better).sum())
+    for _ in range(_MOST_STEPS):
+        if length <= min(0.01, first / len(kept)) * first:
+            break
+        errors = family.scores(direction.astype(np.float32))
+        errors -= np.einsum("nk,nk->n", probabilities, errors)[:, None]
+        errors *= probabilities
+        bent = family.slope(errors) + 2 * penalty * direction
+        size = length / float((direction * bent).sum())
+        step, left = step + size * direction, left - size * bent
+        better = precondition(left)
+        length, before = float((left * better).sum()), length
+        direction = better + length / before * direction
+    return step
 
 
 def _best_beta(rows: Floats, labels: NDArray[np.int64]) -> float:
     """1 / temperature with the smallest cross-entropy, with a normal prior of deviation 1 on its logarithm.
 
-    Without the prior, a handful of images that are all answered correctly would give a temperature of 0.
+    Without the prior, a handful of images that are all answered correctly would give a temperature of 0. Newton's
+    method on the logarithm, kept between two values of which one is too low and one too high.
     """
-    from scipy.optimize import minimize_scalar
-
-    def loss(power: float) -> float:
-        return float(_nll(np.exp(power) * rows, labels).mean()) + power**2 / (2 * len(labels))
-
-    return float(np.exp(minimize_scalar(loss, bounds=_LOG_BETAS, method="bounded").x))
+    of_truth, (low, high), power = rows[np.arange(len(labels)), labels], _LOG_BETAS, 0.0
+    for _ in range(_MOST_STEPS):
+        beta = np.exp(power)
+        probabilities = softmax(beta * rows)
+        mean = np.einsum("nk,nk->n", probabilities, rows)
+        variance = np.einsum("nk,nk,nk->n", probabilities, rows, rows) - mean**2
+        slope = beta * float((mean - of_truth).mean())
+        curvature = slope + beta**2 * float(variance.mean()) + 1 / len(labels)
+        slope += power / len(labels)
+        low, high = (low, power) if slope > 0 else (power, high)
+        step = slope / curvature if curvature > 0 else np.inf
+        better = power - step if low < power - step < high else (low + high) / 2
+        if abs(better - power) < _EXACT:
+            break
+        power = better
+    return float(np.exp(power))

@@ -6,6 +6,7 @@ Calibrated probabilities, prediction sets with a coverage, out-of-distribution (
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +18,16 @@ from hangtag.serializable import Serializable
 from hangtag.words import amount, first_few
 
 __all__ = [
-    "COVERAGE", "OOD_FALSE_POSITIVE_RATE", "SURE_ACCURACY", "TARGET_ACCURACIES", "AnswerPolicy", "Guarantees",
-    "Verdicts", "fit_guarantees",
+    "COVERAGE", "LEAST_SURE", "OOD_FALSE_POSITIVE_RATE", "SURE_ACCURACY", "TARGET_ACCURACIES", "AnswerPolicy",
+    "Guarantees", "Verdicts", "fit_guarantees",
 ]  # fmt: skip
 
 COVERAGE, OOD_FALSE_POSITIVE_RATE = 0.95, 0.05
 SURE_ACCURACY = 0.9
 """Accuracy that held-out answers as probable as a sure one must reach, whatever the coverage."""
+
+LEAST_SURE = 0.75
+"""The lowest probability of a sure answer, even if most of the more probable ones are correct: odds of three to one."""
 
 TARGET_ACCURACIES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Accuracies that can be requested for sure answers."""
@@ -39,8 +43,8 @@ class AnswerPolicy:
     """How cautious answers are.
 
     No answer is sure if its image is OOD, or if the model's held-out answers were no better than chance. With neither
-    `cost` nor `target_accuracy`, an answer is sure if its set has one label and its probability reaches the confidence
-    threshold for `SURE_ACCURACY`.
+    `cost` nor `target_accuracy`, an answer is sure if its set has one label and its probability reaches `LEAST_SURE`
+    and the confidence threshold for `SURE_ACCURACY`.
 
     Attributes:
         coverage: target share of prediction sets that contain the true label, above 0 and below 1.
@@ -62,7 +66,13 @@ class AnswerPolicy:
     target_accuracy: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("coverage", "ood_false_positive_rate", "cost", "target_accuracy"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) and not (value is None and name in ("cost", "target_accuracy")):
+                raise UsageError(f"{name} must be a number, got {value!r}", "for example 0.9")
         check_coverage(self.coverage)
+        if not isinstance(self.method, str):
+            raise UsageError(f"the method must be a name, got {self.method!r}", f"known: {', '.join(METHODS)}")
         if self.method not in METHODS:
             raise UnknownName.among("method", self.method, METHODS)
         rate, cost, target = self.ood_false_positive_rate, self.cost, self.target_accuracy
@@ -160,7 +170,7 @@ class Guarantees(Serializable):
         confident = np.asarray(confidence >= (np.inf if threshold is None else threshold))
         if policy.target_accuracy is not None or in_set is None:
             return confident
-        return np.asarray(confident & (in_set.sum(axis=1) == 1))
+        return np.asarray(confident & (confidence >= LEAST_SURE) & (in_set.sum(axis=1) == 1))
 
     def _confidence_threshold(self, target_accuracy: float) -> float | None:
         """The lowest probability of a sure answer; None if no answer is."""
@@ -264,7 +274,7 @@ def _confidence_threshold(probabilities: Floats, labels: NDArray[np.int64], accu
     At each probability, an exact binomial test must reject a lower accuracy at level `_RISK` (Angelopoulos et al.,
     2021, "Learn then test"). Answers that are equally probable up to rounding are tested together.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr  # scipy.stats takes a second to import
 
     confidence = probabilities.max(axis=1).astype(np.float64)
     order = np.argsort(-confidence, kind="stable")
@@ -272,7 +282,7 @@ def _confidence_threshold(probabilities: Floats, labels: NDArray[np.int64], accu
     answered = np.arange(1, len(order) + 1)
     wrong = np.cumsum(probabilities.argmax(axis=1)[order] != labels[order])
     last = np.append(ranked[:-1] - ranked[1:] > 1e-7 + 1e-5 * (1 - ranked[1:]), True)  # of equal answers
-    passed = np.flatnonzero(last & (binom.cdf(wrong, answered, 1 - accuracy) <= _RISK))
+    passed = np.flatnonzero(last & (bdtr(wrong, answered, 1 - accuracy) <= _RISK))
     return float(ranked[passed[-1]]) if len(passed) else None
 
 

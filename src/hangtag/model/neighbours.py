@@ -110,8 +110,8 @@ def read_neighbours(folder: Path, classes: int, size: int) -> Neighbours | None:
         with zipfile.ZipFile(path) as archive:
             arrays = {name: _array(archive, f"{name}.npy", *limit) for name, limit in limits.items()}
     except Exception as error:  # zipfile and NumPy may raise anything for a damaged file
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{path}: damaged: {reason}", "delete it; predictions do not need it") from None
+        reason = f": {error}" if isinstance(error, _Unfit) else ""
+        raise RunError(f"{path}: damaged{reason}", "delete it; predictions do not need it") from None
     kept = Neighbours(**arrays)
     fits = len(kept.pictures) == len(kept.labels) == len(kept.embeddings) and kept.embeddings.shape[1:] == (size,)
     has_classes = not len(kept.labels) or (kept.labels.min() >= 0 and kept.labels.max() < classes)
@@ -120,19 +120,23 @@ def read_neighbours(folder: Path, classes: int, size: int) -> Neighbours | None:
     return kept
 
 
+class _Unfit(ValueError):
+    """An array has another type or shape than it should have."""
+
+
 def _array(archive: zipfile.ZipFile, name: str, kind: type[np.generic], most: tuple[int, ...]) -> NDArray[Any]:
     """An array of an npz file, of this type and at most these sides; its size is checked before it is read.
 
     Raises:
-        ValueError: it is another kind of array.
+        _Unfit: it is another kind of array.
     """
     with archive.open(name) as file:
         if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError(f"{name} has an unknown version")
+            raise _Unfit(f"{name} has an unknown version")
         shape, _, found = np.lib.format.read_array_header_1_0(file)
         axes = (len(most), len(most) - 1) if len(most) == 4 else (len(most),)
         if found != kind or len(shape) not in axes or any(map(operator.gt, shape, most)):
-            raise ValueError(f"{name} has the shape {shape} and the type {found}")
+            raise _Unfit(f"{name} has the shape {shape} and the type {found}")
         content = file.read(math.prod(shape) * found.itemsize)
     return np.frombuffer(content, found).reshape(shape)
 

@@ -202,15 +202,13 @@ def fit_feature_distance(
     descriptor: Floats, labels: NDArray[np.int64], held_out_descriptor: Floats, held_out_logits: Floats
 ) -> FeatureDistance:
     """Fit to the features of training images; held-out images give the units. Arguments as for `fit_ood_detector`."""
-    from sklearn.covariance import ledoit_wolf
-
     wide = descriptor.astype(np.float64)
     spread = wide.std(axis=0)
     scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)
     wide = wide * scale
     present = np.unique(labels)
     means = np.stack([wide[labels == label].mean(axis=0) for label in present])
-    covariance, _ = ledoit_wolf(wide - means[np.searchsorted(present, labels)], assume_centered=True)
+    covariance = _shrunk_covariance(wide - means[np.searchsorted(present, labels)])
     covariance += 1e-6 * max(float(np.trace(covariance)) / len(covariance), 1e-6) * np.eye(len(covariance))
     whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
     centre = means.mean(axis=0)
@@ -227,6 +225,18 @@ def fit_feature_distance(
 
     distance, max_logit = measured_in(1.0, 0.0).distance(held_out_descriptor), held_out_logits.max(axis=1)
     return measured_in(max(float(distance.std()), _MIN_DEVIATION), 1 / max(float(max_logit.std()), _MIN_DEVIATION))
+
+
+def _shrunk_covariance(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(D, D) covariance of rows (N, D) with mean 0, moved towards a multiple of the identity (Ledoit & Wolf, 2004)."""
+    count, sides = rows.shape
+    covariance = rows.T @ rows / count
+    mean = float(np.trace(covariance)) / sides
+    distance = float((covariance**2).sum()) - sides * mean**2
+    noise = (float(((rows**2).sum(axis=1) ** 2).mean()) - float((covariance**2).sum())) / count
+    share = min(noise / distance, 1.0) if distance > 0 else 0.0
+    shrunk: NDArray[np.float64] = (1 - share) * covariance + share * mean * np.eye(sides)
+    return shrunk
 
 
 def mean_weights(height: int, width: int) -> NDArray[np.float32]:
@@ -253,12 +263,12 @@ def _quantiles(scores: NDArray[np.float32], beyond: float) -> NDArray[np.float32
     Each holds in nine of ten draws of the reference images: the share of new images below the k-th smallest of n scores
     has a beta distribution. Where n is too small for a limit, it is `beyond`.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv  # scipy.stats takes a second to import
 
     count = len(scores)
     kept = min(max(count, _MIN_QUANTILES), _MAX_QUANTILES)
     ranks = np.arange(1, count + 1)
-    below = beta.ppf(_RISK, ranks, count + 1 - ranks)  # the k-th smallest score is above this share of new images
+    below = betaincinv(ranks, count + 1 - ranks, _RISK)  # the k-th smallest score is above this share of new images
     at = np.searchsorted(below, np.arange(1, kept + 1) / (kept + 1))
     limits = np.append(np.sort(scores) + np.float32(_ROUNDING), max(beyond, float(scores.max()) + _ROUNDING))
     return limits[at].astype(np.float32)

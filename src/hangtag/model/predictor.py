@@ -3,24 +3,34 @@
 It never imports torch, training or data code; `pictures.py` decodes, and everything after that is in the model file.
 """
 
+import math
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import UsageError
+from hangtag.errors import HangtagWarning, PictureError, UnknownName, UsageError
 from hangtag.limited import decode_limited
-from hangtag.model.artifact import OUTPUT, PIXELS, Artifact, open_artifact
+from hangtag.model.artifact import EXTRA_OUTPUTS, OUTPUT, PIXELS, Artifact, open_artifact
 from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, AnswerPolicy, Guarantees, Verdicts
-from hangtag.pictures import Images, ImageSpec, Picture, check_images, decode
+from hangtag.pictures import Images, ImageSpec, Picture, check_images, decode, is_one_picture, stacked
+from hangtag.words import amount, first_few, in_percent
 
-__all__ = ["Answer", "Predictor", "load"]
+__all__ = ["LOGITS", "Answer", "Pictures", "Predictor", "load"]
 
+LOGITS = "logits"
+"""The name of an output of `Predictor.outputs` that no file has: logarithms of the uncalibrated probabilities."""
 
-_BATCH_BYTES = 32_000_000  # of decoded pictures that are answered together
+Pictures: TypeAlias = "NDArray[Any] | Iterable[Picture]"
+"""Several pictures: an array (N, H, W) or (N, H, W, 3), or any iterable of pictures of any sizes and forms."""
+
+_BATCH_BYTES, _BATCH_PICTURES = 32_000_000, 10_000  # decoded pictures that are answered together
+_NAMED = 5  # pictures that a warning names
+_THUMBNAIL = 256  # pixels of the longer side of the picture that an answer keeps
 Decoded = tuple[NDArray[np.uint8], tuple[str, ...]]
 """A picture's pixels, and notes on what was changed."""
 Decode = Callable[[Picture, ImageSpec], Decoded]
@@ -31,8 +41,8 @@ class Answer:
     """The model's answer for one picture. A value the model cannot give (see `Guarantees.limitations`) is None.
 
     Attributes:
-        label: the most probable class.
-        probability: its calibrated probability, 0 to 1.
+        label: the most probable class; None if the picture could not be read.
+        probability: its calibrated probability, 0 to 1; None if the picture could not be read.
         top: the most probable classes with their probabilities, most probable first.
         warnings: changes made to the picture before the model saw it, and limits of the answer.
         model: fingerprint of the model file.
@@ -41,10 +51,13 @@ class Answer:
         ood_score: share of images like the training images with a lower OOD score, estimated on the safe side.
         is_ood: whether the picture is unlike the training images, so that the answer may be unreliable.
         sure: whether the answer can be used without review (see `guarantees.AnswerPolicy`).
+        error: why the picture could not be read, as the answers of `Predictor.many` say; None if it was read.
+        picture: (h, w[, 3]) uint8, the picture made smaller, as the answer of `Predictor(picture)` shows it in a
+            notebook; None in other answers.
     """
 
-    label: str
-    probability: float
+    label: str | None
+    probability: float | None
     top: tuple[tuple[str, float], ...]
     warnings: tuple[str, ...]
     model: str
@@ -53,18 +66,44 @@ class Answer:
     ood_score: float | None = None
     is_ood: bool | None = None
     sure: bool | None = None
+    error: str | None = None
+    picture: NDArray[np.uint8] | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields by name; `top` as a list of objects with `label` and `probability`."""
+        """All fields by name; `top` as a list of objects with `label` and `probability`, `error` only if there is one.
+
+        The picture is left out.
+        """
+        left_out = {"picture"} if self.error is not None else {"picture", "error"}
         return {
-            **vars(self),
+            **{name: value for name, value in vars(self).items() if name not in left_out},
             "top": [{"label": label, "probability": share} for label, share in self.top],
             "prediction_set": None if self.prediction_set is None else list(self.prediction_set),
             "warnings": list(self.warnings),
         }
 
     def __str__(self) -> str:
-        return f"{self.label} {self.probability:.1%}"
+        return f"{self.label} {self.probability:.1%}" if self.probability is not None else str(self.error)
+
+    def __repr__(self) -> str:
+        if self.probability is None:
+            return f"<Answer: no label, {self.error}>"
+        return f"<Answer: {', '.join([f'{self.label} {in_percent(self.probability)}', *self._verdict()])}>"
+
+    def _verdict(self) -> list[str]:
+        """Whether the answer is sure, in words; empty if the model cannot tell."""
+        if self.is_ood:
+            return ["not sure: unlike the training images"]
+        return [] if self.sure is None else ["sure" if self.sure else "not sure"]
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import render, thumbnail
+
+        shown = None if self.picture is None else thumbnail(self.picture, 160)
+        bars = [(label, share, in_percent(share)) for label, share in self.top]
+        return render(
+            "notebook_answer.html", {"answer": self, "picture": shown, "bars": bars, "verdict": self._verdict()}
+        )
 
 
 class Predictor:
@@ -78,11 +117,15 @@ class Predictor:
 
     >>> tag = load("runs/clothes/model.onnx")  # doctest: +SKIP
     >>> tag("shoe.png")                        # doctest: +SKIP
-    Answer(label='Ankle boot', probability=0.98, ...)
+    <Answer: Ankle boot 98%, sure>
+    >>> tag.predict(["shoe.png", "coat.jpg"])  # doctest: +SKIP
+    array(['Ankle boot', 'Coat'], dtype=object)
     """
 
-    def __init__(self, artifact: Artifact, policy: AnswerPolicy | None = None, decode: Decode = decode) -> None:
-        self._artifact, self._decode = artifact, decode
+    def __init__(
+        self, artifact: Artifact, policy: AnswerPolicy | None = None, decode_picture: Decode | None = None
+    ) -> None:
+        self._artifact, self._decode = artifact, decode_picture or decode
         self.metadata, self.sha256, self.fingerprint = artifact.metadata, artifact.sha256, artifact.fingerprint
         self.class_names, self.spec = self.metadata.class_names, self.metadata.image
         self.policy = policy or AnswerPolicy()
@@ -91,6 +134,11 @@ class Predictor:
 
     def __reduce__(self) -> tuple[Any, ...]:  # the model file's bytes travel, and are opened again
         return Predictor, (self._artifact, self.policy, self._decode)
+
+    def __repr__(self) -> str:
+        name = self.metadata.data.get("name", "unnamed data")
+        classes = first_few(self.class_names)
+        return f"<Predictor {self.fingerprint}: {len(self.class_names)} classes ({classes}), {self.spec}, from {name}>"
 
     def with_policy(self, policy: AnswerPolicy) -> "Predictor":
         """The same model with another policy."""
@@ -125,24 +173,67 @@ class Predictor:
         Raises:
             PictureError: the picture cannot be read or is not one picture.
         """
-        return self.many([picture], top)[0]
+        _check_top(top)
+        pixels, notes = self._decode(picture, self.spec)
+        (answer,) = self._answers([(pixels, notes)], top)
+        step = -(-max(pixels.shape[:2]) // _THUMBNAIL)
+        return replace(answer, picture=pixels[::step, ::step].copy())
 
-    def many(self, pictures: Iterable[Picture], top: int = 3) -> list[Answer]:
-        """Answers in the order of the pictures, which may differ in size and form; arguments and errors as for one."""
-        if top < 1:
-            raise UsageError(f"top must be at least 1, got {top}", "it is the number of classes to show")
-        return [answer for batch in self._batches(pictures) for answer in self._answers(batch, top)]
+    def many(self, pictures: Pictures, top: int = 3) -> list[Answer]:
+        """Answers in the order of the pictures, which may differ in size and form.
 
-    def _batches(self, pictures: Iterable[Picture]) -> Iterator[list[Decoded]]:
-        """The decoded pictures, as many at a time as memory should hold."""
-        batch: list[Decoded] = []
-        for picture in pictures:
-            batch.append(self._decode(picture, self.spec))
-            if sum(pixels.nbytes for pixels, _ in batch) >= _BATCH_BYTES:
+        A picture that cannot be read has an answer too: its `label` is None, and its `error` says why. Only some
+        pictures are in memory at a time.
+
+        Args:
+            pictures: see `Pictures`.
+            top: number of classes in `Answer.top`, at least 1.
+
+        Raises:
+            UsageError: `top` is out of range, or `pictures` is one picture.
+        """
+        _check_top(top)
+        answers: list[Answer] = []
+        for batch in self._batches(pictures):
+            read = iter(self._answers([each for each in batch if not isinstance(each, PictureError)], top))
+            answers += [self._no_answer(each) if isinstance(each, PictureError) else next(read) for each in batch]
+        return answers
+
+    def predict(self, pictures: Pictures) -> NDArray[np.object_]:
+        """(N,) labels, the most probable class of each picture; None for a picture that cannot be read.
+
+        A `HangtagWarning` names pictures that cannot be read. Arguments and errors as for `outputs`.
+        """
+        rows = self._named(pictures, (OUTPUT,), 3)[OUTPUT]
+        names = np.array([*self.class_names, None], object)
+        read = np.isfinite(rows[:, 0])
+        return names[np.where(read, np.where(read[:, None], rows, 0).argmax(axis=1), len(names) - 1)]
+
+    def predict_proba(self, pictures: Pictures) -> NDArray[np.float32]:
+        """(N, K) calibrated probabilities, columns in the order of `class_names`; NaN if a picture cannot be read.
+
+        A `HangtagWarning` names pictures that cannot be read. Arguments and errors as for `outputs`.
+        """
+        return self._named(pictures, (OUTPUT,), 3)[OUTPUT]
+
+    def _batches(self, pictures: Pictures) -> Iterator[list[Decoded | PictureError]]:
+        """The decoded pictures or what is wrong with them, as many at a time as memory should hold."""
+        batch: list[Decoded | PictureError] = []
+        size = 0
+        for picture in _several(pictures, self.spec):
+            try:
+                batch.append(decoded := self._decode(picture, self.spec))
+                size += decoded[0].nbytes
+            except PictureError as error:
+                batch.append(error)
+            if size >= _BATCH_BYTES or len(batch) >= _BATCH_PICTURES:
                 yield batch
-                batch = []
+                batch, size = [], 0
         if batch:
             yield batch
+
+    def _no_answer(self, error: PictureError) -> Answer:
+        return Answer(None, None, (), (), self.fingerprint, error=error.message)
 
     def _answers(self, decoded: list[Decoded], top: int) -> list[Answer]:
         outputs = self._rows([pixels for pixels, _ in decoded], self.deciding)
@@ -155,39 +246,86 @@ class Predictor:
         ]
 
     def probabilities(self, images: object) -> NDArray[np.float32]:
-        """(N, K) float32 for an array of images (N, H, W) or (N, H, W, 3) uint8 of any size.
+        """(N, K) float32 for an array of images (N, H, W) or (N, H, W, 3) of one size; `predict_proba` takes any.
 
         Raises:
-            PictureError: wrong shape or type.
+            PictureError: wrong shape or type, or an image with NaN or infinite pixels.
         """
-        return self.outputs(images, OUTPUT)[OUTPUT]
+        return self._artifact.outputs(self._checked(images), OUTPUT)[OUTPUT]
 
-    def outputs(self, images: object, *names: str) -> dict[str, NDArray[np.float32]]:
-        """Outputs of the file by name, N rows each: `artifact.OUTPUT`, `artifact.PIXELS` and `artifact.EXTRA_OUTPUTS`.
+    def outputs(self, pictures: Pictures, *names: str) -> dict[str, NDArray[np.float32]]:
+        """Outputs of the model by name, N rows each; the row of a picture that cannot be read is NaN.
+
+        A `HangtagWarning` names pictures that cannot be read. Only some pictures are in memory at a time.
+
+        Args:
+            pictures: see `Pictures`.
+            names: `artifact.OUTPUT`, `artifact.PIXELS`, a key of `artifact.EXTRA_OUTPUTS`, or "logits": (N, K) natural
+                logarithms of the probabilities before calibration, which are the network's logits up to a constant of
+                each row.
 
         Raises:
-            PictureError: wrong shape or type.
-            UsageError: the file has no such output.
+            PictureError: an array of the wrong shape or type.
+            UsageError: the file has no such output, or `pictures` is one picture.
         """
+        return self._named(pictures, names, 3)
+
+    def _named(self, pictures: Pictures, names: tuple[str, ...], caller: int) -> dict[str, NDArray[np.float32]]:
+        """See `outputs`; `caller` is the level of the stack that warnings are about."""
+        in_file = list(dict.fromkeys("uncalibrated" if name == LOGITS else name for name in names))
+        self._check_names(in_file)
+        parts: list[dict[str, NDArray[np.float32]]] = []
+        problems: list[str] = []
+        images = _as_array(pictures, self.spec)
+        if images is not None:
+            bad = _not_finite(images)
+            problems = [f"image {position}: NaN or infinite pixels" for position in np.flatnonzero(bad).tolist()]
+            checked = self._checked(images[~bad] if problems else images)
+            parts.append(_with_gaps(self._artifact.outputs(checked, *in_file), bad))
+        else:
+            for batch in self._batches(pictures):
+                bad = np.array([isinstance(each, PictureError) for each in batch])
+                problems += [each.message for each in batch if isinstance(each, PictureError)]
+                read = [each[0] for each in batch if not isinstance(each, PictureError)]
+                parts.append(_with_gaps(self._rows(read, in_file), bad))
+        count = sum(len(next(iter(part.values()), ())) for part in parts)
+        if problems:
+            what = f"{amount(len(problems), 'picture')} of {count:,} cannot be read"
+            some = "; ".join([*problems[:_NAMED], *(["..."] if len(problems) > _NAMED else [])])
+            warnings.warn(f"{what}: {some}", HangtagWarning, stacklevel=caller)
+        parts = parts or [self._rows([], in_file)]
+        rows = {name: np.concatenate([part[name] for part in parts]) for name in in_file}
+        if LOGITS in names:
+            rows[LOGITS] = np.log(np.maximum(rows["uncalibrated"], np.finfo(np.float32).tiny))
+        return {name: rows[name] for name in names}
+
+    def _check_names(self, names: list[str]) -> None:
+        for name in names:
+            if name not in (OUTPUT, PIXELS) and name not in EXTRA_OUTPUTS:
+                raise UnknownName.among("output", name, [OUTPUT, PIXELS, LOGITS, *EXTRA_OUTPUTS])
         missing = [name for name in names if name not in (OUTPUT, PIXELS) and not self.has_output(name)]
         if missing:
             raise UsageError(
                 f"this model file has no output {' or '.join(missing)}",
                 "; ".join(self.guarantees.limitations) or "train a new model to get it",
             )
+
+    def _checked(self, images: object) -> Images:
+        """Images of one size as the model takes them."""
         checked = check_images(images, spec=self.spec)
         if len(checked) and checked.shape[3:] != self.spec.shape[2:]:
             checked = np.stack([decode(image, self.spec)[0] for image in checked])
-        return self._artifact.outputs(checked, *names)
+        return checked
 
     def _rows(self, images: list[NDArray[np.uint8]], names: list[str]) -> dict[str, NDArray[np.float32]]:
         """Outputs for images of different sizes; the model runs once for each size."""
-        by_shape: dict[tuple[int, ...], list[int]] = {}
+        by_shape: dict[tuple[int, ...], list[int]] = {} if images else {self.spec.shape: []}
         for position, image in enumerate(images):
             by_shape.setdefault(image.shape, []).append(position)
         outputs: dict[str, NDArray[np.float32]] = {}
         for positions in by_shape.values():
-            same_size: Images = np.stack([images[position] for position in positions])
+            none = np.empty((0, *self.spec.shape), np.uint8)
+            same_size: Images = np.stack([images[position] for position in positions]) if positions else none
             for name, rows in self._artifact.outputs(same_size, *names).items():
                 outputs.setdefault(name, np.empty((len(images), *rows.shape[1:]), np.float32))[positions] = rows
         return outputs
@@ -229,8 +367,58 @@ class Predictor:
         return [f"{note}, {done[self.spec.fit]}" if max(change, 1 / change) > least else note]
 
 
+def _check_top(top: int) -> None:
+    if top < 1:
+        raise UsageError(f"top must be at least 1, got {top}", "it is the number of classes to show")
+
+
+def _several(pictures: Pictures, spec: ImageSpec) -> Iterable[Picture]:
+    """The pictures one by one, or UsageError if it is one picture, which many would read as a row of them."""
+    pictures = getattr(pictures, "images", pictures)  # of a `LabelledImages`
+    if is_one_picture(pictures):
+        raise UsageError("expected several pictures, got one", "put it into a list: [picture]; or call model(picture)")
+    if not isinstance(pictures, Iterable):
+        raise UsageError(
+            f"expected several pictures, got an object of the type {type(pictures).__name__}",
+            "pass an array of images, or a list of paths, bytes, files, arrays or PIL images",
+        )
+    shape: tuple[int, ...] = getattr(pictures, "shape", ())
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4) and spec.width != shape[2]):
+        raise UsageError(f"expected several images, got one of shape {shape}", "add an axis: images[None]")
+    return pictures
+
+
+def _as_array(pictures: Pictures, spec: ImageSpec) -> NDArray[Any] | None:
+    """Images of one size as an array of numbers; None for all other pictures."""
+    given = _several(pictures, spec)
+    if isinstance(given, (list, tuple, Iterator)) or not hasattr(given, "__array__"):
+        return None
+    array = np.asarray(given)
+    if array.ndim == 1 and array.dtype.kind in "OSUT":  # paths, or arrays of several sizes
+        return None
+    return stacked(array)
+
+
+def _not_finite(images: NDArray[Any]) -> NDArray[np.bool_]:
+    """(N,) whether an image has a pixel that is NaN or infinite."""
+    if images.dtype.kind != "f":
+        return np.zeros(len(images), bool)
+    finite: NDArray[np.bool_] = np.isfinite(images).reshape(len(images), math.prod(images.shape[1:])).all(axis=1)
+    return ~finite
+
+
+def _with_gaps(rows: dict[str, NDArray[np.float32]], bad: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
+    """The rows with rows of NaN at the places of pictures that cannot be read."""
+    if not bad.any():
+        return rows
+    filled = {name: np.full((len(bad), *row.shape[1:]), np.nan, np.float32) for name, row in rows.items()}
+    for name, row in rows.items():
+        filled[name][~bad] = row
+    return filled
+
+
 def load(
-    source: str | Path | bytes,
+    source: str | os.PathLike[str] | bytes,
     coverage: float = COVERAGE,
     ood_false_positive_rate: float = OOD_FALSE_POSITIVE_RATE,
     cost: float | None = None,

@@ -15,7 +15,7 @@ from hangtag.data.decisions import name_of
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.public.datasets import NAMED
 from hangtag.files import write_text
-from hangtag.reports.html import render, script, thumbnail
+from hangtag.html import render, script, thumbnail
 from hangtag.words import in_percent
 
 __all__ = ["write_audit_page"]
@@ -38,6 +38,7 @@ def write_audit_page(audit: Audit, path: Path) -> Path:
         "source": shlex.quote(audit.data.name if audit.data.name in NAMED else audit.data.source.origin),
         "total": len(audit.findings),
         "steps": list(zip([kind["id"] for kind in kinds], audit.first(), strict=False)),
+        "nothing_found": audit.nothing_found[:1].upper() + audit.nothing_found[1:],
         "labels_checked": audit.labels_checked,
         "to_decide": len({card["name"] for kind in kinds for card in kind["cards"] if card["decidable"]}),
         "kinds": kinds,

@@ -11,7 +11,7 @@ from hangtag.data.decisions import name_of
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.comparison import Comparison
 from hangtag.files import write_text
-from hangtag.reports.html import is_light_on_black, render, thumbnail
+from hangtag.html import is_light_on_black, render, thumbnail
 from hangtag.words import in_percent
 
 __all__ = ["write_comparison"]

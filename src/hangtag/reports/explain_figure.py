@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.html import is_light_on_black
 from hangtag.model.explanation import Why
 from hangtag.reports.figures import BLUE, FAINT, GREY, INK, RED, ReportFigure, show_image
-from hangtag.reports.html import is_light_on_black
 from hangtag.words import in_percent
 
 __all__ = ["draw_explanation"]
@@ -45,7 +45,7 @@ def draw_explanation(why: Why) -> ReportFigure:
 
 def _verdict(why: Why) -> str:
     answer = why.answer
-    text = f"{answer.label}, {in_percent(answer.probability)}"
+    text = f"{answer.label}, {in_percent(answer.top[0][1])}"
     if answer.is_ood:
         return f"{text}: unfamiliar, more unusual than {answer.ood_score:.1%} of the validation images"
     if answer.sure is None:

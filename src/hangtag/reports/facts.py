@@ -13,8 +13,8 @@ from hangtag.evaluation.guarantee_report import GuaranteeReport
 from hangtag.evaluation.metrics import Evaluation
 from hangtag.evaluation.run_folder import Run
 from hangtag.evaluation.stress_test import Stress
+from hangtag.html import Thumbnail, is_light_on_black, thumbnail
 from hangtag.pictures import Images
-from hangtag.reports.html import Thumbnail, is_light_on_black, thumbnail
 from hangtag.words import in_percent
 
 __all__ = ["Facts", "gather_facts"]
@@ -37,6 +37,7 @@ class Facts:
     guarantees: GuaranteeReport | None
     stress: Stress | None
     before_decisions: Evaluation | None
+    notes: Sequence[str]
 
     @property
     def names(self) -> list[str]:
@@ -88,18 +89,21 @@ def gather_facts(
     images: Images,
     labels: NDArray[np.int64],
     probabilities: NDArray[np.floating[Any]],
-    other: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    is_other: bool = False,
 ) -> Facts:
     """Read the run's files.
 
     Args:
-        other: the metrics on other data; None for those of the run.
+        metrics: of these images; None for those of the run.
+        is_other: whether the images are other data than the run's own.
 
     Raises:
         RunError: the folder is incomplete.
         UsageError: the arrays do not fit each other or the run.
     """
-    metrics, stress = (run.metrics(), run.stress()) if other is None else ({**other, "part": "other"}, None)
+    metrics = run.metrics() if metrics is None else metrics
+    stress = None if is_other else run.stress()
     where = str(run.path / "metrics.json")
     evaluation = Evaluation.from_json(metrics, where)
     expected = (len(labels), len(evaluation.classes))
@@ -112,7 +116,7 @@ def gather_facts(
     return Facts(
         run=run,
         config=run.config(),
-        split=metrics.get("part", "test"),
+        split="other" if is_other else metrics.get("part", "test"),
         history=run.history() if (run.path / "history.jsonl").is_file() else [],
         images=images,
         labels=labels,
@@ -123,4 +127,5 @@ def gather_facts(
         before_decisions=(
             Evaluation.from_json(metrics["before_decisions"], where) if metrics.get("before_decisions") else None
         ),
+        notes=metrics.get("notes", []),
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hangtag.errors import MissingExtra, UsageError
 from hangtag.files import mark_loose, write_bytes
-from hangtag.reports.html import is_light_on_black, which_mistakes
+from hangtag.html import is_light_on_black, which_mistakes
 from hangtag.words import amount, in_percent
 
 try:

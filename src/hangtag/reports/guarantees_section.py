@@ -7,8 +7,8 @@ from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from hangtag.evaluation.guarantee_report import GuaranteeReport, SetCoverage
 from hangtag.evaluation.slices import FALSE_DISCOVERIES
 from hangtag.evaluation.stress_test import Stress
+from hangtag.html import Line, chart
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE
-from hangtag.reports.html import Line, chart
 from hangtag.words import ENOUGH, amount, interval, listed, rate
 
 __all__ = ["guarantee_tiles", "guarantee_values", "stress_values"]
@@ -74,7 +74,8 @@ def _accuracy_chart(report: GuaranteeReport) -> dict[str, Any] | None:
 
 
 def _reliability_chart(report: GuaranteeReport) -> dict[str, Any]:
-    measured = (("validation", "uncalibrated", report.before), ("training", "calibrated", report.calibration))
+    now = "calibrated" if report.before else "not calibrated"
+    measured = (("validation", "uncalibrated", report.before), ("training", now, report.calibration))
     lines = [
         Line(kind, f"{name}, error {100 * each.ece:.1f} points", [(one.confidence, one.accuracy) for one in each.bins])
         for kind, name, each in measured

@@ -1,12 +1,13 @@
 """A run -> one offline HTML page that says how good the classifier is, where it fails and what to do next.
 
-Every number comes from the run's own files; the pictures are the images that judged it. The page loads nothing and
-runs no script, and writing it trains and evaluates nothing.
+Its numbers are those of a judgement, or of the run's metrics.json; the pictures are the images that judged it. The page
+loads nothing and runs no script, and writing it trains and evaluates nothing.
 """
 
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,34 +16,42 @@ from numpy.typing import NDArray
 
 from hangtag.evaluation.run_folder import Run
 from hangtag.files import make_folder, write_text
+from hangtag.html import MOST_CELLS, confusion_cells, curve, data_uri, heat_map, render
 from hangtag.pictures import Images
 from hangtag.reports.advice import advice
 from hangtag.reports.facts import Facts, gather_facts
 from hangtag.reports.guarantees_section import guarantee_tiles, guarantee_values, stress_values
-from hangtag.reports.html import Line, chart, data_uri, render, round_ticks
 from hangtag.words import ENOUGH, bytes_in_words, rate_with_count, seconds_in_words
 
 if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.judge import Judgement
 
-__all__ = ["write_other_report", "write_report", "write_report_and_pictures"]
+__all__ = ["no_figures", "write_other_report", "write_report", "write_report_and_pictures"]
 
 _EXAMPLES, _MISTAKES = 15, 12
-_MOST_CELLS, _MOST_BARS, _MOST_PICTURES = 20, 40, 40  # classes for a matrix in HTML, for bars, for an example of each
+_MOST_BARS, _MOST_PICTURES = 40, 40  # classes for bars, for an example of each
 
 
 def write_report_and_pictures(run: Run, data: "LabelledImages", judged: "Judgement") -> Path:
-    """Write the lesson's six figures for the run's own data, and its report; return the report's path."""
-    from hangtag.reports import figures
-
+    """Write the lesson's six figures for the run's own data (see `no_figures`), and its report; return its path."""
     images, labels, rows = judged.data.images, judged.data.labels, judged.probabilities
     run.check_links()
-    make_folder(run.figures)
-    train = data.train
-    for name, figure in figures.lesson(train.images, train.labels, images, labels, rows, data.class_names).items():
-        figures.save(figure, run.figures / f"{name}.png")
-    return write_report(run, images, labels, rows)
+    if not no_figures():
+        from hangtag.reports import figures
+
+        make_folder(run.figures)
+        train = data.train
+        for name, figure in figures.lesson(train.images, train.labels, images, labels, rows, data.class_names).items():
+            figures.save(figure, run.figures / f"{name}.png")
+    return write_report(run, images, labels, rows, judged)
+
+
+def no_figures() -> list[str]:
+    """A note on why no figures are drawn; empty if matplotlib is installed."""
+    if find_spec("matplotlib") is not None:
+        return []
+    return ["figures were not drawn: they need 'matplotlib' (pip install 'hangtag[train]')"]
 
 
 def write_other_report(run: Run, judged: "Judgement", path: Path) -> Path:
@@ -56,7 +65,7 @@ def write_report(
     images: Images,
     labels: NDArray[np.int64],
     probabilities: NDArray[np.floating[Any]],
-    other: "Judgement | None" = None,
+    judged: "Judgement | None" = None,
     path: Path | None = None,
 ) -> Path:
     """Write a run's report, and return its path.
@@ -66,29 +75,28 @@ def write_report(
         images: (N, H, W) or (N, H, W, 3) uint8 that judged the run.
         labels: (N,) indices of their classes.
         probabilities: (N, K) output of the model.
-        other: the judgement on other data; None for the run's own.
-        path: where to write; None for the run's `report.html`.
+        judged: the judgement of these images; None for the one in metrics.json.
+        path: where to write a report on other data; None for the run's own data and its `report.html`.
 
     Raises:
         RunError: the folder is incomplete.
         UsageError: the arrays do not fit each other or the run.
         SaveError: the page cannot be written.
     """
-    facts = gather_facts(run, images, labels, probabilities, None if other is None else other.to_json())
-    path = path or run.report
+    facts = gather_facts(run, images, labels, probabilities, judged.to_json() if judged else None, path is not None)
     values: dict[str, object] = {
         **vars(facts),
         "facts": facts,
         "name": facts.setting("data", "name") or "classifier",
         "enough": ENOUGH,
-        "judged_on": other.data.name if other else "",
+        "judged_on": judged.data.name if judged else "",
         "tiles": _tiles(facts),
         "guarantees": facts.guarantees and guarantee_values(facts.guarantees, facts.names),
         "examples": [_example(facts, index) for index in range(min(_EXAMPLES, len(facts.labels)))],
         "has_bars": len(facts.names) <= _MOST_BARS,
         "predictions": facts.confusion.sum(axis=0).tolist(),
-        "matrix": _matrix(facts),
-        "sheet": None if len(facts.names) <= _MOST_CELLS else _sheet(facts),
+        "matrix": confusion_cells(facts.confusion),
+        "sheet": None if len(facts.names) <= MOST_CELLS else _sheet(facts),
         "mistakes": _mistakes(facts),
         "stress": facts.stress and stress_values(facts.stress),
         "advice": advice(facts),
@@ -98,6 +106,7 @@ def write_report(
         **_data(facts),
         "provenance": _provenance(facts),
     }
+    path = path or run.report
     write_text(path, render("report.html", values))
     return path
 
@@ -154,17 +163,9 @@ def _bars(facts: Facts, index: int) -> list[dict[str, Any]]:
     ]
 
 
-def _matrix(facts: Facts) -> list[list[tuple[int, str, float]]]:
-    """Rows of (count, CSS classes, depth of colour); the root makes rare mistakes visible."""
-    share = facts.confusion / np.maximum(facts.confusion.sum(axis=1, keepdims=True), 1)
-    hits = np.eye(len(share), dtype=bool)
-    depth = np.where(hits, 0.1 + 0.85 * share, 0.85 * np.sqrt(share / max(0.2, float(share[~hits].max(initial=0)))))
-    kinds = np.where(facts.confusion == 0, "none", np.where(hits, "hit", "miss") + np.where(depth > 0.55, " deep", ""))
-    columns = (facts.confusion.tolist(), kinds.tolist(), depth.round(2).tolist())
-    return [list(zip(*row, strict=True)) for row in zip(*columns, strict=True)]
-
-
 def _sheet(facts: Facts) -> str:
+    if no_figures():
+        return heat_map(facts.confusion)
     from hangtag.reports import figures
 
     return data_uri(figures.confusion(facts.confusion, facts.names).png(dots_per_inch=100))
@@ -187,27 +188,11 @@ def _mistakes(facts: Facts) -> list[dict[str, Any]]:
 def _charts(facts: Facts) -> list[dict[str, Any]]:
     history = [epoch for epoch in facts.history if epoch.get("finished", True)]
     charts = [
-        _curve(history, "loss", "Loss (lower is better)", 1, ""),
-        _curve(history, "accuracy", "Accuracy (higher is better)", 100, "%"),
-        _curve(history, "learning_rate", "Learning rate", 1, "") if len(history) > 1 else None,
+        curve(history, "loss", "Loss (lower is better)", 1, ""),
+        curve(history, "accuracy", "Accuracy (higher is better)", 100, "%"),
+        curve(history, "learning_rate", "Learning rate", 1, "") if len(history) > 1 else None,
     ]
     return [each for each in charts if each]
-
-
-def _curve(history: Sequence[Mapping[str, Any]], key: str, title: str, scale: int, unit: str) -> dict[str, Any] | None:
-    """Training and, if there is one, validation after each epoch."""
-    lines = []
-    for kind, field in (("training", key), ("validation", f"val_{key}")):
-        points = [(epoch["number"], scale * epoch[field]) for epoch in history if epoch.get(field) is not None]
-        if points:
-            lines.append(Line(kind, f"{kind}, last {points[-1][1]:.3g}{unit}", points))
-    if not lines:
-        return None
-    values = [value for line in lines for _, value in line.points]
-    first, last = history[0]["number"], history[-1]["number"]
-    epochs = sorted({round(first + (last - first) * part / 4) for part in range(5)})
-    ticks = {tick: f"{tick:g}{unit}" for tick in round_ticks(min(values), max(values))}
-    return chart(title, lines, {number: str(number) for number in epochs}, ticks, "epoch")
 
 
 def _training(facts: Facts) -> dict[str, object]:
@@ -225,13 +210,15 @@ def _training(facts: Facts) -> dict[str, object]:
         "speed": f"{speed['images_per_second']:,.0f} images per second" if speed else None,
         "peak memory": bytes_in_words(speed.get("peak_memory_bytes")),
     }
-    shown = {key.replace("_", " "): value for key, value in recipe.items() if value and key != "network"}
+    shown = {key.replace("_", " "): value for key, value in recipe.items() if value and key not in ("network", "given")}
     return {"recipe": shown, "network": network}
 
 
 def _data(facts: Facts) -> dict[str, object]:
     data = facts.config.get("data") or {}
-    counts: Mapping[str, Sequence[int]] = data.get("counts") or {}
+    counts: Mapping[str, Sequence[int]] = {
+        part: column for part, column in (data.get("counts") or {}).items() if len(column) == len(facts.names)
+    }
     splits = ", ".join(f"{count:,} {split}" for split, count in (data.get("parts") or {}).items())
     height, width = facts.images.shape[1:3]
     shown = {

@@ -4,14 +4,15 @@ PyTorch trains; every prediction comes from the exported file through ONNX Runti
 shipped. Only `save` writes a file.
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import sklearn.exceptions
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -20,14 +21,14 @@ from torch import nn
 
 from hangtag.data.labelled_images import LabelledImages, from_arrays
 from hangtag.data.splits import split_of
-from hangtag.errors import ArtifactError, DataError, ModelError, RunError, UsageError
+from hangtag.errors import ArtifactError, DataError, ModelError, RunError, UnknownName, UsageError, logger
 from hangtag.evaluation.judge import Judgement
 from hangtag.evaluation.metrics import Evaluation
 from hangtag.files import user_path, write_bytes
 from hangtag.machine import now, versions
 from hangtag.mapped import MappedRows, mapping_of
 from hangtag.model.artifact import OUTPUT, Metadata, open_artifact
-from hangtag.model.calibration import cross_fitted
+from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
@@ -35,22 +36,49 @@ from hangtag.model.predictor import Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
+from hangtag.training.engine.custom import Augment, Loss, check_augment, check_loss
 from hangtag.training.engine.export import export_model, verify, with_metadata
 from hangtag.training.engine.inference import extract_features
+from hangtag.training.engine.keras_model import keras_notes, own_network
 from hangtag.training.engine.loop import Epoch, choose_device, train
-from hangtag.training.engine.networks import NETWORKS, FlipTTA, parameter_count
-from hangtag.training.engine.recipes import RECIPES, Recipe, adapt_to_size, find_recipe
+from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, layers, parameter_count
+from hangtag.training.engine.recipes import (
+    Recipe,
+    adapt_to_pixels,
+    adapt_to_size,
+    changed,
+    check_not_two,
+    find_recipe,
+    is_given,
+)
 from hangtag.training.engine.sampling import balance_note, choose_balance
 from hangtag.training.engine.steps import has_bfloat16
+from hangtag.training.fit_input import checked_weights, many_images, without_weightless
+from hangtag.training.fit_progress import show_progress
+from hangtag.training.mirroring import choose_flip
 
-__all__ = ["MOST_DESCRIBED", "VERIFIED", "ImageClassifier", "part_of", "split_seed_of"]
+__all__ = [
+    "MOST_DESCRIBED",
+    "VERIFIED",
+    "ImageClassifier",
+    "NotFittedError",
+    "Summary",
+    "part_of",
+    "seed_of",
+    "split_seed_of",
+]
 
 _IN_MEMORY = 256_000_000  # bytes; images of a larger memory-mapped file are read as training needs them
+_SETTINGS = ("epochs", "batch_size", "learning_rate", "validation", "patience")  # of the recipe; also parameters
 _TRIAL_IMAGES = 16  # on which a custom network's export is verified before training
 VERIFIED = 1000
 """Training images, at most, on which every exported file is compared with its network."""
 MOST_DESCRIBED = 10_000
 """Training images, at most, that the OOD detector is fitted on; this takes seconds."""
+
+
+class NotFittedError(RunError, sklearn.exceptions.NotFittedError):  # type: ignore[misc]  # scikit-learn ships no types
+    """The classifier has no model: `fit` was not called, or it failed."""
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
@@ -60,17 +88,34 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         recipe: how to train: the name of a recipe, such as "fast" (default) or "tutorial", or a `Recipe`.
         model: the name of a network ("mlp", "cnn", or "module:function" in your own code), a `torch.nn.Module` (copied,
             never changed), or a function that creates one from (ImageSpec, number of classes). It takes float32
-            (N, C, H, W) from 0 to 1 and returns logits (N, K). None uses the recipe's network.
+            (N, C, H, W) from 0 to 1 and returns logits (N, K). It may also be a Keras model on Keras's PyTorch backend,
+            with the input shape it was built for. None uses the recipe's network.
         epochs: passes over the training images; None uses the recipe's number.
         seed: determines weights, order, augmentation and split; the same seed, machine and versions give equal models.
+            None: 0.
         device: "auto", "cpu" or "cuda".
         split_seed: determines which images are held out; None uses `seed`.
+        batch_size, learning_rate, patience, balance: settings of the recipe; see `Recipe`.
+        validation: fraction of each class held out for early stopping, calibration and guarantees.
+        class_weight: scikit-learn's name for `balance`: "balanced" weights images by inverse class frequency; a dict
+            {label: weight} weights classes as you choose, others by 1.
+        settings: any other settings of the recipe, by name: {"flip": False, "weight_decay": 0.1}.
+        loss: a function of logits (N, K) and labels (N,) that returns the loss of each image (N,), or one number; None:
+            cross-entropy. See docs/training.md.
+        augment: a function of images (N, C, H, W) uint8 and a `torch.Generator` that returns images of the same shape,
+            from 0 to 255; applied to training images after the recipe's own augmentation.
+        random_state: scikit-learn's name for `seed`.
+        verbose: what `fit` writes to stdout. 0: nothing, as in scikit-learn, so that searches stay quiet; 1: a progress
+            bar in a terminal and a line per epoch; 2: only the lines.
+
+    Every parameter can be searched and cloned. Settings that you give are never adapted to the data; the recipe's own
+    number of epochs, batch size, learning rate and mirroring may be, and `notes_` says so.
 
     Attributes:
         classes_: (K,) sorted labels, as given to `fit`; 0..K-1 after fitting a `LabelledImages`.
         class_names_: their K names.
         history_: one `Epoch` per epoch.
-        network_: the trained `torch.nn.Module`.
+        network_: the trained `torch.nn.Module`, or the trained Keras model.
         split_: the training images and the validation images.
         notes_: what training decided automatically, in sentences.
 
@@ -87,9 +132,21 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         recipe: str | Recipe = "fast",
         model: str | nn.Module | Callable[[ImageSpec, int], nn.Module] | None = None,
         epochs: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         device: str = "auto",
         split_seed: int | None = None,
+        *,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        validation: float | None = None,
+        patience: int | None = None,
+        balance: str | None = None,
+        class_weight: str | Mapping[Any, float] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        loss: Loss | None = None,
+        augment: Augment | None = None,
+        random_state: int | None = None,
+        verbose: int = 0,
     ) -> None:
         self.recipe = recipe
         self.model = model
@@ -97,16 +154,42 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.seed = seed
         self.device = device
         self.split_seed = split_seed
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation = validation
+        self.patience = patience
+        self.balance = balance
+        self.class_weight = class_weight
+        self.settings = settings
+        self.loss = loss
+        self.augment = augment
+        self.random_state = random_state
+        self.verbose = verbose
 
-    def fit(self, X: LabelledImages | Images, y: Any = None) -> "ImageClassifier":
+    def fit(
+        self,
+        X: LabelledImages | Images,
+        y: Any = None,
+        sample_weight: Any = None,
+        validation_data: LabelledImages | tuple[Any, Any] | None = None,
+        verbose: int | None = None,
+    ) -> "ImageClassifier":
         """Train on a `LabelledImages`, or on images (N, H, W[, 3]) uint8 and labels (N,).
 
+        After an exception the classifier is not fitted, even if it was before.
+
+        Args:
+            sample_weight: (N,) how much each image counts in the loss, relative to the others; 0 leaves it out.
+            validation_data: images and labels, or a `LabelledImages`, to hold out; then none of `X` is held out.
+            verbose: overrides the constructor's for this call.
+
         Raises:
-            DataError, PictureError: the images or labels cannot be used.
+            DataError, PictureError: the images, labels or weights cannot be used.
+            UsageError: a parameter is invalid, or two contradict each other.
             ModelError: the network does not fit the images, or training diverged.
         """
-        for _ in self.fit_epochs(X, y):
-            pass
+        epochs = self.fit_epochs(X, y, sample_weight=sample_weight, validation_data=validation_data)
+        show_progress(epochs, self.verbose if verbose is None else verbose, lambda: self.notes_)
         return self
 
     def fit_epochs(
@@ -117,6 +200,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         checkpoint_writer: CheckpointWriter | None = None,
         resume: Checkpoint | None = None,
         history: Sequence[Epoch] = (),
+        *,
+        sample_weight: Any = None,
+        validation_data: LabelledImages | tuple[Any, Any] | None = None,
     ) -> Iterator[Epoch]:
         """`fit` as an iterator over its progress. You can leave it at any time and keep the weights trained so far.
 
@@ -124,38 +210,66 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             stop: called several times per second; training ends when it returns True.
             checkpoint_writer: saves checkpoints at intervals.
             resume: where to resume, with the `history` of the epochs before.
+            sample_weight, validation_data: as for `fit`.
         """
-        _check_seeds(self.seed, self.split_seed)
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)  # so that a failed fit leaves no earlier model behind
+        try:
+            yield from self._fit_epochs(X, y, stop, checkpoint_writer, resume, history, sample_weight, validation_data)
+        except Exception:
+            self._failed = True
+            raise
+
+    def _fit_epochs(
+        self, X: LabelledImages | Images, y: Any, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None,
+        resume: Checkpoint | None, history: Sequence[Epoch], sample_weight: Any,
+        validation_data: LabelledImages | tuple[Any, Any] | None,
+    ) -> Iterator[Epoch]:  # fmt: skip
+        seed, split_seed, recipe = seed_of(self), split_seed_of(self), self.chosen_recipe()
         given = self._prepare(X, y)
-        recipe = self.chosen_recipe()
         device = choose_device(self.device)
+        image_weights, weights = self._image_weights(given, sample_weight), None
+        if validation_data is not None:
+            given, recipe = self._with_validation(given, recipe, validation_data), replace(recipe, validation=0.0)
         _check_settings(recipe, given)
-        data, self.split_ = split_of(given, recipe.validation, split_seed_of(self))
-        recipe, size_note = adapt_to_size(recipe, len(self.split_.train))
-        counts = np.bincount(data.labels[self.split_.train], minlength=len(data.class_names))
+        recipe, loss_note = self._check_custom(recipe, given.train, device, image_weights is not None)
+        data, self.split_ = split_of(given, recipe.validation, split_seed)
+        if image_weights is not None:
+            self.split_, weights = without_weightless(self.split_, image_weights)
+        train_positions = self.split_.train
+        recipe, size_note = adapt_to_size(recipe, len(train_positions))
+        recipe, rate_note = adapt_to_pixels(recipe, math.prod(data.spec.shape))
+        recipe, mirror_note = choose_flip(recipe, data, train_positions)
+        counts = np.bincount(data.labels[train_positions], minlength=len(data.class_names))
         recipe = self.recipe_ = replace(recipe, balance=choose_balance(recipe, counts))
-        notes = [size_note, balance_note(recipe.balance, counts, data.class_names), _mirror_note(recipe, data)]
+        balanced = balance_note(recipe.balance, counts, data.class_names)
+        notes = [size_note, rate_note, balanced, mirror_note, loss_note]
         if recipe.bfloat16 and not has_bfloat16(device.type):
             notes.append("this processor has no bfloat16 arithmetic: training uses float32, which is slower")
         self.notes_ = [note for note in (*notes, *self.split_.notes) if note]
-        self.network_ = self._build_network(data, recipe)
+        self.module_ = self._build_network(data, recipe)
+        self.notes_ += keras_notes(self.module_)
+        for note in self.notes_:
+            logger.info(note)
         self.history_: list[Epoch] = list(history)
-        training, self._held_out = (part_of(data, part) for part in (self.split_.train, self.split_.validation))
-        self._kept_images = _KeptImages.of(data, self.split_.train, self.seed)
+        self._failed = False
+        training, self._held_out = (part_of(data, part) for part in (train_positions, self.split_.validation))
+        self._kept_images = _KeptImages.of(data, train_positions, seed)
         self._sample = np.array(data.images[:VERIFIED])
         self._forget_model()
         if resume is None and self.network_name() not in NETWORKS:
             self._check_export()
         try:
             for epoch in train(
-                self.network_, *training, recipe, self.seed, self._held_out, device, stop, checkpoint_writer, resume,
+                self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume,
+                weights, self.loss, self.augment,
             ):  # fmt: skip
                 self._forget_model()
                 if epoch.finished:
                     self.history_.append(epoch)
                 yield epoch
         finally:  # also when the caller leaves early
-            self.network_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            self.module_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def _forget_model(self) -> None:
         """Forget everything that was derived from earlier weights."""
@@ -165,11 +279,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def predict_proba(self, X: LabelledImages | Images) -> NDArray[np.float32]:
         """(N, K) probabilities from the exported file, columns in the order of `classes_`."""
-        return self.predictor_.probabilities(X.images if isinstance(X, LabelledImages) else X)
+        predictor = self.predictor_
+        return predictor.probabilities(
+            X.images if isinstance(X, LabelledImages) else many_images(X, width=self.spec_.width)
+        )
 
     def predict(self, X: LabelledImages | Images) -> NDArray[Any]:
         """(N,) labels of the type given to `fit`."""
-        positions = self.predict_proba(X).argmax(axis=1)  # first: it raises RunError if the classifier is not fitted
+        positions = self.predict_proba(X).argmax(axis=1)  # first: it raises an error if the classifier is not fitted
         labels: NDArray[Any] = self.classes_[positions]
         return labels
 
@@ -181,6 +298,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         Raises:
             DataError: no label is known, or their number differs from that of the images.
         """
+        self._require_fitted()
         if not isinstance(X, LabelledImages):
             X = self._labelled(X, y)
         return Judgement.of(self.predictor_, "given", X, self.training_accuracy_, None).evaluation
@@ -191,8 +309,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def to_bytes(self) -> bytes:
         """The model file, verified on some training images to answer as the network does."""
-        if not self.__sklearn_is_fitted__():
-            raise RunError("this classifier is not fitted", "call fit first")
+        self._require_fitted()
         if self._content is None:
             content = with_metadata(self._exported().content, self.metadata())
             verify(content, self.shipped_, self._sample, self.ood_detector_)
@@ -201,18 +318,21 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def neighbours(self, count: int = KEPT) -> Neighbours:
         """At most `count` (never more than `KEPT`) training images, reduced in size, with the network's embeddings."""
+        self._require_fitted()
         kept = self._kept_images
-        pictures, labels = kept.at(chosen(kept.labels, self.seed, min(count, KEPT)))
+        pictures, labels = kept.at(chosen(kept.labels, seed_of(self), min(count, KEPT)))
         return Neighbours.of(pictures, labels, extract_features(self.shipped_, pictures).embedding)
 
     @property
     def guarantees_(self) -> Guarantees:
         """What the model guarantees about its answers, fitted on the held-out images."""
+        self._require_fitted()
         return self._exported().guarantees
 
     @property
     def ood_detector_(self) -> OodDetector:
         """Recognises images unlike the training images."""
+        self._require_fitted()
         return self._exported().ood_detector
 
     def _exported(self) -> "_Exported":
@@ -220,18 +340,19 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if self._export is None:
             images, labels = self._held_out
             kept = self._kept_images
-            pictures, classes = kept.at(_described(len(kept.labels), self.seed))
+            pictures, classes = kept.at(_described(len(kept.labels), seed_of(self)))
             trained = extract_features(self.shipped_, pictures)
             held_out = extract_features(self.shipped_, images)
             ood_detector = fit_ood_detector(
                 pictures, trained.descriptor, classes, images, held_out.descriptor, held_out.logits
             )
-            accuracy = float((trained.logits.argmax(axis=1) == classes).mean())
             none = "no images were held out, so probabilities are not calibrated and there are no guarantees"
             guarantees = replace(Guarantees.none(len(self.class_names_), none), has_ood_score=True)
             if len(labels):
                 calibrator, out_of_fold = cross_fitted(held_out.logits, labels)
                 guarantees = replace(guarantees, calibrator=calibrator)
+            answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
+            accuracy = float((answers == classes).mean())
             content = export_model(self.shipped_, self._metadata(guarantees), ood_detector)
             if len(labels):
                 rows = open_artifact(content).outputs(cast(Images, images), OUTPUT, "uncalibrated")
@@ -263,9 +384,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             class_names=self.class_names_,
             image=self.spec_,
             network=self.network_name(),
-            parameters=parameter_count(self.network_),
+            parameters=parameter_count(self.module_),
             recipe=self.recipe_.to_json(),
-            seed=self.seed,
+            seed=seed_of(self),
             data=self._data_summary,
             versions=versions(),
             created=now(),
@@ -281,17 +402,32 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return self._predictor
 
     @property
+    def network_(self) -> nn.Module:
+        """The trained network; a Keras model without the adapter, `module_`, that the engine trains."""
+        return own_network(self.module_)
+
+    @property
     def shipped_(self) -> nn.Module:
         """What the model file computes: the trained network, averaged over mirror images if the recipe says so."""
-        return FlipTTA(self.network_) if self.recipe_.uses_flip_tta else self.network_
+        return FlipTTA(self.module_) if self.recipe_.uses_flip_tta else self.module_
 
     @property
     def training_accuracy_(self) -> float | None:
-        """Accuracy of the trained network on at most `MOST_DESCRIBED` training images, without augmentation."""
+        """Accuracy of the calibrated model on at most `MOST_DESCRIBED` training images, without augmentation."""
         return self._exported().training_accuracy if self.__sklearn_is_fitted__() else None
 
+    def summary(self) -> "Summary":
+        """The network, layer by layer, with its weights counted; it prints as a table."""
+        self._require_fitted()
+        return Summary(self.network_name(), tuple(layers(self.module_, self.spec_)), parameter_count(self.module_))
+
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "history_")
+        return hasattr(self, "history_") and not self._failed
+
+    def _require_fitted(self) -> None:
+        if not self.__sklearn_is_fitted__():
+            failed = "the last call of fit failed" if getattr(self, "_failed", False) else "call fit first"
+            raise NotFittedError("this classifier is not fitted", failed)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -316,7 +452,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         else:
             if y is None:
                 raise DataError("labels are missing", "call fit(images, labels), or fit(data) with a LabelledImages")
-            data = from_arrays(X, y, natural_order=False)  # sorted as classes_, as scikit-learn's contract requires
+            data = from_arrays(
+                many_images(X, labels=y), y, natural_order=False
+            )  # sorted as classes_, as scikit-learn's contract requires
             self.classes_ = np.unique(np.asarray(y))
         self.class_names_ = data.class_names
         self.spec_ = data.spec
@@ -329,14 +467,128 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return data
 
     def chosen_recipe(self) -> Recipe:
-        """The recipe with `model` and `epochs` applied."""
-        return find_recipe(self.recipe, self.model if isinstance(self.model, str) else None, self.epochs)
+        """The recipe with the constructor's settings applied.
+
+        Raises:
+            UsageError: a setting is invalid, or two contradict each other.
+        """
+        own = {
+            "network": self.model if isinstance(self.model, str) else None,
+            "balance": self._balance(),
+            **{name: getattr(self, name) for name in _SETTINGS},
+        }
+        settings = self.settings or {}
+        if not isinstance(settings, Mapping):
+            raise UsageError(f"settings must be a dict, got {settings!r}", "for example settings={'flip': False}")
+        for name, value in settings.items():
+            check_not_two(name, own.get(name), value)
+        return find_recipe(changed(find_recipe(self.recipe), settings), **own)
+
+    def _balance(self) -> str | None:
+        """`balance`, or what `class_weight` means for it."""
+        if self.class_weight is None:
+            return self.balance
+        if not isinstance(self.class_weight, Mapping) and self.class_weight != "balanced":
+            raise UsageError(
+                f"class_weight must be 'balanced', a dict or None, got {self.class_weight!r}",
+                "for example class_weight={'cat': 2.0}",
+            )
+        meaning = "off" if isinstance(self.class_weight, Mapping) else "weights"
+        if self.balance not in (None, meaning):
+            raise UsageError(
+                f"class_weight and balance={self.balance!r} contradict each other", "give only one of them"
+            )
+        return meaning
+
+    def _image_weights(self, data: LabelledImages, sample_weight: Any) -> NDArray[np.float64] | None:
+        """(M,) the weight of each training image, from `sample_weight` and a dict of `class_weight`; or None."""
+        train = data.positions("train") if data.parts else np.arange(len(data))
+        weights = None
+        if sample_weight is not None:
+            weights = checked_weights(sample_weight, len(data))[train]
+        if isinstance(self.class_weight, Mapping):
+            by_class = np.ones(len(data.class_names))
+            known = {str(name): index for index, name in enumerate(self.class_names_)}
+            known |= {label: index for index, label in enumerate(self.classes_.tolist())}
+            for label, weight in self.class_weight.items():
+                if label not in known:
+                    raise UnknownName.among("class in class_weight", str(label), self.class_names_)
+                by_class[known[label]] = checked_weights([weight], 1)[0]
+            weights = by_class[data.labels[train]] * (1 if weights is None else weights)
+        if weights is not None and not weights.any():
+            raise DataError("every training image has weight 0", "give some images a weight above 0")
+        return weights
+
+    def _with_validation(
+        self, data: LabelledImages, recipe: Recipe, validation_data: LabelledImages | tuple[Any, Any]
+    ) -> LabelledImages:
+        """The training images, and `validation_data` as their validation part."""
+        if "validation" in data.parts:
+            raise UsageError(f"{data.name} has a validation part already", "leave validation_data out")
+        if "validation" in recipe.given and recipe.validation:
+            raise UsageError(
+                f"validation={recipe.validation:g} and validation_data contradict each other", "give only one of them"
+            )
+        if isinstance(validation_data, LabelledImages):
+            held_out = validation_data.validation if validation_data.parts else validation_data
+        elif isinstance(validation_data, tuple | list) and len(validation_data) == 2:
+            held_out = self._labelled(*validation_data)
+        else:
+            raise UsageError("validation_data must be (images, labels) or a LabelledImages", "give both in a tuple")
+        train = data.train
+        unknown = {held_out.class_names[label] for label in np.unique(held_out.labels)} - set(train.class_names)
+        if unknown:
+            raise DataError(
+                f"validation_data has classes that the training images lack: {', '.join(sorted(unknown)[:5])}",
+                "leave these images out",
+            )
+        if not len(held_out) or held_out.images.shape[1:] != train.images.shape[1:]:
+            raise DataError(
+                f"validation_data must have images of shape {train.images.shape[1:]}, got {held_out.images.shape}",
+                "resize them as the training images",
+            )
+        number = {name: index for index, name in enumerate(train.class_names)}
+        labels = np.array([number.get(name, 0) for name in held_out.class_names])[held_out.labels]
+        return LabelledImages(
+            np.concatenate([train.images, held_out.images]),
+            np.concatenate([train.labels, labels]),
+            train.class_names,
+            data.name,
+            parts={"train": slice(0, len(train)), "validation": slice(len(train), None)},
+            source=train.source,
+        )
+
+    def _check_custom(
+        self, recipe: Recipe, train: LabelledImages, device: torch.device, weighted: bool
+    ) -> tuple[Recipe, str]:
+        """Try `augment` and `loss` on a few images; return the recipe that suits the loss, and a note or ""."""
+        few, labels = np.array(train.images[:_TRIAL_IMAGES]), torch.from_numpy(train.labels[:_TRIAL_IMAGES].copy())
+        if self.augment is not None:
+            batch = torch.from_numpy(few)
+            check_augment(
+                self.augment, (batch.unsqueeze(1) if batch.ndim == 3 else batch.permute(0, 3, 1, 2)).to(device)
+            )
+        if self.loss is None:
+            return recipe, ""
+        per_image = check_loss(self.loss, labels.repeat(2), len(train.class_names), device)
+        if "label_smoothing" in recipe.given and recipe.label_smoothing:
+            raise UsageError("label_smoothing has no effect on a custom loss", "smooth the labels in the loss itself")
+        recipe = replace(recipe, label_smoothing=0.0)
+        if per_image:
+            return recipe, ""
+        if weighted or recipe.balance == "weights" or ("prune_fraction" in recipe.given and recipe.prune_fraction):
+            raise UsageError(
+                "the loss returns one number per batch, so images cannot be weighted or pruned",
+                "return the loss of each image (N,), as reduction='none' does",
+            )
+        recipe = replace(recipe, prune_fraction=0.0, balance="off" if recipe.balance == "auto" else recipe.balance)
+        return recipe, "the loss returns one number per batch, so no image is pruned, and no class is weighted"
 
     def _build_network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
         classes = len(data.class_names)
         if self.model is None or isinstance(self.model, str):
-            return build_network(recipe.network, data.spec, classes, self.seed)
-        return custom_network(self.model, data.spec, classes, self.seed)
+            return build_network(recipe.network, data.spec, classes, seed_of(self))
+        return custom_network(self.model, data.spec, classes, seed_of(self))
 
     def network_name(self) -> str:
         """The name of a built-in or imported network, or the class of a custom one."""
@@ -346,7 +598,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def _labelled(self, X: Images, y: Any) -> LabelledImages:
         """Images with labels of the type given to `fit`; labels that are unknown become further classes."""
-        images, given = check_images(X, spec=self.spec_), np.asarray(y)
+        images, given = check_images(many_images(X, width=self.spec_.width), spec=self.spec_), np.asarray(y)
         if given.shape != (len(images),):
             raise DataError(
                 f"{len(images):,} images but labels of shape {given.shape}", "give one label for each image"
@@ -356,6 +608,28 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         others, where = np.unique(given[unknown], return_inverse=True)
         positions[unknown] = len(self.classes_) + where
         return LabelledImages(images, positions.astype(np.int64), (*self.class_names_, *map(str, others.tolist())))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network, layer by layer; as text, a table.
+
+    Attributes:
+        network: its name.
+        layers: in execution order.
+        parameters: number of weights.
+    """
+
+    network: str
+    layers: tuple[Layer, ...]
+    parameters: int
+
+    def __repr__(self) -> str:
+        rows = [("layer", "kind", "output", "parameters")]
+        rows += [(row.name, row.kind, " x ".join(map(str, row.shape)), f"{row.parameters:,}") for row in self.layers]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join([*lines, f"{self.network}: {self.parameters:,} parameters"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -398,15 +672,27 @@ def _described(images: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).permutation(images)[:MOST_DESCRIBED])
 
 
+def seed_of(classifier: ImageClassifier) -> int:
+    """The seed of a training: `seed`, or `random_state`, or 0.
+
+    Raises:
+        UsageError: a seed is invalid, or the two differ.
+    """
+    one, other = (_checked_seed(name, getattr(classifier, name)) for name in ("seed", "random_state"))
+    check_not_two("the seed", one, other)
+    return next((seed for seed in (one, other) if seed is not None), 0)
+
+
 def split_seed_of(classifier: ImageClassifier) -> int:
     """The seed that determines which images are held out."""
-    return classifier.seed if classifier.split_seed is None else classifier.split_seed
+    own = _checked_seed("split_seed", classifier.split_seed)
+    return seed_of(classifier) if own is None else own
 
 
-def _check_seeds(*seeds: Any) -> None:
-    for seed in seeds:
-        if seed is not None and not (isinstance(seed, Integral) and 0 <= int(seed) < 2**63):
-            raise UsageError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed!r}", "for example seed=0")
+def _checked_seed(name: str, seed: Any) -> int | None:
+    if seed is not None and not (isinstance(seed, Integral) and 0 <= int(seed) < 2**63):
+        raise UsageError(f"{name} must be a whole number from 0 to 2^63 - 1, got {seed!r}", f"for example {name}=0")
+    return None if seed is None else int(seed)
 
 
 def _check_settings(recipe: Recipe, data: LabelledImages) -> None:
@@ -415,8 +701,7 @@ def _check_settings(recipe: Recipe, data: LabelledImages) -> None:
     The batch size of a named recipe shrinks for small data; one that the user chose does not.
     """
     images = len(data.train)
-    default = RECIPES.get(recipe.name)
-    if recipe.batch_size > images and (default is None or default.batch_size != recipe.batch_size):
+    if recipe.batch_size > images and is_given(recipe, "batch_size"):
         raise UsageError(
             f"batch_size must be at most {images:,}, the number of training images, got {recipe.batch_size:,}",
             f"use a smaller one: --batch-size {max(1, images // 10)}",
@@ -426,23 +711,6 @@ def _check_settings(recipe: Recipe, data: LabelledImages) -> None:
             f"patience={recipe.patience} needs held-out images, but recipe '{recipe.name}' holds out none",
             "hold some out: --set validation=0.1",
         )
-
-
-def _mirror_note(recipe: Recipe, data: LabelledImages) -> str:
-    """A hint if mirror images are used and the class names suggest that mirroring changes the class; or ""."""
-    if not recipe.flip:
-        return ""
-    words = [re.findall("[a-z]+", name.lower()) for name in data.class_names]
-    if all(len(name) == 1 for name in data.class_names):
-        names = "are single characters"
-    elif any({"left", "right"} & set(each) for each in words):
-        names = "contain left or right"
-    else:
-        return ""
-    return (
-        f"class names {names}, and training uses mirror images; if mirroring changes the class, as with digits and "
-        "letters, turn it off: --set flip=no"
-    )
 
 
 def part_of(data: LabelledImages, positions: NDArray[np.int64]) -> tuple[Images | MappedRows, NDArray[np.int64]]:

@@ -60,6 +60,8 @@ def find_label_errors(
 ) -> LabelErrors:
     """Rank the labels of `data` by how little their images support them.
 
+    Equal images with one label are one piece of evidence: the first is judged, and the others share its result.
+
     Args:
         groups: (N,) int64; images of one group, of one group of the data, and equal images are judged by a model that
             trained on none of them.
@@ -69,8 +71,11 @@ def find_label_errors(
         ModelError: out of memory.
     """
     classes = len(data.class_names)
-    order = data.order  # by content, so that the order of reading does not matter
-    enough = data.counts() >= _LEAST_IMAGES
+    rows = np.column_stack([data.labels.astype(np.uint64), data.contents])
+    order, alike = np.unique(rows, axis=0, return_index=True, return_inverse=True)[
+        1:
+    ]  # by content, in any form of data
+    enough = np.bincount(data.labels[order], minlength=classes) >= _LEAST_IMAGES
     skipped_classes = tuple(name for name, fine in zip(data.class_names, enough, strict=True) if not fine)
     usable = order[enough[data.labels[order]]]
     probabilities = np.full((len(data), classes), 1 / classes, np.float32)
@@ -93,6 +98,8 @@ def find_label_errors(
     probabilities[np.ix_(usable, present)] = softmax(fitted.temperature * scores, axis=1)
     probabilities[np.ix_(usable, np.flatnonzero(~enough))] = 0
     wrong[usable] = fitted.wrong
+    alike = order[alike.reshape(-1)]
+    wrong, probabilities = wrong[alike], probabilities[alike]
     suggested = probabilities.argmax(axis=1)
     found = np.zeros(0, np.int64)
     judged = agreement >= _LEAST_AGREEMENT

@@ -5,7 +5,7 @@ It connects the estimator with the run folder. It prints and draws nothing; `cli
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from hangtag.files import remove_partial
 from hangtag.machine import hardware, now, versions
 from hangtag.model.neighbours import write_neighbours
 from hangtag.serializable import checked
-from hangtag.training.classifier import ImageClassifier, split_seed_of
+from hangtag.training.classifier import ImageClassifier, seed_of, split_seed_of
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
+from hangtag.training.engine.custom import full_name
 from hangtag.training.engine.export import verify_outputs
 from hangtag.training.engine.guard import is_out_of_memory
 from hangtag.training.engine.loop import Epoch, choose_device
@@ -114,36 +115,12 @@ class Training:
             UsageError: the device is not available.
             DataError: the data changed.
         """
-        config, version = run.config("recipe", "seed", "data"), versions()["hangtag"]
-        if "seeds" in config:
-            raise RunError(
-                f"{run.path}: this run has several seeds", "to resume it, repeat the command that started it"
-            )
-        if config.get("status") not in (TRAINING, STOPPED):
-            raise RunError(
-                f"{run.path}: this run cannot be resumed: its status is '{config.get('status')}'",
-                "only interrupted and stopped runs can be resumed",
-            )
-        if config.get("hangtag") != version:
-            raise RunError(
-                f"{run.path}: this run was started with hangtag {config.get('hangtag')}, but this is hangtag {version}",
-                "resume it with that version, or train again",
-            )
-        if config.get("network_from_python"):
-            raise RunError(
-                f"{run.path}: this run trains a network that was given as a Python object",
-                "repeat the Python code that began it to resume it",
-            )
-        recipe, seed = _recipe(run), config["seed"]
-        if ":" in recipe.network and recipe.network != network:
-            raise RunError(
-                f"{run.path}: this run trains the custom network {recipe.network!r}, which is imported only if you "
-                "name it",
-                f"if you trust this code: hangtag train --resume {shlex.quote(str(run.path))} "
-                f"--model {shlex.quote(recipe.network)}",
-            )
+        run.check_resumable(network)
+        config, recipe = run.config(), _recipe(run)
         choose_device(device)
-        classifier = ImageClassifier(recipe=recipe, seed=seed, device=device, split_seed=config.get("split_seed"))
+        classifier = ImageClassifier(
+            recipe=recipe, seed=config["seed"], device=device, split_seed=config.get("split_seed")
+        )
         training = cls._resume(classifier, read_again(run, source), run, _lock(run))
         if source is not None:
             training.record(source=source)
@@ -196,7 +173,7 @@ class Training:
                     self.run.add_epoch(epoch.to_json())
                 yield epoch
         except DivergedError:  # the same settings would diverge again
-            self.run.write_weights(_weights(self.classifier.network_))
+            self.run.write_weights(_weights(self.classifier.module_))
             self.record(status=DIVERGED)
             raise
         except HangtagError:
@@ -228,7 +205,7 @@ class Training:
 
     def _finish(self) -> Judgement:
         classifier, started = self.classifier, time.perf_counter()
-        self.run.write_weights(_weights(classifier.network_))
+        self.run.write_weights(_weights(classifier.module_))
         content, predictor = classifier.to_bytes(), classifier.predictor_
         self.seconds["export"] = time.perf_counter() - started
         started = time.perf_counter()
@@ -253,8 +230,8 @@ class Training:
             notes=classifier.notes_,
             network={
                 "name": classifier.network_name(),
-                "parameters": parameter_count(classifier.network_),
-                "layers": [vars(layer) for layer in layers(classifier.network_, classifier.spec_)],
+                "parameters": parameter_count(classifier.module_),
+                "layers": [vars(layer) for layer in layers(classifier.module_, classifier.spec_)],
             },
             split=classifier.split_.to_json(),
             device=choose_device(classifier.device).type,
@@ -280,13 +257,24 @@ def initial_config(classifier: ImageClassifier, data: LabelledImages, source: di
         "status": TRAINING,
         "recipe": classifier.chosen_recipe().to_json(),
         "network_from_python": not isinstance(classifier.model, str | None),
-        "seed": classifier.seed,
+        **({"from_python": from_python} if (from_python := _from_python(classifier)) else {}),
+        "seed": seed_of(classifier),
         "split_seed": split_seed_of(classifier),
         "source": source,
         "data": {**data.to_json(), "skipped": len(data.source.skipped), "counts": counts},
         "versions": versions(),
         "machine": hardware(),
     }
+
+
+def _from_python(classifier: ImageClassifier) -> dict[str, Any]:
+    """Names of the loss and augmentation, and class weights, which only the Python code that began the run has."""
+    given: dict[str, Any] = {
+        name: full_name(value) for name in ("loss", "augment") if (value := getattr(classifier, name)) is not None
+    }
+    if isinstance(classifier.class_weight, Mapping):
+        given["class_weight"] = {str(label): float(weight) for label, weight in classifier.class_weight.items()}
+    return given
 
 
 def open_run(config: dict[str, Any], out: Path | None, name: str) -> tuple[Run, Lock, bool]:
@@ -332,6 +320,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     pairs = [(name, old_recipe.get(name), new_recipe.get(name)) for name in {**old_recipe, **new_recipe}]
     keys = ["seed", "seeds", "hangtag"] if old.get("seed") != new.get("seed") else ["split_seed", "seeds", "hangtag"]
     pairs += [(key, old.get(key), new.get(key)) for key in keys]
+    old_code, new_code = (config.get("from_python", {}) for config in (old, new))
+    pairs += [(name, old_code.get(name), new_code.get(name)) for name in {**old_code, **new_code}]
     differences = [f"{name} {before} there, {after} here" for name, before, after in pairs if before != after]
     old_data, new_data = old.get("data", {}), new.get("data", {})
     if old_data.get("fingerprint") != new_data.get("fingerprint"):

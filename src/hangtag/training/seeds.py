@@ -22,7 +22,7 @@ from hangtag.evaluation.run_folder import STOPPED, Run
 from hangtag.files import write_bytes
 from hangtag.machine import now
 from hangtag.model.neighbours import FILE
-from hangtag.training.classifier import ImageClassifier
+from hangtag.training.classifier import ImageClassifier, seed_of
 from hangtag.training.run import DIVERGED, NOT_EXPORTED, Training, initial_config, open_run
 
 __all__ = ["Seeds", "spread"]
@@ -69,9 +69,9 @@ class Seeds:
         if count < 2:
             raise UsageError(f"--seeds must be at least 2, got {count}", "leave --seeds out to train once")
         self.data, self.source = data, source
-        self.numbers = [classifier.seed + index for index in range(count)]
+        self.numbers = [seed_of(classifier) + index for index in range(count)]
         self.classifier = classifier
-        config = initial_config(self._unfitted(classifier.seed), data, source) | {"seeds": self.numbers}
+        config = initial_config(self._unfitted(seed_of(classifier)), data, source) | {"seeds": self.numbers}
         name = f"{data.name}-{config['recipe']['name']}-seeds"
         self.run, self.lock, self.resumed = open_run(config, out, name)
 
@@ -136,8 +136,8 @@ class Seeds:
 
     def _unfitted(self, seed: int) -> ImageClassifier:
         """A new classifier for one seed; a fitted one would keep its images in memory."""
-        one = self.classifier
-        return ImageClassifier(one.recipe, one.model, one.epochs, seed, one.device, split_seed=one.seed)
+        own = {"seed": seed, "random_state": None, "split_seed": seed_of(self.classifier)}
+        return ImageClassifier(**{**self.classifier.get_params(deep=False), **own})
 
     def _folder(self, number: int) -> Path:
         return self.run.path / "seeds" / str(number)

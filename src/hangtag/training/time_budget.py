@@ -237,7 +237,7 @@ def _step_seconds(
     """Median over rounds of steps that take about `seconds` in total, at least one; the first steps do not count."""
     batches = Batches(images, labels, recipe, seed, device)
     weighted = recipe.balance == "weights" or batches.pruning is not None
-    steps = steps_for(network, recipe, batches.batch_size, device, weighted)
+    steps = steps_for(network, recipe, batches.batch_size, device)
 
     def timed(count: int) -> float:
         """Seconds of one of `count` steps, with its share of preparing a chunk of batches."""

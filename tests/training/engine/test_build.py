@@ -1,5 +1,6 @@
 """build.py: weights depend on the seed alone; custom networks are imported, copied and checked."""
 
+import random
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from hangtag.errors import ModelError, UnknownName
 from hangtag.pictures import ImageSpec
-from hangtag.training.engine.build import build_network
+from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.loop import train
 from hangtag.training.engine.networks import NETWORKS, parameter_count
 from toys import SIDE, quick_recipe, shapes
@@ -136,3 +137,18 @@ def test_a_hangtag_error_raised_by_a_custom_function_passes_through(
         build_network("small_networks:small", ImageSpec(8, 8), 3, seed=0)
 
     assert caught.value.message == "convolutional networks need images of at least 4x4 pixels, got 3x3 grey"
+
+
+def test_a_network_that_returns_probabilities_is_refused() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Softmax(dim=1))
+
+    with pytest.raises(ModelError, match="returns probabilities, but hangtag needs logits"):
+        custom_network(network, ImageSpec(8, 8), 3, seed=0)
+
+
+def test_building_leaves_pythons_random_state_unchanged() -> None:
+    before = random.getstate()
+
+    custom_network(lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), ImageSpec(8, 8), 3, seed=0)
+
+    assert random.getstate() == before

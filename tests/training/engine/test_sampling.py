@@ -76,7 +76,7 @@ def test_weighted_steps_weigh_each_image_by_its_own_class() -> None:
     recipe = replace(FAST, bfloat16=False)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIDE * SIDE, 3))
     weights = torch.tensor([1.0, 2.0, 3.0])
-    steps = steps_for(network, recipe, 8, torch.device("cpu"), weighted=True)
+    steps = steps_for(network, recipe, 8, torch.device("cpu"))
     assert isinstance(steps, GenericSteps)
     logits, labels = torch.randn(8, 3), torch.arange(8) % 3
 

@@ -27,7 +27,16 @@ from hangtag.data.public.archives import content_of, gunzip, members_of, sha256_
 from hangtag.data.public.catalog import NAMED, Archive, DataFile, NamedSet
 from hangtag.data.public.download import download
 from hangtag.data.public.idx import check_length, idx_header, parse_idx
-from hangtag.errors import DataError, DownloadError, MissingExtra, SaveError, UnknownName, UsageError
+from hangtag.errors import (
+    DataError,
+    DataNotFound,
+    DownloadError,
+    HangtagWarning,
+    MissingExtra,
+    SaveError,
+    UnknownName,
+    UsageError,
+)
 from hangtag.files import cache_home, new_folder_whole, write_bytes, write_json
 from hangtag.mapped import forget
 from hangtag.pictures import Images
@@ -171,7 +180,7 @@ def _pieces(dataset: NamedSet, folder: Path) -> Iterator[_Piece]:
         yield from _pieces_of_archive(dataset, dataset.archive, archive)
         return
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder", f"name the folder that holds {_first_of(dataset)}")
+        raise DataNotFound(f"{folder}: no such folder", f"name the folder that holds {_first_of(dataset)}")
     for file in dataset.files:
         path = _locate(dataset, folder, file)
         if path is None:
@@ -246,6 +255,7 @@ def _read_folder(
         warnings.warn(
             f"{folder}: this looks like {dataset.title}, judging by shape and labels, but is not verified; checksums "
             f"are published only for the .gz files of its authors",
+            HangtagWarning,
             stacklevel=3,
         )
     return images, labels
@@ -361,7 +371,9 @@ def _read_cache(dataset: NamedSet) -> PublicSet | None:
     if intact:
         contents = _cached_contents(folder, images, found)
         return replace(_public_set(dataset, images, labels, str(folder)), contents=contents)
-    warnings.warn(f"{folder}: the cached copy of {dataset.title} is damaged; it is fetched again", stacklevel=3)
+    warnings.warn(
+        f"{folder}: the cached copy of {dataset.title} is damaged; it is fetched again", HangtagWarning, stacklevel=3
+    )
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
@@ -394,7 +406,9 @@ def _save(dataset: NamedSet, images: Images, labels: NDArray[np.int64], origin: 
                 facts = {"set": dataset.name, "origin": origin, "fingerprint": fingerprint(images, labels)}
                 write_json(temporary / "kept.json", facts)
     except SaveError as error:
-        warnings.warn(f"{error.message}; {dataset.title} will be read from {origin} each time", stacklevel=3)
+        warnings.warn(
+            f"{error.message}; {dataset.title} will be read from {origin} each time", HangtagWarning, stacklevel=3
+        )
     return _public_set(dataset, images, labels, origin)
 
 

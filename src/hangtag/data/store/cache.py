@@ -50,8 +50,8 @@ __all__ = [
     "set_aside",
 ]
 
-VERSION = 4
-"""Of the entries' layout; entries of other versions are ignored. Since 4: checksums, joined names, levels."""
+VERSION = 5
+"""Of the layout of entries; entries of other versions are ignored."""
 
 _LIMIT_GIGABYTES = 20.0
 _PICTURES, _SETS, _GROUPS = "pictures", "datasets", "groups"

@@ -26,11 +26,11 @@ from hangtag.data.picture_facts import Skipped
 from hangtag.data.store.zip_names import decode_names, unicode_path
 from hangtag.errors import DataError, MissingExtra, PictureError
 from hangtag.files import LOOSE, MARKER, saving, write_all
+from hangtag.pictures import LARGEST_FILE
 from hangtag.words import amount, first_few, visible
 
 __all__ = [
     "FAILING",
-    "LARGEST_FILE",
     "Container",
     "Folder",
     "ListedFile",
@@ -47,9 +47,6 @@ __all__ = [
     "stamp_of",
     "why_unreadable",
 ]
-
-LARGEST_FILE = 512_000_000
-"""Bytes; a picture file that claims to be larger is refused before it is read."""
 
 FAILING = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN}
 """Error numbers of a failing disk or network, not of a single file."""
@@ -196,13 +193,14 @@ class Listing:
         return notes
 
     def leave_out_hidden(self) -> None:
-        """Leave out folders whose names begin with a dot, unless they are class folders beside others, such as .net."""
+        """Leave out folders whose names begin with a dot, unless they are class folders: beside others, or alone."""
         if not any("/." in entry.name or entry.name[0] == "." for entry in self.entries):
             return
         with_pictures = {
             entry.name.rpartition("/")[0] for entry in self.entries if entry.name.lower().endswith(PICTURE_ENDINGS)
         }
-        beside = {folder.rpartition("/")[0] for folder in with_pictures if not _has_dot(folder)}
+        plain = [folder for folder in with_pictures if not _has_dot(folder)]
+        beside = {folder.rpartition("/")[0] for folder in plain or with_pictures}
 
         def is_class(folder: str) -> bool:
             above, _, own = folder.rpartition("/")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.choose_size import Size, check_levels, choose_spec, with_background
 from hangtag.data.class_names import joined_names
-from hangtag.data.describe import counted, notes_on, notes_on_parts, sentence_on
+from hangtag.data.describe import counted, notes_on, notes_on_copies, notes_on_parts, sentence_on
 from hangtag.data.labelled_images import PARTS, LabelledImages, Source
 from hangtag.data.manifest import Answers, Manifest
 from hangtag.data.picture_facts import PASSING, Skipped
@@ -98,7 +98,8 @@ def decoded(
         skipped = [Skipped(visible(s.name), s.kind, visible(s.reason)) for s in (*manifest.skipped, *result.skipped)]
         if not len(result.good):
             raise DataError(
-                f"{origin}: none of the {len(manifest.wanted):,} images can be read: {counted(skipped)}",
+                f"{origin}: none of the {len(manifest.wanted):,} images can be read: {counted(skipped)}; "
+                f"{result.skipped[0].name}: {result.skipped[0].reason}",
                 _public_set(manifest, origin) or "replace them",
             )
         good = result.good.tolist()
@@ -123,6 +124,7 @@ def decoded(
             groups, group_names = inverse.astype(np.int64), list(map(visible, unique.tolist()))
         numbers = np.array([number[label] for label in labels], np.int64)
         part_numbers = np.array([_PART_NUMBERS[each] for each in parts], np.int8)
+        shown = [manifest.wanted[row].name for row in good]
         in_parts = {part: numbers[part_numbers == at] for at, part in enumerate(PARTS) if part in parts}
         arrays: dict[str, NDArray[Any] | None] = {
             "labels": numbers,
@@ -135,12 +137,13 @@ def decoded(
             "notes": [
                 *manifest.notes,
                 *notes_on_parts(names, in_parts),
+                *notes_on_copies(facts["content"], numbers, part_numbers, shown),
                 *notes_on(final, facts, set(manifest.labels) - set(names), skipped, size),
             ],
             "skipped": [each.to_json() for each in skipped],
             "again": _again(manifest, result), "answers": manifest.answers, "asked": manifest.asked.to_json(),
         }  # fmt: skip
-        cache.save(folder, key, index, arrays, [visible(manifest.wanted[row].name) for row in good])
+        cache.save(folder, key, index, arrays, list(map(visible, shown)))
     cache.make_room(key)
     pictures = cache.open_pictures(key)
     if pictures is None:
@@ -195,33 +198,33 @@ def _decode(
     pool: Pool, manifest: Manifest, folder: Path, size: Size, progress: Progress | None
 ) -> tuple[ImageSpec, Decoded, NDArray[Any]]:
     """Write images.npy and facts.npy into the folder; the spec, the result and the facts."""
-    spec, one_size = _guess(pool, manifest, folder, size)
+    spec = _guess(pool, manifest, folder, size)
     while True:
-        result = pool.decode(manifest.wanted, spec, folder, cache.decoded_as(spec), progress, one_size)
+        result = pool.decode(manifest.wanted, spec, folder, cache.decoded_as(spec), progress)
         facts = np.load(folder / "facts.npy", allow_pickle=False)
         exact = choose_spec(facts, len(facts), size) if len(facts) else spec
         if exact == spec:
             return spec, result, facts
         (folder / "images.npy").unlink()  # all pictures together need another spec: decode again
-        spec, one_size = exact, False
+        spec = exact
         _write_guess(folder, spec)
 
 
-def _guess(pool: Pool, manifest: Manifest, folder: Path, size: Size) -> tuple[ImageSpec, bool]:
-    """A spec chosen from evenly spaced pictures, and whether all of these have its size."""
+def _guess(pool: Pool, manifest: Manifest, folder: Path, size: Size) -> ImageSpec:
+    """A spec chosen from evenly spaced pictures."""
     if size.spec is not None:
-        return size.spec, False
+        return size.spec
     with contextlib.suppress(Exception):  # missing or damaged; an interrupted decoding resumes with the same guess
         text, checksum = (folder / _GUESS).read_bytes().split(b"\n")
         if hashlib.sha256(text).hexdigest().encode() == checksum:
-            return ImageSpec(**json.loads(text)), False
+            return ImageSpec(**json.loads(text))
     step = max(1, len(manifest.wanted) // _SAMPLED)
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         pool.decode(manifest.wanted[::step], None, Path(temporary))
         facts = np.load(Path(temporary) / "facts.npy", allow_pickle=False)
     spec = choose_spec(facts, len(manifest.wanted), size) if len(facts) else ImageSpec(32, 32)
     _write_guess(folder, spec)
-    return spec, bool((facts["height"] == spec.height).all() and (facts["width"] == spec.width).all())
+    return spec
 
 
 def _write_guess(folder: Path, spec: ImageSpec) -> None:

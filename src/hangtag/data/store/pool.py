@@ -37,7 +37,6 @@ from hangtag.files import saving, write_bytes
 from hangtag.machine import processors
 from hangtag.pictures import ImageSpec
 from hangtag.progress import Progress
-from hangtag.resize import sizing_model
 
 __all__ = ["Decoded", "Pool", "Sample", "npy_header"]
 
@@ -112,7 +111,6 @@ class Pool:
         folder: Path,
         decoded_before: Sequence[Path] = (),
         progress: Progress | None = None,
-        one_size: bool = False,
     ) -> Decoded:
         """Fill `folder` with images.npy (M, H, W[, 3]) uint8 and facts.npy (M,), or resume filling it.
 
@@ -120,8 +118,6 @@ class Pool:
             samples: the pictures; to resume, the same ones in the same order.
             spec: what to convert them to; None only collects facts, and images.npy is empty.
             decoded_before: folders of the cache that may hold pictures of the same content, already decoded.
-            one_size: whether the pictures probably have the spec's size; the resizing model is then not made in
-                advance, and a worker that needs it makes its own.
 
         Raises:
             SaveError: the disk is full.
@@ -129,8 +125,6 @@ class Pool:
         """
         job = _Job(samples, self.containers, spec, folder, decoded_before, progress)
         job.resume()
-        if spec is not None and not one_size and _can_resize():
-            job.description["sizing"] = sizing_model(spec).hex()
         job.run(self)
         return job.finish()
 
@@ -152,7 +146,7 @@ class _Job:
         self.done = np.zeros(len(samples), bool)
         self.description = {
             "containers": [container.to_json() for container in containers],
-            "spec": spec.to_json() if spec else None, "sizing": "",
+            "spec": spec.to_json() if spec else None,
             "decoded_before": [str(each) for each in decoded_before],
             "array": str(self.array), "facts": str(self.facts), "header_bytes": self.header_bytes,
         }  # fmt: skip
@@ -514,14 +508,6 @@ def _move_rows(file: IO[bytes], good: NDArray[np.int64], header_bytes: int, row_
             content += file.read(len(run) * row_bytes)
         file.seek(header_bytes + start * row_bytes)
         file.write(content)
-
-
-def _can_resize() -> bool:
-    try:
-        import onnx  # noqa: F401
-    except ModuleNotFoundError:
-        return False  # pictures of the right size need no resizing; the others are set aside
-    return True
 
 
 def _environment() -> dict[str, str]:

@@ -79,8 +79,7 @@ class _Decoder:
     def __init__(self, job: dict[str, Any], containers: list[Container]) -> None:
         self.containers = containers
         self.spec = ImageSpec(**job["spec"]) if job["spec"] else None  # None: only collect facts
-        sizing = bytes.fromhex(job["sizing"]) if job["sizing"] else None
-        self.sizer = Sizer(self.spec, sizing) if self.spec else None
+        self.sizer = Sizer(self.spec) if self.spec else None
         self.decoded_before = DecodedBefore(job["decoded_before"])
         self.array = os.open(job["array"], os.O_WRONLY)
         self.facts = os.open(job["facts"], os.O_WRONLY)
@@ -103,8 +102,6 @@ class _Decoder:
             return [row, "damaged", error.message]
         except MemoryError:
             return [row, "needs too much memory", "needs more memory than the limit for one image"]
-        except ModuleNotFoundError:
-            return [row, "cannot be resized", "its size differs from the others, and resizing needs hangtag[train]"]
         except (RuntimeError, ValueError, OSError) as error:
             return [row, "cannot be resized", str(error)[:200]]
         if row != self.first_row + len(self.rows) or len(self.rows) * self.row_bytes > _LARGEST_BUFFER:

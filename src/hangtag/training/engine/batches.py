@@ -10,10 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
+from hangtag.training.engine.custom import Augment, augmented
+from hangtag.training.engine.guard import custom_code
 from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.sampling import Pruning, balanced_order
 
@@ -27,9 +30,9 @@ class Chunk(NamedTuple):
     """Several consecutive batches of `Batches.batch_size` images each.
 
     Attributes:
-        images: (M, C, H, W) uint8.
+        images: (M, C, H, W) uint8, or float32 from 0 to 255 after a custom augmentation.
         labels: (M,) int64.
-        weights: (M,) float32 sample weights from pruning; None: 1 each.
+        weights: (M,) float32 sample weights, those from pruning included; None: 1 each.
     """
 
     images: Tensor
@@ -53,6 +56,8 @@ class Batches:
         seed: determines order and augmentation.
         device: where images are stored and chunks are made.
         min_batch: an epoch leaves out a last batch smaller than this.
+        weights: (N,) float32 sample weights; None: 1 each.
+        augment: a custom augmentation, applied after those of the recipe.
     """
 
     def __init__(
@@ -63,12 +68,15 @@ class Batches:
         seed: int,
         device: torch.device,
         min_batch: int = 1,
+        weights: NDArray[np.float32] | None = None,
+        augment: Augment | None = None,
     ) -> None:
-        self.recipe, self.seed, self.device, self.min_batch = recipe, seed, device, min_batch
+        self.recipe, self.seed, self.device, self.min_batch, self.augment = recipe, seed, device, min_batch, augment
         self.file = images if isinstance(images, MappedRows) else None
         """Images that stay in their file; each chunk is read when it is needed."""
         self.images = torch.empty(0) if isinstance(images, MappedRows) else _to_device(_tensor(images), device)
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
+        self.weights = None if weights is None else torch.from_numpy(weights).to(device)
         self.mirrored = torch.randint(0, 2, (len(labels),), generator=_random(seed, 0)).to(device)
         """(N,) 1 for images that are mirrored in odd epochs, 0 for those mirrored in even ones."""
         self.batch_size = min(recipe.batch_size, len(labels))
@@ -104,7 +112,12 @@ class Batches:
             chunk = shifted(chunk, self.recipe.random_shift, random)
         if self.recipe.random_erasing:
             chunk = erased(chunk, self.recipe.random_erasing, random)
+        if self.augment is not None:
+            with custom_code("the augmentation failed", "it must take every image of the training data"):
+                chunk = augmented(self.augment, chunk, random)
         weights = self.pruning.weights(positions.cpu()).to(self.device) if self.pruning is not None else None
+        if self.weights is not None:
+            weights = self.weights[positions] if weights is None else self.weights[positions] * weights
         return Chunk(chunk, self.labels[positions], weights)
 
     def record_losses(self, epoch: int, number: int, losses: Tensor) -> None:

@@ -4,6 +4,7 @@ import copy
 import importlib
 import importlib.machinery
 import importlib.util
+import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +20,10 @@ from hangtag.errors import ModelError, UnknownName
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.guard import custom_code, enough_memory
 from hangtag.training.engine.inference import predict_logits
+from hangtag.training.engine.keras_model import adapt_keras_model, is_keras_model
 from hangtag.training.engine.networks import NETWORKS
 
-__all__ = ["build_network", "custom_network"]
+__all__ = ["build_network", "custom_network", "find_network"]
 
 _FUNCTION_CONTRACT = "the function must take (hangtag.ImageSpec, number of classes) and return a torch.nn.Module"
 
@@ -44,13 +46,29 @@ def build_network(name: str, spec: ImageSpec, classes: int, seed: int) -> nn.Mod
     >>> parameter_count(build_network("mlp", ImageSpec(28, 28), 10, seed=0))
     101770
     """
-    if name not in NETWORKS and ":" not in name:
+    source = find_network(name, seed)
+    if name not in NETWORKS:
+        return custom_network(source, spec, classes, seed, name)
+    with _seeded(seed):
+        return NETWORKS[name](spec, classes)
+
+
+def find_network(name: str, seed: int) -> Any:
+    """What a name stands for: a function of (ImageSpec, number of classes), or a ready `torch.nn.Module`.
+
+    Args:
+        name, seed: as for `build_network`; a module may build its network on import.
+
+    Raises:
+        UnknownName: no network has this name.
+        ModelError: the custom network cannot be imported.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if ":" not in name:
         raise UnknownName.among("network", name, NETWORKS, ", or a custom one as module:function")
     with _seeded(seed):
-        if name in NETWORKS:
-            return NETWORKS[name](spec, classes)
-        source = _import_attribute(name)  # a module may build its network on import
-    return custom_network(source, spec, classes, seed, name)
+        return _import_attribute(name)
 
 
 def custom_network(
@@ -72,11 +90,15 @@ def custom_network(
             enough_memory(f"while building the network '{name}'", "use a smaller network"),
             custom_code(f"the network '{name}' cannot be built", _FUNCTION_CONTRACT),
         ):
-            network: Any = _copy(source) if isinstance(source, nn.Module) else source(spec, classes)
+            network: Any = source if _is_ready(source) else source(spec, classes)
+            if is_keras_model(network):
+                network = adapt_keras_model(network, spec, copied=network is source)
+            elif network is source:
+                network = _copy(source)
         if not isinstance(network, nn.Module):
             raise ModelError(f"'{name}' returned an object of type {type(network).__name__}", _FUNCTION_CONTRACT)
         _check_output(network, spec, classes)
-        _check_deterministic(network, spec, name)
+        _check_logits(network, spec, name)
     for key, value in network.state_dict().items():
         if not isinstance(value, Tensor):
             raise ModelError(
@@ -100,8 +122,8 @@ def _check_output(network: nn.Module, spec: ImageSpec, classes: int) -> None:
         )
 
 
-def _check_deterministic(network: nn.Module, spec: ImageSpec, name: str) -> None:
-    """Raise ModelError if the network in evaluation mode returns different logits for the same images."""
+def _check_logits(network: nn.Module, spec: ImageSpec, name: str) -> None:
+    """Raise ModelError if the network in evaluation mode returns probabilities, or varying logits for equal images."""
     images = np.random.default_rng(0).integers(0, 256, (2, *spec.shape), dtype=np.uint8)
     first, second = (predict_logits(network, images, 2) for _ in range(2))
     if not torch.allclose(first, second, atol=1e-4, equal_nan=True):
@@ -109,6 +131,15 @@ def _check_deterministic(network: nn.Module, spec: ImageSpec, name: str) -> None
             f"the network '{name}' returns different logits for the same images in evaluation mode",
             "if dropout is always on, use nn.Dropout or dropout(x, training=self.training)",
         )
+    if bool((first >= 0).all()) and torch.allclose(first.sum(dim=1), torch.ones(2), atol=1e-3):
+        raise ModelError(
+            f"the network '{name}' returns probabilities, but hangtag needs logits",
+            "remove the softmax at its end: hangtag applies it",
+        )
+
+
+def _is_ready(source: object) -> bool:
+    return isinstance(source, nn.Module) or is_keras_model(source)
 
 
 def _copy(network: nn.Module) -> nn.Module:
@@ -123,9 +154,15 @@ def _uninitialised(lazy: Any) -> Any:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+    """Seed PyTorch, and Python's `random`, from which Keras draws the seeds of its weights; restore both."""
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            yield
+    finally:
+        random.setstate(state)
 
 
 def _import_attribute(name: str) -> Any:

@@ -21,12 +21,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from hangtag.errors import RunError
+from hangtag.errors import HangtagWarning, RunError
 from hangtag.files import make_folder, remove_partial, write_bytes
 
 __all__ = ["Checkpoint", "CheckpointWriter", "latest"]
 
-_VERSION = "1"
+_VERSION = "2"
 _SUFFIX = ".checkpoint"
 _KEPT = 2
 _DIGEST = hashlib.sha256().digest_size
@@ -142,7 +142,7 @@ def latest(folder: Path) -> Checkpoint | None:
             damaged[path] = error
             continue
         for bad, reason in damaged.items():
-            warnings.warn(f"skipped a damaged checkpoint: {bad}: {reason}", stacklevel=2)
+            warnings.warn(f"skipped a damaged checkpoint: {bad}: {reason}", HangtagWarning, stacklevel=2)
             if not isinstance(reason, OSError):  # a read error may be temporary
                 with suppress(OSError):
                     bad.unlink()  # it would count as one of the two that are kept

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hangtag.errors import HangtagWarning
+
 __all__ = ["WARM_UP", "Function", "GraphReplay", "record_cuda_graph"]
 
 Function = Callable[..., Tensor]
@@ -48,7 +50,9 @@ class GraphReplay:
             except RuntimeError as error:
                 self.recordable = False
                 reason = str(error).splitlines()[0]
-                warnings.warn(f"training steps run without a CUDA graph, which is slower: {reason}", stacklevel=2)
+                warnings.warn(
+                    f"training steps run without a CUDA graph, which is slower: {reason}", HangtagWarning, stacklevel=2
+                )
             else:
                 return self.graphs[shapes](*inputs)
         return function(*inputs)

@@ -43,6 +43,7 @@ typedef struct { // one call; matches _Work in dense.py
     const layer *layer;
     const uint8_t *images; // (batches, size, inputs)
     const int64_t *labels; // (batches, size)
+    const float *weights;  // (batches, size), of the examples in the loss; null: 1 each
     const float *rates;    // (batches)
     float *logits;         // (batches, size, classes)
     float beta1, beta2, epsilon;
@@ -201,8 +202,8 @@ static void below(const layer *l, float *slopes, int size, int begin, int end) {
     }
 }
 
-// The gradient of the mean cross-entropy with respect to the logits: (softmax - one-hot) / size.
-static void loss_slopes(const layer *l, int size, const int64_t *labels, int first, int last) {
+// The gradient of the mean cross-entropy with respect to the logits: (softmax - one-hot) * weight / size.
+static void loss_slopes(const layer *l, int size, const int64_t *labels, const float *weights, int first, int last) {
     for (int example = first; example < last; example++) {
         const float *logits = l->out + example * l->out_row;
         float *slopes = l->slopes + example * l->out_row, most = logits[0], total = 0;
@@ -210,6 +211,8 @@ static void loss_slopes(const layer *l, int size, const int64_t *labels, int fir
         for (int unit = 0; unit < l->units; unit++) total += slopes[unit] = expf(logits[unit] - most);
         for (int unit = 0; unit < l->units; unit++)
             slopes[unit] = slopes[unit] / total / size - (unit == labels[example] ? 1.0f / size : 0);
+        if (weights)
+            for (int unit = 0; unit < l->units; unit++) slopes[unit] *= weights[example];
     }
 }
 
@@ -234,7 +237,8 @@ static void one_batch(worker *me, int batch) {
         later_forward(l, from, to);
         if (l < last) relu(l, from, to, 0, l->units);
     }
-    loss_slopes(last, w->size, w->labels + (int64_t)batch * w->size, from, to);
+    loss_slopes(last, w->size, w->labels + (int64_t)batch * w->size,
+                w->weights ? w->weights + (int64_t)batch * w->size : 0, from, to);
     for (int example = from; example < to; example++)
         memcpy(w->logits + ((int64_t)batch * w->size + example) * last->units, last->out + example * last->out_row,
                sizeof(float) * last->units);

@@ -45,7 +45,6 @@ class CompiledSteps:
 
     @torch.inference_mode()
     def run(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
-        assert weights is None, "sample weights are not supported"
         whole = len(labels) // self.batch_size
         logits = torch.empty(len(labels), self.layers[-1].out_features)
         images = images.flatten(1).contiguous()
@@ -53,7 +52,8 @@ class CompiledSteps:
         for first, batches, size in ((0, whole, self.batch_size), (whole, 1, len(labels) - whole * self.batch_size)):
             if batches and size:
                 rows = slice(first * self.batch_size, first * self.batch_size + batches * size)
-                self._run_equal(images[rows], labels[rows], rates[first : first + batches], size, logits[rows])
+                some = None if weights is None else weights[rows]
+                self._run_equal(images[rows], labels[rows], rates[first : first + batches], size, logits[rows], some)
         self._copy_weights(into_network=True)
         return logits
 
@@ -66,7 +66,9 @@ class CompiledSteps:
         _copy_state(state, self.state())
         self.steps_done = int(state["step"])
 
-    def _run_equal(self, images: Tensor, labels: Tensor, rates: list[float], size: int, logits: Tensor) -> None:
+    def _run_equal(
+        self, images: Tensor, labels: Tensor, rates: list[float], size: int, logits: Tensor, weights: Tensor | None
+    ) -> None:
         """Take steps on batches of one size; all arrays are contiguous."""
         compiled = _compiled()
         assert compiled is not None
@@ -83,7 +85,7 @@ class CompiledSteps:
                 *(array.data_ptr() for array in (self.weights[at], self.means[at], self.squares[at])),
                 values[at].data_ptr(), values[at + 1].data_ptr(), slopes[at].data_ptr(),
             )  # fmt: skip
-        pointers = [array.data_ptr() for array in (images, labels, rates_, logits)]
+        pointers = [None if each is None else each.data_ptr() for each in (images, labels, weights, rates_, logits)]
         work = _Work(
             len(layers), self.cores, len(rates), size, self.steps_done, ctypes.addressof(layers), *pointers,
             ADAM_BETA1, self.recipe.adam_beta2, self.recipe.adam_epsilon,
@@ -145,7 +147,7 @@ class _Work(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("layers", "threads", "batches", "size")),
         ("steps_done", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("layer", "images", "labels", "rates", "logits")),
+        *((name, ctypes.c_void_p) for name in ("layer", "images", "labels", "weights", "rates", "logits")),
         *((name, ctypes.c_float) for name in ("beta1", "beta2", "epsilon")),
     )
 
@@ -204,34 +206,37 @@ class DenseSteps:
 
     @torch.inference_mode()
     def run(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
-        assert weights is None, "sample weights are not supported"
         whole = len(labels) // self.batch_size * self.batch_size
         sizes = [(0, whole, self.batch_size), (whole, len(labels), len(labels) - whole)]
         logits, remaining = [], iter(rates)
         for start, end, size in sizes:
             if start < end:
                 x, y = images[start:end].reshape(-1, size, self.sizes[0]), labels[start:end].view(-1, size)
-                logits.append(self._run_equal(x, y, [next(remaining) for _ in range(len(y))]))
+                some = None if weights is None else weights[start:end].view(-1, size)
+                logits.append(self._run_equal(x, y, [next(remaining) for _ in range(len(y))], some))
         return torch.cat(logits)
 
-    def _run_equal(self, images: Tensor, labels: Tensor, rates: list[float]) -> Tensor:
-        """Take steps on batches of one size: images (batches, size, inputs), labels (batches, size)."""
+    def _run_equal(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None) -> Tensor:
+        """Take steps on batches of one size: images (batches, size, inputs), labels and weights (batches, size)."""
         batches, size = labels.shape
         if (batches, size) not in self.workspaces:
             self.workspaces[batches, size] = _Workspace.of(self.sizes, batches, size)
         work = self.workspaces[batches, size]
         work.inputs[..., :-1].copy_(images).div_(WHITE)
-        work.targets.zero_().scatter_(1, labels.unsqueeze(1), -1 / size)
+        shares = torch.full((batches, 1, size), 1 / size) if weights is None else weights.unsqueeze(1) / size
+        work.targets.zero_().scatter_(1, labels.unsqueeze(1), -shares)
         numbers = (self.steps_done + torch.arange(1.0, batches + 1)).unbind()
         self.steps_done += batches
-        steps = zip(work.inputs.mT.unbind(), work.targets, work.logits, rates, numbers, strict=True)
-        for x, target, logits, rate, number in steps:
-            self._compute_gradients(x, target, logits, work)
+        steps = zip(work.inputs.mT.unbind(), work.targets, work.logits, shares, rates, numbers, strict=True)
+        for x, target, logits, share, rate, number in steps:
+            self._compute_gradients(x, target, logits, share, work)
             self._adam(rate, number)
         return work.logits.mT.reshape(-1, self.sizes[-1])
 
-    def _compute_gradients(self, examples: Tensor, target: Tensor, logits: Tensor, work: "_Workspace") -> None:
-        """Forward and backward pass for one batch."""
+    def _compute_gradients(
+        self, examples: Tensor, target: Tensor, logits: Tensor, share: Tensor, work: "_Workspace"
+    ) -> None:
+        """Forward and backward pass for one batch; `share` (1, size) is each example's share in the loss."""
         inputs, values, slopes = [examples, *work.hidden], work.values, work.slopes
         last = len(self.weights) - 1
         for layer in range(last):
@@ -239,9 +244,9 @@ class DenseSteps:
             values[layer].relu_()
         torch.mm(self.weights[last], inputs[last], out=logits)
 
-        # The gradient of the mean cross-entropy with respect to the logits: (softmax - one-hot) / size
+        # The gradient of the mean cross-entropy with respect to the logits: (softmax - one-hot) * weight / size
         torch.softmax(logits, 0, out=slopes[last])
-        torch.add(target, slopes[last], alpha=1 / logits.shape[1], out=slopes[last])
+        torch.addcmul(target, slopes[last], share, out=slopes[last])
         for layer in range(last, -1, -1):
             torch.mm(slopes[layer], inputs[layer].t(), out=self.gradients[layer])
             if layer:
@@ -274,7 +279,7 @@ class _Workspace:
     """Arrays that `DenseSteps` reuses for chunks of one shape."""
 
     inputs: Tensor  # (batches, size, inputs + 1); each row ends with a 1
-    targets: Tensor  # (batches, classes, size): -1 / size for the true class, else 0
+    targets: Tensor  # (batches, classes, size): minus the weight / size for the true class, else 0
     logits: Tensor  # (batches, classes, size)
     hidden: list[Tensor]  # for each hidden layer (units + 1, size), one column per example; the last row is 1
     values: list[Tensor]  # views of `hidden` without the last row

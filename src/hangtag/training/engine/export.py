@@ -1,7 +1,8 @@
 """Exporting a trained network as the bytes of model.onnx, and verifying that both give the same predictions.
 
-PyTorch exports the network itself. The parts before it (resizing, scaling) and after it (calibration, softmax, OOD
-score, what explains answers) are written here in ONNX's text format. `artifact.py` opens the file without PyTorch.
+`onnx_nodes.py` writes a built-in network; PyTorch exports any other. The parts before it (resizing, scaling) and after
+it (calibration, softmax, OOD score, what explains answers) are written here in ONNX's text format. `artifact.py` opens
+the file without PyTorch.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from hangtag.pictures import Images, ImageSpec
 from hangtag.resize import SIZED, sizing_nodes
 from hangtag.training.engine.inference import FeatureExtractor, extract_features
 from hangtag.training.engine.networks import FlipTTA, device_of
+from hangtag.training.engine.onnx_nodes import network_graph
 
 __all__ = ["TOLERANCE", "export_model", "verify", "verify_outputs", "with_metadata"]
 
@@ -178,23 +180,14 @@ def _tied(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The graph, and the shape of each of its outputs without N, in ONNX's text format."""
-    device = device_of(network)
-    example = torch.zeros(2, spec.channels, spec.height, spec.width, device=device)
+    example = torch.zeros(2, spec.channels, spec.height, spec.width, device=device_of(network))
     was_training = network.training
     extractor = FeatureExtractor(network).eval()
     try:
-        with _quiet_exporter():
-            program = torch.onnx.export(
-                extractor,
-                (example,),
-                dynamo=True,
-                verbose=False,
-                input_names=["pixels"],
-                output_names=extractor.outputs,
-                dynamic_shapes=({0: torch.export.Dim("N")},),
-            )
         with torch.inference_mode():
-            shapes = [each.shape[1:] for each in extractor(example)]
+            named = zip(extractor.outputs, extractor(example), strict=True)
+            shapes = {name: ", ".join(map(str, output.shape[1:])) for name, output in named}
+        return network_graph(extractor, spec, shapes) or _by_pytorch(extractor, example), shapes
     except Exception as error:  # the network's code may raise anything in the exporter
         raise ModelError(
             f"PyTorch cannot export this network: {_reason(error)}",
@@ -202,9 +195,22 @@ def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProt
         ) from error
     finally:
         network.train(was_training)
+
+
+def _by_pytorch(extractor: FeatureExtractor, example: torch.Tensor) -> onnx.ModelProto:
+    """The graph of any network, by PyTorch's exporter."""
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            extractor,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=["pixels"],
+            output_names=extractor.outputs,
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+        )
     assert program is not None
-    named = zip(extractor.outputs, shapes, strict=True)
-    return program.model_proto, {name: ", ".join(map(str, shape)) for name, shape in named}
+    return program.model_proto
 
 
 def _reason(error: BaseException) -> str:

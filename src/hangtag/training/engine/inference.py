@@ -20,6 +20,7 @@ from hangtag.errors import ModelError
 from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
 from hangtag.training.engine.guard import NETWORK_CONTRACT, custom_code
+from hangtag.training.engine.keras_model import KerasHead
 from hangtag.training.engine.networks import WHITE, FlipTTA, device_of, is_builtin
 
 __all__ = ["FeatureExtractor", "Features", "extract_features", "images_at_once", "predict_logits", "to_pixels"]
@@ -79,7 +80,7 @@ class FeatureExtractor(nn.Module):
         self.flip_tta = isinstance(network, FlipTTA)
         self.network: nn.Module = network.network if isinstance(network, FlipTTA) else network
         self.builtin = is_builtin(self.network)
-        linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
+        linear = [module for module in self.network.modules() if isinstance(module, nn.Linear | KerasHead)]
         self.last_linear = linear[-1] if linear else None
 
     @property

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hangtag.errors import DivergedError, RunError, UsageError
+from hangtag.errors import DivergedError, RunError, UnknownName, UsageError
 from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
 from hangtag.training.engine.batches import Batches, Chunk, mixed_seed
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.cores import CoreChoice
+from hangtag.training.engine.custom import Augment, Loss, on_device
 from hangtag.training.engine.guard import custom_code, enough_memory, is_out_of_memory
 from hangtag.training.engine.inference import predict_logits
 from hangtag.training.engine.networks import channels_last
@@ -84,6 +85,16 @@ class Epoch:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        width = len(str(self.epochs))
+        line = (
+            f"epoch {self.number:>{width}}/{self.epochs}  {self.step}/{self.steps}  "
+            f"loss {self.loss:.4f}  accuracy {self.accuracy:.4f}"
+        )
+        if self.val_accuracy is not None:
+            line += f"  val loss {self.val_loss:.4f}  val accuracy {self.val_accuracy:.4f}"
+        return line
+
 
 def train(
     network: nn.Module,
@@ -96,6 +107,9 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     checkpoint_writer: CheckpointWriter | None = None,
     resume: Checkpoint | None = None,
+    weights: NDArray[np.float32] | None = None,
+    loss: Loss | None = None,
+    augment: Augment | None = None,
 ) -> Iterator[Epoch]:
     """Train `network` in place.
 
@@ -110,6 +124,8 @@ def train(
         stop: called after each chunk of steps, several times a second; True ends the training.
         checkpoint_writer: saves checkpoints when they are due.
         resume: the checkpoint to continue from; the final weights equal those of an uninterrupted training.
+        weights: (N,) the weight of each image in the loss, with mean 1; None: all equal.
+        loss, augment: a custom loss, and a custom augmentation; see `custom.py`.
 
     Raises:
         DivergedError: the training or validation loss or a weight became NaN or infinite; the network has the weights
@@ -117,7 +133,7 @@ def train(
         ModelError: out of memory, or the network's own code raised an exception.
         RunError: `resume` belongs to another training.
     """
-    run = _Run(network, (images, labels), recipe, seed, torch.device(device), resume)
+    run = _Run(network, (images, labels), recipe, seed, torch.device(device), resume, weights, loss, augment)
     while not run.finished:
         run.begin_epoch()
         stopped = False
@@ -172,16 +188,20 @@ class _Run:
         seed: int,
         device: torch.device,
         resume: Checkpoint | None,
+        weights: NDArray[np.float32] | None,
+        loss: Loss | None,
+        augment: Augment | None,
     ) -> None:
         images, labels = data
+        self.loss = None if loss is None else on_device(loss, device)
         self.network, self.recipe, self.seed, self.device = network, recipe, seed, device
         with _enough_memory(min(recipe.batch_size, len(labels))), _training_errors():
             _prepare(network, recipe, device)
-            self.batches = Batches(images, labels, recipe, seed, device, _min_batch(network))
+            self.batches = Batches(images, labels, recipe, seed, device, _min_batch(network), weights, augment)
             balanced = recipe.balance == "weights"
             self.class_weights = class_weights(np.bincount(labels)).to(device) if balanced else None
-            weighted = balanced or self.batches.pruning is not None
-            self.optimizer = steps_for(network, recipe, self.batches.batch_size, device, weighted)
+            batch_size, floats = self.batches.batch_size, augment is not None
+            self.optimizer = steps_for(network, recipe, batch_size, device, self.loss, floats)
             self.restore_point, self.early_stopping = RestorePoint(network), EarlyStopping(recipe.patience)
             self.position = _Position() if resume is None else self._restore(resume)
         self.adapts = recipe.adapt_cores and device.type == "cpu"
@@ -195,7 +215,8 @@ class _Run:
         at = self.position
         self.began = self.reported = time.perf_counter() - at.seconds
         self.resumed_seconds = at.seconds
-        self.restore_point.update(self.network, at.epoch - 1)
+        if not at.chunk:  # else these are weights of the middle of an epoch, and the checkpoint held the earlier ones
+            self.restore_point.update(self.network, at.epoch - 1)
         self.epoch_steps = self.steps_of_epochs[at.epoch - 1]
         self.step = self.first_step = min(self.epoch_steps, self.batches.steps_before(at.epoch, at.chunk))
         self.steps_done = sum(self.steps_of_epochs[: at.epoch - 1]) + self.step
@@ -215,8 +236,7 @@ class _Run:
             steps = math.ceil(len(chunk.labels) / size)
             rates = [self._rate(self.steps_done + ahead) for ahead in range(steps)]
             logits = self._take_steps(chunk.images, chunk.labels, rates, self._sample_weights(chunk))
-            smoothing = self.recipe.label_smoothing
-            losses = cross_entropy(logits, chunk.labels, reduction="none", label_smoothing=smoothing)
+            losses = self._losses(logits, chunk.labels, self.recipe.label_smoothing)
             at.add(losses, logits.argmax(1) == chunk.labels, chunk.weights)
             self.batches.record_losses(at.epoch, at.chunk, losses)
         at.chunk, self.step, self.steps_done = at.chunk + 1, self.step + steps, self.steps_done + steps
@@ -262,6 +282,7 @@ class _Run:
             "network": self.network.state_dict(),
             "steps": self.optimizer.state(),
             "best": self.early_stopping.state,
+            "restore": self.restore_point.state,
             "pruning": pruning.state() if pruning is not None else {},
         }
         tensors = {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
@@ -269,6 +290,7 @@ class _Run:
             "steps": type(self.optimizer).__name__,
             "position": asdict(self.position),
             "best": self.early_stopping.metadata(),
+            "restore": self.restore_point.epoch,
         }
         return Checkpoint(tensors, metadata)
 
@@ -305,9 +327,20 @@ class _Run:
         with threads, torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             logits = predict_logits(self.network, validation[0])
         labels = torch.from_numpy(validation[1])
-        loss = float(cross_entropy(logits, labels))
+        with _seeded(self.device, self.seed, self.position.epoch):
+            loss = float(self._losses(logits, labels).mean())
         self._require_finite(math.isfinite(loss) and _is_finite(logits), "the validation loss", where)
         return loss, float((logits.argmax(1) == labels).float().mean())
+
+    def _losses(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """(M,) the loss of each image; if a custom loss returns one number per batch, that number."""
+        if self.loss is None:
+            return cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+        with torch.no_grad(), _training_errors():
+            batches = zip(
+                *(torch.split(each.to(self.device), self.batches.batch_size) for each in (logits, labels)), strict=True
+            )
+            return torch.cat([self.loss(rows, batch).detach().expand(len(batch)) for rows, batch in batches])
 
     def _require_finite(self, finite: bool, name: str, where: str) -> None:
         """Restore the last finite weights and raise DivergedError unless `finite`."""
@@ -333,7 +366,9 @@ class _Run:
 
     def _restore(self, saved: Checkpoint) -> _Position:
         """Load the state of network, optimizer, early stopping and pruning."""
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "steps": {}, "best": {}, "pruning": {}}
+        parts: dict[str, dict[str, Tensor]] = {
+            "network": {}, "steps": {}, "best": {}, "restore": {}, "pruning": {}
+        }  # fmt: skip
         try:
             for key, value in saved.tensors.items():
                 part, _, name = key.partition(".")
@@ -343,6 +378,7 @@ class _Run:
             self.network.load_state_dict(parts["network"])
             self.optimizer.set_state(parts["steps"])
             self.early_stopping.set_state(parts["best"], saved.metadata["best"])
+            self.restore_point.set_state(parts["restore"], saved.metadata["restore"])
             if self.batches.pruning is not None:
                 self.batches.pruning.set_state(parts["pruning"])
             position = msgspec.convert(saved.metadata["position"], _Position)
@@ -378,6 +414,12 @@ class RestorePoint:
 
     def restore(self, network: nn.Module) -> None:
         network.load_state_dict(self.state)
+
+    def set_state(self, state: dict[str, Tensor], epoch: int) -> None:
+        """Take over what a checkpoint holds; raises ValueError if it belongs to another network."""
+        if {name: value.shape for name, value in state.items()} != {n: v.shape for n, v in self.state.items()}:
+            raise ValueError("it has other weights to restore")
+        self.state, self.epoch = state, epoch
 
 
 class EarlyStopping:
@@ -438,6 +480,9 @@ def choose_device(wanted: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
+    except RuntimeError:
+        raise UnknownName.among("device", wanted, ("auto", "cpu", "cuda")) from None
+    try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

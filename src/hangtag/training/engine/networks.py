@@ -20,8 +20,11 @@ from hangtag.training.engine.guard import custom_code
 __all__ = [
     "NETWORKS",
     "WHITE",
+    "Block",
     "FlipTTA",
+    "GlobalMax",
     "Layer",
+    "Standardise",
     "channels_last",
     "device_of",
     "is_builtin",
@@ -77,17 +80,17 @@ def cnn(
             "use the network 'mlp', or larger images",
         )
     full, half, quarter = widths
-    blocks = [_Block(spec.channels, full, norm=False), *_residual(full, residual[0])]
-    blocks += [_Block(full, half, kernel=4, stride=2), *_residual(half, residual[1])]
-    blocks += [_Block(half, quarter, pool=True), *_residual(quarter, residual[2])]
-    parts = OrderedDict[str, nn.Module](standardise=_Standardise())
+    blocks = [Block(spec.channels, full, norm=False), *_residual(full, residual[0])]
+    blocks += [Block(full, half, kernel=4, stride=2), *_residual(half, residual[1])]
+    blocks += [Block(half, quarter, pool=True), *_residual(quarter, residual[2])]
+    parts = OrderedDict[str, nn.Module](standardise=Standardise())
     parts |= {f"block{number}": block for number, block in enumerate(blocks, start=1)}
-    parts |= {"pool": _GlobalMax(), "flatten": nn.Flatten(), "logits": nn.Linear(quarter, classes)}
+    parts |= {"pool": GlobalMax(), "flatten": nn.Flatten(), "logits": nn.Linear(quarter, classes)}
     return nn.Sequential(parts)
 
 
-def _residual(channels: int, count: int) -> list["_Block"]:
-    return [_Block(channels, channels, residual=True) for _ in range(count)]
+def _residual(channels: int, count: int) -> list["Block"]:
+    return [Block(channels, channels, residual=True) for _ in range(count)]
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -107,13 +110,13 @@ def channels_last(network: nn.Module) -> None:
 
 def scale_invariant_weights(network: nn.Module) -> list[nn.Parameter]:
     """Weights of our convolutions except the first: normalisation follows them, so their scale has no effect."""
-    blocks = [module for module in network.modules() if isinstance(module, _Block)]
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
     return [weight for block in blocks[1:] for weight in block.conv.parameters()]
 
 
 def is_builtin(network: nn.Module) -> bool:
     """Whether this is one of our convolutional networks: blocks, pool, flatten and logits, in this order."""
-    return isinstance(network, nn.Sequential) and isinstance(getattr(network, "pool", None), _GlobalMax)
+    return isinstance(network, nn.Sequential) and isinstance(getattr(network, "pool", None), GlobalMax)
 
 
 class FlipTTA(nn.Module):
@@ -128,21 +131,23 @@ class FlipTTA(nn.Module):
         return mean
 
 
-class _GlobalMax(nn.Module):
+class GlobalMax(nn.Module):
     """Global max pooling, with a fixed window because adaptive pooling costs 4 ms per step on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         return max_pool2d(x, (x.shape[2], x.shape[3]))
 
 
-class _Standardise(nn.Module):
+class Standardise(nn.Module):
     """Scales pixels to about zero mean and unit deviation: Fashion-MNIST's statistics, close enough for photographs."""
 
+    MEAN, DEVIATION = 0.286, 0.353
+
     def forward(self, x: Tensor) -> Tensor:
-        return (x - 0.286) / 0.353
+        return (x - self.MEAN) / self.DEVIATION
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Convolution, optional 2x2 pooling, optional batch normalisation, ReLU, optional residual connection.
 
     Pooling comes before normalisation and activation, which then process a quarter of the elements: on a CPU they
@@ -180,6 +185,8 @@ def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
     Raises:
         ModelError: the network does not accept images of this spec.
     """
+    if (of_keras := getattr(network, "keras_layers", None)) is not None:
+        return [Layer(*row) for row in of_keras()]
     rows: list[Layer] = []
     hooks = [
         module.register_forward_hook(_recorder(name or type(network).__name__, rows))
@@ -199,7 +206,8 @@ def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
 
 
 def parameter_count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
+    """How many weights the network has; Keras's random seeds are whole numbers and do not count."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.is_floating_point())
 
 
 def _dense(inputs: int, outputs: int) -> nn.Linear:

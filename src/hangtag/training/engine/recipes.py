@@ -3,15 +3,31 @@
 Recipes are independent of machine and data.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 from hangtag.errors import UnknownName, UsageError
 
-__all__ = ["ADAM_BETA1", "BALANCE", "DEFAULT", "RECIPES", "Recipe", "adapt_to_size", "find_recipe", "with_settings"]
+__all__ = [
+    "ADAM_BETA1",
+    "BALANCE",
+    "DEFAULT",
+    "RECIPES",
+    "Recipe",
+    "adapt_to_pixels",
+    "adapt_to_size",
+    "changed",
+    "check_not_two",
+    "find_recipe",
+    "is_given",
+    "with_settings",
+]
 
 _MIN_BATCH, _STEPS_PER_EPOCH, _MAX_EPOCH_FACTOR = 16, 32, 10  # for small datasets
+_TUNED_VALUES = 28 * 28  # numbers per image of the data that the recipes were tuned on
 _MAX = 1e30  # of any setting; the largest float32 is 3.4e38
 
 ADAM_BETA1 = 0.9
@@ -81,6 +97,10 @@ class Recipe:
         adapt_cores: use fewer cores while other programs keep them busy and fewer are faster. The weights of
             convolutions then differ in their last digits, so turn it off for equal weights on a busy machine.
         bfloat16: multiply in bfloat16 if the hardware supports it.
+        given: names of the settings that the user chose (`changed` adds them), which are never adapted to the data.
+
+    Raises:
+        UsageError: a setting has the wrong type or is out of range.
     """
 
     name: str
@@ -114,8 +134,12 @@ class Recipe:
     bfloat16: bool = True
     cores: int | None = None
     adapt_cores: bool = True
+    given: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        for name, kind in _KINDS.items():
+            object.__setattr__(self, name, _typed(name, getattr(self, name), kind))
+        object.__setattr__(self, "given", tuple(self.given))
         for names, requirement, valid, hint in _LIMITS:
             for name in names.split():
                 if not valid(value := getattr(self, name)):
@@ -135,7 +159,37 @@ class Recipe:
         return min(self.cores or available, available)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "given": list(self.given)}
+
+
+_NOT_SETTINGS = ("name", "description", "given")
+_KINDS: dict[str, Any] = {each.name: each.type for each in fields(Recipe) if each.name not in _NOT_SETTINGS}
+"""The settings and their types."""
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """The value as Python's own type; numbers of numpy, as a search may draw them, are accepted."""
+    is_bool = type(value).__name__ in ("bool", "bool_")
+    if kind is str and isinstance(value, str):
+        return str(value)
+    if kind is bool and is_bool:
+        return bool(value)
+    if kind == int | None and value is None:
+        return None
+    if kind in (int, int | None) and isinstance(value, Integral) and not is_bool:
+        return int(value)
+    if kind is float and isinstance(value, Real) and not is_bool:
+        return float(value)
+    raise UsageError(f"{name} must be {_EXPECTED[kind][0]}, got {value!r}", f"for example {name}={_EXPECTED[kind][1]}")
+
+
+_EXPECTED: dict[Any, tuple[str, str]] = {
+    str: ("a word", "'auto'"),
+    bool: ("True or False", "False"),
+    int: ("a whole number", "2"),
+    int | None: ("a whole number or None", "2"),
+    float: ("a number", "0.1"),
+}
 
 
 # Exactly the lesson's training, not tuned.
@@ -192,6 +246,7 @@ QUICK = Recipe(
     last_partial_batch=True,
     bfloat16=False,  # required by the steps in dense.c
     cores=2,
+    min_steps=600,  # 24 steps on 200 images left one seed in three at chance; docs/log.md
 )
 
 # Like `fast`, but larger and longer. Tuned in the same way.
@@ -220,15 +275,8 @@ RECIPES = {recipe.name: recipe for recipe in (FAST, ACCURATE, BEST, QUICK, TUTOR
 DEFAULT = FAST.name
 
 
-def find_recipe(
-    recipe: str | Recipe,
-    network: str | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    patience: int | None = None,
-    balance: str | None = None,
-) -> Recipe:
-    """The named recipe, with the given settings replaced.
+def find_recipe(recipe: str | Recipe, **settings: Any) -> Recipe:
+    """The named recipe, with the given settings replaced; None leaves a setting as it is.
 
     >>> find_recipe("tutorial", epochs=3).epochs
     3
@@ -237,55 +285,103 @@ def find_recipe(
         if recipe not in RECIPES:
             raise UnknownName.among("recipe", recipe, RECIPES)
         recipe = RECIPES[recipe]
-    changes: dict[str, Any] = {"network": network, "epochs": epochs, "batch_size": batch_size}
-    changes |= {"patience": patience, "balance": balance}
-    return replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    if not isinstance(recipe, Recipe):
+        raise UsageError(f"recipe must be a name or a Recipe, got {recipe!r}", f"known: {', '.join(sorted(RECIPES))}")
+    return changed(recipe, {name: value for name, value in settings.items() if value is not None})
+
+
+def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """A recipe with the settings that a user gives; they are never adapted to the data.
+
+    Raises:
+        UnknownName: there is no such setting.
+        UsageError: a setting has the wrong type or is out of range.
+    """
+    for name in settings:
+        if name not in _KINDS:
+            raise UnknownName.among("setting", str(name), _KINDS)
+    return replace(recipe, **settings, given=tuple(sorted({*recipe.given, *settings})))
+
+
+def is_given(recipe: Recipe, name: str, defaults: Recipe | None = None) -> bool:
+    """Whether the user chose a setting: by name, by another value than the default, or by a recipe of their own.
+
+    Args:
+        defaults: the recipe before the user's settings; None: our recipe of the same name.
+    """
+    defaults = defaults or RECIPES.get(recipe.name)
+    return defaults is None or name in recipe.given or getattr(recipe, name) != getattr(defaults, name)
 
 
 def adapt_to_size(recipe: Recipe, images: int, defaults: Recipe | None = None) -> tuple[Recipe, str]:
     """Adapt a recipe to the number of training images; return it and a note, empty if nothing changed.
 
-    Args:
-        defaults: the recipe before the user's settings, which are never changed; None: our recipe of the same name.
+    Settings that the user chose are kept; `defaults` is as for `is_given`.
 
     >>> adapt_to_size(find_recipe("fast"), 400)[1]
     'small dataset: 38 epochs with batch size 16 instead of 9 with 256, to take more steps'
+    >>> adapt_to_size(find_recipe("fast", epochs=9, batch_size=256), 400)[1]
+    ''
     """
-    defaults = defaults or RECIPES.get(recipe.name)
     per_epoch = int(recipe.mean_fraction_kept * images)
-    if defaults is None or recipe.epochs * (per_epoch // recipe.batch_size) >= recipe.min_steps:
+    if recipe.epochs * (per_epoch // recipe.batch_size) >= recipe.min_steps:
         return recipe, ""
     batch, epochs = recipe.batch_size, recipe.epochs
-    if batch == defaults.batch_size:
+    if not is_given(recipe, "batch_size", defaults):
         while batch > _MIN_BATCH and images < _STEPS_PER_EPOCH * batch:
             batch //= 2
-    if epochs == defaults.epochs:
+    if not is_given(recipe, "epochs", defaults):
         epochs = max(epochs, -(-recipe.min_steps // max(1, per_epoch // batch)))
         epochs = min(epochs, _MAX_EPOCH_FACTOR * recipe.epochs)
     if (batch, epochs) == (recipe.batch_size, recipe.epochs):
         return recipe, ""
-    return replace(recipe, batch_size=batch, epochs=epochs), (
-        f"small dataset: {epochs} epochs with batch size {batch} instead of {recipe.epochs} with {recipe.batch_size}, "
-        "to take more steps"
-    )
+    now = f"{epochs} epochs with batch size {batch} instead of {recipe.epochs} with {recipe.batch_size}"
+    if epochs == recipe.epochs:
+        now = f"batch size {batch} instead of {recipe.batch_size}"
+    return replace(recipe, batch_size=batch, epochs=epochs), f"small dataset: {now}, to take more steps"
+
+
+def adapt_to_pixels(recipe: Recipe, values: int) -> tuple[Recipe, str]:
+    """Adapt a recipe with the network "mlp" to larger images; return it and a note, empty if nothing changed.
+
+    A step of Adam moves each weight by about the learning rate, so the sum over more inputs moves further, and units of
+    a network without normalisation die. A rate that the user chose is kept, and so is that of a recipe without
+    `min_steps`, such as the lesson's.
+
+    Args:
+        values: numbers per image: height x width x channels.
+
+    >>> adapt_to_pixels(find_recipe("quick"), 64 * 64 * 3)[1]
+    'images of 12,288 values: learning rate 0.00076 instead of 0.003'
+    """
+    factor = math.sqrt(_TUNED_VALUES / max(values, _TUNED_VALUES))
+    if recipe.network != "mlp" or not recipe.min_steps or factor == 1 or is_given(recipe, "learning_rate"):
+        return recipe, ""
+    rate = float(f"{factor * recipe.learning_rate:.2g}")
+    note = f"images of {values:,} values: learning rate {rate:g} instead of {recipe.learning_rate:g}"
+    return replace(recipe, learning_rate=rate), note
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """A recipe changed by settings written as `name=value`.
+    """`changed` with settings written as `name=value`.
 
     >>> with_settings(find_recipe("fast"), ["learning_rate=0.002", "flip=no"]).learning_rate
     0.002
     """
-    kinds = {field.name: field.type for field in fields(Recipe) if field.name not in ("name", "description")}
     changes: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise UsageError(f"setting '{setting}' has no value", "write name=value: --set learning_rate=0.002")
-        if name not in kinds:
-            raise UnknownName.among("setting", name, kinds)
-        changes[name] = _parsed(name, value, kinds[name])
-    return replace(recipe, **changes)
+        parsed = _parsed(name, value, _KINDS[name]) if name in _KINDS else value
+        check_not_two(name, changes.setdefault(name, parsed), parsed)
+    return changed(recipe, changes)
+
+
+def check_not_two(name: str, one: Any, other: Any) -> None:
+    """Raise UsageError if a setting was given twice with different values."""
+    if one is not None and other is not None and one != other:
+        raise UsageError(f"{name} was given twice: {one} and {other}", "give it once")
 
 
 _BOOLEANS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}

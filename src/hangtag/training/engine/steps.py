@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hangtag.training.engine.cuda_graph import GraphReplay, record_cuda_graph
+from hangtag.training.engine.custom import Loss
 from hangtag.training.engine.dense import CompiledSteps, DenseSteps, dense_layers
 from hangtag.training.engine.muon import Muon
 from hangtag.training.engine.networks import WHITE, is_builtin, scale_invariant_weights
@@ -44,10 +45,11 @@ class Steps(Protocol):
         """Take one step per batch.
 
         Args:
-            images: (M, C, H, W) uint8, consecutive batches; the last one may be smaller.
+            images: (M, C, H, W) uint8, consecutive batches; the last one may be smaller. If `steps_for` was called with
+                `floats`, they may be float32 from 0 to 255.
             labels: (M,) int64.
             rates: learning rate of each step.
-            weights: (M,) float32 sample weights, only if `steps_for` was called with `weighted`; None: all equal.
+            weights: (M,) float32 sample weights; None: all equal.
 
         Returns:
             (M, K) logits of each batch just before its step.
@@ -56,17 +58,19 @@ class Steps(Protocol):
 
 
 def steps_for(
-    network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device, weighted: bool = False
-) -> Steps:
+    network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device, loss: Loss | None = None,
+    floats: bool = False,
+) -> Steps:  # fmt: skip
     """The fastest steps that support this network and recipe.
 
     Args:
-        weighted: whether `run` will get sample weights.
+        loss: a custom loss; None: cross-entropy.
+        floats: whether `run` will get float images.
     """
-    plain = not (recipe.weight_decay or recipe.label_smoothing or recipe.bfloat16 or weighted)
+    plain = not (recipe.weight_decay or recipe.label_smoothing or recipe.bfloat16 or loss or floats)
     if plain and device.type == "cpu" and dense_layers(network):
         return (CompiledSteps if CompiledSteps.possible() else DenseSteps)(network, recipe, batch_size)
-    return GenericSteps(network, recipe, batch_size, device)
+    return GenericSteps(network, recipe, batch_size, device, loss)
 
 
 class GenericSteps:
@@ -74,11 +78,13 @@ class GenericSteps:
 
     Weight decay applies to weight matrices only. Products are in bfloat16 if recipe and hardware support it; sums and
     weights are always float32. On a CUDA GPU, the steps of built-in networks replay a CUDA graph for each batch size;
-    a graph would freeze the Python decisions of a custom network.
+    a graph would freeze the Python decisions of a custom network or loss.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device) -> None:
-        self.network, self.recipe, self.batch_size = network, recipe, batch_size
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, batch_size: int, device: torch.device, loss: Loss | None = None
+    ) -> None:
+        self.network, self.recipe, self.batch_size, self.loss = network, recipe, batch_size, loss
         self.cores = recipe.most_cores(torch.get_num_threads())
         self.device_type = device.type
         self.bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
@@ -100,7 +106,7 @@ class GenericSteps:
         self.optimizer = torch.optim.AdamW(
             groups, self.rate, (ADAM_BETA1, recipe.adam_beta2), recipe.adam_epsilon, fused=True, capturable=on_cuda
         )
-        builtin = is_builtin(network) or bool(dense_layers(network))
+        builtin = loss is None and (is_builtin(network) or bool(dense_layers(network)))
         self.graph_replay = GraphReplay(record_cuda_graph) if on_cuda and builtin else None
 
     @property
@@ -152,6 +158,9 @@ class GenericSteps:
         return logits.detach()
 
     def _loss(self, logits: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+        if self.loss is not None:
+            losses = self.loss(logits, y)
+            return losses.mean() if weights is None else (losses * weights).mean()
         smoothing = self.recipe.label_smoothing
         if weights is None:
             return cross_entropy(logits, y, label_smoothing=smoothing)

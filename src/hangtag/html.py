@@ -15,18 +15,22 @@ from hangtag.pictures import encode_png
 from hangtag.words import amount, interval, out_of_100, rate, times
 
 __all__ = [
-    "Line", "Thumbnail", "chart", "data_uri", "is_light_on_black", "render", "round_ticks", "script", "thumbnail",
-    "which_mistakes",
+    "MOST_CELLS", "Line", "Thumbnail", "chart", "confusion_cells", "curve", "data_uri", "heat_map", "is_light_on_black",
+    "render", "round_ticks", "script", "thumbnail", "which_mistakes",
 ]  # fmt: skip
+
+MOST_CELLS = 20
+"""Classes up to which a confusion matrix is a table with numbers."""
 
 _BLACK = 16
 """The highest grey level of a border that counts as black."""
+_RIGHT, _WRONG, _EMPTY = (22, 104, 176), (208, 58, 36), (246, 247, 249)  # red, green, blue
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("hangtag.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("hangtag"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters.update(count="{:,}".format, percent=lambda share: f"{out_of_100(share)}%", times=times)
     environment.globals.update(amount=amount, interval=interval, rate=rate, which_mistakes=which_mistakes)
@@ -124,6 +128,22 @@ def chart(
     }  # fmt: skip
 
 
+def curve(history: Sequence[Mapping[str, Any]], key: str, title: str, scale: int, unit: str) -> dict[str, Any] | None:
+    """A chart of a number after each epoch, in training and, if there was one, in validation; None if it is unknown."""
+    lines = []
+    for kind, field in (("training", key), ("validation", f"val_{key}")):
+        points = [(epoch["number"], scale * epoch[field]) for epoch in history if epoch.get(field) is not None]
+        if points:
+            lines.append(Line(kind, f"{kind}, last {points[-1][1]:.3g}{unit}", points))
+    if not lines:
+        return None
+    values = [value for line in lines for _, value in line.points]
+    first, last = history[0]["number"], history[-1]["number"]
+    epochs = sorted({round(first + (last - first) * part / 4) for part in range(5)})
+    ticks = {tick: f"{tick:g}{unit}" for tick in round_ticks(min(values), max(values))}
+    return chart(title, lines, {number: str(number) for number in epochs}, ticks, "epoch")
+
+
 def round_ticks(low: float, high: float) -> list[float]:
     """Three to seven round numbers that enclose both."""
     span = max(high - low, 1e-3 * max(abs(high), 1e-3))
@@ -131,3 +151,29 @@ def round_ticks(low: float, high: float) -> list[float]:
     step = size * min(factor for factor in (1, 2, 5, 10) if factor * size >= span / 4 * 0.999)
     bottom, top = np.floor(low / step), np.ceil(high / step)
     return [float(round(step * number, 10)) for number in range(int(bottom), int(max(top, bottom + 1)) + 1)]
+
+
+def confusion_cells(confusion: NDArray[np.int64]) -> list[list[tuple[int, str, float]]]:
+    """Rows of (count, CSS classes, depth of colour)."""
+    depth, hits = _depths(confusion), np.eye(len(confusion), dtype=bool)
+    kinds = np.where(confusion == 0, "none", np.where(hits, "hit", "miss") + np.where(depth > 0.55, " deep", ""))
+    columns = (confusion.tolist(), kinds.tolist(), depth.round(2).tolist())
+    return [list(zip(*row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def heat_map(confusion: NDArray[np.int64]) -> str:
+    """The confusion matrix of many classes as a picture without numbers, in a data URI."""
+    depth = np.where(confusion == 0, 0, _depths(confusion))[..., None]
+    full = np.where(np.eye(len(confusion), dtype=bool)[..., None], _RIGHT, _WRONG)
+    colours = np.rint(depth * full + (1 - depth) * np.array(_EMPTY)).astype(np.uint8)
+    side = max(2, 480 // len(confusion))
+    return data_uri(encode_png(colours.repeat(side, axis=0).repeat(side, axis=1)))
+
+
+def _depths(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(K, K) from 0 to 1: the share of each row; the root makes rare mistakes visible."""
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    hits = np.eye(len(share), dtype=bool)
+    most = max(0.2, float(share[~hits].max(initial=0)))
+    depths: NDArray[np.float64] = np.where(hits, 0.1 + 0.85 * share, 0.85 * np.sqrt(np.minimum(share / most, 1)))
+    return depths

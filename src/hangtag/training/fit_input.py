@@ -1,0 +1,66 @@
+"""What `fit` and `predict` are given, checked: many images instead of one, and weights of images."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.data.splits import Split
+from hangtag.errors import DataError, PictureError
+
+__all__ = ["checked_weights", "many_images", "without_weightless"]
+
+
+def checked_weights(weights: Any, count: int) -> NDArray[np.float64]:
+    """(count,) weights as float64; raises DataError if they cannot be used."""
+    try:
+        array = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError("weights must be numbers", "give one number for each image") from None
+    if array.shape != (count,):
+        raise DataError(f"{count:,} images but weights of shape {array.shape}", "give one weight for each image")
+    if not np.isfinite(array).all() or (array < 0).any():
+        raise DataError("weights must be finite and at least 0", "0 leaves an image out")
+    return array
+
+
+def without_weightless(split: Split, weights: NDArray[np.float64]) -> tuple[Split, NDArray[np.float32] | None]:
+    """The split without images of weight 0, and the weights of its training images with mean 1; None: all equal.
+
+    Args:
+        weights: (M,) of all training images before the split.
+    """
+    train = split.train[weights[split.train] > 0]
+    held_out = split.validation if split.given else split.validation[weights[split.validation] > 0]
+    if not len(train):
+        raise DataError("every training image has weight 0", "give some images a weight above 0")
+    own = weights[train] / weights[train].max()
+    own = None if (own == own[0]).all() else (own / own.mean()).astype(np.float32)
+    return replace(split, train=train, validation=held_out), own
+
+
+def many_images(images: Any, labels: Any = None, width: int = 0) -> Any:
+    """The images, unless they are one picture; an array of one picture looks like a batch of its rows.
+
+    Args:
+        labels: one for each image, if they are known.
+        width: of the images that the model was trained on; 0: unknown.
+
+    Raises:
+        PictureError: it is one picture.
+    """
+    if isinstance(images, list | tuple) and len(images):
+        shape: tuple[int, ...] = (len(images), *np.shape(images[0]))
+    else:
+        shape = tuple(np.shape(images) if hasattr(images, "__array_interface__") else getattr(images, "shape", ()))
+    count = len(labels) if hasattr(labels, "__len__") else None
+    last = shape[-1] if len(shape) == 3 else 0
+    if len(shape) == 2 or (last in (1, 3, 4) and width != last and count != shape[0]):
+        flat = "; for flat rows of pixels, images.reshape(-1, height, width)" if len(shape) == 2 else ""
+        narrow = f"; for many images {last} pixels wide, images[..., None]" if last else ""
+        raise PictureError(
+            f"expected many images (N, H, W) or (N, H, W, 3), got one of shape {shape}",
+            f"for one image, give images[None]{flat}{narrow}",
+        )
+    return images

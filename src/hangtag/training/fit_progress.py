@@ -1,0 +1,46 @@
+"""What `fit(verbose=1)` writes: a progress bar in a terminal, and a line per epoch there and everywhere else."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
+
+from hangtag.errors import UsageError
+from hangtag.training.engine.loop import Epoch
+
+__all__ = ["check_verbose", "show_progress"]
+
+_BAR = 24  # characters
+
+
+def check_verbose(verbose: object) -> int:
+    """0, 1 or 2; raises UsageError for anything else."""
+    if not isinstance(verbose, Integral) or int(verbose) not in (0, 1, 2):
+        raise UsageError(f"verbose must be 0, 1 or 2, got {verbose!r}", "0: silent; 1: a bar in a terminal; 2: lines")
+    return int(verbose)
+
+
+def show_progress(epochs: Iterator[Epoch], verbose: int, notes: Callable[[], Sequence[str]]) -> None:
+    """Train to the end; write to stdout the notes, then a line per finished epoch.
+
+    Args:
+        verbose: 0 writes nothing; 1 also draws a bar if stdout is a terminal; 2 draws none.
+    """
+    verbose, out = check_verbose(verbose), sys.stdout
+    bar = verbose == 1 and out.isatty()
+    for index, epoch in enumerate(epochs):
+        if not verbose:
+            continue
+        if index == 0:
+            out.writelines(f"note: {note}\n" for note in notes())
+        clear = "\r\x1b[K" if bar else ""
+        if epoch.finished:
+            kept = (
+                f"; the weights of epoch {epoch.kept} were restored" if epoch.kept not in (None, epoch.number) else ""
+            )
+            out.write(f"{clear}{epoch}  {epoch.seconds:.1f} s{kept}\n")
+        elif bar:
+            done = _BAR * epoch.step // epoch.steps
+            line = f"{epoch}  [{'#' * done}{'.' * (_BAR - done)}]"
+            out.write(clear + line[: shutil.get_terminal_size().columns - 1])
+        out.flush()
