@@ -19,8 +19,8 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import DataError, HangtagError, ModelError, RunError, UnknownName, UsageError
 from hangtag.evaluation import metrics
 from hangtag.pictures import ImageSpec
-from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.recipes import find_recipe
+from hangtag.training.estimator import ImageClassifier
 from toys import CLASSES, SIDE, quick_recipe, shapes
 
 TEN_EPOCHS = quick_recipe(epochs=10)

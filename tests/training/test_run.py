@@ -16,8 +16,8 @@ from hangtag.errors import DataError, ModelError, RunError
 from hangtag.evaluation.judge import judge
 from hangtag.evaluation.run_folder import Run
 from hangtag.model.predictor import load
-from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.build import build_network
+from hangtag.training.estimator import ImageClassifier
 from hangtag.training.run import Training, find_planned
 from toys import CLASSES, in_a_process, quick_recipe, shapes, tiny_files, tiny_set
 
@@ -158,7 +158,7 @@ def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
 def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = """
 import resource, sys
-from hangtag.training.classifier import ImageClassifier
+from hangtag.training.estimator import ImageClassifier
 from hangtag.errors import SaveError
 from hangtag.training.run import Training
 from toys import quick_recipe
