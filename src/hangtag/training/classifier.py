@@ -36,7 +36,7 @@ from hangtag.pictures import Images, ImageSpec, check_images
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import Augment, Loss, check_augment, check_loss
-from hangtag.training.engine.export import export_model, verify, with_metadata
+from hangtag.training.engine.export import export_model, verify, verify_outputs, with_metadata
 from hangtag.training.engine.inference import extract_features
 from hangtag.training.engine.keras_model import keras_notes, own_network
 from hangtag.training.engine.loop import Epoch, choose_device, train
@@ -313,8 +313,10 @@ class Classifier:
         self._require_fitted()
         if self._content is None:
             content = with_metadata(self._exported().content, self.metadata())
-            verify(content, self.shipped_, self._sample, self.ood_detector_)
-            self._content = content
+            artifact = open_artifact(content)
+            outputs = artifact.outputs(self._sample, OUTPUT, "ood_score")
+            verify_outputs(outputs, artifact.metadata, self.shipped_, self._sample, self.ood_detector_)
+            self._content, self._predictor = content, Predictor(artifact)
         return self._content
 
     def neighbours(self, count: int = KEPT) -> Neighbours:
