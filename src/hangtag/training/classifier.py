@@ -1,6 +1,6 @@
 """`Classifier`: fit, predict, save; `estimator.py` makes it an estimator of scikit-learn.
 
-It does without scikit-learn, whose import takes as long as training a small network: the command line needs none of it.
+It does without scikit-learn, whose import takes as long as training a small network; the command line uses it directly.
 PyTorch trains; every prediction comes from the exported file through ONNX Runtime, so that what is judged is what is
 shipped. Only `save` writes a file.
 """
