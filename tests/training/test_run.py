@@ -3,11 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.public import datasets
@@ -217,8 +218,28 @@ def test_a_run_of_a_network_from_python_is_not_resumed_with_the_recipes_own(tmp_
     classifier = ImageClassifier(recipe=quick_recipe(), model=network)
     training = Training.begin(classifier, divided(), {"what": "x", "path": None}, tmp_path / "run")
 
-    with pytest.raises(RunError, match="a network that was given as a Python object"):
+    with pytest.raises(RunError, match="class weights given in Python"):
         Training.resume(training.run)
+
+
+def own_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits, labels)
+
+
+def test_a_run_names_its_own_loss_and_is_resumed_only_with_it(tmp_path: Path) -> None:
+    source = {"what": "x", "path": None}
+    settings: dict[str, Any] = {"recipe": quick_recipe(), "loss": own_loss, "class_weight": None}
+    training = Training.begin(ImageClassifier(**settings), divided(), source, tmp_path / "run")
+    training.lock.close()
+
+    assert training.run.config()["from_python"] == {"loss": f"{__name__}.own_loss"}
+    with pytest.raises(RunError, match="class weights given in Python"):
+        Training.resume(training.run)
+    with pytest.raises(RunError, match=r"loss .*test_run\.own_loss there, None here"):
+        Training.begin(ImageClassifier(**{**settings, "loss": None}), divided(), source, tmp_path / "run")
+    again = Training.begin(ImageClassifier(**settings), divided(), source, tmp_path / "run")
+    assert again.resumed
+    again.lock.close()
 
 
 def test_a_run_is_resumed_only_with_the_version_that_began_it(tmp_path: Path) -> None:
