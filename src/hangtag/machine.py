@@ -6,6 +6,7 @@ import platform
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ def seconds_waiting_for_a_core() -> float:
 
 def versions() -> dict[str, str]:
     """The versions of hangtag, Python and the packages that influence a result."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     result = {"hangtag": __version__, "python": platform.python_version()}
     for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow"):
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -26,7 +26,7 @@ from hangtag.evaluation.metrics import Evaluation
 from hangtag.files import user_path, write_bytes
 from hangtag.machine import now, versions
 from hangtag.mapped import MappedRows, mapping_of
-from hangtag.model.artifact import OUTPUT, Metadata, open_artifact
+from hangtag.model.artifact import OUTPUT, Artifact, Metadata, check_file, open_artifact
 from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.neighbours import KEPT, Neighbours, chosen
@@ -36,7 +36,7 @@ from hangtag.pictures import Images, ImageSpec, check_images
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import Augment, Loss, check_augment, check_loss
-from hangtag.training.engine.export import export_model, verify, verify_outputs, with_metadata
+from hangtag.training.engine.export import export_model, verify, with_metadata
 from hangtag.training.engine.inference import extract_features
 from hangtag.training.engine.keras_model import keras_notes, own_network
 from hangtag.training.engine.loop import Epoch, choose_device, train
@@ -314,8 +314,7 @@ class Classifier:
         if self._content is None:
             content = with_metadata(self._exported().content, self.metadata())
             artifact = open_artifact(content)
-            outputs = artifact.outputs(self._sample, OUTPUT, "ood_score")
-            verify_outputs(outputs, artifact.metadata, self.shipped_, self._sample, self.ood_detector_)
+            verify(artifact, self.shipped_, self._sample, self.ood_detector_, self.features_device_)
             self._content, self._predictor = content, Predictor(artifact)
         return self._content
 
@@ -324,7 +323,8 @@ class Classifier:
         self._require_fitted()
         kept = self._kept_images
         pictures, labels = kept.at(chosen(kept.labels, seed_of(self), min(count, KEPT)))
-        return Neighbours.of(pictures, labels, extract_features(self.shipped_, pictures).embedding)
+        features = extract_features(self.shipped_, pictures, self.features_device_)
+        return Neighbours.of(pictures, labels, features.embedding)
 
     @property
     def guarantees_(self) -> Guarantees:
@@ -344,8 +344,8 @@ class Classifier:
             images, labels = self._held_out
             kept = self._kept_images
             pictures, classes = kept.at(_described(len(kept.labels), seed_of(self)))
-            trained = extract_features(self.shipped_, pictures)
-            held_out = extract_features(self.shipped_, images)
+            trained = extract_features(self.shipped_, pictures, self.features_device_)
+            held_out = extract_features(self.shipped_, images, self.features_device_)
             ood_detector = fit_ood_detector(
                 pictures, trained.descriptor, classes, images, held_out.descriptor, held_out.logits
             )
@@ -358,7 +358,8 @@ class Classifier:
             accuracy = float((answers == classes).mean())
             content = export_model(self.shipped_, self._metadata(guarantees), ood_detector)
             if len(labels):
-                rows = open_artifact(content).outputs(cast(Images, images), OUTPUT, "uncalibrated")
+                artifact = Artifact(content, *check_file(content))  # `to_bytes` opens the final file with all checks
+                rows = artifact.outputs(cast(Images, images), OUTPUT, "uncalibrated")
                 guarantees = fit_guarantees(
                     rows[OUTPUT], labels, calibrator, self.class_names_, True, out_of_fold, rows["uncalibrated"]
                 )
@@ -371,7 +372,8 @@ class Classifier:
         This takes seconds, and saves training a network that cannot be exported.
         """
         try:
-            verify(export_model(self.shipped_, self._metadata(None)), self.shipped_, self._sample[:_TRIAL_IMAGES])
+            artifact = open_artifact(export_model(self.shipped_, self._metadata(None)))
+            verify(artifact, self.shipped_, self._sample[:_TRIAL_IMAGES])
         except ArtifactError as error:
             raise ModelError(
                 f"the exported network works only for one batch size: {error.message}",
@@ -413,6 +415,14 @@ class Classifier:
     def shipped_(self) -> nn.Module:
         """What the model file computes: the trained network, averaged over mirror images if the recipe says so."""
         return FlipTTA(self.module_) if self.recipe_.uses_flip_tta else self.module_
+
+    @property
+    def features_device_(self) -> torch.device:
+        """Where the trained network computes: as in training, or the CPU on a machine without that device."""
+        try:
+            return choose_device(self.device)
+        except UsageError:
+            return torch.device("cpu")
 
     @property
     def training_accuracy_(self) -> float | None:

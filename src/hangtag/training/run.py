@@ -211,8 +211,9 @@ class Training:
         before = data_before_decisions(self.config, part)
         judgement = Judgement.of(predictor, part, images, classifier.training_accuracy_, before)
         verify_outputs(
-            judgement.outputs, predictor.metadata, classifier.shipped_, images.images, classifier.ood_detector_
-        )
+            judgement.outputs, predictor.metadata, classifier.shipped_, images.images, classifier.ood_detector_,
+            classifier.features_device_,
+        )  # fmt: skip
         self.seconds["evaluate"] = time.perf_counter() - started
         self.run.write_metrics(judgement.to_json())
         self.run.write_model(content)

@@ -17,10 +17,11 @@ from hangtag.model.explanation import evidence
 from hangtag.model.guarantees import Guarantees
 from hangtag.model.onnx_file import CHECKSUM_KEY, METADATA_KEY
 from hangtag.model.ood import fit_ood_detector
-from hangtag.pictures import FITS, ImageSpec
+from hangtag.pictures import FITS, Images, ImageSpec
+from hangtag.training.engine import export
 from hangtag.training.engine.build import build_network
 from hangtag.training.engine.export import TOLERANCE, export_model, verify, with_metadata
-from hangtag.training.engine.inference import extract_features, predict_logits
+from hangtag.training.engine.inference import Features, extract_features, predict_logits
 from hangtag.training.engine.networks import NETWORKS, FlipTTA
 from toys import CLASSES, SIDE, metadata, shapes, toy_model
 
@@ -46,7 +47,7 @@ def test_the_file_predicts_the_same_as_the_network(name: str, channels: int) -> 
     own = torch.softmax(predict_logits(trained, images), 1).numpy()
     assert np.abs(shipped - own).max() <= TOLERANCE / 10
     np.testing.assert_array_equal(shipped.argmax(1), own.argmax(1))
-    np.testing.assert_array_equal(verify(content, trained, images), shipped)
+    np.testing.assert_array_equal(verify(open_artifact(content), trained, images), shipped)
     assert trained.training
 
 
@@ -56,7 +57,7 @@ def test_the_graph_contains_the_calibrator_and_uncalibrated_probabilities() -> N
     guarantees = Guarantees((13, 13, 14), calibrator)
     content = export_model(network(), dataclasses.replace(metadata(), guarantees=guarantees))
 
-    shipped = verify(content, network(), IMAGES)
+    shipped = verify(open_artifact(content), network(), IMAGES)
 
     logits = predict_logits(network(), IMAGES).numpy()
     np.testing.assert_allclose(shipped, calibrator(log_softmax(logits)), atol=1e-5)
@@ -75,7 +76,7 @@ def test_the_graph_computes_ood_scores_embeddings_and_evidence(name: str, flips:
     )
 
     content = export_model(shipped, metadata(), ood_detector)
-    verify(content, shipped, IMAGES, ood_detector)
+    verify(open_artifact(content), shipped, IMAGES, ood_detector)
     artifact = open_artifact(content)
 
     found = artifact.outputs(IMAGES, "ood_score", "embedding")
@@ -105,7 +106,7 @@ def test_all_outputs_exist_for_images_of_other_sizes(fit: str, channels: int) ->
     ood_detector = fit_ood_detector(images, seen.descriptor, np.arange(20) % 3, images, seen.descriptor, seen.logits)
 
     content = export_model(trained, metadata(spec), ood_detector)
-    verify(content, trained, images, ood_detector)
+    verify(open_artifact(content), trained, images, ood_detector)
 
     larger = np.random.default_rng(0).integers(0, 256, (2, 31, 17, *spec.shape[2:]), dtype=np.uint8)
     told = open_artifact(content).outputs(larger, "probabilities", *EXTRA_OUTPUTS)
@@ -125,7 +126,7 @@ def test_the_graph_measures_pixels_as_the_detector_does(shape: tuple[int, ...], 
     )
     content = export_model(trained, metadata(spec), ood_detector)
 
-    verify(content, trained, images, ood_detector)
+    verify(open_artifact(content), trained, images, ood_detector)
     found = open_artifact(content).outputs(np.concatenate([images, 255 - images]), "ood_score")["ood_score"]
 
     assert (found[90:] > 0.95).all() and (found[:90] > 0.95).mean() < 0.1
@@ -146,7 +147,7 @@ def test_different_ood_scores_are_refused() -> None:
     other = dataclasses.replace(ood_detector, quantiles=ood_detector.quantiles - 100)
 
     with pytest.raises(ModelError, match="OOD scores of the exported file and the trained network differ by up to"):
-        verify(content, network(), IMAGES, other)
+        verify(open_artifact(content), network(), IMAGES, other)
 
 
 def test_the_same_network_gives_the_same_bytes() -> None:
@@ -186,7 +187,7 @@ def test_a_network_that_differs_is_refused_and_the_worst_images_are_named() -> N
     worst = np.argsort(-off - other_label)[:5]
 
     with pytest.raises(ModelError) as caught:
-        verify(toy_model(), other, IMAGES)
+        verify(open_artifact(toy_model()), other, IMAGES)
 
     assert caught.value.message == (
         f"the exported file and the trained network disagree: {other_label.sum()} labels differ, and the largest "
@@ -203,7 +204,7 @@ def test_a_small_difference_in_one_probability_is_refused() -> None:
     with pytest.raises(
         ModelError, match="0 labels differ, and the largest differences between probabilities are image "
     ):
-        verify(toy_model(), nudged, IMAGES)
+        verify(open_artifact(toy_model()), nudged, IMAGES)
 
 
 def test_a_network_that_returns_nan_is_refused() -> None:
@@ -212,7 +213,25 @@ def test_a_network_that_returns_nan_is_refused() -> None:
         broken.get_parameter("logits.bias")[0] = torch.nan
 
     with pytest.raises(ModelError, match=r"probabilities are image .*: nan"):
-        verify(toy_model(), broken, IMAGES)
+        verify(open_artifact(toy_model()), broken, IMAGES)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.01])
+def test_a_device_that_rounds_differently_does_not_refuse_a_file(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU here is one that always answers something else; the network's own answer on the CPU decides."""
+
+    def answered(trained: nn.Module, images: Images, device: torch.device | None = None) -> Features:
+        features = extract_features(trained, images)
+        return dataclasses.replace(features, logits=features.logits + (0.01 if device else wrong) * np.arange(3))
+
+    monkeypatch.setattr(export, "extract_features", answered)
+    artifact, gpu = open_artifact(toy_model()), torch.device("cuda")
+
+    if wrong:
+        with pytest.raises(ModelError, match="the exported file and the trained network disagree"):
+            verify(artifact, network(), IMAGES, device=gpu)
+    else:
+        verify(artifact, network(), IMAGES, device=gpu)
 
 
 class Branching(nn.Module):

@@ -1,5 +1,8 @@
 """inference.py: logits do not depend on the batch size; networks that do not classify are refused."""
 
+from contextlib import nullcontext
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,10 @@ from torch import Tensor, nn
 
 from hangtag.errors import ModelError
 from hangtag.pictures import ImageSpec
+from hangtag.training.engine import inference
 from hangtag.training.engine.build import build_network, custom_network
-from hangtag.training.engine.inference import predict_logits, to_pixels
+from hangtag.training.engine.inference import extract_features, predict_logits, to_pixels
+from hangtag.training.engine.networks import FlipTTA, device_of
 from toys import SIDE, shapes
 
 
@@ -29,6 +34,38 @@ def test_pixels_are_scaled_and_channels_come_first() -> None:
 
     torch.testing.assert_close(to_pixels(grey), torch.tensor([[[[0, 1], [0.2, 0.4]]]]))
     torch.testing.assert_close(to_pixels(colour)[0, 2] * 255, torch.tensor([[2.0, 5.0], [8.0, 11.0]]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("name", ["mlp", "cnn-large"])
+def test_a_gpu_gives_the_features_of_the_processor(name: str) -> None:
+    network = FlipTTA(build_network(name, ImageSpec(28, 28), 10, seed=0))
+    images = np.random.default_rng(0).integers(0, 256, (3000, 28, 28), dtype=np.uint8)
+
+    here, there = extract_features(network, images), extract_features(network, images, torch.device("cuda"))
+
+    for key, rows in vars(here).items():
+        np.testing.assert_allclose(vars(there)[key], rows, rtol=1e-4, atol=1e-4)
+    assert device_of(network).type == "cpu" and torch.backends.cudnn.allow_tf32
+    network(torch.zeros(2, 1, 28, 28)).sum().backward()  # the weights can be trained further
+
+
+def test_without_memory_on_the_device_the_network_computes_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, _ = shapes(20)
+    network, features, tried = build_network("mlp", ImageSpec(SIDE, SIDE), 3, seed=0), inference._features, []
+
+    def full_at_first(*given: Any) -> inference.Features:
+        tried.append(given)
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError
+        return features(*given)
+
+    monkeypatch.setattr(inference, "_features", full_at_first)
+    monkeypatch.setattr(inference, "_moved", lambda *_: nullcontext())
+    found = extract_features(network, images, torch.device("cuda"))
+
+    np.testing.assert_array_equal(found.logits, predict_logits(network, images).numpy())
+    assert len(tried) == 2
 
 
 class Odd(nn.Module):

@@ -7,7 +7,8 @@ maps        (N, V, C, h, w)  built-in networks only: the last feature maps of ea
                     with flip averaging, its mirror image, mirrored back; `export.py` reads the evidence from them
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ from hangtag.training.engine.networks import WHITE, FlipTTA, device_of, is_built
 __all__ = ["FeatureExtractor", "Features", "extract_features", "images_at_once", "predict_logits", "to_pixels"]
 
 _PIXELS_AT_ONCE = 100_000  # 127 images of 28x28; larger batches are not faster
+_PIXELS_AT_ONCE_ON_GPU = 1_000_000  # a feature map of 64 channels then takes 256 MB
 
 
 @torch.no_grad()  # not inference mode: weights that lazy layers create there could never be trained
@@ -60,12 +62,37 @@ class Features:
     embedding: NDArray[np.float32]
 
 
+def extract_features(network: nn.Module, images: Images | MappedRows, device: torch.device | None = None) -> Features:
+    """The features of N uint8 images (N, H, W[, C]), from a network in evaluation mode.
+
+    Args:
+        device: where the network computes, if there is enough memory; its weights are moved there and back. None: where
+            they are.
+    """
+    if device is not None and device.type != device_of(network).type:
+        with suppress(torch.OutOfMemoryError), _moved(network, device):
+            return _features(network, images)
+    return _features(network, images)
+
+
 @torch.inference_mode()
-def extract_features(network: nn.Module, images: Images | MappedRows) -> Features:
-    """The features of N uint8 images (N, H, W[, C]), from a network in evaluation mode."""
+def _features(network: nn.Module, images: Images | MappedRows) -> Features:
     extractor = FeatureExtractor(network)
     outputs = _in_batches(network, lambda pixels: extractor(pixels)[:3], images)
     return Features(*(output.numpy() for output in outputs))
+
+
+@contextmanager
+def _moved(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """The network on another device, which computes with all digits of float32; its weights are moved back."""
+    home, rounds = device_of(network), torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        network.to(device)
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = rounds
+        network.to(home)
 
 
 class FeatureExtractor(nn.Module):
@@ -123,9 +150,10 @@ class FeatureExtractor(nn.Module):
         return [logits, embedding, embedding]
 
 
-def images_at_once(images: Images | MappedRows) -> int:
+def images_at_once(images: Images | MappedRows, device: str = "cpu") -> int:
     """Number of images per batch that keeps full-size feature maps small."""
-    return max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3])))
+    pixels = _PIXELS_AT_ONCE if device == "cpu" else _PIXELS_AT_ONCE_ON_GPU
+    return max(1, pixels // int(np.prod(images.shape[1:3])))
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -141,8 +169,8 @@ def _in_batches(
     batch: int | None = None,
 ) -> list[Tensor]:
     """Apply a function of pixels to all images in batches, the network in evaluation mode; float32 on the CPU."""
-    batch = batch or images_at_once(images)
     was_training, device = network.training, device_of(network)
+    batch = batch or images_at_once(images, device.type)
     network.eval()
     rows: list[list[Tensor]] = []
     try:
