@@ -19,8 +19,8 @@ from benchmarks.common import Result, alone, options, publish, summary
 
 import hangtag
 from hangtag.model.artifact import OUTPUT
-from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.recipes import find_recipe
+from hangtag.training.estimator import ImageClassifier
 
 SIZES = ((1, 40, 100), (64, 20, 6), (1000, 15, 2))
 """Pictures at a time, rounds, calls in a block."""

@@ -4,6 +4,8 @@ import ast
 import functools
 import importlib
 import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -133,6 +135,15 @@ def test_predicting_reaches_neither_data_nor_what_training_needs() -> None:
 
     assert {room_of(each) for each in together} == {GROUND, "model"}
     assert set().union(*map(packages, together)) & {"torch", "sklearn", "onnx", "safetensors", "matplotlib"} == set()
+
+
+def test_training_from_the_command_line_begins_without_slow_imports() -> None:
+    code = "import sys, hangtag.cli.train, hangtag.cli.screen, hangtag.training.run; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    slow = {"sklearn", "scipy.stats", "scipy.optimize", "pandas", "sympy", "onnxscript", "matplotlib", "torch._dynamo"}
+    assert "torch" in loaded and slow & set(loaded) == set()
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -11,7 +11,7 @@ from hangtag.data.labelled_images import from_arrays
 from hangtag.errors import SaveError
 from hangtag.mapped import MappedRows, as_slice, forget, mapping_of, rows_of, scratch
 from hangtag.training import classifier as classifier_module
-from hangtag.training.classifier import ImageClassifier
+from hangtag.training.estimator import ImageClassifier
 from toys import quick_recipe, shapes
 
 

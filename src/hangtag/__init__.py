@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from hangtag.pictures import ImageSpec as ImageSpec
     from hangtag.reports import figures as figures
     from hangtag.training.audit import audit as audit
-    from hangtag.training.classifier import ImageClassifier as ImageClassifier
     from hangtag.training.engine import recipes as recipes
     from hangtag.training.engine.loop import Epoch as Epoch
     from hangtag.training.engine.recipes import Recipe as Recipe
+    from hangtag.training.estimator import ImageClassifier as ImageClassifier
 
 # PyTorch's threads spin while they wait for each other, which made training a hundred times slower on a busy machine.
 # With this limit they soon sleep instead. PyTorch reads it when it is imported, so it is set here. See docs/log.md.
@@ -70,7 +70,7 @@ _HOME = {
     "Finding": "data.audit",
     "HangtagError": "errors",
     "HangtagWarning": "errors",
-    "ImageClassifier": "training.classifier",
+    "ImageClassifier": "training.estimator",
     "ImageSpec": "pictures",
     "Judgement": "evaluation.judge",
     "LabelledImage": "data.labelled_images",

@@ -8,7 +8,7 @@ import pytest
 import hangtag
 from hangtag.cli.tutorial import Section, walk
 from hangtag.data.labelled_images import LabelledImages, export_folder
-from hangtag.training.classifier import ImageClassifier
+from hangtag.training.estimator import ImageClassifier
 
 SHIRT_AND_FRIENDS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

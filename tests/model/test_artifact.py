@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import hangtag
-from hangtag.errors import ArtifactError, HangtagError, RunError, UsageError
+from hangtag.errors import ArtifactError, HangtagError, ModelNotFound, RunError, UsageError
 from hangtag.model.artifact import FORMAT, INPUT, MODEL_FILE, OUTPUT, PIXELS, Metadata, open_artifact
 from hangtag.model.calibration import Calibrator
 from hangtag.model.conformal import LEVELS, Conformal
@@ -163,7 +163,7 @@ def test_a_file_that_is_not_ours_is_refused_with_its_name(
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("missing.onnx", ArtifactError, "no such file"),
+        ("missing.onnx", ModelNotFound, "no such file"),
         ("folder", RunError, "no model.onnx in this folder"),
         ("x" * 300, ArtifactError, "cannot be read: [Errno 36]"),
         ("nul\0l", ArtifactError, "cannot be read: embedded null byte"),

@@ -11,8 +11,8 @@ from hangtag.errors import RunError
 from hangtag.model.explanation import explain
 from hangtag.model.neighbours import FILE, Neighbours, chosen, read_neighbours, write_neighbours
 from hangtag.reports.explain_figure import draw_explanation
-from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.recipes import find_recipe
+from hangtag.training.estimator import ImageClassifier
 from toys import CLASSES
 
 

@@ -25,8 +25,8 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import ModelError, RunError, SaveError
 from hangtag.evaluation.run_folder import Run
 from hangtag.files import MARKER
-from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.recipes import find_recipe
+from hangtag.training.estimator import ImageClassifier
 from hangtag.training.run import Training
 from toys import shapes, where_fashion_is
 

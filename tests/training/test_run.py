@@ -3,11 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.public import datasets
@@ -16,8 +17,8 @@ from hangtag.errors import DataError, ModelError, RunError
 from hangtag.evaluation.judge import judge
 from hangtag.evaluation.run_folder import Run
 from hangtag.model.predictor import load
-from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.build import build_network
+from hangtag.training.estimator import ImageClassifier
 from hangtag.training.run import Training, find_planned
 from toys import CLASSES, in_a_process, quick_recipe, shapes, tiny_files, tiny_set
 
@@ -158,7 +159,7 @@ def test_judging_again_gives_the_same_numbers_and_notices_changed_data(
 def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = """
 import resource, sys
-from hangtag.training.classifier import ImageClassifier
+from hangtag.training.estimator import ImageClassifier
 from hangtag.errors import SaveError
 from hangtag.training.run import Training
 from toys import quick_recipe
@@ -217,8 +218,28 @@ def test_a_run_of_a_network_from_python_is_not_resumed_with_the_recipes_own(tmp_
     classifier = ImageClassifier(recipe=quick_recipe(), model=network)
     training = Training.begin(classifier, divided(), {"what": "x", "path": None}, tmp_path / "run")
 
-    with pytest.raises(RunError, match="a network that was given as a Python object"):
+    with pytest.raises(RunError, match="class weights given in Python"):
         Training.resume(training.run)
+
+
+def own_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits, labels)
+
+
+def test_a_run_names_its_own_loss_and_is_resumed_only_with_it(tmp_path: Path) -> None:
+    source = {"what": "x", "path": None}
+    settings: dict[str, Any] = {"recipe": quick_recipe(), "loss": own_loss, "class_weight": None}
+    training = Training.begin(ImageClassifier(**settings), divided(), source, tmp_path / "run")
+    training.lock.close()
+
+    assert training.run.config()["from_python"] == {"loss": f"{__name__}.own_loss"}
+    with pytest.raises(RunError, match="class weights given in Python"):
+        Training.resume(training.run)
+    with pytest.raises(RunError, match=r"loss .*test_run\.own_loss there, None here"):
+        Training.begin(ImageClassifier(**{**settings, "loss": None}), divided(), source, tmp_path / "run")
+    again = Training.begin(ImageClassifier(**settings), divided(), source, tmp_path / "run")
+    assert again.resumed
+    again.lock.close()
 
 
 def test_a_run_is_resumed_only_with_the_version_that_began_it(tmp_path: Path) -> None:

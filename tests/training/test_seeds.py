@@ -12,8 +12,8 @@ from hangtag.errors import RunError, UsageError
 from hangtag.evaluation.judge import Judgement, judge
 from hangtag.evaluation.run_folder import Run
 from hangtag.model.neighbours import FILE
-from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.recipes import Recipe
+from hangtag.training.estimator import ImageClassifier
 from hangtag.training.run import Training
 from hangtag.training.seeds import Seeds, spread
 from toys import CLASSES, quick_recipe, shapes

@@ -15,7 +15,7 @@ import numpy as np
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.machine import hardware, now, versions
 from hangtag.model.predictor import Predictor
-from hangtag.training.classifier import ImageClassifier
+from hangtag.training.classifier import Classifier
 from hangtag.training.engine.loop import Epoch, choose_device
 from hangtag.training.engine.recipes import RECIPES
 from hangtag.training.engine.speed import matmul_gflops
@@ -80,9 +80,7 @@ def measure_machine(
     lesson, epochs = _lesson_epoch(data, device, 0.3 * seconds, report)
     report = _stage(progress, "training: recipe 'fast'", 0.25, 0.6)
     # No validation in the measured time, and enough epochs for any machine.
-    classifier = ImageClassifier(
-        replace(RECIPES["fast"], validation=0.0, prune_fraction=0.0, epochs=10_000), device=device
-    )
+    classifier = Classifier(replace(RECIPES["fast"], validation=0.0, prune_fraction=0.0, epochs=10_000), device=device)
     fast = _images_per_second(classifier, data, 0.4 * seconds, report)
     progress("matrix products", 0.6)
     float32, bfloat16 = (matmul_gflops(dtype, chosen, 0.05 * seconds) for dtype in ("float32", "bfloat16"))
@@ -115,7 +113,7 @@ def _lesson_epoch(
     data: LabelledImages, device: str, seconds: float, report: Callable[[float], None]
 ) -> tuple[float, int]:
     """Median seconds of an epoch of the lesson, and the number of epochs in that median."""
-    classifier = ImageClassifier("tutorial", epochs=_EPOCHS, device=device)
+    classifier = Classifier("tutorial", epochs=_EPOCHS, device=device)
     finished = [epoch for epoch in _epochs(classifier, data, seconds, report) if epoch.finished]
     whole = [epoch.seconds for epoch in finished[1:] if not epoch.cut_short]
     if whole:
@@ -125,7 +123,7 @@ def _lesson_epoch(
 
 
 def _images_per_second(
-    classifier: ImageClassifier, data: LabelledImages, seconds: float, report: Callable[[float], None]
+    classifier: Classifier, data: LabelledImages, seconds: float, report: Callable[[float], None]
 ) -> float:
     """The training speed after warm-up."""
     began = time.perf_counter()
@@ -139,7 +137,7 @@ def _images_per_second(
 
 
 def _epochs(
-    classifier: ImageClassifier, data: LabelledImages, seconds: float, report: Callable[[float], None]
+    classifier: Classifier, data: LabelledImages, seconds: float, report: Callable[[float], None]
 ) -> Iterator[Epoch]:
     """The epochs of a training that ends this many seconds after its first steps."""
     moments: list[float] = []

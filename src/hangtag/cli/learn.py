@@ -80,12 +80,12 @@ def tutorial(
     MissingExtra.check_training()
     from hangtag.cli import screen
     from hangtag.cli.tutorial import Section, walk
-    from hangtag.training.classifier import ImageClassifier
+    from hangtag.training.classifier import Classifier
 
     data = read_data("fashion-mnist", path)
     make_own_folder(out)
     console = screen.console()
-    steps: Any = walk(data, ImageClassifier("tutorial", seed=seed, device="cpu"), out)
+    steps: Any = walk(data, Classifier("tutorial", seed=seed, device="cpu"), out)
     for kind, group in groupby(steps, type):
         if kind is Section:
             for section in group:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.judge import Judgement
-    from hangtag.training.classifier import ImageClassifier
+    from hangtag.training.classifier import Classifier
     from hangtag.training.engine.recipes import Recipe
     from hangtag.training.run import Training
     from hangtag.training.trackers import Tracking
@@ -220,9 +220,12 @@ class _Request:
     out: Path | None
 
     def changed_recipe(self) -> "Recipe":
-        from hangtag.training.engine.recipes import DEFAULT, find_recipe, with_settings
+        from hangtag.training.engine.recipes import DEFAULT, check_not_two, find_recipe, with_settings
 
-        return find_recipe(with_settings(find_recipe(self.recipe or DEFAULT), self.settings), **self.changes)
+        recipe = with_settings(find_recipe(self.recipe or DEFAULT), self.settings)
+        for name in recipe.given:
+            check_not_two(name, getattr(recipe, name), self.changes.get(name))
+        return find_recipe(recipe, **self.changes)
 
     @property
     def source(self) -> dict[str, Any]:
@@ -243,10 +246,10 @@ class _Request:
         options.print_description(data, sys.stderr)
         return data
 
-    def classifier_and_data(self) -> tuple["ImageClassifier", "LabelledImages"]:
+    def classifier_and_data(self) -> tuple["Classifier", "LabelledImages"]:
         """The unfitted classifier and its data; wrong names and a missing device are errors before data is read."""
         recipe = self.changed_recipe()
-        from hangtag.training.classifier import ImageClassifier
+        from hangtag.training.classifier import Classifier
         from hangtag.training.engine.build import find_network
         from hangtag.training.engine.loop import choose_device
 
@@ -254,7 +257,7 @@ class _Request:
         find_network(recipe.network, self.seed or 0)
         data = self.read()
         _find_near_duplicates(data, recipe)
-        return ImageClassifier(recipe=recipe, seed=self.seed or 0, device=self.device), data
+        return Classifier(recipe=recipe, seed=self.seed or 0, device=self.device), data
 
 
 def _find_near_duplicates(data: "LabelledImages", recipe: "Recipe") -> None:
@@ -279,7 +282,7 @@ def _new_training(request: _Request) -> "Training":
 
 def _planned_training(console: "Console", request: _Request, minutes: float) -> "Training":
     """A training planned to end in this time, or a killed one with the same plan."""
-    from hangtag.training.classifier import ImageClassifier
+    from hangtag.training.classifier import Classifier
     from hangtag.training.engine.loop import choose_device
     from hangtag.training.engine.recipes import DEFAULT, find_recipe
     from hangtag.training.run import Training, find_planned
@@ -295,7 +298,7 @@ def _planned_training(console: "Console", request: _Request, minutes: float) -> 
     console.print("measuring this machine ...")
     chosen = plan(data, minutes, BEGAN, device, seed)
     console.print(chosen.in_words)
-    classifier = ImageClassifier(chosen.recipe, seed=seed, device=request.device)
+    classifier = Classifier(chosen.recipe, seed=seed, device=request.device)
     training = Training.begin(classifier, data, request.source, request.out)
     training.record(plan=chosen.to_json())
     return training

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.reports import figures
-from hangtag.training.classifier import ImageClassifier
+from hangtag.training.classifier import Classifier
 from hangtag.training.engine.loop import Epoch
 from hangtag.training.engine.networks import layers, parameter_count
 
@@ -27,7 +27,7 @@ class Section:
     figure: Path | None = None
 
 
-def walk(data: LabelledImages, classifier: ImageClassifier, out: Path) -> Iterator[Section | Epoch]:
+def walk(data: LabelledImages, classifier: Classifier, out: Path) -> Iterator[Section | Epoch]:
     """The steps of the lesson, and epochs while it trains; figures are saved in `out`."""
     yield from _look(data, out)
     yield from _train(data, classifier)
@@ -63,7 +63,7 @@ def _look(data: LabelledImages, out: Path) -> Iterator[Section]:
     )
 
 
-def _train(data: LabelledImages, classifier: ImageClassifier) -> Iterator[Section | Epoch]:
+def _train(data: LabelledImages, classifier: Classifier) -> Iterator[Section | Epoch]:
     yield Section(
         "4. Build and train the model",
         "The network flattens the 28x28 pixels and has a layer of 128 neurons and a layer of 10 logits, one per class. "
@@ -91,7 +91,7 @@ def _train(data: LabelledImages, classifier: ImageClassifier) -> Iterator[Sectio
     )
 
 
-def _use(data: LabelledImages, classifier: ImageClassifier, out: Path) -> Iterator[Section]:
+def _use(data: LabelledImages, classifier: Classifier, out: Path) -> Iterator[Section]:
     test, names = data.test, data.class_names
     rows = classifier.predict_proba(test.images)
     best = int(rows[0].argmax())

@@ -293,6 +293,7 @@ class _Config(TypedDict, total=False):
     status: str
     recipe: _Recipe
     network_from_python: bool
+    from_python: dict[str, Any]
     seed: int
     seeds: list[int]
     kept_seed: int

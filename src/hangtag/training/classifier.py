@@ -1,22 +1,21 @@
-"""`ImageClassifier`: training with scikit-learn's interface.
+"""`Classifier`: fit, predict, save; `estimator.py` makes it an estimator of scikit-learn.
 
+It does without scikit-learn, whose import takes as long as training a small network; the command line uses it directly.
 PyTorch trains; every prediction comes from the exported file through ONNX Runtime, so that what is judged is what is
 shipped. Only `save` writes a file.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
-import sklearn.exceptions
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags
 from torch import nn
 
 from hangtag.data.labelled_images import LabelledImages, from_arrays
@@ -60,8 +59,7 @@ from hangtag.training.mirroring import choose_flip
 __all__ = [
     "MOST_DESCRIBED",
     "VERIFIED",
-    "ImageClassifier",
-    "NotFittedError",
+    "Classifier",
     "Summary",
     "part_of",
     "seed_of",
@@ -77,11 +75,7 @@ MOST_DESCRIBED = 10_000
 """Training images, at most, that the OOD detector is fitted on; this takes seconds."""
 
 
-class NotFittedError(RunError, sklearn.exceptions.NotFittedError):  # type: ignore[misc]  # scikit-learn ships no types
-    """The classifier has no model: `fit` was not called, or it failed."""
-
-
-class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+class Classifier:
     """An image classifier with scikit-learn's interface.
 
     Args:
@@ -119,13 +113,16 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         split_: the training images and the validation images.
         notes_: what training decided automatically, in sentences.
 
+    >>> from hangtag import ImageClassifier
     >>> from sklearn.datasets import load_digits
     >>> digits = load_digits()
-    >>> images = (digits.images * 15.9375).astype(np.uint8)                          # (1797, 8, 8)
+    >>> images = (digits.images * 15.9375).astype("uint8")                           # (1797, 8, 8)
     >>> clf = ImageClassifier(recipe="tutorial").fit(images[:1500], digits.target[:1500])
     >>> bool(clf.score(images[1500:], digits.target[1500:]) > 0.8)
     True
     """
+
+    _not_fitted: ClassVar[type[RunError]] = RunError  # the exception that says so
 
     def __init__(
         self,
@@ -166,6 +163,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.random_state = random_state
         self.verbose = verbose
 
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments, by name."""
+        return {name: getattr(self, name) for name in inspect.signature(Classifier).parameters}
+
     def fit(
         self,
         X: LabelledImages | Images,
@@ -173,7 +174,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         sample_weight: Any = None,
         validation_data: LabelledImages | tuple[Any, Any] | None = None,
         verbose: int | None = None,
-    ) -> "ImageClassifier":
+    ) -> Self:
         """Train on a `LabelledImages`, or on images (N, H, W[, 3]) uint8 and labels (N,).
 
         After an exception the classifier is not fitted, even if it was before.
@@ -439,18 +440,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     def _require_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
             failed = "the last call of fit failed" if getattr(self, "_failed", False) else "call fit first"
-            raise NotFittedError("this classifier is not fitted", failed)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
+            raise self._not_fitted("this classifier is not fitted", failed)
 
     def __getstate__(self) -> dict[str, Any]:
         if self.__sklearn_is_fitted__():
             self._exported()  # needs images that are not pickled
-        state: dict[str, Any] = dict(super().__getstate__())
+        state = dict(cast(Mapping[str, Any], super().__getstate__()))
         for name in ("_kept_images", "_held_out"):
             state.pop(name, None)
         return state | {"_predictor": None}  # an ONNX Runtime session cannot be pickled
@@ -684,7 +679,7 @@ def _described(images: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).permutation(images)[:MOST_DESCRIBED])
 
 
-def seed_of(classifier: ImageClassifier) -> int:
+def seed_of(classifier: Classifier) -> int:
     """The seed of a training: `seed`, or `random_state`, or 0.
 
     Raises:
@@ -695,7 +690,7 @@ def seed_of(classifier: ImageClassifier) -> int:
     return next((seed for seed in (one, other) if seed is not None), 0)
 
 
-def split_seed_of(classifier: ImageClassifier) -> int:
+def split_seed_of(classifier: Classifier) -> int:
     """The seed that determines which images are held out."""
     own = _checked_seed("split_seed", classifier.split_seed)
     return seed_of(classifier) if own is None else own

@@ -24,7 +24,7 @@ from hangtag.files import remove_partial, write_text
 from hangtag.machine import hardware, now, versions
 from hangtag.model.neighbours import write_neighbours
 from hangtag.serializable import checked
-from hangtag.training.classifier import ImageClassifier, seed_of, split_seed_of
+from hangtag.training.classifier import Classifier, seed_of, split_seed_of
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
 from hangtag.training.engine.custom import full_name
 from hangtag.training.engine.export import verify_outputs
@@ -60,7 +60,7 @@ class Training:
         speed: of the steps; set by `finish`.
     """
 
-    classifier: ImageClassifier
+    classifier: Classifier
     data: LabelledImages
     run: Run
     lock: Lock
@@ -73,7 +73,7 @@ class Training:
 
     @classmethod
     def begin(
-        cls, classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any], out: Path | None
+        cls, classifier: Classifier, data: LabelledImages, source: dict[str, Any], out: Path | None
     ) -> "Training":
         """Begin a training, or resume an interrupted one with exactly these settings in the same folder.
 
@@ -118,16 +118,14 @@ class Training:
         run.check_resumable(network)
         config, recipe = run.config(), _recipe(run)
         choose_device(device)
-        classifier = ImageClassifier(
-            recipe=recipe, seed=config["seed"], device=device, split_seed=config.get("split_seed")
-        )
+        classifier = Classifier(recipe=recipe, seed=config["seed"], device=device, split_seed=config.get("split_seed"))
         training = cls._resume(classifier, read_again(run, source), run, _lock(run))
         if source is not None:
             training.record(source=source)
         return training
 
     @classmethod
-    def _resume(cls, classifier: ImageClassifier, data: LabelledImages, run: Run, lock: Lock) -> "Training":
+    def _resume(cls, classifier: Classifier, data: LabelledImages, run: Run, lock: Lock) -> "Training":
         run.check_links()
         checkpoint = latest(run.checkpoints)
         epoch = checkpoint.epoch if checkpoint else 1
@@ -247,7 +245,7 @@ class Training:
         return judgement
 
 
-def initial_config(classifier: ImageClassifier, data: LabelledImages, source: dict[str, Any]) -> dict[str, Any]:
+def initial_config(classifier: Classifier, data: LabelledImages, source: dict[str, Any]) -> dict[str, Any]:
     """The config.json of a run that begins."""
     counts = {name: data.counts(name).tolist() for name in data.parts} or {"train": data.counts().tolist()}
     if data.source.answers:
@@ -268,7 +266,7 @@ def initial_config(classifier: ImageClassifier, data: LabelledImages, source: di
     }
 
 
-def _from_python(classifier: ImageClassifier) -> dict[str, Any]:
+def _from_python(classifier: Classifier) -> dict[str, Any]:
     """Names of the loss and augmentation, and class weights, which only the Python code that began the run has."""
     given: dict[str, Any] = {
         name: full_name(value) for name in ("loss", "augment") if (value := getattr(classifier, name)) is not None

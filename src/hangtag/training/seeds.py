@@ -22,7 +22,7 @@ from hangtag.evaluation.run_folder import STOPPED, Run
 from hangtag.files import write_bytes
 from hangtag.machine import now
 from hangtag.model.neighbours import FILE
-from hangtag.training.classifier import ImageClassifier, seed_of
+from hangtag.training.classifier import Classifier, seed_of
 from hangtag.training.run import DIVERGED, NOT_EXPORTED, Training, initial_config, open_run
 
 __all__ = ["Seeds", "spread"]
@@ -60,7 +60,7 @@ class Seeds:
 
     def __init__(
         self,
-        classifier: ImageClassifier,
+        classifier: Classifier,
         data: LabelledImages,
         source: dict[str, str | None],
         out: Path | None,
@@ -134,10 +134,10 @@ class Seeds:
                 (self.run.path / "seeds").rmdir()
             self.run.discard()
 
-    def _unfitted(self, seed: int) -> ImageClassifier:
+    def _unfitted(self, seed: int) -> Classifier:
         """A new classifier for one seed; a fitted one would keep its images in memory."""
         own = {"seed": seed, "random_state": None, "split_seed": seed_of(self.classifier)}
-        return ImageClassifier(**{**self.classifier.get_params(deep=False), **own})
+        return Classifier(**{**self.classifier.arguments(), **own})
 
     def _folder(self, number: int) -> Path:
         return self.run.path / "seeds" / str(number)

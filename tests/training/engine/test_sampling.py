@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from hangtag.errors import RunError
-from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine.batches import Batches
 from hangtag.training.engine.build import build_network
 from hangtag.training.engine.checkpoints import CheckpointWriter, latest
@@ -16,6 +15,7 @@ from hangtag.training.engine.loop import train
 from hangtag.training.engine.recipes import Recipe, find_recipe
 from hangtag.training.engine.sampling import Pruning, balance_note, balanced_order, choose_balance, class_weights
 from hangtag.training.engine.steps import GenericSteps, steps_for
+from hangtag.training.estimator import ImageClassifier
 from toys import SIDE, ImageSpec, quick_recipe, shapes
 
 FAST = find_recipe("fast")
