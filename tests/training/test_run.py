@@ -255,3 +255,12 @@ def test_a_run_is_resumed_only_with_the_version_that_began_it(tmp_path: Path) ->
         Training.resume(training.run)
     with pytest.raises(RunError, match=r"different settings \(hangtag 0\.0\.1 there"):
         Training.begin(training.classifier, training.data, {"what": "shapes", "path": None}, training.run.path)
+
+
+def test_a_run_is_not_resumed_by_one_whose_epochs_small_data_may_change(tmp_path: Path) -> None:
+    source = {"what": "x", "path": None}
+    training = Training.begin(ImageClassifier("fast", epochs=9), divided(), source, tmp_path / "run")
+    training.lock.close()
+
+    with pytest.raises(RunError, match="settings given there: epochs, here: none"):
+        Training.begin(ImageClassifier("fast"), divided(), source, tmp_path / "run")

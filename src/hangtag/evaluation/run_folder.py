@@ -245,6 +245,7 @@ class _Recipe(TypedDict, total=False):
     network: str
     validation: float
     patience: int
+    given: list[str]
 
 
 class _Source(TypedDict, total=False):

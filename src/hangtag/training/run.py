@@ -315,7 +315,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     >>> _differences(begun, {**begun, "recipe": {"epochs": 3}, "seed": 1})
     ['epochs 9 there, 3 here', 'seed 0 there, 1 here']
     """
-    old_recipe, new_recipe = ({**config.get("recipe", {}), "description": ""} for config in (old, new))
+    old_recipe, new_recipe = ({**config.get("recipe", {}), "description": "", "given": []} for config in (old, new))
     pairs = [(name, old_recipe.get(name), new_recipe.get(name)) for name in {**old_recipe, **new_recipe}]
     keys = ["seed", "seeds", "hangtag"] if old.get("seed") != new.get("seed") else ["split_seed", "seeds", "hangtag"]
     pairs += [(key, old.get(key), new.get(key)) for key in keys]
@@ -327,6 +327,9 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         names = f"data {old_data.get('name')} there, {new_data.get('name')} here"
         same = old_data.get("name") == new_data.get("name")
         differences.append(f"{names}; the images or labels differ" if same else names)
+    before, after = (", ".join(config.get("recipe", {}).get("given", [])) for config in (old, new))
+    if not differences and before != after:  # equal values, but small data may adapt those that were not given
+        differences.append(f"settings given there: {before or 'none'}, here: {after or 'none'}")
     return differences
 
 
