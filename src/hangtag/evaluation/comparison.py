@@ -83,7 +83,8 @@ class Comparison(Serializable):
         shares = zip(self.names, self.accuracies, strict=True)
         rows = [(name, f"{share:.4f}", f"{low:.4f} to {high:.4f}") for name, (share, low, high) in shares]
         head = ["model", "accuracy", "95% interval"]
-        values = {"title": self.in_words, "head": head, "rows": rows, "notes": [], "words": False}
+        title = f"{' and '.join(self.names)} on {amount(self.images, 'image')}"
+        values = {"title": title, "head": head, "rows": rows, "notes": [self.in_words], "words": False}
         return render("notebook_table.html", values)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +95,8 @@ def compare(first: Model, second: Model, data: Any = None) -> Comparison:
     """Compare two models on the same images: is the difference significant?
 
     Args:
-        first, second: see `judge.Model`; their classes must be equal.
+        first, second: each a model.onnx, a run or its folder or name, an opened model, or a fitted classifier; their
+            classes must be equal.
         data: a `LabelledImages`, or anything that `read` takes; None: the runs' own data, which must be the same.
 
     Raises:

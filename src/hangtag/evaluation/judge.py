@@ -120,7 +120,7 @@ def evaluate(model: Model, data: Any = None) -> Judgement:
     apart, in `Judgement.evaluation.strangers`.
 
     Args:
-        model: see `Model`.
+        model: a model.onnx, a run or its folder or name, an opened model, or a fitted classifier.
         data: a `LabelledImages`, or anything that `read` takes; None: the data that the run was made for, whose test
             part, or else its validation images, judge it.
 

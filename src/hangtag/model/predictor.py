@@ -186,7 +186,8 @@ class Predictor:
         pictures are in memory at a time.
 
         Args:
-            pictures: see `Pictures`.
+            pictures: an array (N, H, W) or (N, H, W, 3), or any iterable of paths, bytes, open files, PIL images and
+                arrays of any sizes.
             top: number of classes in `Answer.top`, at least 1.
 
         Raises:
@@ -259,7 +260,8 @@ class Predictor:
         A `HangtagWarning` names pictures that cannot be read. Only some pictures are in memory at a time.
 
         Args:
-            pictures: see `Pictures`.
+            pictures: an array (N, H, W) or (N, H, W, 3), or any iterable of paths, bytes, open files, PIL images and
+                arrays of any sizes.
             names: `artifact.OUTPUT`, `artifact.PIXELS`, a key of `artifact.EXTRA_OUTPUTS`, or "logits": (N, K) natural
                 logarithms of the probabilities before calibration, which are the network's logits up to a constant of
                 each row.
