@@ -146,7 +146,7 @@ def test_runs_are_judged_compared_stressed_and_checked_in_python(
     audited = package.audit("drawn", labels=False)
 
     printed = in_trained("compare", "a", "b", "--out", str(tmp_path / "page.html"), "--json").json
-    assert {**compared.to_json(), "page": printed["page"]} == json.loads(json.dumps(printed))
+    assert {**json.loads(json.dumps(compared.to_json())), "page": printed["page"]} == printed
     assert (by_models.p, by_models.accuracies) == (compared.p, compared.accuracies)
     assert judged.data.class_names == ("bar", "dot", "edge") and judged.evaluation.images == 120
     assert package.evaluate("a", "drawn").evaluation == package.evaluate(package.load(run), drawn).evaluation

@@ -377,7 +377,7 @@ def test_a_bad_picture_is_a_row(tag: Predictor, tmp_path: Path) -> None:
 
     answers = tag.many(pictures)
     with pytest.warns(
-        hangtag.HangtagWarning, match=r"2 pictures of 4 cannot be read: .*x: empty.jpg: the file is empty"
+        hangtag.HangtagWarning, match=r"2 pictures of 4 cannot be read: .*x: empty\.jpg: the file is empty"
     ):
         rows = tag.predict_proba(pictures)
     with pytest.warns(hangtag.HangtagWarning):
