@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -345,6 +346,7 @@ def forms_of(images: NDArray[np.uint8], folder: Path) -> dict[str, Any]:
         "paths": paths, "names": [str(path) for path in paths], "array of names": np.array([str(p) for p in paths]),
         "bytes": [path.read_bytes() for path in paths], "files": [io.BytesIO(p.read_bytes()) for p in paths],
         "PIL": [Image.fromarray(image) for image in images], "generator": (image for image in images),
+        "tensors": [torch.from_numpy(image) for image in images], "tensor": torch.from_numpy(images),
         "mixed": [paths[0], images[1], *(encode_png(image) for image in images[2:])],
     }  # fmt: skip
 
@@ -451,6 +453,8 @@ def test_outputs_have_names(tag: Predictor) -> None:
     assert list(found) == ["logits", "uncalibrated", "pixels"]
     assert found["pixels"].shape == (2, 1, 8, 8)
     np.testing.assert_allclose(np.exp(found["logits"]), found["uncalibrated"], atol=1e-6)
+    with pytest.raises(UsageError, match="no output was named"):
+        tag.outputs(IMAGES)
     with pytest.raises(UsageError, match="did you mean 'embedding'"):
         tag.outputs(IMAGES, "embeding")
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hangtag.errors import DataError, UsageError
 from hangtag.evaluation.judge import Judgement, Model, evaluate, opened
 from hangtag.evaluation.metrics import Z_95, wilson
+from hangtag.evaluation.run_folder import find_run
 from hangtag.files import user_path
 from hangtag.model.calibration import Floats, cross_entropies
 from hangtag.serializable import Serializable
@@ -111,7 +112,9 @@ def _names(first: Model, second: Model) -> tuple[str, str]:
     """Names for any two models: those of their files or folders, or else their fingerprints."""
 
     def name(model: Model) -> Path:
-        return user_path(model) if isinstance(model, (str, PathLike)) else Path(f"model {opened(model).fingerprint}")
+        if not isinstance(model, (str, PathLike)):
+            return Path(f"model {opened(model).fingerprint}")
+        return path if (path := user_path(model)).is_file() else find_run(model).path
 
     names = name(first), name(second)
     return name_pair(*names) if names[0] != names[1] else (f"{names[0]} (first)", f"{names[1]} (second)")

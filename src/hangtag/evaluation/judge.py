@@ -149,7 +149,7 @@ def opened(model: Model) -> Predictor:
 
 
 def _read_as(data: Any, model: Predictor) -> dict[str, Any]:
-    """The options that make `read` bring data of one's own to the size of a model; none for data that is read."""
+    """The options that make `read` resize a user's own data for a model; none for public sets and data already read."""
     is_own = not isinstance(data, LabelledImages) and not (isinstance(data, str) and data in NAMED)
     return {"spec": model.spec} if is_own else {}
 
