@@ -179,7 +179,8 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
     Raises:
         PictureError: it cannot be read, is too large, or is an array that is not a picture.
     """
-    if not isinstance(picture, Image.Image) and (isinstance(picture, list) or hasattr(picture, "__array__")):
+    is_array = hasattr(picture, "__array__") and not isinstance(picture, (str, bytes, Image.Image))
+    if is_array or isinstance(picture, list):
         read = _from_array(_array(picture), spec)
     elif isinstance(picture, Image.Image):
         with _naming("image"):
@@ -442,7 +443,7 @@ def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
     return array
 
 
-def _array(picture: "NDArray[Any] | list[Any]") -> NDArray[Any]:
+def _array(picture: object) -> NDArray[Any]:
     """One picture as (H, W), (H, W, 3) or (H, W, 4) of numbers."""
     try:
         array = np.asarray(picture)
