@@ -1,4 +1,5 @@
-"""Build the pages that show what hangtag prints: output and pictures of their code, and the help of every command.
+"""Build the pages that show what hangtag prints: output and pictures of their code, the help of every command, and the
+Python interface.
 
     python scripts/build_docs.py            run everything and rewrite docs/ (about two minutes)
     python scripts/build_docs.py python.md  only the pages in whose group this one is
@@ -22,12 +23,14 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from contextlib import chdir, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hangtag
 from hangtag.cli import main as command_line
 from hangtag.files import make_folder, write_text
 from hangtag.reports import figures
@@ -37,7 +40,7 @@ PAGES = (DOCS / "tutorial.md", DOCS / "tutorial.ko.md")
 KERAS_PAGES = (DOCS / "from-keras.md", DOCS / "from-keras.ko.md")
 GROUPS = (PAGES, KERAS_PAGES)
 """Pages with the same code, in several languages; the code of each group starts anew."""
-HELP = DOCS / "help.md"
+HELP, API = DOCS / "help.md", DOCS / "api.md"
 
 _STEP = re.compile(
     r"^```(?P<language>python|console)\n(?P<code>.*?)^```\n"
@@ -45,6 +48,7 @@ _STEP = re.compile(
     r"(?:\n!\[[^\]]+\]\((?P<picture>pictures/[\w-]+\.png)\)\n)?",
     re.MULTILINE | re.DOTALL,
 )
+_LONG = 100  # characters of a signature on one line
 _ANY_PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 _PROGRAM = (sys.executable, "-c", "from hangtag.cli.main import main; main()")
 _PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"}
@@ -81,7 +85,7 @@ def main() -> None:
 
 
 def build(names: Sequence[str] = ()) -> None:
-    """Run the code of each group of pages once, write its output and pictures into each page, then write the help."""
+    """Run the code of each group of pages once, write its output and pictures into each page, then the generated pages."""
     for pages in GROUPS:
         if names and not {page.name for page in pages} & set(names):
             continue
@@ -91,8 +95,9 @@ def build(names: Sequence[str] = ()) -> None:
             write_text(page, with_outputs(page.read_text(encoding="utf-8"), outputs))
             print(f"wrote {page.relative_to(DOCS.parent)}")
     if not names:
-        write_text(HELP, help_page())
-        print(f"wrote {HELP.relative_to(DOCS.parent)}")
+        for path, written in GENERATED.items():
+            write_text(path, written())
+            print(f"wrote {path.relative_to(DOCS.parent)}")
 
 
 def problems() -> list[str]:
@@ -110,8 +115,9 @@ def problems() -> list[str]:
     shown = {name for page in (*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md") for name in pictures_of(page)}
     kept = sorted((DOCS / "pictures").glob("*.png"))
     found += [f"no page shows docs/pictures/{path.name}" for path in kept if path.name not in shown]
-    if not HELP.is_file() or HELP.read_text(encoding="utf-8") != help_page():
-        found.append("docs/help.md differs from the commands' help: run `make docs`")
+    for path, written in GENERATED.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != written():
+            found.append(f"docs/{path.name} differs from the code: run `make docs`")
     return found
 
 
@@ -237,6 +243,128 @@ def command_names() -> list[str]:
 
 def _section(title: str, output: str) -> str:
     return f"## {title}\n\n```text\n{_tidy(output)}```\n"
+
+
+# --- the page of the Python interface ----------------------------------------------------------------------------
+
+
+def api_page() -> str:
+    """docs/api.md: every public name with its signature and docstring, as they stand in the source."""
+    parts = [
+        "# The Python interface\n\nEvery name in `hangtag.__all__`. `make docs` writes this page from the docstrings.\n"
+    ]
+    homes = {name: home for name, home in hangtag._HOME.items() if name in hangtag.__all__}
+    functions = [name for name in homes if name.islower()]
+    for title, names in (("Functions", functions), ("Classes", sorted(homes.keys() - set(functions)))):
+        parts.append(f"## {title}\n")
+        parts += [_entry(_definition(homes[name], name), f"hangtag.{name}", "###") for name in names]
+    parts.append("## Modules\n")
+    for name, home in hangtag._MODULES.items():
+        tree = _source(home)
+        parts.append(f"### hangtag.{name}\n\n{_markdown(ast.get_docstring(tree) or '')}")
+        public = [node for node in tree.body if isinstance(node, _DEFINITIONS) and node.name in _exports(tree)]
+        parts += [_entry(node, f"hangtag.{name}.{node.name}", "####") for node in public if node.name not in homes]
+    return "\n".join(parts)
+
+
+_DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
+
+
+def _source(home: str) -> ast.Module:
+    path = DOCS.parent / "src" / "hangtag" / f"{home.replace('.', '/')}.py"
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _exports(tree: ast.Module) -> list[str]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(each) for each in ast.literal_eval(node.value)]
+    return []
+
+
+def _definition(home: str, name: str) -> ast.ClassDef | ast.FunctionDef:
+    return next(node for node in _source(home).body if isinstance(node, _DEFINITIONS) and node.name == name)
+
+
+def _entry(node: ast.ClassDef | ast.FunctionDef, title: str, level: str) -> str:
+    """A heading, the signature, the docstring, and for a class its public methods."""
+    docstring = _markdown(ast.get_docstring(node) or "")
+    if isinstance(node, ast.FunctionDef):
+        return f"{level} {title}\n\n{_signature(node, title.rpartition('.')[2])}\n{docstring}"
+    methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
+    made = next((each for each in methods if each.name == "__init__"), None)
+    parts = [f"{level} {title}\n"]
+    if made is not None and ast.unparse(made.args).find("rtifact") < 0:
+        parts.append(_signature(made, node.name))
+    parts.append(docstring)
+    for method in methods:
+        if (method.name.startswith("_") and method.name != "__call__") or not ast.get_docstring(method):
+            continue
+        decorators = [ast.unparse(each) for each in method.decorator_list]
+        shown = f"{node.name}.{method.name}" if method.name != "__call__" else f"{node.name}(...)"
+        code = f"`{shown}`\n" if {"property", "cached_property"} & {*decorators} else _signature(method, method.name)
+        parts.append(f"{level}# {shown}\n\n{code}\n{_markdown(ast.get_docstring(method) or '')}")
+    return "\n".join(parts)
+
+
+def _signature(node: ast.FunctionDef, name: str) -> str:
+    """The signature as a block of Python, one parameter a line if it is long."""
+    parameters = _parameters(node.args)
+    end = f" -> {_annotation(node.returns)}" if node.returns and node.name != "__init__" else ""
+    name = "model" if name == "__call__" else name
+    line = f"{name}({', '.join(parameters)}){end}"
+    if len(line) > _LONG:
+        line = f"{name}(\n" + "".join(f"    {each},\n" for each in parameters) + f"){end}"
+    return f"```python\n{line}\n```\n"
+
+
+def _annotation(node: ast.expr) -> str:
+    return str(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, str) else ast.unparse(node)
+
+
+def _parameters(given: ast.arguments) -> list[str]:
+    plain, keywords = [*given.posonlyargs, *given.args], given.kwonlyargs
+    defaults = [*[None] * (len(plain) - len(given.defaults)), *given.defaults]
+
+    def shown(argument: ast.arg, default: ast.expr | None) -> str:
+        text = argument.arg + (f": {_annotation(argument.annotation)}" if argument.annotation else "")
+        sign = " = " if argument.annotation else "="
+        return text + ("" if default is None else f"{sign}{ast.unparse(default)}")
+
+    found = [shown(*each) for each in zip(plain, defaults, strict=True)]
+    found += [f"*{ast.unparse(given.vararg)}"] if given.vararg else ["*"] if keywords else []
+    found += [shown(*each) for each in zip(keywords, given.kw_defaults, strict=True)]
+    return found[1:] if found and found[0] in ("self", "cls") else found
+
+
+def _markdown(docstring: str) -> str:
+    """A docstring as Markdown: its sections as lists, its examples and drawings as code."""
+    blocks = []
+    for block in docstring.split("\n\n"):
+        title, _, rest = block.partition("\n")
+        if title in ("Args:", "Attributes:", "Raises:"):
+            blocks.append(f"{title}\n\n{_items(textwrap.dedent(rest))}")
+        elif block.lstrip().startswith(">>>"):
+            blocks.append(f"```python\n{re.sub(r' *# doctest: .*', '', textwrap.dedent(block))}\n```")
+        elif block.startswith("    "):
+            blocks.append(f"```text\n{textwrap.dedent(block)}\n```")
+        else:
+            blocks.append(block)
+    return "\n\n".join(blocks) + "\n" if docstring else ""
+
+
+def _items(text: str) -> str:
+    """`name: what it is` lines, each with its indented continuation, as a list."""
+    items = re.split(r"\n(?=\S)", text)
+    lines = []
+    for item in items:
+        names, _, meaning = " ".join(item.split()).partition(": ")
+        lines.append(f"- `{names}`: {meaning}" if meaning else f"- {names}")
+    return "\n".join(lines)
+
+
+GENERATED = {HELP: help_page, API: api_page}
+"""Pages that are written as a whole, and the functions that make them."""
 
 
 if __name__ == "__main__":

@@ -43,6 +43,14 @@ def test_nothing_is_stale(build_docs: ModuleType) -> None:
     assert build_docs.problems() == []
 
 
+def test_every_public_name_is_on_the_page_of_the_interface() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### hangtag\.(\w+)$", page, re.MULTILINE)
+
+    assert sorted(headings) == sorted({*hangtag.__all__} - {"__version__"})
+    assert re.search(r"^- `top`: number of classes in `Answer.top`", page, re.MULTILINE)
+
+
 def test_every_command_is_on_the_help_page_with_an_example(build_docs: ModuleType) -> None:
     page = (ROOT / "docs/help.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## hangtag (\S+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))

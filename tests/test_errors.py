@@ -29,7 +29,7 @@ from hangtag.evaluation.run_folder import find_run
 from hangtag.pictures import ImageSpec, decode
 from toys import in_a_process
 
-CLASSES = sorted(name for name in errors.__all__ if name not in ("HangtagWarning", "PictureProblem", "logger"))
+CLASSES = sorted(set(errors.__all__) - {"PictureProblem", "HangtagWarning", "logger"})
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_code() -> None:

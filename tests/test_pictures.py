@@ -112,7 +112,7 @@ def test_views_are_decoded_as_they_look() -> None:
 def test_an_array_that_is_not_one_picture_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
     assert refusal(np.zeros(shape, np.uint8)) == (
         f"array of shape {shape} is not a single image",
-        "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .probabilities()",
+        "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .predict()",
     )
 
 

@@ -186,7 +186,8 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
     Raises:
         PictureError: it cannot be read, is too large, or is an array that is not a picture.
     """
-    if isinstance(picture, (np.ndarray, list)):
+    is_array = hasattr(picture, "__array__") and not isinstance(picture, (str, bytes, Image.Image))
+    if is_array or isinstance(picture, list):
         read = _from_array(_array(picture), spec)
     elif isinstance(picture, Image.Image):
         with _naming("image"):
@@ -451,12 +452,14 @@ def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
     return array
 
 
-def _array(picture: "NDArray[Any] | list[Any]") -> NDArray[Any]:
+def _array(picture: object) -> NDArray[Any]:
     """One picture as (H, W), (H, W, 3) or (H, W, 4) of numbers."""
     try:
         array = np.asarray(picture)
     except ValueError:
         raise PictureError("rows differ in length", "give all rows of a picture the same length") from None
+    except (TypeError, RuntimeError) as error:  # such as a tensor on a GPU
+        raise PictureError(f"cannot be read as an array: {error}", "pass a NumPy array", "no image") from error
     shape = array.shape
     if (array.ndim == 4 and shape[0] == 1) or (array.ndim == 3 and shape[0] == 1 and shape[2] not in (3, 4)):
         array = array[0]

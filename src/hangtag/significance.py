@@ -24,7 +24,7 @@ def sign_test(successes: int, trials: int) -> float:
 
 
 def hypergeometric_tail(hits: int, total: int, marked: int, drawn: int) -> float:
-    """The probability of at least `hits` marked items among `drawn` out of `total`, `marked` of which are marked."""
+    """The probability of at least `hits` marked items among `drawn` ones, if `marked` of `total` items are marked."""
     logs = _log_factorials(total)
     counts = np.arange(max(hits, drawn + marked - total, 0), min(drawn, marked) + 1)
     ways = logs[marked] - logs[counts] - logs[marked - counts]

@@ -135,6 +135,28 @@ def test_everything_but_training_works_without_extras(base: Any, tmp_path: Path)
     assert (tmp_path / "work/page.html").is_file()
 
 
+def test_names_that_need_an_extra_are_missing_attributes_and_say_which(base_python: Path, tmp_path: Path) -> None:
+    program = """
+import pydoc, hangtag
+from hangtag.errors import MissingExtra
+
+missing = [name for name in hangtag.__all__ if not hasattr(hangtag, name)]
+assert missing == sorted(set(hangtag.__all__) - set(dir(hangtag))), missing
+assert "Judge a model" in pydoc.render_doc(hangtag)
+for name in missing:
+    try:
+        exec(f"from hangtag import {name}")
+    except MissingExtra as error:
+        print(name, error.hint)
+"""
+    done = subprocess.run(
+        [base_python, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+
+    needed = ("Epoch", "ImageClassifier", "figures")
+    assert (done.stdout, done.stderr) == ("".join(f"{name} pip install 'hangtag[train]'\n" for name in needed), "")
+
+
 @pytest.mark.parametrize(
     ("command", "hint"),
     [

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import hangtag as package
+from hangtag.errors import RunError, UsageError
 from hangtag.evaluation.judge import judge, read_again
 from hangtag.evaluation.run_folder import Run
 
@@ -156,3 +158,50 @@ def test_options_for_data_need_data(hangtag: Any) -> None:
     outcome = hangtag("evaluate", "run", "--size", "32")
 
     assert outcome.code == 2 and "--size: not possible with the run's own data" in outcome.err
+
+
+# --- the same in Python --------------------------------------------------------------------------------------------
+
+
+def test_runs_are_judged_compared_stressed_and_checked_in_python(
+    in_trained: Any, trained: Path, tmp_path: Path
+) -> None:
+    run = package.find_run("a")
+    drawn = package.read("drawn")
+
+    judged = package.evaluate(run)
+    compared = package.compare(run, "runs/b")
+    by_models = package.compare(package.load(run), package.load("runs/b"), drawn)
+    stressed = package.stress("a", images=20)
+    checked = package.check(run, trained / "drawn/test")
+    audited = package.audit("drawn", labels=False)
+
+    printed = in_trained("compare", "a", "b", "--out", str(tmp_path / "page.html"), "--json").json
+    assert {**json.loads(json.dumps(compared.to_json())), "page": printed["page"]} == printed
+    assert (by_models.p, by_models.accuracies) == (compared.p, compared.accuracies)
+    assert judged.data.class_names == ("bar", "dot", "edge") and judged.evaluation.images == 120
+    assert package.evaluate("a", "drawn").evaluation == package.evaluate(package.load(run), drawn).evaluation
+    assert package.stress(run, drawn, images=20) == stressed
+    assert checked.pictures == 120 and checked.kept != bool(checked.broken)
+    assert len(audited.findings) == len(audited.to_json()["findings"])
+    for result in (judged, compared, stressed, checked, audited, run, judged.evaluation):
+        assert len(repr(result)) < 300
+        assert result._repr_html_().startswith('<div class="hangtag-view">')
+        assert len(result._repr_html_()) < 40_000
+    assert '<a href="runs/a/report.html"' in run._repr_html_()
+    assert run._repr_html_().count("<polyline") == 4
+
+
+def test_a_model_without_data_is_refused(in_trained: Any) -> None:
+    for model in (package.load("runs/a"), "runs/a/model.onnx"):
+        with pytest.raises(UsageError, match="a model alone does not know its data"):
+            package.evaluate(model)
+    with pytest.raises(RunError, match="nothing: no such run"):
+        package.stress("nothing")
+
+
+def test_the_notebook_view_of_a_damaged_run_says_what_is_known(tmp_path: Path) -> None:
+    (tmp_path / "<i>run").mkdir()
+    (tmp_path / "<i>run" / "config.json").write_text("nonsense")
+
+    assert "&lt;i&gt;run" in package.Run(tmp_path / "<i>run")._repr_html_()

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import hangtag
 from hangtag.data.labelled_images import LabelledImages, Source, export_folder, from_arrays
 from hangtag.data.public.catalog import NAMED
 from hangtag.data.read import read
 from hangtag.data.splits import split_of
-from hangtag.errors import DataError, HangtagError, PictureError, UnknownName
+from hangtag.errors import DataError, HangtagError, PictureError, UnknownName, UsageError
 from hangtag.pictures import ImageSpec, decode
 from toys import idx_files, in_a_process, shapes
 
@@ -417,3 +418,90 @@ def test_classes_whose_names_make_one_folder_get_two(tmp_path: Path) -> None:
 def test_a_home_folder_of_nobody_is_an_ordinary_wrong_name() -> None:
     with pytest.raises(HangtagError, match="nosuchuser"):
         read("~nosuchuser/pictures")
+
+
+# --- in a program and in a notebook --------------------------------------------------------------------------------
+
+
+def shapes_data() -> LabelledImages:
+    images, labels = shapes(30)
+    return from_arrays(images, np.array(["bar", "dot", "edge"])[labels], "shapes")
+
+
+def test_an_index_gives_an_image_and_the_name_of_its_class() -> None:
+    data = shapes_data()
+
+    image, label = data[-1]
+
+    np.testing.assert_array_equal(image, data.images[29])
+    assert label == data[29].label == "edge"
+    assert [each.label for each in data][:4] == ["bar", "dot", "edge", "bar"]
+    assert data[np.int64(1)].label == "dot"
+    for outside in (30, -31):
+        with pytest.raises(IndexError, match="of 30 images"):
+            data[outside]
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        (slice(3, 9, 2), [3, 5, 7]), (slice(None, None, -10), [29, 19, 9]), (slice(25, 99), [25, 26, 27, 28, 29]),
+        ([4, 2, -1], [4, 2, 29]), (np.array([7, 7]), [7, 7]), (np.arange(30) % 10 == 0, [0, 10, 20]), ([], []),
+    ],
+)  # fmt: skip
+def test_slices_masks_and_lists_give_labelled_images(place: Any, expected: list[int]) -> None:
+    data = shapes_data()
+
+    some = data[place]
+
+    assert isinstance(some, LabelledImages)
+    np.testing.assert_array_equal(some.images, data.images[expected])
+    np.testing.assert_array_equal(some.labels, data.labels[expected])
+    assert some.class_names == data.class_names
+
+
+def test_a_notebook_shows_some_images_of_each_class_and_their_number() -> None:
+    images, labels = shapes(30)
+    data = LabelledImages(
+        images, labels, ("bar", "<b>dot</b>", "edge"), "shapes", {"train": slice(0, 21), "test": slice(21, 30)}
+    )
+
+    shown = data._repr_html_()
+
+    assert shown.count("<img") == 3 * 7
+    assert re.sub(r"<[^>]+>", " ", shown).split()[-3:] == ["all", "21", "9"]
+    assert "&lt;b&gt;dot&lt;/b&gt;" in shown
+    many = LabelledImages(np.zeros((500, 8, 8), np.uint8), np.arange(500), tuple(map(str, range(500))))
+    assert "488 more classes" in many._repr_html_()
+    assert len(many._repr_html_()) < 20_000
+
+
+def test_no_way_to_choose_is_the_usual_way(tmp_path: Path) -> None:
+    for name in ("a/x/1.png", "a/y/2.png", "b/x/3.png", "b/y/4.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 9)).save(path)
+
+    with pytest.raises(UsageError) as usual:
+        read(tmp_path)
+    with pytest.raises(UsageError) as without:
+        read(tmp_path, choose=None)
+
+    assert str(without.value) == str(usual.value)
+
+
+def test_a_name_that_looks_like_a_message_is_a_name(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png", "a/3.png", "b/4.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (9, 9), 40 * int(name[2])).save(tmp_path / name)
+    (tmp_path / "a/x: empty.jpg").write_bytes(b"")
+    (tmp_path / "b/not an image: damaged.jpg").write_bytes(b"nonsense")
+
+    skipped = [read(tmp_path).source.skipped for _ in range(2)]  # decoded, and from the cache
+
+    assert [(each.name, each.kind) for each in skipped[0]] == [
+        ("a/x: empty.jpg", "empty"), ("b/not an image: damaged.jpg", "not an image"),
+    ]  # fmt: skip
+    assert skipped[1] == skipped[0]
+    with pytest.raises(DataError, match=r"a/x: empty\.jpg: the file is empty \(and 1 more\)"):
+        read(tmp_path, strict=True)

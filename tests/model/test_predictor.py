@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -330,3 +331,146 @@ def test_the_number_of_threads_changes_no_answer_and_travels_with_a_copy() -> No
 def test_an_impossible_number_of_threads_is_refused(threads: int) -> None:
     with pytest.raises(UsageError, match=f"threads must be from 1 to 1,024, got {threads}"):
         load(toy_model(), threads=threads)
+
+
+# --- many pictures -------------------------------------------------------------------------------------------------
+
+
+def forms_of(images: NDArray[np.uint8], folder: Path) -> dict[str, Any]:
+    """The same pictures in every form that a batch may have."""
+    paths = [folder / f"{number}.png" for number in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        path.write_bytes(encode_png(image))
+    return {
+        "array": images, "floats": images / 255, "list": list(images), "tuple": tuple(images),
+        "paths": paths, "names": [str(path) for path in paths], "array of names": np.array([str(p) for p in paths]),
+        "bytes": [path.read_bytes() for path in paths], "files": [io.BytesIO(p.read_bytes()) for p in paths],
+        "PIL": [Image.fromarray(image) for image in images], "generator": (image for image in images),
+        "tensors": [torch.from_numpy(image) for image in images], "tensor": torch.from_numpy(images),
+        "mixed": [paths[0], images[1], *(encode_png(image) for image in images[2:])],
+    }  # fmt: skip
+
+
+def test_predict_takes_pictures_in_every_form(tag: Predictor, tmp_path: Path) -> None:
+    expected = tag.probabilities(IMAGES)
+    labels = [CLASSES[index] for index in expected.argmax(axis=1)]
+
+    for name, form in forms_of(IMAGES, tmp_path).items():
+        forms = list(form) if name == "generator" else form
+        if name == "files":
+            assert tag.predict(form).tolist() == labels
+            continue
+        np.testing.assert_allclose(tag.predict_proba(forms), expected, atol=1e-6, err_msg=name)
+        assert tag.predict(iter(forms) if name == "generator" else forms).tolist() == labels, name
+        assert [answer.label for answer in tag.many(forms)] == labels, name
+
+
+def test_labelled_images_can_be_predicted(tag: Predictor) -> None:
+    images, labels = shapes(12)
+    data = hangtag.read((images, labels))
+
+    np.testing.assert_array_equal(tag.predict_proba(data), tag.probabilities(images))
+    assert len(tag.many(data)) == 12
+
+
+def test_a_bad_picture_is_a_row(tag: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "x: empty.jpg").write_bytes(b"")
+    pictures = [IMAGES[0], tmp_path / "x: empty.jpg", IMAGES[1], tmp_path / "missing.png"]
+
+    answers = tag.many(pictures)
+    with pytest.warns(
+        hangtag.HangtagWarning, match=r"2 pictures of 4 cannot be read: .*x: empty\.jpg: the file is empty"
+    ):
+        rows = tag.predict_proba(pictures)
+    with pytest.warns(hangtag.HangtagWarning):
+        labels = tag.predict(iter(pictures))
+
+    good = tag.probabilities(IMAGES[:2])
+    np.testing.assert_allclose(rows[[0, 2]], good, atol=1e-6)
+    assert np.isnan(rows[[1, 3]]).all()
+    assert labels.tolist() == [CLASSES[good[0].argmax()], None, CLASSES[good[1].argmax()], None]
+    assert [answer.label for answer in answers] == labels.tolist()
+    assert (answers[1].probability, answers[1].error) == (None, f"{tmp_path / 'x: empty.jpg'}: the file is empty")
+    assert answers[1].to_json()["error"] == answers[1].error
+    assert "empty" in str(answers[1]) and "empty" in repr(answers[1])
+    with pytest.raises(PictureError, match=r"x: empty\.jpg: the file is empty"):
+        tag(tmp_path / "x: empty.jpg")
+
+
+def test_pictures_that_are_all_bad_have_rows_too(tag: Predictor) -> None:
+    with pytest.warns(hangtag.HangtagWarning):
+        assert tag.predict([b"nonsense", b""]).tolist() == [None, None]
+
+
+def test_an_array_with_a_pixel_that_is_no_number_has_one_bad_row(tag: Predictor) -> None:
+    floats = IMAGES / 255
+    floats[3, 0, 0] = np.nan
+
+    with pytest.warns(hangtag.HangtagWarning, match="1 picture of 12 cannot be read: image 3: NaN or infinite pixels"):
+        rows = tag.predict_proba(floats)
+
+    assert np.flatnonzero(np.isnan(rows).any(axis=1)).tolist() == [3]
+    np.testing.assert_array_equal(np.delete(rows, 3, 0), tag.probabilities(np.delete(IMAGES, 3, 0)))
+
+
+def test_no_pictures_have_no_rows(tag: Predictor) -> None:
+    assert tag.predict_proba([]).shape == tag.predict_proba(IMAGES[:0]).shape == (0, 3)
+    assert tag.predict(iter(())).shape == (0,)
+
+
+@pytest.mark.parametrize("method", ["many", "predict", "predict_proba"])
+@pytest.mark.parametrize(
+    ("one", "hint"),
+    [
+        ("shoe.png", r"put it into a list"), (Path("shoe.png"), r"put it into a list"),
+        (encode_png(PICTURE), r"put it into a list"), (io.BytesIO(), r"put it into a list"),
+        (Image.fromarray(PICTURE), r"put it into a list"), (PICTURE, r"images\[None\]"),
+        (np.zeros((28, 28, 3), np.uint8), r"images\[None\]"), (7, "pass an array of images"),
+    ],
+)  # fmt: skip
+def test_one_picture_is_never_taken_for_many(tag: Predictor, method: str, one: Any, hint: str) -> None:
+    with pytest.raises(UsageError, match=hint):
+        getattr(tag, method)(one)
+
+
+def test_pictures_are_decoded_in_batches(tag: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hangtag.model.predictor._BATCH_BYTES", 4 * PICTURE.nbytes)
+    waiting = []
+
+    def watched(pictures: Any) -> Any:
+        for number, picture in enumerate(pictures):
+            waiting.append(number)
+            yield picture
+
+    batches = [len(batch) for batch in tag._batches(watched(IMAGES))]
+
+    assert batches == [4, 4, 4]
+
+
+def test_outputs_have_names(tag: Predictor) -> None:
+    found = tag.outputs([IMAGES[0], IMAGES[1].repeat(2, axis=0)], "logits", "uncalibrated", "pixels")
+
+    assert list(found) == ["logits", "uncalibrated", "pixels"]
+    assert found["pixels"].shape == (2, 1, 8, 8)
+    np.testing.assert_allclose(np.exp(found["logits"]), found["uncalibrated"], atol=1e-6)
+    with pytest.raises(UsageError, match="no output was named"):
+        tag.outputs(IMAGES)
+    with pytest.raises(UsageError, match="did you mean 'embedding'"):
+        tag.outputs(IMAGES, "embeding")
+
+
+def test_reprs_are_short(tag: Predictor) -> None:
+    assert repr(tag(PICTURE)) == f"<Answer: {tag(PICTURE).label} {tag(PICTURE).probability:.0%}>"
+    assert repr(tag) == f"<Predictor {tag.fingerprint}: 3 classes (bar, dot, edge), 8x8 grey, from shapes>"
+    assert max(len(repr(each)) for each in (tag.metadata, tag.guarantees, tag.policy)) < 200
+
+
+def test_a_notebook_shows_the_picture_the_bars_and_the_warnings_as_text(tag: Predictor, tmp_path: Path) -> None:
+    shown = tag(np.full((16, 40, 3), 90, np.uint8))._repr_html_()
+
+    assert shown.count("<img") == 1 and shown.count('class="meter"') == 3
+    assert "Note: resized from 40x16 to 8x8" in shown
+    assert len(shown) < 20_000
+    bad = tmp_path / "<script>alert(1).png"
+    assert "&lt;script&gt;" in tag.many([bad])[0]._repr_html_()
+    assert "<script" not in tag.many([bad])[0]._repr_html_()

@@ -109,9 +109,7 @@ class LabelledImages:
                 raise IndexError(f"image {place} of {len(self):,} images")  # ends `for` loops and `list(data)`
             return LabelledImage(np.asarray(self.images[place]), self.class_names[self.labels[place]])
         if isinstance(place, slice):
-            return (
-                self.take(slice(*place.indices(len(self)))) if (place.step or 1) > 0 else self[range(len(self))[place]]
-            )
+            return self.take(place)
         return self.take(np.arange(len(self))[np.asarray(place) if len(place) else slice(0)])
 
     def __iter__(self) -> Iterator[LabelledImage]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hangtag.errors import DataError, UsageError
 from hangtag.evaluation.judge import Judgement, Model, evaluate, opened
 from hangtag.evaluation.metrics import Z_95, wilson
+from hangtag.evaluation.run_folder import find_run
 from hangtag.files import user_path
 from hangtag.model.calibration import Floats, cross_entropies
 from hangtag.serializable import Serializable
@@ -83,7 +84,8 @@ class Comparison(Serializable):
         shares = zip(self.names, self.accuracies, strict=True)
         rows = [(name, f"{share:.4f}", f"{low:.4f} to {high:.4f}") for name, (share, low, high) in shares]
         head = ["model", "accuracy", "95% interval"]
-        values = {"title": self.in_words, "head": head, "rows": rows, "notes": [], "words": False}
+        title = f"{' and '.join(self.names)} on {amount(self.images, 'image')}"
+        values = {"title": title, "head": head, "rows": rows, "notes": [self.in_words], "words": False}
         return render("notebook_table.html", values)
 
     def to_json(self) -> dict[str, Any]:
@@ -96,7 +98,8 @@ def compare(first: Model, second: Model, data: Any = None) -> Comparison:
     """Compare two models on the same images: is the difference significant?
 
     Args:
-        first, second: see `judge.Model`; their classes must be equal.
+        first, second: each a model.onnx, a run or its folder or name, an opened model, or a fitted classifier; their
+            classes must be equal.
         data: a `LabelledImages`, or anything that `read` takes; None: the runs' own data, which must be the same.
 
     Raises:
@@ -111,7 +114,9 @@ def _names(first: Model, second: Model) -> tuple[str, str]:
     """Names for any two models: those of their files or folders, or else their fingerprints."""
 
     def name(model: Model) -> Path:
-        return user_path(model) if isinstance(model, (str, PathLike)) else Path(f"model {opened(model).fingerprint}")
+        if not isinstance(model, (str, PathLike)):
+            return Path(f"model {opened(model).fingerprint}")
+        return path if (path := user_path(model)).is_file() else find_run(model).path
 
     names = name(first), name(second)
     return name_pair(*names) if names[0] != names[1] else (f"{names[0]} (first)", f"{names[1]} (second)")

@@ -123,7 +123,7 @@ def evaluate(model: Model, data: Any = None) -> Judgement:
     apart, in `Judgement.evaluation.strangers`.
 
     Args:
-        model: see `Model`.
+        model: a model.onnx, a run or its folder or name, an opened model, or a fitted classifier.
         data: a `LabelledImages`, or anything that `read` takes; None: the data that the run was made for, whose test
             part, or else its validation images, judge it.
 
@@ -152,7 +152,7 @@ def opened(model: Model) -> Predictor:
 
 
 def _read_as(data: Any, model: Predictor) -> dict[str, Any]:
-    """The options that make `read` bring unread data to the size of a model; none for a public dataset."""
+    """The options that make `read` resize a user's own data for a model; none for public sets and data already read."""
     is_own = not isinstance(data, LabelledImages) and not (isinstance(data, str) and data in NAMED)
     return {"spec": model.spec} if is_own else {}
 

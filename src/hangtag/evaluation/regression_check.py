@@ -84,7 +84,7 @@ def check(model: Model, folder: "str | PathLike[str]") -> Check:
     """Compare a model's answers with a folder of expectations.
 
     Args:
-        model: see `judge.Model`.
+        model: a model.onnx, a run or its folder or name, an opened model, or a fitted classifier.
         folder: has a subfolder of pictures per label.
 
     Raises:

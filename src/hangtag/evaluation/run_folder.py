@@ -71,6 +71,9 @@ class Run:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", user_path(self.path))  # a program may give a `str`
+
     def __fspath__(self) -> str:
         return str(self.path)
 

@@ -123,7 +123,7 @@ def stress(
     """Corrupt images in every way and judge the model's answers.
 
     Args:
-        model: see `judge.Model`.
+        model: a model.onnx, a run or its folder or name, an opened model, or a fitted classifier.
         data: images that the model was not trained on: a `LabelledImages`, or anything that `read` takes. Its test
             part is used if it has one, and only classes that the model knows. None: a run's own data.
         images: maximum number of images to corrupt.

@@ -80,6 +80,9 @@ class Metadata(Serializable):
     FAILURE = ArtifactError
     HINT = RETRAIN
 
+    def __repr__(self) -> str:
+        return f"<Metadata: {len(self.class_names)} classes, {self.image}, {self.network}, created {self.created}>"
+
     def __post_init__(self) -> None:
         names, spec, guarantees = self.class_names, self.image, self.guarantees
         if not 2 <= len(names) <= _MOST_CLASSES:

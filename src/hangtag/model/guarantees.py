@@ -126,6 +126,10 @@ class Guarantees(Serializable):
         """No guarantees; `why` is the only limitation."""
         return cls((0,) * classes, Calibrator.none(classes), limitations=(why,))
 
+    def __repr__(self) -> str:
+        limits = f"; {'; '.join(self.limitations)}" if self.limitations else ""
+        return f"<Guarantees from {amount(self.held_out, 'held-out image')}{limits}>"
+
     @property
     def held_out(self) -> int:
         """Number of held-out images."""

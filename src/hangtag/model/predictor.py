@@ -29,6 +29,7 @@ Pictures: TypeAlias = "NDArray[Any] | Iterable[Picture]"
 """Several pictures: an array (N, H, W) or (N, H, W, 3), or any iterable of pictures of any sizes and forms."""
 
 _BATCH_BYTES, _BATCH_PICTURES = 32_000_000, 10_000  # decoded pictures that are answered together
+_NAMES = (OUTPUT, PIXELS, LOGITS, *EXTRA_OUTPUTS)
 _NAMED = 5  # pictures that a warning names
 _THUMBNAIL = 256  # pixels of the longer side of the picture that an answer keeps
 Decoded = tuple[NDArray[np.uint8], tuple[str, ...]]
@@ -186,7 +187,8 @@ class Predictor:
         pictures are in memory at a time.
 
         Args:
-            pictures: see `Pictures`.
+            pictures: an array (N, H, W) or (N, H, W, 3), or any iterable of paths, bytes, open files, PIL images and
+                arrays of any sizes.
             top: number of classes in `Answer.top`, at least 1.
 
         Raises:
@@ -259,7 +261,8 @@ class Predictor:
         A `HangtagWarning` names pictures that cannot be read. Only some pictures are in memory at a time.
 
         Args:
-            pictures: see `Pictures`.
+            pictures: an array (N, H, W) or (N, H, W, 3), or any iterable of paths, bytes, open files, PIL images and
+                arrays of any sizes.
             names: `artifact.OUTPUT`, `artifact.PIXELS`, a key of `artifact.EXTRA_OUTPUTS`, or "logits": (N, K) natural
                 logarithms of the probabilities before calibration, which are the network's logits up to a constant of
                 each row.
@@ -273,6 +276,8 @@ class Predictor:
     def _named(self, pictures: Pictures, names: tuple[str, ...], caller: int) -> dict[str, NDArray[np.float32]]:
         """See `outputs`; `caller` is the level of the stack that warnings are about."""
         in_file = list(dict.fromkeys("uncalibrated" if name == LOGITS else name for name in names))
+        if not names:
+            raise UsageError("no output was named", f"name some of {', '.join(_NAMES)}")
         self._check_names(in_file)
         parts: list[dict[str, NDArray[np.float32]]] = []
         problems: list[str] = []
@@ -302,7 +307,7 @@ class Predictor:
     def _check_names(self, names: list[str]) -> None:
         for name in names:
             if name not in (OUTPUT, PIXELS) and name not in EXTRA_OUTPUTS:
-                raise UnknownName.among("output", name, [OUTPUT, PIXELS, LOGITS, *EXTRA_OUTPUTS])
+                raise UnknownName.among("output", name, _NAMES)
         missing = [name for name in names if name not in (OUTPUT, PIXELS) and not self.has_output(name)]
         if missing:
             raise UsageError(
