@@ -2,16 +2,34 @@
 
 import pickle
 import re
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
+import hangtag
 from hangtag import errors
-from hangtag.errors import HangtagError, MissingExtra, PictureError, UnknownName
+from hangtag.errors import (
+    DataError,
+    DataNotFound,
+    HangtagError,
+    MissingAttribute,
+    MissingExtra,
+    ModelNotFound,
+    PathNotFound,
+    PictureError,
+    PictureNotFound,
+    RunNotFound,
+    UnknownName,
+    UsageError,
+)  # fmt: skip
+from hangtag.evaluation.run_folder import find_run
 from hangtag.pictures import ImageSpec, decode
+from toys import in_a_process
 
-CLASSES = sorted(name for name in errors.__all__ if name != "PictureProblem")
+CLASSES = sorted(name for name in errors.__all__ if name not in ("HangtagWarning", "PictureProblem", "logger"))
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_code() -> None:
@@ -23,13 +41,13 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_code() -> None:
         above[depth] = name
         parents[name] = above.get(depth - 1, "Exception")
 
-    real = {name: getattr(errors, name).__base__.__name__ for name in CLASSES}
+    real = {name: getattr(errors, name).__bases__[0].__name__ for name in CLASSES}
 
     assert parents == real
 
 
 def test_every_class_of_the_module_is_public() -> None:
-    classes = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, Exception)]
+    classes = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, HangtagError)]
 
     assert sorted(item.__name__ for item in classes) == CLASSES
 
@@ -95,3 +113,58 @@ def test_a_missing_extra_says_how_to_install_it() -> None:
     error = MissingExtra.named("train", "torch")
 
     assert str(error) == "this needs 'torch', which is not installed (pip install 'hangtag[train]')"
+
+
+@pytest.mark.parametrize(
+    ("kind", "pythons"),
+    [
+        (UsageError, ValueError), (UnknownName, ValueError), (DataError, ValueError), (PictureError, ValueError),
+        (MissingExtra, ImportError), (MissingAttribute, AttributeError), (PathNotFound, FileNotFoundError),
+        (DataNotFound, FileNotFoundError), (PictureNotFound, FileNotFoundError), (ModelNotFound, FileNotFoundError),
+        (RunNotFound, FileNotFoundError),
+    ],
+)  # fmt: skip
+def test_errors_are_also_pythons_own(kind: type[HangtagError], pythons: type[Exception]) -> None:
+    error = pickle.loads(pickle.dumps(kind("what is wrong", "what to do")))
+
+    assert isinstance(error, pythons) and isinstance(error, HangtagError)
+    assert (type(error), str(error)) == (kind, "what is wrong (what to do)")
+
+
+def test_a_missing_path_is_a_file_not_found_error(tmp_path: Path) -> None:
+    asked: list[Callable[[], object]] = [
+        lambda: hangtag.read(tmp_path / "none"), lambda: hangtag.read("no-such-set"),
+        lambda: hangtag.load(tmp_path / "none.onnx"), lambda: find_run(str(tmp_path / "none")),
+        lambda: decode(tmp_path / "none.png", ImageSpec(8, 8)),
+    ]  # fmt: skip
+    for each in asked:
+        with pytest.raises(FileNotFoundError) as caught:
+            each()
+        assert isinstance(caught.value, HangtagError) and caught.value.hint
+
+
+WITHOUT_EXTRAS = """
+import sys, pydoc
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "sklearn", "matplotlib", "onnx", "scipy", "safetensors"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+import hangtag
+print(hasattr(hangtag, "figures"), hasattr(hangtag, "ImageClassifier"), hasattr(hangtag, "load"))
+print("hangtag: from labelled images" in pydoc.render_doc(hangtag))
+for line in ("hangtag.figures", "from hangtag import ImageClassifier"):
+    try:
+        exec(line)
+    except (AttributeError, ImportError) as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_base_install_has_help_and_says_what_its_missing_names_need(tmp_path: Path) -> None:
+    assert in_a_process(WITHOUT_EXTRAS, tmp_path).splitlines() == [
+        "False False True",
+        "True",
+        "MissingAttribute this needs 'matplotlib', which is not installed (pip install 'hangtag[train]')",
+        "MissingExtra this needs 'sklearn', which is not installed (pip install 'hangtag[train]')",
+    ]

@@ -3,20 +3,24 @@
     HangtagError                  something is wrong; the hint says what to do next
     |-- UsageError                an invalid request (command line: exit code 2); also a ValueError
     |   `-- UnknownName           an unknown name; the hint offers the nearest known one
+    |       `-- PathNotFound          neither a public dataset nor an existing path
     |-- DataError                 labelled images that cannot be used as they are; also a ValueError
+    |   |-- DataNotFound          a missing file or folder of a dataset
     |   `-- PictureError          one picture that cannot be read or does not fit the model
+    |       `-- PictureNotFound       a missing picture file
     |-- DownloadError             a public data set that could not be fetched
     |-- ModelError                a network that cannot be built, trained or exported
     |   `-- DivergedError           a training whose loss became NaN or infinite
     |-- ArtifactError             a model file that hangtag did not write, or that is damaged or inconsistent
+    |   `-- ModelNotFound         a missing model file
     |-- RunError                  a run folder that is missing or incomplete
+    |   `-- RunNotFound           a missing run folder
     |-- SaveError                 a file that could not be written; no partial file is left behind
     |-- MissingExtra              an optional part of hangtag that is not installed; also an ImportError
     `-- MissingAttribute          a name such as `hangtag.figures` that needs such a part; also an AttributeError
 
-Where a file or folder does not exist, the error is a `PathNotFound`, `DataNotFound`, `PictureNotFound`, `ModelNotFound`
-or `RunNotFound`, each also a FileNotFoundError. Warnings are `HangtagWarning`s. Notes, such as what training decided,
-go to the logger "hangtag" at level INFO.
+Errors about something missing on disk (`...NotFound`) are also FileNotFoundErrors. Warnings are `HangtagWarning`s.
+Notes, such as what training decided, go to the logger "hangtag" at level INFO.
 
 Exceptions of other libraries are converted to these where those libraries are called.
 """

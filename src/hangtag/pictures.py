@@ -520,7 +520,7 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except PictureError as error:
-        raise PictureError(error.reason, error.hint, error.kind, name) from error.__cause__
+        raise type(error)(error.reason, error.hint, error.kind, name) from error.__cause__
 
 
 def _name(picture: object) -> str:

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 import hangtag
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.errors import DataError, HangtagError, ModelError, RunError, UnknownName, UsageError
+from hangtag.errors import DataError, HangtagError, ModelError, PictureError, RunError, UnknownName, UsageError
 from hangtag.evaluation import metrics
 from hangtag.pictures import ImageSpec
 from hangtag.training.classifier import ImageClassifier
@@ -429,3 +433,225 @@ def test_evaluate_reads_deep_pixels_on_the_scale_of_the_training_images_as_predi
     expected = metrics.evaluate(classifier.predict_proba(dark), labels[:30], classifier.class_names_)
 
     assert classifier.evaluate(dark, labels[:30]).loss == pytest.approx(expected.loss, rel=1e-4)
+
+
+# --- what fit is given ---------------------------------------------------------------------------------------------
+
+
+def trained(
+    X: Any, y: Any = None, sample_weight: Any = None, validation_data: Any = None, **settings: Any
+) -> ImageClassifier:
+    """A classifier trained without an export."""
+    classifier = ImageClassifier(recipe=settings.pop("recipe", "quick"), **settings)
+    for _ in classifier.fit_epochs(X, y, sample_weight=sample_weight, validation_data=validation_data):
+        pass
+    return classifier
+
+
+def weights_of(classifier: ImageClassifier) -> np.ndarray:
+    return torch.cat([each.detach().flatten() for each in classifier.network_.parameters()]).numpy()
+
+
+def test_settings_that_are_given_are_kept() -> None:
+    images, labels = shapes(400)
+    for classifier in (
+        trained(images, labels, recipe="quick", epochs=8, batch_size=64),
+        trained(images, labels, recipe="quick", settings={"epochs": 8, "batch_size": 64}),
+    ):
+        assert (classifier.recipe_.epochs, classifier.recipe_.batch_size) == (8, 64)
+        assert classifier.notes_ == []
+    given = {"learning_rate": 0.01, "validation": 0.2, "patience": 2, "balance": "sampling"}
+    classifier = trained(images, labels, epochs=1, **given)
+    assert {name: getattr(classifier.recipe_, name) for name in given} == given
+    assert len(classifier.split_.validation) == 81  # 27 of each class
+
+
+def test_every_parameter_is_cloned_searched_and_settable() -> None:
+    settings: dict[str, Any] = {
+        "recipe": "quick", "model": None, "epochs": 2, "seed": None, "device": "cpu", "split_seed": 3, "batch_size": 8,
+        "learning_rate": 0.01, "validation": 0.2, "patience": 1, "balance": None, "class_weight": {0: 2.0},
+        "settings": {"weight_decay": 0.01}, "loss": torch.nn.functional.cross_entropy, "augment": None,
+        "random_state": 5, "verbose": 0,
+    }  # fmt: skip
+    classifier = ImageClassifier(**settings)
+
+    assert clone(classifier).get_params() == classifier.get_params() == settings
+    images, labels = shapes(60)
+    grid = {"net__batch_size": [8], "net__settings": [{"flip": False}, {"weight_decay": np.float64(0.1)}]}
+    search = GridSearchCV(Pipeline([("net", ImageClassifier("quick", epochs=1))]), grid, cv=2).fit(images, labels)
+    assert not np.isnan(search.cv_results_["mean_test_score"]).any()
+    assert search.best_estimator_.set_params(net__epochs=2)["net"].epochs == 2
+
+
+def test_random_state_is_the_seed() -> None:
+    images, labels = shapes(60)
+    one, same, other = (
+        weights_of(trained(images, labels, epochs=1, **seed))
+        for seed in ({"random_state": np.int64(4)}, {"seed": 4}, {})  # type: ignore[dict-item]
+    )
+
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"seed": 1, "random_state": 2}, "the seed was given twice: 1 and 2"),
+        ({"random_state": np.random.RandomState(0)}, "random_state must be a whole number"),
+        ({"epochs": 3, "settings": {"epochs": 4}}, "epochs was given twice: 3 and 4"),
+        ({"settings": {"learning_rte": 1}}, "did you mean 'learning_rate'"),
+        ({"settings": ["flip=no"]}, "settings must be a dict"),
+        ({"epochs": 2.5}, "epochs must be a whole number, got 2.5"),
+        ({"class_weight": "auto"}, "class_weight must be 'balanced', a dict or None"),
+        ({"class_weight": "balanced", "balance": "off"}, "contradict each other"),
+        ({"class_weight": {7: 1.0}}, "unknown class in class_weight '7'"),
+        ({"class_weight": {0: -1.0}}, "at least 0"),
+        ({"loss": nn.CrossEntropyLoss(), "class_weight": "balanced"}, "cannot be weighted or pruned"),
+        ({"loss": "mse"}, "loss must be a function"),
+        ({"augment": "flip"}, "augment must be a function"),
+        ({"recipe": None}, "recipe must be a name or a Recipe"),
+        ({"verbose": 3}, "verbose must be 0, 1 or 2"),
+    ],
+)
+def test_a_wrong_parameter_is_a_value_error_before_training(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ImageClassifier(**{"recipe": "quick", **settings}).fit(*shapes(30))
+
+
+def test_sample_weights_count_relative_to_each_other_and_0_leaves_out() -> None:
+    images, labels = shapes(90)
+    wrong = labels.copy()
+    wrong[::2] = (labels[::2] + 1) % 3
+    keep = np.arange(90) % 2
+
+    plain, equal, kept, tenfold = (
+        trained(images, wrong, weights, epochs=20, validation=0.0)
+        for weights in (None, np.full(90, 7), keep, keep * 10.0)
+    )
+
+    assert (weights_of(plain) == weights_of(equal)).all()
+    assert (weights_of(kept) == weights_of(tenfold)).all()
+    assert len(kept.split_.train) == 45
+    assert kept.history_[-1].accuracy > 0.95 > plain.history_[-1].accuracy
+    leaning = trained(images, wrong, np.where(keep, 1.0, 0.01), epochs=20, validation=0.0)
+    assert len(leaning.split_.train) == 90
+    assert leaning.score(images, labels) > 0.95
+
+
+@pytest.mark.parametrize("weights", [np.ones(3), -np.ones(30), ["a"] * 30, np.zeros(30), np.full(30, np.nan)], ids=str)
+def test_weights_that_cannot_be_used_are_refused(weights: Any) -> None:
+    with pytest.raises(DataError, match="weight"):
+        ImageClassifier("quick").fit(*shapes(30), sample_weight=weights)
+
+
+def test_class_weights_have_scikit_learns_meaning() -> None:
+    images, labels = shapes(90)
+    names = np.array(["bar", "dot", "edge"])[labels]
+    by_class = trained(images, names, epochs=2, class_weight={"bar": 3.0, "dot": 0.5})
+
+    by_image = trained(images, names, np.array([3.0, 0.5, 1.0])[labels], epochs=2, balance="off")
+
+    assert (weights_of(by_class) == weights_of(by_image)).all()
+    assert trained(images, names, epochs=1, class_weight="balanced").recipe_.balance == "weights"
+    assert len(trained(images, names, epochs=1, class_weight={"bar": 0}, validation=0.0).split_.train) == 60
+
+
+def test_validation_data_are_held_out_instead_of_a_part_of_the_images() -> None:
+    images, labels = shapes(60)
+    others, truth = shapes(30, seed=5)
+    for X, y, held_out in (
+        (images, labels, (others, truth)),
+        (images, labels, LabelledImages(others, truth, ("0", "1", "2"))),
+        (LabelledImages(images, labels, CLASSES), None, LabelledImages(others, 2 - truth, CLASSES[::-1])),
+    ):
+        classifier = trained(X, y, validation_data=held_out, epochs=20)
+
+        assert (len(classifier.split_.train), len(classifier.split_.validation)) == (60, 30)
+        assert (classifier.history_[-1].val_accuracy or 0) > 0.9
+    assert classifier.metadata().data["images"] == 60
+
+
+@pytest.mark.parametrize(
+    ("held_out", "settings", "says"),
+    [
+        (shapes(9)[0], {}, r"must be \(images, labels\)"),
+        ((shapes(9)[0], [0] * 8), {}, "9 images but labels of shape"),
+        ((shapes(9)[0], [7] * 9), {}, "classes that the training images lack: 7"),
+        ((shapes(9)[0][:, :5], [1] * 9), {}, "must have images of shape"),
+        (shapes(9), {"validation": 0.2}, "contradict each other"),
+    ],
+)
+def test_validation_data_that_cannot_be_used_are_refused(held_out: Any, settings: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ImageClassifier("quick", **settings).fit(*shapes(30), validation_data=held_out)
+
+
+def test_a_history_becomes_a_data_frame_and_a_summary_a_table(fitted: ImageClassifier) -> None:
+    frame = pandas.DataFrame(fitted.history_)
+
+    assert frame["number"].tolist() == list(range(1, 11))
+    assert frame["loss"].iloc[-1] < frame["loss"].iloc[0]
+    assert fitted.summary().parameters == 64 * 128 + 128 + 128 * 3 + 3
+    assert "hidden   Linear   128     8,320" in str(fitted.summary())
+
+
+# --- errors of the field -------------------------------------------------------------------------------------------
+
+
+def test_before_fit_everything_raises_not_fitted_error(tmp_path: Path) -> None:
+    classifier, images = ImageClassifier("quick"), shapes(3)[0]
+    asked: list[Callable[[], Any]] = [
+        lambda: classifier.predict(images), lambda: classifier.predict_proba(images),
+        lambda: classifier.score(images, [0, 1, 2]), lambda: classifier.evaluate(images, [0, 1, 2]),
+        lambda: classifier.save(tmp_path / "x.onnx"), classifier.to_bytes, classifier.neighbours, classifier.summary,
+        classifier.metadata, lambda: classifier.guarantees_, lambda: classifier.ood_detector_,
+        lambda: check_is_fitted(classifier),
+    ]  # fmt: skip
+    for each in asked:
+        with pytest.raises(NotFittedError):
+            each()
+    assert not hasattr(classifier, "predictor_")
+
+
+def test_after_a_failed_fit_no_earlier_model_answers() -> None:
+    images, labels = shapes(30)
+    classifier = ImageClassifier("quick", epochs=1)
+    for wrong in ({"epochs": -1}, {"learning_rate": 1e30}, {"model": "no such"}):
+        classifier.set_params(model=None, epochs=1, learning_rate=None).fit(images, labels)
+        with pytest.raises(HangtagError):
+            classifier.set_params(**wrong).fit(images, labels)
+        with pytest.raises(NotFittedError, match="the last call of fit failed"):
+            classifier.predict(images)
+        with pytest.raises(NotFittedError):
+            pickle.loads(pickle.dumps(classifier)).predict(images)
+
+
+@pytest.mark.parametrize("channels", [0, 1, 3, 4])
+def test_one_picture_is_refused_with_the_cure(fitted: ImageClassifier, channels: int) -> None:
+    picture = shapes(1)[0][0] if not channels else np.repeat(shapes(1)[0][0][..., None], channels, axis=-1)
+    asked: list[Callable[[Any], Any]] = [
+        fitted.predict, fitted.predict_proba, lambda X: fitted.score(X, [0]), lambda X: fitted.evaluate(X, [0]),
+        lambda X: ImageClassifier("quick").fit(X, [0]),
+    ]  # fmt: skip
+    for each in asked:
+        for form in (picture, list(picture), torch.from_numpy(picture)):
+            with pytest.raises(PictureError, match=r"give images\[None\]"):
+                each(form)
+    if channels != 4:
+        assert fitted.predict(picture[None] if channels < 2 else picture[None, ..., :1]).shape == (1,)
+
+
+def test_many_narrow_images_are_not_one_picture() -> None:
+    images, labels = shapes(90)
+    narrow = ImageClassifier("quick", epochs=1).fit(images[:, :, :3], labels)
+
+    assert narrow.predict(images[:, :, :3]).shape == (90,)
+    assert narrow.evaluate(images[:, :, :3], labels).images == 90
+
+
+def test_notes_go_to_the_logger(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="hangtag"):
+        classifier = trained(*shapes(30), epochs=1)
+
+    assert [each.message for each in caplog.records] == classifier.notes_ != []

@@ -213,9 +213,12 @@ class _Request:
     out: Path | None
 
     def changed_recipe(self) -> "Recipe":
-        from hangtag.training.engine.recipes import DEFAULT, find_recipe, with_settings
+        from hangtag.training.engine.recipes import DEFAULT, check_not_two, find_recipe, with_settings
 
-        return find_recipe(with_settings(find_recipe(self.recipe or DEFAULT), self.settings), **self.changes)
+        recipe = with_settings(find_recipe(self.recipe or DEFAULT), self.settings)
+        for name in recipe.given:
+            check_not_two(name, getattr(recipe, name), self.changes.get(name))
+        return find_recipe(recipe, **self.changes)
 
     @property
     def source(self) -> dict[str, Any]:

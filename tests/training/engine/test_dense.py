@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from hangtag.training.engine.build import build_network
 from hangtag.training.engine.dense import CompiledSteps, DenseSteps
 from hangtag.training.engine.recipes import find_recipe
+from hangtag.training.engine.steps import GenericSteps
 from stacks import chunk, deep
 from toys import SIDE, ImageSpec
 
@@ -89,3 +90,26 @@ def test_colour_pictures_are_flattened_as_the_network_flattens_them(
     logits = kind(network, RECIPE, 8).run(images, torch.zeros(8, dtype=torch.int64), [1e-3])
 
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("widths", [(), (16, 8), (130, 200)])
+def test_sample_weights_weigh_the_loss_as_in_autograd(
+    widths: tuple[int, ...], kind: type[DenseSteps] | type[CompiledSteps]
+) -> None:
+    by_hand, by_autograd, unweighted = deep(widths), deep(widths), deep(widths)
+    images, labels = chunk()
+    weights = torch.linspace(0, 4, len(labels))
+
+    for steps, given in (
+        (kind(by_hand, RECIPE, 8), weights),
+        (GenericSteps(by_autograd, RECIPE, 8, torch.device("cpu")), weights),
+        (kind(unweighted, RECIPE, 8), None),
+    ):
+        for _ in range(3):
+            steps.run(images, labels, [1e-3] * 4, given)
+
+    pairs = list(zip(by_hand.parameters(), by_autograd.parameters(), unweighted.parameters(), strict=True))
+    for own, reference, _ in pairs:
+        torch.testing.assert_close(own, reference, atol=1e-4, rtol=1e-3)
+    assert any(float((own - other).detach().abs().max()) > 1e-3 for own, _, other in pairs)

@@ -1,5 +1,6 @@
 """loop.py: training learns, reports progress, is reproducible bit for bit, and can be stopped."""
 
+import copy
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hangtag.errors import DivergedError, ModelError, UsageError
+from hangtag.training.engine import batches
 from hangtag.training.engine import loop as train_module
 from hangtag.training.engine.build import build_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
@@ -305,3 +307,43 @@ def test_out_of_memory_on_resuming_is_not_reported_as_a_checkpoint_of_another_tr
     monkeypatch.setattr(network, "load_state_dict", too_much)
     with pytest.raises(ModelError, match="out of memory with batches of 32 images"):
         list(train(network, *shapes(60), quick_recipe(), 0, resume=saved))
+
+
+class Bursting(nn.Module):
+    """Learns; from its `at`-th step on, its logits are infinite."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.layer, self.at = nn.Linear(SIDE * SIDE, 3), at
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.steps += 1
+        return self.layer(x.flatten(1)) * torch.where(self.steps >= self.at, torch.inf, 1.0)
+
+
+@pytest.mark.parametrize(("at", "epoch"), [(5, 0), (17, 1)])
+def test_a_training_resumed_inside_an_epoch_that_diverges_restores_the_weights_before_that_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, epoch: int
+) -> None:
+    monkeypatch.setattr(batches, "_CHUNK_PIXELS", 1)  # a chunk is one step of 8 images; an epoch has 12 of them
+    images, labels = shapes(96)
+    recipe, asked = find_recipe(quick_recipe(3), batch_size=8), count(1)
+    torch.manual_seed(0)
+    network = Bursting(at)
+    states = {0: copy.deepcopy(network.state_dict())}
+    for each in train(
+        network, images, labels, recipe, 0,
+        stop=lambda: next(asked) == at - 2, checkpoint_writer=CheckpointWriter(tmp_path),
+    ):  # fmt: skip
+        if each.finished and not each.cut_short:
+            states[each.number] = copy.deepcopy(network.state_dict())
+    mid = copy.deepcopy(network.state_dict())
+
+    name = f"weights of epoch {epoch}" if epoch else "initial weights"
+    with pytest.raises(DivergedError, match=f"the {name} were restored"):
+        list(train(network, images, labels, recipe, 0, resume=latest(tmp_path)))
+
+    assert torch.equal(network.state_dict()["layer.weight"], states[epoch]["layer.weight"])
+    assert not torch.equal(network.state_dict()["layer.weight"], mid["layer.weight"])

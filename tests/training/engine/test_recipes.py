@@ -2,12 +2,22 @@
 
 import json
 from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from hangtag.errors import UnknownName, UsageError
 from hangtag.training.engine.networks import NETWORKS
-from hangtag.training.engine.recipes import DEFAULT, RECIPES, Recipe, find_recipe, with_settings
+from hangtag.training.engine.recipes import (
+    DEFAULT,
+    RECIPES,
+    Recipe,
+    adapt_to_pixels,
+    adapt_to_size,
+    find_recipe,
+    with_settings,
+)
 
 
 def test_the_tutorial_recipe_is_the_lesson() -> None:
@@ -103,3 +113,41 @@ def test_any_setting_can_be_changed_by_name_and_value() -> None:
 def test_an_invalid_setting_is_refused(setting: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         with_settings(find_recipe("fast"), [setting])
+
+
+def test_what_the_user_gives_is_never_adapted_even_if_it_equals_the_recipe() -> None:
+    given = find_recipe("fast", epochs=9, batch_size=256)
+
+    assert adapt_to_size(given, 400) == (given, "")
+    assert adapt_to_size(with_settings(RECIPES["fast"], ["epochs=9", "batch_size=256"]), 400)[1] == ""
+    assert adapt_to_size(find_recipe("fast", epochs=9), 400)[0].epochs == 9
+    assert adapt_to_size(find_recipe("fast", epochs=9), 400)[0].batch_size == 16
+    assert adapt_to_size(Recipe(**given.to_json()), 400)[1] == ""  # as a resumed run reads it from config.json
+    assert adapt_to_size(RECIPES["fast"], 400)[0].epochs == 38
+
+
+def test_a_larger_image_lowers_the_rate_of_the_network_without_normalisation() -> None:
+    assert adapt_to_pixels(find_recipe("quick"), 28 * 28) == (find_recipe("quick"), "")
+    assert adapt_to_pixels(find_recipe("quick"), 56 * 56)[0].learning_rate == 0.0015
+    assert adapt_to_pixels(find_recipe("quick", learning_rate=0.003), 56 * 56)[1] == ""
+    for name in ("tutorial", "fast"):
+        assert adapt_to_pixels(find_recipe(name), 56 * 56)[1] == ""
+
+
+def test_numbers_of_numpy_become_pythons_and_wrong_types_are_refused() -> None:
+    recipe = find_recipe("quick", epochs=np.int64(3), learning_rate=np.float64(0.01), flip=np.bool_(False))
+
+    assert [type(each) for each in (recipe.epochs, recipe.learning_rate, recipe.flip)] == [int, float, bool]
+    json.dumps(recipe.to_json())
+    wrong: list[dict[str, Any]] = [
+        {"epochs": 3.5}, {"epochs": True}, {"epochs": "3"}, {"learning_rate": "0.1"}, {"flip": 1}, {"balance": 3},
+    ]  # fmt: skip
+    for setting in wrong:
+        with pytest.raises(ValueError, match=f"{next(iter(setting))} must be a? ?.*, got"):
+            find_recipe("quick", **setting)
+
+
+def test_a_setting_that_is_given_twice_differently_is_refused() -> None:
+    assert with_settings(RECIPES["fast"], ["epochs=3", "epochs=3"]).epochs == 3
+    with pytest.raises(UsageError, match="epochs was given twice: 3 and 4"):
+        with_settings(RECIPES["fast"], ["epochs=3", "epochs=4"])
