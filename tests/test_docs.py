@@ -218,3 +218,32 @@ def test_the_model_file_page_lists_every_output_and_key() -> None:
 
     assert {name for name in {INPUT, OUTPUT, PIXELS, *EXTRA_OUTPUTS, *keys} if f"`{name}`" not in page} == set()
     assert f"format {FORMAT}" in page
+
+
+# --- pages whose code runs on a part of the data -------------------------------------------------------------------
+
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+@pytest.mark.parametrize("group", ["KERAS_PAGES"])
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # of Keras
+def test_the_code_of_a_page_prints_what_the_page_shows(
+    build_docs: ModuleType, group: str, fashion: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words and shapes exactly; decimal numbers, which depend on the machine, to within 0.05."""
+    for name in ("data", "here", "out"):
+        (tmp_path / name).mkdir()
+    for name, content in idx_files(fashion.images, fashion.labels, train=60_000).items():
+        (tmp_path / "data" / name).write_bytes(content)
+    monkeypatch.setenv("HANGTAG_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.chdir(tmp_path / "here")
+    steps = build_docs.common_steps(getattr(build_docs, group))
+
+    printed = build_docs.run(steps, tmp_path / "out")
+
+    for step, output in zip(steps, printed, strict=True):
+        shown = step.text or ""
+        assert NUMBER.sub("#", output) == NUMBER.sub("#", shown)
+        found, documented = ([float(number) for number in NUMBER.findall(text)] for text in (output, shown))
+        assert found == pytest.approx(documented, abs=0.05)
