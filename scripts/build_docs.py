@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def build(names: Sequence[str] = ()) -> None:
-    """Run the code of each group of pages and write its output and pictures into each page; then the generated pages."""
+    """Run the code of each group of pages and write its output and pictures into each page; then write the others."""
     for pages in GROUPS:
         if names and not {page.name for page in pages} & set(names):
             continue

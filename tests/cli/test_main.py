@@ -92,7 +92,7 @@ MISTAKES = [
     (("train", "tiny", "--recipe", "fats"), 2, "did you mean 'fast'"),
     (("train", "tiny", "--path", "files", "--epochs", "0"), 2, "epochs must be from 1 to 1,000,000, got 0"),
     (("train", "tiny", "--path", "nowhere"), 1, "no such folder"),
-    (("train", "tiny", "--path", "files", "--recipe", "tutorial", "--device", "abacus"), 2, "--device cpu"),
+    (("train", "tiny", "--path", "files", "--recipe", "tutorial", "--device", "abacus"), 2, "known: auto, cpu, cuda"),
     (("model", "tutorail"), 2, "did you mean 'tutorial'"),
     (("evaluate", "nope"), 1, "no such run"),
     (("evaluate", "last"), 1, "no finished run"),

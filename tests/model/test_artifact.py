@@ -186,7 +186,7 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
 
     assert (
         str(caught.value)
-        == f"{tmp_path}: no model.onnx in this folder (its training did not finish; resume it or train again)"
+        == f"{tmp_path}: no model.onnx in this folder (name a run folder or a model.onnx; the training of a run without one did not finish)"
     )
 
 

@@ -24,7 +24,7 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Required, TypedDict
+from typing import Annotated, Any, Required, TypedDict
 from urllib.parse import quote
 
 import msgspec
@@ -321,7 +321,7 @@ class _Metrics(TypedDict, total=False):
     """The keys of metrics.json that no class of its own checks."""
 
     part: str
-    training_accuracy: float | None
+    training_accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)] | None
     guarantees: dict[str, Any]
     before_decisions: dict[str, Any]
     notes: list[str]
