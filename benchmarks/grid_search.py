@@ -3,8 +3,8 @@
     python -m benchmarks.grid_search [--rounds 7] [--json FILE]
 
 Both search two seeds with `GridSearchCV`, two folds, scored on the images left out. MLPClassifier has the same hidden
-layer, batch size and number of epochs; with its default of up to 200 epochs it takes longer than hangtag. Each search
-is a process of its own; the clock starts after the imports and includes all that a first fit loads. The two are
+layer, once with its own defaults (up to 200 epochs) and once with the batch size and the epochs of `quick`. Each search
+is a process of its own; the clock starts after the imports and includes all that a first fit loads. The searches are
 interleaved.
 """
 
@@ -15,15 +15,15 @@ from typing import Any
 
 from benchmarks.common import Result, alone, in_fresh_process, options, publish, summary
 
-OURS, THEIRS = "hangtag quick", "scikit-learn MLPClassifier"
-AIM = 1.5  # times as long
+OURS, THEIRS, SHORT = "hangtag quick", "MLPClassifier", "MLPClassifier, as many epochs as quick"
+AIM = 1.5  # times as long as MLPClassifier
 
 
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     settings = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {OURS: [], THEIRS: []}
+    found: dict[str, list[dict[str, float]]] = {OURS: [], THEIRS: [], SHORT: []}
     with alone():
         for _ in range(settings.rounds):
             for name, runs in found.items():
@@ -48,10 +48,10 @@ def search(name: str) -> dict[str, float]:
     images, labels = (digits.images[order] * 15.9375).astype(np.uint8), digits.target[order]
     classifier: Any = ImageClassifier("quick", device="cpu")
     grid = {"seed": [0, 1]}
-    if name == THEIRS:
+    if name != OURS:
         recipe, _ = adapt_to_size(find_recipe("quick"), 450)  # a tenth of a fold's 500 images is held out
-        classifier = MLPClassifier((128,), batch_size=recipe.batch_size, max_iter=recipe.epochs)
-        grid = {"random_state": [0, 1]}
+        same = {"batch_size": recipe.batch_size, "max_iter": recipe.epochs} if name == SHORT else {}
+        classifier, grid = MLPClassifier((128,), **same), {"random_state": [0, 1]}
         images = images.reshape(len(images), -1) / np.float32(255)
     wall, processor = time.perf_counter(), processor_seconds()
     fitted = GridSearchCV(classifier, grid, cv=2, refit=False).fit(images, labels)
@@ -81,14 +81,18 @@ def compare(found: dict[str, list[dict[str, float]]]) -> Result:
         )
         for name, values in numbers.items()
     ]
-    ratio, busy = (numbers[OURS][key]["median"] / numbers[THEIRS][key]["median"] for key in ("seconds", "processor"))
-    verdict = "reached" if ratio <= AIM else "not reached"
+    ratios = {
+        peer: [numbers[OURS][key]["median"] / numbers[peer][key]["median"] for key in ("seconds", "processor")]
+        for peer in (THEIRS, SHORT)
+    }
     says = [
-        f"hangtag takes {ratio:.2f} times as long as MLPClassifier, and {busy:.2f} times its processor time.",
-        f"The aim of at most {AIM} times as long is {verdict}.",
+        f"hangtag takes {wall:.2f} times as long as {peer}, and {processor:.2f} times its processor time."
+        for peer, (wall, processor) in ratios.items()
     ]
+    reached = "reached" if ratios[THEIRS][0] <= AIM else "not reached"
+    says.append(f"The aim of at most {AIM} times as long as {THEIRS} is {reached}.")
     columns = ("four fits", "seconds (median)", "processor seconds", "least", "most", "n", "accuracy")
-    return Result("grid_search", "A grid search over 1,000 digits", columns, rows, says, {**numbers, "ratio": ratio})
+    return Result("grid_search", "A grid search over 1,000 digits", columns, rows, says, {**numbers, "ratios": ratios})
 
 
 if __name__ == "__main__":

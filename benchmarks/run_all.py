@@ -22,8 +22,8 @@ RESULTS = HERE / "results"
 README = HERE.parent / "README.md"
 NAMES = (
     "start_up", "epoch_speed", "time_to_accuracy", "tutorial_parity", "fast_recipe", "accurate_recipe", "gpu_recipes",
-    "streaming", "busy_machine", "reading", "first_run", "around_training", "near_duplicates", "planted_labels",
-    "mutated_pictures", "trust", "trust_cost",
+    "streaming", "busy_machine", "reading", "first_run", "around_training", "grid_search", "near_duplicates",
+    "planted_labels", "mutated_pictures", "trust", "trust_cost",
 )  # fmt: skip
 
 

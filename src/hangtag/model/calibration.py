@@ -29,9 +29,9 @@ _MIN_IMAGES_PER_CLASS = 20  # for a map with more than one parameter
 _MAX_CLASSES = 50  # for a map with a parameter for every pair of classes
 _LOG_BETAS = (-3.0, 3.0)  # bounds of the search for the logarithm of 1 / temperature
 _MOST_STEPS, _SMALLEST_STEP = 100, 1e-6
-_ENOUGH_GAIN = 1e-8  # nats; Newton's method then gains less than the square root of rounding in its next step
+_ENOUGH_GAIN = 1e-8  # nats per image; the step after that gains far less
 _EXACT = 1e-9  # of the logarithm of 1 / temperature
-_CERTAIN = 1e-3  # of the mean uncertainty
+_CERTAIN = 1e-3  # share of the mean uncertainty, below which an answer is nearly certain
 _TINY = float(np.finfo(np.float64).tiny)
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
@@ -421,7 +421,7 @@ def _best_beta(rows: Floats, labels: NDArray[np.int64]) -> float:
     """1 / temperature with the smallest cross-entropy, with a normal prior of deviation 1 on its logarithm.
 
     Without the prior, a handful of images that are all answered correctly would give a temperature of 0. Newton's
-    method on the logarithm, kept between two values of which one is too low and one too high.
+    method searches the logarithm, between bounds that move closer at each step.
     """
     of_truth, (low, high), power = rows[np.arange(len(labels)), labels], _LOG_BETAS, 0.0
     for _ in range(_MOST_STEPS):
