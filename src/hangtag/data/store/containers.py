@@ -350,6 +350,8 @@ class Zip:
             place = f"{self.path}: {member.filename}"
             with self._open().open(member) as file:
                 content = file.read(LARGEST_FILE + 1)
+        except DataError:
+            raise
         except (*_DAMAGED_ZIP, IndexError) as error:
             raise PictureError(f"damaged in the zip file: {error}", _NEW_ARCHIVE, name=place) from error
         except OSError as error:
@@ -548,6 +550,8 @@ def archive_listing(path: Path, unpacked: Path) -> tuple[Zip | Spans, Listing]:
             plain = unpacked
             _decompress(path, start, unpacked)
         return Spans(str(plain)), _tar_listing(plain)
+    except DataError:
+        raise
     except _DAMAGED_TAR as error:
         if isinstance(error, OSError) and error.errno:
             raise _unreadable(str(path), error) from error
