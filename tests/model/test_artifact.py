@@ -184,9 +184,9 @@ def test_hangtag_load_refuses_in_the_same_words(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         hangtag.load(tmp_path)
 
-    assert (
-        str(caught.value)
-        == f"{tmp_path}: no model.onnx in this folder (name a run folder or a model.onnx; the training of a run without one did not finish)"
+    assert str(caught.value) == (
+        f"{tmp_path}: no model.onnx in this folder (name a run folder or a model.onnx; the training of a run without "
+        "one did not finish)"
     )
 
 
