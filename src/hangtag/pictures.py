@@ -72,7 +72,6 @@ LARGEST_FILE = 512_000_000
 """Larger files are not read as pictures; bytes."""
 
 MAX_PIXELS = 80_000_000
-_JPEG, _SCAN, _MAX_SCANS = b"\xff\xd8\xff", b"\xff\xda", 100  # a progressive JPEG has about ten; an attack, thousands
 """Larger pictures are refused before decoding: 80 megapixels is 240 MB in colour."""
 
 FITS = ("squash", "pad", "crop")
@@ -92,6 +91,7 @@ _LOW_BYTES = {
 """Layouts of 16-bit pixels whose upper bytes Pillow keeps, and those that make it keep the lower bytes."""
 
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+_JPEG, _SCAN, _MAX_SCANS = b"\xff\xd8\xff", b"\xff\xda", 100  # a progressive JPEG has about ten; an attack, thousands
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = ("PNG", "JPEG")
 _PNG_START = struct.Struct(">8sI4sIIBBBBBII4s")  # signature, header with its checksum, start of the next chunk
@@ -540,12 +540,10 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _name(picture: object) -> str:
-    if isinstance(picture, bytes):
-        return f"image of {len(picture):,} bytes"
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return f"image of {memoryview(picture).nbytes:,} bytes"
     if isinstance(picture, Image.Image):
         return "image"
-    if isinstance(picture, (bytearray, memoryview)):
-        return f"image of {len(bytes(picture)):,} bytes"
     if isinstance(picture, (str, PathLike)):
         return fspath(picture)
     if hasattr(picture, "read"):

@@ -166,6 +166,12 @@ def test_classes_in_file_names_are_asked_about() -> None:
         layout_of(files, "set", lambda question, answers: answers[1][0])
 
 
+@pytest.mark.parametrize("files", [["a/1.png", "b/2.png"], ["a/x/1.png", "b/y/2.png"], ["a/1.png", "test/2.png"]])
+def test_classes_in_parts_only_need_parts_with_classes(files: list[str]) -> None:
+    with pytest.raises(UsageError, match="set: --classes parts does not apply"):
+        layout_of(files, "set", refuse, "parts")
+
+
 @pytest.mark.parametrize(
     ("files", "classes"),
     [

@@ -601,6 +601,31 @@ def test_names_without_ending_in_several_folders(tmp_path: Path, listing: List) 
         assert "--group-by lesion_id" in said(manifest)
 
 
+def test_of_several_files_only_those_that_fit_the_name_are_offered(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, "one/s0.jpg", "two/s0.jpg", *(f"rest/s{row}.jpg" for row in range(1, 4)))
+    path = table(tmp_path / "labels.csv", "id,label", [f"s{row},{'ab'[row % 2]}" for row in range(4)])
+    asked: list[list[str]] = []
+
+    def choose(question: str, answers: Sequence[tuple[str, str]]) -> str:
+        asked.append([answer for answer, _ in answers])
+        assert len(asked) == 1
+        return answers[0][0]
+
+    names = [each.name for each in listing(path, choose=choose).wanted]
+    assert sorted(asked[0]) == ["one/*.jpg", "two/*.jpg"]
+    assert names == [asked[0][0].replace("*", "s0"), *(f"rest/s{row}.jpg" for row in range(1, 4))]
+
+
+def test_any_value_of_a_column_with_many_can_be_the_test_part(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{row}.png" for row in range(60)))
+    rows = [f"{row}.png,{'ab'[row % 2]},v{row // 2}" for row in range(60)]
+    manifest = listing(table(tmp_path / "labels.csv", "image,label,video", rows), split_column="video=v28")
+
+    assert [each.name for each, part in zip(manifest.wanted, manifest.parts, strict=True) if part == "test"] == [
+        "56.png", "57.png",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("others", ["p/s{}.png", "masks/s{}.jpg", "p/old/s{}.jpg"])
 def test_a_name_that_fits_several_files_is_asked_about(others: str, tmp_path: Path, listing: List) -> None:
     files(tmp_path, *(f"p/s{row}.jpg" for row in range(4)), *(others.format(row) for row in range(3)))

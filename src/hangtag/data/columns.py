@@ -144,7 +144,7 @@ def _division_named(table: Table, split: str) -> Division:
     name = next((each for each in table.columns if split.startswith(f"{each}=")), None)
     if name is None:
         raise UnknownName.among(f"column of {table.where}:", split.partition("=")[0], list(table.columns))
-    known = _distinct(table.columns[name])
+    known = _distinct(table.columns[name], table.rows)
     wanted = split[len(name) + 1 :].strip()
     tested = {wanted} if wanted in known else {each.strip() for each in wanted.split(",")}
     if unknown := sorted(tested - set(known)):
@@ -281,8 +281,8 @@ def _text(value: Any) -> str | None:
     return None if plain is None else str(plain)
 
 
-def _distinct(values: Sequence[Any]) -> list[str]:
-    """The different values as texts, in the order in which they appear, without blanks; one over the limit at most."""
+def _distinct(values: Sequence[Any], most: int = _MOST_PARTS) -> list[str]:
+    """The different values as texts in the order of their first rows, without blanks; at most one more than `most`."""
     known: dict[str, None] = {}
     for value in values:
         if isinstance(value, (bytes, list, dict)) or getattr(value, "ndim", 0) > 0 or isinstance(value, PathLike):
@@ -290,7 +290,7 @@ def _distinct(values: Sequence[Any]) -> list[str]:
         text = _text(value)
         if text is not None:
             known[text] = None
-            if len(known) > _MOST_PARTS:
+            if len(known) > most:
                 break
     return list(known)
 

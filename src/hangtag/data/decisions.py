@@ -38,7 +38,8 @@ def read_decisions(path: Path) -> dict[str, str]:
             if not {"name", "decision"} <= set(reader.fieldnames or ()):
                 raise DataError(f"{path} must have the columns 'name' and 'decision'", "write one row for each image")
             rows = [
-                (number, from_csv(row["name"]), (row["decision"] or "").strip()) for number, row in enumerate(reader, 2)
+                (number, from_csv(row["name"] or ""), (row["decision"] or "").strip())
+                for number, row in enumerate(reader, 2)
             ]
     except FileNotFoundError:
         raise DataNotFound(f"{path}: no such file", "hangtag audit DATA creates one to fill in") from None

@@ -225,6 +225,11 @@ def _split_off_parts(
             for each in loose:
                 undivided[each] = (None, None)
             return undivided, None
+        if classes == "parts":
+            raise UsageError(
+                f"{where}: --classes parts does not apply: no folder of classes is inside a part such as train",
+                "leave it out",
+            )
         return undivided, classes
     unlabelled = [each for each in others if any(_UNLABELLED & set(re.split(r"[\W\d_]+", n.lower())) for n in each)]
     if len(others) > len(unlabelled):
