@@ -39,7 +39,6 @@ _UNLABELLED = {"pred", "preds", "predict", "prediction", "predictions", "unlabel
 """Words in the names of folders beside parts whose pictures have no classes."""
 
 _MOST_LOOSE = 0.1  # of the pictures may lie beside the class folders; if more do, the folders are not all classes
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
 _MASK_WORDS = {
     "mask", "masks", "seg", "segmentation", "segmentations", "groundtruth", "gt", "truth", "trimap", "trimaps",
     "annotation", "annotations", "label", "labels",
@@ -111,7 +110,7 @@ def part_of(name: str, numbered: bool = False) -> str | None:
     ('train', 'test', None, 'validation')
     """
     for text in (clean_name(name), clean_name(name).lower()):  # with words in camel case, and without
-        words = [word.lower() for word in _WORD.findall(text)]
+        words = words_of(text, numbers=True)
         parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
         others = [word for word in words if word not in PART_NAMES and word not in _BESIDE_PARTS]
         if len(parts) == 1 and all(numbered and word.isdigit() for word in others):
@@ -121,7 +120,7 @@ def part_of(name: str, numbered: bool = False) -> str | None:
 
 def _parts_of(names: Iterable[str]) -> dict[str, str | None]:
     """The part that each folder is, also of folders that differ in it alone, such as pets_train and pets_test."""
-    own = {name: [word.lower() for word in _WORD.findall(clean_name(name))] for name in names}
+    own = {name: words_of(clean_name(name), numbers=True) for name in names}
     named = {name: {PART_NAMES[word] for word in words if word in PART_NAMES} for name, words in own.items()}
     rest = {name: tuple(word for word in words if word not in PART_NAMES) for name, words in own.items()}
     alike: dict[tuple[str, ...], set[str]] = {}
@@ -325,17 +324,17 @@ def _notes_on_file_names(names: Sequence[str]) -> list[str]:
     """A note on undivided images whose names all begin with a part, such as cat/train_1.png and cat/test_1.png."""
     firsts: set[str] = set()
     for name in names:
-        word = _WORD.match(name.rpartition("/")[2])
-        if word is None or word[0].lower() not in PART_NAMES:
+        first = (words_of(name.rpartition("/")[2], numbers=True) or [""])[0]
+        if first not in PART_NAMES:
             return []
-        firsts.add(PART_NAMES[word[0].lower()])
+        firsts.add(PART_NAMES[first])
     said = f"the names of the images begin with {' and '.join(sorted(firsts))}, which was not used as a split"
     return [f"{said}; move them into folders of these names to use it"] if len(firsts) > 1 else []
 
 
 def _is_set_apart(name: str) -> bool:
     """Whether a folder is named like a part for testing or validation: test, or rps-test-set, but not test tubes."""
-    words = [word.lower() for word in _WORD.findall(clean_name(name))]
+    words = words_of(clean_name(name), numbers=True)
     parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
     at_end = bool(words) and words[-1] in PART_NAMES
     whole = part_of(name) is not None or at_end or bool(_BESIDE_PARTS & set(words))

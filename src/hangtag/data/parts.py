@@ -41,9 +41,14 @@ def part_in_file_name(stem: str) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a name, in lower case, without numbers: "trainLabels_2" has the words train and labels."""
-    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+", text)]
+def words_of(text: str, numbers: bool = False) -> list[str]:
+    """The words of a name in lower case, with or without its numbers.
+
+    >>> words_of("trainLabels_2"), words_of("val2017", numbers=True)
+    (['train', 'labels'], ['val', '2017'])
+    """
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+", text)
+    return [word.lower() for word in words if numbers or not word.isdigit()]
 
 
 def _word(word: str) -> str | None:
