@@ -345,7 +345,9 @@ def stacked(images: object, name: str = "images") -> NDArray[Any]:
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != _COLOUR_CHANNELS):
         raise PictureError(
             f"expected shape (N, H, W) or (N, H, W, 3), got {array.shape}",
-            "for one image, give images[None]; for flat rows of pixels, images.reshape(-1, height, width)",
+            "leave out other channels: images[..., :3]"
+            if array.ndim == 4
+            else "for one image, give images[None]; for flat rows of pixels, images.reshape(-1, height, width)",
             name=name,
         )
     if 0 in array.shape[1:3]:
@@ -512,7 +514,7 @@ def _from_deep(values: NDArray[Any], alpha: NDArray[np.uint8] | None, spec: Imag
 
 
 def _levels_for(spec: ImageSpec, low: float, high: float, is_float: bool, name: str) -> Levels:
-    """The scale for pictures that are no part of a dataset."""
+    """The scale for pictures that are not part of a dataset."""
     known = spec.levels(is_float)
     levels = agreed(*known, alone(low, high, is_float), low, high)
     if levels is not None:
@@ -737,7 +739,7 @@ def _deep_grey(image: Image.Image, white_is_zero: bool = False) -> tuple[NDArray
 def _deep_colour(upright: Image.Image, mode: str, content: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """All 16 bits of a file whose upper 8 bits Pillow has read, (H, W) or (H, W, 3), and alpha.
 
-    The lower bytes come from Pillow too: it is told that the bytes are in the other order.
+    Pillow reads the lower bytes too, if the layout it is given has the bytes in the other order.
     """
     with _open(content) as again:
         tiles: list[Any] = again.tile  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """Tables as people write them: the right split, labels and files, or a question; nothing is dropped in silence."""
 
+import csv
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -614,6 +615,14 @@ def test_of_several_files_only_those_that_fit_the_name_are_offered(tmp_path: Pat
     names = [each.name for each in listing(path, choose=choose).wanted]
     assert sorted(asked[0]) == ["one/*.jpg", "two/*.jpg"]
     assert names == [asked[0][0].replace("*", "s0"), *(f"rest/s{row}.jpg" for row in range(1, 4))]
+
+
+def test_a_field_can_be_as_long_as_the_pixels_of_a_large_image(tmp_path: Path, listing: List) -> None:
+    before = csv.field_size_limit()
+    rows = [f"{'ab'[row]},{' '.join(['100'] * 200**2)}" for row in range(2)]
+
+    assert len(listing(table(tmp_path / "t.csv", "label,pixels", rows)).wanted) == 2
+    assert csv.field_size_limit() == before
 
 
 def test_any_value_of_a_column_with_many_can_be_the_test_part(tmp_path: Path, listing: List) -> None:

@@ -222,7 +222,7 @@ def _by_text(table: Table, name: str, is_label: bool = False) -> Division | None
 
 
 def _by_flags(table: Table, names: Sequence[str]) -> Division | None:
-    """The parts that columns such as is_valid and is_test give together; None if they are no such columns."""
+    """The parts that columns such as is_valid and is_test give together; None for other columns."""
     if not all(_is_flag(table, name) and part_named(name) for name in names):
         return None
     parts: list[str | None] = []
@@ -405,7 +405,7 @@ def _are_amounts(values: Sequence[Any]) -> bool:
 
 
 def _number(value: Any) -> float:
-    """The number that a text is, also with a decimal comma; ValueError if it is none."""
+    """The number that a text is, also with a decimal comma; ValueError for other texts."""
     if not isinstance(value, str):
         raise ValueError
     return float(value.replace(",", "."))

@@ -101,7 +101,7 @@ def is_picture_name(name: str) -> bool:
 
 
 def part_of(name: str, numbered: bool = False) -> str | None:
-    """The part that a folder or file of this name is; None if it is none.
+    """The part that a folder or file of this name is; None for other names.
 
     Args:
         numbered: also accept numbers in the name, as in train2017.

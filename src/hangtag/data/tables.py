@@ -194,11 +194,11 @@ def with_images_of_pixels(table: Table, choose: Choose) -> Table:
 
 
 def _csv(path: Path, root: str, separator: str) -> Table:
-    with _text(path, _LARGEST) as file:
+    with _text(path, _LARGEST) as file, _long_fields():
         lines = _lines(file, path)
         head = next(lines, "")
-        if told := re.fullmatch(r"sep=(.)\s*", head):  # a line for spreadsheets
-            separator, head = told[1], next(lines, "")
+        if named := re.fullmatch(r"sep=(.)\s*", head):  # a line for spreadsheets
+            separator, head = named[1], next(lines, "")
         else:
             separator = max(dict.fromkeys(separator + ",;\t|"), key=head.count)  # in doubt, that of the file's ending
         reader = csv.reader(chain([head], lines), delimiter=separator)
@@ -212,6 +212,16 @@ def _csv(path: Path, root: str, separator: str) -> Table:
             raise DataError(f"{path}: not a table: {error}", "save it as CSV again") from error
     table.notes += notes
     return table
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let a field be as long as a line, because it may hold the pixels of an image."""
+    before = csv.field_size_limit(_LONGEST_LINE)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _header(first: list[str], where: str) -> tuple[list[str], list[list[str]], list[str]]:
