@@ -74,8 +74,7 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
     if unknown:
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
         raise UsageError(
-            f"{path}: {data.name} has no image named {unknown[0]}{more}",
-            "check that the decisions are for this data",
+            f"{path}: {data.name} has no image named {unknown[0]}{more}", "check that the decisions are for this data"
         )
     labels, stays = data.labels.copy(), np.ones(len(data), bool)
     for name, decision in decisions.items():

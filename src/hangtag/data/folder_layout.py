@@ -414,10 +414,7 @@ def _refuse_loose(names: Sequence[str], folder_of: Sequence[str], folders: dict[
         loose = pictures  # not LICENSE
     if len(loose) > _MOST_LOOSE * len(names):
         more = f", nor are {len(loose) - 1:,} others" if len(loose) > 1 else ""
-        raise DataError(
-            f"{where}: {loose[0]} is not in a class folder{more}",
-            _NAME_CLASSES,
-        )
+        raise DataError(f"{where}: {loose[0]} is not in a class folder{more}", _NAME_CLASSES)
 
 
 def _some(names: Iterable[str]) -> str:

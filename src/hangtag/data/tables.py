@@ -135,7 +135,8 @@ def table_of_frame(frame: Any, root: Path | None = None, where: str = "the frame
             column = frame[key]
             if isinstance(column, (str, bytes)):
                 raise TypeError
-            columns[name] = column.tolist() if hasattr(column, "tolist") else list(column)
+            cells = column.tolist() if hasattr(column, "tolist") else list(column)
+            columns[name] = [cell.tolist() if getattr(cell, "ndim", 0) == 1 else cell for cell in cells]
             lengths = len(columns[name])
         except (TypeError, KeyError, ValueError, IndexError):
             raise DataError(f"{where}: {name} is not a column", "give a list of values for each column") from None
@@ -147,7 +148,18 @@ def table_of_frame(frame: Any, root: Path | None = None, where: str = "the frame
     rows = len(next(iter(columns.values()), ()))
     if not rows:
         raise DataError(f"{where} has no rows", "give a row for each image")
-    return Table(where, str(root or "."), columns, rows, files=FilesBelow(str(root)) if root else None)
+    files = FilesBelow(str(root)) if root else None
+    return Table(where, str(root or "."), _without_lists_of_one(columns), rows, files=files)
+
+
+def _without_lists_of_one(columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """The columns with each list of one value replaced by the value, where no list of the column holds more."""
+    found = dict(columns)
+    for name, values in columns.items():
+        lengths = {len(value) for value in values if isinstance(value, (list, tuple))}
+        if lengths and lengths <= {0, 1}:
+            found[name] = [(*value, None)[0] if isinstance(value, (list, tuple)) else value for value in values]
+    return found
 
 
 def plain_value(value: Any) -> Any:
@@ -305,7 +317,7 @@ def _json(path: Path, root: str) -> Table:
             raise DataError(f"{path}: over {_MOST_CELLS:,} cells", "remove fields that are not needed")
     for column in columns.values():
         column.extend([None] * (rows - len(column)))
-    return Table(str(path), root, dict(columns), rows)
+    return Table(str(path), root, _without_lists_of_one(columns), rows)
 
 
 def _objects(path: Path) -> Iterator[Any]:
@@ -399,7 +411,7 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
         name: (ParquetColumn([str(path) for path in paths], name, inner), keys)
         for name, (inner, keys) in pictures.items()
     }
-    return Table(where, root, dict(columns), rows, dict(containers), names, is_parquet=True)
+    return Table(where, root, _without_lists_of_one(columns), rows, dict(containers), names, is_parquet=True)
 
 
 def _picture_field(kind: Any, types: Any) -> str | None:
