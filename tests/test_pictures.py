@@ -128,7 +128,7 @@ def test_an_array_without_numbers_is_refused_with_the_way_out(kind: str) -> None
     assert (caught.value.message, caught.value.hint) == (f"photos: {message}", hint)
 
 
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e300])
 def test_pixels_that_are_not_finite_are_refused(wrong: float) -> None:
     images = np.zeros((3, 8, 8))
     images[1, 2, 3] = wrong

@@ -18,7 +18,6 @@ from hangtag.errors import SaveError, UsageError
 __all__ = [
     "LOOSE",
     "MARKER",
-    "OWN_TABLES",
     "append_line",
     "cache_home",
     "inside",
@@ -45,17 +44,6 @@ MARKER = ".hangtag"
 
 LOOSE = ".hangtag-files"
 """A file with the names of single pictures that hangtag wrote into a folder of the user's, one on each line."""
-
-OWN_TABLES = {
-    "skipped.csv",
-    "decisions.csv",
-    "findings.csv",
-    "findings.json",
-    "stress.json",
-    "metrics.json",
-    "config.json",
-}
-"""Names of tables that hangtag writes; beside pictures, they are not a table of labels."""
 
 _PARTIAL = ".partial"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -72,7 +72,6 @@ LARGEST_FILE = 512_000_000
 """Larger files are not read as pictures; bytes."""
 
 MAX_PIXELS = 80_000_000
-_JPEG, _SCAN, _MAX_SCANS = b"\xff\xd8\xff", b"\xff\xda", 100  # a progressive JPEG has about ten; an attack, thousands
 """Larger pictures are refused before decoding: 80 megapixels is 240 MB in colour."""
 
 FITS = ("squash", "pad", "crop")
@@ -92,6 +91,7 @@ _LOW_BYTES = {
 """Layouts of 16-bit pixels whose upper bytes Pillow keeps, and those that make it keep the lower bytes."""
 
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+_JPEG, _SCAN, _MAX_SCANS = b"\xff\xd8\xff", b"\xff\xda", 100  # a progressive JPEG has about ten; an attack, thousands
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN = ("PNG", "JPEG")
 _PNG_START = struct.Struct(">8sI4sIIBBBBBII4s")  # signature, header with its checksum, start of the next chunk
@@ -345,7 +345,9 @@ def stacked(images: object, name: str = "images") -> NDArray[Any]:
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != _COLOUR_CHANNELS):
         raise PictureError(
             f"expected shape (N, H, W) or (N, H, W, 3), got {array.shape}",
-            "for one image, give images[None]; for flat rows of pixels, images.reshape(-1, height, width)",
+            "leave out other channels: images[..., :3]"
+            if array.ndim == 4
+            else "for one image, give images[None]; for flat rows of pixels, images.reshape(-1, height, width)",
             name=name,
         )
     if 0 in array.shape[1:3]:
@@ -512,7 +514,7 @@ def _from_deep(values: NDArray[Any], alpha: NDArray[np.uint8] | None, spec: Imag
 
 
 def _levels_for(spec: ImageSpec, low: float, high: float, is_float: bool, name: str) -> Levels:
-    """The scale for pictures that are no part of a dataset."""
+    """The scale for pictures that are not part of a dataset."""
     known = spec.levels(is_float)
     levels = agreed(*known, alone(low, high, is_float), low, high)
     if levels is not None:
@@ -540,12 +542,10 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _name(picture: object) -> str:
-    if isinstance(picture, bytes):
-        return f"image of {len(picture):,} bytes"
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return f"image of {memoryview(picture).nbytes:,} bytes"
     if isinstance(picture, Image.Image):
         return "image"
-    if isinstance(picture, (bytearray, memoryview)):
-        return f"image of {len(bytes(picture)):,} bytes"
     if isinstance(picture, (str, PathLike)):
         return fspath(picture)
     if hasattr(picture, "read"):
@@ -739,7 +739,7 @@ def _deep_grey(image: Image.Image, white_is_zero: bool = False) -> tuple[NDArray
 def _deep_colour(upright: Image.Image, mode: str, content: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """All 16 bits of a file whose upper 8 bits Pillow has read, (H, W) or (H, W, 3), and alpha.
 
-    The lower bytes come from Pillow too: it is told that the bytes are in the other order.
+    Pillow reads the lower bytes too, if the layout it is given has the bytes in the other order.
     """
     with _open(content) as again:
         tiles: list[Any] = again.tile  # type: ignore[attr-defined]

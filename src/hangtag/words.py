@@ -121,7 +121,7 @@ def first_few(items: Sequence[str], most: int = 5) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Text from a stranger with escapes in place of what a terminal would obey, or what is no text.
+    r"""Text from a stranger with escapes in place of characters that change what a terminal shows.
 
     These are control characters, characters that change the direction of writing, and the bytes of a file name that
     are not valid Unicode, which Python keeps as surrogates.

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hangtag.data.folder_layout import Layout, layout_of, part_of, refuse
+from hangtag.data.folder_layout import Layout, layout_of, refuse
+from hangtag.data.parts import part_of_folder
 from hangtag.data.read import read
 from hangtag.errors import DataError, HangtagError, UsageError
 from hangtag.files import MARKER, make_own_folder, mark_loose
@@ -86,7 +87,7 @@ def test_folders_say_classes_and_parts(folders: list[str], classes_and_parts: se
     ],
 )  # fmt: skip
 def test_the_name_of_a_part_may_have_other_words_beside_it(name: str, part: str | None) -> None:
-    assert part_of(name) == part
+    assert part_of_folder(name) == part
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,12 @@ def test_classes_in_file_names_are_asked_about() -> None:
     assert layout.notes == ("3 images in test1 without a class left out; hangtag predict classifies them",)
     with pytest.raises(DataError, match="contain no class folders"):
         layout_of(files, "set", lambda question, answers: answers[1][0])
+
+
+@pytest.mark.parametrize("files", [["a/1.png", "b/2.png"], ["a/x/1.png", "b/y/2.png"], ["a/1.png", "test/2.png"]])
+def test_classes_in_parts_only_need_parts_with_classes(files: list[str]) -> None:
+    with pytest.raises(UsageError, match="set: --classes parts does not apply"):
+        layout_of(files, "set", refuse, "parts")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tables as people write them: the right split, labels and files, or a question; nothing is dropped in silence."""
 
+import csv
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -599,6 +600,79 @@ def test_names_without_ending_in_several_folders(tmp_path: Path, listing: List) 
             "HAM10000_images_part_1/I1.jpg", "HAM10000_images_part_1/I2.jpg", "HAM10000_images_part_2/I3.jpg",
         ]  # fmt: skip
         assert "--group-by lesion_id" in said(manifest)
+
+
+def test_of_several_files_only_those_that_fit_the_name_are_offered(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, "one/s0.jpg", "two/s0.jpg", *(f"rest/s{row}.jpg" for row in range(1, 4)))
+    path = table(tmp_path / "labels.csv", "id,label", [f"s{row},{'ab'[row % 2]}" for row in range(4)])
+    asked: list[list[str]] = []
+
+    def choose(question: str, answers: Sequence[tuple[str, str]]) -> str:
+        asked.append([answer for answer, _ in answers])
+        assert len(asked) == 1
+        return answers[0][0]
+
+    names = [each.name for each in listing(path, choose=choose).wanted]
+    assert sorted(asked[0]) == ["one/*.jpg", "two/*.jpg"]
+    assert names == [asked[0][0].replace("*", "s0"), *(f"rest/s{row}.jpg" for row in range(1, 4))]
+
+
+@pytest.mark.parametrize("cell", [lambda text: [text], lambda text: np.array([text]), lambda text: (text,)])
+def test_a_list_of_one_value_in_a_cell_is_the_value(cell: Callable[[str], Any], tmp_path: Path) -> None:
+    files(tmp_path, *(f"{row}.png" for row in range(8)))
+    frame = pandas.DataFrame(
+        {
+            "image": [cell(f"{row}.png") for row in range(8)],
+            "label": [cell("ab"[row % 2]) for row in range(8)],
+            "split": [cell("train" if row < 6 else "test") for row in range(8)],
+        }
+    )
+    data = read(frame, root=tmp_path)
+
+    assert data.class_names == ("a", "b") and data.sizes() == {"train": 6, "test": 2}
+
+
+@pytest.mark.parametrize("label", [{"name": "a"}, ["a", "b"], np.zeros((2, 2)), -1.5, [{"name": "a"}]])
+def test_cells_that_are_not_one_label_are_an_error(label: Any, tmp_path: Path) -> None:
+    files(tmp_path, *(f"{row}.png" for row in range(8)))
+    values = [-1, "a", *[label] * 6]
+    frame = {"image": [f"{row}.png" for row in range(8)], "label": values, "split": ["train"] * 4 + ["test"] * 4}
+
+    with pytest.raises(DataError, match="label"):
+        read(frame, root=tmp_path, label_column="label")
+
+
+def test_a_table_of_another_part_may_have_lists_of_labels_or_none(tmp_path: Path) -> None:
+    files(tmp_path, *(f"{row}.png" for row in range(8)))
+    for part, rows in (("train", range(6)), ("test", range(6, 8))):
+        lines = [json.dumps({"image": f"{row}.png", "label": ["ab"[row % 2]]}) for row in rows]
+        (tmp_path / f"{part}.jsonl").write_text("\n".join(lines))
+    assert read(tmp_path).sizes() == {"train": 6, "test": 2}
+
+    (tmp_path / "test.jsonl").write_text("\n".join(json.dumps({"image": f"{row}.png", "label": []}) for row in (6, 7)))
+    assert read(tmp_path).sizes() == {"train": 6}
+
+    (tmp_path / "test.jsonl").write_text(json.dumps({"image": "6.png", "label": ["a", "b"]}))
+    with pytest.raises(DataError, match="1 row of column label has several labels"):
+        read(tmp_path)
+
+
+def test_a_field_can_be_as_long_as_the_pixels_of_a_large_image(tmp_path: Path, listing: List) -> None:
+    before = csv.field_size_limit()
+    rows = [f"{'ab'[row]},{' '.join(['100'] * 200**2)}" for row in range(2)]
+
+    assert len(listing(table(tmp_path / "t.csv", "label,pixels", rows)).wanted) == 2
+    assert csv.field_size_limit() == before
+
+
+def test_any_value_of_a_column_with_many_can_be_the_test_part(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{row}.png" for row in range(60)))
+    rows = [f"{row}.png,{'ab'[row % 2]},v{row // 2}" for row in range(60)]
+    manifest = listing(table(tmp_path / "labels.csv", "image,label,video", rows), split_column="video=v28")
+
+    assert [each.name for each, part in zip(manifest.wanted, manifest.parts, strict=True) if part == "test"] == [
+        "56.png", "57.png",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("others", ["p/s{}.png", "masks/s{}.jpg", "p/old/s{}.jpg"])

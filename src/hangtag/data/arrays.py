@@ -87,9 +87,6 @@ def read_npz(path: Path, choose: Choose, images: str | None = None, labels: str 
         headers = _npz_headers(path)
 
     def load(name: str) -> NDArray[Any]:
-        problem = headers[name].problem
-        if problem is not None:
-            raise problem
         with _as_data_errors(path), path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
             loaded: NDArray[Any] = opened[name]
             return loaded
@@ -117,14 +114,8 @@ def read_npy(path: Path, choose: Choose, images: str | None = None, labels: str 
         except DataError as error:
             headers[file.stem] = _Header((), problem=error)
 
-    def load(name: str) -> NDArray[Any]:
-        problem = headers[name].problem
-        if problem is not None:
-            raise problem
-        return opened[name]
-
     named = None if path.is_dir() else path.stem
-    return _arrays(headers, load, str(path), choose, images, labels, named)
+    return _arrays(headers, opened.__getitem__, str(path), choose, images, labels, named)
 
 
 def flat_labels(labels: Any, count: int) -> NDArray[Any]:
@@ -227,6 +218,9 @@ def _arrays(
         question = f"{where}: which arrays hold the images and labels? (--image-column, --label-column)"
         answer = choose(question, [(each, f"the arrays {each}") for each in answers])
     pairs = sorted(answers[answer], key=lambda pair: PARTS.index(pair[0]) if pair[0] else 0)
+    for problem in (headers[name].problem for pair in pairs for name in pair[1:]):
+        if problem is not None:
+            raise problem
     found = [_loaded(part, load(one), load(other), where) for part, one, other in pairs]
     found, names = _with_names(found, headers, load)
     used = {name for pair in pairs for name in pair[1:]} | names

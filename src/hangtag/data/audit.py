@@ -20,7 +20,7 @@ from hangtag.data.picture_facts import COLOUR_FILE
 from hangtag.files import make_own_folder, write_json, write_text
 from hangtag.pictures import Images
 from hangtag.progress import Progress
-from hangtag.significance import kolmogorov_smirnov
+from hangtag.significance import hypergeometric_tail, kolmogorov_smirnov
 from hangtag.words import amount, csv_text, in_percent
 
 __all__ = ["KINDS", "Audit", "Finding", "LabelErrorFinder", "LabelErrors", "audit", "write_audit"]
@@ -383,6 +383,8 @@ def _shift(data: LabelledImages, levels: _Levels) -> list[Finding]:
     if not {"train", "test"} <= data.parts.keys():
         return []
     train, test = data.positions("train"), data.positions("test")
+    if not len(train) or not len(test):
+        return []
     measures = {"brightness": levels.mean, "contrast": levels.spread}
     if data.picture_facts is not None:
         measures |= {side: data.picture_facts[side].astype(float) for side in ("height", "width")}
@@ -398,13 +400,21 @@ def _shift(data: LabelledImages, levels: _Levels) -> list[Finding]:
             findings.append(Finding("shift", measure, message, 1 - p, others=usual))
     shares = [np.bincount(data.labels[rows], minlength=len(data.class_names)) / len(rows) for rows in (train, test)]
     distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
-    if distance > _SHIFTED:
-        most = int(np.abs(shares[0] - shares[1]).argmax())
+    most = int(np.abs(shares[0] - shares[1]).argmax())
+    p = _chance_of_share(data.labels[train] == most, data.labels[test] == most) * len(data.class_names)
+    if distance > _SHIFTED and p < _CHANCE:
         message = (
             f"classes: {data.class_names[most]} is {shares[0][most]:.0%} of training and {shares[1][most]:.0%} of test"
         )
-        findings.append(Finding("shift", "classes", message, min(1.0, distance)))
+        findings.append(Finding("shift", "classes", message, 1 - p))
     return findings
+
+
+def _chance_of_share(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> float:
+    """The two-sided p-value of the numbers of images of a class in two parts (Fisher's exact test)."""
+    more, other = (test, train) if test.mean() > train.mean() else (train, test)
+    marked = int(more.sum() + other.sum())
+    return min(1.0, 2 * hypergeometric_tail(int(more.sum()), len(more) + len(other), marked, len(more)))
 
 
 def _levels(data: LabelledImages) -> _Levels:

@@ -144,7 +144,7 @@ def _division_named(table: Table, split: str) -> Division:
     name = next((each for each in table.columns if split.startswith(f"{each}=")), None)
     if name is None:
         raise UnknownName.among(f"column of {table.where}:", split.partition("=")[0], list(table.columns))
-    known = _distinct(table.columns[name])
+    known = _distinct(table.columns[name], table.rows)
     wanted = split[len(name) + 1 :].strip()
     tested = {wanted} if wanted in known else {each.strip() for each in wanted.split(",")}
     if unknown := sorted(tested - set(known)):
@@ -222,7 +222,7 @@ def _by_text(table: Table, name: str, is_label: bool = False) -> Division | None
 
 
 def _by_flags(table: Table, names: Sequence[str]) -> Division | None:
-    """The parts that columns such as is_valid and is_test give together; None if they are no such columns."""
+    """The parts that columns such as is_valid and is_test give together; None for other columns."""
     if not all(_is_flag(table, name) and part_named(name) for name in names):
         return None
     parts: list[str | None] = []
@@ -281,8 +281,8 @@ def _text(value: Any) -> str | None:
     return None if plain is None else str(plain)
 
 
-def _distinct(values: Sequence[Any]) -> list[str]:
-    """The different values as texts, in the order in which they appear, without blanks; one over the limit at most."""
+def _distinct(values: Sequence[Any], most: int = _MOST_PARTS) -> list[str]:
+    """The different values as texts in the order of their first rows, without blanks; at most one more than `most`."""
     known: dict[str, None] = {}
     for value in values:
         if isinstance(value, (bytes, list, dict)) or getattr(value, "ndim", 0) > 0 or isinstance(value, PathLike):
@@ -290,7 +290,7 @@ def _distinct(values: Sequence[Any]) -> list[str]:
         text = _text(value)
         if text is not None:
             known[text] = None
-            if len(known) > _MOST_PARTS:
+            if len(known) > most:
                 break
     return list(known)
 
@@ -344,12 +344,13 @@ def label_names(
     Raises:
         DataError: no row has a label, labels mix names and numbers, or a number has no name.
     """
-    values = [plain_value(value) for value in _one_of_each_list(table, column)]
+    _refuse_several(table, column)
+    values = [plain_value(value) for value in table.columns[column]]
     names_of = dict(enumerate(table.class_names.get(column, ())))
     numbers = {value for value in chain(values, elsewhere) if isinstance(value, int)}
     in_hub = table.is_parquet and (0 in numbers or len(numbers) > 2) and min(numbers) == -1
     if names_of or in_hub or _hidden(values, parts or ()):
-        values = [None if value in (-1, "-1") else value for value in values]
+        values = [None if isinstance(value, (int, str)) and value in (-1, "-1") else value for value in values]
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         raise _empty(table, column)
@@ -377,22 +378,15 @@ def label_names(
     return [None if value is None else names_of.get(value, str(value)) for value in values]
 
 
-def _one_of_each_list(table: Table, column: str) -> Sequence[Any]:
-    """The values of a column of labels; lists of one label become this label.
-
-    Raises:
-        DataError: a list holds several labels.
-    """
-    values = table.columns[column]
-    lists = [value for value in values if isinstance(value, (list, tuple))]
-    if several := [value for value in lists if len(value) > 1]:
+def _refuse_several(table: Table, column: str) -> None:
+    """Raises DataError if a cell of a column of labels is a list of several."""
+    if several := [value for value in table.columns[column] if isinstance(value, (list, tuple)) and len(value) > 1]:
         raise DataError(
             f"{table.where}: {amount(len(several), 'row')} of column {column} {'has' if len(several) == 1 else 'have'} "
             f"several labels, such as {str(several[0])[:80]}",
             "hangtag learns one class for each image; keep one label in each row, or name another column: "
             "--label-column",
         )
-    return [(*value, None)[0] if isinstance(value, (list, tuple)) else value for value in values] if lists else values
 
 
 def _are_amounts(values: Sequence[Any]) -> bool:
@@ -405,7 +399,7 @@ def _are_amounts(values: Sequence[Any]) -> bool:
 
 
 def _number(value: Any) -> float:
-    """The number that a text is, also with a decimal comma; ValueError if it is none."""
+    """The number that a text is, also with a decimal comma; ValueError for other texts."""
     if not isinstance(value, str):
         raise ValueError
     return float(value.replace(",", "."))
@@ -471,14 +465,10 @@ def _marks_some(values: Sequence[Any], texts: Sequence[str]) -> bool:
 
 
 def _hidden(values: Sequence[Any], parts: Sequence[str | None]) -> bool:
-    """Whether -1 stands for "no label": it is the only label of the test part, and no other part has it."""
-    if "test" not in parts or not any(value in (-1, "-1") for value in values):
-        return False
-    inside: dict[str | None, set[Any]] = {part: set() for part in parts}
-    for value, part in zip(values, parts, strict=True):
-        inside[part].add(value)
-    return inside["test"] in ({-1}, {"-1"}) and not any(
-        inside["test"] & own for part, own in inside.items() if part != "test"
+    """Whether -1 stands for "no label": it is the label of all images of the test part, and of no others."""
+    tested = [part == "test" for part in parts]
+    return any(tested) and any(
+        tested == [isinstance(value, type(minus)) and value == minus for value in values] for minus in (-1, "-1")
     )
 
 

@@ -38,7 +38,8 @@ def read_decisions(path: Path) -> dict[str, str]:
             if not {"name", "decision"} <= set(reader.fieldnames or ()):
                 raise DataError(f"{path} must have the columns 'name' and 'decision'", "write one row for each image")
             rows = [
-                (number, from_csv(row["name"]), (row["decision"] or "").strip()) for number, row in enumerate(reader, 2)
+                (number, from_csv(row["name"] or ""), (row["decision"] or "").strip())
+                for number, row in enumerate(reader, 2)
             ]
     except FileNotFoundError:
         raise DataNotFound(f"{path}: no such file", "hangtag audit DATA creates one to fill in") from None
@@ -73,8 +74,7 @@ def apply_decisions(data: LabelledImages, path: Path) -> LabelledImages:
     if unknown:
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
         raise UsageError(
-            f"{path}: {data.name} has no image named {unknown[0]}{more}",
-            "check that the decisions are for this data",
+            f"{path}: {data.name} has no image named {unknown[0]}{more}", "check that the decisions are for this data"
         )
     labels, stays = data.labels.copy(), np.ones(len(data), bool)
     for name, decision in decisions.items():

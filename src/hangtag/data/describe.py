@@ -124,7 +124,7 @@ def counted(skipped: Sequence[Skipped]) -> str:
 
 
 def _proportions(spec: ImageSpec, facts: NDArray[Any]) -> str:
-    """What resizing does to the proportions of pictures; nothing is claimed that happens to none of them."""
+    """What resizing does to the proportions of pictures; only what happens to some of them is named."""
     sizes = np.stack([facts["height"], facts["width"]], axis=1).astype(float)  # (N, 2)
     ratios = np.array([spec.height, spec.width]) / sizes
     if spec.fit != "squash":

@@ -11,11 +11,11 @@ from typing import TypeAlias
 
 from hangtag.data.class_names import clean_name
 from hangtag.data.labelled_images import PARTS
-from hangtag.data.parts import PART_NAMES, words_of
+from hangtag.data.parts import BESIDE_PARTS, PART_NAMES, part_of_folder, parts_in, words_of
 from hangtag.errors import DataError, UsageError
 from hangtag.words import amount, first_few, natural
 
-__all__ = ["CLASSES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "part_of", "refuse"]
+__all__ = ["CLASSES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "refuse"]
 
 CLASSES = ("top", "leaf", "name", "file", "parts")
 """Where the classes are: in the outermost folders, the innermost folders with their path or without it, the names of
@@ -29,17 +29,10 @@ PICTURE_ENDINGS = (
 Choose: TypeAlias = Callable[[str, Sequence[tuple[str, str]]], str]
 """Called with (question, ((answer, its meaning), ...)); returns one of the answers, or raises an error."""
 
-_BESIDE_PARTS = {
-    "set", "data", "dataset", "images", "image", "imgs", "img", "pictures", "pics", "photos", "samples", "examples",
-    "seg", "split", "folder", "files", "raw", "cropped", "resized",
-}  # fmt: skip
-"""Words that may stand beside the name of a part: training_set, seg_train, train_images."""
-
 _UNLABELLED = {"pred", "preds", "predict", "prediction", "predictions", "unlabelled", "unlabeled", "inference"}
 """Words in the names of folders beside parts whose pictures have no classes."""
 
 _MOST_LOOSE = 0.1  # of the pictures may lie beside the class folders; if more do, the folders are not all classes
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
 _MASK_WORDS = {
     "mask", "masks", "seg", "segmentation", "segmentations", "groundtruth", "gt", "truth", "trimap", "trimaps",
     "annotation", "annotations", "label", "labels",
@@ -101,35 +94,19 @@ def is_picture_name(name: str) -> bool:
     return ending not in _NOT_PICTURES
 
 
-def part_of(name: str, numbered: bool = False) -> str | None:
-    """The part that a folder or file of this name is; None if it is none.
-
-    Args:
-        numbered: also accept numbers in the name, as in train2017.
-
-    >>> part_of("seg_train"), part_of("Testing images"), part_of("training shoes"), part_of("val2017", numbered=True)
-    ('train', 'test', None, 'validation')
-    """
-    for text in (clean_name(name), clean_name(name).lower()):  # with words in camel case, and without
-        words = [word.lower() for word in _WORD.findall(text)]
-        parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
-        others = [word for word in words if word not in PART_NAMES and word not in _BESIDE_PARTS]
-        if len(parts) == 1 and all(numbered and word.isdigit() for word in others):
-            return parts.pop()
-    return None
-
-
 def _parts_of(names: Iterable[str]) -> dict[str, str | None]:
     """The part that each folder is, also of folders that differ in it alone, such as pets_train and pets_test."""
-    own = {name: [word.lower() for word in _WORD.findall(clean_name(name))] for name in names}
-    named = {name: {PART_NAMES[word] for word in words if word in PART_NAMES} for name, words in own.items()}
+    own = {name: words_of(clean_name(name), numbers=True) for name in names}
+    named = {name: parts_in(words) for name, words in own.items()}
     rest = {name: tuple(word for word in words if word not in PART_NAMES) for name, words in own.items()}
     alike: dict[tuple[str, ...], set[str]] = {}
     for name, parts in named.items():
         alike.setdefault(rest[name], set()).update(parts if len(parts) == 1 else ())
-    numbered = len({part_of(name, True) for name in own} - {None}) > 1
+    numbered = len({part_of_folder(name, True) for name in own} - {None}) > 1
     return {
-        name: min(named[name]) if len(named[name]) == 1 and len(alike[rest[name]]) > 1 else part_of(name, numbered)
+        name: min(named[name])
+        if len(named[name]) == 1 and len(alike[rest[name]]) > 1
+        else part_of_folder(name, numbered)
         for name in own
     }
 
@@ -194,7 +171,7 @@ def _without_common_top(folders: list[_Folder]) -> list[_Folder]:
     """Without the folders that contain all others; a lone train folder stays, because its name is a part."""
     while all(folders) and len({folder[0] for folder in folders}) == 1 and any(len(folder) > 1 for folder in folders):
         inner = {folder[1] for folder in folders if len(folder) > 1}
-        if part_of(folders[0][0]) and (len(inner) > 1 or any(len(folder) == 1 for folder in folders)):
+        if part_of_folder(folders[0][0]) and (len(inner) > 1 or any(len(folder) == 1 for folder in folders)):
             break
         folders = [folder[1:] for folder in folders]
     return folders
@@ -225,6 +202,11 @@ def _split_off_parts(
             for each in loose:
                 undivided[each] = (None, None)
             return undivided, None
+        if classes == "parts":
+            raise UsageError(
+                f"{where}: --classes parts does not apply: no folder of classes is inside a part such as train",
+                "leave it out",
+            )
         return undivided, classes
     unlabelled = [each for each in others if any(_UNLABELLED & set(re.split(r"[\W\d_]+", n.lower())) for n in each)]
     if len(others) > len(unlabelled):
@@ -250,7 +232,7 @@ def _split_off_parts(
         if place is not None:
             rest = folder[place + 1 + doubled.get(folder[: place + 1], False) :]
             own = [name for name in rest if part[name] != part[folder[place]]]
-            if children[folder[: place + 1]] == 1 and set(map(str.lower, own)) <= _BESIDE_PARTS:
+            if children[folder[: place + 1]] == 1 and set(map(str.lower, own)) <= BESIDE_PARTS:
                 rest = ()  # test/test or test/images without class folders
             whole = rest if containers else (*folder[:place], *rest)
             found[folder] = part[folder[place]], (whole or None) if rest or not above else None
@@ -263,7 +245,7 @@ def _notes_on_several(folders: dict[str, _Folder], found: _Found) -> list[str]:
     for folder in folders.values():
         part, rest = found[folder]
         if part is not None and rest is not None:
-            outermost = next(name for name in folder if name not in rest or part_of(name))
+            outermost = next(name for name in folder if name not in rest or part_of_folder(name))
             names.setdefault(part, set()).add(clean_name(outermost).lower())
     return [f"the folders {_some(own)} are read as one {part} part" for part, own in names.items() if len(own) > 1]
 
@@ -320,20 +302,20 @@ def _notes_on_file_names(names: Sequence[str]) -> list[str]:
     """A note on undivided images whose names all begin with a part, such as cat/train_1.png and cat/test_1.png."""
     firsts: set[str] = set()
     for name in names:
-        word = _WORD.match(name.rpartition("/")[2])
-        if word is None or word[0].lower() not in PART_NAMES:
+        first = (words_of(name.rpartition("/")[2], numbers=True) or [""])[0]
+        if first not in PART_NAMES:
             return []
-        firsts.add(PART_NAMES[word[0].lower()])
+        firsts.add(PART_NAMES[first])
     said = f"the names of the images begin with {' and '.join(sorted(firsts))}, which was not used as a split"
     return [f"{said}; move them into folders of these names to use it"] if len(firsts) > 1 else []
 
 
 def _is_set_apart(name: str) -> bool:
     """Whether a folder is named like a part for testing or validation: test, or rps-test-set, but not test tubes."""
-    words = [word.lower() for word in _WORD.findall(clean_name(name))]
-    parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
+    words = words_of(clean_name(name), numbers=True)
+    parts = parts_in(words)
     at_end = bool(words) and words[-1] in PART_NAMES
-    whole = part_of(name) is not None or at_end or bool(_BESIDE_PARTS & set(words))
+    whole = part_of_folder(name) is not None or at_end or bool(BESIDE_PARTS & set(words))
     return whole and len(parts) == 1 and "train" not in parts
 
 
@@ -432,10 +414,7 @@ def _refuse_loose(names: Sequence[str], folder_of: Sequence[str], folders: dict[
         loose = pictures  # not LICENSE
     if len(loose) > _MOST_LOOSE * len(names):
         more = f", nor are {len(loose) - 1:,} others" if len(loose) > 1 else ""
-        raise DataError(
-            f"{where}: {loose[0]} is not in a class folder{more}",
-            _NAME_CLASSES,
-        )
+        raise DataError(f"{where}: {loose[0]} is not in a class folder{more}", _NAME_CLASSES)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -304,8 +304,9 @@ def _same_columns(table: Table, other: Columns, division: Division, options: Rea
     names = str(other.label).split(", ")
     label = other.label if other.label in every else ",".join(names) if set(names) <= set(every) else None
     if label in table.columns:
-        values = {plain_value(value) for value in table.columns[label]} - {None}
-        if not values or (values == {-1} and (table.is_parquet or table.class_names.get(label))):
+        values = [plain for value in table.columns[label] if (plain := plain_value(value)) is not None]
+        hides = table.is_parquet or table.class_names.get(label)
+        if not values or (hides and all(isinstance(value, int) and value == -1 for value in values)):
             label = None
     image = other.image if other.image in every else options.image_column
     if label is None:

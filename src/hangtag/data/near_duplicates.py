@@ -562,9 +562,8 @@ def _channels(images: Images | MappedRows, positions: NDArray[np.int64]) -> NDAr
 
 def _difference(moved: NDArray[np.float32], fixed: NDArray[np.float32]) -> NDArray[np.float32]:
     """(M,) the largest difference of 3 x 3 pixels of (M, C, 28, 28), after the best change of brightness."""
-    inside = slice(_MARGIN, _SIDE - _MARGIN)
     axes = (1, 2, 3)
-    inner = [each[:, :, inside, inside] for each in (moved, fixed)]
+    inner = [each[:, :, _INSIDE, _INSIDE] for each in (moved, fixed)]
     one, other = (np.asarray(each - each.mean(axis=axes, keepdims=True)) for each in inner)
     gain = (one * other).sum(axis=axes, keepdims=True) / (np.square(one).sum(axis=axes, keepdims=True) + 1e-6)
     left = np.asarray(gain * one - other).cumsum(axis=2).cumsum(axis=3)

@@ -26,14 +26,7 @@ from hangtag.data.decisions import apply_decisions
 from hangtag.data.describe import notes_on, notes_on_copies, notes_on_parts, sentence_on
 from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, is_picture_name, refuse
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
-from hangtag.data.manifest import (
-    Answers,
-    Manifest,
-    ReadOptions,
-    from_listing,
-    from_pairs,
-    from_tables,
-)
+from hangtag.data.manifest import Answers, Manifest, ReadOptions, from_listing, from_pairs, from_tables
 from hangtag.data.not_found import exists, not_found
 from hangtag.data.parts import part_in_file_name, part_named
 from hangtag.data.picture_facts import CARRIES_COLOUR, COLOUR_FILE, FACTS, NO_CLASS

@@ -43,8 +43,7 @@ class FilesBelow:
     def plain(self, text: str) -> str:
         """A path below the folder if it leads there, with / between folders, and without the root."""
         below = os.path.abspath(self.root).rstrip("/") + "/"  # noqa: PTH100
-        parts = text.replace("\\", "/").removeprefix(below).split("/")
-        return "/".join(part for part in parts if part not in ("", "."))
+        return plain_path(text.replace("\\", "/").removeprefix(below))
 
     def found(self, values: Sequence[str]) -> int:
         """How many of these paths lead to a file, after the same number of leading folders was left out of each."""
@@ -216,19 +215,22 @@ def _chosen(
     unique = [paths for paths in fitting.values() if len(paths) == 1]
     options = {row: paths for row, paths in fitting.items() if len(paths) > 1}
     while options:
-        kinds = Counter(_kind(path) for paths in (*options.values(), *unique) for path in paths)
+        counts = Counter(_kind(path) for paths in (*options.values(), *unique) for path in paths)
         row, paths = next(iter(options.items()))
+        kinds = {
+            f"{kind[0] or '.'}/*{kind[1]}": kind
+            for kind in sorted(dict.fromkeys(map(_kind, paths)), key=lambda kind: -counts[kind])[:_MOST_ANSWERS]
+        }
         answers = [
-            (f"{folder or '.'}/*{ending}", f"{amount(count, 'file')} in {folder or 'the folder itself'} with {ending}")
-            for (folder, ending), count in kinds.most_common(_MOST_ANSWERS)
+            (text, f"{amount(counts[kind], 'file')} in {kind[0] or 'the folder itself'} with {kind[1]}")
+            for text, kind in kinds.items()
         ]
         answer = choose(
             f"{where}: a name in the column '{column}' fits several files ('{values[row]}': {first_few(paths, 3)}); "
             "which are the images? (write the endings into the table, or name their folder: --root)",
             answers,
         )
-        kind = next(kind for kind, (text, _) in zip(dict(kinds.most_common()), answers, strict=False) if text == answer)
-        taken = {row: path for row, paths in options.items() for path in paths if _kind(path) == kind}
+        taken = {row: path for row, paths in options.items() for path in paths if _kind(path) == kinds[answer]}
         chosen |= taken
         options = {row: paths for row, paths in options.items() if row not in taken}
     return chosen

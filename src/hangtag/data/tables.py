@@ -135,7 +135,8 @@ def table_of_frame(frame: Any, root: Path | None = None, where: str = "the frame
             column = frame[key]
             if isinstance(column, (str, bytes)):
                 raise TypeError
-            columns[name] = column.tolist() if hasattr(column, "tolist") else list(column)
+            cells = column.tolist() if hasattr(column, "tolist") else list(column)
+            columns[name] = [cell.tolist() if getattr(cell, "ndim", 0) == 1 else cell for cell in cells]
             lengths = len(columns[name])
         except (TypeError, KeyError, ValueError, IndexError):
             raise DataError(f"{where}: {name} is not a column", "give a list of values for each column") from None
@@ -147,7 +148,18 @@ def table_of_frame(frame: Any, root: Path | None = None, where: str = "the frame
     rows = len(next(iter(columns.values()), ()))
     if not rows:
         raise DataError(f"{where} has no rows", "give a row for each image")
-    return Table(where, str(root or "."), columns, rows, files=FilesBelow(str(root)) if root else None)
+    files = FilesBelow(str(root)) if root else None
+    return Table(where, str(root or "."), _without_lists_of_one(columns), rows, files=files)
+
+
+def _without_lists_of_one(columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """The columns with each list of one value replaced by the value, where no list of the column holds more."""
+    found = dict(columns)
+    for name, values in columns.items():
+        lengths = {len(value) for value in values if isinstance(value, (list, tuple))}
+        if lengths and lengths <= {0, 1}:
+            found[name] = [(*value, None)[0] if isinstance(value, (list, tuple)) else value for value in values]
+    return found
 
 
 def plain_value(value: Any) -> Any:
@@ -194,11 +206,11 @@ def with_images_of_pixels(table: Table, choose: Choose) -> Table:
 
 
 def _csv(path: Path, root: str, separator: str) -> Table:
-    with _text(path, _LARGEST) as file:
+    with _text(path, _LARGEST) as file, _long_fields():
         lines = _lines(file, path)
         head = next(lines, "")
-        if told := re.fullmatch(r"sep=(.)\s*", head):  # a line for spreadsheets
-            separator, head = told[1], next(lines, "")
+        if named := re.fullmatch(r"sep=(.)\s*", head):  # a line for spreadsheets
+            separator, head = named[1], next(lines, "")
         else:
             separator = max(dict.fromkeys(separator + ",;\t|"), key=head.count)  # in doubt, that of the file's ending
         reader = csv.reader(chain([head], lines), delimiter=separator)
@@ -212,6 +224,16 @@ def _csv(path: Path, root: str, separator: str) -> Table:
             raise DataError(f"{path}: not a table: {error}", "save it as CSV again") from error
     table.notes += notes
     return table
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let a field be as long as a line, because it may hold the pixels of an image."""
+    before = csv.field_size_limit(_LONGEST_LINE)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _header(first: list[str], where: str) -> tuple[list[str], list[list[str]], list[str]]:
@@ -295,7 +317,7 @@ def _json(path: Path, root: str) -> Table:
             raise DataError(f"{path}: over {_MOST_CELLS:,} cells", "remove fields that are not needed")
     for column in columns.values():
         column.extend([None] * (rows - len(column)))
-    return Table(str(path), root, dict(columns), rows)
+    return Table(str(path), root, _without_lists_of_one(columns), rows)
 
 
 def _objects(path: Path) -> Iterator[Any]:
@@ -389,7 +411,7 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
         name: (ParquetColumn([str(path) for path in paths], name, inner), keys)
         for name, (inner, keys) in pictures.items()
     }
-    return Table(where, root, dict(columns), rows, dict(containers), names, is_parquet=True)
+    return Table(where, root, _without_lists_of_one(columns), rows, dict(containers), names, is_parquet=True)
 
 
 def _picture_field(kind: Any, types: Any) -> str | None:

@@ -70,6 +70,7 @@ _BATCH_BYTES = 16_000_000  # pictures of a Parquet file that are in memory at a 
 _MODEL, _MARKED = "/model.onnx", f"/{MARKER}"
 _PIECE = 1 << 16
 _COMPRESSION: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+# zipfile raises RuntimeError for a password and its child NotImplementedError for an unknown compression.
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
 _DAMAGED_TAR = (
     tarfile.TarError,
@@ -84,7 +85,6 @@ _DAMAGED_TAR = (
 _EXTRA_HEADERS = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _END_OF_ZIP = 22  # bytes of the last record of a zip file without its comment
 _UTF8 = 0x800  # flag of a zip member whose name is UTF-8
-# zipfile raises RuntimeError for a password and its child NotImplementedError for an unknown compression.
 _NEW_ARCHIVE = "download or create it again"
 _COARSE_NS, _FINE_NS = 2_000_000_000, 10_000_000  # FAT counts in 2 s; times of other file systems are finer than 10 ms
 

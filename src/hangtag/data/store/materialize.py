@@ -126,11 +126,7 @@ def decoded(
         part_numbers = np.array([_PART_NUMBERS[each] for each in parts], np.int8)
         shown = [manifest.wanted[row].name for row in good]
         in_parts = {part: numbers[part_numbers == at] for at, part in enumerate(PARTS) if part in parts}
-        arrays: dict[str, NDArray[Any] | None] = {
-            "labels": numbers,
-            "parts": part_numbers,
-            "groups": groups,
-        }
+        arrays: dict[str, NDArray[Any] | None] = {"labels": numbers, "parts": part_numbers, "groups": groups}
         index = {
             "what": origin, "name": visible(manifest.name), "kind": manifest.kind, "classes": names,
             "spec": final.to_json(), "decoded_as": spec.to_json(), "group_names": group_names,
