@@ -420,7 +420,8 @@ def test_a_training_refused_at_its_beginning_leaves_no_folder(hangtag: Any, phot
     [
         (("--model", "foo"), "unknown network 'foo'"),
         (("--model", "nowhere:net"), "the network 'nowhere:net' cannot be built"),
-        (("--seeds", "1"), "--seeds must be at least 2, got 1"),
+        (("--seeds", "1"), "--seeds must be from 2 to 1,000, got 1"),
+        (("--seeds", "1000000"), "--seeds must be from 2 to 1,000, got 1,000,000"),
         (("--device", "gpu"), "unknown device 'gpu' (did you mean 'cpu'?"),
         (("--out", "taken"), "taken: already exists"),
     ],

@@ -557,6 +557,31 @@ def test_class_weights_have_scikit_learns_meaning() -> None:
     assert len(trained(images, names, epochs=1, class_weight={"bar": 0}, validation=0.0).split_.train) == 60
 
 
+@pytest.mark.parametrize(
+    "form", [np.asarray, list, pandas.Series, lambda y: np.asarray(y, object), lambda y: y[:, None]]
+)
+def test_after_fitting_labelled_images_labels_may_be_positions_or_names(form: Callable[[Any], Any]) -> None:
+    images, labels = shapes(60)
+    others, truth = shapes(30, seed=5)
+    names = np.array(["1", "2", "3"])
+    classifier = trained(LabelledImages(images, labels, tuple(names)), epochs=20)
+
+    positions, named = (classifier.evaluate(others, form(each)) for each in (truth, names[truth]))
+
+    assert positions.accuracy == named.accuracy > 0.9 and named.strangers is None
+    with pytest.raises(DataError, match="label 3 is not a position from 0 to 2, but the name of a class"):
+        classifier.evaluate(others, form(truth + 1))
+
+
+def test_labels_in_one_column_are_labels() -> None:
+    images, labels = shapes(60)
+    column = trained(images, labels[:, None], epochs=1, validation_data=(images, labels[:, None]))
+
+    assert (
+        column.predict(images) == trained(images, labels, epochs=1, validation_data=(images, labels)).predict(images)
+    ).all()
+
+
 def test_validation_data_are_held_out_instead_of_a_part_of_the_images() -> None:
     images, labels = shapes(60)
     others, truth = shapes(30, seed=5)

@@ -127,8 +127,10 @@ def _check_combination(request: "_Request", seeds: int | None, minutes: float | 
         raise UsageError(
             "--minutes chooses the training settings itself, so it cannot be combined with others", "remove one of them"
         )
-    if seeds is not None and seeds < 2:
-        raise UsageError(f"--seeds must be at least 2, got {seeds}", "leave --seeds out to train once")
+    if seeds is not None:
+        from hangtag.training.seeds import check_count
+
+        check_count(seeds)
     if seeds is not None and resume is not None:
         raise UsageError(
             "--resume and --seeds cannot be combined", "to resume several seeds, repeat the command without --resume"
