@@ -55,6 +55,7 @@ from hangtag.training.engine.steps import has_bfloat16
 from hangtag.training.fit_input import checked_weights, without_weightless
 from hangtag.training.fit_progress import show_progress
 from hangtag.training.mirroring import choose_flip
+from hangtag.words import natural
 
 __all__ = [
     "MOST_DESCRIBED",
@@ -617,7 +618,7 @@ class Classifier:
                 f"{len(images):,} images but labels of shape {given.shape}", "give one label for each image"
             )
         labels, names, known = given.reshape(-1).tolist(), list(self.class_names_), self._label_positions()
-        for label in sorted(set(labels) - known.keys(), key=str):
+        for label in sorted(set(labels) - known.keys(), key=lambda label: natural(str(label))):
             name = str(label)
             if name in names and self.classes_.dtype.kind == "i":
                 raise DataError(
