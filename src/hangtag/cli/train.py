@@ -318,14 +318,15 @@ def _resumed_training(request: _Request, name: str) -> "Training":
     run.check_resumable(request.changes["network"])
     config = run.config()
     source = config.get("source", {})
-    wanted = {key: value for key, value in request.changes.items() if value is not None}
-    if request.recipe or request.settings:
-        wanted |= request.changed_recipe().to_json()
-        del wanted["given"]  # the run keeps its own settings in any case
+    recipe = request.changed_recipe()
+    wanted = {key: getattr(recipe, key) for key in recipe.given}
+    if request.recipe is not None:
+        wanted["recipe"] = recipe.name
     if request.seed is not None:
         wanted["seed"] = request.seed
     wanted |= request.source.get("options", {})
-    started = {**config.get("recipe", {}), "seed": config.get("seed"), **source.get("options", {})}
+    settings = config.get("recipe", {})
+    started = {**settings, "recipe": settings.get("name"), "seed": config.get("seed"), **source.get("options", {})}
     differences = [
         f"{key} was {started.get(key)}, now {value}" for key, value in wanted.items() if started.get(key) != value
     ]
