@@ -545,6 +545,20 @@ def test_weights_that_cannot_be_used_are_refused(weights: Any) -> None:
         ImageClassifier("quick").fit(*shapes(30), sample_weight=weights)
 
 
+def test_classes_are_not_weighted_on_top_of_sample_weights() -> None:
+    images, labels = shapes(120)
+    kept = np.flatnonzero((labels > 0) | (np.arange(120) < 20))
+    weights = np.where(labels[kept] == 0, 5.0, 1.0)
+
+    assert trained(images[kept], labels[kept], epochs=1).recipe_.balance == "weights"
+    assert trained(images[kept], labels[kept], weights, epochs=1).recipe_.balance == "off"
+    assert trained(images[kept], labels[kept], weights, epochs=1, balance="weights").recipe_.balance == "weights"
+
+
+def test_even_classes_are_not_called_imbalanced() -> None:
+    assert not any("imbalanced" in note for note in trained(*shapes(90), epochs=1, class_weight="balanced").notes_)
+
+
 def test_class_weights_have_scikit_learns_meaning() -> None:
     images, labels = shapes(90)
     names = np.array(["bar", "dot", "edge"])[labels]

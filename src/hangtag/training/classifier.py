@@ -181,7 +181,8 @@ class Classifier:
         After an exception the classifier is not fitted, even if it was before.
 
         Args:
-            sample_weight: (N,) how much each image counts in the loss, relative to the others; 0 leaves it out.
+            sample_weight: (N,) how much each image counts in the loss, relative to the others; 0 leaves it out. Classes
+                are then weighted only if you choose it.
             validation_data: images and labels, or a `LabelledImages`, to hold out; then none of `X` is held out.
             verbose: overrides the constructor's for this call.
 
@@ -233,6 +234,8 @@ class Classifier:
         image_weights, weights = self._image_weights(given, sample_weight), None
         if validation_data is not None:
             given, recipe = self._with_validation(given, recipe, validation_data), replace(recipe, validation=0.0)
+        if image_weights is not None and recipe.balance == "auto":
+            recipe = replace(recipe, balance="off")  # automatic weights would be applied on top of the user's own
         _check_settings(recipe, given)
         recipe, loss_note = self._check_custom(recipe, given.train, device, image_weights is not None)
         data, self.split_ = split_of(given, recipe.validation, split_seed)
