@@ -555,6 +555,11 @@ def test_classes_are_not_weighted_on_top_of_sample_weights() -> None:
     assert trained(images[kept], labels[kept], weights, epochs=1, balance="weights").recipe_.balance == "weights"
 
 
+def test_a_pickled_classifier_has_no_training_images(fitted: ImageClassifier) -> None:
+    with pytest.raises(RunError, match="a classifier that was pickled has no training images"):
+        pickle.loads(pickle.dumps(fitted)).neighbours()
+
+
 def test_even_classes_are_not_called_imbalanced() -> None:
     assert not any("imbalanced" in note for note in trained(*shapes(90), epochs=1, class_weight="balanced").notes_)
 
