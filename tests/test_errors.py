@@ -161,6 +161,7 @@ def test_a_base_install_has_help_and_says_what_its_missing_names_need(tmp_path: 
     assert in_a_process(WITHOUT_EXTRAS, tmp_path).splitlines() == [
         "False False True",
         "True",
-        "MissingAttribute hangtag.figures: this needs 'matplotlib', which is not installed (pip install 'hangtag[train]')",
+        "MissingAttribute hangtag.figures: this needs 'matplotlib', which is not installed "
+        "(pip install 'hangtag[train]')",
         "MissingExtra this needs 'sklearn', which is not installed (pip install 'hangtag[train]')",
     ]

@@ -14,7 +14,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from enum import IntFlag
 from os import PathLike, fspath
@@ -48,6 +48,7 @@ __all__ = [
     "finite",
     "in_channels",
     "is_one_picture",
+    "many_images",
     "picture_bytes",
     "reads_heic",
     "stacked",
@@ -210,6 +211,41 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
 def is_one_picture(value: object) -> bool:
     """Whether the value is one picture, not several: a path, an open file or its bytes, or a PIL image."""
     return isinstance(value, (str, PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(value, "read")
+
+
+def many_images(images: Any, labels: Any = None, width: int = 0) -> Any:
+    """The images, unless they are the pixels of one picture, whose rows would look like images.
+
+    Args:
+        labels: one for each image, if they are known.
+        width: of the images that the model was trained on; 0: unknown.
+
+    Raises:
+        PictureError: they are one picture.
+    """
+    shape = _shape(images)
+    count = len(labels) if hasattr(labels, "__len__") else None
+    last = shape[-1] if len(shape) == 3 else 0
+    if len(shape) == 2 or (last in (1, 3, 4) and width != last and count != shape[0]):
+        flat = "; for flat rows of pixels, images.reshape(-1, height, width)" if len(shape) == 2 else ""
+        narrow = f"; for many images {last} pixels wide, images[..., None]" if last else ""
+        raise PictureError(
+            f"expected many images (N, H, W) or (N, H, W, 3), got one of shape {shape}",
+            f"for one image, give images[None]{flat}{narrow}",
+        )
+    return images
+
+
+def _shape(images: Any) -> tuple[int, ...]:
+    """The shape of an array or a PIL image, or of nested lists of numbers; a list of pictures has the shape (N,)."""
+    if isinstance(images, Image.Image):
+        return images.size[::-1]
+    if not isinstance(images, (list, tuple)):
+        return tuple(getattr(images, "shape", ()))
+    with suppress(ValueError):  # rows of several lengths
+        if images and not isinstance(images[0], Image.Image):
+            return len(images), *np.shape(images[0])
+    return (len(images),)
 
 
 class Examined(NamedTuple):

@@ -178,10 +178,11 @@ def test_resuming_with_other_settings_names_both(hangtag: Any, train_tiny: Any, 
     answer = hangtag("train", "--resume", "run", "--recipe", "fast", "--seed", "3")
 
     assert answer.code == 2
-    assert "network was mlp, now cnn" in answer.err
-    assert "seed was 0, now 3" in answer.err
+    assert "recipe was tutorial, now fast, seed was 0, now 3" in answer.err
+    assert "flip was False, now True" in hangtag("train", "--resume", "run", "--set", "flip=yes", "--epochs", "2").err
     assert "size was None, now 9" in hangtag("train", "--resume", "run", "--size", "9").err
     assert "cannot be combined" in hangtag("train", "--resume", "run", "--out", "elsewhere").err
+    assert hangtag("train", "--resume", "run", "--set", "epochs=2", "--recipe", "tutorial").code == 0
 
 
 def killed_before_its_first_checkpoint(run: Path) -> None:
@@ -421,7 +422,8 @@ def test_a_training_refused_at_its_beginning_leaves_no_folder(hangtag: Any, phot
     [
         (("--model", "foo"), "unknown network 'foo'"),
         (("--model", "nowhere:net"), "the network 'nowhere:net' cannot be built"),
-        (("--seeds", "1"), "--seeds must be at least 2, got 1"),
+        (("--seeds", "1"), "--seeds must be from 2 to 1,000, got 1"),
+        (("--seeds", "1000000"), "--seeds must be from 2 to 1,000, got 1,000,000"),
         (("--device", "gpu"), "unknown device 'gpu' (did you mean 'cpu'?"),
         (("--out", "taken"), "taken: already exists"),
     ],

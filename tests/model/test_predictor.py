@@ -425,11 +425,12 @@ def test_no_pictures_have_no_rows(tag: Predictor) -> None:
         ("shoe.png", r"put it into a list"), (Path("shoe.png"), r"put it into a list"),
         (encode_png(PICTURE), r"put it into a list"), (io.BytesIO(), r"put it into a list"),
         (Image.fromarray(PICTURE), r"put it into a list"), (PICTURE, r"images\[None\]"),
-        (np.zeros((28, 28, 3), np.uint8), r"images\[None\]"), (7, "pass an array of images"),
+        (np.zeros((28, 28, 3), np.uint8), r"images\[None\]"), (PICTURE[..., None], r"images\[None\]"),
+        (list(PICTURE), r"images\[None\]"), (PICTURE.tolist(), r"images\[None\]"), (7, "pass an array of images"),
     ],
 )  # fmt: skip
 def test_one_picture_is_never_taken_for_many(tag: Predictor, method: str, one: Any, hint: str) -> None:
-    with pytest.raises(UsageError, match=hint):
+    with pytest.raises((UsageError, PictureError), match=hint):
         getattr(tag, method)(one)
 
 

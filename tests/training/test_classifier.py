@@ -545,6 +545,25 @@ def test_weights_that_cannot_be_used_are_refused(weights: Any) -> None:
         ImageClassifier("quick").fit(*shapes(30), sample_weight=weights)
 
 
+def test_classes_are_not_weighted_on_top_of_sample_weights() -> None:
+    images, labels = shapes(120)
+    kept = np.flatnonzero((labels > 0) | (np.arange(120) < 20))
+    weights = np.where(labels[kept] == 0, 5.0, 1.0)
+
+    assert trained(images[kept], labels[kept], epochs=1).recipe_.balance == "weights"
+    assert trained(images[kept], labels[kept], weights, epochs=1).recipe_.balance == "off"
+    assert trained(images[kept], labels[kept], weights, epochs=1, balance="weights").recipe_.balance == "weights"
+
+
+def test_a_pickled_classifier_has_no_training_images(fitted: ImageClassifier) -> None:
+    with pytest.raises(RunError, match="a classifier that was pickled has no training images"):
+        pickle.loads(pickle.dumps(fitted)).neighbours()
+
+
+def test_even_classes_are_not_called_imbalanced() -> None:
+    assert not any("imbalanced" in note for note in trained(*shapes(90), epochs=1, class_weight="balanced").notes_)
+
+
 def test_class_weights_have_scikit_learns_meaning() -> None:
     images, labels = shapes(90)
     names = np.array(["bar", "dot", "edge"])[labels]
@@ -555,6 +574,31 @@ def test_class_weights_have_scikit_learns_meaning() -> None:
     assert (weights_of(by_class) == weights_of(by_image)).all()
     assert trained(images, names, epochs=1, class_weight="balanced").recipe_.balance == "weights"
     assert len(trained(images, names, epochs=1, class_weight={"bar": 0}, validation=0.0).split_.train) == 60
+
+
+@pytest.mark.parametrize(
+    "form", [np.asarray, list, pandas.Series, lambda y: np.asarray(y, object), lambda y: y[:, None]]
+)
+def test_after_fitting_labelled_images_labels_may_be_positions_or_names(form: Callable[[Any], Any]) -> None:
+    images, labels = shapes(60)
+    others, truth = shapes(30, seed=5)
+    names = np.array(["1", "2", "3"])
+    classifier = trained(LabelledImages(images, labels, tuple(names)), epochs=20)
+
+    positions, named = (classifier.evaluate(others, form(each)) for each in (truth, names[truth]))
+
+    assert positions.accuracy == named.accuracy > 0.9 and named.strangers is None
+    with pytest.raises(DataError, match="label 3 is not a position from 0 to 2, but the name of a class"):
+        classifier.evaluate(others, form(truth + 1))
+
+
+def test_labels_in_one_column_are_labels() -> None:
+    images, labels = shapes(60)
+    column = trained(images, labels[:, None], epochs=1, validation_data=(images, labels[:, None]))
+
+    assert (
+        column.predict(images) == trained(images, labels, epochs=1, validation_data=(images, labels)).predict(images)
+    ).all()
 
 
 def test_validation_data_are_held_out_instead_of_a_part_of_the_images() -> None:

@@ -122,8 +122,14 @@ def test_finishing_before_all_are_trained_is_an_error(tmp_path: Path) -> None:
         several.finish()
 
 
+def test_a_last_seed_that_is_too_large_is_refused_before_the_first_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="seed must be a whole number"):
+        Seeds(ImageClassifier(recipe=recipe(), seed=2**63 - 2), data(), SOURCE, tmp_path / "run", 3)
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_seed_is_not_several(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--seeds must be at least 2, got 1"):
+    with pytest.raises(UsageError, match="--seeds must be from 2 to 1,000, got 1"):
         seeds(tmp_path, 1)
 
 

@@ -144,6 +144,15 @@ def test_a_network_that_is_too_slow_for_small_batches_is_not_timed_with_whole_ba
     assert max(slow.batches) <= 32
 
 
+def test_the_lessons_network_gets_a_smaller_rate_for_larger_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_costs(monkeypatch, {"cnn-large": 400.0, "cnn": 200.0, "cnn-small": 100.0, "mlp": 1.0})
+    images = np.zeros((60, 64, 64, 3), np.uint8)
+
+    chosen = plan(from_arrays(images, np.arange(60) % 2), 0.2, NOW, CPU)
+
+    assert (chosen.recipe.network, chosen.recipe.learning_rate) == ("mlp", 0.00076)
+
+
 def test_a_network_too_large_for_memory_is_skipped_and_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     refused, real = [], time_budget.steps_for
 

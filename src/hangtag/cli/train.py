@@ -127,8 +127,10 @@ def _check_combination(request: "_Request", seeds: int | None, minutes: float | 
         raise UsageError(
             "--minutes chooses the training settings itself, so it cannot be combined with others", "remove one of them"
         )
-    if seeds is not None and seeds < 2:
-        raise UsageError(f"--seeds must be at least 2, got {seeds}", "leave --seeds out to train once")
+    if seeds is not None:
+        from hangtag.training.seeds import check_count
+
+        check_count(seeds)
     if seeds is not None and resume is not None:
         raise UsageError(
             "--resume and --seeds cannot be combined", "to resume several seeds, repeat the command without --resume"
@@ -316,14 +318,15 @@ def _resumed_training(request: _Request, name: str) -> "Training":
     run.check_resumable(request.changes["network"])
     config = run.config()
     source = config.get("source", {})
-    wanted = {key: value for key, value in request.changes.items() if value is not None}
-    if request.recipe or request.settings:
-        wanted |= request.changed_recipe().to_json()
-        del wanted["given"]  # the run keeps its own settings in any case
+    recipe = request.changed_recipe()
+    wanted = {key: getattr(recipe, key) for key in recipe.given}
+    if request.recipe is not None:
+        wanted["recipe"] = recipe.name
     if request.seed is not None:
         wanted["seed"] = request.seed
     wanted |= request.source.get("options", {})
-    started = {**config.get("recipe", {}), "seed": config.get("seed"), **source.get("options", {})}
+    settings = config.get("recipe", {})
+    started = {**settings, "recipe": settings.get("name"), "seed": config.get("seed"), **source.get("options", {})}
     differences = [
         f"{key} was {started.get(key)}, now {value}" for key, value in wanted.items() if started.get(key) != value
     ]

@@ -334,6 +334,8 @@ def _label_array(labels: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
         given = np.asarray(given.tolist()) if given.dtype == object else given
     except ValueError:
         raise DataError("labels: rows differ in length", "give one label per image, not one-hot rows") from None
+    if given.ndim == 2 and given.shape[1] == 1:  # as Keras's data sets have them
+        given, labels = given[:, 0], np.asarray(labels, dtype=object)[:, 0].tolist()
     if given.ndim != 1:
         raise DataError(f"labels: expected shape (N,), got {given.shape}", "give one label per image, not one-hot rows")
     if given.dtype.kind in "OSU" and not all(isinstance(label, str) for label in labels):

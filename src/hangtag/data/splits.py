@@ -41,6 +41,9 @@ class Split:
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Split: {len(self.train):,} training and {len(self.validation):,} validation images>"
+
     def to_json(self) -> dict[str, Any]:
         return {
             "train": len(self.train),

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from hangtag.errors import HangtagWarning, PictureError, UnknownName, UsageError
 from hangtag.limited import decode_limited
 from hangtag.model.artifact import EXTRA_OUTPUTS, OUTPUT, PIXELS, Artifact, open_artifact
 from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, AnswerPolicy, Guarantees, Verdicts
-from hangtag.pictures import Images, ImageSpec, Picture, check_images, decode, is_one_picture, stacked
+from hangtag.pictures import Images, ImageSpec, Picture, check_images, decode, is_one_picture, many_images, stacked
 from hangtag.words import amount, first_few, in_percent
 
 __all__ = ["LOGITS", "Answer", "Pictures", "Predictor", "load"]
@@ -192,7 +192,7 @@ class Predictor:
             top: number of classes in `Answer.top`, at least 1.
 
         Raises:
-            UsageError: `top` is out of range, or `pictures` is one picture.
+            UsageError, PictureError: `top` is out of range, or `pictures` is one picture.
         """
         _check_top(top)
         answers: list[Answer] = []
@@ -268,8 +268,8 @@ class Predictor:
                 each row.
 
         Raises:
-            PictureError: an array of the wrong shape or type.
-            UsageError: the file has no such output, or `pictures` is one picture.
+            PictureError: an array of the wrong shape or type, or of one picture.
+            UsageError: the file has no such output, or `pictures` is one picture in another form.
         """
         return self._named(pictures, names, 3)
 
@@ -378,7 +378,7 @@ def _check_top(top: int) -> None:
 
 
 def _several(pictures: Pictures, spec: ImageSpec) -> Iterable[Picture]:
-    """The pictures one by one, or UsageError if it is one picture, which many would read as a row of them."""
+    """The pictures one by one; raises UsageError or PictureError if it is one picture."""
     pictures = getattr(pictures, "images", pictures)  # of a `LabelledImages`
     if is_one_picture(pictures):
         raise UsageError("expected several pictures, got one", "put it into a list: [picture]; or call model(picture)")
@@ -387,10 +387,7 @@ def _several(pictures: Pictures, spec: ImageSpec) -> Iterable[Picture]:
             f"expected several pictures, got an object of the type {type(pictures).__name__}",
             "pass an array of images, or a list of paths, bytes, files, arrays or PIL images",
         )
-    shape: tuple[int, ...] = getattr(pictures, "shape", ())
-    if len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4) and spec.width != shape[2]):
-        raise UsageError(f"expected several images, got one of shape {shape}", "add an axis: images[None]")
-    return pictures
+    return cast(Pictures, many_images(pictures, width=spec.width))
 
 
 def _as_array(pictures: Pictures, spec: ImageSpec) -> NDArray[Any] | None:

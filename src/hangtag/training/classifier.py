@@ -32,13 +32,13 @@ from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
 from hangtag.model.predictor import Predictor, load
-from hangtag.pictures import Images, ImageSpec, check_images
+from hangtag.pictures import Images, ImageSpec, check_images, many_images
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import Augment, Loss, check_augment, check_loss
 from hangtag.training.engine.export import export_model, verify, with_metadata
 from hangtag.training.engine.inference import extract_features
-from hangtag.training.engine.keras_model import keras_notes, own_network
+from hangtag.training.engine.keras_model import keras_notes, own_network, user_network
 from hangtag.training.engine.loop import Epoch, choose_device, train
 from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, layers, parameter_count
 from hangtag.training.engine.recipes import (
@@ -52,9 +52,10 @@ from hangtag.training.engine.recipes import (
 )
 from hangtag.training.engine.sampling import balance_note, choose_balance
 from hangtag.training.engine.steps import has_bfloat16
-from hangtag.training.fit_input import checked_weights, many_images, without_weightless
+from hangtag.training.fit_input import checked_weights, without_weightless
 from hangtag.training.fit_progress import show_progress
 from hangtag.training.mirroring import choose_flip
+from hangtag.words import natural
 
 __all__ = [
     "MOST_DESCRIBED",
@@ -180,7 +181,8 @@ class Classifier:
         After an exception the classifier is not fitted, even if it was before.
 
         Args:
-            sample_weight: (N,) how much each image counts in the loss, relative to the others; 0 leaves it out.
+            sample_weight: (N,) how much each image counts in the loss, relative to the others; 0 leaves it out. Classes
+                are then weighted only if you choose it.
             validation_data: images and labels, or a `LabelledImages`, to hold out; then none of `X` is held out.
             verbose: overrides the constructor's for this call.
 
@@ -232,6 +234,8 @@ class Classifier:
         image_weights, weights = self._image_weights(given, sample_weight), None
         if validation_data is not None:
             given, recipe = self._with_validation(given, recipe, validation_data), replace(recipe, validation=0.0)
+        if image_weights is not None and recipe.balance == "auto":
+            recipe = replace(recipe, balance="off")  # automatic weights would be applied on top of the user's own
         _check_settings(recipe, given)
         recipe, loss_note = self._check_custom(recipe, given.train, device, image_weights is not None)
         data, self.split_ = split_of(given, recipe.validation, split_seed)
@@ -321,6 +325,8 @@ class Classifier:
     def neighbours(self, count: int = KEPT) -> Neighbours:
         """At most `count` (never more than `KEPT`) training images, reduced in size, with the network's embeddings."""
         self._require_fitted()
+        if not hasattr(self, "_kept_images"):
+            raise RunError("a classifier that was pickled has no training images", "fit it again")
         kept = self._kept_images
         pictures, labels = kept.at(chosen(kept.labels, seed_of(self), min(count, KEPT)))
         features = extract_features(self.shipped_, pictures, self.features_device_)
@@ -515,8 +521,7 @@ class Classifier:
             weights = checked_weights(sample_weight, len(data))[train]
         if isinstance(self.class_weight, Mapping):
             by_class = np.ones(len(data.class_names))
-            known = {str(name): index for index, name in enumerate(self.class_names_)}
-            known |= {label: index for index, label in enumerate(self.classes_.tolist())}
+            known = self._label_positions()
             for label, weight in self.class_weight.items():
                 if label not in known:
                     raise UnknownName.among("class in class_weight", str(label), self.class_names_)
@@ -601,20 +606,33 @@ class Classifier:
         """The name of a built-in or imported network, or the class of a custom one."""
         if self.model is None or isinstance(self.model, str):
             return self.recipe_.network
-        return type(self.network_).__name__
+        return type(user_network(self.module_)).__name__
+
+    def _label_positions(self) -> dict[Any, int]:
+        """The position of each class, by its name and by its label."""
+        names = {name: position for position, name in enumerate(self.class_names_)}
+        return names | {label: position for position, label in enumerate(self.classes_.tolist())}
 
     def _labelled(self, X: Images, y: Any) -> LabelledImages:
-        """Images with labels of the type given to `fit`; labels that are unknown become further classes."""
+        """Images with labels as given to `fit`, or names of classes; labels that are unknown become further classes."""
         images, given = check_images(many_images(X, width=self.spec_.width), spec=self.spec_), np.asarray(y)
-        if given.shape != (len(images),):
+        if given.shape not in ((len(images),), (len(images), 1)):
             raise DataError(
                 f"{len(images):,} images but labels of shape {given.shape}", "give one label for each image"
             )
-        positions = np.minimum(np.searchsorted(self.classes_, given), len(self.classes_) - 1)
-        unknown = self.classes_[positions] != given
-        others, where = np.unique(given[unknown], return_inverse=True)
-        positions[unknown] = len(self.classes_) + where
-        return LabelledImages(images, positions.astype(np.int64), (*self.class_names_, *map(str, others.tolist())))
+        labels, names, known = given.reshape(-1).tolist(), list(self.class_names_), self._label_positions()
+        for label in sorted(set(labels) - known.keys(), key=lambda label: natural(str(label))):
+            name = str(label)
+            if name in names and self.classes_.dtype.kind == "i":
+                raise DataError(
+                    f"label {name} is not a position from 0 to {len(self.classes_) - 1}, but the name of a class",
+                    f"give names: '{name}'",
+                )
+            if name not in names:
+                names.append(name)
+            known[label] = names.index(name)
+        positions = np.array([known[label] for label in labels], np.int64)
+        return LabelledImages(images, positions, tuple(names))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What `fit` and `predict` are given, checked: many images instead of one, and weights of images."""
+"""Weights of images, as `fit` is given them, checked."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.splits import Split
-from hangtag.errors import DataError, PictureError
+from hangtag.errors import DataError
 
-__all__ = ["checked_weights", "many_images", "without_weightless"]
+__all__ = ["checked_weights", "without_weightless"]
 
 
 def checked_weights(weights: Any, count: int) -> NDArray[np.float64]:
@@ -38,29 +38,3 @@ def without_weightless(split: Split, weights: NDArray[np.float64]) -> tuple[Spli
     own = weights[train] / weights[train].max()
     own = None if (own == own[0]).all() else (own / own.mean()).astype(np.float32)
     return replace(split, train=train, validation=held_out), own
-
-
-def many_images(images: Any, labels: Any = None, width: int = 0) -> Any:
-    """The images, unless they are one picture; an array of one picture looks like a batch of its rows.
-
-    Args:
-        labels: one for each image, if they are known.
-        width: of the images that the model was trained on; 0: unknown.
-
-    Raises:
-        PictureError: it is one picture.
-    """
-    if isinstance(images, list | tuple) and len(images):
-        shape: tuple[int, ...] = (len(images), *np.shape(images[0]))
-    else:
-        shape = tuple(np.shape(images) if hasattr(images, "__array_interface__") else getattr(images, "shape", ()))
-    count = len(labels) if hasattr(labels, "__len__") else None
-    last = shape[-1] if len(shape) == 3 else 0
-    if len(shape) == 2 or (last in (1, 3, 4) and width != last and count != shape[0]):
-        flat = "; for flat rows of pixels, images.reshape(-1, height, width)" if len(shape) == 2 else ""
-        narrow = f"; for many images {last} pixels wide, images[..., None]" if last else ""
-        raise PictureError(
-            f"expected many images (N, H, W) or (N, H, W, 3), got one of shape {shape}",
-            f"for one image, give images[None]{flat}{narrow}",
-        )
-    return images

@@ -25,8 +25,9 @@ from hangtag.model.neighbours import FILE
 from hangtag.training.classifier import Classifier, seed_of
 from hangtag.training.run import DIVERGED, NOT_EXPORTED, Training, initial_config, open_run
 
-__all__ = ["Seeds", "spread"]
+__all__ = ["Seeds", "check_count", "spread"]
 
+_MOST = 1000  # seeds
 _COPIED = ("weights.safetensors", "model.onnx", "metrics.json", "history.jsonl")
 
 
@@ -44,6 +45,12 @@ def spread(values: list[float]) -> dict[str, Any]:
     return {"mean": mean, "sd": sd, "interval": (mean - half, mean + half), "n": len(values)}
 
 
+def check_count(count: int) -> None:
+    """Raise UsageError unless this many seeds can be trained."""
+    if not 2 <= count <= _MOST:
+        raise UsageError(f"--seeds must be from 2 to {_MOST:,}, got {count:,}", "leave --seeds out to train once")
+
+
 class Seeds:
     """Several trainings and the run folder they share.
 
@@ -51,11 +58,11 @@ class Seeds:
         classifier: unfitted; its seed is the first one and determines which images all seeds hold out.
         data, source: as for `Training.begin`.
         out: as for `Training.begin`; an unfinished run with exactly these seeds is resumed.
-        count: number of seeds, at least 2.
+        count: number of seeds, from 2 to 1,000.
 
     Raises:
         RunError: `out` holds another run.
-        UsageError: `count` is below 2.
+        UsageError: `count` is out of range, or the last seed is too large.
     """
 
     def __init__(
@@ -66,11 +73,10 @@ class Seeds:
         out: Path | None,
         count: int,
     ) -> None:
-        if count < 2:
-            raise UsageError(f"--seeds must be at least 2, got {count}", "leave --seeds out to train once")
-        self.data, self.source = data, source
+        check_count(count)
+        self.data, self.source, self.classifier = data, source, classifier
         self.numbers = [seed_of(classifier) + index for index in range(count)]
-        self.classifier = classifier
+        seed_of(self._unfitted(self.numbers[-1]))  # raises an error if it is too large
         config = initial_config(self._unfitted(seed_of(classifier)), data, source) | {"seeds": self.numbers}
         name = f"{data.name}-{config['recipe']['name']}-seeds"
         self.run, self.lock, self.resumed = open_run(config, out, name)

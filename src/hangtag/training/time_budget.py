@@ -5,6 +5,7 @@ chosen. Weights trained here are discarded.
 """
 
 import gc
+import math
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from hangtag.training.engine.guard import enough_memory
 from hangtag.training.engine.inference import predict_logits
 from hangtag.training.engine.loop import torch_settings
 from hangtag.training.engine.networks import channels_last
-from hangtag.training.engine.recipes import DEFAULT, Recipe, adapt_to_size, find_recipe
+from hangtag.training.engine.recipes import DEFAULT, Recipe, adapt_to_pixels, adapt_to_size, find_recipe
 from hangtag.training.engine.sampling import choose_balance
 from hangtag.training.engine.steps import steps_for
 
@@ -106,7 +107,8 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
     measured: dict[str, float] = {}
     needed, refused = 0.0, HangtagError("no network can be trained", "use other images")
     for name, network, least in _CANDIDATES:
-        recipe, fewest = _adapt(find_recipe(name, network=network), least, len(work.train))
+        recipe, _ = adapt_to_pixels(find_recipe(name, network=network), math.prod(data.spec.shape))
+        recipe, fewest = _adapt(recipe, least, len(work.train))
         cost: _Cost | None = None
         try:
             with enough_memory(f"with the network '{network}'", "use smaller images: --size 64"):

@@ -62,7 +62,7 @@ def test_replayed_steps_give_the_same_weights_with_a_partial_batch_and_changing_
     assert all(torch.equal(a, b) for a, b in weights)
 
 
-def test_a_resumed_training_records_anew() -> None:
+def test_a_resumed_training_replays_its_steps() -> None:
     images, labels = chunk_of(steps=5)
     steps = steps_of()
     steps.graph_replay = GraphReplay(record_in_place)
@@ -74,7 +74,7 @@ def test_a_resumed_training_records_anew() -> None:
     steps.network.load_state_dict(before)
     steps.set_state(state)
 
-    assert not steps.graph_replay.graphs
+    assert steps.graph_replay.graphs
     assert torch.equal(steps.run(images, labels, [0.002] * 5), expected)
 
 

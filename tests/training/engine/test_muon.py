@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hangtag.training.engine.dense import copy_state
 from hangtag.training.engine.muon import Muon, orthogonalised
 
 
@@ -57,7 +58,7 @@ def test_the_state_can_be_transferred() -> None:
     stepped(first, one, 1)
     other = torch.nn.Parameter(one.detach().clone())
     second = Muon([other], 0.1, 0.9)
-    second.set_state({name: value.clone() for name, value in first.state().items()})
+    copy_state(first.state(), second.state())
 
     stepped(first, one, 2)
     stepped(second, other, 2)

@@ -51,13 +51,14 @@ def test_the_nodes_compute_what_the_exporter_writes(monkeypatch: pytest.MonkeyPa
     assert dataclasses.asdict(ours.metadata) == dataclasses.asdict(theirs.metadata)
 
 
-def test_a_built_in_network_needs_no_exporter(tmp_path: Path) -> None:
+def test_a_built_in_network_needs_neither_exporter_nor_compiler(tmp_path: Path) -> None:
     program = """
 import sys
 import numpy as np
 from hangtag import ImageClassifier
 images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
-ImageClassifier("quick", epochs=1, device="cpu").fit(images, np.arange(60) % 3).predict(images)
+for name in ("mlp", "cnn-small"):
+    ImageClassifier("fast", name, epochs=1, device="cpu").fit(images, np.arange(60) % 3).predict(images)
 print(sorted({"onnxscript", "torch._dynamo"} & set(sys.modules)))
 """
     assert in_a_process(program, tmp_path).strip() == "[]"

@@ -69,6 +69,6 @@ def test_weight_decay_spares_biases() -> None:
     network = deep((4,))
     steps = GenericSteps(network, replace(RECIPE, weight_decay=0.1), 8, CPU)
 
-    decayed = {group["weight_decay"]: [p.ndim for p in group["params"]] for group in steps.optimizer.param_groups}
+    decayed = {decay: [weight.ndim for weight in weights] for weights, decay in steps.optimizer.groups}
 
     assert decayed == {0.1: [2, 2], 0.0: [1, 1]}

@@ -57,10 +57,6 @@ class GraphReplay:
                 return self.graphs[shapes](*inputs)
         return function(*inputs)
 
-    def reset(self) -> None:
-        """Record anew, because the function's tensors have moved in memory."""
-        self.graphs.clear()
-
 
 def record_cuda_graph(function: Function, inputs: tuple[Tensor, ...]) -> Function:
     """Raises RuntimeError if the function does something a graph cannot record."""

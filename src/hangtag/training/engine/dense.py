@@ -18,7 +18,7 @@ from hangtag.training.engine.native import library
 from hangtag.training.engine.networks import WHITE
 from hangtag.training.engine.recipes import ADAM_BETA1, Recipe
 
-__all__ = ["CompiledSteps", "DenseSteps", "dense_layers"]
+__all__ = ["CompiledSteps", "DenseSteps", "copy_state", "dense_layers"]
 
 
 class CompiledSteps:
@@ -63,7 +63,7 @@ class CompiledSteps:
         return {"step": torch.tensor(self.steps_done), **state}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        _copy_state(state, self.state())
+        copy_state(state, self.state())
         self.steps_done = int(state["step"])
 
     def _run_equal(
@@ -123,7 +123,7 @@ def _parts(stored: Tensor, layer: nn.Linear, first: bool) -> list[tuple[Tensor, 
     return parts
 
 
-def _copy_state(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+def copy_state(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
     """Copy saved tensors into tensors with the same names and shapes, or raise ValueError."""
     if {name: value.shape for name, value in source.items()} != {name: value.shape for name, value in target.items()}:
         raise ValueError("it was saved by other training steps, or on another kind of processor")
@@ -201,7 +201,7 @@ class DenseSteps:
         return {"step": torch.tensor(self.steps_done), "means": self.means[0], "squares": self.mean_squares[0]}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        _copy_state(state, self.state())
+        copy_state(state, self.state())
         self.steps_done = int(state["step"])
 
     @torch.inference_mode()

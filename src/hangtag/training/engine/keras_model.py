@@ -12,7 +12,15 @@ from hangtag.errors import ModelError
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.guard import custom_code
 
-__all__ = ["KerasHead", "KerasNetwork", "adapt_keras_model", "is_keras_model", "keras_notes", "own_network"]
+__all__ = [
+    "KerasHead",
+    "KerasNetwork",
+    "adapt_keras_model",
+    "is_keras_model",
+    "keras_notes",
+    "own_network",
+    "user_network",
+]
 
 _SMALL_SCALE = 0.1  # a Rescaling layer with a smaller factor, such as 1/255, expects pixels up to 255
 _LARGE_MEAN = 1.0  # so does a Normalization layer with a larger mean
@@ -56,12 +64,15 @@ def _copy(model: Any, spec: ImageSpec) -> "KerasNetwork":
 
 
 def own_network(network: nn.Module) -> nn.Module:
-    """The network as its user knows it: a Keras model without its adapter, on the device that Keras uses."""
-    if not isinstance(network, KerasNetwork):
-        return network
-    network.to(sys.modules["keras"].ops.zeros(()).device)
-    model: nn.Module = network.model
-    return model
+    """The network as its user knows it: a Keras model without its adapter, moved to the device that Keras uses."""
+    if isinstance(network, KerasNetwork):
+        network.to(sys.modules["keras"].ops.zeros(()).device)
+    return user_network(network)
+
+
+def user_network(network: nn.Module) -> nn.Module:
+    """The network as its user knows it, where it is."""
+    return network.model if isinstance(network, KerasNetwork) else network
 
 
 def keras_notes(network: nn.Module) -> list[str]:

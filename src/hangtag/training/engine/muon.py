@@ -43,11 +43,8 @@ class Muon:
             weight.grad = None
 
     def state(self) -> dict[str, Tensor]:
+        """The sum of gradients of each weight, not copied."""
         return {str(index): total for index, total in enumerate(self.sums)}
-
-    def set_state(self, state: dict[str, Tensor]) -> None:
-        for index, total in enumerate(self.sums):
-            total.copy_(state[str(index)])
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:

@@ -26,10 +26,10 @@ def choose_balance(recipe: Recipe, counts: NDArray[np.int64]) -> str:
 
 
 def balance_note(balance: str, counts: NDArray[np.int64], class_names: tuple[str, ...]) -> str:
-    """One sentence for the user; empty if nothing is balanced."""
-    if balance == "off":
-        return ""
+    """One sentence for the user; empty if nothing is balanced, or the classes are about even."""
     largest, smallest = int(counts.argmax()), int(np.where(counts > 0, counts, counts.max() + 1).argmin())
+    if balance == "off" or counts[largest] <= UNEVEN * counts[smallest]:
+        return ""
     effect = {
         "weights": "images are weighted by inverse class frequency",
         "sampling": "each class is sampled equally often",

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from hangtag.training.engine.adamw import AdamW
 from hangtag.training.engine.cuda_graph import GraphReplay, record_cuda_graph
 from hangtag.training.engine.custom import Loss
-from hangtag.training.engine.dense import CompiledSteps, DenseSteps, dense_layers
+from hangtag.training.engine.dense import CompiledSteps, DenseSteps, copy_state, dense_layers
 from hangtag.training.engine.muon import Muon
 from hangtag.training.engine.networks import WHITE, is_builtin, scale_invariant_weights
 from hangtag.training.engine.recipes import ADAM_BETA1, Recipe
@@ -92,49 +93,26 @@ class GenericSteps:
         self.muon = Muon(muon_weights, recipe.muon_learning_rate, recipe.muon_momentum)
         muon_ids = {id(weight) for weight in muon_weights}
         parameters = [each for each in network.parameters() if each.requires_grad and id(each) not in muon_ids]
-        groups = [{"params": parameters, "weight_decay": 0.0}]
-        if recipe.weight_decay:
-            matrices = [each for each in parameters if each.ndim > 1]
-            vectors = [each for each in parameters if each.ndim <= 1]
-            groups = [
-                {"params": matrices, "weight_decay": recipe.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ]
+        matrices, vectors = (
+            [each for each in parameters if (each.ndim > 1) == is_matrix] for is_matrix in (True, False)
+        )
+        groups = [(matrices, recipe.weight_decay), (vectors, 0.0)]
+        self.optimizer = AdamW(groups, ADAM_BETA1, recipe.adam_beta2, recipe.adam_epsilon)
         self.rate = torch.tensor(recipe.learning_rate, device=device)
         """Learning rate of the next step; a tensor, so that a replayed graph reads the current value."""
-        on_cuda = device.type == "cuda"
-        self.optimizer = torch.optim.AdamW(
-            groups, self.rate, (ADAM_BETA1, recipe.adam_beta2), recipe.adam_epsilon, fused=True, capturable=on_cuda
-        )
         builtin = loss is None and (is_builtin(network) or bool(dense_layers(network)))
-        self.graph_replay = GraphReplay(record_cuda_graph) if on_cuda and builtin else None
+        self.graph_replay = GraphReplay(record_cuda_graph) if device.type == "cuda" and builtin else None
 
     @property
     def torch_threads(self) -> int:
         return self.cores
 
     def state(self) -> dict[str, Tensor]:
-        tables = self.optimizer.state_dict()["state"]
-        state = {f"{index}.{name}": value for index, table in tables.items() for name, value in table.items()}
-        return state | {f"muon.{name}": value for name, value in self.muon.state().items()}
+        muon = {f"muon.{name}": value for name, value in self.muon.state().items()}
+        return self.optimizer.state() | muon
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        tables: dict[int, dict[str, Tensor]] = {}
-        self.muon.set_state({key[5:]: value for key, value in state.items() if key.startswith("muon.")})
-        for key, value in state.items():
-            index, _, name = key.partition(".")
-            if index == "muon":
-                continue
-            like = parameters[int(index)]
-            # Fused Adam needs the parameter's own memory layout.
-            same_layout = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            tables.setdefault(int(index), {})[name] = same_layout
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": tables})
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate  # loading made a copy
-        if self.graph_replay is not None:
-            self.graph_replay.reset()
+        copy_state(state, self.state())
 
     def run(self, images: Tensor, labels: Tensor, rates: list[float], weights: Tensor | None = None) -> Tensor:
         arrays = (images, labels) if weights is None else (images, labels, weights)
@@ -153,7 +131,7 @@ class GenericSteps:
         loss = self._loss(logits, y, weights)
         self.network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves some methods untyped
-        self.optimizer.step()
+        self.optimizer.step(self.rate)
         self.muon.step(self.rate / self.recipe.learning_rate)
         return logits.detach()
 
