@@ -448,7 +448,13 @@ def notes_on_unused(
                 f"the column '{name}' may name groups ({len(set(texts)):,} in {len(texts):,} images{several}); "
                 f"to keep each on one side of the split: --group-by {name}"
             )
-        elif name in table.parquet or _holds_labels(values) or _looks_like_paths(values) or _marks_some(values, texts):
+        elif (
+            name in table.parquet
+            or _holds_labels(values)
+            or 1 < len(set(texts)) <= len(texts) // 2  # such as fractions that are classes
+            or _looks_like_paths(values)
+            or _marks_some(values, texts)
+        ):
             unused.append(name)
     doubles = [name for name in (label, *unused) if name in table.columns]
     kept = _without_doubles(table, doubles)
