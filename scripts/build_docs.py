@@ -283,7 +283,16 @@ def _exports(tree: ast.Module) -> list[str]:
 
 
 def _definition(home: str, name: str) -> ast.ClassDef | ast.FunctionDef:
-    return next(node for node in _source(home).body if isinstance(node, _DEFINITIONS) and node.name == name)
+    """A class or function; a class without a docstring of its own has everything of its base in another file."""
+    tree = _source(home)
+    found = next(node for node in tree.body if isinstance(node, _DEFINITIONS) and node.name == name)
+    if isinstance(found, ast.ClassDef) and not ast.get_docstring(found):
+        imported = {
+            alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+        base = ast.unparse(found.bases[0])
+        found.body = [*_definition(str(imported[base]).removeprefix("hangtag."), base).body, *found.body]
+    return found
 
 
 def _entry(node: ast.ClassDef | ast.FunctionDef, title: str, level: str) -> str:

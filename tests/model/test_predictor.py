@@ -211,7 +211,7 @@ def test_a_predictor_describes_itself(tag: Predictor) -> None:
 def test_an_invalid_picture_is_refused(tag: Predictor, picture: Any, message: str) -> None:
     error = refused(tag, picture)
 
-    assert (type(error), error.message) == (PictureError, message)
+    assert isinstance(error, PictureError) and error.message == message
 
 
 # --- arrays of many --------------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def test_the_number_of_threads_changes_no_answer_and_travels_with_a_copy() -> No
 
 @pytest.mark.parametrize("threads", [0, -1, 5000])
 def test_an_impossible_number_of_threads_is_refused(threads: int) -> None:
-    with pytest.raises(UsageError, match=f"threads must be from 1 to 1,024, got {threads}"):
+    with pytest.raises(UsageError, match=f"threads must be a whole number from 1 to 1,024, got {threads}"):
         load(toy_model(), threads=threads)
 
 

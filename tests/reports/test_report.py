@@ -163,7 +163,7 @@ def test_the_examples_mistakes_and_curves_are_there(tmp_path: Path) -> None:
 
     assert page.count('<div class="beside">') == 15
     assert page.count('<span class="wrong">✗ dot 90%</span><span class="said">true: bar</span>') == 12
-    assert page.count("<polyline") == 7
+    assert page.count("<polyline") == 6
     assert "training, last 0.5" in words_of(page)
     assert "validation, last 75%" in words_of(page)
     assert "Such a gap suggests overfitting" in words_of(page)

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from hangtag.training.classifier import ImageClassifier
 from hangtag.training.engine import loop
+from hangtag.training.estimator import ImageClassifier
 from toys import shapes
 
 

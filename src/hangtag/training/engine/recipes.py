@@ -380,7 +380,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 
 def check_not_two(name: str, one: Any, other: Any) -> None:
     """Raise UsageError if a setting was given twice with different values."""
-    if one is not None and other is not None and one != other:
+    if one is not None and other is not None and one is not other and one != other:
         raise UsageError(f"{name} was given twice: {one} and {other}", "give it once")
 
 
