@@ -31,7 +31,7 @@ from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
-from hangtag.model.predictor import Predictor, load
+from hangtag.model.predictor import Pictures, Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
@@ -278,7 +278,7 @@ class Classifier:
         self._predictor: Predictor | None = None
         self._export: _Exported | None = None
 
-    def predict_proba(self, X: LabelledImages | Images) -> NDArray[np.float32]:
+    def predict_proba(self, X: "LabelledImages | Pictures") -> NDArray[np.float32]:
         """(N, K) probabilities from the exported file, columns in the order of `classes_`.
 
         Args:
@@ -291,7 +291,7 @@ class Classifier:
         images = many_images(X, width=self.spec_.width)
         return predictor.predict_proba(images) if are_files(images) else predictor.probabilities(images)
 
-    def predict(self, X: LabelledImages | Images) -> NDArray[Any]:
+    def predict(self, X: "LabelledImages | Pictures") -> NDArray[Any]:
         """(N,) labels of the type given to `fit`; None for a picture that cannot be read.
 
         `X` as for `predict_proba`.
