@@ -29,6 +29,7 @@ def reading() -> hangtag.LabelledImages:
     assert_type(own[10:20], hangtag.LabelledImages)
     assert_type(own[np.arange(3)], hangtag.LabelledImages)
     assert_type(own[[3, 1]], hangtag.LabelledImages)
+    assert_type(own["test"], hangtag.LabelledImages)
     names = {label: image.shape for image, label in own}
     shapes: dict[str, tuple[int, ...]] = names
     assert_type(len(data.train), int)
@@ -49,6 +50,8 @@ def training(data: hangtag.LabelledImages) -> hangtag.ImageClassifier:
     assert_type(losses, list[float])
     assert_type(fitted.predict_proba(data.test), NDArray[np.float32])
     assert_type(fitted.evaluate(data.test), hangtag.Evaluation)
+    assert_type(fitted.score(data.test.images, data.test.labels), float)
+    use(fitted.get_params(), fitted.set_params(epochs=3).predict(["shoe.jpg"]))
     fitted.save("clothes.onnx")
     return fitted
 

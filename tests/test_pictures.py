@@ -112,8 +112,27 @@ def test_views_are_decoded_as_they_look() -> None:
 def test_an_array_that_is_not_one_picture_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
     assert refusal(np.zeros(shape, np.uint8)) == (
         f"array of shape {shape} is not a single image",
-        "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .predict()",
+        "pass uint8 of (H, W), (H, W, 3), (1, H, W) or (3, H, W); for many images use .many() or .predict()",
     )
+
+
+def test_channels_may_come_first() -> None:
+    expect(np.ascontiguousarray(RGB.transpose(2, 0, 1)), COLOUR, RGB)
+    for images in (np.stack([RGB] * 2), np.stack([PIXELS] * 2)[..., None]):
+        np.testing.assert_array_equal(check_images(images.transpose(0, 3, 1, 2)), check_images(images))
+        np.testing.assert_array_equal(check_images(list(images.transpose(0, 3, 1, 2))), check_images(images))
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [((), "give an array"), ((4,), "hangtag.read((files, labels))"), ((4, 64), "images.reshape(-1, height, width)"),
+     ((4, 8, 8, 4), "images[..., :3]")],
+)  # fmt: skip
+def test_the_hint_for_images_of_a_wrong_shape_fits_the_shape(shape: tuple[int, ...], hint: str) -> None:
+    with pytest.raises(PictureError) as caught:
+        check_images(np.zeros(shape, np.uint8))
+
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["complex", "object", "U1", "datetime64[s]"])

@@ -223,6 +223,8 @@ def many_images(images: Any, labels: Any = None, width: int = 0) -> Any:
     Raises:
         PictureError: they are one picture.
     """
+    if is_one_picture(images):
+        raise PictureError("expected many images, got one", "put it into a list: [image]")
     shape = _shape(images)
     count = len(labels) if hasattr(labels, "__len__") else None
     last = shape[-1] if len(shape) == 3 else 0
@@ -237,9 +239,7 @@ def many_images(images: Any, labels: Any = None, width: int = 0) -> Any:
 
 
 def _shape(images: Any) -> tuple[int, ...]:
-    """The shape of an array or a PIL image, or of nested lists of numbers; a list of pictures has the shape (N,)."""
-    if isinstance(images, Image.Image):
-        return images.size[::-1]
+    """The shape of an array, or of nested lists of numbers; a list of pictures has the shape (N,)."""
     if not isinstance(images, (list, tuple)):
         return tuple(getattr(images, "shape", ()))
     with suppress(ValueError):  # rows of several lengths
@@ -376,19 +376,30 @@ def stacked(images: object, name: str = "images") -> NDArray[Any]:
         raise
     except ValueError:
         raise PictureError("images must have one size, got several", "resize them first", name=name) from None
+    if has_channels_first(array):
+        array = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != _COLOUR_CHANNELS):
         raise PictureError(
-            f"expected shape (N, H, W) or (N, H, W, 3), got {array.shape}",
-            "leave out other channels: images[..., :3]"
-            if array.ndim == 4
-            else "for one image, give images[None]; for flat rows of pixels, images.reshape(-1, height, width)",
-            name=name,
+            f"expected shape (N, H, W) or (N, H, W, 3), got {array.shape}", _shape_hint(array.shape), name=name
         )
     if 0 in array.shape[1:3]:
         raise PictureError(f"images of shape {array.shape[1:]} have no pixels", "remove empty images", name=name)
     return _numbers(array, name)
+
+
+def has_channels_first(images: NDArray[Any]) -> bool:
+    """Whether these are (N, C, H, W), as PyTorch keeps images."""
+    return images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
+
+
+def _shape_hint(shape: tuple[int, ...]) -> str:
+    if len(shape) < 2:
+        return "give an array or a list of images; hangtag.read((files, labels)) reads files"
+    if len(shape) == 4:
+        return "give 1 or 3 channels; to leave out transparency, images[..., :3]"
+    return "for one image, give images[None]; for flat rows of pixels, images.reshape(-1, height, width)"
 
 
 def finite(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
@@ -501,12 +512,14 @@ def _array(picture: object) -> NDArray[Any]:
     shape = array.shape
     if (array.ndim == 4 and shape[0] == 1) or (array.ndim == 3 and shape[0] == 1 and shape[2] not in (3, 4)):
         array = array[0]
+    if array.ndim == 3 and array.shape[0] == _COLOUR_CHANNELS and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)  # as PyTorch keeps images
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise PictureError(
             f"array of shape {shape} is not a single image",
-            "pass uint8 of (H, W), (H, W, 3) or (1, H, W); for many images use .many() or .predict()",
+            "pass uint8 of (H, W), (H, W, 3), (1, H, W) or (3, H, W); for many images use .many() or .predict()",
         )
     return np.ascontiguousarray(_numbers(array, "image"))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -352,9 +353,10 @@ MIXED = "convert them, and fill in missing labels"
     ("labels", "message", "hint"),
     [
         ([0, 1], "9 images but 2 labels", "give exactly one label for each image, in the same order"),
-        (np.eye(3)[LABELS], "labels: expected shape (N,), got (9, 3)", "give one label per image, not one-hot rows"),
+        (np.eye(3)[LABELS], "labels: expected shape (N,), got (9, 3)",
+         "give one label per image, not one-hot rows: labels.argmax(axis=1)"),
         ([[1], [1, 2]], "labels: rows differ in length", "give one label per image, not one-hot rows"),
-        (3, "labels: expected shape (N,), got ()", "give one label per image, not one-hot rows"),
+        (3, "labels: expected shape (N,), got ()", "give one label per image, in a list or an array"),
         ([5] * 9, "there is only one class: 5", "a classifier needs images of at least two classes"),
         ([np.nan, *range(8)], "labels contain fractions or NaN", "labels must be names or whole numbers"),
         ([np.inf, *range(8)], "labels contain fractions or NaN", "labels must be names or whole numbers"),
@@ -428,6 +430,32 @@ def shapes_data() -> LabelledImages:
     return from_arrays(images, np.array(["bar", "dot", "edge"])[labels], "shapes")
 
 
+def test_the_name_of_a_part_gives_the_part() -> None:
+    images, labels = shapes(30)
+    data = hangtag.read(((images[:20], labels[:20]), (images[20:], labels[20:])))
+
+    np.testing.assert_array_equal(data["test"].images, images[20:])
+    with pytest.raises(DataError, match="no 'valid' part"):
+        data["valid"]
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [(1.5, TypeError), (None, TypeError), (np.zeros((2, 2), int), IndexError), ([99], IndexError), ([0.5], IndexError)],
+)
+def test_what_is_no_position_is_refused(place: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        shapes_data()[place]
+
+
+def test_labels_in_one_column_are_labels() -> None:
+    images, labels = shapes(9)
+    expected = from_arrays(images, labels)
+
+    for column in (labels[:, None], pandas.DataFrame({"label": labels})):
+        np.testing.assert_array_equal(from_arrays(images, column).labels, expected.labels)
+
+
 def test_an_index_gives_an_image_and_the_name_of_its_class() -> None:
     data = shapes_data()
 
@@ -437,6 +465,8 @@ def test_an_index_gives_an_image_and_the_name_of_its_class() -> None:
     assert label == data[29].label == "edge"
     assert [each.label for each in data][:4] == ["bar", "dot", "edge", "bar"]
     assert data[np.int64(1)].label == "dot"
+    assert repr(data[1]) == "<LabelledImage: dot, 8x8 grey>"
+    assert "dot" in data[1]._repr_html_()
     for outside in (30, -31):
         with pytest.raises(IndexError, match="of 30 images"):
             data[outside]

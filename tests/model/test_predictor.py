@@ -373,6 +373,20 @@ def test_labelled_images_can_be_predicted(tag: Predictor) -> None:
     assert len(tag.many(data)) == 12
 
 
+def test_a_labelled_image_is_one_picture(tag: Predictor) -> None:
+    data = hangtag.read(shapes(12))
+
+    assert tag(data[0]) == tag(data.images[0])
+    np.testing.assert_array_equal(tag.predict(list(data)), tag.predict(data))
+    with pytest.raises(UsageError, match="expected several pictures, got one"):
+        tag.predict(data[0])
+
+
+def test_names_of_outputs_in_a_list_are_refused(tag: Predictor) -> None:
+    with pytest.raises(UsageError, match="unknown output"):
+        tag.outputs(IMAGES, ["logits"])  # type: ignore[arg-type]
+
+
 def test_a_bad_picture_is_a_row(tag: Predictor, tmp_path: Path) -> None:
     (tmp_path / "x: empty.jpg").write_bytes(b"")
     pictures = [IMAGES[0], tmp_path / "x: empty.jpg", IMAGES[1], tmp_path / "missing.png"]

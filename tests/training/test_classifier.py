@@ -10,6 +10,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
@@ -519,6 +520,69 @@ def test_a_wrong_parameter_is_a_value_error_before_training(settings: dict[str, 
         ImageClassifier(**{"recipe": "quick", **settings}).fit(*shapes(30))
 
 
+def test_a_classifier_predicts_pictures_in_every_form(fitted: ImageClassifier, tmp_path: Path) -> None:
+    images, _ = shapes(12, seed=5)
+    paths = [tmp_path / f"{number}.png" for number in range(12)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    forms = [
+        paths, pandas.Series(map(str, paths)), iter(paths), [path.read_bytes() for path in paths],
+        [Image.open(path) for path in paths], images[:, None], torch.from_numpy(images[:, None]) / 255,
+    ]  # fmt: skip
+
+    for form in forms:
+        np.testing.assert_array_equal(fitted.predict(form), fitted.predict(images))
+    with pytest.warns(hangtag.HangtagWarning, match="missing.png: no such file"):
+        labels = fitted.predict([paths[0], "missing.png"])
+
+    assert labels.tolist() == [fitted.predict(images)[0], None]
+    assert len(fitted.predict([])) == 0
+    for one in (paths[0], Image.fromarray(images[0])):
+        with pytest.raises(PictureError, match=r"put it into a list"):
+            fitted.predict(one)
+
+
+def test_labels_in_one_column_are_labels() -> None:
+    images, labels = shapes(30)
+    column = np.array(["a", "b", "c"])[labels][:, None]
+
+    classifier = ImageClassifier(recipe=quick_recipe()).fit(images, column)
+
+    assert classifier.classes_.tolist() == ["a", "b", "c"]
+    assert classifier.score(images, column) == classifier.score(images, column[:, 0])
+    assert classifier.evaluate(images, column).accuracy == classifier.score(images, column)
+
+
+def test_labels_beside_labelled_images_must_be_theirs() -> None:
+    images, labels = shapes(30)
+    data = hangtag.read((images, labels))
+
+    classifier = ImageClassifier(recipe=quick_recipe()).fit(data, labels)
+
+    for call in (classifier.evaluate, classifier.fit):
+        with pytest.raises(DataError, match="has labels already, and others were given"):
+            call(data, labels[::-1])
+
+
+@pytest.mark.parametrize("name", ["network_", "shipped_"])
+def test_the_network_before_fit_is_not_fitted(name: str) -> None:
+    with pytest.raises(NotFittedError):
+        getattr(ImageClassifier(), name)
+
+
+@pytest.mark.parametrize("device", [0, "gpu", None])
+def test_an_unknown_device_is_refused(device: Any) -> None:
+    with pytest.raises(UnknownName, match=f"unknown device '{device}'"):
+        ImageClassifier(device=device).fit(*shapes(30))
+
+
+def test_what_a_fitted_classifier_holds_is_shown_in_few_words(fitted: ImageClassifier) -> None:
+    values = [*fitted.history_, fitted.split_, fitted.ood_detector_, fitted.neighbours(), fitted.guarantees_]
+
+    assert all(len(repr(value)) < 200 for value in values)
+    assert repr(fitted.history_[0]).startswith("<Epoch  1/10 ")
+
+
 def test_sample_weights_count_relative_to_each_other_and_0_leaves_out() -> None:
     images, labels = shapes(90)
     wrong = labels.copy()
@@ -592,7 +656,7 @@ def test_after_fitting_labelled_images_labels_may_be_positions_or_names(form: Ca
         classifier.evaluate(others, form(truth + 1))
 
 
-def test_labels_in_one_column_are_labels() -> None:
+def test_validation_labels_in_one_column_are_labels() -> None:
     images, labels = shapes(60)
     column = trained(images, labels[:, None], epochs=1, validation_data=(images, labels[:, None]))
 

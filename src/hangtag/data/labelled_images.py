@@ -4,12 +4,13 @@ The same content has the same order and fingerprint, in whatever form it was rea
 """
 
 import hashlib
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, SupportsIndex, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from hangtag.words import natural
 
 __all__ = [
     "PARTS", "LabelledImage", "LabelledImages", "Source", "content_hashes", "export_folder", "from_arrays",
+    "one_column",
 ]  # fmt: skip
 
 PARTS = ("train", "validation", "test")
@@ -40,6 +42,15 @@ class LabelledImage(NamedTuple):
 
     image: NDArray[np.uint8]
     label: str
+
+    def __repr__(self) -> str:
+        height, width, *channels = self.image.shape
+        return f"<LabelledImage: {self.label}, {ImageSpec(height, width, *channels or (1,))}>"
+
+    def _repr_html_(self) -> str:
+        from hangtag.html import render, thumbnail
+
+        return render("notebook_image.html", {"label": self.label, "picture": thumbnail(self.image, 160)})
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class LabelledImages:
     """Images with one label each, and the parts (train, test, ...) they came divided into.
 
     `data[3]` is a `LabelledImage`, as is each element of `for image, label in data`; `data[10:20]`, `data[mask]` and
-    `data[[3, 1]]` are `LabelledImages` without parts.
+    `data[[3, 1]]` are `LabelledImages` without parts. `data["test"]` is `data.test`.
 
     Attributes:
         images: (N, H, W) or (N, H, W, 3) uint8; may be memory-mapped and read-only.
@@ -100,17 +111,23 @@ class LabelledImages:
     @overload
     def __getitem__(self, place: int | np.integer[Any]) -> LabelledImage: ...
     @overload
-    def __getitem__(self, place: slice | Sequence[int] | NDArray[Any]) -> "LabelledImages": ...
+    def __getitem__(self, place: slice | str | Sequence[int] | NDArray[Any]) -> "LabelledImages": ...
     def __getitem__(
-        self, place: int | np.integer[Any] | slice | Sequence[int] | NDArray[Any]
+        self, place: int | np.integer[Any] | slice | str | Sequence[int] | NDArray[Any]
     ) -> "LabelledImage | LabelledImages":
-        if isinstance(place, (int, np.integer)):
-            if not -len(self) <= place < len(self):
-                raise IndexError(f"image {place} of {len(self):,} images")  # ends `for` loops and `list(data)`
-            return LabelledImage(np.asarray(self.images[place]), self.class_names[self.labels[place]])
+        if isinstance(place, str):
+            return self.part(place)
         if isinstance(place, slice):
             return self.take(place)
-        return self.take(np.arange(len(self))[np.asarray(place) if len(place) else slice(0)])
+        if np.ndim(place) == 0:
+            number = operator.index(cast(SupportsIndex, place))
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"image {number} of {len(self):,} images")  # ends `for` loops and `list(data)`
+            return LabelledImage(np.asarray(self.images[number]), self.class_names[self.labels[number]])
+        places = np.asarray(place)
+        if places.ndim != 1:
+            raise IndexError(f"positions must have the shape (N,), got {places.shape}")
+        return self.take(np.arange(len(self))[places if len(places) else slice(0)])
 
     def __iter__(self) -> Iterator[LabelledImage]:
         return (self[place] for place in range(len(self)))
@@ -254,7 +271,7 @@ def from_arrays(
 
     Args:
         images: (N, H, W) or (N, H, W, 3) uint8; numbers of other types are brought to 8 bits on one scale.
-        labels: (N,) of strings or whole numbers, gaps allowed.
+        labels: (N,) or (N, 1) of strings or whole numbers, gaps allowed.
         natural_order: join names that mean the same (see `class_names.py`), and sort them by the numbers in them
             ("class 2" before "class 10"), as for all other forms of data; False sorts them as `numpy.unique` and
             scikit-learn do, and joins none.
@@ -330,20 +347,26 @@ def _names(names: Sequence[str], positions: slice | NDArray[np.int64]) -> Sequen
 def _label_array(labels: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     """(N,) names or numbers; NumPy alone would turn a missing label among names into the name 'nan' or 'None'."""
     try:
+        labels = one_column(labels)
         given = np.asarray(labels)
         given = np.asarray(given.tolist()) if given.dtype == object else given
     except ValueError:
         raise DataError("labels: rows differ in length", "give one label per image, not one-hot rows") from None
-    if given.ndim == 2 and given.shape[1] == 1:  # as Keras's data sets have them
-        given, labels = given[:, 0], np.asarray(labels, dtype=object)[:, 0].tolist()
     if given.ndim != 1:
-        raise DataError(f"labels: expected shape (N,), got {given.shape}", "give one label per image, not one-hot rows")
+        hint = "not one-hot rows: labels.argmax(axis=1)" if given.ndim == 2 else "in a list or an array"
+        raise DataError(f"labels: expected shape (N,), got {given.shape}", f"give one label per image, {hint}")
     if given.dtype.kind in "OSU" and not all(isinstance(label, str) for label in labels):
         kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
         raise DataError(
             f"labels must be all names or all whole numbers, got {kinds}", "convert them, and fill in missing labels"
         )
     return given
+
+
+def one_column(labels: Any) -> Any:
+    """Labels of shape (N, 1), as Keras and data frames have them, as (N,); all others as they are."""
+    shape: tuple[int, ...] = np.shape(labels)
+    return np.asarray(labels)[:, 0] if len(shape) == 2 and shape[1] == 1 else labels
 
 
 def _folder_names(class_names: Sequence[str]) -> list[str]:

@@ -51,7 +51,17 @@ from hangtag.data.tables_in_folder import (
 from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
 from hangtag.files import user_path
 from hangtag.levels import measure, to_8_bits
-from hangtag.pictures import FITS, Change, Images, ImageSpec, carries_colour, finite, in_channels, stacked
+from hangtag.pictures import (
+    FITS,
+    Change,
+    Images,
+    ImageSpec,
+    carries_colour,
+    finite,
+    has_channels_first,
+    in_channels,
+    stacked,
+)
 from hangtag.progress import Progress
 from hangtag.resize import Sizer
 from hangtag.words import amount, csv_text, first_few
@@ -462,10 +472,10 @@ def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptio
     named = () if kind.startswith(("arrays in", "a pair")) else ("image_column", "label_column")
     options.refuse(where, "images or tables", *named, "split_column", "root", "classes", "group_by")
     parts, notes = found.parts, list(found.notes)
-    if any(_has_channels_first(part.images) for part in parts):
+    if any(has_channels_first(part.images) for part in parts):
         count, *sides = parts[0].images.shape
         notes.append(f"images of shape {(count, *sides)} were read as (images, channels, height, width)")
-    arrays = [stacked(_channels_last(part.images), where) for part in parts]
+    arrays = [stacked(part.images, where) for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
         raise DataError(f"{where}: the parts have images of different shapes", "give all images the same size")
     if len({array.dtype if array.dtype == np.uint8 else array.dtype.kind for array in arrays}) > 1:
@@ -494,15 +504,6 @@ def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptio
     data = replace(data, source=replace(data.source, description=sentence_on(data, kind, facts)))
     vars(data)["contents"] = contents  # no image is hashed twice
     return data
-
-
-def _channels_last(images: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if _has_channels_first(images) else images
-
-
-def _has_channels_first(images: NDArray[Any]) -> bool:
-    """Whether these are (N, C, H, W), as PyTorch keeps images."""
-    return images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
 
 
 def _in_8_bits(

@@ -80,7 +80,7 @@ def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[Labelled
     if fraction and not len(held_out) and len(images):
         raise DataError(
             f"{images.name}: no image can be held out: each class has one image or one group of images",
-            "add images, give a validation part, or hold nothing out: --set validation=0",
+            "add images, give a validation part, or hold nothing out: --set validation=0 (in Python validation=0)",
         )
     fingerprint = _fingerprint(images, held_out) if len(held_out) else ""
     return images, Split(

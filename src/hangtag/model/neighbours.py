@@ -57,6 +57,9 @@ class Neighbours:
     labels: NDArray[np.int64]
     embeddings: NDArray[np.float16]
 
+    def __repr__(self) -> str:
+        return f"<Neighbours: {len(self.labels):,} training images>"
+
     @classmethod
     def of(cls, images: Images, labels: NDArray[np.int64], embeddings: NDArray[np.float32]) -> "Neighbours":
         """Reduce (M, H, W[, 3]) images to `THUMB` pixels a side and (M, E) embeddings to unit length."""

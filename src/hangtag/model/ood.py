@@ -139,6 +139,9 @@ class OodDetector:
     features: FeatureDistance | None
     quantiles: NDArray[np.float32]
 
+    def __repr__(self) -> str:
+        return f"<OodDetector: from pixels{'' if self.features is None else ' and features'}>"
+
     def score(self, images: Images | MappedRows, descriptor: Floats, logits: Floats) -> NDArray[np.float32]:
         """(N,) raw scores of uint8 images (N, H, W[, 3]), their features (N, D) and logits (N, K)."""
         rise = self.pixels.rise(images)

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -175,7 +176,7 @@ class Predictor:
             PictureError: the picture cannot be read or is not one picture.
         """
         _check_top(top)
-        pixels, notes = self._decode(picture, self.spec)
+        pixels, notes = self._decode(_image_of(picture), self.spec)
         (answer,) = self._answers([(pixels, notes)], top)
         step = -(-max(pixels.shape[:2]) // _THUMBNAIL)
         return replace(answer, picture=pixels[::step, ::step].copy())
@@ -224,7 +225,7 @@ class Predictor:
         size = 0
         for picture in _several(pictures, self.spec):
             try:
-                batch.append(decoded := self._decode(picture, self.spec))
+                batch.append(decoded := self._decode(_image_of(picture), self.spec))
                 size += decoded[0].nbytes
             except PictureError as error:
                 batch.append(error)
@@ -275,7 +276,7 @@ class Predictor:
 
     def _named(self, pictures: Pictures, names: tuple[str, ...], caller: int) -> dict[str, NDArray[np.float32]]:
         """See `outputs`; `caller` is the level of the stack that warnings are about."""
-        in_file = list(dict.fromkeys("uncalibrated" if name == LOGITS else name for name in names))
+        in_file = list(dict.fromkeys("uncalibrated" if name == LOGITS else str(name) for name in names))
         if not names:
             raise UsageError("no output was named", f"name some of {', '.join(_NAMES)}")
         self._check_names(in_file)
@@ -307,7 +308,7 @@ class Predictor:
     def _check_names(self, names: list[str]) -> None:
         for name in names:
             if name not in (OUTPUT, PIXELS) and name not in EXTRA_OUTPUTS:
-                raise UnknownName.among("output", name, _NAMES)
+                raise UnknownName.among("output", str(name), _NAMES)
         missing = [name for name in names if name not in (OUTPUT, PIXELS) and not self.has_output(name)]
         if missing:
             raise UsageError(
@@ -372,15 +373,20 @@ class Predictor:
         return [f"{note}, {done[self.spec.fit]}" if max(change, 1 / change) > least else note]
 
 
-def _check_top(top: int) -> None:
-    if top < 1:
-        raise UsageError(f"top must be at least 1, got {top}", "it is the number of classes to show")
+def _check_top(top: object) -> None:
+    if not isinstance(top, Integral) or int(top) < 1:
+        raise UsageError(f"top must be at least 1, got {top!r}", "it is the number of classes to show")
+
+
+def _image_of(picture: Any) -> Any:
+    """The image of a `LabelledImage`; any other picture as it is."""
+    return getattr(picture, "image", picture) if isinstance(picture, tuple) else picture
 
 
 def _several(pictures: Pictures, spec: ImageSpec) -> Iterable[Picture]:
     """The pictures one by one; raises UsageError or PictureError if it is one picture."""
     pictures = getattr(pictures, "images", pictures)  # of a `LabelledImages`
-    if is_one_picture(pictures):
+    if is_one_picture(pictures) or _image_of(pictures) is not pictures:
         raise UsageError("expected several pictures, got one", "put it into a list: [picture]; or call model(picture)")
     if not isinstance(pictures, Iterable):
         raise UsageError(

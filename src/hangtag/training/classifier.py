@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hangtag.data.labelled_images import LabelledImages, from_arrays
+from hangtag.data.labelled_images import LabelledImages, from_arrays, one_column
 from hangtag.data.splits import split_of
 from hangtag.errors import ArtifactError, DataError, ModelError, RunError, UnknownName, UsageError, logger
 from hangtag.evaluation.judge import Judgement
@@ -31,7 +31,7 @@ from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
-from hangtag.model.predictor import Predictor, load
+from hangtag.model.predictor import Pictures, Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images, many_images
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
@@ -52,7 +52,7 @@ from hangtag.training.engine.recipes import (
 )
 from hangtag.training.engine.sampling import balance_note, choose_balance
 from hangtag.training.engine.steps import has_bfloat16
-from hangtag.training.fit_input import checked_weights, without_weightless
+from hangtag.training.fit_input import are_files, check_same_labels, checked_weights, without_weightless
 from hangtag.training.fit_progress import show_progress
 from hangtag.training.mirroring import choose_flip
 from hangtag.words import natural
@@ -282,17 +282,30 @@ class Classifier:
         self._predictor: Predictor | None = None
         self._export: _Exported | None = None
 
-    def predict_proba(self, X: LabelledImages | Images) -> NDArray[np.float32]:
-        """(N, K) probabilities from the exported file, columns in the order of `classes_`."""
-        predictor = self.predictor_
-        return predictor.probabilities(
-            X.images if isinstance(X, LabelledImages) else many_images(X, width=self.spec_.width)
-        )
+    def predict_proba(self, X: "LabelledImages | Pictures") -> NDArray[np.float32]:
+        """(N, K) probabilities from the exported file, columns in the order of `classes_`.
 
-    def predict(self, X: LabelledImages | Images) -> NDArray[Any]:
-        """(N,) labels of the type given to `fit`."""
-        positions = self.predict_proba(X).argmax(axis=1)  # first: it raises an error if the classifier is not fitted
-        labels: NDArray[Any] = self.classes_[positions]
+        Args:
+            X: a `LabelledImages`, images (N, H, W[, 3]), or paths, bytes, open files and PIL images of any sizes. The
+                row of one that cannot be read is NaN, and a `HangtagWarning` names it.
+        """
+        predictor = self.predictor_
+        if isinstance(X, LabelledImages):
+            return predictor.probabilities(X.images)
+        images = many_images(X, width=self.spec_.width)
+        return predictor.predict_proba(images) if are_files(images) else predictor.probabilities(images)
+
+    def predict(self, X: "LabelledImages | Pictures") -> NDArray[Any]:
+        """(N,) labels of the type given to `fit`; None for a picture that cannot be read.
+
+        `X` as for `predict_proba`.
+        """
+        rows = self.predict_proba(X)  # first: it raises an error if the classifier is not fitted
+        labels: NDArray[Any] = self.classes_[rows.argmax(axis=1)]
+        unread = np.isnan(rows[:, 0])
+        if unread.any():
+            labels = labels.astype(object)
+            labels[unread] = None
         return labels
 
     def evaluate(self, X: LabelledImages | Images, y: Any = None) -> Evaluation:
@@ -306,6 +319,8 @@ class Classifier:
         self._require_fitted()
         if not isinstance(X, LabelledImages):
             X = self._labelled(X, y)
+        elif y is not None:
+            check_same_labels(X, y)
         return Judgement.of(self.predictor_, "given", X, self.training_accuracy_, None).evaluation
 
     def save(self, path: str | Path) -> None:
@@ -415,11 +430,13 @@ class Classifier:
     @property
     def network_(self) -> nn.Module:
         """The trained network; a Keras model without the adapter, `module_`, that the engine trains."""
+        self._require_fitted()
         return own_network(self.module_)
 
     @property
     def shipped_(self) -> nn.Module:
         """What the model file computes: the trained network, averaged over mirror images if the recipe says so."""
+        self._require_fitted()
         return FlipTTA(self.module_) if self.recipe_.uses_flip_tta else self.module_
 
     @property
@@ -459,16 +476,18 @@ class Classifier:
     def _prepare(self, X: LabelledImages | Images, y: Any) -> LabelledImages:
         if isinstance(X, LabelledImages):
             data = X
+            if y is not None:
+                check_same_labels(X, y)
             if X.parts and "train" not in X.parts:
                 raise DataError(f"{X.name} has no training part", f"it has {', '.join(X.parts)}")
             self.classes_: NDArray[Any] = np.arange(len(data.class_names))
         else:
             if y is None:
-                raise DataError("labels are missing", "call fit(images, labels), or fit(data) with a LabelledImages")
+                raise DataError("labels are missing", "call fit(images, labels), or fit(hangtag.read(data))")
             data = from_arrays(
                 many_images(X, labels=y), y, natural_order=False
             )  # sorted as classes_, as scikit-learn's contract requires
-            self.classes_ = np.unique(np.asarray(y))
+            self.classes_ = np.unique(np.asarray(one_column(y)))
         self.class_names_ = data.class_names
         self.spec_ = data.spec
         train = data.train
@@ -615,12 +634,15 @@ class Classifier:
 
     def _labelled(self, X: Images, y: Any) -> LabelledImages:
         """Images with labels as given to `fit`, or names of classes; labels that are unknown become further classes."""
-        images, given = check_images(many_images(X, width=self.spec_.width), spec=self.spec_), np.asarray(y)
-        if given.shape not in ((len(images),), (len(images), 1)):
+        if y is None:
+            raise DataError("labels are missing", "give images and labels, or a LabelledImages")
+        images = check_images(many_images(X, width=self.spec_.width), spec=self.spec_)
+        given = np.asarray(one_column(y))
+        if given.shape != (len(images),):
             raise DataError(
                 f"{len(images):,} images but labels of shape {given.shape}", "give one label for each image"
             )
-        labels, names, known = given.reshape(-1).tolist(), list(self.class_names_), self._label_positions()
+        labels, names, known = given.tolist(), list(self.class_names_), self._label_positions()
         for label in sorted(set(labels) - known.keys(), key=lambda label: natural(str(label))):
             name = str(label)
             if name in names and self.classes_.dtype.kind == "i":
@@ -729,12 +751,12 @@ def _check_settings(recipe: Recipe, data: LabelledImages) -> None:
     if recipe.batch_size > images and is_given(recipe, "batch_size"):
         raise UsageError(
             f"batch_size must be at most {images:,}, the number of training images, got {recipe.batch_size:,}",
-            f"use a smaller one: --batch-size {max(1, images // 10)}",
+            f"use a smaller one, such as {max(1, images // 10)}",
         )
     if recipe.patience and not recipe.validation and "validation" not in data.parts:
         raise UsageError(
             f"patience={recipe.patience} needs held-out images, but recipe '{recipe.name}' holds out none",
-            "hold some out: --set validation=0.1",
+            "hold some out: --set validation=0.1 (in Python validation=0.1)",
         )
 
 

@@ -1,6 +1,6 @@
 """`ImageClassifier`: a `Classifier` with scikit-learn's interface."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import sklearn.exceptions
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -19,6 +19,12 @@ class NotFittedError(RunError, sklearn.exceptions.NotFittedError):  # type: igno
 class ImageClassifier(Classifier, ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     __doc__ = Classifier.__doc__
     _not_fitted = NotFittedError
+
+    if TYPE_CHECKING:  # scikit-learn ships no types
+
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+        def set_params(self, **params: Any) -> Self: ...
+        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
 
     def __sklearn_tags__(self) -> Tags:
         tags: Any = super().__sklearn_tags__()

@@ -1,15 +1,18 @@
-"""Weights of images, as `fit` is given them, checked."""
+"""What `fit` and `predict` are given, checked: labels and weights of images, and pictures in files."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.data.labelled_images import LabelledImages, one_column
 from hangtag.data.splits import Split
 from hangtag.errors import DataError
+from hangtag.pictures import is_one_picture
 
-__all__ = ["checked_weights", "without_weightless"]
+__all__ = ["are_files", "check_same_labels", "checked_weights", "without_weightless"]
 
 
 def checked_weights(weights: Any, count: int) -> NDArray[np.float64]:
@@ -38,3 +41,21 @@ def without_weightless(split: Split, weights: NDArray[np.float64]) -> tuple[Spli
     own = weights[train] / weights[train].max()
     own = None if (own == own[0]).all() else (own / own.mean()).astype(np.float32)
     return replace(split, train=train, validation=held_out), own
+
+
+def check_same_labels(data: LabelledImages, labels: Any) -> None:
+    """Raise DataError unless the labels, numbers or names, are those of the data."""
+    given = np.asarray(one_column(labels))
+    own = data.labels if given.dtype.kind in "iuf" else np.asarray(data.class_names)[data.labels]
+    if not np.array_equal(given, own):
+        raise DataError(
+            f"{data.name} has labels already, and others were given",
+            "leave out the labels, or give the images without theirs: data.images",
+        )
+
+
+def are_files(images: Any) -> bool:
+    """Whether these are pictures in forms that only a `Predictor` reads: paths, bytes, open files, PIL images."""
+    if isinstance(images, list | tuple):
+        return not images or any(map(is_one_picture, images))
+    return isinstance(images, Iterator) or getattr(images, "ndim", 0) == 1

@@ -281,7 +281,7 @@ def test_out_of_memory_suggests_a_smaller_batch(monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError(NO_MEMORY)
 
     monkeypatch.setattr(train_module, "Batches", too_much)
-    with pytest.raises(ModelError, match=r"batches of 32 images \(use a smaller batch: --batch-size 16"):
+    with pytest.raises(ModelError, match=r"batches of 32 images \(use a smaller batch, such as 16"):
         list(train(build_network("mlp", SPEC, 3, 0), images, labels, quick_recipe(), 0))
 
 

@@ -44,7 +44,7 @@ def test_the_note_tells_what_is_done_and_how_to_turn_it_off() -> None:
 
     assert note == (
         "classes are imbalanced (cat 5,000, dog 40 images): images are weighted by inverse class frequency. "
-        "To turn this off: --balance off"
+        "To turn this off: --balance off (in Python balance='off')"
     )
     assert balance_note("off", np.array([5000, 40]), ("cat", "dog")) == ""
 

@@ -85,6 +85,9 @@ class Epoch:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __repr__(self) -> str:
+        return f"<E{str(self)[1:]}>"
+
     def __str__(self) -> str:
         width = len(str(self.epochs))
         line = (
@@ -351,7 +354,8 @@ class _Run:
         weights = f"weights of epoch {epoch}" if epoch else "initial weights"
         raise DivergedError(
             f"training diverged: {name} is NaN or infinite in {where}; the {weights} were restored",
-            f"use a smaller learning rate than {rate:g}: --set learning_rate={rate / 10:g}",
+            f"use a smaller learning rate than {rate:g}: --set learning_rate={rate / 10:g} (in Python "
+            f"learning_rate={rate / 10:g})",
         )
 
     def _rate(self, step: int) -> float:
@@ -479,14 +483,14 @@ def choose_device(wanted: str = "auto") -> torch.device:
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(wanted)
+        device = torch.device(str(wanted))
     except RuntimeError:
-        raise UnknownName.among("device", wanted, ("auto", "cpu", "cuda")) from None
+        raise UnknownName.among("device", str(wanted), ("auto", "cpu", "cuda")) from None
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device '{wanted}' cannot be used: {reason}", "use --device cpu") from None
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise UsageError(f"device '{wanted}' cannot be used: {reason}", "use the device cpu") from None
     return device
 
 
@@ -555,5 +559,5 @@ def _training_errors() -> AbstractContextManager[None]:
 def _enough_memory(batch_size: int) -> AbstractContextManager[None]:
     return enough_memory(
         f"with batches of {batch_size} images",
-        f"use a smaller batch: --batch-size {max(1, batch_size // 2)}; or smaller images, or a smaller network",
+        f"use a smaller batch, such as {max(1, batch_size // 2)}; or smaller images, or a smaller network",
     )

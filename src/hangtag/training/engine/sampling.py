@@ -36,7 +36,7 @@ def balance_note(balance: str, counts: NDArray[np.int64], class_names: tuple[str
     }[balance]
     return (
         f"classes are imbalanced ({class_names[largest]} {counts[largest]:,}, {class_names[smallest]} "
-        f"{counts[smallest]:,} images): {effect}. To turn this off: --balance off"
+        f"{counts[smallest]:,} images): {effect}. To turn this off: --balance off (in Python balance='off')"
     )
 
 
