@@ -144,16 +144,20 @@ def test_a_page_that_cannot_be_built_is_refused(
         build_docs.run(build_docs.steps_of(page), tmp_path)
 
 
-@pytest.mark.slow
-def test_the_tutorial_runs_and_its_accuracy_is_the_documented_one(
-    build_docs: ModuleType, fashion: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def fashion_as_a_user_has_it(fashion: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fashion-MNIST's files in HANGTAG_DATA, an empty current folder, and the folder `out`."""
     for name in ("data", "here", "out"):
         (tmp_path / name).mkdir()
     for name, content in idx_files(fashion.images, fashion.labels, train=60_000).items():
         (tmp_path / "data" / name).write_bytes(content)
     monkeypatch.setenv("HANGTAG_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fashion_as_a_user_has_it")
+def test_the_tutorial_runs_and_its_accuracy_is_the_documented_one(build_docs: ModuleType, tmp_path: Path) -> None:
     steps = build_docs.common_steps()
 
     outputs = build_docs.run(steps, tmp_path / "out")
@@ -225,20 +229,14 @@ def test_the_model_file_page_lists_every_output_and_key() -> None:
 NUMBER = re.compile(r"\d+\.\d+")
 
 
-@pytest.mark.parametrize("group", ["KERAS_PAGES"])
+@pytest.mark.usefixtures("fashion_as_a_user_has_it")
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # of Keras
 def test_the_code_of_a_page_prints_what_the_page_shows(
-    build_docs: ModuleType, group: str, fashion: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build_docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Words and shapes exactly; decimal numbers, which depend on the machine, to within 0.05."""
-    for name in ("data", "here", "out"):
-        (tmp_path / name).mkdir()
-    for name, content in idx_files(fashion.images, fashion.labels, train=60_000).items():
-        (tmp_path / "data" / name).write_bytes(content)
-    monkeypatch.setenv("HANGTAG_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    monkeypatch.chdir(tmp_path / "here")
-    steps = build_docs.common_steps(getattr(build_docs, group))
+    steps = build_docs.common_steps(build_docs.KERAS_PAGES)
 
     printed = build_docs.run(steps, tmp_path / "out")
 

@@ -68,16 +68,11 @@ from hangtag.words import amount, csv_text, first_few
 
 __all__ = ["read", "skipped_table"]
 
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _OTHER_FILES = {
     PICTURE_ENDINGS: "hangtag predict classifies single pictures",
     (".xlsx", ".xls", ".ods"): "save the table as CSV (in Excel: CSV UTF-8)",
-    (
-        ".pkl",
-        ".pickle",
-        ".pt",
-        ".pth",
-        ".joblib",
-    ): "pickles can run code and are never loaded; save arrays with numpy.savez",
+    _PICKLES: "pickles can run code and are never loaded; save arrays with numpy.savez",
     (".h5", ".hdf5", ".mat", ".tfrecord", ".arrow", ".feather"): "save its arrays with numpy.savez, or a Parquet file",
     (".rar", ".7z", ".csv.gz", ".jsonl.gz", ".zst"): "unpack it",
 }

@@ -207,7 +207,7 @@ class Predictor:
 
         A `HangtagWarning` names pictures that cannot be read. Arguments and errors as for `outputs`.
         """
-        rows = self._named(pictures, (OUTPUT,), 3)[OUTPUT]
+        rows = self._named(pictures, (OUTPUT,))[OUTPUT]
         names = np.array([*self.class_names, None], object)
         read = np.isfinite(rows[:, 0])
         return names[np.where(read, np.where(read[:, None], rows, 0).argmax(axis=1), len(names) - 1)]
@@ -217,7 +217,7 @@ class Predictor:
 
         A `HangtagWarning` names pictures that cannot be read. Arguments and errors as for `outputs`.
         """
-        return self._named(pictures, (OUTPUT,), 3)[OUTPUT]
+        return self._named(pictures, (OUTPUT,))[OUTPUT]
 
     def _batches(self, pictures: Pictures) -> Iterator[list[Decoded | PictureError]]:
         """The decoded pictures or what is wrong with them, as many at a time as memory should hold."""
@@ -272,10 +272,10 @@ class Predictor:
             PictureError: an array of the wrong shape or type, or of one picture.
             UsageError: the file has no such output, or `pictures` is one picture in another form.
         """
-        return self._named(pictures, names, 3)
+        return self._named(pictures, names)
 
-    def _named(self, pictures: Pictures, names: tuple[str, ...], caller: int) -> dict[str, NDArray[np.float32]]:
-        """See `outputs`; `caller` is the level of the stack that warnings are about."""
+    def _named(self, pictures: Pictures, names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+        """See `outputs`; public methods call this one, and its warning is about the line that called them."""
         in_file = list(dict.fromkeys("uncalibrated" if name == LOGITS else str(name) for name in names))
         if not names:
             raise UsageError("no output was named", f"name some of {', '.join(_NAMES)}")
@@ -298,7 +298,7 @@ class Predictor:
         if problems:
             what = f"{amount(len(problems), 'picture')} of {count:,} cannot be read"
             some = "; ".join([*problems[:_NAMED], *(["..."] if len(problems) > _NAMED else [])])
-            warnings.warn(f"{what}: {some}", HangtagWarning, stacklevel=caller)
+            warnings.warn(f"{what}: {some}", HangtagWarning, stacklevel=3)
         parts = parts or [self._rows([], in_file)]
         rows = {name: np.concatenate([part[name] for part in parts]) for name in in_file}
         if LOGITS in names:

@@ -35,12 +35,12 @@ from hangtag.model.predictor import Pictures, Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images, many_images
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
-from hangtag.training.engine.custom import Augment, Loss, check_augment, check_loss
+from hangtag.training.engine.custom import Augment, Loss, check_augment, suit_loss
 from hangtag.training.engine.export import export_model, verify, with_metadata
 from hangtag.training.engine.inference import extract_features
 from hangtag.training.engine.keras_model import keras_notes, own_network, user_network
 from hangtag.training.engine.loop import Epoch, choose_device, train
-from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, layers, parameter_count
+from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, channels_first, layers, parameter_count
 from hangtag.training.engine.recipes import (
     Recipe,
     adapt_to_pixels,
@@ -52,7 +52,13 @@ from hangtag.training.engine.recipes import (
 )
 from hangtag.training.engine.sampling import balance_note, choose_balance
 from hangtag.training.engine.steps import has_bfloat16
-from hangtag.training.fit_input import are_files, check_same_labels, checked_weights, without_weightless
+from hangtag.training.fit_input import (
+    are_files,
+    check_same_labels,
+    checked_weights,
+    with_validation,
+    without_weightless,
+)
 from hangtag.training.fit_progress import show_progress
 from hangtag.training.mirroring import choose_flip
 from hangtag.words import natural
@@ -178,7 +184,7 @@ class Classifier:
     ) -> Self:
         """Train on a `LabelledImages`, or on images (N, H, W[, 3]) uint8 and labels (N,).
 
-        After an exception the classifier is not fitted, even if it was before.
+        If a training fails, the classifier is not fitted, even if it was before.
 
         Args:
             sample_weight: (N,) how much each image counts in the loss, relative to the others; 0 leaves it out. Classes
@@ -237,7 +243,11 @@ class Classifier:
         if image_weights is not None and recipe.balance == "auto":
             recipe = replace(recipe, balance="off")  # automatic weights would be applied on top of the user's own
         _check_settings(recipe, given)
-        recipe, loss_note = self._check_custom(recipe, given.train, device, image_weights is not None)
+        images, labels = given.train.images[:_TRIAL_IMAGES], given.train.labels[:_TRIAL_IMAGES]
+        if self.augment is not None:
+            check_augment(self.augment, channels_first(torch.from_numpy(np.array(images))).to(device))
+        weighted = image_weights is not None
+        recipe, loss_note = suit_loss(recipe, self.loss, labels, len(given.class_names), device, weighted)
         data, self.split_ = split_of(given, recipe.validation, split_seed)
         if image_weights is not None:
             self.split_, weights = without_weightless(self.split_, image_weights)
@@ -484,9 +494,8 @@ class Classifier:
         else:
             if y is None:
                 raise DataError("labels are missing", "call fit(images, labels), or fit(hangtag.read(data))")
-            data = from_arrays(
-                many_images(X, labels=y), y, natural_order=False
-            )  # sorted as classes_, as scikit-learn's contract requires
+            images = many_images(X, labels=y)
+            data = from_arrays(images, y, natural_order=False)  # sorted as classes_, which scikit-learn requires
             self.classes_ = np.unique(np.asarray(one_column(y)))
         self.class_names_ = data.class_names
         self.spec_ = data.spec
@@ -553,7 +562,7 @@ class Classifier:
     def _with_validation(
         self, data: LabelledImages, recipe: Recipe, validation_data: LabelledImages | tuple[Any, Any]
     ) -> LabelledImages:
-        """The training images, and `validation_data` as their validation part."""
+        """The training images, and `validation_data`, in any of its forms, as their validation part."""
         if "validation" in data.parts:
             raise UsageError(f"{data.name} has a validation part already", "leave validation_data out")
         if "validation" in recipe.given and recipe.validation:
@@ -566,54 +575,7 @@ class Classifier:
             held_out = self._labelled(*validation_data)
         else:
             raise UsageError("validation_data must be (images, labels) or a LabelledImages", "give both in a tuple")
-        train = data.train
-        unknown = {held_out.class_names[label] for label in np.unique(held_out.labels)} - set(train.class_names)
-        if unknown:
-            raise DataError(
-                f"validation_data has classes that the training images lack: {', '.join(sorted(unknown)[:5])}",
-                "leave these images out",
-            )
-        if not len(held_out) or held_out.images.shape[1:] != train.images.shape[1:]:
-            raise DataError(
-                f"validation_data must have images of shape {train.images.shape[1:]}, got {held_out.images.shape}",
-                "resize them as the training images",
-            )
-        number = {name: index for index, name in enumerate(train.class_names)}
-        labels = np.array([number.get(name, 0) for name in held_out.class_names])[held_out.labels]
-        return LabelledImages(
-            np.concatenate([train.images, held_out.images]),
-            np.concatenate([train.labels, labels]),
-            train.class_names,
-            data.name,
-            parts={"train": slice(0, len(train)), "validation": slice(len(train), None)},
-            source=train.source,
-        )
-
-    def _check_custom(
-        self, recipe: Recipe, train: LabelledImages, device: torch.device, weighted: bool
-    ) -> tuple[Recipe, str]:
-        """Try `augment` and `loss` on a few images; return the recipe that suits the loss, and a note or ""."""
-        few, labels = np.array(train.images[:_TRIAL_IMAGES]), torch.from_numpy(train.labels[:_TRIAL_IMAGES].copy())
-        if self.augment is not None:
-            batch = torch.from_numpy(few)
-            check_augment(
-                self.augment, (batch.unsqueeze(1) if batch.ndim == 3 else batch.permute(0, 3, 1, 2)).to(device)
-            )
-        if self.loss is None:
-            return recipe, ""
-        per_image = check_loss(self.loss, labels.repeat(2), len(train.class_names), device)
-        if "label_smoothing" in recipe.given and recipe.label_smoothing:
-            raise UsageError("label_smoothing has no effect on a custom loss", "smooth the labels in the loss itself")
-        recipe = replace(recipe, label_smoothing=0.0)
-        if per_image:
-            return recipe, ""
-        if weighted or recipe.balance == "weights" or ("prune_fraction" in recipe.given and recipe.prune_fraction):
-            raise UsageError(
-                "the loss returns one number per batch, so images cannot be weighted or pruned",
-                "return the loss of each image (N,), as reduction='none' does",
-            )
-        recipe = replace(recipe, prune_fraction=0.0, balance="off" if recipe.balance == "auto" else recipe.balance)
-        return recipe, "the loss returns one number per batch, so no image is pruned, and no class is weighted"
+        return with_validation(data, held_out)
 
     def _build_network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
         classes = len(data.class_names)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from hangtag.pictures import Images
 from hangtag.progress import Progress
+from hangtag.training.engine.inference import to_pixels
 
 __all__ = ["descriptor_scores"]
 
@@ -86,8 +87,7 @@ def _descriptors(images: Images) -> list[NDArray[np.float64]]:
     """(N, D) of each kind: colours in a grid, histograms of levels, directions of edges."""
     parts = []
     for start in range(0, len(images), _AT_ONCE):
-        pixels = torch.from_numpy(np.array(images[start : start + _AT_ONCE])).float() / 255
-        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        pixels = to_pixels(torch.from_numpy(np.array(images[start : start + _AT_ONCE])))
         parts.append([_grid(pixels), *(_levels(pixels, number) for number in _LEVELS), _edges(pixels)])
     return [torch.cat(kind).double().numpy() for kind in zip(*parts, strict=True)]
 

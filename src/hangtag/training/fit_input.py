@@ -12,7 +12,7 @@ from hangtag.data.splits import Split
 from hangtag.errors import DataError
 from hangtag.pictures import is_one_picture
 
-__all__ = ["are_files", "check_same_labels", "checked_weights", "without_weightless"]
+__all__ = ["are_files", "check_same_labels", "checked_weights", "with_validation", "without_weightless"]
 
 
 def checked_weights(weights: Any, count: int) -> NDArray[np.float64]:
@@ -41,6 +41,36 @@ def without_weightless(split: Split, weights: NDArray[np.float64]) -> tuple[Spli
     own = weights[train] / weights[train].max()
     own = None if (own == own[0]).all() else (own / own.mean()).astype(np.float32)
     return replace(split, train=train, validation=held_out), own
+
+
+def with_validation(data: LabelledImages, held_out: LabelledImages) -> LabelledImages:
+    """The training images of `data`, and `held_out` as their validation part; classes are matched by name.
+
+    Raises:
+        DataError: there are no validation images, or they have other classes or another shape than the training images.
+    """
+    train = data.train
+    unknown = {held_out.class_names[label] for label in np.unique(held_out.labels)} - set(train.class_names)
+    if unknown:
+        raise DataError(
+            f"validation_data has classes that the training images lack: {', '.join(sorted(unknown)[:5])}",
+            "leave these images out",
+        )
+    if not len(held_out) or held_out.images.shape[1:] != train.images.shape[1:]:
+        raise DataError(
+            f"validation_data must have images of shape {train.images.shape[1:]}, got {held_out.images.shape}",
+            "resize them as the training images",
+        )
+    number = {name: index for index, name in enumerate(train.class_names)}
+    labels = np.array([number.get(name, 0) for name in held_out.class_names])[held_out.labels]
+    return LabelledImages(
+        np.concatenate([train.images, held_out.images]),
+        np.concatenate([train.labels, labels]),
+        train.class_names,
+        data.name,
+        parts={"train": slice(0, len(train)), "validation": slice(len(train), None)},
+        source=train.source,
+    )
 
 
 def check_same_labels(data: LabelledImages, labels: Any) -> None:

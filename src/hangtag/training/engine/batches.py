@@ -17,6 +17,7 @@ from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
 from hangtag.training.engine.custom import Augment, augmented
 from hangtag.training.engine.guard import custom_code
+from hangtag.training.engine.networks import channels_first
 from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.sampling import Pruning, balanced_order
 
@@ -103,8 +104,7 @@ class Batches:
     def chunk(self, epoch: int, number: int) -> Chunk:
         """Chunk `number`, counted from 0, of an epoch."""
         positions = self._positions_of(epoch, number)
-        chunk = self._gather(positions)
-        chunk = chunk.unsqueeze(1) if chunk.ndim == 3 else chunk.permute(0, 3, 1, 2)
+        chunk = channels_first(self._gather(positions))
         if self.recipe.flip:
             chunk = flipped(chunk, (self.mirrored[positions] + epoch) % 2 == 0)
         random = _random(self.seed, epoch, number)

@@ -2,15 +2,19 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hangtag.errors import ModelError, UsageError
 from hangtag.training.engine.guard import custom_code
+from hangtag.training.engine.recipes import Recipe
 
-__all__ = ["Augment", "Loss", "augmented", "check_augment", "check_loss", "full_name", "on_device"]
+__all__ = ["Augment", "Loss", "augmented", "check_augment", "check_loss", "full_name", "on_device", "suit_loss"]
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Takes logits (N, K) float32 and labels (N,) int64; returns the loss of each image (N,), or one number."""
@@ -29,6 +33,36 @@ def full_name(function: object) -> str:
     function = getattr(function, "func", function)  # functools.partial
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def suit_loss(
+    recipe: Recipe, loss: Loss | None, labels: NDArray[np.int64], classes: int, device: torch.device, weighted: bool
+) -> tuple[Recipe, str]:
+    """The recipe without settings that a custom loss rules out, and a note or ""; the loss is tried first.
+
+    Args:
+        labels: (N,) of some training images.
+        weighted: whether the user weights images.
+
+    Raises:
+        UsageError: the loss rules out what the user chose, or is not callable.
+        ModelError: the loss cannot be used.
+    """
+    if loss is None:
+        return recipe, ""
+    per_image = check_loss(loss, torch.from_numpy(labels.copy()).repeat(2), classes, device)
+    if "label_smoothing" in recipe.given and recipe.label_smoothing:
+        raise UsageError("label_smoothing has no effect on a custom loss", "smooth the labels in the loss itself")
+    recipe = replace(recipe, label_smoothing=0.0)
+    if per_image:
+        return recipe, ""
+    if weighted or recipe.balance == "weights" or ("prune_fraction" in recipe.given and recipe.prune_fraction):
+        raise UsageError(
+            "the loss returns one number per batch, so images cannot be weighted or pruned",
+            "return the loss of each image (N,), as reduction='none' does",
+        )
+    recipe = replace(recipe, prune_fraction=0.0, balance="off" if recipe.balance == "auto" else recipe.balance)
+    return recipe, "the loss returns one number per batch, so no image is pruned, and no class is weighted"
 
 
 def check_loss(loss: Loss, labels: Tensor, classes: int, device: torch.device) -> bool:

@@ -22,7 +22,7 @@ from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
 from hangtag.training.engine.guard import NETWORK_CONTRACT, custom_code
 from hangtag.training.engine.keras_model import KerasHead
-from hangtag.training.engine.networks import WHITE, FlipTTA, device_of, is_builtin
+from hangtag.training.engine.networks import WHITE, FlipTTA, channels_first, device_of, is_builtin
 
 __all__ = ["FeatureExtractor", "Features", "extract_features", "images_at_once", "predict_logits", "to_pixels"]
 
@@ -158,8 +158,7 @@ def images_at_once(images: Images | MappedRows, device: str = "cpu") -> int:
 
 def to_pixels(images: Tensor) -> Tensor:
     """Convert uint8 (N, H, W) or (N, H, W, 3) to float32 (N, C, H, W) from 0 to 1."""
-    channels_first = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return torch.div(channels_first, WHITE)
+    return torch.div(channels_first(images), WHITE)
 
 
 def _in_batches(

@@ -24,6 +24,7 @@ __all__ = [
 
 _SMALL_SCALE = 0.1  # a Rescaling layer with a smaller factor, such as 1/255, expects pixels up to 255
 _LARGE_MEAN = 1.0  # so does a Normalization layer with a larger mean
+_REGULARISED = ("kernel", "bias", "activity", "depthwise", "pointwise", "embeddings")  # weights of a layer
 _BACKEND_HINT = "set os.environ['KERAS_BACKEND'] = 'torch' before Keras is imported; saved .keras files open there, too"
 
 
@@ -256,9 +257,6 @@ def _notes(model: Any, network: KerasNetwork) -> Iterator[str]:
         yield "the Keras model scales pixels itself, so it gets them from 0 to 255 instead of 0 to 1"
     if network.softmax:
         yield "the softmax at the end of the Keras model is left out in training, because hangtag applies one itself"
-
-
-_REGULARISED = ("kernel", "bias", "activity", "depthwise", "pointwise", "embeddings")
 
 
 def _scales_pixels(model: Any) -> bool:

@@ -25,6 +25,7 @@ __all__ = [
     "GlobalMax",
     "Layer",
     "Standardise",
+    "channels_first",
     "channels_last",
     "device_of",
     "is_builtin",
@@ -96,6 +97,11 @@ def _residual(channels: int, count: int) -> list["Block"]:
 def device_of(network: nn.Module) -> torch.device:
     """The device of the network's weights; the CPU if it has no weights."""
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+
+
+def channels_first(images: Tensor) -> Tensor:
+    """Images (N, H, W) or (N, H, W, 3) as a view (N, C, H, W)."""
+    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
 
 
 def channels_last(network: nn.Module) -> None:
