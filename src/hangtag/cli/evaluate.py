@@ -207,7 +207,7 @@ def _check_options(
         options.refuse(
             [name for name in given if name not in own],
             "not possible with the run's own data, which is read as in training",
-            "name a dataset",
+            "leave it out, or name a dataset that needs it",
         )
     elif not groups:
         options.refuse(
