@@ -275,7 +275,7 @@ def test_metadata_with_a_field_of_the_wrong_type_is_refused(key: str) -> None:
         ("[" * 100_000, "model: its metadata is not valid JSON, or has no format"),
         ("[1, 2]", "model: its metadata is not valid JSON, or has no format"),
         ("null", "model: its metadata is not valid JSON, or has no format"),
-        ('{"format": 4, "seed": ' + "[" * 100_000, "model: its metadata is not valid JSON, or has no format"),
+        ('{"format": 5, "seed": ' + "[" * 100_000, "model: its metadata is not valid JSON, or has no format"),
     ],
 )
 def test_metadata_that_is_not_an_object_is_refused(text: str, message: str) -> None:

@@ -32,11 +32,11 @@ from hangtag.pictures import FITS, MAX_PIXELS, Images, ImageSpec
 from hangtag.serializable import Serializable, read_json
 
 __all__ = [
-    "EXTRA_OUTPUTS", "FORMAT", "INPUT", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "Metadata", "check_file",
-    "open_artifact",
+    "EXTRA_OUTPUTS", "FORMAT", "INPUT", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "BackboneRecord", "Metadata",
+    "check_file", "open_artifact",
 ]  # fmt: skip
 
-FORMAT = 4
+FORMAT = 5
 MODEL_FILE = "model.onnx"
 INPUT, PIXELS, OUTPUT = "images", "pixels", "probabilities"
 """The graph's input (uint8 images), what the network sees (float32, N, C, H, W, 0 to 1) and the graph's main output."""
@@ -62,8 +62,37 @@ _NOT_OURS = "its graph does not do what its metadata says"
 
 
 @dataclass(frozen=True)
+class BackboneRecord(Serializable):
+    """The pretrained network in a model file: where it comes from, and what it expects.
+
+    Attributes:
+        name: such as "efficientnet-lite0", "timm:resnet18" or "features.onnx".
+        licence: of its weights; empty if unknown.
+        sha256: of its weights, as they were distributed.
+        mean, deviation: (3,) what it subtracts from RGB pixels from 0 to 255, and then divides them by.
+    """
+
+    name: str
+    licence: str
+    sha256: str
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.deviation) != 3 or min(self.deviation) <= 0:
+            raise ValueError("the backbone's mean and deviation must be three numbers each, deviations above 0")
+        if not max(len(self.name), len(self.licence), len(self.sha256)) <= _MOST_NAME:
+            raise ValueError(f"the backbone's name, licence and hash must have at most {_MOST_NAME} characters")
+
+
+@dataclass(frozen=True)
 class Metadata(Serializable):
-    """Everything a model file says about itself, besides its graph."""
+    """Everything a model file says about itself, besides its graph.
+
+    Attributes:
+        pooling: how the network reduces its last feature maps to features, "max" or "mean".
+        backbone: the pretrained part of the network; None: the whole network was trained on the data.
+    """
 
     class_names: tuple[str, ...]
     image: ImageSpec
@@ -75,6 +104,8 @@ class Metadata(Serializable):
     versions: dict[str, str]
     created: str  # ISO 8601, UTC
     guarantees: Guarantees | None = None
+    pooling: str = "max"
+    backbone: BackboneRecord | None = None
     format: int = FORMAT
 
     FAILURE = ArtifactError
@@ -96,6 +127,8 @@ class Metadata(Serializable):
         for name, values in possible.items():
             if getattr(spec, name) not in values:
                 raise ValueError(f"image {name} must be one that hangtag supports, got {getattr(spec, name)!r}")
+        if self.pooling not in ("max", "mean"):
+            raise ValueError(f"pooling must be 'max' or 'mean', got {self.pooling!r}")
         if self.parameters < 0:
             raise ValueError(f"the number of parameters must be at least 0, got {self.parameters}")
         if guarantees:
