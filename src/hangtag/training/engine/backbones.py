@@ -1,7 +1,7 @@
 """Pretrained networks whose features a classifier of few images can use, each as one ONNX model.
 
 "efficientnet-lite0" and its larger variants come with the extra `photos`: their weights are in packages. "timm:NAME" is
-any model of the package timm, and FILE.onnx any network in an ONNX file.
+any model of the package timm, and FILE.onnx or FILE.onnx@SCALE any network in an ONNX file.
 """
 
 import hashlib
@@ -16,13 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hangtag.errors import MissingExtra, ModelError, UnknownName, UsageError
+from hangtag.errors import HangtagError, MissingExtra, ModelError, UnknownName, UsageError, logger
+from hangtag.files import user_path
 from hangtag.mapped import MappedRows, rows_of, scratch
 from hangtag.model.artifact import BackboneRecord, open_session
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 from hangtag.training.engine.efficientnet_lite import DEVIATION, MEAN, SIDES, EfficientNetLite, lite_model
 from hangtag.training.engine.networks import WHITE, parameter_count
+from hangtag.training.engine.onnx_backbone import check_features, read_onnx_features
+from hangtag.training.engine.timm_backbone import load_timm
 
 __all__ = ["DEFAULT", "Backbone", "compute_features", "find_backbone"]
 
@@ -32,6 +35,7 @@ _LITE = {f"efficientnet-lite{variant}": variant for variant in SIDES}
 _IN_EXTRA = (0, 1)  # variants whose weights the extra `photos` brings
 _IR_VERSION = 9
 _IMAGES_AT_ONCE = 8
+_TIMM = "timm:"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +67,25 @@ class Backbone:
 def find_backbone(name: str = DEFAULT) -> Backbone:
     """The backbone of this name, with its weights.
 
+    Args:
+        name: "efficientnet-lite0" to "efficientnet-lite2", "timm:NAME", or the path of an ONNX file, which may be
+            followed by "@" and the scale of the pixels that it expects (`onnx_backbone.SCALES`).
+
     Raises:
         UnknownName: no backbone has this name.
         MissingExtra: the package with its weights is not installed.
-        ModelError: its weights are damaged.
+        DownloadError: timm cannot get its weights.
+        ArtifactError: an ONNX file that is missing, damaged, or has parts that are not allowed.
+        ModelError: weights that are damaged, or a network that cannot be used.
     """
     if name in _LITE:
         return _efficientnet_lite(name, _LITE[name])
+    if name.startswith(_TIMM):
+        return _from_timm(name)
+    path, at, scale = name.rpartition("@")
+    path, scale = (path, scale) if at and not scale.lower().endswith(".onnx") else (name, "")
+    if path.lower().endswith(".onnx"):
+        return _from_file(user_path(path), scale)
     raise UnknownName.among("backbone", name, _LITE, ", or timm:NAME, or the path of an ONNX file")
 
 
@@ -113,6 +129,28 @@ def _efficientnet_lite(name: str, variant: int) -> Backbone:
     record = BackboneRecord(name, "Apache-2.0", sha256, (MEAN,) * 3, (DEVIATION,) * 3)
     model = _serialized(lite_model(network, side))
     return Backbone(name, record, (side, side), model, 1280, True, parameter_count(network), network)
+
+
+def _from_file(path: Path, scale: str) -> Backbone:
+    found = read_onnx_features(path, scale)
+    for note in found.notes:
+        logger.info(note)
+    record = BackboneRecord(path.name, found.licence, found.sha256, found.mean, found.deviation)
+    content = _serialized(found.model)
+    return Backbone(path.name, record, found.side, content, found.size, found.has_maps, found.parameters, None)
+
+
+def _from_timm(name: str) -> Backbone:
+    network, licence = load_timm(name.removeprefix(_TIMM))
+    record = BackboneRecord(name, licence, network.sha256(), network.mean, network.deviation)
+    try:
+        model = network.model()
+        check_features(model)
+    except Exception as error:  # PyTorch's exporter may raise anything
+        reason = error.message if isinstance(error, HangtagError) else str(error).strip()[:200]
+        raise ModelError(f"{name} cannot be written as an ONNX model: {reason}", "use another model of timm") from error
+    content, parameters = _serialized(model), parameter_count(network)
+    return Backbone(name, record, network.side, content, network.size, network.has_maps, parameters, network)
 
 
 def _weights_in_package(name: str, variant: int) -> tuple[Path, str]:
