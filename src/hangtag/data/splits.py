@@ -19,7 +19,7 @@ from hangtag.mapped import MappedRows
 from hangtag.progress import Progress
 from hangtag.words import amount, first_few
 
-__all__ = ["Split", "in_order_of_appearance", "merge_groups", "near_groups", "split_of", "stratified"]
+__all__ = ["Split", "in_order_of_appearance", "kept_together", "merge_groups", "near_groups", "split_of", "stratified"]
 
 _MOST_COMPARED = 1_000_000
 """The largest set that is searched for nearly equal images before a split; a larger one would take an hour."""
@@ -74,7 +74,7 @@ def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[Labelled
         return both, Split(order[order < len(train)], held_out, True, _fingerprint(both, held_out), repeated)
     images = data.train
     order = images.order
-    groups = _kept_together(images) if fraction else None
+    groups = kept_together(images) if fraction else None
     split = stratified(images.labels[order], fraction, seed, None if groups is None else groups[order])
     held_out, repeated = _once(images, order[split.validation])
     if fraction and not len(held_out) and len(images):
@@ -169,7 +169,7 @@ def near_groups(images: LabelledImages, progress: Progress | None = None) -> NDA
     return groups
 
 
-def _kept_together(images: LabelledImages) -> NDArray[np.int64] | None:
+def kept_together(images: LabelledImages) -> NDArray[np.int64] | None:
     """The data's groups, merged with those of equal and nearly equal images; None if no two images are together."""
     contents = images.contents
     same = np.unique(contents[:, 0] ^ (contents[:, 1] << np.uint64(1)), return_inverse=True)[1]

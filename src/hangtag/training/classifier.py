@@ -37,9 +37,10 @@ from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import Augment, Loss, check_augment, suit_loss
 from hangtag.training.engine.export import export_model, verify, with_metadata
+from hangtag.training.engine.frozen import FrozenNetwork
 from hangtag.training.engine.inference import extract_features
 from hangtag.training.engine.keras_model import keras_notes, own_network, user_network
-from hangtag.training.engine.loop import Epoch, choose_device, train
+from hangtag.training.engine.loop import Epoch, Labelled, choose_device, train
 from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, channels_first, layers, parameter_count
 from hangtag.training.engine.recipes import (
     Recipe,
@@ -61,6 +62,7 @@ from hangtag.training.fit_input import (
 )
 from hangtag.training.fit_progress import show_progress
 from hangtag.training.mirroring import choose_flip
+from hangtag.training.transfer import build_frozen, fit_frozen, groups_of_training
 from hangtag.words import natural
 
 __all__ = [
@@ -78,6 +80,7 @@ _SETTINGS = ("epochs", "batch_size", "learning_rate", "validation", "patience") 
 _TRIAL_IMAGES = 16  # on which a custom network's export is verified before training
 VERIFIED = 1000
 """Training images, at most, on which every exported file is compared with its network."""
+_VERIFIED_PIXELS = 10_000_000  # of these images: 199 of 224x224
 MOST_DESCRIBED = 10_000
 """Training images, at most, that the OOD detector is fitted on; this takes seconds."""
 
@@ -270,21 +273,33 @@ class Classifier:
         self._failed = False
         training, self._held_out = (part_of(data, part) for part in (train_positions, self.split_.validation))
         self._kept_images = _KeptImages.of(data, train_positions, seed)
-        self._sample = np.array(data.images[:VERIFIED])
+        most = _VERIFIED_PIXELS // math.prod(data.spec.shape[:2])
+        self._sample = np.array(data.images[: min(VERIFIED, max(_TRIAL_IMAGES, most))])
         self._forget_model()
-        if resume is None and self.network_name() not in NETWORKS:
+        if resume is None and not recipe.backbone and self.network_name() not in NETWORKS:
             self._check_export()
         try:
-            for epoch in train(
-                self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume,
-                weights, self.loss, self.augment,
-            ):  # fmt: skip
+            for epoch in self._steps(data, training, recipe, weights, device, stop, checkpoint_writer, resume):
                 self._forget_model()
                 if epoch.finished:
                     self.history_.append(epoch)
                 yield epoch
         finally:  # also when the caller leaves early
             self.module_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def _steps(
+        self, data: LabelledImages, training: Labelled, recipe: Recipe, weights: NDArray[np.float32] | None,
+        device: torch.device, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None,
+        resume: Checkpoint | None,
+    ) -> Iterator[Epoch]:  # fmt: skip
+        seed = seed_of(self)
+        if isinstance(self.module_, FrozenNetwork):
+            groups = groups_of_training(data, self.split_.train)
+            return fit_frozen(self.module_, training, self._held_out, recipe, seed, groups, weights, stop)
+        return train(
+            self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,
+            self.loss, self.augment,
+        )  # fmt: skip
 
     def _forget_model(self) -> None:
         """Forget everything that was derived from earlier weights."""
@@ -416,6 +431,7 @@ class Classifier:
         return self._metadata(self.guarantees_)
 
     def _metadata(self, guarantees: Guarantees | None) -> Metadata:
+        backbone = self.module_.record if isinstance(self.module_, FrozenNetwork) else None
         return Metadata(
             class_names=self.class_names_,
             image=self.spec_,
@@ -427,6 +443,8 @@ class Classifier:
             versions=versions(),
             created=now(),
             guarantees=guarantees,
+            pooling="max" if backbone is None else "mean",
+            backbone=backbone,
         )
 
     @property
@@ -579,6 +597,8 @@ class Classifier:
 
     def _build_network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
         classes = len(data.class_names)
+        if recipe.backbone:
+            return build_frozen(recipe.backbone, data.spec, classes)
         if self.model is None or isinstance(self.model, str):
             return build_network(recipe.network, data.spec, classes, seed_of(self))
         return custom_network(self.model, data.spec, classes, seed_of(self))

@@ -213,7 +213,8 @@ def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
 
 def parameter_count(network: nn.Module) -> int:
     """How many weights the network has; Keras's random seeds are whole numbers and do not count."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.is_floating_point())
+    frozen = sum(int(getattr(module, "frozen_parameters", 0)) for module in network.modules())
+    return frozen + sum(parameter.numel() for parameter in network.parameters() if parameter.is_floating_point())
 
 
 def _dense(inputs: int, outputs: int) -> nn.Linear:
