@@ -62,7 +62,7 @@ from hangtag.training.fit_input import (
 )
 from hangtag.training.fit_progress import show_progress
 from hangtag.training.mirroring import choose_flip
-from hangtag.training.transfer import build_frozen, fit_frozen, groups_of_training
+from hangtag.training.transfer import build_frozen, fit_frozen
 from hangtag.words import natural
 
 __all__ = [
@@ -294,8 +294,7 @@ class Classifier:
     ) -> Iterator[Epoch]:  # fmt: skip
         seed = seed_of(self)
         if isinstance(self.module_, FrozenNetwork):
-            groups = groups_of_training(data, self.split_.train)
-            return fit_frozen(self.module_, training, self._held_out, recipe, seed, groups, weights, stop)
+            return fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
         return train(
             self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,
             self.loss, self.augment,

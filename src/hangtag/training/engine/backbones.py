@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hangtag.errors import MissingExtra, ModelError, UnknownName, UsageError
-from hangtag.mapped import MappedRows, rows_of
+from hangtag.mapped import MappedRows, rows_of, scratch
 from hangtag.model.artifact import BackboneRecord, open_session
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 from hangtag.training.engine.efficientnet_lite import DEVIATION, MEAN, SIDES, EfficientNetLite, lite_model
-from hangtag.training.engine.networks import parameter_count
+from hangtag.training.engine.networks import WHITE, parameter_count
 
 __all__ = ["DEFAULT", "Backbone", "compute_features", "find_backbone"]
 
@@ -31,7 +31,7 @@ DEFAULT = "efficientnet-lite0"
 _LITE = {f"efficientnet-lite{variant}": variant for variant in SIDES}
 _IN_EXTRA = (0, 1)  # variants whose weights the extra `photos` brings
 _IR_VERSION = 9
-_PIXELS_AT_ONCE = 400_000  # eight images of 224x224
+_IMAGES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +74,12 @@ def find_backbone(name: str = DEFAULT) -> Backbone:
 
 
 def compute_features(
-    backbone: Backbone, images: Images | MappedRows, progress: Progress | None = None
+    backbone: Backbone, images: Images | MappedRows, progress: Progress | None = None, mirrored: bool = False
 ) -> NDArray[np.float32]:
     """Embeddings (N, E) of N uint8 images (N, H, W[, 3]) of the backbone's size, computed on all cores.
+
+    Args:
+        mirrored: of the mirrored images instead.
 
     Raises:
         UsageError: the images have another size.
@@ -88,12 +91,12 @@ def compute_features(
             "read the images at that size",
         )
     session = open_session(backbone.model)
-    per_call = max(1, _PIXELS_AT_ONCE // (backbone.side[0] * backbone.side[1]))
-    features = np.empty((len(images), backbone.size), np.float32)
-    for start in range(0, len(images), per_call):
-        rows = rows_of(images, np.arange(start, min(start + per_call, len(images))))
+    features = scratch((len(images), backbone.size))
+    for start in range(0, len(images), _IMAGES_AT_ONCE):
+        rows = rows_of(images, np.arange(start, min(start + _IMAGES_AT_ONCE, len(images))))
         colour = rows if rows.ndim == 4 else np.repeat(rows[..., None], 3, axis=3)
-        pixels = np.ascontiguousarray(colour.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+        colour = colour[:, :, ::-1] if mirrored else colour
+        pixels = np.ascontiguousarray(colour.transpose(0, 3, 1, 2), np.float32) / np.float32(WHITE)
         features[start : start + len(rows)] = session.run(["embedding"], {"pixels": pixels})[0]
         if progress is not None:
             progress("computing features", start + len(rows), len(images))
