@@ -199,6 +199,7 @@ def _training(facts: Facts) -> dict[str, object]:
     config = facts.config
     split, speed, recipe = (config.get(key) or {} for key in ("split", "speed", "recipe"))
     validation = f" and {split['validation']:,} for validation" if split.get("validation") else ""
+    validation = f", of which {split['judged']:,} were held out in one fold each" if split.get("folds") else validation
     network = {
         "network": facts.setting("network", "name"),
         "parameters": facts.setting("network", "parameters"),

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ class Backbone:
 
 
 def find_backbone(name: str = DEFAULT) -> Backbone:
-    """The backbone of this name, with its weights.
+    """The backbone of this name, with its weights; copy its network before you train it.
 
     Args:
         name: "efficientnet-lite0" to "efficientnet-lite2", "timm:NAME", or the path of an ONNX file, which may be
@@ -78,15 +79,23 @@ def find_backbone(name: str = DEFAULT) -> Backbone:
         ArtifactError: an ONNX file that is missing, damaged, or has parts that are not allowed.
         ModelError: weights that are damaged, or a network that cannot be used.
     """
-    if name in _LITE:
-        return _efficientnet_lite(name, _LITE[name])
-    if name.startswith(_TIMM):
-        return _from_timm(name)
+    if name in _LITE or name.startswith(_TIMM):
+        return _loaded(name)
     path, at, scale = name.rpartition("@")
     path, scale = (path, scale) if at and not scale.lower().endswith(".onnx") else (name, "")
-    if path.lower().endswith(".onnx"):
-        return _from_file(user_path(path), scale)
-    raise UnknownName.among("backbone", name, _LITE, ", or timm:NAME, or the path of an ONNX file")
+    if not path.lower().endswith(".onnx"):
+        raise UnknownName.among("backbone", name, _LITE, ", or timm:NAME, or the path of an ONNX file")
+    file = user_path(path)
+    state = file.stat() if file.is_file() else None
+    return _loaded(name, file, scale, state and (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, file: Path | None = None, scale: str = "", state: tuple[int, int] | None = None) -> Backbone:
+    """A backbone; the last one is kept, because a training needs it several times."""
+    if file is not None:
+        return _from_file(file, scale)
+    return _efficientnet_lite(name, _LITE[name]) if name in _LITE else _from_timm(name)
 
 
 def compute_features(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.dense import dense_layers
+from hangtag.training.engine.frozen import FrozenNetwork, frozen_graph
 from hangtag.training.engine.inference import FeatureExtractor
 from hangtag.training.engine.networks import Block, GlobalMax, Standardise, is_builtin
 
@@ -34,6 +35,8 @@ def network_graph(extractor: FeatureExtractor, spec: ImageSpec, shapes: dict[str
         spec: size and colours of the input, float32 (N, C, H, W) from 0 to 1, called "pixels" in the graph.
         shapes: the shape of each output without N, in ONNX's text format.
     """
+    if isinstance(extractor.network, FrozenNetwork):
+        return frozen_graph(extractor.network, spec, shapes)
     if not _is_known(extractor.network):
         return None
     writer = _NetworkWriter()
@@ -42,7 +45,7 @@ def network_graph(extractor: FeatureExtractor, spec: ImageSpec, shapes: dict[str
         views.append(writer.view(extractor, writer.mirrored("pixels")))
     for name in ("logits", "descriptor", "embedding"):
         writer.add("Mean" if extractor.flip_tta else "Identity", *(view[name] for view in views), output=name)
-    if extractor.builtin:
+    if extractor.has_maps:
         maps = [views[0]["maps"], *(writer.mirrored(view["maps"]) for view in views[1:])]
         one = writer.constant(np.array([1]))
         writer.add("Concat", *(writer.add("Unsqueeze", each, one) for each in maps), output="maps", axis=1)

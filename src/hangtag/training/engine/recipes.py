@@ -15,6 +15,7 @@ __all__ = [
     "ADAM_BETA1",
     "BALANCE",
     "DEFAULT",
+    "OF_HEAD",
     "RECIPES",
     "Recipe",
     "adapt_to_pixels",
@@ -25,6 +26,9 @@ __all__ = [
     "is_given",
     "with_settings",
 ]
+
+OF_HEAD = ("backbone", "flip", "validation", "balance", "cores")
+"""The settings that apply to a recipe with a backbone."""
 
 _MIN_BATCH, _STEPS_PER_EPOCH, _MAX_EPOCH_FACTOR = 16, 32, 10  # for small datasets
 _TUNED_VALUES = 28 * 28  # numbers per image of the data that the recipes were tuned on
@@ -54,6 +58,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ("min_steps patience", "from 0 to 1,000,000", lambda value: 0 <= value <= 10**6, "0 turns it off"),
     ("random_shift", "from 0 to 1,000", lambda value: 0 <= value <= 1000, "0 turns it off"),
     ("balance", f"one of {', '.join(BALANCE)}", lambda value: value in BALANCE, "auto weights imbalanced classes"),
+    ("folds", "0, or from 2 to 100", lambda value: value in (None, 0) or 2 <= value <= 100, "0 holds images out"),
     ("cores", "from 1 to 1,024", lambda value: value is None or 1 <= value <= 1024, "none uses all cores"),
 )  # fmt: skip
 """Settings, the requirement in words and as a function, and a hint."""
@@ -65,6 +70,8 @@ class Recipe:
 
     Attributes:
         network: a name in `networks.NETWORKS`, or "module:function".
+        backbone: the pretrained network to whose features a linear head is fitted, see `find_backbone`; of the other
+            settings, only those in `OF_HEAD` then apply. Empty: the network is trained from nothing.
         epochs: passes over the training images.
         batch_size: images per step.
         learning_rate: the peak learning rate of AdamW (Kingma & Ba, 2015; Loshchilov & Hutter, 2019).
@@ -87,6 +94,9 @@ class Recipe:
         prune_until: fraction of the epochs after which all images are used again; 0.875 in InfoBatch.
         random_erasing: fraction of the images in which a random rectangle becomes noise (Zhong et al., 2020).
         validation: fraction of each class held out for validation.
+        folds: judge the training by this many folds, with the model trained on all images, instead of holding images
+            out; 0: never. None: `hangtag train` uses 5 for few images without a test or validation part, where the time
+            allows.
         patience: stop after this many epochs without a smaller validation loss, and restore the best weights
             (Prechelt, 1998, "early stopping"). 0: never.
         balance: one of `BALANCE`; "auto" weights uneven classes.
@@ -127,11 +137,13 @@ class Recipe:
     random_erasing: float = 0.0
     min_steps: int = 0
     validation: float = 0.1
+    folds: int | None = None
     patience: int = 0
     balance: str = "auto"
     last_partial_batch: bool = False
     last_epoch_fraction: float = 1.0
     bfloat16: bool = True
+    backbone: str = ""
     cores: int | None = None
     adapt_cores: bool = True
     given: tuple[str, ...] = field(default=(), compare=False)
@@ -271,7 +283,20 @@ BEST = replace(
     epochs=60,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (FAST, ACCURATE, BEST, QUICK, TUTORIAL)}
+# No network is trained: a linear head on the features of a pretrained network; see `transfer.py`.
+TRANSFER = Recipe(
+    name="transfer",
+    description="a linear head on the features of a pretrained network; for photos, and for few images",
+    network="linear",
+    backbone="efficientnet-lite0",
+    epochs=1,  # an epoch is one look at each image
+    batch_size=1,
+    learning_rate=1.0,  # not used
+    flip=True,
+    bfloat16=False,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (FAST, ACCURATE, BEST, QUICK, TUTORIAL, TRANSFER)}
 DEFAULT = FAST.name
 
 
@@ -300,7 +325,21 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     for name in settings:
         if name not in _KINDS:
             raise UnknownName.among("setting", str(name), _KINDS)
-    return replace(recipe, **settings, given=tuple(sorted({*recipe.given, *settings})))
+    result = replace(recipe, **settings, given=tuple(sorted({*recipe.given, *settings})))
+    if bool(result.backbone) != bool(recipe.backbone):
+        raise UsageError(
+            f"recipe '{recipe.name}' trains a network from nothing, so it takes no backbone"
+            if result.backbone
+            else f"recipe '{recipe.name}' needs a backbone",
+            "use recipe 'transfer' for a pretrained backbone, or 'fast' without one",
+        )
+    if result.backbone and (unused := [name for name in settings if name not in OF_HEAD]):
+        raise UsageError(
+            f"recipe '{recipe.name}' does not use {', '.join(unused)}: it fits a linear head to the features of a "
+            "pretrained network",
+            "leave it out, or train a network from nothing with recipe 'fast'",
+        )
+    return result
 
 
 def is_given(recipe: Recipe, name: str, defaults: Recipe | None = None) -> bool:
