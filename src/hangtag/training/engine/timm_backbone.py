@@ -110,9 +110,7 @@ def load_timm(name: str) -> tuple[TimmNetwork, str]:
         timm: Any = importlib.import_module("timm")  # no extra: it needs torchvision, whose build must fit PyTorch's
         importlib.import_module("timm.data")
     except ImportError as error:
-        raise MissingExtra(
-            f"timm:{name} needs 'timm', which cannot be imported: {error}", "pip install timm"
-        ) from error
+        raise MissingExtra(f"timm:{name} needs 'timm', which is not installed ({error})", "pip install timm") from error
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.lower(), timm.list_models(), n=3, cutoff=0.5)
         offer = f"did you mean {' or '.join(near)}? " if near else ""
