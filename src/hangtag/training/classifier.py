@@ -284,6 +284,8 @@ class Classifier:
         self.notes_ = [note for note in (*notes, *self.split_.notes) if note]
         self.module_ = self._build_network(data, recipe)
         self.notes_ += keras_notes(self.module_)
+        if isinstance(self.module_, FrozenNetwork):
+            self.notes_ += self.module_.backbone.backbone.notes
         for note in self.notes_:
             logger.info(note)
         self.history_: list[Epoch] = list(history)

@@ -7,6 +7,7 @@ any model of the package timm, and FILE.onnx or FILE.onnx@SCALE any network in a
 import hashlib
 import importlib.util
 import re
+import textwrap
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hangtag.errors import HangtagError, MissingExtra, ModelError, UnknownName, UsageError, logger
+from hangtag.errors import HangtagError, MissingExtra, ModelError, UnknownName, UsageError
 from hangtag.files import user_path
 from hangtag.mapped import MappedRows, rows_of, scratch
 from hangtag.model.artifact import BackboneRecord, open_session
@@ -53,6 +54,7 @@ class Backbone:
         has_maps: whether the model has the output "maps".
         parameters: the number of weights.
         network: the same as a PyTorch module, pixels -> maps, or embedding without `has_maps`; None for a file.
+        notes: what was guessed about a file, in sentences.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Backbone:
     has_maps: bool
     parameters: int
     network: nn.Module | None
+    notes: tuple[str, ...] = ()
 
 
 def find_backbone(name: str = DEFAULT) -> Backbone:
@@ -142,11 +145,11 @@ def _efficientnet_lite(name: str, variant: int) -> Backbone:
 
 def _from_file(path: Path, scale: str) -> Backbone:
     found = read_onnx_features(path, scale)
-    for note in found.notes:
-        logger.info(note)
     record = BackboneRecord(path.name, found.licence, found.sha256, found.mean, found.deviation)
-    content = _serialized(found.model)
-    return Backbone(path.name, record, found.side, content, found.size, found.has_maps, found.parameters, None)
+    return Backbone(
+        path.name, record, found.side, _serialized(found.model), found.size, found.has_maps, found.parameters, None,
+        found.notes,
+    )  # fmt: skip
 
 
 def _from_timm(name: str) -> Backbone:
@@ -156,7 +159,7 @@ def _from_timm(name: str) -> Backbone:
         model = network.model()
         check_features(model)
     except Exception as error:  # PyTorch's exporter may raise anything
-        reason = error.message if isinstance(error, HangtagError) else str(error).strip()[:200]
+        reason = error.message if isinstance(error, HangtagError) else textwrap.shorten(str(error), 200)
         raise ModelError(f"{name} cannot be written as an ONNX model: {reason}", "use another model of timm") from error
     content, parameters = _serialized(model), parameter_count(network)
     return Backbone(name, record, network.side, content, network.size, network.has_maps, parameters, network)

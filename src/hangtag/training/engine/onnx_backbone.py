@@ -6,6 +6,7 @@ limits on memory and time. What the file does not say about itself is guessed, a
 """
 
 import hashlib
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,8 @@ def read_onnx_features(path: Path, scale: str = "") -> OnnxFeatures:
     except HangtagError as error:
         raise type(error)(f"{path}: {error.message}", error.hint) from error
     except Exception as error:  # ONNX's own tools raise exceptions of any type for strange graphs
-        raise ArtifactError(f"{path}: this graph cannot be used: {str(error).strip()[:200]}", _HINT) from error
+        reason = textwrap.shorten(str(error), 200) or type(error).__name__
+        raise ArtifactError(f"{path}: this graph cannot be used: {reason}", _HINT) from error
 
 
 def _features(content: bytes, scale: str, name: str) -> OnnxFeatures:
@@ -119,7 +121,7 @@ def _features(content: bytes, scale: str, name: str) -> OnnxFeatures:
         notes = [given.note]
     else:
         (mean, deviation), note = graph.expected_scale(given)
-        notes = [given.note, f"{name}: {note}; to choose another, name it as FILE.onnx@SCALE ({', '.join(SCALES)})"]
+        notes = [given.note, f"{note}; to choose another, name it as FILE.onnx@SCALE ({', '.join(SCALES)})"]
     graph.free_batch(given)
     chosen, note = graph.find_features(given)
     notes.append(note)
@@ -135,7 +137,7 @@ def _features(content: bytes, scale: str, name: str) -> OnnxFeatures:
         deviation=deviation,
         licence=_licence(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        notes=tuple(note for note in notes if note),
+        notes=tuple(f"{name}: {note}" for note in notes if note),
     )
 
 
@@ -442,7 +444,7 @@ def _run(model: onnx.ModelProto, names: list[str], given: dict[str, NDArray[Any]
             return rows
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         count = len(next(iter(given.values())))
-        reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
+        reason = textwrap.shorten(str(error), 200) or type(error).__name__
         raise ModelError(f"the graph fails on {count} images: {reason}", _FREE_BATCH) from error
 
 

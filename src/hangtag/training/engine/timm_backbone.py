@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import importlib
+import textwrap
 from typing import Any
 
 import onnx
@@ -122,7 +123,7 @@ def load_timm(name: str) -> tuple[TimmNetwork, str]:
     try:
         network = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # of timm, huggingface_hub, or an HTTP client
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
         raise DownloadError(
             f"timm cannot load the weights of '{name}': {reason}",
             "check the network connection; weights that were downloaded before are found without it",
