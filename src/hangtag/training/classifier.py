@@ -283,9 +283,7 @@ class Classifier:
             notes.append("this processor has no bfloat16 arithmetic: training uses float32, which is slower")
         self.notes_ = [note for note in (*notes, *self.split_.notes) if note]
         self.module_ = self._build_network(data, recipe)
-        self.notes_ += keras_notes(self.module_)
-        if isinstance(self.module_, FrozenNetwork):
-            self.notes_ += self.module_.backbone.backbone.notes
+        self.notes_ += self.module_.notes if isinstance(self.module_, FrozenNetwork) else keras_notes(self.module_)
         for note in self.notes_:
             logger.info(note)
         self.history_: list[Epoch] = list(history)

@@ -77,6 +77,11 @@ class FrozenNetwork(nn.Module):
     def has_maps(self) -> bool:
         return self.backbone.backbone.has_maps
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was guessed about the backbone, in sentences."""
+        return self.backbone.backbone.notes
+
     def forward(self, x: Tensor) -> Tensor:
         return self.view(x)[0]
 

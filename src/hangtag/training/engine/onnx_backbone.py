@@ -317,6 +317,7 @@ class _Graph:
         self.model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
         if not given.batch:
             return
+        del self.model.graph.value_info[:]  # with the fixed number
         for node in self.model.graph.node:
             shape = self.constants.get(node.input[1]) if node.op_type == "Reshape" and len(node.input) > 1 else None
             if shape is not None and shape.size > 1 and shape[0] == given.batch:
@@ -324,6 +325,7 @@ class _Graph:
                 free = numpy_helper.from_array(np.array([0, *shape[1:]], np.int64), name)  # 0: as in the input
                 self.model.graph.initializer.append(free)
                 node.input[1] = name
+                del node.attribute[:]  # `allowzero` would make 0 a length
 
     def find_features(self, given: _Input) -> tuple[_Features, str]:
         """The features, found by running the graph, and a note if a layer was left out.
