@@ -21,7 +21,6 @@ from hangtag.pictures import Images
 from hangtag.reports.advice import advice
 from hangtag.reports.facts import Facts, gather_facts
 from hangtag.reports.guarantees_section import guarantee_tiles, guarantee_values, stress_values
-from hangtag.training.engine.recipes import OF_HEAD
 from hangtag.words import ENOUGH, bytes_in_words, rate_with_count, seconds_in_words
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["no_figures", "write_other_report", "write_report", "write_report_and_pictures"]
 
 _EXAMPLES, _MISTAKES = 15, 12
+_OF_HEAD = ("name", "description", "backbone", "flip", "validation", "balance", "cores")  # what a recipe has for a head
 _MOST_BARS, _MOST_PICTURES = 40, 40  # classes for bars, for an example of each
 
 
@@ -218,7 +218,7 @@ def _training(facts: Facts) -> dict[str, object]:
         "speed": f"{speed['images_per_second']:,.0f} images per second" if speed else None,
         "peak memory": bytes_in_words(speed.get("peak_memory_bytes")),
     }
-    names = ("name", "description", *OF_HEAD) if recipe.get("backbone") else recipe.keys() - {"network", "given"}
+    names = _OF_HEAD if recipe.get("backbone") else recipe.keys() - {"network", "given"}
     shown = {key.replace("_", " "): value for key, value in recipe.items() if value and key in names}
     return {"recipe": shown, "network": network}
 
