@@ -6,7 +6,7 @@ It connects the estimator with the run folder. It prints and draws nothing; `cli
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from hangtag.training.engine.export import verify_outputs
 from hangtag.training.engine.guard import is_out_of_memory
 from hangtag.training.engine.loop import Epoch, choose_device
 from hangtag.training.engine.networks import layers, parameter_count
-from hangtag.training.engine.recipes import Recipe
+from hangtag.training.engine.recipes import Recipe, find_recipe
 from hangtag.training.engine.speed import Speed, speed_of
 
 __all__ = ["DIVERGED", "NOT_EXPORTED", "Training", "find_planned", "initial_config", "open_run"]
@@ -101,7 +101,8 @@ class Training:
                 "there are no images to evaluate the model on: no test part, and this recipe holds out no images",
                 "hold some out: --set validation=0.1; or cross-validate: --folds 5; or use another recipe",
             )
-        classifier = Classifier(**classifier.arguments() | {"folds": folds})
+        own = {"recipe": replace(find_recipe(classifier.recipe), folds=folds)}  # not a setting that the user gave
+        classifier = Classifier(**classifier.arguments() | own)
         config = initial_config(classifier, data, source)
         run, lock, resumed = open_run(config, out, f"{data.name}-{config['recipe']['name']}")
         if data.source.skipped:
