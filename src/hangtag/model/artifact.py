@@ -33,7 +33,7 @@ from hangtag.serializable import Serializable, read_json
 
 __all__ = [
     "EXTRA_OUTPUTS", "FORMAT", "INPUT", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "BackboneRecord", "Metadata",
-    "check_file", "open_artifact",
+    "check_file", "open_artifact", "open_session",
 ]  # fmt: skip
 
 FORMAT = 5
@@ -181,7 +181,7 @@ class Artifact:
     ) -> None:
         self._content, self._outputs = content, outputs
         self.threads = threads
-        self._session = _session(content, threads)
+        self._session = open_session(content, threads)
         self.metadata = metadata
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.fingerprint = self.sha256[:12]
@@ -215,7 +215,7 @@ class Artifact:
 
     def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
         if self._session is None:
-            self._session = _session(self._content, self.threads)
+            self._session = open_session(self._content, self.threads)
         try:
             rows: list[NDArray[np.float32]] = self._session.run(list(names), {INPUT: images}, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
@@ -430,7 +430,12 @@ def _refuse_run(error: Exception, images: Images, options: Any) -> NoReturn:
     raise ArtifactError(f"its graph fails on images of {size} pixels", RETRAIN) from error
 
 
-def _session(content: bytes, threads: int | None) -> Any:
+def open_session(content: bytes, threads: int | None = None) -> Any:
+    """An ONNX Runtime session on the CPU, in which a graph can use at most half of the memory.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot open the graph.
+    """
     import onnxruntime
 
     _limit_memory()

