@@ -34,7 +34,7 @@ from hangtag.training.engine.export import verify_outputs
 from hangtag.training.engine.guard import is_out_of_memory
 from hangtag.training.engine.loop import Epoch, choose_device
 from hangtag.training.engine.networks import layers, parameter_count
-from hangtag.training.engine.recipes import Recipe, find_recipe
+from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.speed import Speed, speed_of
 
 __all__ = ["DIVERGED", "NOT_EXPORTED", "Training", "find_planned", "initial_config", "open_run"]
@@ -94,14 +94,14 @@ class Training:
             UsageError: the device is not available.
         """
         choose_device(classifier.device)
-        recipe = classifier.chosen_recipe()
+        recipe = classifier.chosen_recipe(data)
         folds, why_none = choose_folds(recipe, data)
         if not {"test", "validation"} & data.parts.keys() and not recipe.validation and not folds:
             raise DataError(
                 "there are no images to evaluate the model on: no test part, and this recipe holds out no images",
                 "hold some out: --set validation=0.1; or cross-validate: --folds 5; or use another recipe",
             )
-        own = {"recipe": replace(find_recipe(classifier.recipe), folds=folds)}  # not a setting that the user gave
+        own = {"recipe": replace(recipe, folds=folds)}  # not a setting that the user gave
         classifier = Classifier(**classifier.arguments() | own)
         config = initial_config(classifier, data, source)
         run, lock, resumed = open_run(config, out, f"{data.name}-{config['recipe']['name']}")
@@ -304,7 +304,7 @@ def initial_config(classifier: Classifier, data: LabelledImages, source: dict[st
         "hangtag": versions()["hangtag"],
         "created": now(),
         "status": TRAINING,
-        "recipe": classifier.chosen_recipe().to_json(),
+        "recipe": classifier.chosen_recipe(data).to_json(),
         "network_from_python": not isinstance(classifier.model, str | None),
         **({"from_python": from_python} if (from_python := _from_python(classifier)) else {}),
         "seed": seed_of(classifier),

@@ -27,7 +27,7 @@ __all__ = [
     "with_settings",
 ]
 
-OF_HEAD = ("backbone", "flip", "validation", "balance", "cores")
+OF_HEAD = ("backbone", "flip", "validation", "folds", "balance", "cores")
 """The settings that apply to a recipe with a backbone."""
 
 _MIN_BATCH, _STEPS_PER_EPOCH, _MAX_EPOCH_FACTOR = 16, 32, 10  # for small datasets
