@@ -104,7 +104,7 @@ def describe(found: list[dict[str, Any]], recipe: str, folds: int) -> Result:
         name="cross_fit",
         title=f"{folds}-fold cross-fitted '{recipe}', {len(found[0]['draws'])} draws each",
         columns=(
-            "set", "images", "accuracy", "reported minus this, points", "inside the interval", "95% sets with the label",
+            "set", "images", "accuracy", "reported minus this, points", "inside the interval", "in 95% sets",
             "labels per set", "unfamiliar", "at most 5%",
         ),
         rows=rows,

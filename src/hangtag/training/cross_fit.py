@@ -39,6 +39,7 @@ __all__ = [
     "checked_folds",
     "choose_folds",
     "cross_fit",
+    "with_checked_folds",
     "with_folds",
     "without_own_split",
 ]
@@ -65,6 +66,12 @@ class _Trainable(Protocol):
     def fit_epochs(
         self, X: LabelledImages, y: None = None, stop: Callable[[], bool] = ..., *, sample_weight: Any = None
     ) -> Iterator[Epoch]: ...
+
+
+def with_checked_folds(recipe: Recipe, data: LabelledImages) -> tuple[Recipe, int]:
+    """The recipe, which holds nothing out if there are folds, and `checked_folds`."""
+    folds = checked_folds(recipe, data)
+    return replace(recipe, validation=0.0) if folds else recipe, folds
 
 
 def checked_folds(recipe: Recipe, data: LabelledImages) -> int:
