@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from hangtag.errors import ArtifactError, ModelNotFound, RunError, UsageError
 from hangtag.files import inside, user_path
 from hangtag.machine import hardware
+from hangtag.model.appearance import Appearance
 from hangtag.model.conformal import highest_score
 from hangtag.model.guarantees import Guarantees
 from hangtag.model.onnx_file import RETRAIN, OnnxFile, Value
@@ -44,13 +45,14 @@ INPUT, PIXELS, OUTPUT = "images", "pixels", "probabilities"
 EXTRA_OUTPUTS = {
     "uncalibrated": "float32 (N, K): the probabilities before calibration",
     "ood_score": "float32 (N,): the share of held-out images with a lower score",
+    "ood_distance": "float32 (N,): what `ood_score` ranks: how far an image is from the training images",
     "embedding": "float32 (N, E): the network's features; similar images have similar rows",
     "maps": "float32 (N, V, F, h, w): the last feature maps of the image and, with V = 2, of its mirror image",
     "map_weights": "float32 (N, F): each feature's weight for the predicted class, minus its mean over all classes",
 }
 """Outputs that a graph may have; only built-in convolutional networks have `maps` and `map_weights`."""
 
-_AXES = {OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "ood_score": 1, "embedding": 2, "maps": 5, "map_weights": 2}
+_AXES = {OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "ood_score": 1, "ood_distance": 1, "embedding": 2, "maps": 5, "map_weights": 2}
 _MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
 _MOST_LIMITATIONS, _MOST_SENTENCE = 20, 10_000  # characters of a limitation
 _PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
@@ -92,6 +94,7 @@ class Metadata(Serializable):
     Attributes:
         pooling: how the network reduces its last feature maps to features, "max" or "mean".
         backbone: the pretrained part of the network; None: the whole network was trained on the data.
+        appearance: what the training images look like; None: pictures are not compared with it.
     """
 
     class_names: tuple[str, ...]
@@ -106,6 +109,7 @@ class Metadata(Serializable):
     guarantees: Guarantees | None = None
     pooling: str = "max"
     backbone: BackboneRecord | None = None
+    appearance: Appearance | None = None
     format: int = FORMAT
 
     FAILURE = ArtifactError
@@ -129,6 +133,8 @@ class Metadata(Serializable):
                 raise ValueError(f"image {name} must be one that hangtag supports, got {getattr(spec, name)!r}")
         if self.pooling not in ("max", "mean"):
             raise ValueError(f"pooling must be 'max' or 'mean', got {self.pooling!r}")
+        if self.appearance and len(self.appearance.background) != spec.channels:
+            raise ValueError("the background of the training images must have as many channels as the images")
         if self.parameters < 0:
             raise ValueError(f"the number of parameters must be at least 0, got {self.parameters}")
         if guarantees:

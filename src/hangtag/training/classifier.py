@@ -26,6 +26,7 @@ from hangtag.evaluation.metrics import Evaluation
 from hangtag.files import user_path, write_bytes
 from hangtag.machine import now, versions
 from hangtag.mapped import MappedRows, mapping_of
+from hangtag.model.appearance import Appearance, fit_appearance
 from hangtag.model.artifact import OUTPUT, Artifact, Metadata, check_file, open_artifact
 from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
@@ -387,14 +388,15 @@ class Classifier:
                 guarantees = replace(guarantees, calibrator=calibrator)
             answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
             accuracy = float((answers == classes).mean())
-            content = export_model(self.shipped_, self._metadata(guarantees), ood_detector)
+            appearance = fit_appearance(pictures)
+            content = export_model(self.shipped_, self._metadata(guarantees, appearance), ood_detector)
             if len(labels):
                 artifact = Artifact(content, *check_file(content))  # `to_bytes` opens the final file with all checks
                 rows = artifact.outputs(cast(Images, images), OUTPUT, "uncalibrated")
                 guarantees = fit_guarantees(
                     rows[OUTPUT], labels, calibrator, self.class_names_, True, out_of_fold, rows["uncalibrated"]
                 )
-            self._export = _Exported(content, guarantees, ood_detector, accuracy)
+            self._export = _Exported(content, guarantees, ood_detector, accuracy, appearance)
         return self._export
 
     def _check_export(self) -> None:
@@ -413,9 +415,9 @@ class Classifier:
 
     def metadata(self) -> Metadata:
         """The model file's description of itself."""
-        return self._metadata(self.guarantees_)
+        return self._metadata(self.guarantees_, self._exported().appearance)
 
-    def _metadata(self, guarantees: Guarantees | None) -> Metadata:
+    def _metadata(self, guarantees: Guarantees | None, appearance: Appearance | None = None) -> Metadata:
         return Metadata(
             class_names=self.class_names_,
             image=self.spec_,
@@ -427,6 +429,7 @@ class Classifier:
             versions=versions(),
             created=now(),
             guarantees=guarantees,
+            appearance=appearance,
         )
 
     @property
@@ -649,6 +652,7 @@ class _Exported:
     guarantees: Guarantees
     ood_detector: OodDetector
     training_accuracy: float
+    appearance: Appearance
 
 
 @dataclass(frozen=True)
