@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from hangtag.errors import PictureError, PictureNotFound, PictureProblem
@@ -33,6 +33,7 @@ __all__ = [
     "FITS",
     "LARGEST_FILE",
     "MAX_PIXELS",
+    "ROTATED",
     "Change",
     "Examined",
     "ImageSpec",
@@ -82,6 +83,9 @@ _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
 _LARGEST_16_BIT = 65_535
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
 _OPAQUE = (1, 255, 1023, 4095, 16_383, _LARGEST_16_BIT)  # of alpha
+ROTATED = "rotated as its Exif data says"
+"""The note of a picture that was not upright in its file."""
+
 _DEEP = "16-bit or float pixels were scaled to 8 bits"
 _DEEP_GREY_ALPHA = "LA;16B"
 _LOW_BYTES = {
@@ -120,6 +124,8 @@ class Change(IntFlag):
     DEEP = 32
     GREY = 64
     FLOAT = 128
+    ROTATED = 256
+    """Said of single pictures only."""
 
 
 _UNCHANGED = Change(0)
@@ -750,6 +756,7 @@ def _from_pil(opened: Image.Image, spec: ImageSpec, content: bytes | None, singl
         raw_mode = _deep_mode(opened)
         opened.load()
         upright = _upright(opened)
+        rotated = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1 and opened.format != "HEIF"
         if raw_mode is not None and content is not None:
             read = _from_deep(*_deep_colour(upright, raw_mode, content), spec, single)
         elif upright.mode.startswith("I") or upright.mode == "F":
@@ -760,6 +767,8 @@ def _from_pil(opened: Image.Image, spec: ImageSpec, content: bytes | None, singl
         raise
     except Exception as error:  # as above: a truncated body is noticed only here
         raise _damaged(error) from error
+    if single and rotated:
+        notes[Change.ROTATED] = ROTATED
     return read._replace(notes=notes | read.notes)
 
 

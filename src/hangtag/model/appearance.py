@@ -4,8 +4,8 @@ The statistics are fitted to the training images at export and kept in the model
 images have one plain background, whether their objects are lighter or darker than it, and how objects are framed.
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +146,7 @@ def fit_appearance(images: Images) -> Appearance:
     )
 
 
-def looks_of(images: NDArray[np.float32], background: NDArray[np.float64]) -> Looks:
+def looks_of(images: NDArray[np.floating[Any]], background: NDArray[np.float64]) -> Looks:
     """Statistics of images (N, H, W, C) from 0 to 1 against a background (C,)."""
     count, height, width, _ = images.shape
     border = border_of(images)
@@ -179,16 +179,17 @@ def looks_of(images: NDArray[np.float32], background: NDArray[np.float64]) -> Lo
     )
 
 
-def sharpness_of(grey: NDArray[np.float32]) -> NDArray[np.float64]:
+def sharpness_of(grey: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """(N,) the mean difference between a pixel and its four neighbours' mean, relative to the standard deviation."""
     if min(grey.shape[1:]) < 3:
         return np.zeros(len(grey))
     around = (grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]) / 4
     detail = np.abs(grey[:, 1:-1, 1:-1] - around).mean(axis=(1, 2))
-    return np.minimum(detail / np.maximum(grey.std(axis=(1, 2)), 1e-3), 10).astype(np.float64)
+    relative: NDArray[np.float64] = np.minimum(detail / np.maximum(grey.std(axis=(1, 2)), 1e-3), 10)
+    return relative
 
 
-def border_of(images: NDArray[np.float32]) -> NDArray[np.float32]:
+def border_of(images: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """(N, P, C) the outermost pixels of images (N, H, W, C)."""
     edges = images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]
     return np.concatenate(edges, axis=1)
@@ -203,7 +204,7 @@ def _parts(images: Images) -> list[Images]:
     return [images[start : start + _AT_ONCE] for start in range(0, len(images), _AT_ONCE)]
 
 
-def _scaled(images: Images) -> NDArray[np.float32]:
+def _scaled(images: Images) -> NDArray[np.floating[Any]]:
     scaled = np.asarray(images, np.float32) / np.float32(255)
     return scaled[..., np.newaxis] if scaled.ndim == 3 else scaled
 

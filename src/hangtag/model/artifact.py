@@ -52,7 +52,16 @@ EXTRA_OUTPUTS = {
 }
 """Outputs that a graph may have; only built-in convolutional networks have `maps` and `map_weights`."""
 
-_AXES = {OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "ood_score": 1, "ood_distance": 1, "embedding": 2, "maps": 5, "map_weights": 2}
+_AXES = {
+    OUTPUT: 2,
+    PIXELS: 4,
+    "uncalibrated": 2,
+    "ood_score": 1,
+    "ood_distance": 1,
+    "embedding": 2,
+    "maps": 5,
+    "map_weights": 2,
+}
 _MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
 _MOST_LIMITATIONS, _MOST_SENTENCE = 20, 10_000  # characters of a limitation
 _PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md

@@ -11,24 +11,27 @@ This module proposes; `predictor.py` lets the model score all proposals, and use
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.model.appearance import TRIM, Appearance, Looks, looks_of
-from hangtag.model.foreground import Foreground, find_foreground
+from hangtag.model.appearance import TRIM, Appearance, Looks, looks_of, sharpness_of
+from hangtag.model.foreground import LEAST_SIDE, Foreground, find_foreground
 from hangtag.pictures import ImageSpec
 from hangtag.resize import Sizer
 from hangtag.words import in_percent
 
-__all__ = ["Doctor", "Examination", "Proposal", "Repair"]
+__all__ = ["NOTHING", "Doctor", "Proposal", "Repair"]
 
-_BLANK = 0.03  # of the full scale: less contrast in the whole picture is nothing
+_BLANK = 4  # grey levels: no more contrast in the whole picture is nothing
+NOTHING = "nothing stands out in this picture, so the answer says nothing about it"
 _STRIP = 6.0  # times as wide or as high as the training images
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601-2, as in `pictures.py`
+_MIXED = 0.15  # of an object's pixels: if so many are lighter and so many darker than the background, both are tried
 _DARKEST = np.float32(0.05)  # background by which pixels are divided
 
-Grid = NDArray[np.float32]
+Grid = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ class Repair:
     """One repair of a picture.
 
     Attributes:
-        name: what was done: "turned", "background", "inverted", "grey", "cropped" or "centred".
+        name: what was done: "rotated", "background", "inverted", "grey", "cropped", "centred" or
+            "sharpened".
         reason: in what the picture differed from the training images, without a full stop.
-        before, after: the picture's OOD score before the first and after the last repair; None if it was only turned.
+        before, after: the picture's OOD score before the first and after the last repair; None if it was only rotated.
     """
 
     name: str
@@ -58,20 +62,13 @@ class Proposal:
     pixels: NDArray[np.uint8]
     repairs: tuple[Repair, ...]
 
+    def scored(self, before: float, after: float) -> "Proposal":
+        """The same with the OOD scores of the picture before and after the repairs."""
+        scored = tuple(replace(repair, before=before, after=after) for repair in self.repairs)
+        return replace(self, repairs=scored)
 
-@dataclass(frozen=True)
-class Examination:
-    """What the doctor found in a picture.
 
-    Attributes:
-        is_off: whether it differs from the training images in something that can be repaired.
-        is_blank: whether nothing stands out in it.
-        warnings: what cannot be repaired, as sentences without a full stop.
-    """
-
-    is_off: bool
-    is_blank: bool
-    warnings: tuple[str, ...]
+_SHARPENED = Repair("sharpened", "in the model's size, the picture was more blurred than the training images")
 
 
 class Doctor:
@@ -86,20 +83,23 @@ class Doctor:
         self.spec, self.appearance = spec, appearance
         self._fitted, self._squashed = Sizer(spec), Sizer(replace(spec, fit="squash"))
 
-    def examine(self, picture: NDArray[np.uint8]) -> Examination:
-        """Compare a decoded picture (H, W[, 3]), in the model's colours, with the training images."""
-        seen = self._fitted(picture).reshape(self.spec.height, self.spec.width, -1) / np.float32(255)
-        height, width = picture.shape[:2]
-        warnings = []
-        few = picture[:: -(-height // 256), :: -(-width // 256)] / 255
-        is_blank = bool(np.ptp(np.quantile(few, [0.002, 0.998])) < _BLANK)
-        if is_blank:
-            warnings.append("nothing stands out in this picture, so the answer says nothing about it")
-        strip = width * self.spec.height / (height * self.spec.width)
-        if max(strip, 1 / strip) > _STRIP:
-            times, shape = (strip, "wide") if strip > 1 else (1 / strip, "high")
-            warnings.append(f"relative to the training images, the picture is {times:.0f} times as {shape}; crop it")
-        return Examination(not is_blank and self._is_off(seen), is_blank, tuple(warnings))
+    def is_blank(self, picture: NDArray[np.uint8]) -> bool:
+        """Whether a decoded picture (H, W[, 3]) has one colour."""
+        return bool(np.ptp(_few(picture)) <= _BLANK)
+
+    def warnings(self, picture: NDArray[np.uint8]) -> list[str]:
+        """What no repair can mend in a decoded picture (H, W[, 3]), in sentences without a full stop."""
+        strip = picture.shape[1] * self.spec.height / (picture.shape[0] * self.spec.width)
+        if max(strip, 1 / strip) <= _STRIP:
+            return []
+        times, shape = (strip, "wide") if strip > 1 else (1 / strip, "high")
+        return [
+            f"compared with the training images, this picture is {times:.0f} times as {shape}; crop it to the object"
+        ]
+
+    def is_off(self, picture: NDArray[np.uint8]) -> bool:
+        """Whether a decoded picture, in the model's colours, differs in what can be repaired."""
+        return self._is_off(self._fitted(picture).reshape(self.spec.height, self.spec.width, -1) / np.float32(255))
 
     def _is_off(self, seen: Grid) -> bool:
         trained = self.appearance
@@ -115,44 +115,54 @@ class Doctor:
     def _has_needless_colour(self, looks: Looks) -> bool:
         return self.spec.channels == 3 and self.appearance.is_grey and float(looks.colour[0]) > 0.02
 
-    def proposals(self, picture: NDArray[np.uint8]) -> list[Proposal]:
-        """Repaired pictures, those with the fewest repairs first; empty if no repair suits the picture.
+    def proposals(self, picture: NDArray[np.uint8]) -> list[Proposal] | None:
+        """Repaired pictures, those with the fewest repairs first; None if there is nothing in the picture.
 
         Args:
             picture: (H, W) or (H, W, 3), best in its own colours.
         """
-        return list(self._proposals(picture))
-
-    def _proposals(self, picture: NDArray[np.uint8]) -> Iterator[Proposal]:
         trained = self.appearance
         if not trained.is_plain:
-            if self.spec.channels == 3 and trained.is_grey and picture.ndim == 3:
-                reason = Repair("grey", "the picture has colours; the training images are grey")
-                yield Proposal(self._fitted(_in_channels(picture / np.float32(255), 3, True)), (reason,))
-            return
+            return [self._without_colour(picture)] if trained.is_grey and picture.ndim == 3 else []
         colours = picture if picture.ndim == 3 else picture[..., np.newaxis]
+        if min(colours.shape[:2]) < LEAST_SIDE:
+            return []
         found = find_foreground(colours)
         if found is None:
-            return
-        yield from self._of(found, colours.shape)
+            return None
+        proposals = list(self._of(found, colours.shape))
         if found.may_be_page and (inner := find_foreground(colours, found.within)) is not None:
-            yield from self._of(inner, colours.shape, True)
+            proposals += self._of(inner, colours.shape, True)
+        return proposals
+
+    def _without_colour(self, picture: NDArray[np.uint8]) -> Proposal:
+        reason = Repair("grey", "the picture has colours; the training images are grey")
+        grey = _in_channels(picture / np.float32(255), self.spec.channels, True)
+        return Proposal(self._fitted(_to_8_bits(grey)), (reason,))
 
     def _of(self, found: Foreground, shape: tuple[int, ...], in_page: bool = False) -> Iterator[Proposal]:
         """Proposals for one object in a picture of this shape."""
         trained = self.appearance
         pixels = _in_channels(found.pixels, self.spec.channels, trained.is_grey)
         behind = _in_channels(found.background, self.spec.channels, trained.is_grey)
-        lighter = float((pixels - behind).mean(axis=2)[found.object].mean()) > 0
-        invert = trained.polarity != 0 and lighter != (trained.polarity > 0)
+        contrast = (pixels - behind).mean(axis=2)[found.object]
+        darker = float((contrast < -TRIM).mean()) / max(float((np.abs(contrast) > TRIM).mean()), 1e-6)
         alpha = _softened(found.object)[..., np.newaxis]
-        repairs = tuple(self._repairs(found, behind, lighter, invert, shape, in_page))
         background = np.array(trained.background, np.float32)
-        for tone in (_relative_to_background, _relative_to_white):
-            laid = background + alpha * (tone(pixels, behind, background, invert) - background)
-            yield Proposal(self._framed(laid.astype(np.float32), found), repairs)
+        for is_darker in (True, False):
+            if (darker if is_darker else 1 - darker) < _MIXED:
+                continue
+            invert = trained.polarity != 0 and is_darker == (trained.polarity > 0)
+            laid = _laid(pixels, behind, found.object, is_darker, background, trained.polarity)
+            pixels_laid = (background + alpha * (laid - background)).astype(np.float32)
+            repairs = tuple(self._repairs(found, behind, not is_darker, invert, shape, in_page))
+            framed = self._framed(pixels_laid)
+            yield Proposal(framed, repairs)
+            sharpness = float(sharpness_of(_grey(framed)[np.newaxis])[0])
+            if sharpness < trained.sharpness.median:
+                yield Proposal(_sharpened(framed), (*repairs, _SHARPENED))
 
-    def _framed(self, laid: Grid, found: Foreground) -> NDArray[np.uint8]:
+    def _framed(self, laid: Grid) -> NDArray[np.uint8]:
         """The object framed as in the training images; or the whole picture, if they follow no rule."""
         trained, spec = self.appearance, self.spec
         background = np.array(trained.background, np.float32)
@@ -210,22 +220,42 @@ class Doctor:
                 yield Repair("centred", "the object was off the centre; in training images it is in the centre")
 
 
-def _relative_to_background(pixels: Grid, behind: Grid, background: Grid, invert: bool) -> Grid:
-    """The object with its contrast to the background, as a share of what is possible; evens out the light."""
-    darker = np.minimum(pixels - behind, 0) / np.maximum(behind, _DARKEST)
-    lighter = np.maximum(pixels - behind, 0) / np.maximum(1 - behind, _DARKEST)
-    contrast = (darker + lighter) * (-1 if invert else 1)
-    laid: Grid = background + np.maximum(contrast, 0) * (1 - background) + np.minimum(contrast, 0) * background
+def _laid(
+    pixels: Grid, behind: Grid, mask: NDArray[np.bool_], is_darker: bool, background: Grid, polarity: int
+) -> Grid:
+    """(h, w, C) the object on a plain background (C,), lighter or darker than it by `polarity`, the light evened out.
+
+    The object's brightness is relative to white, for which the background is taken if nothing is lighter; of an object
+    lighter than its background, relative to the background.
+    """
+    if is_darker:
+        even = pixels / np.maximum(behind, _DARKEST)
+        white = np.maximum(np.quantile(even[mask], 0.98, axis=0), 1)
+        strength = 1 - np.minimum(even / white, 1)
+    else:
+        white = np.maximum(np.quantile(pixels[mask], 0.98, axis=0), behind + _DARKEST)
+        strength = np.clip((pixels - behind) / (white - behind), 0, 1)
+    if polarity == 0:
+        polarity = -1 if is_darker else 1
+    laid: Grid = background + strength * ((1 - background) if polarity > 0 else -background)
     return laid
 
 
-def _relative_to_white(pixels: Grid, behind: Grid, background: Grid, invert: bool) -> Grid:
-    """The object with its own brightness, relative to the lightest part of the picture; evens out the light."""
-    level = behind.mean(axis=(0, 1))
-    even = pixels * (level / np.maximum(behind, _DARKEST)) if level.min() > 4 * _DARKEST else pixels
-    white = np.maximum(np.quantile(even, 0.995, axis=(0, 1)), 4 * _DARKEST)
-    laid: Grid = np.clip(even / white, 0, 1)
-    return 1 - laid if invert else laid
+def _sharpened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image plus its difference to a Gaussian blur of radius 1 and deviation 1."""
+    weights = np.exp(-np.array([1.0, 0.0, 1.0]) / 2)
+    blurred = image.astype(np.float64)
+    for axis in (0, 1):
+        size, width = image.shape[axis], [(0, 0)] * image.ndim
+        width[axis] = (1, 1)
+        padded = np.pad(blurred, width, mode="edge")
+        shifted = [padded.take(range(start, start + size), axis) for start in range(3)]
+        blurred = np.tensordot(weights / weights.sum(), np.stack(shifted), 1)
+    return np.rint(2.0 * image - blurred).clip(0, 255).astype(np.uint8)
+
+
+def _grey(image: NDArray[np.uint8]) -> Grid:
+    return (image if image.ndim == 2 else image.mean(axis=2)) / np.float32(255)
 
 
 def _in_channels(pixels: Grid, channels: int, grey: bool) -> Grid:
@@ -241,6 +271,11 @@ def _softened(mask: NDArray[np.bool_]) -> Grid:
     rows = padded[:-2] + padded[1:-1] + padded[2:]
     soft: Grid = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
     return soft
+
+
+def _few(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    return picture[:: -(-height // 256), :: -(-width // 256)]
 
 
 def _to_8_bits(pixels: Grid) -> NDArray[np.uint8]:

@@ -5,26 +5,33 @@ everything that looks like it. The object is what differs from the surface by mo
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Foreground", "find_foreground"]
+__all__ = ["LEAST_SIDE", "Foreground", "find_foreground"]
 
 _SEARCHED = 160  # pixels of the longer side of what is searched
-_LEAST_SIDE = 12  # pixels of the shorter side; a narrower picture is not searched
+LEAST_SIDE = 12
+"""Pixels of the shorter side; a narrower picture is not searched."""
+
 _RING = 0.06  # of the shorter side: taken for background at first
 _ROUNDS = 5  # of fitting the background and leaving out what differs from it
 _STRONG, _WEAK = 4.5, 3.0  # deviations of the background: what is object, and what is if it touches such pixels
-_LEAST_DEVIATION = 0.011  # of the full scale, so that a difference of `appearance.TRIM` is strong on a perfect background
+_LEAST_DEVIATION = (
+    0.011  # of the full scale, so that a difference of `appearance.TRIM` is strong on a perfect background
+)
 _LEAST_AREA, _MOST_AREA = 0.0015, 0.97  # of what is searched
 _LEAST_PART = 0.04  # of the largest part's area: another part of the same object
 _MOST_PARTS = 6
+_NEARBY = 2  # pixels around the object of the first look, where the second may find more of it
+_FINE = 40  # pixels of the shorter side from which single pixels do not matter
 _MARGIN = 0.3  # of the object's longer side, around the object at the second look
 _PAGE = 0.8  # of its box that an object fills if it may be a page or a screen with a picture on it
 _FRAME = 0.08  # of the box's side, left out when looking into a page
 
-Grid = NDArray[np.float32]
+Grid = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right, in pixels of the picture; the last two are behind the box."""
@@ -67,7 +74,8 @@ def find_foreground(picture: NDArray[np.uint8], window: Box | None = None) -> Fo
     the background there.
     """
     height, width = picture.shape[:2]
-    first = _look(picture, window or (0, 0, height, width))
+    window = window or (0, 0, height, width)
+    first = _look(picture, window)
     if first is None:
         return None
     top, left, bottom, right = first.box
@@ -75,16 +83,24 @@ def find_foreground(picture: NDArray[np.uint8], window: Box | None = None) -> Fo
     near = (max(0, top - margin), max(0, left - margin), min(height, bottom + margin), min(width, right + margin))
     if (near[2] - near[0]) * (near[3] - near[1]) > 0.8 * height * width:
         return first
-    return _look(picture, near) or first
+    return _look(picture, near, _grown(first.object, _NEARBY), window) or first
 
 
-def _look(picture: NDArray[np.uint8], window: Box) -> Foreground | None:
+def _look(
+    picture: NDArray[np.uint8], window: Box, within: Mask | None = None, seen: Box = (0, 0, 0, 0)
+) -> Foreground | None:
+    """The object in a window; of `within`, the parts of another window, `seen`, where it can be."""
     top, left, bottom, right = window
     pixels, step = _reduced(picture[top:bottom, left:right])
     height, width = pixels.shape[:2]
-    if min(height, width) < _LEAST_SIDE:
+    if min(height, width) < LEAST_SIDE:
         return None
     surface, apart = _background(pixels)
+    if within is not None:
+        unit_y, unit_x = (seen[2] - seen[0]) / len(within), (seen[3] - seen[1]) / within.shape[1]
+        rows = ((top - seen[0] + (np.arange(height) + 0.5) * step) / unit_y).astype(int).clip(0, len(within) - 1)
+        columns = ((left - seen[1] + (np.arange(width) + 0.5) * step) / unit_x).astype(int)
+        apart = apart * within[np.ix_(rows, columns.clip(0, within.shape[1] - 1))]
     inside = _object(apart)
     if inside is None:
         return None
@@ -97,7 +113,7 @@ def _look(picture: NDArray[np.uint8], window: Box) -> Foreground | None:
 
 
 def _reduced(picture: NDArray[np.uint8]) -> tuple[Grid, int]:
-    """The picture (h, w, C) from 0 to 1 with a side of about `_SEARCHED` pixels, by the means of squares; their side."""
+    """The picture (h, w, C) from 0 to 1, reduced to about `_SEARCHED` pixels by the means of squares; their side."""
     step = max(1, max(picture.shape[:2]) // _SEARCHED)
     skip = max(1, step // 8)  # of a large picture, enough pixels of each square
     few, side = picture[::skip, ::skip], step // skip
@@ -111,7 +127,7 @@ def _background(pixels: Grid) -> tuple[Grid, Grid]:
     height, width, channels = pixels.shape
     y, x = (grid.ravel() for grid in np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij"))
     basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=1)
-    values = pixels.reshape(-1, channels).astype(np.float64)
+    values: Grid = pixels.reshape(-1, channels).astype(np.float64)
     wide = max(1, round(_RING * min(height, width)))
     ring = np.ones((height, width), bool)
     ring[wide:-wide, wide:-wide] = False
@@ -133,7 +149,8 @@ def _majority(values: NDArray[np.float64], ring: Mask) -> Mask:
     """The pixels of the ring without those far from its median colour; the object may touch the picture's border."""
     far = np.abs(values - np.median(values[ring], axis=0)).max(axis=1)
     limit = max(2.5 * float(np.median(far[ring])), 0.08)
-    return ring & (far <= limit)
+    near: Mask = ring & (far <= limit)
+    return near
 
 
 def _fit(basis: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -143,7 +160,7 @@ def _fit(basis: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.
     return solved
 
 
-def _deviations(rest: NDArray[np.float64], used: Mask) -> NDArray[np.float64]:
+def _deviations(rest: Grid, used: Mask) -> NDArray[np.float64]:
     """(P,) Mahalanobis distance of differences (P, C) under the distribution of those of the background."""
     spread = np.median(np.abs(rest[used]), axis=0) * 1.4826
     inner = used & (np.abs(rest) <= 4 * np.maximum(spread, _LEAST_DEVIATION)).all(axis=1)
@@ -155,7 +172,9 @@ def _deviations(rest: NDArray[np.float64], used: Mask) -> NDArray[np.float64]:
 
 def _object(apart: Grid) -> Mask | None:
     """The parts of what differs from the background that belong to one object, without holes; None if there is none."""
-    strong = _grown(~_grown(~(apart > _STRONG), 1), 1) if min(apart.shape) > 40 else apart > _STRONG
+    strong = apart > _STRONG
+    if min(apart.shape) > _FINE:
+        strong = _grown(_shrunk(strong, 1), 1)
     weak = apart > _WEAK
     if not _LEAST_AREA * strong.size <= strong.sum():
         return None
@@ -170,13 +189,15 @@ def _object(apart: Grid) -> Mask | None:
         left &= ~part
     largest = max(int(part.sum()) for part in parts)
     whole = np.logical_or.reduce([part for part in parts if part.sum() >= _LEAST_PART * largest])
-    thin = whole & ~_grown(~_grown(~whole, 2), 3)
+    thin = whole & ~_grown(_shrunk(whole, 2), 3)
     edge = np.zeros_like(whole)
     edge[[0, -1]], edge[:, [0, -1]] = True, True
     whole &= ~_spread(edge & thin, thin)  # joints, cables and edges of tables, which lead out of the picture
     if not whole.any():
         return None
     whole = ~_spread(edge & ~whole, ~whole)
+    if min(apart.shape) > _FINE:  # what was smoothed is a pixel larger
+        whole = _shrunk(whole, 1) | (whole & edge)
     return whole if _LEAST_AREA * whole.size <= whole.sum() <= _MOST_AREA * whole.size else None
 
 
@@ -191,18 +212,22 @@ def _spread(seed: Mask, within: Mask) -> Mask:
 
 
 def _grown(mask: Mask, by: int) -> Mask:
-    """The mask and its neighbours."""
+    """The mask and everything within a square around each of its pixels."""
     for _ in range(by):
-        grown = mask.copy()
-        grown[1:] |= mask[:-1]
-        grown[:-1] |= mask[1:]
-        grown[:, 1:] |= mask[:, :-1]
-        grown[:, :-1] |= mask[:, 1:]
-        mask = grown
+        rows = mask.copy()
+        rows[1:] |= mask[:-1]
+        rows[:-1] |= mask[1:]
+        mask = rows.copy()
+        mask[:, 1:] |= rows[:, :-1]
+        mask[:, :-1] |= rows[:, 1:]
     return mask
 
 
-def _smooth(grid: NDArray[np.float64], radius: int = 1) -> NDArray[np.float64]:
+def _shrunk(mask: Mask, by: int) -> Mask:
+    return ~_grown(~mask, by)
+
+
+def _smooth(grid: Grid, radius: int = 1) -> Grid:
     """The means of squares of 2 x radius + 1 pixels of (h, w, C)."""
     for axis in (0, 1):
         size, span = grid.shape[axis], 2 * radius + 1
