@@ -18,7 +18,17 @@ from hangtag.errors import HangtagWarning, PictureError, UnknownName, UsageError
 from hangtag.limited import decode_limited
 from hangtag.model.artifact import EXTRA_OUTPUTS, OUTPUT, PIXELS, Artifact, open_artifact
 from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, AnswerPolicy, Guarantees, Verdicts
-from hangtag.pictures import Images, ImageSpec, Picture, check_images, decode, is_one_picture, many_images, stacked
+from hangtag.pictures import (
+    Images,
+    ImageSpec,
+    Picture,
+    check_images,
+    decode,
+    decode_noting_size,
+    is_one_picture,
+    many_images,
+    stacked,
+)
 from hangtag.words import amount, first_few, in_percent
 
 __all__ = ["LOGITS", "Answer", "Pictures", "Predictor", "load"]
@@ -127,7 +137,7 @@ class Predictor:
     def __init__(
         self, artifact: Artifact, policy: AnswerPolicy | None = None, decode_picture: Decode | None = None
     ) -> None:
-        self._artifact, self._decode = artifact, decode_picture or decode
+        self._artifact, self._decode = artifact, decode_picture or decode_noting_size
         self.metadata, self.sha256, self.fingerprint = artifact.metadata, artifact.sha256, artifact.fingerprint
         self.class_names, self.spec = self.metadata.class_names, self.metadata.image
         self.policy = policy or AnswerPolicy()
@@ -149,6 +159,11 @@ class Predictor:
     def with_limits(self) -> "Predictor":
         """The same model for pictures from strangers: no file may take much time or memory (see `limited.py`)."""
         return Predictor(self._artifact, self.policy, decode_limited)
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the model file."""
+        return self._artifact.content
 
     @property
     def can_abstain(self) -> bool:
@@ -244,8 +259,8 @@ class Predictor:
         why_not = self.guarantees.why_not(self.policy)
         limits = [why_not] if why_not else []
         return [
-            self._answer(outputs[OUTPUT], verdicts, position, (*notes, *self._size_notes(pixels), *limits), top)
-            for position, (pixels, notes) in enumerate(decoded)
+            self._answer(outputs[OUTPUT], verdicts, position, (*notes, *limits), top)
+            for position, (_, notes) in enumerate(decoded)
         ]
 
     def probabilities(self, images: object) -> NDArray[np.float32]:
@@ -357,20 +372,6 @@ class Predictor:
             is_ood=is_ood,
             sure=False if is_ood else None if verdicts.sure is None else bool(verdicts.sure[position]),
         )
-
-    def _size_notes(self, pixels: NDArray[np.uint8]) -> list[str]:
-        height, width = pixels.shape[:2]
-        if (height, width) == (self.spec.height, self.spec.width):
-            return []
-        note = f"resized from {width}x{height} to {self.spec.width}x{self.spec.height}"
-        change = width * self.spec.height / (height * self.spec.width)
-        least = 1.1 if self.spec.fit == "squash" else 1.02  # what is worth a warning; what leaves a margin
-        done = {
-            "squash": "which changes its proportions",
-            "pad": "its proportions kept, the rest filled",
-            "crop": "its proportions kept, its edges cut off",
-        }
-        return [f"{note}, {done[self.spec.fit]}" if max(change, 1 / change) > least else note]
 
 
 def _check_top(top: object) -> None:
