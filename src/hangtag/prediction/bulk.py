@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hangtag.data.picture_list import PictureList, list_pictures
+from hangtag.data.store.pool import Sample
 from hangtag.data.store.process import Failure, WorkerProcess
-from hangtag.errors import HangtagError, PictureError, UsageError
+from hangtag.errors import HangtagError, UsageError
 from hangtag.files import saving
 from hangtag.machine import hardware, processors
 from hangtag.model.predictor import Answer, Predictor, load
-from hangtag.prediction.worker import source_of
+from hangtag.prediction.worker import problem_of, source_of
 from hangtag.progress import Progress
 
-__all__ = ["FEW", "FileAnswer", "answers", "predict"]
+__all__ = ["FEW", "FileAnswer", "Row", "answers", "predict"]
 
 FEW = 8
 """Up to this many pictures are answered in this process."""
@@ -49,6 +50,14 @@ class FileAnswer(NamedTuple):
 
     file: str
     answer: Answer
+
+
+class Row(NamedTuple):
+    """A picture of a list, its answer, and what to do about a picture that cannot be read."""
+
+    sample: Sample
+    answer: Answer
+    hint: str = ""
 
 
 def predict(
@@ -89,16 +98,17 @@ def predict(
     predictor = model if isinstance(model, Predictor) else load(model)
     temporary = tempfile.TemporaryDirectory(prefix="hangtag-")
     try:
-        pictures = list_pictures(places, Path(temporary.name), image_column, root and Path(root))
+        pictures = list_pictures(places, Path(temporary.name), image_column, None if root is None else Path(root))
     except BaseException:
         temporary.cleanup()
         raise
     return _until_the_end(answers(predictor, pictures, top, workers, progress), temporary)
 
 
-def _until_the_end(rows: Iterator[FileAnswer], temporary: "tempfile.TemporaryDirectory[str]") -> Iterator[FileAnswer]:
+def _until_the_end(rows: Iterator[Row], temporary: "tempfile.TemporaryDirectory[str]") -> Iterator[FileAnswer]:
     with temporary:
-        yield from rows
+        for row in rows:
+            yield FileAnswer(row.sample.name, row.answer)
 
 
 def answers(
@@ -107,7 +117,7 @@ def answers(
     top: int = 3,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Iterator[FileAnswer]:
+) -> Iterator[Row]:
     """The answers for listed pictures, in their order.
 
     Args:
@@ -123,35 +133,29 @@ def answers(
         if workers is None and total <= FEW
         else _there(predictor, pictures, top, workers or _count())
     )
-    for done, (sample, answer) in enumerate(zip(pictures.samples, found, strict=True), 1):
-        yield FileAnswer(sample.name, answer)
+    for done, (sample, fields) in enumerate(zip(pictures.samples, found, strict=True), 1):
+        known = pictures.problems.get(done - 1)
+        yield Row(sample, *_answer(predictor, fields if known is None else {"error": known}))
         if progress is not None:
             progress("classifying images", done, total)
 
 
 def _count() -> int:
     """One process for each core, if the machine has the memory for them."""
-    memory = hardware().get("memory_bytes", 16 * _BYTES_PER_WORKER)
+    memory: int = hardware().get("memory_bytes", 16 * _BYTES_PER_WORKER)
     return max(1, min(processors(), memory // _BYTES_PER_WORKER))
 
 
-def _here(predictor: Predictor, pictures: PictureList, top: int) -> Iterator[Answer]:
+def _here(predictor: Predictor, pictures: PictureList, top: int) -> Iterator[dict[str, Any]]:
     limited = predictor.with_limits()
-    for row, sample in enumerate(pictures.samples):
-        if row in pictures.problems:
-            yield no_answer(predictor, pictures.problems[row])
-            continue
+    for sample in pictures.samples:
         try:
-            yield limited(source_of(pictures.containers[sample.container], sample.key), top)
+            yield limited(source_of(pictures.containers[sample.container], sample.key), top).to_json()
         except HangtagError as error:
-            yield no_answer(predictor, error.reason if isinstance(error, PictureError) else error.message)
+            yield problem_of(error)
 
 
-def no_answer(predictor: Predictor, why: str) -> Answer:
-    return Answer(None, None, (), (), predictor.fingerprint, error=why)
-
-
-def _there(predictor: Predictor, pictures: PictureList, top: int, workers: int) -> Iterator[Answer]:
+def _there(predictor: Predictor, pictures: PictureList, top: int, workers: int) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="hangtag-") as folder:
         model = Path(folder) / "model.onnx"
         with saving(model):
@@ -161,17 +165,16 @@ def _there(predictor: Predictor, pictures: PictureList, top: int, workers: int) 
             "containers": [each.to_json() for each in pictures.containers],
         }  # fmt: skip
         with closing(_Crew(settings, workers)) as crew:
-            for row, found in enumerate(crew.rows(pictures)):
-                known = pictures.problems.get(row)
-                yield no_answer(predictor, known) if known is not None else _answer(predictor, found)
+            yield from crew.rows(pictures)
 
 
-def _answer(predictor: Predictor, found: dict[str, Any]) -> Answer:
-    """An answer that came as JSON."""
+def _answer(predictor: Predictor, found: dict[str, Any]) -> tuple[Answer, str]:
+    """An answer that came as JSON, and a hint if there is none."""
     if "label" not in found:
-        return no_answer(predictor, found["error"])
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    return Answer(**{**values, "top": tuple((each["label"], each["probability"]) for each in found["top"])})
+        return Answer(None, None, (), (), predictor.fingerprint, error=found["error"]), found.get("hint", "")
+    values: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in found.items()}
+    values["top"] = tuple((each["label"], each["probability"]) for each in found["top"])
+    return Answer(**values), ""
 
 
 class _Crew:
@@ -230,7 +233,7 @@ class _Crew:
                 failure = worker.failure()
                 size = max(1, size // 4)
                 if self._is_given_up(failure):
-                    done[failure.row] = {"error": failure.reason}
+                    done[failure.row] = {"error": f"{failure.kind}: {failure.reason}"}
                     rest = [each for each in rest if each[0] != failure.row]
             else:
                 worker.end()
