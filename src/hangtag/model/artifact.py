@@ -194,6 +194,11 @@ class Artifact:
     def __reduce__(self) -> tuple[Any, ...]:
         return open_artifact, (self._content, self.threads)
 
+    @property
+    def content(self) -> bytes:
+        """The bytes of the file."""
+        return self._content
+
     def has_output(self, output: str) -> bool:
         """Whether the graph has this output (see `EXTRA_OUTPUTS`)."""
         return output in self._outputs

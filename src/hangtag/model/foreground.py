@@ -145,7 +145,7 @@ def _background(pixels: Grid) -> tuple[Grid, Grid]:
     return surface.reshape(pixels.shape).clip(0, 1).astype(np.float32), apart.reshape(height, width).astype(np.float32)
 
 
-def _majority(values: NDArray[np.float64], ring: Mask) -> Mask:
+def _majority(values: Grid, ring: Mask) -> Mask:
     """The pixels of the ring without those far from its median colour; the object may touch the picture's border."""
     far = np.abs(values - np.median(values[ring], axis=0)).max(axis=1)
     limit = max(2.5 * float(np.median(far[ring])), 0.08)
@@ -153,20 +153,20 @@ def _majority(values: NDArray[np.float64], ring: Mask) -> Mask:
     return near
 
 
-def _fit(basis: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _fit(basis: Grid, values: Grid) -> Grid:
     """Least squares with a little weight on flatness, which matters where the background is seen on one side only."""
     flat = 1e-3 * len(basis) * np.diag([0.0, *[1.0] * (basis.shape[1] - 1)])
-    solved: NDArray[np.float64] = np.linalg.solve(basis.T @ basis + flat, basis.T @ values)
+    solved: Grid = np.linalg.solve(basis.T @ basis + flat, basis.T @ values)
     return solved
 
 
-def _deviations(rest: Grid, used: Mask) -> NDArray[np.float64]:
+def _deviations(rest: Grid, used: Mask) -> Grid:
     """(P,) Mahalanobis distance of differences (P, C) under the distribution of those of the background."""
     spread = np.median(np.abs(rest[used]), axis=0) * 1.4826
     inner = used & (np.abs(rest) <= 4 * np.maximum(spread, _LEAST_DEVIATION)).all(axis=1)
     covariance = rest[inner].T @ rest[inner] / max(1, inner.sum()) + _LEAST_DEVIATION**2 * np.eye(rest.shape[1])
     placed = rest @ np.linalg.inv(np.linalg.cholesky(covariance)).T
-    distances: NDArray[np.float64] = np.sqrt((placed * placed).sum(axis=1) / rest.shape[1] ** 0.5)
+    distances: Grid = np.sqrt((placed * placed).sum(axis=1) / rest.shape[1] ** 0.5)
     return distances
 
 

@@ -20,12 +20,14 @@ from hangtag.model.artifact import EXTRA_OUTPUTS, OUTPUT, PIXELS, Artifact, open
 from hangtag.model.doctor import NOTHING, Doctor, Proposal, Repair
 from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, AnswerPolicy, Guarantees, Verdicts
 from hangtag.pictures import (
+    RESIZED,
     ROTATED,
     Images,
     ImageSpec,
     Picture,
     check_images,
     decode,
+    decode_noting_size,
     is_one_picture,
     many_images,
     stacked,
@@ -175,7 +177,7 @@ class Predictor:
         decode_picture: Decode | None = None,
         doctor: bool | None = None,
     ) -> None:
-        self._artifact, self._decode, self.doctor = artifact, decode_picture or decode, doctor
+        self._artifact, self._decode, self.doctor = artifact, decode_picture or decode_noting_size, doctor
         self.metadata, self.sha256, self.fingerprint = artifact.metadata, artifact.sha256, artifact.fingerprint
         self.class_names, self.spec = self.metadata.class_names, self.metadata.image
         self.policy = policy or AnswerPolicy()
@@ -201,6 +203,11 @@ class Predictor:
     def with_limits(self) -> "Predictor":
         """The same model for pictures from strangers: no file may take much time or memory (see `limited.py`)."""
         return Predictor(self._artifact, self.policy, decode_limited, self.doctor)
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the model file."""
+        return self._artifact.content
 
     @property
     def can_abstain(self) -> bool:
@@ -311,12 +318,9 @@ class Predictor:
                 repairs = (Repair("rotated", ROTATED),)
             if patient.repaired:
                 repairs += patient.repaired.repairs
+                notes = [note for note in notes if not note.startswith(RESIZED)]
             else:
-                notes += [
-                    *([NOTHING] if patient.is_blank else []),
-                    *patient.warnings,
-                    *self._size_notes(patient.pixels),
-                ]
+                notes += [*([NOTHING] if patient.is_blank else []), *patient.warnings]
             answer = self._answer(outputs[OUTPUT], verdicts, place, (*notes, *limits), top)
             answers.append(replace(answer, repairs=repairs, sure=answer.sure and not patient.is_blank))
         return answers
@@ -467,20 +471,6 @@ class Predictor:
             is_ood=is_ood,
             sure=False if is_ood else None if verdicts.sure is None else bool(verdicts.sure[position]),
         )
-
-    def _size_notes(self, pixels: NDArray[np.uint8]) -> list[str]:
-        height, width = pixels.shape[:2]
-        if (height, width) == (self.spec.height, self.spec.width):
-            return []
-        note = f"resized from {width}x{height} to {self.spec.width}x{self.spec.height}"
-        change = width * self.spec.height / (height * self.spec.width)
-        least = 1.1 if self.spec.fit == "squash" else 1.02  # what is worth a warning; what leaves a margin
-        done = {
-            "squash": "which changes its proportions",
-            "pad": "its proportions kept, the rest filled",
-            "crop": "its proportions kept, its edges cut off",
-        }
-        return [f"{note}, {done[self.spec.fit]}" if max(change, 1 / change) > least else note]
 
 
 def _check_top(top: object) -> None:
