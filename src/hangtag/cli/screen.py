@@ -369,6 +369,8 @@ def print_answer(picture: str, answer: "Answer") -> None:
     ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
     name = visible(picture)
     print(f"{name}: {ranked}{_how_sure(answer)}")
+    for repair in answer.repairs:
+        print(f"{name}: {repair}", file=sys.stderr)
     for warning in answer.warnings:
         print(f"{name}: note: {warning}", file=sys.stderr)
 

@@ -74,8 +74,7 @@ class Answer:
         error: why the picture could not be read, as the answers of `Predictor.many` say; None if it was read.
         picture: (h, w[, 3]) uint8, the picture made smaller, as the answer of `Predictor(picture)` shows it in a
             notebook; None in other answers.
-        seen: (H, W[, 3]) uint8, the repaired picture as the model saw it; None if nothing was repaired, and in answers
-            of `Predictor.many`.
+        seen: (H, W[, 3]) uint8, what the model saw of it, after any repairs; None in other answers.
     """
 
     label: str | None
@@ -125,9 +124,11 @@ class Answer:
         from hangtag.html import render, thumbnail
 
         shown = None if self.picture is None else thumbnail(self.picture, 160)
+        seen = thumbnail(self.seen, 160) if self.seen is not None and self.repairs else None
         bars = [(label, share, in_percent(share)) for label, share in self.top]
         return render(
-            "notebook_answer.html", {"answer": self, "picture": shown, "bars": bars, "verdict": self._verdict()}
+            "notebook_answer.html",
+            {"answer": self, "picture": shown, "seen": seen, "bars": bars, "verdict": self._verdict()},
         )
 
 
@@ -236,9 +237,11 @@ class Predictor:
         """
         _check_top(top)
         patient = self._patient(_image_of(picture))
-        (answer,) = self._answers([patient], top)
+        outputs = self._examined([patient], [*self.deciding, PIXELS])
+        (answer,) = self._answers([patient], outputs, top)
         step = -(-max(patient.pixels.shape[:2]) // _THUMBNAIL)
-        seen = patient.repaired.pixels if patient.repaired else None
+        planes = np.rint(outputs[PIXELS][0] * 255).clip(0, 255).astype(np.uint8)
+        seen = planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
         return replace(answer, picture=patient.pixels[::step, ::step].copy(), seen=seen)
 
     def many(self, pictures: Pictures, top: int = 3) -> list[Answer]:
@@ -258,7 +261,8 @@ class Predictor:
         _check_top(top)
         answers: list[Answer] = []
         for batch in self._batches(pictures):
-            read = iter(self._answers([each for each in batch if not isinstance(each, PictureError)], top))
+            patients = [each for each in batch if not isinstance(each, PictureError)]
+            read = iter(self._answers(patients, self._examined(patients, self.deciding), top))
             answers += [self._no_answer(each) if isinstance(each, PictureError) else next(read) for each in batch]
         return answers
 
@@ -304,8 +308,7 @@ class Predictor:
     def _no_answer(self, error: PictureError) -> Answer:
         return Answer(None, None, (), (), self.fingerprint, error=error.message)
 
-    def _answers(self, patients: "list[_Patient]", top: int) -> list[Answer]:
-        outputs = self._examined(patients, self.deciding)
+    def _answers(self, patients: "list[_Patient]", outputs: dict[str, NDArray[np.float32]], top: int) -> list[Answer]:
         verdicts = self.guarantees.decide(outputs, self.policy)
         why_not = self.guarantees.why_not(self.policy)
         limits = [why_not] if why_not else []

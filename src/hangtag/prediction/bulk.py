@@ -24,6 +24,7 @@ from hangtag.data.store.process import Failure, WorkerProcess
 from hangtag.errors import HangtagError, UsageError
 from hangtag.files import saving
 from hangtag.machine import hardware, processors
+from hangtag.model.doctor import Repair
 from hangtag.model.predictor import Answer, Predictor, load
 from hangtag.prediction.worker import problem_of, source_of
 from hangtag.progress import Progress
@@ -161,7 +162,7 @@ def _there(predictor: Predictor, pictures: PictureList, top: int, workers: int) 
         with saving(model):
             model.write_bytes(predictor.content)
         settings = {
-            "model": str(model), "policy": asdict(predictor.policy), "top": top,
+            "model": str(model), "policy": asdict(predictor.policy), "doctor": predictor.doctor, "top": top,
             "containers": [each.to_json() for each in pictures.containers],
         }  # fmt: skip
         with closing(_Crew(settings, workers)) as crew:
@@ -174,6 +175,7 @@ def _answer(predictor: Predictor, found: dict[str, Any]) -> tuple[Answer, str]:
         return Answer(None, None, (), (), predictor.fingerprint, error=found["error"]), found.get("hint", "")
     values: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in found.items()}
     values["top"] = tuple((each["label"], each["probability"]) for each in found["top"])
+    values["repairs"] = tuple(Repair(**each) for each in found["repairs"])
     return Answer(**values), ""
 
 

@@ -26,7 +26,8 @@ def work() -> None:
     watch = Watch()
     settings = watch.settings
     content = Path(settings["model"]).read_bytes()  # whoever starts this process has opened and checked it
-    predictor = Predictor(Artifact(content, *check_file(content), threads=1), AnswerPolicy(**settings["policy"]))
+    artifact, policy = Artifact(content, *check_file(content), threads=1), AnswerPolicy(**settings["policy"])
+    predictor = Predictor(artifact, policy, doctor=settings["doctor"])
     containers = [container_of(each) for each in settings["containers"]]
     for container in containers:
         if isinstance(container, ParquetColumn):
