@@ -27,6 +27,7 @@ from hangtag.words import ENOUGH, amount, printable, visible
 
 if TYPE_CHECKING:
     from hangtag.cli.bench import Bench
+    from hangtag.cli.predict import Tally
     from hangtag.cli.tutorial import Section
     from hangtag.data.audit import Audit
     from hangtag.data.labelled_images import LabelledImages
@@ -53,6 +54,25 @@ def print_json(value: Any) -> None:
     ascii_only = "utf" not in (sys.stdout.encoding or "utf").lower()
     text = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
     print(text.encode("utf-8", "backslashreplace").decode())
+
+
+@contextmanager
+def json_list() -> Iterator[Callable[[Any], None]]:
+    """Print a list of JSON values one by one, each as soon as it is there."""
+    count = 0
+    ascii_only = "utf" not in (sys.stdout.encoding or "utf").lower()
+
+    def add(value: Any) -> None:
+        nonlocal count
+        text = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
+        lines = text.encode("utf-8", "backslashreplace").decode().replace("\n", "\n  ")
+        print(f"{',' if count else '['}\n  {lines}", end="")
+        count += 1
+
+    try:
+        yield add
+    finally:  # also after Ctrl-C, so that it stays JSON
+        print("\n]" if count else "[]")
 
 
 class _Console(Console):
@@ -366,12 +386,28 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def print_answer(picture: Path, answer: "Answer") -> None:
+def print_answer(picture: str, answer: "Answer") -> None:
     ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
-    name = visible(str(picture))
+    name = visible(picture)
     print(f"{name}: {ranked}{_how_sure(answer)}")
+    for repair in answer.repairs:
+        print(f"{name}: {repair}", file=sys.stderr)
     for warning in answer.warnings:
         print(f"{name}: note: {warning}", file=sys.stderr)
+
+
+def print_tally(console: Console, tally: "Tally") -> None:
+    """How many pictures have each label, and how many of them are sure."""
+    sure = (">sure",) if tally.can_abstain else ()
+    table = table_of("label", ">images", *sure)
+    counts = tally.labels.most_common()
+    shown = counts if len(counts) <= _TABLE else counts[:_SHOWN]
+    if len(shown) < len(counts):
+        print(f"the {len(shown)} most frequent of {len(counts):,} labels:")
+    for label, count in shown:
+        table.add_row(label, f"{count:,}", *([f"{tally.sure[label]:,}"] if sure else []))
+    console.print(table)
+    print(tally.in_words)
 
 
 def _how_sure(answer: "Answer") -> str:

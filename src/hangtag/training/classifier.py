@@ -28,6 +28,7 @@ from hangtag.evaluation.metrics import Evaluation
 from hangtag.files import user_path, write_bytes
 from hangtag.machine import now, versions
 from hangtag.mapped import MappedRows, mapping_of
+from hangtag.model.appearance import Appearance, fit_appearance
 from hangtag.model.artifact import OUTPUT, Artifact, Metadata, check_file, open_artifact
 from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
@@ -480,7 +481,8 @@ class Classifier:
                 content, guarantees, ood_detector = self._with_held_out(pictures, trained, classes)
             answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
             accuracy = float((answers == classes).mean())
-            self._export = _Exported(content, guarantees, ood_detector, accuracy, heads, answers_of_folds)
+            appearance = fit_appearance(pictures)
+            self._export = _Exported(content, guarantees, ood_detector, accuracy, heads, answers_of_folds, appearance)
         return self._export
 
     def _with_held_out(
@@ -522,9 +524,9 @@ class Classifier:
 
     def metadata(self) -> Metadata:
         """The model file's description of itself."""
-        return self._metadata(self.guarantees_)
+        return self._metadata(self.guarantees_, self._exported().appearance)
 
-    def _metadata(self, guarantees: Guarantees | None) -> Metadata:
+    def _metadata(self, guarantees: Guarantees | None, appearance: Appearance | None = None) -> Metadata:
         backbone = self.module_.record if isinstance(self.module_, FrozenNetwork) else None
         return Metadata(
             class_names=self.class_names_,
@@ -539,6 +541,7 @@ class Classifier:
             guarantees=guarantees,
             pooling="max" if backbone is None else "mean",
             backbone=backbone,
+            appearance=appearance,
         )
 
     @property
@@ -785,6 +788,7 @@ class _Exported:
     training_accuracy: float
     fold_heads: FoldHeads | None
     answers_of_folds: CrossValidation | None
+    appearance: Appearance
 
 
 @dataclass(frozen=True)
