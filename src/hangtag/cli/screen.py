@@ -148,9 +148,10 @@ def _text(template: str) -> progress.TextColumn:
 
 
 def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[], list[str]] = list) -> list["Epoch"]:
-    """Show a progress bar for the current epoch and print a line for each finished one; returns the finished ones.
+    """Show a progress bar, and print a line for each finished epoch that has one; returns all finished epochs.
 
-    The notes of the training are printed first.
+    The notes of the training are printed first. While each epoch has a line, the bar is that of the current epoch; with
+    many epochs, it is that of all of them.
     """
     finished: list[Epoch] = []
     columns = _text("{task.description}"), progress.BarColumn(bar_width=24), _text("{task.fields[numbers]}")
@@ -162,16 +163,23 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
                     bar.console.print(f"note: {note}")
             if epoch.finished:
                 finished.append(epoch)
-                bar.console.print(_epoch_line(epoch))
-                bar.reset(task, total=epoch.steps, numbers="")
+                if epoch.has_line:
+                    bar.console.print(_epoch_line(epoch))
+                if all(each.has_line for each in finished):
+                    bar.reset(task, total=epoch.steps, numbers="")
             elif epoch.doing:
                 bar.update(task, description=epoch.doing, completed=epoch.step, total=epoch.steps,
                            numbers=f"{epoch.step:,}/{epoch.steps:,}")  # fmt: skip
             else:
                 numbers = f"{epoch.step}/{epoch.steps}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
-                numbers += f"  {_per_step(epoch)}"
+                if finished and finished[-1].val_accuracy is not None:
+                    numbers += f"  val accuracy {finished[-1].val_accuracy:.4f}"
+                done, total = epoch.step, epoch.steps
+                if not all(each.has_line for each in finished):
+                    done, total = (epoch.number - 1) * total + done, epoch.epochs * total
                 description = f"epoch {epoch.number}/{epoch.epochs}"
-                bar.update(task, description=description, completed=epoch.step, total=epoch.steps, numbers=numbers)
+                numbers += f"  {_per_step(epoch)}"
+                bar.update(task, description=description, completed=done, total=total, numbers=numbers)
     print_curves(console, finished)
     if finished and finished[-1].enough:
         console.print(f"early stopping: no improvement since epoch {finished[-1].kept}; its weights were restored")

@@ -75,6 +75,8 @@ def list_pictures(
     for place in places:
         text = os.fspath(place)
         path = user_path(text)
+        if "://" in text and not path.exists():
+            raise UsageError(f"{text}: addresses are not read", "download the picture, and name its file")
         if glob.has_magic(text) and not os.path.lexists(path):
             for match in _matching(str(path)):
                 _add(found, match, folder, image_column, root, choose)
@@ -113,8 +115,6 @@ def _add(
     found: PictureList, place: str, folder: Path, image_column: str | None, root: Path | None, choose: Choose
 ) -> None:
     path, name = Path(place), place.lower()
-    if "://" in place and not path.exists():
-        raise UsageError(f"{place}: addresses are not read", "download the picture, and name its file")
     if path.is_dir():
         listing = Folder(str(path.absolute())).listing()
         _add_listed(found, Folder(str(path.absolute())), listing, place)

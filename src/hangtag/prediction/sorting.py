@@ -48,8 +48,9 @@ class Sorter:
 
     def __init__(self, folder: Path, class_names: Sequence[str], link: bool, pictures: PictureList) -> None:
         check_sortable(folder)
-        names = [*class_names, NOT_SURE]
-        self.folders = {name: folder / own for name, own in zip(names, folder_names(names), strict=True)}
+        *names, not_sure = folder_names([*class_names, NOT_SURE])
+        self.folders = {label: folder / name for label, name in zip(class_names, names, strict=True)}
+        self.not_sure = folder / not_sure
         self.folder, self.link = folder, link
         self.taken: set[tuple[str, str]] = set()  # folder and name, in small letters
         make_own_folder(folder)
@@ -64,7 +65,7 @@ class Sorter:
         """
         if answer.label is None:
             return None
-        folder = self.folders[NOT_SURE if answer.sure is False else answer.label]
+        folder = self.not_sure if answer.sure is False else self.folders[answer.label]
         with saving(folder):
             folder.mkdir(exist_ok=True)
         if isinstance(container, Folder):
