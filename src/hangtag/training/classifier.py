@@ -62,7 +62,7 @@ from hangtag.training.fit_input import (
 )
 from hangtag.training.fit_progress import show_progress
 from hangtag.training.mirroring import choose_flip
-from hangtag.training.transfer import build_frozen, fit_frozen
+from hangtag.training.transfer import build_frozen, fine_tune, fit_frozen
 from hangtag.words import natural
 
 __all__ = [
@@ -293,12 +293,18 @@ class Classifier:
         resume: Checkpoint | None,
     ) -> Iterator[Epoch]:  # fmt: skip
         seed = seed_of(self)
-        if isinstance(self.module_, FrozenNetwork):
-            return fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
-        return train(
-            self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,
-            self.loss, self.augment,
-        )  # fmt: skip
+        if not isinstance(self.module_, FrozenNetwork):
+            yield from train(
+                self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,
+                self.loss, self.augment,
+            )  # fmt: skip
+            return
+        yield from fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
+        if recipe.fine_tune and not stop():
+            self.module_, note = yield from fine_tune(
+                self.module_, data.spec, training, self._held_out, recipe, seed, weights, device, stop
+            )
+            self.notes_.append(note)
 
     def _forget_model(self) -> None:
         """Forget everything that was derived from earlier weights."""

@@ -7,7 +7,7 @@ any model of the package timm, and FILE.onnx any network in an ONNX file.
 import hashlib
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from hangtag.progress import Progress
 from hangtag.training.engine.efficientnet_lite import DEVIATION, MEAN, SIDES, EfficientNetLite, lite_model
 from hangtag.training.engine.networks import WHITE, parameter_count
 
-__all__ = ["DEFAULT", "Backbone", "compute_features", "find_backbone"]
+__all__ = ["DEFAULT", "Backbone", "compute_features", "find_backbone", "with_weights"]
 
 DEFAULT = "efficientnet-lite0"
 
@@ -101,6 +101,12 @@ def compute_features(
         if progress is not None:
             progress("computing features", start + len(rows), len(images))
     return features
+
+
+def with_weights(backbone: Backbone, network: EfficientNetLite) -> Backbone:
+    """The backbone with the weights of a fine-tuned network."""
+    record = replace(backbone.record, fine_tuned=True)
+    return replace(backbone, record=record, model=_serialized(lite_model(network, backbone.side[0])), network=network)
 
 
 def _efficientnet_lite(name: str, variant: int) -> Backbone:

@@ -27,7 +27,7 @@ __all__ = [
     "with_settings",
 ]
 
-OF_HEAD = ("backbone", "flip", "validation", "balance", "cores")
+OF_HEAD = ("backbone", "fine_tune", "flip", "validation", "balance", "cores")
 """The settings that apply to a recipe with a backbone."""
 
 _MIN_BATCH, _STEPS_PER_EPOCH, _MAX_EPOCH_FACTOR = 16, 32, 10  # for small datasets
@@ -55,7 +55,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ),
     ("warmup prune_until random_erasing", "from 0 to 1", lambda value: 0 <= value <= 1, "it is a fraction"),
     ("last_epoch_fraction", "above 0 and at most 1", lambda value: 0 < value <= 1, "1 trains the whole epoch"),
-    ("min_steps patience", "from 0 to 1,000,000", lambda value: 0 <= value <= 10**6, "0 turns it off"),
+    ("min_steps patience fine_tune", "from 0 to 1,000,000", lambda value: 0 <= value <= 10**6, "0 turns it off"),
     ("random_shift", "from 0 to 1,000", lambda value: 0 <= value <= 1000, "0 turns it off"),
     ("balance", f"one of {', '.join(BALANCE)}", lambda value: value in BALANCE, "auto weights imbalanced classes"),
     ("cores", "from 1 to 1,024", lambda value: value is None or 1 <= value <= 1024, "none uses all cores"),
@@ -71,6 +71,8 @@ class Recipe:
         network: a name in `networks.NETWORKS`, or "module:function".
         backbone: the pretrained network to whose features a linear head is fitted, see `find_backbone`; of the other
             settings, only those in `OF_HEAD` then apply. Empty: the network is trained from nothing.
+        fine_tune: epochs in which the last blocks of the backbone, on a GPU the whole of it, are trained together with
+            the head; the result is kept if it is better on held-out images. 0: the backbone stays as it is.
         epochs: passes over the training images.
         batch_size: images per step.
         learning_rate: the peak learning rate of AdamW (Kingma & Ba, 2015; Loshchilov & Hutter, 2019).
@@ -139,6 +141,7 @@ class Recipe:
     last_epoch_fraction: float = 1.0
     bfloat16: bool = True
     backbone: str = ""
+    fine_tune: int = 0
     cores: int | None = None
     adapt_cores: bool = True
     given: tuple[str, ...] = field(default=(), compare=False)
