@@ -33,6 +33,7 @@ from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
 from hangtag.model.predictor import Pictures, Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images, many_images
+from hangtag.training.choose_recipe import AUTO, choose_recipe
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import Augment, Loss, check_augment, suit_loss
@@ -43,6 +44,7 @@ from hangtag.training.engine.keras_model import keras_notes, own_network, user_n
 from hangtag.training.engine.loop import Epoch, Labelled, choose_device, train
 from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, channels_first, layers, parameter_count
 from hangtag.training.engine.recipes import (
+    DEFAULT,
     Recipe,
     adapt_to_pixels,
     adapt_to_size,
@@ -89,7 +91,8 @@ class Classifier:
     """An image classifier with scikit-learn's interface.
 
     Args:
-        recipe: how to train: the name of a recipe, such as "fast" (default) or "tutorial", or a `Recipe`.
+        recipe: how to train: the name of a recipe, such as "fast" or "transfer", or a `Recipe`. "auto" (default) is
+            "transfer" for photos and few images, if the extra `photos` is installed, else "fast".
         model: the name of a network ("mlp", "cnn", or "module:function" in your own code), a `torch.nn.Module` (copied,
             never changed), or a function that creates one from (ImageSpec, number of classes). It takes float32
             (N, C, H, W) from 0 to 1 and returns logits (N, K). It may also be a Keras model on Keras's PyTorch backend,
@@ -136,7 +139,7 @@ class Classifier:
 
     def __init__(
         self,
-        recipe: str | Recipe = "fast",
+        recipe: str | Recipe = AUTO,
         model: str | nn.Module | Callable[[ImageSpec, int], nn.Module] | None = None,
         epochs: int | None = None,
         seed: int | None = None,
@@ -239,6 +242,7 @@ class Classifier:
     ) -> Iterator[Epoch]:  # fmt: skip
         seed, split_seed, recipe = seed_of(self), split_seed_of(self), self.chosen_recipe()
         given = self._prepare(X, y)
+        recipe, choice_note = self._choice(given)
         device = choose_device(self.device)
         image_weights, weights = self._image_weights(given, sample_weight), None
         if validation_data is not None:
@@ -261,7 +265,7 @@ class Classifier:
         counts = np.bincount(data.labels[train_positions], minlength=len(data.class_names))
         recipe = self.recipe_ = replace(recipe, balance=choose_balance(recipe, counts))
         balanced = balance_note(recipe.balance, counts, data.class_names)
-        notes = [size_note, rate_note, balanced, mirror_note, loss_note]
+        notes = [choice_note, size_note, rate_note, balanced, mirror_note, loss_note]
         if recipe.bfloat16 and not has_bfloat16(device.type):
             notes.append("this processor has no bfloat16 arithmetic: training uses float32, which is slower")
         self.notes_ = [note for note in (*notes, *self.split_.notes) if note]
@@ -530,12 +534,19 @@ class Classifier:
         self._data_summary = {"name": train.name, "fingerprint": train.fingerprint, "images": len(train)}
         return data
 
-    def chosen_recipe(self) -> Recipe:
+    def chosen_recipe(self, data: LabelledImages | None = None) -> Recipe:
         """The recipe with the constructor's settings applied.
+
+        Args:
+            data: what to choose a recipe for if it is "auto"; None: many small images.
 
         Raises:
             UsageError: a setting is invalid, or two contradict each other.
         """
+        return self._choice(data)[0]
+
+    def _choice(self, data: LabelledImages | None) -> tuple[Recipe, str]:
+        """`chosen_recipe`, and a note on why."""
         own = {
             "network": self.model if isinstance(self.model, str) else None,
             "balance": self._balance(),
@@ -546,7 +557,20 @@ class Classifier:
             raise UsageError(f"settings must be a dict, got {settings!r}", "for example settings={'flip': False}")
         for name, value in settings.items():
             check_not_two(name, own.get(name), value)
-        return find_recipe(changed(find_recipe(self.recipe), settings), **own)
+        recipe, note = self.recipe, ""
+        own_code = any(value is not None for value in (self.model, self.loss, self.augment))
+        if recipe == AUTO:
+            given = {*settings, *(name for name, value in own.items() if value is not None)}
+            recipe = "transfer" if "backbone" in given else DEFAULT
+            if data is not None and recipe == DEFAULT and not own_code:
+                recipe, note = choose_recipe(data, given)
+        recipe = find_recipe(changed(find_recipe(recipe), settings), **own)
+        if recipe.backbone and own_code:
+            raise UsageError(
+                f"recipe '{recipe.name}' trains no network, so it takes no model, loss or augmentation",
+                "leave them out, or use recipe 'fast'",
+            )
+        return recipe, note
 
     def _balance(self) -> str | None:
         """`balance`, or what `class_weight` means for it."""

@@ -89,7 +89,7 @@ class Training:
             UsageError: the device is not available.
         """
         choose_device(classifier.device)
-        if not {"test", "validation"} & data.parts.keys() and not classifier.chosen_recipe().validation:
+        if not {"test", "validation"} & data.parts.keys() and not classifier.chosen_recipe(data).validation:
             raise DataError(
                 "there are no images to evaluate the model on: no test part, and this recipe holds out no images",
                 "hold some out: --set validation=0.1; or use another recipe, or data with a test part",
@@ -254,7 +254,7 @@ def initial_config(classifier: Classifier, data: LabelledImages, source: dict[st
         "hangtag": versions()["hangtag"],
         "created": now(),
         "status": TRAINING,
-        "recipe": classifier.chosen_recipe().to_json(),
+        "recipe": classifier.chosen_recipe(data).to_json(),
         "network_from_python": not isinstance(classifier.model, str | None),
         **({"from_python": from_python} if (from_python := _from_python(classifier)) else {}),
         "seed": seed_of(classifier),
