@@ -371,6 +371,12 @@ class Classifier:
             self._content, self._predictor = content, Predictor(artifact)
         return self._content
 
+    def validation_logits(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Logits (V, K) of the held-out images before calibration, and their classes (V,)."""
+        self._require_fitted()
+        images, labels = self._held_out
+        return extract_features(self.shipped_, images, self.features_device_).logits, labels
+
     def neighbours(self, count: int = KEPT) -> Neighbours:
         """At most `count` (never more than `KEPT`) training images, reduced in size, with the network's embeddings."""
         self._require_fitted()

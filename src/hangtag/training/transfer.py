@@ -21,11 +21,11 @@ from hangtag.mapped import MappedRows
 from hangtag.pictures import Images, ImageSpec
 from hangtag.progress import Progress
 from hangtag.training.engine.backbones import compute_features, find_backbone
-from hangtag.training.engine.fine_tuning import FINE_TUNING, TunedNetwork, as_frozen, is_better
+from hangtag.training.engine.fine_tuning import TunedNetwork, as_frozen, compare
 from hangtag.training.engine.frozen import FrozenNetwork, for_size
 from hangtag.training.engine.inference import extract_features
 from hangtag.training.engine.loop import Epoch, Labelled, train
-from hangtag.training.engine.recipes import Recipe
+from hangtag.training.engine.recipes import FINE_TUNING, Recipe
 from hangtag.training.engine.sampling import class_weights
 from hangtag.training.features import cached_features
 from hangtag.training.head import fit_head, loss_and_accuracy
@@ -93,8 +93,9 @@ def fit_frozen(
     if len(held_out):
         val_loss, val_accuracy = loss_and_accuracy(head(views[0][held_out]), data.labels[held_out])
     yield Epoch(
-        1, recipe.fine_tune + 2 if recipe.fine_tune else 1, len(labels), len(labels), loss, accuracy, 0.0, time.perf_counter() - began,
-        val_loss, val_accuracy, finished=True, training_seconds=time.perf_counter() - began, doing=head.in_words,
+        1, recipe.fine_tune + 2 if recipe.fine_tune else 1, len(labels), len(labels), loss, accuracy, 0.0,
+        time.perf_counter() - began, val_loss, val_accuracy, finished=True,
+        training_seconds=time.perf_counter() - began, doing=head.in_words,
     )  # fmt: skip
 
 
@@ -128,9 +129,10 @@ def fine_tune(
         yield last
     result = as_frozen(tuned, backbone, spec, np.asarray(training[0][:_COMPARED]))
     result.embed = _Embeddings(result)
-    answers = [extract_features(each, images).logits for each in (result, network)]
-    better, words = is_better(*answers, labels)
-    loss, accuracy = loss_and_accuracy(answers[0 if better else 1], labels) if len(labels) else (None, None)
+    new, old = (extract_features(each, images).logits for each in (result, network))
+    better, numbers = compare(new, old, labels)
+    words = f"fine-tuning was {'kept' if better else 'dropped, and the backbone stays as it was'}: {numbers}"
+    loss, accuracy = loss_and_accuracy(new if better else old, labels) if len(labels) else (None, None)
     yield replace(last, number=last.number + 1, val_loss=loss, val_accuracy=accuracy, doing=words)
     return result if better else network, words
 

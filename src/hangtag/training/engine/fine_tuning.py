@@ -20,29 +20,11 @@ from hangtag.training.engine.efficientnet_lite import EfficientNetLite
 from hangtag.training.engine.export import TOLERANCE
 from hangtag.training.engine.frozen import FrozenNetwork, for_size
 from hangtag.training.engine.inference import predict_logits
-from hangtag.training.engine.recipes import Recipe
 
-__all__ = ["FINE_TUNING", "TunedNetwork", "as_frozen", "check_tunable", "is_better"]
+__all__ = ["TunedNetwork", "as_frozen", "compare"]
 
 _LAST_BLOCKS = 5  # of 16 in variant 0, with two thirds of its weights, for a third of the work; a GPU trains all
 _FEWEST_HELD_OUT = 10  # images on which two networks can be compared
-
-FINE_TUNING = Recipe(
-    name="fine-tuning",
-    description="the last blocks of a pretrained network, from its own weights",
-    network="efficientnet-lite",
-    epochs=10,
-    batch_size=16,
-    learning_rate=5e-4,  # docs/log.md
-    warmup=0.1,
-    start_factor=0.1,
-    end_factor=0.02,
-    weight_decay=0.02,
-    label_smoothing=0.1,
-    flip=True,
-    adapt_cores=False,
-)
-"""How a network is trained on; epochs, mirroring and balance are those of the recipe that asks for it."""
 
 
 class TunedNetwork(nn.Module):
@@ -52,14 +34,15 @@ class TunedNetwork(nn.Module):
         backbone: with a PyTorch network, of which a copy is trained.
         frozen: the same backbone with a trained head.
         whole: train all blocks.
+
+    Raises:
+        UsageError: the backbone is none of `efficientnet_lite.py`.
     """
 
     def __init__(self, backbone: Backbone, frozen: FrozenNetwork, whole: bool) -> None:
         super().__init__()
-        check_tunable(backbone)
-        self.network, self.logits = copy.deepcopy(backbone.network), copy.deepcopy(frozen.logits)
+        self.network, self.logits = copy.deepcopy(_tunable(backbone)), copy.deepcopy(frozen.logits)
         self.side = backbone.side
-        assert isinstance(self.network, EfficientNetLite)
         if not whole:
             self.network.requires_grad_(False)
             for part in (*self.network._blocks[-_LAST_BLOCKS:], self.network._conv_head, self.network._bn1):
@@ -78,14 +61,6 @@ class TunedNetwork(nn.Module):
         return self
 
 
-def check_tunable(backbone: Backbone) -> None:
-    """Raise UsageError unless the backbone can be trained on."""
-    if not isinstance(backbone.network, EfficientNetLite):
-        raise UsageError(
-            f"{backbone.name} cannot be fine-tuned", "use the backbone efficientnet-lite0, or leave out fine-tuning"
-        )
-
-
 def as_frozen(tuned: TunedNetwork, backbone: Backbone, spec: ImageSpec, images: Images) -> FrozenNetwork:
     """The trained network as one with a frozen backbone, computed by ONNX Runtime.
 
@@ -98,7 +73,6 @@ def as_frozen(tuned: TunedNetwork, backbone: Backbone, spec: ImageSpec, images: 
         ModelError: they do not.
     """
     tuned = tuned.cpu().eval()
-    assert isinstance(tuned.network, EfficientNetLite)
     frozen = FrozenNetwork(for_size(with_weights(backbone, tuned.network), spec), tuned.logits.out_features)
     frozen.logits.load_state_dict(tuned.logits.state_dict())
     frozen.backbone.keep(tuned.network.requires_grad_(False))
@@ -111,27 +85,33 @@ def as_frozen(tuned: TunedNetwork, backbone: Backbone, spec: ImageSpec, images: 
     return frozen
 
 
-def is_better(tuned: NDArray[np.float32], frozen: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[bool, str]:
-    """Whether fine-tuning lowered the loss of the held-out images by more than a standard error; and why, in words.
+def compare(new: NDArray[np.float32], old: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[bool, str]:
+    """Whether a network has a lower loss on held-out images than another, by more than a standard error; and in words.
 
-    Both are compared as they would ship, after calibration, which is cross-fitted.
+    Both are compared as they would ship, after calibration, which is cross-fitted. A standard error is the usual margin
+    for the less simple of two models (Breiman et al., 1984).
 
     Args:
-        tuned, frozen: logits (N, K) of the N held-out images.
+        new, old: logits (N, K) of the N held-out images.
         labels: (N,) their classes.
     """
     count = len(labels)
     if count < _FEWEST_HELD_OUT:
-        return False, (
-            f"kept the frozen backbone: comparing it with fine-tuning takes {_FEWEST_HELD_OUT} held-out images, "
-            f"this training has {count}"
-        )
-    probabilities = [cross_fitted(logits, labels)[1][np.arange(count), labels] for logits in (tuned, frozen)]
-    new, old = (-np.log(np.maximum(each, 1e-12)) for each in probabilities)
-    gain = old - new
-    better = bool(gain.mean() > gain.std(ddof=1) / np.sqrt(count))
-    accuracies = [f"{(logits.argmax(axis=1) == labels).mean():.1%}" for logits in (tuned, frozen)]
-    return better, (
-        f"{'fine-tuned the backbone' if better else 'kept the frozen backbone'}: on {count:,} held-out images, "
-        f"loss {new.mean():.3f} and accuracy {accuracies[0]} fine-tuned, {old.mean():.3f} and {accuracies[1]} frozen"
+        return False, f"a comparison takes {_FEWEST_HELD_OUT} held-out images, there are {count}"
+    probabilities = [cross_fitted(logits, labels)[1][np.arange(count), labels] for logits in (new, old)]
+    losses = [-np.log(np.maximum(each, 1e-12)) for each in probabilities]
+    gain = losses[1] - losses[0]
+    accuracies = [f"{(logits.argmax(axis=1) == labels).mean():.1%}" for logits in (new, old)]
+    return bool(gain.mean() > gain.std(ddof=1) / np.sqrt(count)), (
+        f"on {count:,} held-out images, loss {losses[0].mean():.3f} instead of {losses[1].mean():.3f}, "
+        f"accuracy {accuracies[0]} instead of {accuracies[1]}"
     )
+
+
+def _tunable(backbone: Backbone) -> EfficientNetLite:
+    """The backbone's network; raises UsageError if it cannot be trained on."""
+    if not isinstance(backbone.network, EfficientNetLite):
+        raise UsageError(
+            f"{backbone.name} cannot be fine-tuned", "use the backbone efficientnet-lite0, or leave out fine-tuning"
+        )
+    return backbone.network

@@ -15,6 +15,7 @@ __all__ = [
     "ADAM_BETA1",
     "BALANCE",
     "DEFAULT",
+    "FINE_TUNING",
     "OF_HEAD",
     "RECIPES",
     "Recipe",
@@ -294,6 +295,23 @@ TRANSFER = Recipe(
     bfloat16=False,
 )
 
+# How a pretrained network is trained on; epochs, mirroring and balance are those of the recipe that asks for it.
+FINE_TUNING = Recipe(
+    name="fine-tuning",
+    description="the last blocks of a pretrained network, from its own weights",
+    network="efficientnet-lite",
+    epochs=10,
+    batch_size=16,
+    learning_rate=5e-4,  # docs/log.md
+    warmup=0.1,
+    start_factor=0.1,
+    end_factor=0.02,
+    weight_decay=0.02,
+    label_smoothing=0.1,
+    flip=True,
+    adapt_cores=False,
+)
+
 RECIPES = {recipe.name: recipe for recipe in (FAST, ACCURATE, BEST, QUICK, TUTORIAL, TRANSFER)}
 DEFAULT = FAST.name
 
@@ -330,6 +348,11 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
             if result.backbone
             else f"recipe '{recipe.name}' needs a backbone",
             "use recipe 'transfer' for a pretrained backbone, or 'fast' without one",
+        )
+    if result.fine_tune and not result.backbone:
+        raise UsageError(
+            f"recipe '{recipe.name}' trains a network from nothing, so there is nothing to fine-tune",
+            "use recipe 'transfer' to fine-tune a pretrained network",
         )
     if result.backbone and (unused := [name for name in settings if name not in OF_HEAD]):
         raise UsageError(
