@@ -59,6 +59,13 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Early stopping: stop after this many epochs without a lower validation loss.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Train on all images, and judge by cross-validation with this many folds; 0 holds images out. "
+            "[default: 5 below 2,000 images without a test part, if it does not take long]"
+        ),
+    ] = None,
     balance: Annotated[
         str | None, typer.Option(help="How to handle imbalanced classes: auto, off, weights or sampling.")
     ] = None,
@@ -102,7 +109,7 @@ def train(
     console = screen.console(stderr=as_json)
     changes = {
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
-        "backbone": backbone, "fine_tune": FINE_TUNING.epochs if fine_tune else None,
+        "folds": folds, "backbone": backbone, "fine_tune": FINE_TUNING.epochs if fine_tune else None,
     }  # fmt: skip
     request = _Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
@@ -175,6 +182,17 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
         epochs = tracking.track(training.epochs(stop), training.run, training.config["recipe"])
         screen.show_epochs(console, epochs, training.notes)
         stopped = stop() and training.stopped  # Ctrl-C in the last steps comes too late
+        if training.folds and not stopped:
+            with screen.fold_progress(console) as progress:
+                training.cross_fit(stop, progress)
+            stopped = stop() and training.stopped
+        if not training.can_finish:
+            training.leave()
+            console.print(
+                "stopped before the first fold of the cross-validation: there is no model file yet, because nothing "
+                f"judged it. To continue: hangtag train --resume {shlex.quote(str(training.run.path))}"
+            )
+            raise typer.Exit(130)
         if stopped:
             console.print(
                 "stopped early; the model so far is kept. "
@@ -197,11 +215,11 @@ def _train_seeds(console: "Console", request: "_Request", count: int, tracking: 
     try:
         for number, step in seeds.trainings():
             if not isinstance(step, Training):
-                console.print(f"seed {number}: already trained; {step.part} {step.evaluation}")
+                console.print(f"seed {number}: already trained; {step.in_words}")
                 continue
             console.print(f"seed {number}:")
             judged, stopped = _train_and_judge(console, step, tracking)
-            console.print(f"seed {number}: {judged.part} {judged.evaluation}")
+            console.print(f"seed {number}: {judged.in_words}")
             _end_tracking(console, tracking, judged)
             if stopped:
                 console.print("to continue with all seeds, run the same command again")
@@ -293,7 +311,9 @@ class _Request:
 
 def _find_near_duplicates(data: "LabelledImages", recipe: "Recipe") -> None:
     """Find near-duplicates with a progress bar, before a split needs them."""
-    if not recipe.validation or "validation" in data.parts:
+    from hangtag.training.cross_fit import choose_folds
+
+    if not (recipe.validation or choose_folds(recipe, data)[0]) or "validation" in data.parts:
         return
     from hangtag.cli import screen
     from hangtag.data.splits import near_groups

@@ -158,7 +158,8 @@ class Predictor:
     @property
     def deciding(self) -> list[str]:
         """The outputs that `Guarantees.decide` needs."""
-        return [OUTPUT, "uncalibrated", *(["ood_score"] if self.guarantees.has_ood_score else [])]
+        names = [OUTPUT, "uncalibrated", *(["ood_score"] if self.guarantees.has_ood_score else [])]
+        return [*names, *(["fold_uncalibrated"] if self.guarantees.needs_folds else [])]
 
     def has_output(self, output: str) -> bool:
         """Whether the file has this output (see `artifact.EXTRA_OUTPUTS`)."""

@@ -18,9 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hangtag.data.folds import Folds, folds_of
 from hangtag.data.labelled_images import LabelledImages, from_arrays, one_column
 from hangtag.data.splits import split_of
 from hangtag.errors import ArtifactError, DataError, ModelError, RunError, UnknownName, UsageError, logger
+from hangtag.evaluation.cross_validation import CrossValidation
 from hangtag.evaluation.judge import Judgement
 from hangtag.evaluation.metrics import Evaluation
 from hangtag.files import user_path, write_bytes
@@ -34,12 +36,13 @@ from hangtag.model.ood import OodDetector, fit_ood_detector
 from hangtag.model.predictor import Pictures, Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images, many_images
 from hangtag.training.choose_recipe import AUTO, choose_recipe
+from hangtag.training.cross_fit import CrossFit, Progress, cross_fit, with_checked_folds, with_folds, without_own_split
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import Augment, Loss, check_augment, suit_loss
-from hangtag.training.engine.export import export_model, verify, with_metadata
+from hangtag.training.engine.export import FoldHeads, export_model, verify, with_metadata
 from hangtag.training.engine.frozen import FrozenNetwork
-from hangtag.training.engine.inference import extract_features
+from hangtag.training.engine.inference import Features, extract_features
 from hangtag.training.engine.keras_model import keras_notes, own_network, user_network
 from hangtag.training.engine.loop import Epoch, Labelled, choose_device, train
 from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, channels_first, layers, parameter_count
@@ -62,7 +65,7 @@ from hangtag.training.fit_input import (
     with_validation,
     without_weightless,
 )
-from hangtag.training.fit_progress import show_progress
+from hangtag.training.fit_progress import folds_progress, show_progress
 from hangtag.training.mirroring import choose_flip
 from hangtag.training.transfer import build_frozen, fine_tune, fit_frozen
 from hangtag.words import natural
@@ -78,7 +81,14 @@ __all__ = [
 ]
 
 _IN_MEMORY = 256_000_000  # bytes; images of a larger memory-mapped file are read as training needs them
-_SETTINGS = ("epochs", "batch_size", "learning_rate", "validation", "patience")  # of the recipe; also parameters
+_SETTINGS = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "validation",
+    "folds",
+    "patience",
+)  # of the recipe; also parameters
 _TRIAL_IMAGES = 16  # on which a custom network's export is verified before training
 VERIFIED = 1000
 """Training images, at most, on which every exported file is compared with its network."""
@@ -104,6 +114,9 @@ class Classifier:
         split_seed: determines which images are held out; None uses `seed`.
         batch_size, learning_rate, patience, balance: settings of the recipe; see `Recipe`.
         validation: fraction of each class held out for early stopping, calibration and guarantees.
+        folds: train on all images, and take calibration and guarantees from this many further trainings, each without
+            one fold of the images. 0: hold images out instead. None: 5 for recipe "transfer" and fewer than 2,000
+            images without a validation or test part, else 0.
         class_weight: scikit-learn's name for `balance`: "balanced" weights images by inverse class frequency; a dict
             {label: weight} weights classes as you choose, others by 1.
         settings: any other settings of the recipe, by name: {"flip": False, "weight_decay": 0.1}.
@@ -136,6 +149,7 @@ class Classifier:
     """
 
     _not_fitted: ClassVar[type[RunError]] = RunError  # the exception that says so
+    _tries_export = True  # of a custom network, before training
 
     def __init__(
         self,
@@ -149,6 +163,7 @@ class Classifier:
         batch_size: int | None = None,
         learning_rate: float | None = None,
         validation: float | None = None,
+        folds: int | None = None,
         patience: int | None = None,
         balance: str | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
@@ -167,6 +182,7 @@ class Classifier:
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.validation = validation
+        self.folds = folds
         self.patience = patience
         self.balance = balance
         self.class_weight = class_weight
@@ -204,7 +220,9 @@ class Classifier:
             ModelError: the network does not fit the images, or training diverged.
         """
         epochs = self.fit_epochs(X, y, sample_weight=sample_weight, validation_data=validation_data)
-        show_progress(epochs, self.verbose if verbose is None else verbose, lambda: self.notes_)
+        verbose = self.verbose if verbose is None else verbose
+        show_progress(epochs, verbose, lambda: self.notes_)
+        self.cross_fit(progress=folds_progress(verbose))
         return self
 
     def fit_epochs(
@@ -240,24 +258,24 @@ class Classifier:
         resume: Checkpoint | None, history: Sequence[Epoch], sample_weight: Any,
         validation_data: LabelledImages | tuple[Any, Any] | None,
     ) -> Iterator[Epoch]:  # fmt: skip
-        seed, split_seed, recipe = seed_of(self), split_seed_of(self), self.chosen_recipe()
+        seed, split_seed, _ = seed_of(self), split_seed_of(self), self.chosen_recipe()  # errors before the images
         given = self._prepare(X, y)
-        recipe, choice_note = self._choice(given)
+        self._chosen, choice_note = self._choice(given)
+        recipe = self._chosen
         device = choose_device(self.device)
-        image_weights, weights = self._image_weights(given, sample_weight), None
+        image_weights = self._image_weights(given, sample_weight)
         if validation_data is not None:
             given, recipe = self._with_validation(given, recipe, validation_data), replace(recipe, validation=0.0)
         if image_weights is not None and recipe.balance == "auto":
             recipe = replace(recipe, balance="off")  # automatic weights would be applied on top of the user's own
+        recipe, folds = with_checked_folds(recipe, given)
         _check_settings(recipe, given)
         images, labels = given.train.images[:_TRIAL_IMAGES], given.train.labels[:_TRIAL_IMAGES]
         if self.augment is not None:
             check_augment(self.augment, channels_first(torch.from_numpy(np.array(images))).to(device))
         weighted = image_weights is not None
         recipe, loss_note = suit_loss(recipe, self.loss, labels, len(given.class_names), device, weighted)
-        data, self.split_ = split_of(given, recipe.validation, split_seed)
-        if image_weights is not None:
-            self.split_, weights = without_weightless(self.split_, image_weights)
+        data, weights = self._divide(given, recipe, folds, split_seed, image_weights)
         train_positions = self.split_.train
         recipe, size_note = adapt_to_size(recipe, len(train_positions))
         recipe, rate_note = adapt_to_pixels(recipe, math.prod(data.spec.shape))
@@ -280,7 +298,8 @@ class Classifier:
         most = _VERIFIED_PIXELS // math.prod(data.spec.shape[:2])
         self._sample = np.array(data.images[: min(VERIFIED, max(_TRIAL_IMAGES, most))])
         self._forget_model()
-        if resume is None and not recipe.backbone and self.network_name() not in NETWORKS:
+        is_custom = not recipe.backbone and self.network_name() not in NETWORKS
+        if resume is None and self._tries_export and is_custom:
             self._check_export()
         try:
             for epoch in self._steps(data, training, recipe, weights, device, stop, checkpoint_writer, resume):
@@ -309,6 +328,55 @@ class Classifier:
                 self.module_, data.spec, training, self._held_out, recipe, seed, weights, device, stop
             )
             self.notes_.append(note)
+
+    def _divide(
+        self, given: LabelledImages, recipe: Recipe, folds: int, seed: int, image_weights: NDArray[np.float64] | None
+    ) -> tuple[LabelledImages, NDArray[np.float32] | None]:
+        """Set `split_` and the folds; returns the images and the weights of the training images."""
+        data, self.split_ = split_of(given, recipe.validation, seed)
+        weights = None
+        if image_weights is not None:
+            self.split_, weights = without_weightless(self.split_, image_weights)
+        self._pool: LabelledImages | None = None
+        self._folds: Folds | None = None
+        self._crossed: CrossFit | None = None
+        if folds:
+            train = self.split_.train
+            self._pool = data.take(train)
+            self._pool_weights = None if image_weights is None else image_weights[train]
+            self._folds = folds_of(self._pool, folds, seed)
+            self.split_ = with_folds(self.split_, self._folds)
+        return data, weights
+
+    def cross_fit(self, stop: Callable[[], bool] = lambda: False, progress: Progress | None = None) -> None:
+        """Train a network without each fold, if the recipe has folds and this was not done yet; `fit` does it.
+
+        Args:
+            stop: called several times per second; when it returns True, only the finished folds count.
+            progress: called with the number of the fold, the number of folds, and the state of its training.
+        """
+        self._require_fitted()
+        if self._folds is None or self._pool is None or self._crossed is not None:
+            return
+        epochs = max((epoch.number for epoch in self.history_), default=0)
+        self._forget_model()
+        self._crossed = cross_fit(
+            self, self._for_fold, self._pool, self._folds, self._pool_weights, epochs, stop, progress
+        )  # fmt: skip
+
+    @property
+    def folds_finished_(self) -> int:
+        """Number of folds that judge the model; 0 before `cross_fit`, and without folds."""
+        return self._crossed.count if self._crossed is not None else 0
+
+    def _for_fold(self, images: LabelledImages) -> "Classifier":
+        """An unfitted classifier with the same settings for some of the images, which holds nothing out."""
+        own = dict.fromkeys((*_SETTINGS, "balance", "class_weight", "settings"))
+        own |= {"recipe": without_own_split(self._chosen, len(images)), "verbose": 0}
+        network = None if isinstance(self.model, str) else self.model
+        fold = Classifier(**{**self.arguments(), **own, "model": network})
+        fold._tries_export = False
+        return fold
 
     def _forget_model(self) -> None:
         """Forget everything that was derived from earlier weights."""
@@ -367,7 +435,8 @@ class Classifier:
         if self._content is None:
             content = with_metadata(self._exported().content, self.metadata())
             artifact = open_artifact(content)
-            verify(artifact, self.shipped_, self._sample, self.ood_detector_, self.features_device_)
+            heads = self._exported().fold_heads
+            verify(artifact, self.shipped_, self._sample, self.ood_detector_, self.features_device_, heads)
             self._content, self._predictor = content, Predictor(artifact)
         return self._content
 
@@ -394,6 +463,12 @@ class Classifier:
         return self._exported().guarantees
 
     @property
+    def answers_of_folds_(self) -> CrossValidation | None:
+        """What the folds' networks answered for the images that they were trained without; None without folds."""
+        self._require_fitted()
+        return self._exported().answers_of_folds
+
+    @property
     def ood_detector_(self) -> OodDetector:
         """Recognises images unlike the training images."""
         self._require_fitted()
@@ -402,30 +477,46 @@ class Classifier:
     def _exported(self) -> "_Exported":
         """Export the network, and set its guarantees on what the exported file answers for the held-out images."""
         if self._export is None:
-            images, labels = self._held_out
             kept = self._kept_images
             pictures, classes = kept.at(_described(len(kept.labels), seed_of(self)))
             trained = extract_features(self.shipped_, pictures, self.features_device_)
-            held_out = extract_features(self.shipped_, images, self.features_device_)
-            ood_detector = fit_ood_detector(
-                pictures, trained.descriptor, classes, images, held_out.descriptor, held_out.logits
-            )
-            none = "no images were held out, so probabilities are not calibrated and there are no guarantees"
-            guarantees = replace(Guarantees.none(len(self.class_names_), none), has_ood_score=True)
-            if len(labels):
-                calibrator, out_of_fold = cross_fitted(held_out.logits, labels)
-                guarantees = replace(guarantees, calibrator=calibrator)
+            answers_of_folds, heads = None, None
+            if self._folds is not None:
+                self.cross_fit()
+            if self._crossed is not None:
+                fitted = self._crossed.fitted(pictures, trained, classes, self.class_names_)
+                guarantees, ood_detector, answers_of_folds = fitted.guarantees, fitted.ood_detector, fitted.answers
+                heads = self._crossed.heads if guarantees.needs_folds else None
+                content = export_model(self.shipped_, self._metadata(guarantees), ood_detector, heads)
+            else:
+                content, guarantees, ood_detector = self._with_held_out(pictures, trained, classes)
             answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
             accuracy = float((answers == classes).mean())
-            content = export_model(self.shipped_, self._metadata(guarantees), ood_detector)
-            if len(labels):
-                artifact = Artifact(content, *check_file(content))  # `to_bytes` opens the final file with all checks
-                rows = artifact.outputs(cast(Images, images), OUTPUT, "uncalibrated")
-                guarantees = fit_guarantees(
-                    rows[OUTPUT], labels, calibrator, self.class_names_, True, out_of_fold, rows["uncalibrated"]
-                )
-            self._export = _Exported(content, guarantees, ood_detector, accuracy)
+            self._export = _Exported(content, guarantees, ood_detector, accuracy, heads, answers_of_folds)
         return self._export
+
+    def _with_held_out(
+        self, pictures: Images, trained: Features, classes: NDArray[np.int64]
+    ) -> tuple[bytes, Guarantees, OodDetector]:
+        """The file, and what its answers for the held-out images guarantee; `trained` are features of `pictures`."""
+        images, labels = self._held_out
+        held_out = extract_features(self.shipped_, images, self.features_device_)
+        ood_detector = fit_ood_detector(
+            pictures, trained.descriptor, classes, images, held_out.descriptor, held_out.logits
+        )
+        none = "no images were held out, so probabilities are not calibrated and there are no guarantees"
+        guarantees = replace(Guarantees.none(len(self.class_names_), none), has_ood_score=True)
+        if len(labels):
+            calibrator, out_of_fold = cross_fitted(held_out.logits, labels)
+            guarantees = replace(guarantees, calibrator=calibrator)
+        content = export_model(self.shipped_, self._metadata(guarantees), ood_detector)
+        if len(labels):
+            artifact = Artifact(content, *check_file(content))  # `to_bytes` opens the final file with all checks
+            rows = artifact.outputs(cast(Images, images), OUTPUT, "uncalibrated")
+            guarantees = fit_guarantees(
+                rows[OUTPUT], labels, calibrator, self.class_names_, True, out_of_fold, rows["uncalibrated"]
+            )
+        return content, guarantees, ood_detector
 
     def _check_export(self) -> None:
         """Raise ModelError if the untrained network does not answer from a file as it does in PyTorch.
@@ -512,7 +603,7 @@ class Classifier:
         if self.__sklearn_is_fitted__():
             self._exported()  # needs images that are not pickled
         state = dict(cast(Mapping[str, Any], super().__getstate__()))
-        for name in ("_kept_images", "_held_out"):
+        for name in ("_kept_images", "_held_out", "_pool", "_pool_weights", "_crossed"):
             state.pop(name, None)
         return state | {"_predictor": None}  # an ONNX Runtime session cannot be pickled
 
@@ -704,6 +795,8 @@ class _Exported:
     guarantees: Guarantees
     ood_detector: OodDetector
     training_accuracy: float
+    fold_heads: FoldHeads | None
+    answers_of_folds: CrossValidation | None
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def _plan_from_nothing(data: LabelledImages, minutes: float, began: float, devic
             whole = max(1, -int(-epochs // 1))
             fraction = round(min(1.0, max(0.01, epochs - (whole - 1))), 3)
             expected = time.perf_counter() - began + epochs * cost.epoch + cost.besides
-            chosen = replace(recipe, epochs=whole, last_epoch_fraction=fraction)
+            chosen = replace(recipe, epochs=whole, last_epoch_fraction=fraction, folds=0)  # they are not in the plan
             return Plan(chosen, minutes, expected, epochs, cost.epoch, measured)
         needed = 60 * minutes + (fewest - epochs) * cost.epoch
     if not measured:

@@ -34,6 +34,8 @@ __all__ = ["build_frozen", "fine_tune", "fit_frozen"]
 
 _COMPARED = 16  # images on which a fine-tuned network and its ONNX model must agree
 
+_MOST_MIRRORED = 10_000  # training images; of more, mirror images would take long and change little
+
 
 def build_frozen(name: str, spec: ImageSpec, classes: int) -> FrozenNetwork:
     """An untrained network with this backbone; it remembers the embeddings of the images that it has seen.
@@ -69,7 +71,7 @@ def fit_frozen(
     began, embed = time.perf_counter(), network.embed
     assert isinstance(embed, _Embeddings)
     views = []
-    for mirrored in (False, True) if recipe.flip else (False,):
+    for mirrored in (False, True) if recipe.flip and len(split.train) <= _MOST_MIRRORED else (False,):
         for done, total, rows in _reported(partial(embed.of, data, mirrored), stop):
             if rows is None:
                 doing = f"computing features{' of mirror images' if mirrored else ''}"

@@ -28,7 +28,7 @@ __all__ = [
     "with_settings",
 ]
 
-OF_HEAD = ("backbone", "fine_tune", "flip", "validation", "balance", "cores")
+OF_HEAD = ("backbone", "fine_tune", "flip", "validation", "folds", "balance", "cores")
 """The settings that apply to a recipe with a backbone."""
 
 _MIN_BATCH, _STEPS_PER_EPOCH, _MAX_EPOCH_FACTOR = 16, 32, 10  # for small datasets
@@ -59,6 +59,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ("min_steps patience fine_tune", "from 0 to 1,000,000", lambda value: 0 <= value <= 10**6, "0 turns it off"),
     ("random_shift", "from 0 to 1,000", lambda value: 0 <= value <= 1000, "0 turns it off"),
     ("balance", f"one of {', '.join(BALANCE)}", lambda value: value in BALANCE, "auto weights imbalanced classes"),
+    ("folds", "0, or from 2 to 100", lambda value: value in (None, 0) or 2 <= value <= 100, "0 holds images out"),
     ("cores", "from 1 to 1,024", lambda value: value is None or 1 <= value <= 1024, "none uses all cores"),
 )  # fmt: skip
 """Settings, the requirement in words and as a function, and a hint."""
@@ -96,6 +97,9 @@ class Recipe:
         prune_until: fraction of the epochs after which all images are used again; 0.875 in InfoBatch.
         random_erasing: fraction of the images in which a random rectangle becomes noise (Zhong et al., 2020).
         validation: fraction of each class held out for validation.
+        folds: judge the training by this many folds, with the model trained on all images, instead of holding images
+            out; 0: never. None: `hangtag train` uses 5 for few images without a test or validation part, where the time
+            allows.
         patience: stop after this many epochs without a smaller validation loss, and restore the best weights
             (Prechelt, 1998, "early stopping"). 0: never.
         balance: one of `BALANCE`; "auto" weights uneven classes.
@@ -136,6 +140,7 @@ class Recipe:
     random_erasing: float = 0.0
     min_steps: int = 0
     validation: float = 0.1
+    folds: int | None = None
     patience: int = 0
     balance: str = "auto"
     last_partial_batch: bool = False
@@ -291,7 +296,7 @@ TRANSFER = Recipe(
     epochs=1,  # an epoch is one look at each image
     batch_size=1,
     learning_rate=1.0,  # not used
-    flip=True,
+    flip=False,  # mirrored copies changed accuracy by 0.2 points on six small sets, for twice the time; docs/log.md
     bfloat16=False,
 )
 
