@@ -79,6 +79,7 @@ class BackboneRecord(Serializable):
         licence: of its weights; empty if unknown.
         sha256: of its weights, as they were distributed.
         mean, deviation: (3,) what it subtracts from RGB pixels from 0 to 255, and then divides them by.
+        fine_tuned: whether its weights in this file were trained on.
     """
 
     name: str
@@ -86,6 +87,7 @@ class BackboneRecord(Serializable):
     sha256: str
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    fine_tuned: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.deviation) != 3 or min(self.deviation) <= 0:

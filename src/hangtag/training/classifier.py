@@ -68,7 +68,7 @@ from hangtag.training.fit_input import (
 )
 from hangtag.training.fit_progress import folds_progress, show_progress
 from hangtag.training.mirroring import choose_flip
-from hangtag.training.transfer import build_frozen, fit_frozen
+from hangtag.training.transfer import build_frozen, fine_tune, fit_frozen
 from hangtag.words import natural
 
 __all__ = [
@@ -317,12 +317,18 @@ class Classifier:
         resume: Checkpoint | None,
     ) -> Iterator[Epoch]:  # fmt: skip
         seed = seed_of(self)
-        if isinstance(self.module_, FrozenNetwork):
-            return fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
-        return train(
-            self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,
-            self.loss, self.augment,
-        )  # fmt: skip
+        if not isinstance(self.module_, FrozenNetwork):
+            yield from train(
+                self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,
+                self.loss, self.augment,
+            )  # fmt: skip
+            return
+        yield from fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
+        if recipe.fine_tune and not stop():
+            self.module_, note = yield from fine_tune(
+                self.module_, data.spec, training, self._held_out, recipe, seed, weights, device, stop
+            )
+            self.notes_.append(note)
 
     def _divide(
         self, given: LabelledImages, recipe: Recipe, folds: int, seed: int, image_weights: NDArray[np.float64] | None
@@ -434,6 +440,12 @@ class Classifier:
             verify(artifact, self.shipped_, self._sample, self.ood_detector_, self.features_device_, heads)
             self._content, self._predictor = content, Predictor(artifact)
         return self._content
+
+    def validation_logits(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Logits (V, K) of the held-out images before calibration, and their classes (V,)."""
+        self._require_fitted()
+        images, labels = self._held_out
+        return extract_features(self.shipped_, images, self.features_device_).logits, labels
 
     def neighbours(self, count: int = KEPT) -> Neighbours:
         """At most `count` (never more than `KEPT`) training images, reduced in size, with the network's embeddings."""
