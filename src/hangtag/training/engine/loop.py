@@ -38,6 +38,8 @@ Labelled = tuple[Images | MappedRows, NDArray[np.int64]]
 """Images (N, H, W[, 3]) uint8 and class indices (N,)."""
 
 _REPORT_SECONDS = 0.1  # between two reports within an epoch
+_FEW_EPOCHS = 15  # each of them has a line in a log
+_SLOW_SECONDS = 5.0  # and so has each epoch that takes this long
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,13 @@ class Epoch:
         """Whether `stop` ended the epoch before its last step."""
         return self.finished and self.step < self.steps
 
+    @property
+    def has_line(self) -> bool:
+        """Whether a log has a line for this finished epoch: each, if they are few or slow; otherwise about ten."""
+        few_or_slow = self.epochs <= _FEW_EPOCHS or self.seconds >= _SLOW_SECONDS
+        last = self.number == self.epochs or self.enough or self.cut_short
+        return self.finished and (few_or_slow or last or self.number % -(-self.epochs // 10) == 0)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -91,13 +100,11 @@ class Epoch:
         return f"<E{str(self)[1:]}>"
 
     def __str__(self) -> str:
-        if self.doing:
-            return f"{self.doing}  {self.step}/{self.steps}"
         width = len(str(self.epochs))
-        line = (
-            f"epoch {self.number:>{width}}/{self.epochs}  {self.step}/{self.steps}  "
-            f"loss {self.loss:.4f}  accuracy {self.accuracy:.4f}"
-        )
+        line = self.doing or f"epoch {self.number:>{width}}/{self.epochs}  {self.step}/{self.steps}"
+        if self.doing and not self.finished:
+            return f"{line}  {self.step}/{self.steps}"
+        line += f"  loss {self.loss:.4f}  accuracy {self.accuracy:.4f}"
         if self.val_accuracy is not None:
             line += f"  val loss {self.val_loss:.4f}  val accuracy {self.val_accuracy:.4f}"
         return line
