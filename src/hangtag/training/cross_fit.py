@@ -20,8 +20,8 @@ from hangtag.data.splits import Split
 from hangtag.errors import UsageError
 from hangtag.evaluation.cross_validation import CrossValidation
 from hangtag.model.artifact import OUTPUT
-from hangtag.model.calibration import Floats, cross_fitted, softmax
-from hangtag.model.guarantees import Guarantees, fit_guarantees
+from hangtag.model.calibration import Calibrator, Floats, cross_fitted, softmax
+from hangtag.model.guarantees import Guarantees, better_than_chance, fit_guarantees
 from hangtag.model.ood import Distances, OodDetector, fit_cross_fitted_detector, measure_distances
 from hangtag.pictures import Images
 from hangtag.training.engine.build import build_network
@@ -190,6 +190,8 @@ class CrossFit:
         detector, scores = fit_cross_fitted_detector(images, trained.descriptor, labels, self.held_out, self.folds)
         calibrator, out_of_fold = cross_fitted(logits, self.labels)
         uncalibrated = softmax(logits)
+        if not better_than_chance(uncalibrated, self.labels):  # a map could only learn to turn the answers round
+            calibrator, out_of_fold = Calibrator.none(len(class_names)), uncalibrated
         guarantees = fit_guarantees(
             out_of_fold, self.labels, calibrator, class_names, True, out_of_fold, uncalibrated, self.folds,
             self.heads is not None,
