@@ -144,17 +144,18 @@ def _again(run: Run, data: LabelledImages) -> Judgement:
     return judge_own(run, data, load(run.path))
 
 
-def test_a_training_that_is_stopped_in_its_folds_counts_the_finished_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("finished", [1, 2])
+def test_a_training_that_is_stopped_in_its_folds_counts_the_finished_ones(finished: int, tmp_path: Path) -> None:
     training = begun(tmp_path / "run", few())
     list(training.epochs())
     seen: list[int] = []
-    training.cross_fit(lambda: bool(seen) and seen[-1] == 3, lambda fold, folds, epoch: seen.append(fold))
+    training.cross_fit(lambda: bool(seen) and seen[-1] == finished + 1, lambda fold, folds, epoch: seen.append(fold))
 
     judged = training.finish()
 
-    assert judged.evaluation.folds == 2 and judged.evaluation.images == 24
+    assert judged.evaluation.folds == finished and judged.evaluation.images == 12 * finished
     assert training.stopped and training.run.config()["status"] == STOPPED
-    assert "stopped after 2 of 5 folds" in " ".join(training.notes())
+    assert f"stopped after {finished} of 5 folds" in " ".join(training.notes())
 
 
 def test_a_training_that_is_stopped_before_its_first_fold_is_left_to_be_resumed(tmp_path: Path) -> None:
