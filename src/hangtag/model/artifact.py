@@ -12,6 +12,8 @@ import os
 import threading
 import unicodedata
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from hangtag.errors import ArtifactError, ModelNotFound, RunError, UsageError
 from hangtag.files import inside, user_path
 from hangtag.machine import hardware
+from hangtag.model.appearance import Appearance
 from hangtag.model.conformal import MOST_SCORES, highest_score
 from hangtag.model.guarantees import Guarantees
 from hangtag.model.onnx_file import RETRAIN, OnnxFile, Value
@@ -33,7 +36,7 @@ from hangtag.serializable import Serializable, read_json
 
 __all__ = [
     "EXTRA_OUTPUTS", "FORMAT", "INPUT", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "BackboneRecord", "Metadata",
-    "check_file", "open_artifact", "open_session",
+    "check_file", "limited_time", "open_artifact", "open_session",
 ]  # fmt: skip
 
 FORMAT = 5
@@ -45,6 +48,7 @@ EXTRA_OUTPUTS = {
     "uncalibrated": "float32 (N, K): the probabilities before calibration",
     "ood_score": "float32 (N,): the share of held-out images with a lower score",
     "fold_uncalibrated": "float32 (N, F, K): the probabilities of the networks of F folds, before calibration",
+    "ood_distance": "float32 (N,): what `ood_score` ranks: how far an image is from the training images",
     "embedding": "float32 (N, E): the network's features; similar images have similar rows",
     "maps": "float32 (N, V, F, h, w): the last feature maps of the image and, with V = 2, of its mirror image",
     "map_weights": "float32 (N, F): each feature's weight for the predicted class, minus its mean over all classes",
@@ -52,8 +56,8 @@ EXTRA_OUTPUTS = {
 """Outputs that a graph may have; only built-in convolutional networks have `maps` and `map_weights`."""
 
 _AXES = {
-    OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "fold_uncalibrated": 3, "ood_score": 1, "embedding": 2, "maps": 5,
-    "map_weights": 2,
+    OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "fold_uncalibrated": 3, "ood_score": 1, "ood_distance": 1, "embedding": 2,
+    "maps": 5, "map_weights": 2,
 }  # fmt: skip
 _MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
 _MOST_LIMITATIONS, _MOST_SENTENCE = 20, 10_000  # characters of a limitation
@@ -75,6 +79,7 @@ class BackboneRecord(Serializable):
         licence: of its weights; empty if unknown.
         sha256: of its weights, as they were distributed.
         mean, deviation: (3,) what it subtracts from RGB pixels from 0 to 255, and then divides them by.
+        fine_tuned: whether its weights in this file were trained on.
     """
 
     name: str
@@ -82,6 +87,7 @@ class BackboneRecord(Serializable):
     sha256: str
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    fine_tuned: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.deviation) != 3 or min(self.deviation) <= 0:
@@ -97,6 +103,7 @@ class Metadata(Serializable):
     Attributes:
         pooling: how the network reduces its last feature maps to features, "max" or "mean".
         backbone: the pretrained part of the network; None: the whole network was trained on the data.
+        appearance: what the training images look like; None: pictures are not compared with it.
     """
 
     class_names: tuple[str, ...]
@@ -111,6 +118,7 @@ class Metadata(Serializable):
     guarantees: Guarantees | None = None
     pooling: str = "max"
     backbone: BackboneRecord | None = None
+    appearance: Appearance | None = None
     format: int = FORMAT
 
     FAILURE = ArtifactError
@@ -134,6 +142,8 @@ class Metadata(Serializable):
                 raise ValueError(f"image {name} must be one that hangtag supports, got {getattr(spec, name)!r}")
         if self.pooling not in ("max", "mean"):
             raise ValueError(f"pooling must be 'max' or 'mean', got {self.pooling!r}")
+        if self.appearance and len(self.appearance.background) != spec.channels:
+            raise ValueError("the background of the training images must have as many channels as the images")
         if self.parameters < 0:
             raise ValueError(f"the number of parameters must be at least 0, got {self.parameters}")
         if guarantees:
@@ -190,6 +200,11 @@ class Artifact:
     def __reduce__(self) -> tuple[Any, ...]:
         return open_artifact, (self._content, self.threads)
 
+    @property
+    def content(self) -> bytes:
+        """The bytes of the file."""
+        return self._content
+
     def has_output(self, output: str) -> bool:
         """Whether the graph has this output (see `EXTRA_OUTPUTS`)."""
         return output in self._outputs
@@ -235,21 +250,13 @@ class Artifact:
 
     def check(self) -> None:
         """Run the graph on a few pictures of several sizes; raise ArtifactError unless its outputs are possible."""
-        import onnxruntime
-
         spec, random = self.metadata.image, np.random.default_rng(0)
         small = (min(spec.height, 64) + 1, min(spec.width, 64) // 2 + 1)
         for count, size in ((1, spec.shape[:2]), (2, spec.shape[:2]), (1, (1, 1)), (3, small)):
             images = random.integers(0, 256, (count, *size, *spec.shape[2:]), dtype=np.uint8)
             images[0] = 0 if count > 1 else images[0]
-            options = onnxruntime.RunOptions()
-            timer = threading.Timer(_CHECK_SECONDS, setattr, (options, "terminate", True))
-            timer.daemon = True
-            timer.start()
-            try:
+            with limited_time() as options:
                 rows = dict(zip(self._outputs, self._run(images, tuple(self._outputs), options), strict=True))
-            finally:
-                timer.cancel()
             scores = rows.get("ood_score", np.zeros(1))
             if scores.min() < 0 or scores.max() > 1:
                 raise ArtifactError("its graph returns OOD scores that are not from 0 to 1", RETRAIN)
@@ -449,6 +456,21 @@ def open_session(content: bytes, threads: int | None = None) -> Any:
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ArtifactError("ONNX Runtime cannot open its graph", RETRAIN) from error
+
+
+@contextmanager
+def limited_time(seconds: float = _CHECK_SECONDS) -> Iterator[Any]:
+    """Options for a run of a session that ends it after this time."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 @cache

@@ -274,6 +274,7 @@ class Training:
                 "layers": [vars(layer) for layer in layers(classifier.module_, classifier.spec_)],
             },
             split=classifier.split_.to_json(),
+            **({} if predictor.metadata.backbone is None else {"backbone": predictor.metadata.backbone.to_json()}),
             device=choose_device(classifier.device).type,
             seconds=self.seconds,
             speed=self.speed.to_json(),
