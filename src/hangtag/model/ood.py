@@ -352,8 +352,8 @@ def _quantiles(scores: NDArray[np.float32], beyond: float, least: int = _MIN_QUA
     """(Q,) limits, ascending; at least i / (Q + 1) of new images like these are below the i-th.
 
     Each holds in nine of ten draws of the reference images: the share of new images below the k-th smallest of n scores
-    has a beta distribution. Where n is too small for a limit, it is `beyond`. With at least `least` limits, one of them is
-    close to any share; few images then still have a limit of 0.95 that is not `beyond`.
+    has a beta distribution. Where n is too small for a limit, it is `beyond`. `least` is the smallest number of limits:
+    with many of them, one is close to any share, so that few images still have a limit of 0.95 that is not `beyond`.
     """
     from scipy.special import betaincinv  # scipy.stats takes a second to import
 
