@@ -199,6 +199,8 @@ def test_folds_are_chosen_for_few_images_that_nothing_else_judges() -> None:
     assert choose_folds(find_recipe("fast", validation=0.2), data)[0] == 0
     assert choose_folds(replace(recipe, patience=2), data)[0] == 0
     assert choose_folds(recipe, few(2000))[0] == 0
+    assert choose_folds(find_recipe("transfer"), data) == (5, "")
+    assert choose_folds(find_recipe("transfer", fine_tune=3), data)[0] == 0  # held-out images decide on it
     parts = {"train": slice(0, 30), "test": slice(30, 60)}
     assert choose_folds(recipe, replace(data, parts=parts))[0] == 0
     large = LabelledImages(np.zeros((1500, 64, 64, 3), np.uint8), np.arange(1500) % 3, CLASSES)
