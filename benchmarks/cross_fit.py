@@ -4,7 +4,7 @@
         [--recipe quick] [--json FILE]
 
 Each draw takes N images from a larger set, stratified by class, trains a cross-fitted classifier on all of them, and
-judges its model file on the images that were not drawn, at most 2,000 of them:
+judges the model on the images that were not drawn, at most 2,000 of them:
 
 - the cross-validated accuracy that is reported, against the accuracy on the large part: their mean difference, and how
   often the 95% interval contains it;
@@ -17,12 +17,20 @@ from typing import Any
 
 import numpy as np
 from benchmarks.common import Result, in_fresh_process, options, publish
+from numpy.typing import NDArray
 
 import hangtag
 from hangtag.data.labelled_images import LabelledImages
+from hangtag.data.public.datasets import NAMED
 from hangtag.data.splits import stratified
-from hangtag.evaluation.judge import Judgement
+from hangtag.evaluation.metrics import evaluate
+from hangtag.model.artifact import OUTPUT
+from hangtag.model.calibration import log_softmax, softmax
+from hangtag.model.guarantees import AnswerPolicy
+from hangtag.training.choose_recipe import PHOTO_SIDE
 from hangtag.training.classifier import Classifier
+from hangtag.training.cross_fit import CrossFit, Fitted
+from hangtag.training.engine.inference import Features, extract_features
 
 JUDGED = 2000
 TARGET, LIMIT = 0.95, 0.05
@@ -46,7 +54,8 @@ def main() -> None:
 
 
 def drawn(name: str, size: int, draws: int, recipe: str, folds: int) -> list[dict[str, float]]:
-    data = hangtag.read(name)
+    photos = recipe == "transfer" and name not in NAMED
+    data = hangtag.read(name, photos=True, photo_side=PHOTO_SIDE) if photos else hangtag.read(name)
     data = data.train if data.parts else data
     return [one_draw(data, size, seed, recipe, folds) for seed in range(draws)]
 
@@ -57,21 +66,40 @@ def one_draw(data: LabelledImages, size: int, seed: int, recipe: str, folds: int
     rest = random.permutation(split.train)[:JUDGED]
     train, judged = data.take(random.permutation(split.validation)), data.take(rest)
     classifier = Classifier(recipe, seed=seed, folds=folds).fit(train)
-    answers = classifier.answers_of_folds_
-    assert answers is not None
-    reported = Judgement.of_folds(classifier.predictor_, answers, train, None).evaluation
-    there = Judgement.of(classifier.predictor_, "given", judged, None, None)
-    sets = next(each for each in there.guarantees.sets if each.coverage == TARGET)
-    unfamiliar = there.guarantees.ood_false_positives
+    crossed = classifier._crossed
+    assert crossed is not None
+    pool, network = crossed.images, classifier.shipped_
+    fitted = crossed.fitted(pool.images, extract_features(network, pool.images), pool.labels, data.class_names)
+    own, answers = fitted.answers.outputs, fitted.answers
+    reported = evaluate(own[OUTPUT], crossed.labels, data.class_names, folds=folds, groups=answers.groups)
+    outputs = as_in_the_file(fitted, crossed, extract_features(network, judged.images), judged.images)
+    there = evaluate(outputs[OUTPUT], judged.labels, data.class_names)
+    in_set = fitted.guarantees.decide(outputs, AnswerPolicy(coverage=TARGET)).in_set
+    assert in_set is not None
     low, high = reported.accuracy_interval
     return {
         "reported": reported.accuracy,
-        "accuracy": there.evaluation.accuracy,
-        "inside": float(low <= there.evaluation.accuracy <= high),
-        "covered": float(sets.covered.share or 0.0),
-        "labels": sets.size,
-        "unfamiliar": float((unfamiliar.share if unfamiliar else None) or 0.0),
+        "accuracy": there.accuracy,
+        "inside": float(low <= there.accuracy <= high),
+        "covered": float(in_set[np.arange(len(judged)), judged.labels].mean()),
+        "labels": float(in_set.sum(axis=1).mean()),
+        "unfamiliar": float((outputs["ood_score"] > 1 - LIMIT).mean()),
     }
+
+
+def as_in_the_file(
+    fitted: Fitted, crossed: CrossFit, features: Features, images: NDArray[np.uint8]
+) -> dict[str, NDArray[np.float32]]:
+    """The outputs of the model file, which is not written; `export.verify` tests in every training that both agree."""
+    outputs = {
+        OUTPUT: fitted.guarantees.calibrator(log_softmax(features.logits)),
+        "uncalibrated": softmax(features.logits),
+        "ood_score": fitted.ood_detector.ood_score(images, features.descriptor, features.logits),
+    }
+    if crossed.heads is not None:
+        logits = np.einsum("ne,fke->nfk", features.embedding, crossed.heads.weight) + crossed.heads.bias
+        outputs["fold_uncalibrated"] = np.stack([softmax(logits[:, fold]) for fold in range(logits.shape[1])], axis=1)
+    return {name: np.asarray(rows, np.float32) for name, rows in outputs.items()}
 
 
 def summed(draws: list[dict[str, float]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The model file of such a run was trained on all images, so it cannot be judged o
 
 import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import DataError, RunError
 from hangtag.files import inside, write_bytes
 from hangtag.model.artifact import OUTPUT
+from hangtag.model.guarantees import Guarantees
 from hangtag.npz import Unfit, array_of
 
-__all__ = ["FILE", "PART", "CrossValidation", "read_cross_validation", "write_cross_validation"]
+__all__ = ["FILE", "PART", "CrossValidation", "as_held_out", "read_cross_validation", "write_cross_validation"]
 
 FILE = "cross_validation.npz"
 PART = "cross-validation"
@@ -57,6 +59,21 @@ class CrossValidation:
         if len(self.ranks) and int(self.ranks.max()) >= len(train):
             raise DataError(f"{train.name} has only {len(train):,} images; {FILE} has answers to more", _HINT)
         return train.take(train.order[self.ranks])
+
+
+def as_held_out(
+    outputs: Mapping[str, NDArray[np.float32]], folds: NDArray[np.int64], guarantees: Guarantees
+) -> dict[str, NDArray[np.float32]]:
+    """Outputs for training images in which the answers come from the networks of the folds that held the images out.
+
+    Args:
+        outputs: (N, ...) of a model file, "fold_uncalibrated" among them; the images may be changed ones.
+        folds: (N,) the fold that held each image out.
+    """
+    own = outputs["fold_uncalibrated"][np.arange(len(folds)), folds]
+    logs = np.log(np.maximum(own, np.finfo(np.float32).tiny))
+    rest = {name: rows for name, rows in outputs.items() if name != "fold_uncalibrated"}
+    return {**rest, OUTPUT: guarantees.calibrator(logs).astype(np.float32), "uncalibrated": own}
 
 
 def write_cross_validation(folder: Path, result: CrossValidation) -> None:

@@ -47,6 +47,7 @@ class Judgement:
         guarantees: how the model's guarantees held.
         before_decisions: the evaluation on the test part before a person's decisions about it; None without decisions.
         notes: how class names were matched, and whether images are repeated, in sentences.
+        folds: (N,) the fold that held each image out of the training; None if the model was not trained on the images.
     """
 
     part: str
@@ -56,6 +57,7 @@ class Judgement:
     guarantees: GuaranteeReport
     before_decisions: Evaluation | None = None
     notes: tuple[str, ...] = ()
+    folds: NDArray[np.int64] | None = None
 
     @classmethod
     def of(
@@ -102,7 +104,8 @@ class Judgement:
         evaluation = metrics.evaluate(
             rows[OUTPUT], data.labels, data.class_names, accuracy, folds=answers.count, groups=answers.groups
         )
-        return cls(PART, data, rows, evaluation, measure_guarantees(rows, data.labels, model.guarantees))
+        guarantees = measure_guarantees(rows, data.labels, model.guarantees)
+        return cls(PART, data, rows, evaluation, guarantees, folds=answers.folds)
 
     @property
     def in_words(self) -> str:

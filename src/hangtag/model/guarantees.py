@@ -29,7 +29,7 @@ from hangtag.words import amount, first_few
 
 __all__ = [
     "COVERAGE", "LEAST_SURE", "OOD_FALSE_POSITIVE_RATE", "SURE_ACCURACY", "TARGET_ACCURACIES", "AnswerPolicy",
-    "Guarantees", "Verdicts", "fit_guarantees",
+    "Guarantees", "Verdicts", "better_than_chance", "fit_guarantees",
 ]  # fmt: skip
 
 COVERAGE, OOD_FALSE_POSITIVE_RATE = 0.95, 0.05
@@ -279,7 +279,7 @@ def fit_guarantees(
             _highest(*(_confidence_threshold(rows, labels, share) for rows in (probabilities, unfitted)))
             for share in TARGET_ACCURACIES
         ),
-        better_than_chance=_better_than_chance(network, labels),
+        better_than_chance=better_than_chance(network, labels),
         folds=0 if folds is None else int(folds.max()) + 1,
     )
     return replace(guarantees, limitations=tuple(_limitations(guarantees, class_names)))
@@ -335,7 +335,7 @@ def _confidence_threshold(probabilities: Floats, labels: NDArray[np.int64], accu
     return float(ranked[passed[-1]]) if len(passed) else None
 
 
-def _better_than_chance(probabilities: Floats, labels: NDArray[np.int64]) -> bool:
+def better_than_chance(probabilities: Floats, labels: NDArray[np.int64]) -> bool:
     """Whether the true labels are more probable to the model than the same labels in any of 999 random orders.
 
     A permutation test at the level 0.001: answers that do not depend on the image, or not on its class, fail. The mean

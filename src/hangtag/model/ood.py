@@ -197,7 +197,7 @@ class Distances:
     """How far J images are from the images that they were held out from, and the logits of the same network.
 
     Attributes:
-        pixels: (J,) of their pixel statistics, with a margin.
+        pixels: (J,) of their pixel statistics.
         features: (J,) of their features, in standard deviations of the training images' features.
         logits: (J, K).
     """
@@ -218,7 +218,7 @@ def measure_distances(
     """Distances of the images of one fold; arguments as for `fit_ood_detector`, which raises the same errors."""
     _check_finite(descriptor, held_out_descriptor, held_out_logits)
     return Distances(
-        np.float32(_PIXEL_MARGIN) * _fitted_statistics(images).distance(held_out_images),
+        _fitted_statistics(images).distance(held_out_images),
         _fit_feature_distance(descriptor, labels).distance(held_out_descriptor),
         held_out_logits,
     )
@@ -243,19 +243,21 @@ def fit_cross_fitted_detector(
         DataError: values that are not finite.
     """
     _check_finite(descriptor)
-    pixels, scores = _fitted_statistics(images), held_out.pixels
+    pixels, reference = _fitted_statistics(images), np.float32(_PIXEL_MARGIN) * held_out.pixels
+    scores = reference
     if len(scores) < _MIN_HELD_OUT:
-        return OodDetector(pixels, None, _quantiles(scores, 2 * float(scores.max()))), scores
-    own, others = _pixel_limit(held_out.pixels), np.empty_like(scores)
+        return OodDetector(pixels, None, _quantiles(scores, 2 * float(scores.max()), _MAX_QUANTILES)), scores
+    own, others = _pixel_limit(reference), np.empty_like(reference)
     for fold in np.unique(folds):
-        others[folds == fold] = _pixel_limit(held_out.pixels[folds != fold])
+        rest = reference[folds != fold]
+        others[folds == fold] = _pixel_limit(rest) if len(rest) else own
     rise = np.float32(_RAISE) / others * np.maximum(held_out.pixels - others, 0)
     pixels = replace(pixels, limit=own, slope=_RAISE / own)
     max_logit = held_out.logits.max(axis=1)
     unit, weak = _units(held_out.features, max_logit)
     features = _fit_feature_distance(descriptor, labels, unit, weak)
     scores = (held_out.features / np.float32(unit) - np.float32(weak) * max_logit + rise).astype(np.float32)
-    return OodDetector(pixels, features, _quantiles(scores, float(scores.max()) + _BEYOND)), scores
+    return OodDetector(pixels, features, _quantiles(scores, float(scores.max()) + _BEYOND, _MAX_QUANTILES)), scores
 
 
 def _pixel_limit(distances: NDArray[np.float32]) -> float:
@@ -346,16 +348,17 @@ def _measured(images: Images | MappedRows) -> NDArray[np.float32]:
     return np.concatenate(rows)
 
 
-def _quantiles(scores: NDArray[np.float32], beyond: float) -> NDArray[np.float32]:
+def _quantiles(scores: NDArray[np.float32], beyond: float, least: int = _MIN_QUANTILES) -> NDArray[np.float32]:
     """(Q,) limits, ascending; at least i / (Q + 1) of new images like these are below the i-th.
 
     Each holds in nine of ten draws of the reference images: the share of new images below the k-th smallest of n scores
-    has a beta distribution. Where n is too small for a limit, it is `beyond`.
+    has a beta distribution. Where n is too small for a limit, it is `beyond`. `least` is the smallest number of limits:
+    with many of them, one is close to any share, so that few images still have a limit of 0.95 that is not `beyond`.
     """
     from scipy.special import betaincinv  # scipy.stats takes a second to import
 
     count = len(scores)
-    kept = min(max(count, _MIN_QUANTILES), _MAX_QUANTILES)
+    kept = min(max(count, least), _MAX_QUANTILES)
     ranks = np.arange(1, count + 1)
     below = betaincinv(ranks, count + 1 - ranks, _RISK)  # the k-th smallest score is above this share of new images
     at = np.searchsorted(below, np.arange(1, kept + 1) / (kept + 1))

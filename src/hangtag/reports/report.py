@@ -203,7 +203,7 @@ def _training(facts: Facts) -> dict[str, object]:
     split, speed, recipe = (config.get(key) or {} for key in ("split", "speed", "recipe"))
     validation = f" and {split['validation']:,} for validation" if split.get("validation") else ""
     backbone: Mapping[str, Any] = config.get("backbone") or {}
-    validation = f", of which {split['judged']:,} were held out in one fold each" if split.get("folds") else validation
+    validation = f"; {split['judged']:,} of them were held out in one fold each" if split.get("folds") else validation
     network = {
         "pretrained backbone": backbone.get("name"),
         "its licence": backbone.get("licence"),

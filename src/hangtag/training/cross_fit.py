@@ -20,8 +20,8 @@ from hangtag.data.splits import Split
 from hangtag.errors import UsageError
 from hangtag.evaluation.cross_validation import CrossValidation
 from hangtag.model.artifact import OUTPUT
-from hangtag.model.calibration import Floats, cross_fitted, softmax
-from hangtag.model.guarantees import Guarantees, fit_guarantees
+from hangtag.model.calibration import Calibrator, Floats, cross_fitted, softmax
+from hangtag.model.guarantees import Guarantees, better_than_chance, fit_guarantees
 from hangtag.model.ood import Distances, OodDetector, fit_cross_fitted_detector, measure_distances
 from hangtag.pictures import Images
 from hangtag.training.engine.build import build_network
@@ -87,7 +87,7 @@ def checked_folds(recipe: Recipe, data: LabelledImages) -> int:
         raise UsageError(
             f"folds={folds} cannot be used: {data.name} has a validation part", "leave folds out, or set it to 0"
         )
-    for name in ("validation", "patience") if folds else ():
+    for name in ("validation", "patience", "fine_tune") if folds else ():
         if name in recipe.given and (value := getattr(recipe, name)):
             raise UsageError(
                 f"folds={folds} and {name}={value:g} contradict each other: with folds, no images are held out of the "
@@ -108,7 +108,13 @@ def choose_folds(recipe: Recipe, data: LabelledImages) -> tuple[int, str]:
     if recipe.folds is not None:
         return checked_folds(recipe, data), ""
     train, held_out = data.train, {"test", "validation"} & data.parts.keys()
-    if held_out or len(train) >= FEW or recipe.patience or (recipe.validation and is_given(recipe, "validation")):
+    if (
+        held_out
+        or len(train) >= FEW
+        or recipe.patience
+        or recipe.fine_tune
+        or (recipe.validation and is_given(recipe, "validation"))
+    ):
         return 0, ""
     if recipe.backbone:
         return FOLDS, ""  # the features are computed once
@@ -155,7 +161,7 @@ class CrossFit:
         positions, labels, folds, groups: (J,) of the images that were held out.
         held_out: (J,) distances and logits.
         heads: the last layers of the folds' networks, if these otherwise equal the network that ships.
-        planned: number of folds, of which some are missing if it was stopped.
+        planned: number of folds; if it was stopped, fewer are finished.
     """
 
     images: LabelledImages
@@ -190,6 +196,8 @@ class CrossFit:
         detector, scores = fit_cross_fitted_detector(images, trained.descriptor, labels, self.held_out, self.folds)
         calibrator, out_of_fold = cross_fitted(logits, self.labels)
         uncalibrated = softmax(logits)
+        if not better_than_chance(uncalibrated, self.labels):  # a map could only learn to turn the answers round
+            calibrator, out_of_fold = Calibrator.none(len(class_names)), uncalibrated
         guarantees = fit_guarantees(
             out_of_fold, self.labels, calibrator, class_names, True, out_of_fold, uncalibrated, self.folds,
             self.heads is not None,

@@ -163,7 +163,12 @@ class Training:
 
     def notes(self) -> list[str]:
         """What training decided automatically, in sentences; available after its first step."""
-        return [*self.classifier.notes_, *([self.why_no_folds] if self.why_no_folds else [])]
+        notes = [*self.classifier.notes_, *([self.why_no_folds] if self.why_no_folds else [])]
+        if 0 < (finished := self.classifier.folds_finished_) < self.folds:
+            notes.append(
+                f"the cross-validation was stopped after {finished} of {self.folds} folds, which judge the model"
+            )
+        return notes
 
     def epochs(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train; write each finished epoch, and regular checkpoints, to the folder."""
