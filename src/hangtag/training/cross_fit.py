@@ -87,7 +87,7 @@ def checked_folds(recipe: Recipe, data: LabelledImages) -> int:
         raise UsageError(
             f"folds={folds} cannot be used: {data.name} has a validation part", "leave folds out, or set it to 0"
         )
-    for name in ("validation", "patience") if folds else ():
+    for name in ("validation", "patience", "fine_tune") if folds else ():
         if name in recipe.given and (value := getattr(recipe, name)):
             raise UsageError(
                 f"folds={folds} and {name}={value:g} contradict each other: with folds, no images are held out of the "
@@ -108,7 +108,13 @@ def choose_folds(recipe: Recipe, data: LabelledImages) -> tuple[int, str]:
     if recipe.folds is not None:
         return checked_folds(recipe, data), ""
     train, held_out = data.train, {"test", "validation"} & data.parts.keys()
-    if held_out or len(train) >= FEW or recipe.patience or (recipe.validation and is_given(recipe, "validation")):
+    if (
+        held_out
+        or len(train) >= FEW
+        or recipe.patience
+        or recipe.fine_tune
+        or (recipe.validation and is_given(recipe, "validation"))
+    ):
         return 0, ""
     if recipe.backbone:
         return FOLDS, ""  # the features are computed once
