@@ -11,29 +11,21 @@ import torch
 
 from hangtag.data.labelled_images import from_arrays
 from hangtag.errors import UsageError
-from hangtag.model.artifact import BackboneRecord
 from hangtag.pictures import ImageSpec
 from hangtag.training import transfer
 from hangtag.training.classifier import Classifier
-from hangtag.training.engine import backbones
 from hangtag.training.engine.backbones import Backbone
-from hangtag.training.engine.efficientnet_lite import EfficientNetLite, lite_model
 from hangtag.training.engine.fine_tuning import TunedNetwork, as_frozen, compare
 from hangtag.training.engine.frozen import FrozenNetwork, for_size
 from hangtag.training.engine.recipes import FINE_TUNING, find_recipe
-from toys import shapes
+from toys import shapes, tiny_backbone
 
 SIDE = 32
 
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = EfficientNetLite(0).eval()
-    record = BackboneRecord("efficientnet-lite0", "Apache-2.0", "0" * 64, (127.0,) * 3, (128.0,) * 3)
-    model = backbones._serialized(lite_model(network, SIDE))
-    return Backbone("efficientnet-lite0", record, (SIDE, SIDE), model, 1280, True, 3_000_000, network)
+    return tiny_backbone()
 
 
 @pytest.fixture(autouse=True)
