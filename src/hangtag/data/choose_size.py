@@ -102,7 +102,7 @@ def _choose_size(facts: NDArray[Any], count: int, size: Size) -> ImageSpec:
         height, width = int(heights[0]), int(widths[0])
     elif photo_side is not None:
         height = width = photo_side
-        fit = size.fit or ("squash" if alike.mean() > 0.9 and 1 / 2 < aspect < 2 else "pad")
+        fit = size.fit or ("squash" if alike.mean() > 0.9 and 1 / 1.6 < aspect < 1.6 else "pad")
     else:
         most = next((side for side in _SIDES if count * side * side <= _PIXELS), _SIDES[-1])
         side = min(most, max(8, float(np.median(np.minimum(heights, widths)))))

@@ -28,6 +28,7 @@ from hangtag.evaluation.metrics import Evaluation
 from hangtag.files import user_path, write_bytes
 from hangtag.machine import now, versions
 from hangtag.mapped import MappedRows, mapping_of
+from hangtag.model.appearance import Appearance, fit_appearance
 from hangtag.model.artifact import OUTPUT, Artifact, Metadata, check_file, open_artifact
 from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
@@ -126,7 +127,7 @@ class Classifier:
             from 0 to 255; applied to training images after the recipe's own augmentation.
         random_state: scikit-learn's name for `seed`.
         verbose: what `fit` writes to stdout. 0: nothing, as in scikit-learn, so that searches stay quiet; 1: a progress
-            bar in a terminal and a line per epoch; 2: only the lines.
+            bar in a terminal and a line per epoch (about ten if epochs are many and quick); 2: a line per epoch, no bar.
 
     Every parameter can be searched and cloned. Settings that you give are never adapted to the data; the recipe's own
     number of epochs, batch size, learning rate and mirroring may be, and `notes_` says so.
@@ -492,7 +493,8 @@ class Classifier:
                 content, guarantees, ood_detector = self._with_held_out(pictures, trained, classes)
             answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
             accuracy = float((answers == classes).mean())
-            self._export = _Exported(content, guarantees, ood_detector, accuracy, heads, answers_of_folds)
+            appearance = fit_appearance(pictures)
+            self._export = _Exported(content, guarantees, ood_detector, accuracy, heads, answers_of_folds, appearance)
         return self._export
 
     def _with_held_out(
@@ -534,9 +536,9 @@ class Classifier:
 
     def metadata(self) -> Metadata:
         """The model file's description of itself."""
-        return self._metadata(self.guarantees_)
+        return self._metadata(self.guarantees_, self._exported().appearance)
 
-    def _metadata(self, guarantees: Guarantees | None) -> Metadata:
+    def _metadata(self, guarantees: Guarantees | None, appearance: Appearance | None = None) -> Metadata:
         backbone = self.module_.record if isinstance(self.module_, FrozenNetwork) else None
         return Metadata(
             class_names=self.class_names_,
@@ -551,6 +553,7 @@ class Classifier:
             guarantees=guarantees,
             pooling="max" if backbone is None else "mean",
             backbone=backbone,
+            appearance=appearance,
         )
 
     @property
@@ -797,6 +800,7 @@ class _Exported:
     training_accuracy: float
     fold_heads: FoldHeads | None
     answers_of_folds: CrossValidation | None
+    appearance: Appearance
 
 
 @dataclass(frozen=True)

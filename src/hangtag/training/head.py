@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.splits import in_order_of_appearance
+from hangtag.data.folds import stratified_folds
 from hangtag.model.calibration import log_softmax
 
 __all__ = ["Head", "fit_head", "loss_and_accuracy"]
@@ -93,7 +93,8 @@ def loss_and_accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) ->
 def _basis(views: Sequence[Rows]) -> Rows | None:
     """(E, D) an orthonormal basis of the space that the rows span; None if this is the whole space.
 
-    A penalised linear model has the same solution in it, found faster: few images span few dimensions.
+    Both models are linear and depend only on products of rows, so nothing outside this space has a weight. Few images
+    span few dimensions, in which a fit is faster.
     """
     rows = np.concatenate(views)
     if len(rows) >= rows.shape[1]:
@@ -104,16 +105,8 @@ def _basis(views: Sequence[Rows]) -> Rows | None:
 
 def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
     """The positions of each fold, stratified by class; groups stay together. One fold is enough for many images."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    groups = in_order_of_appearance(groups)
-    count = min(_FOLDS, int(groups.max()) + 1)
-    if count < 2:
-        return []
-    with warnings.catch_warnings():  # of a class with fewer images than folds
-        warnings.simplefilter("ignore")
-        split = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32).split(labels, labels, groups)
-        folds = [fold for _, fold in split if len(fold)]
+    fold = stratified_folds(labels, groups, _FOLDS, seed)
+    folds = [np.flatnonzero(fold == number) for number in range(int(fold.max()) + 1)]
     return folds[:1] if len(labels) > _MANY else folds
 
 
