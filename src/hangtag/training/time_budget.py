@@ -143,7 +143,7 @@ def plan(
     end, pretrained = began + 60 * minutes, _Pretrained.of(data, device, seed)
     if pretrained.seconds > end - time.perf_counter():
         return _plan_from_nothing(data, minutes, began, device, seed)
-    head = Classifier(_TRANSFER, seed=seed, device=device.type)
+    head = Classifier(find_recipe(_TRANSFER, folds=0), seed=seed, device=device.type)
     watch("recipe 'transfer':", head.fit_epochs(data))
     left = end - time.perf_counter()
     compared = "there is too little time to compare it with training from nothing"

@@ -45,7 +45,7 @@ class TunedNetwork(nn.Module):
         self.side = backbone.side
         if not whole:
             self.network.requires_grad_(False)
-            for part in (*self.network._blocks[-_LAST_BLOCKS:], self.network._conv_head, self.network._bn1):
+            for part in (*[*self.network._blocks][-_LAST_BLOCKS:], self.network._conv_head, self.network._bn1):
                 part.requires_grad_(True)
 
     def forward(self, x: Tensor) -> Tensor:
