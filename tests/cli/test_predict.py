@@ -51,3 +51,16 @@ def test_predict_draws_explanations(in_trained: Any, trained: Path) -> None:
     assert one.code == 0 and "wrote why.png" in one.out
     assert (trained / "why.png").stat().st_size > 10_000
     assert [answer["why"] for answer in two.json] == ["both/241.png", "both/240.png"]
+
+
+def test_predict_draws_repairs_or_leaves_images_as_they_are(in_trained: Any, trained: Path) -> None:
+    picture = "drawn/test/dot/241.png"
+
+    drawn = in_trained("predict", "runs/a", picture, "--doctor", "--json").json
+    as_is = in_trained("predict", "runs/a", picture, "--as-is", "--json").json
+    both = in_trained("predict", "runs/a", picture, "--as-is", "--doctor")
+
+    assert drawn[0]["doctor"] == "doctor/241.png"
+    assert (trained / "doctor" / "241.png").read_bytes().startswith(b"\x89PNG")
+    assert as_is[0]["repairs"] == []
+    assert both.code == 2 and "contradict" in both.err

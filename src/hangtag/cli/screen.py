@@ -429,7 +429,8 @@ def _how_sure(answer: "Answer") -> str:
     if len(labels) < 2:
         return "; not sure"
     others = f" or {len(labels) - _LABELS:,} more" if len(labels) > _LABELS else ""
-    return f"; not sure: {' or '.join(labels[:_LABELS])}{others} ({answer.coverage:.0%} coverage)"
+    covered = "repaired, so no coverage is promised" if answer.coverage is None else f"{answer.coverage:.0%} coverage"
+    return f"; not sure: {' or '.join(labels[:_LABELS])}{others} ({covered})"
 
 
 def print_bench(console: Console, bench: "Bench") -> None:

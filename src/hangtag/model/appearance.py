@@ -22,7 +22,7 @@ tolerance at which the product photos of Fashion-MNIST were trimmed (Xiao et al.
 _FEW, _MOST = 0.005, 0.995  # quantiles that bound what training images look like
 _LEAST_SHARE = 0.9  # of training images that must have a property before pictures are repaired to have it
 _LEAST_BORDER = 0.3  # share of border pixels that show the background, if the image has a plain background
-_MOST_WANDERING = 0.12  # by how much the framing of training images varies, if they were framed by a rule
+_MOST_WANDERING = 0.15  # by how much the framing of training images varies, if they were framed by a rule
 _LEAST_IMAGES = 20
 _AT_ONCE = 2000
 

@@ -25,7 +25,9 @@ from hangtag.words import in_percent
 __all__ = ["NOTHING", "Doctor", "Proposal", "Repair"]
 
 _BLANK = 4  # grey levels: no more contrast in the whole picture is nothing
-NOTHING = "nothing stands out in this picture, so the answer says nothing about it"
+NOTHING = "no object stands out from the background, so the answer says nothing about this picture"
+"""The warning for a picture with nothing in it."""
+_IN_PAGE = 2  # sides of the model's size that a page in a picture must have
 _STRIP = 6.0  # times as wide or as high as the training images
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601-2, as in `pictures.py`
 _MIXED = 0.15  # of an object's pixels: if so many are lighter and so many darker than the background, both are tried
@@ -99,6 +101,8 @@ class Doctor:
 
     def is_off(self, picture: NDArray[np.uint8]) -> bool:
         """Whether a decoded picture, in the model's colours, differs in what can be repaired."""
+        if not (self.appearance.is_plain or (self.appearance.is_grey and self.spec.channels == 3)):
+            return False
         return self._is_off(self._fitted(picture).reshape(self.spec.height, self.spec.width, -1) / np.float32(255))
 
     def _is_off(self, seen: Grid) -> bool:
@@ -131,7 +135,9 @@ class Doctor:
         if found is None:
             return None
         proposals = list(self._of(found, colours.shape))
-        if found.may_be_page and (inner := find_foreground(colours, found.within)) is not None:
+        top, left, bottom, right = found.within
+        holds_picture = min(bottom - top, right - left) >= _IN_PAGE * max(self.spec.height, self.spec.width)
+        if holds_picture and found.may_be_page and (inner := find_foreground(colours, found.within)) is not None:
             proposals += self._of(inner, colours.shape, True)
         return proposals
 
@@ -225,16 +231,15 @@ def _laid(
 ) -> Grid:
     """(h, w, C) the object on a plain background (C,), lighter or darker than it by `polarity`, the light evened out.
 
-    The object's brightness is relative to white, for which the background is taken if nothing is lighter; of an object
-    lighter than its background, relative to the background.
+    The brightness of a dark object is relative to white, for which the background is taken if nothing is lighter; that
+    of a light object is relative to the background.
     """
     if is_darker:
         even = pixels / np.maximum(behind, _DARKEST)
         white = np.maximum(np.quantile(even[mask], 0.98, axis=0), 1)
         strength = 1 - np.minimum(even / white, 1)
     else:
-        white = np.maximum(np.quantile(pixels[mask], 0.98, axis=0), behind + _DARKEST)
-        strength = np.clip((pixels - behind) / (white - behind), 0, 1)
+        strength = np.maximum(pixels - behind, 0) / np.maximum(1 - behind, _DARKEST)
     if polarity == 0:
         polarity = -1 if is_darker else 1
     laid: Grid = background + strength * ((1 - background) if polarity > 0 else -background)

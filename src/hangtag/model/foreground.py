@@ -114,7 +114,7 @@ def _look(
 
 def _reduced(picture: NDArray[np.uint8]) -> tuple[Grid, int]:
     """The picture (h, w, C) from 0 to 1, reduced to about `_SEARCHED` pixels by the means of squares; their side."""
-    step = max(1, max(picture.shape[:2]) // _SEARCHED)
+    step = max(1, round(max(picture.shape[:2]) / _SEARCHED))
     skip = max(1, step // 8)  # of a large picture, enough pixels of each square
     few, side = picture[::skip, ::skip], step // skip
     height, width = few.shape[0] // side, few.shape[1] // side
@@ -189,7 +189,7 @@ def _object(apart: Grid) -> Mask | None:
         left &= ~part
     largest = max(int(part.sum()) for part in parts)
     whole = np.logical_or.reduce([part for part in parts if part.sum() >= _LEAST_PART * largest])
-    thin = whole & ~_grown(_shrunk(whole, 2), 3)
+    thin = whole & ~_grown(_shrunk(np.pad(whole, 2), 2), 3)[2:-2, 2:-2]
     edge = np.zeros_like(whole)
     edge[[0, -1]], edge[:, [0, -1]] = True, True
     whole &= ~_spread(edge & thin, thin)  # joints, cables and edges of tables, which lead out of the picture

@@ -47,8 +47,9 @@ _NAMES = (OUTPUT, PIXELS, LOGITS, *EXTRA_OUTPUTS)
 _SCORES = ("ood_score", "ood_distance")
 _NAMED = 5  # pictures that a warning names
 _THUMBNAIL = 256  # pixels of the longer side of the picture that an answer keeps
-_SUSPECT = 0.9  # OOD score above which the doctor looks at a picture; most familiar ones cost nothing
+_SUSPECT = 0.5  # OOD score above which the doctor looks at a picture
 _GAIN = 1.0  # standard deviations of the OOD distance by which a repaired picture must be more familiar
+_SURE_AFTER = 0.5  # OOD score up to which a repaired picture can have a sure answer: repairs flatter strange pictures
 _ABOUT = 0.1  # and by which more repairs must be better than fewer
 Decoded = tuple[NDArray[np.uint8], tuple[str, ...]]
 """A picture's pixels, and notes on what was changed."""
@@ -67,10 +68,12 @@ class Answer:
         repairs: what the doctor repaired (see `doctor.py`), in this order; the answer is about the repaired picture.
         model: fingerprint of the model file.
         prediction_set: labels that may be the true one, most probable first; None if `is_ood`.
-        coverage: target share of prediction sets that contain the true label; None if `is_ood`, as nothing is promised.
+        coverage: target share of prediction sets that contain the true label; None if `is_ood` or after repairs, as
+            nothing is promised.
         ood_score: share of images like the training images with a lower OOD score, estimated on the safe side.
         is_ood: whether the picture is unlike the training images, so that the answer may be unreliable.
-        sure: whether the answer can be used without review (see `guarantees.AnswerPolicy`).
+        sure: whether the answer can be used without review (see `guarantees.AnswerPolicy`). After repairs, the picture
+            must also be as familiar as half of the held-out images.
         error: why the picture could not be read, as the answers of `Predictor.many` say; None if it was read.
         picture: (h, w[, 3]) uint8, the picture made smaller, as the answer of `Predictor(picture)` shows it in a
             notebook; None in other answers.
@@ -319,14 +322,17 @@ class Predictor:
             notes = [*patient.notes]
             if patient.picture is not None and ROTATED in notes:
                 notes.remove(ROTATED)
-                repairs = (Repair("rotated", ROTATED),)
+                repairs = (Repair("rotated", "its Exif data says how it was held"),)
             if patient.repaired:
                 repairs += patient.repaired.repairs
                 notes = [note for note in notes if not note.startswith(RESIZED)]
             else:
                 notes += [*([NOTHING] if patient.is_blank else []), *patient.warnings]
             answer = self._answer(outputs[OUTPUT], verdicts, place, (*notes, *limits), top)
-            answers.append(replace(answer, repairs=repairs, sure=answer.sure and not patient.is_blank))
+            if patient.is_blank or patient.repaired:  # guarantees are for pictures like the training images
+                familiar = patient.repaired is not None and float(outputs["ood_score"][place]) <= _SURE_AFTER
+                answer = replace(answer, coverage=None, sure=answer.sure and familiar)
+            answers.append(replace(answer, repairs=repairs))
         return answers
 
     def _examined(self, patients: "list[_Patient]", names: list[str]) -> dict[str, NDArray[np.float32]]:
