@@ -62,9 +62,7 @@ def explain(predictor: Predictor, picture: Picture, kept: Neighbours | None = No
     return Why(answer, seen, _occluded(predictor, seen), "occlusion", near)
 
 
-def evidence(
-    maps: NDArray[np.float32], map_weights: NDArray[np.float32], pooling: str = "max"
-) -> NDArray[np.float32]:
+def evidence(maps: NDArray[np.float32], map_weights: NDArray[np.float32], pooling: str = "max") -> NDArray[np.float32]:
     """(N, h, w) the evidence of each place for the predicted class, in logits relative to the mean of all classes.
 
     Each feature times its weight, at the places that it is pooled from: of max pooling, the place of the maximum; of
