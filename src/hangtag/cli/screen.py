@@ -144,6 +144,9 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
                 finished.append(epoch)
                 bar.console.print(_epoch_line(epoch))
                 bar.reset(task, total=epoch.steps, numbers="")
+            elif epoch.doing:
+                bar.update(task, description=epoch.doing, completed=epoch.step, total=epoch.steps,
+                           numbers=f"{epoch.step:,}/{epoch.steps:,}")  # fmt: skip
             else:
                 numbers = f"{epoch.step}/{epoch.steps}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
                 numbers += f"  {_per_step(epoch)}"
@@ -158,6 +161,8 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
 
 
 def _epoch_line(epoch: "Epoch") -> str:
+    if epoch.doing:
+        return f"{epoch}  {epoch.seconds:.1f} s"
     line = f"{epoch}  learning rate {epoch.learning_rate:.2g}"
     busy = (
         f"  {epoch.cores} of {epoch.most_cores} cores (the others are busy)" if epoch.cores < epoch.most_cores else ""

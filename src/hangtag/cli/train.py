@@ -31,7 +31,11 @@ __all__ = ["train"]
 BEGAN = time.perf_counter()
 """When the command began; `--minutes` counts from here."""
 
-_RECIPE_HELP = "Training recipe: fast, accurate, best, quick or tutorial. [default: fast]"
+_RECIPE_HELP = (
+    "Training recipe: transfer (pretrained features), fast, accurate, best, quick or tutorial. [default: transfer for "
+    "photos and few images, else fast]"
+)
+_BACKBONE_HELP = "The pretrained network of recipe transfer: efficientnet-lite0, -lite1, timm:NAME or FILE.onnx."
 _RESUME_HELP = "Continue this interrupted run with its own settings; 'last' is the newest."
 RecipeName = Annotated[str | None, typer.Option(help=_RECIPE_HELP, autocompletion=options.complete_recipe)]
 ResumedRun = Annotated[str | None, typer.Option(help=_RESUME_HELP, autocompletion=options.complete_run)]
@@ -61,6 +65,7 @@ def train(
     balance: Annotated[
         str | None, typer.Option(help="How to handle imbalanced classes: auto, off, weights or sampling.")
     ] = None,
+    backbone: Annotated[str | None, typer.Option(help=_BACKBONE_HELP)] = None,
     model: Annotated[str | None, typer.Option(help="A network: mlp, cnn, or your own as module:function.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -99,6 +104,7 @@ def train(
     changes = {
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
         "folds": folds,
+        "backbone": backbone,
     }  # fmt: skip
     request = _Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
@@ -240,10 +246,16 @@ class _Request:
     device: str
     out: Path | None
 
-    def changed_recipe(self) -> "Recipe":
+    def changed_recipe(self, name: str | None = None) -> "Recipe":
+        """The recipe with the user's settings.
+
+        Args:
+            name: of the recipe, if the user named none.
+        """
         from hangtag.training.engine.recipes import DEFAULT, check_not_two, find_recipe, with_settings
 
-        recipe = with_settings(find_recipe(self.recipe or DEFAULT), self.settings)
+        name = self.recipe or name or ("transfer" if self.changes["backbone"] else DEFAULT)
+        recipe = with_settings(find_recipe(name), self.settings)
         for name in recipe.given:
             check_not_two(name, getattr(recipe, name), self.changes.get(name))
         return find_recipe(recipe, **self.changes)
@@ -262,21 +274,32 @@ class _Request:
         path = str(self.path.absolute()) if self.path else None
         return {"what": what, "path": path, **({"options": data_options} if data_options else {})}
 
-    def read(self) -> "LabelledImages":
-        data = options.read_data(self.what, self.path, self.data_options)
+    def read(self, photo_side: int | None = None, photos: bool | None = None) -> "LabelledImages":
+        data = options.read_data(self.what, self.path, self.data_options, photo_side=photo_side, photos=photos)
         options.print_description(data, sys.stderr)
         return data
 
     def classifier_and_data(self) -> tuple["Classifier", "LabelledImages"]:
         """The unfitted classifier and its data; wrong names and a missing device are errors before data is read."""
         recipe = self.changed_recipe()
+        from hangtag.training.choose_recipe import PHOTO_SIDE, choose_recipe, may_transfer
         from hangtag.training.classifier import Classifier
         from hangtag.training.engine.build import find_network
         from hangtag.training.engine.loop import choose_device
 
         choose_device(self.device)
-        find_network(recipe.network, self.seed or 0)
-        data = self.read()
+        if recipe.backbone:
+            from hangtag.training.engine.backbones import find_backbone
+
+            data = self.read(min(find_backbone(recipe.backbone).side), photos=True)
+        else:
+            find_network(recipe.network, self.seed or 0)
+            chooses = self.recipe is None
+            data = self.read(PHOTO_SIDE if chooses and may_transfer(recipe.given) else None)
+            if chooses:
+                name, note = choose_recipe(data, recipe.given)
+                recipe = self.changed_recipe(name)
+                print(note, file=sys.stderr) if note else None
         _find_near_duplicates(data, recipe)
         return Classifier(recipe=recipe, seed=self.seed or 0, device=self.device), data
 

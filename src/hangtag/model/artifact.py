@@ -12,6 +12,8 @@ import os
 import threading
 import unicodedata
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral
@@ -33,7 +35,7 @@ from hangtag.serializable import Serializable, read_json
 
 __all__ = [
     "EXTRA_OUTPUTS", "FORMAT", "INPUT", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "BackboneRecord", "Metadata",
-    "check_file", "open_artifact", "open_session",
+    "check_file", "limited_time", "open_artifact", "open_session",
 ]  # fmt: skip
 
 FORMAT = 5
@@ -235,21 +237,13 @@ class Artifact:
 
     def check(self) -> None:
         """Run the graph on a few pictures of several sizes; raise ArtifactError unless its outputs are possible."""
-        import onnxruntime
-
         spec, random = self.metadata.image, np.random.default_rng(0)
         small = (min(spec.height, 64) + 1, min(spec.width, 64) // 2 + 1)
         for count, size in ((1, spec.shape[:2]), (2, spec.shape[:2]), (1, (1, 1)), (3, small)):
             images = random.integers(0, 256, (count, *size, *spec.shape[2:]), dtype=np.uint8)
             images[0] = 0 if count > 1 else images[0]
-            options = onnxruntime.RunOptions()
-            timer = threading.Timer(_CHECK_SECONDS, setattr, (options, "terminate", True))
-            timer.daemon = True
-            timer.start()
-            try:
+            with limited_time() as options:
                 rows = dict(zip(self._outputs, self._run(images, tuple(self._outputs), options), strict=True))
-            finally:
-                timer.cancel()
             scores = rows.get("ood_score", np.zeros(1))
             if scores.min() < 0 or scores.max() > 1:
                 raise ArtifactError("its graph returns OOD scores that are not from 0 to 1", RETRAIN)
@@ -449,6 +443,21 @@ def open_session(content: bytes, threads: int | None = None) -> Any:
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ArtifactError("ONNX Runtime cannot open its graph", RETRAIN) from error
+
+
+@contextmanager
+def limited_time(seconds: float = _CHECK_SECONDS) -> Iterator[Any]:
+    """Options for a run of a session that ends it after this time."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 @cache

@@ -35,7 +35,8 @@ from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
 from hangtag.model.predictor import Pictures, Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images, many_images
-from hangtag.training.cross_fit import CrossFit, Progress, checked_folds, cross_fit, with_folds, without_own_split
+from hangtag.training.choose_recipe import AUTO, choose_recipe
+from hangtag.training.cross_fit import CrossFit, Progress, cross_fit, with_checked_folds, with_folds, without_own_split
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import Augment, Loss, check_augment, suit_loss
@@ -46,6 +47,7 @@ from hangtag.training.engine.keras_model import keras_notes, own_network, user_n
 from hangtag.training.engine.loop import Epoch, Labelled, choose_device, train
 from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, channels_first, layers, parameter_count
 from hangtag.training.engine.recipes import (
+    DEFAULT,
     Recipe,
     adapt_to_pixels,
     adapt_to_size,
@@ -99,7 +101,8 @@ class Classifier:
     """An image classifier with scikit-learn's interface.
 
     Args:
-        recipe: how to train: the name of a recipe, such as "fast" (default) or "tutorial", or a `Recipe`.
+        recipe: how to train: the name of a recipe, such as "fast" or "transfer", or a `Recipe`. "auto" (default) is
+            "transfer" for photos and few images, if the extra `photos` is installed, else "fast".
         model: the name of a network ("mlp", "cnn", or "module:function" in your own code), a `torch.nn.Module` (copied,
             never changed), or a function that creates one from (ImageSpec, number of classes). It takes float32
             (N, C, H, W) from 0 to 1 and returns logits (N, K). It may also be a Keras model on Keras's PyTorch backend,
@@ -112,7 +115,8 @@ class Classifier:
         batch_size, learning_rate, patience, balance: settings of the recipe; see `Recipe`.
         validation: fraction of each class held out for early stopping, calibration and guarantees.
         folds: train on all images, and take calibration and guarantees from this many further trainings, each without
-            one fold of the images. None or 0: hold images out instead.
+            one fold of the images. 0: hold images out instead. None: 5 for recipe "transfer" and fewer than 2,000
+            images without a validation or test part, else 0.
         class_weight: scikit-learn's name for `balance`: "balanced" weights images by inverse class frequency; a dict
             {label: weight} weights classes as you choose, others by 1.
         settings: any other settings of the recipe, by name: {"flip": False, "weight_decay": 0.1}.
@@ -149,7 +153,7 @@ class Classifier:
 
     def __init__(
         self,
-        recipe: str | Recipe = "fast",
+        recipe: str | Recipe = AUTO,
         model: str | nn.Module | Callable[[ImageSpec, int], nn.Module] | None = None,
         epochs: int | None = None,
         seed: int | None = None,
@@ -254,16 +258,17 @@ class Classifier:
         resume: Checkpoint | None, history: Sequence[Epoch], sample_weight: Any,
         validation_data: LabelledImages | tuple[Any, Any] | None,
     ) -> Iterator[Epoch]:  # fmt: skip
-        seed, split_seed, recipe = seed_of(self), split_seed_of(self), self.chosen_recipe()
+        seed, split_seed, _ = seed_of(self), split_seed_of(self), self.chosen_recipe()  # errors before the images
         given = self._prepare(X, y)
+        self._chosen, choice_note = self._choice(given)
+        recipe = self._chosen
         device = choose_device(self.device)
         image_weights = self._image_weights(given, sample_weight)
         if validation_data is not None:
             given, recipe = self._with_validation(given, recipe, validation_data), replace(recipe, validation=0.0)
         if image_weights is not None and recipe.balance == "auto":
             recipe = replace(recipe, balance="off")  # automatic weights would be applied on top of the user's own
-        folds = checked_folds(recipe, given)
-        recipe = replace(recipe, validation=0.0) if folds else recipe
+        recipe, folds = with_checked_folds(recipe, given)
         _check_settings(recipe, given)
         images, labels = given.train.images[:_TRIAL_IMAGES], given.train.labels[:_TRIAL_IMAGES]
         if self.augment is not None:
@@ -278,7 +283,7 @@ class Classifier:
         counts = np.bincount(data.labels[train_positions], minlength=len(data.class_names))
         recipe = self.recipe_ = replace(recipe, balance=choose_balance(recipe, counts))
         balanced = balance_note(recipe.balance, counts, data.class_names)
-        notes = [size_note, rate_note, balanced, mirror_note, loss_note]
+        notes = [choice_note, size_note, rate_note, balanced, mirror_note, loss_note]
         if recipe.bfloat16 and not has_bfloat16(device.type):
             notes.append("this processor has no bfloat16 arithmetic: training uses float32, which is slower")
         self.notes_ = [note for note in (*notes, *self.split_.notes) if note]
@@ -361,7 +366,7 @@ class Classifier:
     def _for_fold(self, images: LabelledImages) -> "Classifier":
         """An unfitted classifier with the same settings for some of the images, which holds nothing out."""
         own = dict.fromkeys((*_SETTINGS, "balance", "class_weight", "settings"))
-        own |= {"recipe": without_own_split(self.chosen_recipe(), len(images)), "verbose": 0}
+        own |= {"recipe": without_own_split(self._chosen, len(images)), "verbose": 0}
         network = None if isinstance(self.model, str) else self.model
         fold = Classifier(**{**self.arguments(), **own, "model": network})
         fold._tries_export = False
@@ -614,12 +619,19 @@ class Classifier:
         self._data_summary = {"name": train.name, "fingerprint": train.fingerprint, "images": len(train)}
         return data
 
-    def chosen_recipe(self) -> Recipe:
+    def chosen_recipe(self, data: LabelledImages | None = None) -> Recipe:
         """The recipe with the constructor's settings applied.
+
+        Args:
+            data: what to choose a recipe for if it is "auto"; None: many small images.
 
         Raises:
             UsageError: a setting is invalid, or two contradict each other.
         """
+        return self._choice(data)[0]
+
+    def _choice(self, data: LabelledImages | None) -> tuple[Recipe, str]:
+        """`chosen_recipe`, and a note on why."""
         own = {
             "network": self.model if isinstance(self.model, str) else None,
             "balance": self._balance(),
@@ -630,7 +642,20 @@ class Classifier:
             raise UsageError(f"settings must be a dict, got {settings!r}", "for example settings={'flip': False}")
         for name, value in settings.items():
             check_not_two(name, own.get(name), value)
-        return find_recipe(changed(find_recipe(self.recipe), settings), **own)
+        recipe, note = self.recipe, ""
+        own_code = any(value is not None for value in (self.model, self.loss, self.augment))
+        if recipe == AUTO:
+            given = {*settings, *(name for name, value in own.items() if value is not None)}
+            recipe = "transfer" if "backbone" in given else DEFAULT
+            if data is not None and recipe == DEFAULT and not own_code:
+                recipe, note = choose_recipe(data, given)
+        recipe = find_recipe(changed(find_recipe(recipe), settings), **own)
+        if recipe.backbone and own_code:
+            raise UsageError(
+                f"recipe '{recipe.name}' trains no network, so it takes no model, loss or augmentation",
+                "leave them out, or use recipe 'fast'",
+            )
+        return recipe, note
 
     def _balance(self) -> str | None:
         """`balance`, or what `class_weight` means for it."""

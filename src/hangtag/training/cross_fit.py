@@ -39,6 +39,7 @@ __all__ = [
     "checked_folds",
     "choose_folds",
     "cross_fit",
+    "with_checked_folds",
     "with_folds",
     "without_own_split",
 ]
@@ -67,12 +68,20 @@ class _Trainable(Protocol):
     ) -> Iterator[Epoch]: ...
 
 
+def with_checked_folds(recipe: Recipe, data: LabelledImages) -> tuple[Recipe, int]:
+    """The recipe, which holds nothing out if there are folds, and `checked_folds`."""
+    folds = checked_folds(recipe, data)
+    return replace(recipe, validation=0.0) if folds else recipe, folds
+
+
 def checked_folds(recipe: Recipe, data: LabelledImages) -> int:
-    """The number of folds that the recipe asks for, 0 for none.
+    """The number of folds that the recipe asks for, 0 for none; if it leaves the choice, only what is cheap has folds.
 
     Raises:
         UsageError: other settings, or the data, hold images out.
     """
+    if recipe.folds is None and recipe.backbone:
+        return choose_folds(recipe, data)[0]
     folds = recipe.folds or 0
     if folds and "validation" in data.parts:
         raise UsageError(
@@ -101,6 +110,8 @@ def choose_folds(recipe: Recipe, data: LabelledImages) -> tuple[int, str]:
     train, held_out = data.train, {"test", "validation"} & data.parts.keys()
     if held_out or len(train) >= FEW or recipe.patience or (recipe.validation and is_given(recipe, "validation")):
         return 0, ""
+    if recipe.backbone:
+        return FOLDS, ""  # the features are computed once
     if recipe.network not in NETWORKS:
         why = "not cross-validated: how long a custom network takes is not known"
         return 0, f"{why}; --folds {FOLDS} cross-validates anyway"
@@ -243,11 +254,15 @@ def cross_fit(
         rest = np.flatnonzero(~fold)
         part = images.take(rest)
         trained = unfitted(part)
-        for epoch in trained.fit_epochs(part, stop=stop, sample_weight=None if weights is None else weights[rest]):
-            if progress is not None:
-                progress(number + 1, folds.count, epoch)
-            if epoch.finished and epoch.number >= epochs:
-                break
+        try:
+            for epoch in trained.fit_epochs(part, stop=stop, sample_weight=None if weights is None else weights[rest]):
+                if progress is not None:
+                    progress(number + 1, folds.count, epoch)
+                if epoch.finished and epoch.number >= epochs:
+                    break
+        except KeyboardInterrupt:  # by `stop`, while features were computed
+            if not stop():
+                raise
         if stop():
             break
         done.append(_Fold.of(trained, ships, images, fold, folds.judged[fold[folds.judged]]))

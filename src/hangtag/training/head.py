@@ -1,8 +1,14 @@
-"""A linear head on features: logistic regression (scikit-learn), its strength chosen by cross-validation."""
+"""A linear head on features: the mean of logistic regression and discriminant analysis, chosen by cross-validation.
+
+The penalty, the shrinkage and the scale of the logits are those with the smallest cross-entropy of images left out.
+With few images, this is less noisy than their accuracy. On small sets of photos, the mean of both models had a smaller
+cross-entropy than either (docs/log.md).
+"""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +19,13 @@ from hangtag.model.calibration import log_softmax
 __all__ = ["Head", "fit_head", "loss_and_accuracy"]
 
 _FOLDS = 5
-_STRENGTHS = tuple(10.0**power for power in range(-4, 2))
-_TEMPERATURES = tuple(2.0**power for power in range(-3, 6))
+_MANY = 10_000  # images, from which one fold and fewer iterations are enough
+_ITERATIONS = {False: 300, True: 60}
+_FACTORS = tuple(2.0 ** (power / 2) for power in range(-6, 13))
+_WORSE = 1.05  # times the least loss, from which larger strengths are not tried
+_NEVER = 10.0  # how much smaller the logits of a class without images are
 
-Rows = NDArray[np.float64]
+Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +55,7 @@ def fit_head(
     groups: NDArray[np.int64],
     seed: int,
 ) -> Head:
-    """Fit a logistic regression with an L2 penalty to the features of images and of their mirror images.
+    """Fit a head to the features of images and of their mirror images.
 
     Args:
         views: (N, E) features of the images; and, as a second view, of their mirror images.
@@ -56,13 +65,22 @@ def fit_head(
         seed: of the folds.
     """
     mean, deviation = views[0].mean(axis=0), float(views[0].std()) or 1.0
-    scaled = [((view - mean) / deviation).astype(np.float64) for view in views]
+    scaled = [(view - mean) / np.float32(deviation) for view in views]
     basis = _basis(scaled)
-    reduced = [view @ basis for view in scaled]
-    best = _strength(reduced, labels, classes, weights, _folds(labels, groups, seed))
-    weight, bias = _fitted(reduced, labels, classes, weights, best)
-    weight = weight @ basis.T / deviation
-    words = f"fitted a linear head to the features of {len(labels):,} images"
+    reduced = scaled if basis is None else [view @ basis for view in scaled]
+    folds, every = _folds(labels, groups, seed), len(views)
+    found = [_cross_validated(kind, reduced[0], labels, weights, classes, folds) for kind in _KINDS]
+    out = np.concatenate(folds) if folds else np.zeros(0, np.int64)
+    mean_logits = np.sum([each.factor * each.logits for each in found], axis=0)
+    factor = _factor(mean_logits, labels[out], weights[out])[0]
+    rows, labels, weights = np.concatenate(reduced), np.tile(labels, every), np.tile(weights, every)
+    weight, bias = np.zeros((classes, rows.shape[1]), np.float32), np.zeros(classes, np.float32)
+    for kind, each in zip(_KINDS, found, strict=True):
+        model = kind(classes, rows, labels, weights)
+        model.set(each.strength / every if kind is _Regression else each.strength)
+        weight, bias = weight + factor * each.factor * model.weight, bias + factor * each.factor * model.bias
+    weight = (weight if basis is None else weight @ basis.T) / np.float32(deviation)
+    words = f"fitted a linear head to the features of {len(views[0]):,} images"
     return Head(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), words)
 
 
@@ -72,20 +90,20 @@ def loss_and_accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) ->
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
 
-def _basis(views: Sequence[Rows]) -> Rows:
-    """(E, D) an orthonormal basis of the space that the rows span.
+def _basis(views: Sequence[Rows]) -> Rows | None:
+    """(E, D) an orthonormal basis of the space that the rows span; None if this is the whole space.
 
     A penalised linear model has the same solution in it, found faster: few images span few dimensions.
     """
     rows = np.concatenate(views)
     if len(rows) >= rows.shape[1]:
-        return np.eye(rows.shape[1])
+        return None
     basis: Rows = np.linalg.svd(rows, full_matrices=False)[2].T
     return basis
 
 
 def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
-    """The positions of each fold, stratified by class; groups stay together."""
+    """The positions of each fold, stratified by class; groups stay together. One fold is enough for many images."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     groups = in_order_of_appearance(groups)
@@ -95,54 +113,127 @@ def _folds(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> l
     with warnings.catch_warnings():  # of a class with fewer images than folds
         warnings.simplefilter("ignore")
         split = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32).split(labels, labels, groups)
-        return [fold for _, fold in split if len(fold)]
+        folds = [fold for _, fold in split if len(fold)]
+    return folds[:1] if len(labels) > _MANY else folds
 
 
-def _strength(
-    views: Sequence[Rows],
-    labels: NDArray[np.int64],
-    classes: int,
-    weights: NDArray[np.float64],
-    folds: list[NDArray[np.int64]],
-) -> float:
-    """The inverse of the penalty with the smallest loss of images that a model was not fitted to."""
-    losses = {}
-    for strength in _STRENGTHS:
-        logits = np.zeros((len(labels), classes))
-        for fold in folds:
-            rest = np.setdiff1d(np.arange(len(labels)), fold)
-            weight, bias = _fitted([view[rest] for view in views], labels[rest], classes, weights[rest], strength)
-            logits[fold] = views[0][fold] @ weight.T + bias
-        own = [
-            -np.average(log_softmax(factor * logits)[np.arange(len(labels)), labels], weights=weights)
-            for factor in _TEMPERATURES
-        ]
-        losses[strength] = min(own)
-    return min(losses, key=losses.__getitem__)
+@dataclass(frozen=True, eq=False)
+class _CrossValidated:
+    """The strength of a kind of model, and the factor of its logits, with the smallest loss of rows left out.
+
+    Attributes:
+        logits: of these rows, fold by fold.
+    """
+
+    strength: float
+    factor: float
+    logits: Rows
 
 
-def _fitted(
-    views: Sequence[Rows], labels: NDArray[np.int64], classes: int, weights: NDArray[np.float64], strength: float
-) -> tuple[Rows, Rows]:
-    """(K, D) weights and (K,) biases of a logistic regression; a class without images has the least bias of all."""
-    from sklearn.linear_model import LogisticRegression
+def _cross_validated(
+    kind: "type[_Regression | _Discriminant]", rows: Rows, labels: NDArray[np.int64], weights: NDArray[np.float64],
+    classes: int, folds: list[NDArray[np.int64]],
+) -> _CrossValidated:  # fmt: skip
+    best, least = _CrossValidated(kind.STRENGTHS[2], 1.0, np.zeros((0, classes), np.float32)), np.inf
+    models = []
+    for fold in folds:
+        rest = np.delete(np.arange(len(labels)), fold)
+        models.append(kind(classes, rows[rest], labels[rest], weights[rest]))
+    for strength in kind.STRENGTHS if folds else ():
+        for model in models:
+            model.set(strength)
+        logits = np.concatenate(
+            [rows[fold] @ model.weight.T + model.bias for model, fold in zip(models, folds, strict=True)]
+        )
+        out = np.concatenate(folds)
+        factor, loss = _factor(logits, labels[out], weights[out])
+        if loss < least:
+            best, least = _CrossValidated(strength, factor, logits), loss
+        elif loss > _WORSE * least:
+            break
+    return best
 
-    rows, present = np.concatenate(views), np.unique(labels)
-    weight, bias = np.zeros((classes, rows.shape[1])), np.zeros(classes)
-    if len(present) > 1:
-        model = LogisticRegression(C=strength / len(views), max_iter=300, tol=1e-3)
-        with warnings.catch_warnings():  # of a fit that is not quite finished
-            warnings.simplefilter("ignore")
-            model.fit(rows, np.tile(labels, len(views)), np.tile(weights, len(views)))
-        if len(present) == 2:  # one row of logits, of the second class
-            weight[present], bias[present] = (
-                np.outer([-0.5, 0.5], model.coef_[0]),
-                model.intercept_[0] * np.array([-0.5, 0.5]),
-            )
-        else:
-            weight[present], bias[present] = model.coef_, model.intercept_
-    bias[np.setdiff1d(np.arange(classes), present)] = bias.min() - _NEVER
-    return weight, bias
+
+def _factor(logits: Rows, labels: NDArray[np.int64], weights: NDArray[np.float64]) -> tuple[float, float]:
+    """The factor of logits (M, K) with the smallest cross-entropy, and that.
+
+    It makes up for a penalty, after which a model is less confident than it is accurate. As if one image more had each
+    label equally often, so that a model without a mistake is not infinitely confident.
+    """
+    if not len(labels):
+        return 1.0, 0.0
+    share, losses = 1 / (len(labels) + 1), []
+    for factor in _FACTORS:
+        logs = log_softmax(factor * logits)
+        losses.append(
+            (1 - share) * -np.average(logs[np.arange(len(labels)), labels], weights=weights) - share * logs.mean()
+        )
+    place = int(np.argmin(losses))
+    return _FACTORS[place], float(losses[place])
 
 
-_NEVER = 10.0
+class _Regression:
+    """Logistic regression with an L2 penalty; each fit begins where the one before ended.
+
+    Attributes:
+        weight: (K, D).
+        bias: (K,); a class without rows has a far smaller one than the others.
+    """
+
+    STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0)  # inverse of the penalty; the fastest fits first
+
+    def __init__(self, classes: int, rows: Rows, labels: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self.classes, self.rows, self.labels, self.weights = classes, rows, labels, weights.astype(rows.dtype)
+        self.model = LogisticRegression(tol=1e-3, warm_start=True, max_iter=_ITERATIONS[len(labels) > _MANY])
+
+    def set(self, strength: float) -> None:
+        present = np.unique(self.labels)
+        weight, bias = np.zeros((len(present), self.rows.shape[1])), np.zeros(len(present))
+        if len(present) > 1:
+            self.model.set_params(C=strength)
+            with warnings.catch_warnings():  # of a fit that is not quite finished
+                warnings.simplefilter("ignore")
+                self.model.fit(self.rows, self.labels, self.weights)
+            weight, bias = self.model.coef_, self.model.intercept_
+            if len(present) == 2:  # scikit-learn has one row, for the second class
+                weight, bias = np.outer([-0.5, 0.5], weight[0]), np.array([-0.5, 0.5]) * bias[0]
+        self.weight, self.bias = _for_all(self.classes, present, weight, bias)
+
+
+class _Discriminant:
+    """Linear discriminant analysis, the covariance shrunk towards a multiple of the identity (Friedman, 1989).
+
+    Attributes: as for `_Regression`.
+    """
+
+    STRENGTHS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 0.95)  # of the shrinkage
+
+    def __init__(self, classes: int, rows: Rows, labels: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
+        self.classes, (self.present, own) = classes, np.unique(labels, return_inverse=True)
+        sums = np.zeros((len(self.present), len(rows)), np.float32)
+        sums[own, np.arange(len(rows))] = weights
+        self.shares = sums.sum(axis=1)
+        self.means = sums @ rows / np.maximum(self.shares, 1e-9)[:, None]
+        rest = (rows - self.means[own]) * np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
+        values, self.vectors = np.linalg.eigh(rest.T @ rest)
+        self.values = np.maximum(values, 0)
+
+    def set(self, strength: float) -> None:
+        values = (1 - strength) * self.values + strength * max(float(self.values.mean()), 1e-9)
+        weight = (self.means @ self.vectors / values) @ self.vectors.T
+        bias = np.log(np.maximum(self.shares, 1e-9) / self.shares.sum()) - (weight * self.means).sum(axis=1) / 2
+        self.weight, self.bias = _for_all(self.classes, self.present, weight, bias)
+
+
+_KINDS: tuple[type[_Regression] | type[_Discriminant], ...] = (_Regression, _Discriminant)
+
+
+def _for_all(classes: int, present: NDArray[np.int64], weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Rows, Rows]:
+    """(K, D) and (K,) of all classes, from those of the classes that have rows."""
+    weights, biases = np.zeros((classes, weight.shape[1]), np.float32), np.zeros(classes, np.float32)
+    weights[present] = weight - weight.mean(axis=0)
+    biases[:] = bias.min() - _NEVER
+    biases[present] = bias
+    return weights, biases

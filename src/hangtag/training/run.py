@@ -6,7 +6,7 @@ It connects the estimator with the run folder. It prints and draws nothing; `cli
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,15 @@ class Training:
             UsageError: the device is not available.
         """
         choose_device(classifier.device)
-        recipe = classifier.chosen_recipe()
+        recipe = classifier.chosen_recipe(data)
         folds, why_none = choose_folds(recipe, data)
         if not {"test", "validation"} & data.parts.keys() and not recipe.validation and not folds:
             raise DataError(
                 "there are no images to evaluate the model on: no test part, and this recipe holds out no images",
                 "hold some out: --set validation=0.1; or cross-validate: --folds 5; or use another recipe",
             )
-        classifier = Classifier(**classifier.arguments() | {"folds": folds})
+        own = {"recipe": replace(recipe, folds=folds)}  # not a setting that the user gave
+        classifier = Classifier(**classifier.arguments() | own)
         config = initial_config(classifier, data, source)
         run, lock, resumed = open_run(config, out, f"{data.name}-{config['recipe']['name']}")
         if data.source.skipped:
@@ -268,6 +269,7 @@ class Training:
                 "layers": [vars(layer) for layer in layers(classifier.module_, classifier.spec_)],
             },
             split=classifier.split_.to_json(),
+            **({} if predictor.metadata.backbone is None else {"backbone": predictor.metadata.backbone.to_json()}),
             device=choose_device(classifier.device).type,
             seconds=self.seconds,
             speed=self.speed.to_json(),
@@ -303,7 +305,7 @@ def initial_config(classifier: Classifier, data: LabelledImages, source: dict[st
         "hangtag": versions()["hangtag"],
         "created": now(),
         "status": TRAINING,
-        "recipe": classifier.chosen_recipe().to_json(),
+        "recipe": classifier.chosen_recipe(data).to_json(),
         "network_from_python": not isinstance(classifier.model, str | None),
         **({"from_python": from_python} if (from_python := _from_python(classifier)) else {}),
         "seed": seed_of(classifier),

@@ -104,7 +104,7 @@ class Seeds:
             if status == "finished":
                 yield number, judge(run)
             elif status == STOPPED:
-                network = self.classifier.chosen_recipe().network
+                network = self.classifier.chosen_recipe(self.data).network
                 yield number, Training.resume(run, self.classifier.device, network=network)
             else:
                 yield number, Training.begin(self._unfitted(number), self.data, self.source, run.path)

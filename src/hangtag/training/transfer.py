@@ -29,6 +29,8 @@ from hangtag.training.head import fit_head, loss_and_accuracy
 
 __all__ = ["build_frozen", "fit_frozen"]
 
+_MOST_MIRRORED = 10_000  # training images; of more, mirror images would take long and change little
+
 
 def build_frozen(name: str, spec: ImageSpec, classes: int) -> FrozenNetwork:
     """An untrained network with this backbone; it remembers the embeddings of the images that it has seen.
@@ -64,7 +66,7 @@ def fit_frozen(
     began, embed = time.perf_counter(), network.embed
     assert isinstance(embed, _Embeddings)
     views = []
-    for mirrored in (False, True) if recipe.flip else (False,):
+    for mirrored in (False, True) if recipe.flip and len(split.train) <= _MOST_MIRRORED else (False,):
         for done, total, rows in _reported(partial(embed.of, data, mirrored), stop):
             if rows is None:
                 doing = f"computing features{' of mirror images' if mirrored else ''}"

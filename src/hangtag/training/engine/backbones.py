@@ -1,13 +1,14 @@
 """Pretrained networks whose features a classifier of few images can use, each as one ONNX model.
 
 "efficientnet-lite0" and its larger variants come with the extra `photos`: their weights are in packages. "timm:NAME" is
-any model of the package timm, and FILE.onnx any network in an ONNX file.
+any model of the package timm, and FILE.onnx or FILE.onnx@SCALE any network in an ONNX file.
 """
 
 import hashlib
 import importlib.util
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hangtag.errors import MissingExtra, ModelError, UnknownName, UsageError
+from hangtag.errors import HangtagError, MissingExtra, ModelError, UnknownName, UsageError, logger
+from hangtag.files import user_path
 from hangtag.mapped import MappedRows, rows_of, scratch
 from hangtag.model.artifact import BackboneRecord, open_session
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 from hangtag.training.engine.efficientnet_lite import DEVIATION, MEAN, SIDES, EfficientNetLite, lite_model
 from hangtag.training.engine.networks import WHITE, parameter_count
+from hangtag.training.engine.onnx_backbone import check_features, read_onnx_features
+from hangtag.training.engine.timm_backbone import load_timm
 
 __all__ = ["DEFAULT", "Backbone", "compute_features", "find_backbone"]
 
@@ -32,6 +36,7 @@ _LITE = {f"efficientnet-lite{variant}": variant for variant in SIDES}
 _IN_EXTRA = (0, 1)  # variants whose weights the extra `photos` brings
 _IR_VERSION = 9
 _IMAGES_AT_ONCE = 8
+_TIMM = "timm:"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,16 +66,36 @@ class Backbone:
 
 
 def find_backbone(name: str = DEFAULT) -> Backbone:
-    """The backbone of this name, with its weights.
+    """The backbone of this name, with its weights; copy its network before you train it.
+
+    Args:
+        name: "efficientnet-lite0" to "efficientnet-lite2", "timm:NAME", or the path of an ONNX file, which may be
+            followed by "@" and the scale of the pixels that it expects (`onnx_backbone.SCALES`).
 
     Raises:
         UnknownName: no backbone has this name.
         MissingExtra: the package with its weights is not installed.
-        ModelError: its weights are damaged.
+        DownloadError: timm cannot get its weights.
+        ArtifactError: an ONNX file that is missing, damaged, or has parts that are not allowed.
+        ModelError: weights that are damaged, or a network that cannot be used.
     """
-    if name in _LITE:
-        return _efficientnet_lite(name, _LITE[name])
-    raise UnknownName.among("backbone", name, _LITE, ", or timm:NAME, or the path of an ONNX file")
+    if name in _LITE or name.startswith(_TIMM):
+        return _loaded(name)
+    path, at, scale = name.rpartition("@")
+    path, scale = (path, scale) if at and not scale.lower().endswith(".onnx") else (name, "")
+    if not path.lower().endswith(".onnx"):
+        raise UnknownName.among("backbone", name, _LITE, ", or timm:NAME, or the path of an ONNX file")
+    file = user_path(path)
+    state = file.stat() if file.is_file() else None
+    return _loaded(name, file, scale, state and (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, file: Path | None = None, scale: str = "", state: tuple[int, int] | None = None) -> Backbone:
+    """A backbone; the last one is kept, because a training needs it several times."""
+    if file is not None:
+        return _from_file(file, scale)
+    return _efficientnet_lite(name, _LITE[name]) if name in _LITE else _from_timm(name)
 
 
 def compute_features(
@@ -113,6 +138,28 @@ def _efficientnet_lite(name: str, variant: int) -> Backbone:
     record = BackboneRecord(name, "Apache-2.0", sha256, (MEAN,) * 3, (DEVIATION,) * 3)
     model = _serialized(lite_model(network, side))
     return Backbone(name, record, (side, side), model, 1280, True, parameter_count(network), network)
+
+
+def _from_file(path: Path, scale: str) -> Backbone:
+    found = read_onnx_features(path, scale)
+    for note in found.notes:
+        logger.info(note)
+    record = BackboneRecord(path.name, found.licence, found.sha256, found.mean, found.deviation)
+    content = _serialized(found.model)
+    return Backbone(path.name, record, found.side, content, found.size, found.has_maps, found.parameters, None)
+
+
+def _from_timm(name: str) -> Backbone:
+    network, licence = load_timm(name.removeprefix(_TIMM))
+    record = BackboneRecord(name, licence, network.sha256(), network.mean, network.deviation)
+    try:
+        model = network.model()
+        check_features(model)
+    except Exception as error:  # PyTorch's exporter may raise anything
+        reason = error.message if isinstance(error, HangtagError) else str(error).strip()[:200]
+        raise ModelError(f"{name} cannot be written as an ONNX model: {reason}", "use another model of timm") from error
+    content, parameters = _serialized(model), parameter_count(network)
+    return Backbone(name, record, network.side, content, network.size, network.has_maps, parameters, network)
 
 
 def _weights_in_package(name: str, variant: int) -> tuple[Path, str]:

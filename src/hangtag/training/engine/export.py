@@ -36,7 +36,10 @@ from hangtag.training.engine.inference import FeatureExtractor, Features, extrac
 from hangtag.training.engine.networks import FlipTTA, device_of
 from hangtag.training.engine.onnx_nodes import network_graph
 
-__all__ = ["TOLERANCE", "FoldHeads", "export_model", "verify", "verify_outputs", "with_metadata"]
+__all__ = [
+    "TOLERANCE", "FoldHeads", "export_by_pytorch", "export_model", "plain_model", "verify", "verify_outputs",
+    "with_metadata",
+]  # fmt: skip
 
 TOLERANCE = 1e-4
 """Largest accepted difference between probabilities of PyTorch and of the file; float32 rounding is 100 times less."""
@@ -89,7 +92,7 @@ def export_model(
         outputs.append((PIXELS, f"network_{PIXELS}"))
     whole = onnx.compose.merge_models(whole, after, io_map=outputs)
     whole.graph.output.append(before.graph.output[0])  # declares the image size, which the metadata must match
-    return _serialized(_plain(whole), metadata)
+    return _serialized(plain_model(whole), metadata)
 
 
 def with_metadata(content: bytes, metadata: Metadata) -> bytes:
@@ -112,7 +115,7 @@ def _serialized(model: onnx.ModelProto, metadata: Metadata) -> bytes:
     return sealed(content)
 
 
-def _plain(whole: onnx.ModelProto) -> onnx.ModelProto:
+def plain_model(whole: onnx.ModelProto) -> onnx.ModelProto:
     """The model with nothing but what it needs to run: no notes of the exporter, and all weights as plain bytes."""
     graph = onnx.GraphProto(name="hangtag", input=whole.graph.input, output=whole.graph.output)
     for tensor in whole.graph.initializer:
@@ -243,7 +246,9 @@ def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProt
         with torch.inference_mode():
             named = zip(extractor.outputs, extractor(example), strict=True)
             shapes = {name: ", ".join(map(str, output.shape[1:])) for name, output in named}
-        return network_graph(extractor, spec, shapes) or _by_pytorch(extractor, example), shapes
+        return network_graph(extractor, spec, shapes) or export_by_pytorch(
+            extractor, example, extractor.outputs
+        ), shapes
     except Exception as error:  # the network's code may raise anything in the exporter
         raise ModelError(
             f"PyTorch cannot export this network: {_reason(error)}",
@@ -253,16 +258,16 @@ def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProt
         network.train(was_training)
 
 
-def _by_pytorch(extractor: FeatureExtractor, example: torch.Tensor) -> onnx.ModelProto:
-    """The graph of any network, by PyTorch's exporter."""
+def export_by_pytorch(network: nn.Module, example: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
+    """The graph of any network from "pixels" (N, C, H, W) to these outputs, by PyTorch's exporter."""
     with _quiet_exporter():
         program = torch.onnx.export(
-            extractor,
+            network,
             (example,),
             dynamo=True,
             verbose=False,
             input_names=["pixels"],
-            output_names=extractor.outputs,
+            output_names=outputs,
             dynamic_shapes=({0: torch.export.Dim("N")},),
         )
     assert program is not None

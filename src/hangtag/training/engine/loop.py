@@ -91,13 +91,11 @@ class Epoch:
         return f"<E{str(self)[1:]}>"
 
     def __str__(self) -> str:
-        if self.doing:
-            return f"{self.doing}  {self.step}/{self.steps}"
         width = len(str(self.epochs))
-        line = (
-            f"epoch {self.number:>{width}}/{self.epochs}  {self.step}/{self.steps}  "
-            f"loss {self.loss:.4f}  accuracy {self.accuracy:.4f}"
-        )
+        line = self.doing or f"epoch {self.number:>{width}}/{self.epochs}  {self.step}/{self.steps}"
+        if self.doing and not self.finished:
+            return f"{line}  {self.step}/{self.steps}"
+        line += f"  loss {self.loss:.4f}  accuracy {self.accuracy:.4f}"
         if self.val_accuracy is not None:
             line += f"  val loss {self.val_loss:.4f}  val accuracy {self.val_accuracy:.4f}"
         return line
