@@ -117,9 +117,9 @@ def collect(corpus: Path, folder: Path) -> None:
 def survive(folder: Path, cache: Path) -> Survived:
     os.environ["XDG_CACHE_HOME"] = str(cache)
     import hangtag
-    from hangtag.data.store import pool
+    from hangtag.data.store import process
 
-    pool._SECONDS = SECONDS
+    process._SECONDS = SECONDS
     began = time.perf_counter()
     data = hangtag.read(folder, size=32)
     reasons = collections.Counter(each.kind for each in data.source.skipped)

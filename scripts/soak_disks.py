@@ -41,7 +41,7 @@ from PIL import Image
 
 from hangtag.cli.main import main as hangtag
 from hangtag.data.picture_facts import PASSING
-from hangtag.data.store import pool
+from hangtag.data.store import process
 from soak import contents, differences  # type: ignore[import-not-found]
 
 FORMS = ("folder", "set.zip", "set.tar.gz", "set.parquet")
@@ -104,7 +104,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     batches._CHUNK_PIXELS = 100_000
     checkpoints._FIRST_SECONDS, checkpoints._COST = 0.0, 1e9
-    pool._SECONDS, pool._START_SECONDS = HANGS, 3 * HANGS
+    process._SECONDS, process._START_SECONDS = HANGS, 3 * HANGS
     os.environ |= {"HANGTAG_NATIVE": "off", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 

@@ -20,10 +20,11 @@ MAY_IMPORT = {
     "data": {GROUND},
     "model": {GROUND},
     "evaluation": {GROUND, "data", "model"},
+    "prediction": {GROUND, "data", "model"},
     "training/engine": {GROUND, "model"},
     "training": {GROUND, "data", "model", "evaluation", "training/engine"},
-    "reports": {GROUND, "data", "model", "evaluation"},
-    "cli": {GROUND, "data", "model", "evaluation", "training", "training/engine", "reports"},
+    "reports": {GROUND, "data", "model", "evaluation", "prediction"},
+    "cli": {GROUND, "data", "model", "evaluation", "prediction", "training", "training/engine", "reports"},
 }
 """The rooms, from the ground up, and the rooms below that each may import from, beside itself."""
 

@@ -46,7 +46,7 @@ def test_a_problem_is_told_as_without_limits(tmp_path: Path) -> None:
 
 def test_a_decoder_that_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "slow.webp").write_bytes(saved("WEBP"))
-    monkeypatch.setattr(limited, "decode", lambda *_: time.sleep(60))
+    monkeypatch.setattr(limited, "decode_noting_size", lambda *_: time.sleep(60))
     began = time.monotonic()
     with pytest.raises(PictureError, match=r"slow\.webp: decoding takes more than 0\.5 s"):
         decode_limited(tmp_path / "slow.webp", SPEC, seconds=0.5)
@@ -57,7 +57,7 @@ def test_a_decoder_that_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_decoder_that_crashes_or_needs_too_much_memory_is_one_error(
     fault: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(limited, "decode", lambda *_: eval(fault, {"os": limited.os}))
+    monkeypatch.setattr(limited, "decode_noting_size", lambda *_: eval(fault, {"os": limited.os}))
     with pytest.raises(PictureError, match="its decoder crashed, or needed more memory than the limit"):
         decode_limited(saved("WEBP"), SPEC)
     assert capfd.readouterr().out == ""

@@ -21,7 +21,18 @@ from PIL import Image
 from hangtag import pictures as module
 from hangtag.errors import PictureError
 from hangtag.levels import Levels
-from hangtag.pictures import FORMATS, MAX_PIXELS, ImageSpec, check_images, decode, encode_png, examine, picture_bytes
+from hangtag.pictures import (
+    FORMATS,
+    MAX_PIXELS,
+    ImageSpec,
+    check_images,
+    decode,
+    decode_noting_size,
+    encode_png,
+    examine,
+    picture_bytes,
+)
+from hangtag.resize import Sizer
 from pictures import encoded_heic, needs_heic, photo
 from toys import in_a_process
 
@@ -904,3 +915,66 @@ def test_devices_pipes_and_very_large_files_are_not_read(tmp_path: Path, monkeyp
     ):
         with pytest.raises(PictureError, match=message):
             decode(path, ImageSpec(8, 8))
+
+
+def jpeg(width: int, height: int, **options: Any) -> bytes:
+    """A JPEG file with smooth shapes and some noise."""
+    random = np.random.default_rng(0)
+    small = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    pixels = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
+    noisy = pixels + random.normal(0, 5, pixels.shape).astype(np.int16)
+    file = io.BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "found"),
+    [
+        ((1100, 1023), 28, (1100, 1023)),  # half would be less than 512
+        ((1100, 1024), 28, (550, 512)),
+        ((1100, 1024), 256, (550, 512)),
+        ((1100, 1024), 257, (1100, 1024)),  # half would be less than twice the model's size
+        ((2051, 2200), 28, (513, 550)),
+    ],
+)
+def test_a_jpeg_far_larger_than_the_models_size_is_decoded_at_reduced_size(
+    size: tuple[int, int], side: int, found: tuple[int, int]
+) -> None:
+    content, spec = jpeg(*size), ImageSpec(side, side, 3)
+
+    pixels, notes = decode_noting_size(content, spec)
+    examined = examine(content, spec)
+
+    assert pixels.shape == (*found[::-1], 3)
+    assert notes[0].startswith(f"resized from {size[0]}x{size[1]} to {side}x{side}")
+    assert np.array_equal(examined.pixels, pixels)
+    assert examined.size == size
+
+
+def test_a_reduced_jpeg_looks_as_the_whole_one_to_the_model() -> None:
+    content, spec = jpeg(2200, 2051), ImageSpec(64, 64, 3)
+
+    reduced = Sizer(spec)(decode(content, spec)[0]).astype(int)
+    whole = Sizer(spec)(np.asarray(Image.open(io.BytesIO(content)))).astype(int)
+
+    assert np.abs(reduced - whole).max() <= 4 and np.abs(reduced - whole).mean() < 0.5
+
+
+def test_a_reduced_jpeg_is_turned_upright_and_noted_upright() -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    content, spec = jpeg(2100, 1100, exif=exif), ImageSpec(28, 28, 3)
+
+    pixels, notes = decode_noting_size(content, spec)
+
+    assert pixels.shape == (1050, 550, 3) and "from 1100x2100" in notes[0]
+    assert examine(content, spec).size == (1100, 2100)
+
+
+def test_an_open_jpeg_gives_the_pixels_of_its_file_and_stays_as_it_is() -> None:
+    content, spec = jpeg(1100, 1024), ImageSpec(28, 28, 3)
+    opened = Image.open(io.BytesIO(content))
+
+    assert np.array_equal(decode(opened, spec)[0], decode(content, spec)[0])
+    assert opened.size == (1100, 1024) and np.asarray(opened).shape == (1024, 1100, 3)

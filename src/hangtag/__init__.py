@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from hangtag.model.predictor import Predictor as Predictor
     from hangtag.model.predictor import load as load
     from hangtag.pictures import ImageSpec as ImageSpec
+    from hangtag.prediction.bulk import FileAnswer as FileAnswer
+    from hangtag.prediction.bulk import predict as predict
     from hangtag.reports import figures as figures
     from hangtag.training.audit import audit as audit
     from hangtag.training.engine import recipes as recipes
@@ -67,6 +69,7 @@ _HOME = {
     "Comparison": "evaluation.comparison",
     "Epoch": "training.engine.loop",
     "Evaluation": "evaluation.metrics",
+    "FileAnswer": "prediction.bulk",
     "Finding": "data.audit",
     "HangtagError": "errors",
     "HangtagWarning": "errors",
@@ -85,6 +88,7 @@ _HOME = {
     "evaluate": "evaluation.judge",
     "find_run": "evaluation.run_folder",
     "load": "model.predictor",
+    "predict": "prediction.bulk",
     "read": "data.read",
     "stress": "evaluation.stress_test",
 }

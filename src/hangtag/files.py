@@ -27,6 +27,7 @@ __all__ = [
     "make_own_folder",
     "mark_loose",
     "mark_own",
+    "mode_of_new_files",
     "new_folder",
     "new_folder_whole",
     "remove_partial",
@@ -98,7 +99,7 @@ def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(mode_of_new_files())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -257,6 +258,11 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def mode_of_new_files() -> int:
+    """The permissions of a new file, as the user's umask allows; temporary files have fewer."""
+    return 0o666 & ~_umask()
 
 
 def _umask() -> int:

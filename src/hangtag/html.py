@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from hangtag.pictures import encode_png
+from hangtag.pictures import encode_jpeg, encode_png
 from hangtag.words import amount, interval, out_of_100, rate, times
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
 MOST_CELLS = 20
 """Classes up to which a confusion matrix is a table with numbers."""
 
+_JPEG_QUALITY = 80
 _BLACK = 16
 """The highest grey level of a border that counts as black."""
 _RIGHT, _WRONG, _EMPTY = (22, 104, 176), (208, 58, 36), (246, 247, 249)  # red, green, blue
@@ -58,11 +59,19 @@ class Thumbnail(NamedTuple):
     pixelated: bool
 
 
-def thumbnail(image: NDArray[np.uint8], side: int, invert: bool = False) -> Thumbnail:
-    """A picture of at most about `side` pixels a side; `invert` swaps light and dark."""
+def thumbnail(image: NDArray[np.uint8], side: int, invert: bool = False, as_jpeg: bool = False) -> Thumbnail:
+    """A picture of at most about `side` pixels a side; `invert` swaps light and dark.
+
+    Args:
+        as_jpeg: takes a fifth of the space for photos; pictures that the page enlarges stay lossless.
+    """
     step = -(-max(image.shape[:2]) // side)
     small = _shrunk(image, step) if step > 1 else image
-    return Thumbnail(data_uri(encode_png(255 - small if invert else small)), max(small.shape[:2]) < side // 2)
+    small = 255 - small if invert else small
+    pixelated = max(small.shape[:2]) < side // 2
+    if as_jpeg and not pixelated:
+        return Thumbnail(data_uri(encode_jpeg(small, _JPEG_QUALITY), "jpeg"), pixelated)
+    return Thumbnail(data_uri(encode_png(small)), pixelated)
 
 
 def _shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
@@ -75,8 +84,8 @@ def _shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     return small
 
 
-def data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def data_uri(picture: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")
 
 
 def is_light_on_black(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> bool:

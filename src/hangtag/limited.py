@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import PictureError
-from hangtag.pictures import ImageSpec, Picture, decode, picture_bytes
+from hangtag.pictures import ImageSpec, Picture, decode_noting_size, picture_bytes
 
 __all__ = ["decode_limited"]
 
@@ -31,21 +31,21 @@ _BOUNDED = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\x93NUMPY")
 def decode_limited(
     picture: Picture, spec: ImageSpec, seconds: float = _SECONDS
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """As `pictures.decode`, for the path or the bytes of a file; what is in memory already is decoded as usual.
+    """As `pictures.decode_noting_size`, for the path or the bytes of a file; what is in memory is decoded as usual.
 
     The process of its own needs Linux; elsewhere the picture is decoded without limits.
 
     Raises:
-        PictureError: as `decode` does, or the picture takes more time or memory than the limits.
+        PictureError: as there, or the picture takes more time or memory than the limits.
     """
     if not isinstance(picture, (str, bytes, os.PathLike)) or sys.platform != "linux":
-        return decode(picture, spec)
+        return decode_noting_size(picture, spec)
     content = picture_bytes(picture)
     name = "" if isinstance(picture, bytes) else str(picture)
     if not isinstance(picture, bytes) and not Path(picture).is_file():  # a pipe, which can be read only once
         picture = content
     if content.startswith(_BOUNDED):
-        return decode(picture, spec)
+        return decode_noting_size(picture, spec)
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads; the child runs none of their code
@@ -80,7 +80,7 @@ def _decode_and_exit(picture: Picture, spec: ImageSpec, writing: int) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_AS, (_address_space() + _MEMORY, resource.RLIM_INFINITY))
         try:
-            pixels, notes = decode(picture, spec)
+            pixels, notes = decode_noting_size(picture, spec)
             answer = json.dumps({"shape": pixels.shape, "notes": notes}).encode() + b"\n" + pixels.tobytes()
         except PictureError as error:
             answer = json.dumps({"error": error.__reduce__()[1]}).encode() + b"\n"

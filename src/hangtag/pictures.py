@@ -1,7 +1,9 @@
 """Any picture -> a uint8 array, always by the same code; `ImageSpec` describes what a model takes.
 
 The only module that imports Pillow. It decodes and converts colour but never resizes: the model file resizes, with
-the same code wherever the model runs.
+the same code wherever the model runs. A JPEG that is much larger than the model's size is decoded at a half, a quarter
+or an eighth of its size, which costs a fraction of the time; this depends only on the two sizes, so training and
+prediction see the same pixels.
 """
 
 import importlib.util
@@ -24,6 +26,7 @@ from typing import IO, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from hangtag.errors import PictureError, PictureNotFound, PictureProblem
@@ -33,6 +36,8 @@ __all__ = [
     "FITS",
     "LARGEST_FILE",
     "MAX_PIXELS",
+    "RESIZED",
+    "ROTATED",
     "Change",
     "Examined",
     "ImageSpec",
@@ -41,6 +46,7 @@ __all__ = [
     "carries_colour",
     "check_images",
     "decode",
+    "decode_noting_size",
     "decode_only",
     "encode_jpeg",
     "encode_png",
@@ -82,6 +88,12 @@ _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
 _LARGEST_16_BIT = 65_535
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
 _OPAQUE = (1, 255, 1023, 4095, 16_383, _LARGEST_16_BIT)  # of alpha
+ROTATED = "rotated as its Exif data says"
+"""The note of a picture that was not upright in its file."""
+
+RESIZED = "resized from"
+"""How the note on a picture of another size than the model's starts."""
+
 _DEEP = "16-bit or float pixels were scaled to 8 bits"
 _DEEP_GREY_ALPHA = "LA;16B"
 _LOW_BYTES = {
@@ -103,6 +115,11 @@ _BARE_MODES = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}  # depth, colour, c
 _ALTERING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp", "transparency", "loop", "duration"}
 """Metadata of a PNG or JPEG file whose pixels need more than decoding: rotation, transparency or animation."""
 
+_LEAST_REDUCED = 512
+"""Pixels of the shorter side that a JPEG keeps at least when it is decoded at reduced size. It also keeps twice the
+longer side of the model's size, so that the model's own resizing with antialiasing decides how the picture looks."""
+
+_ORIENTATION = 274  # a tag of Exif
 _FAR_FROM_GREY = 4  # grey levels between a pixel's strongest and weakest channel; JPEG, WebP and AVIF turn grey into 1
 _PIXELS_AT_ONCE = 100_000  # searched for colours
 _VIA = {"LAB": "RGB", "La": "LA"}  # modes that Pillow converts only in two steps
@@ -120,6 +137,8 @@ class Change(IntFlag):
     DEEP = 32
     GREY = 64
     FLOAT = 128
+    ROTATED = 256
+    """Said of single pictures only."""
 
 
 _UNCHANGED = Change(0)
@@ -187,25 +206,54 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
     Raises:
         PictureError: it cannot be read, is too large, or is an array that is not a picture.
     """
+    read = _read(picture, spec)
+    return read.pixels, tuple(_notes(read, spec))
+
+
+def decode_noting_size(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """As `decode`, with a note on how the model will resize the picture."""
+    read = _read(picture, spec)
+    return read.pixels, (*_notes(read, spec), *_size_notes(read.size or read.pixels.shape[1::-1], spec))
+
+
+def _read(picture: Picture, spec: ImageSpec) -> "_Read":
     is_array = hasattr(picture, "__array__") and not isinstance(picture, (str, bytes, Image.Image))
     if is_array or isinstance(picture, list):
-        read = _from_array(_array(picture), spec)
-    elif isinstance(picture, Image.Image):
+        return _from_array(_array(picture), spec)
+    if isinstance(picture, Image.Image):
         with _naming("image"):
-            read = _from_pil(picture, spec, _unread_file(picture))
-    else:
-        with _naming(_name(picture)):
-            content = _content(picture)
-            if content.startswith(_NPY):
-                read = _from_array(_array_in(content), spec)
-            else:
-                with _open(content) as opened:
-                    read = _from_pil(opened, spec, content)
+            content = _unread_file(picture)
+            is_jpeg = content is not None and content.startswith(_JPEG)
+            return _from_file(content, spec) if content and is_jpeg else _from_pil(picture, spec, content)
+    with _naming(_name(picture)):
+        content = _content(picture)
+        return _from_array(_array_in(content), spec) if content.startswith(_NPY) else _from_file(content, spec)
+
+
+def _notes(read: "_Read", spec: ImageSpec) -> list[str]:
+    """What was changed in a picture, and what in it differs from the training images."""
+    notes = list(read.notes.values())
     levels = spec.integers or spec.floats
     if read.values is None and levels is not None and not levels.is_usual:
         said = range_in_words(levels.low, levels.high)
-        return read.pixels, (*read.notes.values(), f"this image has 8 bits; the training images had values from {said}")
-    return read.pixels, tuple(read.notes.values())
+        notes.append(f"this image has 8 bits; the training images had values from {said}")
+    return notes
+
+
+def _size_notes(size: tuple[int, ...], spec: ImageSpec) -> list[str]:
+    """What the model does to a picture of this width and height, in words."""
+    width, height = size
+    if (height, width) == (spec.height, spec.width):
+        return []
+    note = f"{RESIZED} {width}x{height} to {spec.width}x{spec.height}"
+    change = width * spec.height / (height * spec.width)
+    least = 1.1 if spec.fit == "squash" else 1.02  # what is worth a warning; what leaves a margin
+    done = {
+        "squash": "which changes its proportions",
+        "pad": "its proportions kept, the rest filled",
+        "crop": "its proportions kept, its edges cut off",
+    }
+    return [f"{note}, {done[spec.fit]}" if max(change, 1 / change) > least else note]
 
 
 def is_one_picture(value: object) -> bool:
@@ -249,13 +297,14 @@ def _shape(images: Any) -> tuple[int, ...]:
 
 
 class Examined(NamedTuple):
-    """One decoded picture file, in its own size and colours.
+    """One decoded picture file, in its own colours, and in its own size unless it is a JPEG that was reduced.
 
     Attributes:
         pixels: (H, W) uint8 if the file is grey, else (H, W, 3).
         colourful: whether some pixels are not grey.
         mode: the colour mode of the file, as Pillow names it: "RGB", "CMYK".
         changes: what had to be changed.
+        size: width and height of the picture in the file, as seen upright.
         values: (4,) `levels.measure` of a picture of more than 8 bits; None for others.
     """
 
@@ -263,14 +312,15 @@ class Examined(NamedTuple):
     colourful: bool
     mode: str
     changes: Change
+    size: tuple[int, ...]
     values: NDArray[np.float32] | None = None
 
 
 def examine(content: bytes, spec: ImageSpec | None = None) -> Examined:
-    """Decode the bytes of a picture file as `decode` does, in its own size and colours.
+    """Decode the bytes of a picture file as `decode` does, in its own colours.
 
     Args:
-        spec: its background and levels are used; without levels, the picture's own range of values is the scale.
+        spec: its size, background and levels are used; without levels, the picture's own range of values is the scale.
 
     Raises:
         PictureError: as `decode`, without a name.
@@ -280,19 +330,20 @@ def examine(content: bytes, spec: ImageSpec | None = None) -> Examined:
     bare = _bare_png(content)
     if bare is not None:
         colour = bare.ndim == 3
-        return Examined(bare, colour and carries_colour(bare), "RGB" if colour else "L", _UNCHANGED)
+        return Examined(bare, colour and carries_colour(bare), "RGB" if colour else "L", _UNCHANGED, bare.shape[1::-1])
     if content.startswith(_NPY):
         array = _array_in(content)
         read, mode = _from_array(array, _spec_of(array.ndim == 2, spec), False), "F" if array.dtype.kind == "f" else "I"
         return _examined(read, mode if array.ndim == 2 else "RGB")
     with _open(content) as opened:
-        mode, raw_mode = opened.mode, _deep_mode(opened)
+        mode, raw_mode, size = opened.mode, _deep_mode(opened), opened.size
+        _reduce(opened, spec or ImageSpec(1, 1))
         if opened.format in _PLAIN and mode in ("L", "RGB") and raw_mode is None:
             pixels = _plain_pixels(opened)
             if pixels is not None:
-                return Examined(pixels, pixels.ndim == 3 and carries_colour(pixels), mode, _UNCHANGED)
+                return Examined(pixels, pixels.ndim == 3 and carries_colour(pixels), mode, _UNCHANGED, size)
         grey = mode in _GREY_MODES or raw_mode == _DEEP_GREY_ALPHA
-        read = _from_pil(opened, _spec_of(grey, spec), content, False)
+        read = _from_pil(opened, _spec_of(grey, spec), content, False, size)
     return _examined(read, mode if raw_mode is None else raw_mode.partition(";")[0] + ";16")
 
 
@@ -305,7 +356,7 @@ def _examined(read: "_Read", mode: str) -> Examined:
     changes = Change(sum(read.notes)) | (_UNCHANGED if read.values is None else Change.DEEP)
     changes |= Change.FLOAT if read.is_float else _UNCHANGED
     colourful = read.pixels.ndim == 3 and carries_colour(read.pixels)
-    return Examined(read.pixels, colourful, mode, changes, read.values)
+    return Examined(read.pixels, colourful, mode, changes, read.size or read.pixels.shape[1::-1], read.values)
 
 
 def _bare_png(content: bytes) -> NDArray[np.uint8] | None:
@@ -481,12 +532,16 @@ def _is_coloured(pixels: NDArray[np.uint8]) -> bool:
 
 
 class _Read(NamedTuple):
-    """Pixels in the spec's colours, notes, and of a picture of more than 8 bits the result of `measure`."""
+    """Pixels in the spec's colours, notes, and of a picture of more than 8 bits the result of `measure`.
+
+    `size` is the width and height of a file's picture, upright; None if the pixels have this size.
+    """
 
     pixels: NDArray[np.uint8]
     notes: Notes
     values: NDArray[np.float32] | None = None
     is_float: bool = False
+    size: tuple[int, ...] | None = None
 
 
 def _numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -734,8 +789,37 @@ def _too_large(size: str) -> PictureError:
     return PictureError(f"declares {size} pixels, over the limit of {MAX_PIXELS:,}", "scale it down first", "too large")
 
 
-def _from_pil(opened: Image.Image, spec: ImageSpec, content: bytes | None, single: bool = True) -> _Read:
-    """Read a PIL image. Of 16-bit colours, Pillow reads 8 bits and `content`, the file, has the others."""
+def _from_file(content: bytes, spec: ImageSpec) -> _Read:
+    with _open(content) as opened:
+        size = opened.size
+        _reduce(opened, spec)
+        return _from_pil(opened, spec, content, size=size)
+
+
+def _reduce(opened: Image.Image, spec: ImageSpec) -> None:
+    """Have a JPEG that is not decoded yet decoded at a half, a quarter or an eighth of its size, if enough is left.
+
+    libjpeg scales in its cosine transform, which averages and saves most of the work.
+    """
+    least = max(_LEAST_REDUCED, 2 * max(spec.height, spec.width))
+    by = next((by for by in (8, 4, 2) if min(opened.size) // by >= least), 1)
+    if by > 1 and isinstance(opened, JpegImageFile):
+        opened.draft(None, (opened.width // by, opened.height // by))
+
+
+def _from_pil(
+    opened: Image.Image,
+    spec: ImageSpec,
+    content: bytes | None,
+    single: bool = True,
+    size: tuple[int, int] | None = None,
+) -> _Read:
+    """Read a PIL image. Of 16-bit colours, Pillow reads 8 bits and `content`, the file, has the others.
+
+    Args:
+        single: as for `_from_deep`.
+        size: width and height in the file, if the image is decoded at a smaller size.
+    """
     notes: Notes = {}
     if 0 in opened.size:
         raise PictureError(f"the size is {opened.width}x{opened.height}, so there are no pixels", "remove it")
@@ -750,6 +834,7 @@ def _from_pil(opened: Image.Image, spec: ImageSpec, content: bytes | None, singl
         raw_mode = _deep_mode(opened)
         opened.load()
         upright = _upright(opened)
+        rotated = opened.getexif().get(_ORIENTATION, 1) != 1 and opened.format != "HEIF"
         if raw_mode is not None and content is not None:
             read = _from_deep(*_deep_colour(upright, raw_mode, content), spec, single)
         elif upright.mode.startswith("I") or upright.mode == "F":
@@ -760,7 +845,11 @@ def _from_pil(opened: Image.Image, spec: ImageSpec, content: bytes | None, singl
         raise
     except Exception as error:  # as above: a truncated body is noticed only here
         raise _damaged(error) from error
-    return read._replace(notes=notes | read.notes)
+    if single and rotated:
+        notes[Change.ROTATED] = ROTATED
+    if size is not None and upright.size != opened.size:
+        size = size[::-1]
+    return read._replace(notes=notes | read.notes, size=size)
 
 
 def _deep_mode(image: Image.Image) -> str | None:
@@ -806,8 +895,9 @@ def _deep_colour(upright: Image.Image, mode: str, content: bytes) -> tuple[NDArr
 
 
 def _unread_file(image: Image.Image) -> bytes | None:
-    """The file of an opened image of more than 8 bits that is not loaded yet; None for any other image."""
-    if _deep_mode(image) is None:
+    """The file of an opened JPEG, or image of more than 8 bits, that is not loaded yet; None for any other image."""
+    is_jpeg = isinstance(image, JpegImageFile) and image.tile and not image.decoderconfig
+    if _deep_mode(image) is None and not is_jpeg:
         return None
     return _file_content(image.fp)  # type: ignore[attr-defined]
 
@@ -862,6 +952,8 @@ def _array_in(content: bytes) -> NDArray[Any]:
 
 def _upright(image: Image.Image) -> Image.Image:
     """The image rotated as its Exif data says."""
+    if image.getexif().get(_ORIENTATION, 1) == 1:
+        return image  # Pillow would copy it
     upright = ImageOps.exif_transpose(image)
     assert upright is not None
     return upright
@@ -879,7 +971,7 @@ def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[NDArray[np.uint8], No
     target = "L" if spec.channels == _GREY_CHANNELS else "RGB"
     notes: Notes = {}
     grey = image.mode in ("1", "L", "LA", "La")
-    image = image.convert(_VIA.get(image.mode, image.mode))
+    image = image.convert(_VIA[image.mode]) if image.mode in _VIA else image
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         image = Image.new("RGBA", layered.size, (spec.background,) * 3 + (255,))
@@ -890,4 +982,4 @@ def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[NDArray[np.uint8], No
         image = image.convert("RGB")  # the result of converting the colour picture to grey later
         if carries_colour(np.asarray(image)):
             notes[Change.GREY] = "colour was converted to grey"
-    return np.asarray(image.convert(target), dtype=np.uint8), notes
+    return np.asarray(image if image.mode == target else image.convert(target), dtype=np.uint8), notes

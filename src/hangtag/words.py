@@ -9,6 +9,7 @@ __all__ = [
     "ENOUGH",
     "amount",
     "bytes_in_words",
+    "csv_cell",
     "csv_text",
     "first_few",
     "from_csv",
@@ -154,10 +155,16 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)
-    for row in rows:
-        cells = [visible(each) if isinstance(each, str) else each for each in row]
-        writer.writerow([f"'{each}" if isinstance(each, str) and _FORMULA.match(each) else each for each in cells])
+    writer.writerows(map(csv_cell, row) for row in rows)
     return buffer.getvalue()
+
+
+def csv_cell(value: object) -> object:
+    """A value as `csv_text` writes it."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def from_csv(cell: str) -> str:

@@ -1,25 +1,48 @@
 """`hangtag predict`: classify images."""
 
+import os
 import sys
+import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hangtag.cli.options import AsJson, Model, open_model, path_option, print_error
 from hangtag.errors import HangtagError, UsageError
 from hangtag.files import make_own_folder
+from hangtag.words import amount
 
 if TYPE_CHECKING:
-    from hangtag.model.predictor import Predictor
+    from hangtag.data.picture_list import PictureList
+    from hangtag.data.table_writer import TableWriter
+    from hangtag.model.predictor import Answer, Predictor
+    from hangtag.prediction.bulk import Row
+    from hangtag.progress import Progress
 
-__all__ = ["predict"]
+__all__ = ["Tally", "predict"]
+
+_MOST_LINES = 50  # answers that are printed one by one in a terminal
+_MOST_ERRORS = 20  # files that cannot be read, named on the screen
+_DOCTOR = Path("doctor")  # the folder for drawings of repairs
+_BAR_SECONDS = 2.0  # work that takes longer has a progress bar
 
 
 def predict(
     run: Model,
-    pictures: Annotated[list[Path], typer.Argument(help="Image files.")],
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PICTURES...",
+            help="Image files, folders, patterns in quotes, zip or tar files, tables (.csv, .tsv, .jsonl, .parquet), "
+            "or - for a list of names on standard input.",
+        ),
+    ],
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
     coverage: Annotated[
         float, typer.Option(help="Target share of images whose prediction set contains the true label.")
@@ -34,9 +57,30 @@ def predict(
     ood_false_positive_rate: Annotated[
         float, typer.Option(help="Share of familiar images that may be called unfamiliar.")
     ] = 0.05,
-    sure_only: Annotated[bool, typer.Option("--sure-only", help="Print only answers the model is sure of.")] = False,
+    sure_only: Annotated[bool, typer.Option("--sure-only", help="Keep only answers the model is sure of.")] = False,
+    out: Annotated[
+        Path | None, path_option("Write the answers to a new table: .csv, .jsonl or .parquet, a row for each image.")
+    ] = None,
+    sort_into: Annotated[
+        Path | None, path_option("Put the images into a new folder, one folder per label and one named 'not sure'.")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link/--copy", help="How --sort-into does that. [default: copy]")] = False,
+    sheet: Annotated[
+        Path | None, path_option("Write a contact sheet, a new .html page with the least sure images first.")
+    ] = None,
     why: Annotated[
         Path | None, path_option("Also draw what each answer is based on: a .png file, or a folder for several images.")
+    ] = None,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Also draw each image before and after repairs, into the folder doctor.")
+    ] = False,
+    as_is: Annotated[bool, typer.Option("--as-is", help="Do not repair images unlike the training images.")] = False,
+    image_column: Annotated[str | None, typer.Option(help="The table's column of image paths.")] = None,
+    root: Annotated[
+        Path | None, path_option("The folder to which the table's paths are relative. [default: the table's]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of processes. [default: one per core, none for a few images]", min=1)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -44,54 +88,238 @@ def predict(
 
     An answer is sure if its prediction set contains a single label, its probability is high enough and the image does
     not look unfamiliar. --target-accuracy or --cost replaces the first two conditions.
-    """
-    from hangtag.cli import screen
-    from hangtag.model.guarantees import AnswerPolicy
 
-    if why is not None:
-        from hangtag.reports import figures  # noqa: F401 - raises MissingExtra before the model is opened
+    An image unlike the training images is repaired if that makes it more familiar: inverted, cropped to its object or
+    laid on their background. What was done is printed; --as-is turns it off.
+
+    More than 50 images are counted by label in a terminal; --out, --sort-into and --sheet keep the answers.
+    """
+    from hangtag.data.picture_list import list_pictures, names_in
+    from hangtag.model.guarantees import AnswerPolicy
 
     policy = AnswerPolicy(
         coverage=coverage, method=set_method, ood_false_positive_rate=ood_false_positive_rate, cost=cost,
         target_accuracy=target_accuracy,
     )  # fmt: skip
-    predictor = open_model(run).with_policy(policy)
-    if sure_only and not predictor.can_abstain:
-        raise UsageError(
-            f"--sure-only: {run} cannot tell which answers are sure", "; ".join(predictor.guarantees.limitations)
-        )
-    if not as_json:
-        for sentence in predictor.guarantees.limitations:
-            print(f"note: {sentence}", file=sys.stderr)
-    draw = _explainer(run, predictor, why, len(pictures)) if why else None
-    failed = unsure = 0
-    answers = []
-    for picture in pictures:
-        try:
-            answer = predictor(picture, top)
-            figure = draw(picture) if draw else None
-        except HangtagError as error:
-            failed += 1
-            answers.append({"file": str(picture), **error.to_json()})
-            print_error(error)
-            continue
-        if sure_only and not answer.sure:
-            unsure += 1
-            continue
-        answers.append({"file": str(picture), **answer.to_json(), **({"why": str(figure)} if figure else {})})
+    if doctor and as_is:
+        raise UsageError("--doctor and --as-is contradict each other", "give only one of them")
+    _check_outputs(out, sort_into, sheet, why, doctor)
+    with ExitStack() as stack:
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="hangtag-"))
+        predictor = open_model(run).with_policy(policy).with_doctor(False if as_is else None)
+        if sure_only and not predictor.can_abstain:
+            raise UsageError(
+                f"--sure-only: {run} cannot tell which answers are sure", "; ".join(predictor.guarantees.limitations)
+            )
+        if "-" in places:
+            place = places.index("-")
+            places = [*places[:place], *names_in(sys.stdin.buffer.read()), *places[place + 1 :]]
+        pictures = list_pictures(places, Path(temporary), image_column, root)
         if not as_json:
-            screen.print_answer(picture, answer)
-            if figure:
-                print(f"wrote {figure}")
-    if as_json:
-        screen.print_json(answers)
-    if unsure:
-        print(f"left out {unsure:,} of {len(pictures):,} images because the model is not sure", file=sys.stderr)
-    if failed:
+            for sentence in (*predictor.guarantees.limitations, *pictures.notes):
+                print(f"note: {sentence}", file=sys.stderr)
+        tally = Tally(predictor.can_abstain, sure_only)
+        outputs = _Outputs(predictor, pictures, top, run, tally)
+        outputs.open(stack, out, sort_into, link, sheet, why, doctor, as_json)
+        _run(predictor, pictures, top, workers, tally, outputs)
+    if tally.failed:
         raise typer.Exit(1)
 
 
-def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Callable[[Path], Path]:
+@dataclass
+class Tally:
+    """How many answers there are of each kind.
+
+    Attributes:
+        can_abstain: whether answers say if they are sure.
+        sure_only: whether the others are left out.
+        labels, sure: counts by label; those that are sure.
+        done, unsure, strange, failed: all pictures; those not sure, and of them the unfamiliar; those not read.
+    """
+
+    can_abstain: bool
+    sure_only: bool = False
+    labels: Counter[str] = field(default_factory=Counter)
+    sure: Counter[str] = field(default_factory=Counter)
+    done: int = 0
+    unsure: int = 0
+    strange: int = 0
+    failed: int = 0
+
+    def add(self, answer: "Answer") -> None:
+        self.done += 1
+        if answer.label is None:
+            self.failed += 1
+            return
+        self.unsure += not answer.sure
+        self.strange += bool(answer.is_ood)
+        if answer.sure or not self.sure_only:
+            self.labels[answer.label] += 1
+            self.sure[answer.label] += bool(answer.sure)
+
+    @property
+    def in_words(self) -> str:
+        said = [amount(self.done, "image")]
+        if self.can_abstain:
+            left_out = ", left out" if self.sure_only and self.unsure else ""
+            strange = f" ({self.strange:,} of them unfamiliar)" if self.strange else ""
+            said.append(f"{self.unsure:,} not sure{strange}{left_out}")
+        if self.failed:
+            said.append(f"{self.failed:,} could not be read")
+        return ", ".join(said)
+
+
+def _check_outputs(
+    out: Path | None, sort_into: Path | None, sheet: Path | None, why: Path | None, doctor: bool
+) -> None:
+    """Raise an error for an output that cannot be written, before the model is opened and pictures are listed."""
+    if out is not None:
+        from hangtag.data.table_writer import check_new_table
+
+        check_new_table(out)
+    if sheet is not None:
+        if sheet.suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"{sheet}: the ending must be .html", "for example --sheet sheet.html")
+        if os.path.lexists(sheet):
+            raise UsageError(f"{sheet}: already exists", "choose another name, or delete it")
+        if not sheet.absolute().parent.is_dir():
+            raise UsageError(f"{sheet}: its folder does not exist", f"create it: mkdir -p {sheet.parent}")
+    if sort_into is not None:
+        from hangtag.prediction.sorting import check_sortable
+
+        check_sortable(sort_into)
+    if why is not None or doctor:
+        from hangtag.reports import figures  # noqa: F401 - raises MissingExtra
+
+
+class _Outputs:
+    """Where answers go: lines, JSON, a table, sorted folders, a contact sheet, drawings."""
+
+    def __init__(self, predictor: "Predictor", pictures: "PictureList", top: int, run: str, tally: Tally) -> None:
+        self.predictor, self.pictures, self.top, self.run, self.tally = predictor, pictures, top, run, tally
+        self.each: list[Callable[[Row], object]] = []
+        self.end: list[Callable[[Progress], None]] = []
+        self.draw: Callable[[Row], Path | None] = lambda row: None
+        self.draw_repairs: Callable[[str, str | bytes], Path] | None = None
+        self.lines = self.json = False
+
+    def open(
+        self, stack: ExitStack, out: Path | None, sort_into: Path | None, link: bool, sheet: Path | None,
+        why: Path | None, doctor: bool, as_json: bool,
+    ) -> None:  # fmt: skip
+        from hangtag.cli import screen
+
+        count, self.json = len(self.pictures.samples), as_json
+        kept = any((out, sort_into, sheet))
+        self.lines = not as_json and not kept and (count <= _MOST_LINES or not sys.stdout.isatty())
+        if why is not None:
+            draw = _explainer(self.run, self.predictor, why, count)
+            self.draw = lambda row: draw(row.sample.name, self._source(row))
+        if doctor:
+            self.draw_repairs = _repairs_drawer(self.predictor)
+        if out is not None:
+            self._open_table(stack, out)
+        if sort_into is not None:
+            from hangtag.prediction.sorting import Sorter
+
+            sorter = Sorter(sort_into, self.predictor.class_names, link, self.pictures)
+            containers = self.pictures.containers
+            self.each.append(lambda row: sorter.put(row.sample, containers[row.sample.container], row.answer))
+            self.end.append(lambda _: print(f"sorted into {sort_into}", file=sys.stderr))
+        if sheet is not None:
+            from hangtag.reports.contact_sheet import ContactSheet
+
+            page = ContactSheet(self.predictor)
+            self.each.append(lambda row: page.add(row.sample, row.answer))
+            self.end.append(lambda progress: page.write(sheet, self.pictures, progress))
+            self.end.append(lambda _: print(f"wrote {sheet}", file=sys.stderr))
+        if as_json:
+            add = stack.enter_context(screen.json_list())
+            self.each.append(lambda row: add(self._json(row)))
+        elif self.lines or why is not None or doctor:
+            self.each.append(self._print)
+
+    def _open_table(self, stack: ExitStack, out: Path) -> None:
+        from hangtag.data.table_writer import TableWriter
+        from hangtag.prediction.table import columns, row_of
+
+        writer = TableWriter(out, columns(self.top, len(self.predictor.class_names)))
+        stack.callback(self._say_written, writer)  # after the next line's end
+        stack.enter_context(writer)
+        self.each.append(lambda row: writer.write(row_of(row.sample.name, row.answer)))
+
+    def _say_written(self, writer: "TableWriter") -> None:
+        if writer.partial:
+            total = amount(len(self.pictures.samples), "image")
+            print(f"the answers for {self.tally.done:,} of {total} are in {writer.partial}", file=sys.stderr)
+        elif writer.path.is_file():
+            print(f"wrote {writer.path}", file=sys.stderr)
+
+    def _source(self, row: "Row") -> str | bytes:
+        from hangtag.prediction.worker import source_of
+
+        return source_of(self.pictures.containers[row.sample.container], row.sample.key)
+
+    def _json(self, row: "Row") -> dict[str, Any]:
+        if row.answer.error is not None:
+            return {"file": row.sample.name, "error": f"{row.sample.name}: {row.answer.error}", "hint": row.hint}
+        figure = self.draw(row)
+        drawn = {"why": figure, "doctor": self._drawn(row)}
+        files = {name: str(path) for name, path in drawn.items() if path is not None}
+        return {"file": row.sample.name, **row.answer.to_json(), **files}
+
+    def _drawn(self, row: "Row") -> Path | None:
+        return self.draw_repairs(row.sample.name, self._source(row)) if self.draw_repairs else None
+
+    def _print(self, row: "Row") -> None:
+        from hangtag.cli import screen
+
+        if row.answer.error is None:
+            if self.lines:
+                screen.print_answer(row.sample.name, row.answer)
+            for figure in (self.draw(row), self._drawn(row)):
+                if figure is not None:
+                    print(f"wrote {figure}")
+
+
+def _run(
+    predictor: "Predictor", pictures: "PictureList", top: int, workers: int | None, tally: Tally, outputs: _Outputs
+) -> None:
+    from hangtag.cli import screen
+    from hangtag.prediction.bulk import answers
+
+    began = time.monotonic()
+    with screen.byte_progress() as bar:
+
+        def progress(what: str, done: int, total: int) -> None:
+            if time.monotonic() - began > _BAR_SECONDS:
+                bar(what, done, total)
+
+        for row in answers(predictor, pictures, top, workers, progress):
+            tally.add(row.answer)
+            if row.answer.error is not None:
+                _report(row, tally.failed)
+            elif tally.sure_only and not row.answer.sure:
+                continue
+            for use in outputs.each:
+                use(row)
+        for finish in outputs.end:
+            finish(progress)
+    if tally.failed > _MOST_ERRORS:
+        print(f"and {tally.failed - _MOST_ERRORS:,} more images that cannot be read", file=sys.stderr)
+    if not outputs.lines and not outputs.json:
+        screen.print_tally(screen.console(), tally)
+    elif tally.sure_only and tally.unsure:
+        print(f"left out {tally.unsure:,} of {tally.done:,} images because the model is not sure", file=sys.stderr)
+
+
+def _report(row: "Row", number: int) -> None:
+    """One line on stderr for each of the first pictures that cannot be read."""
+    if number <= _MOST_ERRORS:
+        print_error(HangtagError(f"{row.sample.name}: {row.answer.error}", row.hint))
+
+
+def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Callable[[str, str | bytes], Path]:
     """A function that draws the explanation of one answer; with similar training images if the run kept some."""
     import numpy as np
 
@@ -109,15 +337,42 @@ def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Ca
     into_folder = pictures > 1 or out.suffix.lower() != ".png"
     if into_folder:
         make_own_folder(out)
-    used: set[str] = set()
+    free_name = _name_giver()
 
-    def draw(picture: Path) -> Path:
-        name, number = picture.stem, 2
-        while name in used:
-            name, number = f"{picture.stem}-{number}", number + 1
-        used.add(name)
-        path = out / f"{name}.png" if into_folder else out
-        save(draw_explanation(explain(predictor, picture, neighbours)), path)
+    def draw(picture: str, source: str | bytes) -> Path:
+        path = out / f"{free_name(picture)}.png" if into_folder else out
+        save(draw_explanation(explain(predictor, source, neighbours)), path)
         return path
 
     return draw
+
+
+def _repairs_drawer(predictor: "Predictor") -> Callable[[str, str | bytes], Path]:
+    """A function that draws one image before and after repairs."""
+    from hangtag.reports.doctor_figure import draw_repairs
+    from hangtag.reports.figures import save
+
+    make_own_folder(_DOCTOR)
+    free_name = _name_giver()
+
+    def draw(picture: str, source: str | bytes) -> Path:
+        path = _DOCTOR / f"{free_name(picture)}.png"
+        save(draw_repairs(predictor.with_doctor(False)(source), predictor(source)), path)
+        return path
+
+    return draw
+
+
+def _name_giver() -> Callable[[str], str]:
+    """A function that gives each image the name of its file without the ending, and a number if it is taken."""
+    used: set[str] = set()
+
+    def free(picture: str) -> str:
+        stem, number = Path(picture).stem, 2
+        name = stem
+        while name in used:
+            name, number = f"{stem}-{number}", number + 1
+        used.add(name)
+        return name
+
+    return free

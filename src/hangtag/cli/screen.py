@@ -27,6 +27,7 @@ from hangtag.words import ENOUGH, amount, printable, visible
 
 if TYPE_CHECKING:
     from hangtag.cli.bench import Bench
+    from hangtag.cli.predict import Tally
     from hangtag.cli.tutorial import Section
     from hangtag.data.audit import Audit
     from hangtag.data.labelled_images import LabelledImages
@@ -53,6 +54,25 @@ def print_json(value: Any) -> None:
     ascii_only = "utf" not in (sys.stdout.encoding or "utf").lower()
     text = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
     print(text.encode("utf-8", "backslashreplace").decode())
+
+
+@contextmanager
+def json_list() -> Iterator[Callable[[Any], None]]:
+    """Print a list of JSON values one by one, each as soon as it is there."""
+    count = 0
+    ascii_only = "utf" not in (sys.stdout.encoding or "utf").lower()
+
+    def add(value: Any) -> None:
+        nonlocal count
+        text = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
+        lines = text.encode("utf-8", "backslashreplace").decode().replace("\n", "\n  ")
+        print(f"{',' if count else '['}\n  {lines}", end="")
+        count += 1
+
+    try:
+        yield add
+    finally:  # also after Ctrl-C, so that it stays JSON
+        print("\n]" if count else "[]")
 
 
 class _Console(Console):
@@ -128,9 +148,10 @@ def _text(template: str) -> progress.TextColumn:
 
 
 def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[], list[str]] = list) -> list["Epoch"]:
-    """Show a progress bar for the current epoch and print a line for each finished one; returns the finished ones.
+    """Show a progress bar, and print a line for each finished epoch that has one; returns all finished epochs.
 
-    The notes of the training are printed first.
+    The notes of the training are printed first. While each epoch has a line, the bar is that of the current epoch; with
+    many epochs, it is that of all of them.
     """
     finished: list[Epoch] = []
     columns = _text("{task.description}"), progress.BarColumn(bar_width=24), _text("{task.fields[numbers]}")
@@ -142,16 +163,23 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
                     bar.console.print(f"note: {note}")
             if epoch.finished:
                 finished.append(epoch)
-                bar.console.print(_epoch_line(epoch))
-                bar.reset(task, total=epoch.steps, numbers="")
+                if epoch.has_line:
+                    bar.console.print(_epoch_line(epoch))
+                if all(each.has_line for each in finished):
+                    bar.reset(task, total=epoch.steps, numbers="")
             elif epoch.doing:
                 bar.update(task, description=epoch.doing, completed=epoch.step, total=epoch.steps,
                            numbers=f"{epoch.step:,}/{epoch.steps:,}")  # fmt: skip
             else:
                 numbers = f"{epoch.step}/{epoch.steps}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
-                numbers += f"  {_per_step(epoch)}"
+                if finished and finished[-1].val_accuracy is not None:
+                    numbers += f"  val accuracy {finished[-1].val_accuracy:.4f}"
+                done, total = epoch.step, epoch.steps
+                if not all(each.has_line for each in finished):
+                    done, total = (epoch.number - 1) * total + done, epoch.epochs * total
                 description = f"epoch {epoch.number}/{epoch.epochs}"
-                bar.update(task, description=description, completed=epoch.step, total=epoch.steps, numbers=numbers)
+                numbers += f"  {_per_step(epoch)}"
+                bar.update(task, description=description, completed=done, total=total, numbers=numbers)
     print_curves(console, finished)
     if finished and finished[-1].enough:
         console.print(f"early stopping: no improvement since epoch {finished[-1].kept}; its weights were restored")
@@ -366,12 +394,28 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def print_answer(picture: Path, answer: "Answer") -> None:
+def print_answer(picture: str, answer: "Answer") -> None:
     ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
-    name = visible(str(picture))
+    name = visible(picture)
     print(f"{name}: {ranked}{_how_sure(answer)}")
+    for repair in answer.repairs:
+        print(f"{name}: {repair}", file=sys.stderr)
     for warning in answer.warnings:
         print(f"{name}: note: {warning}", file=sys.stderr)
+
+
+def print_tally(console: Console, tally: "Tally") -> None:
+    """How many pictures have each label, and how many of them are sure."""
+    sure = (">sure",) if tally.can_abstain else ()
+    table = table_of("label", ">images", *sure)
+    counts = tally.labels.most_common()
+    shown = counts if len(counts) <= _TABLE else counts[:_SHOWN]
+    if len(shown) < len(counts):
+        print(f"the {len(shown)} most frequent of {len(counts):,} labels:")
+    for label, count in shown:
+        table.add_row(label, f"{count:,}", *([f"{tally.sure[label]:,}"] if sure else []))
+    console.print(table)
+    print(tally.in_words)
 
 
 def _how_sure(answer: "Answer") -> str:

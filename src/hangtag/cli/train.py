@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.judge import Judgement
     from hangtag.training.classifier import Classifier
+    from hangtag.training.engine.loop import Epoch
     from hangtag.training.engine.recipes import Recipe
     from hangtag.training.run import Training
     from hangtag.training.trackers import Tracking
@@ -34,6 +35,9 @@ BEGAN = time.perf_counter()
 _RECIPE_HELP = (
     "Training recipe: transfer (pretrained features), fast, accurate, best, quick or tutorial. [default: transfer for "
     "photos and few images, else fast]"
+)
+_FINE_TUNE_HELP = (
+    "Also train the last blocks of the backbone (on a GPU, all of it), and keep it if it is better on held-out images."
 )
 _BACKBONE_HELP = "The pretrained network of recipe transfer: efficientnet-lite0, -lite1, timm:NAME or FILE.onnx."
 _RESUME_HELP = "Continue this interrupted run with its own settings; 'last' is the newest."
@@ -66,6 +70,7 @@ def train(
         str | None, typer.Option(help="How to handle imbalanced classes: auto, off, weights or sampling.")
     ] = None,
     backbone: Annotated[str | None, typer.Option(help=_BACKBONE_HELP)] = None,
+    fine_tune: Annotated[bool, typer.Option("--fine-tune", help=_FINE_TUNE_HELP)] = False,
     model: Annotated[str | None, typer.Option(help="A network: mlp, cnn, or your own as module:function.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -98,13 +103,13 @@ def train(
     """
     MissingExtra.check_training()
     from hangtag.cli import screen
+    from hangtag.training.engine.recipes import FINE_TUNING
     from hangtag.training.trackers import Tracking
 
     console = screen.console(stderr=as_json)
     changes = {
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
-        "folds": folds,
-        "backbone": backbone,
+        "folds": folds, "backbone": backbone, "fine_tune": FINE_TUNING.epochs if fine_tune else None,
     }  # fmt: skip
     request = _Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
@@ -254,7 +259,7 @@ class _Request:
         """
         from hangtag.training.engine.recipes import DEFAULT, check_not_two, find_recipe, with_settings
 
-        name = self.recipe or name or ("transfer" if self.changes["backbone"] else DEFAULT)
+        name = self.recipe or name or ("transfer" if self.changes["backbone"] or self.changes["fine_tune"] else DEFAULT)
         recipe = with_settings(find_recipe(name), self.settings)
         for name in recipe.given:
             check_not_two(name, getattr(recipe, name), self.changes.get(name))
@@ -328,6 +333,8 @@ def _new_training(request: _Request) -> "Training":
 
 def _planned_training(console: "Console", request: _Request, minutes: float) -> "Training":
     """A training planned to end in this time, or a killed one with the same plan."""
+    from hangtag.cli import screen
+    from hangtag.training.choose_recipe import PHOTO_SIDE, may_transfer
     from hangtag.training.classifier import Classifier
     from hangtag.training.engine.loop import choose_device
     from hangtag.training.engine.recipes import DEFAULT, find_recipe
@@ -335,14 +342,19 @@ def _planned_training(console: "Console", request: _Request, minutes: float) -> 
     from hangtag.training.time_budget import plan
 
     device = choose_device(request.device)
-    data = request.read()
+    data = request.read(PHOTO_SIDE if may_transfer(()) else None)
     seed = request.seed or 0
     earlier = find_planned(data, minutes, seed, request.out)
     if earlier is not None:
         return Training.resume(earlier, request.device)
     _find_near_duplicates(data, find_recipe(DEFAULT))  # before the plan, so that its time counts
     console.print("measuring this machine ...")
-    chosen = plan(data, minutes, BEGAN, device, seed)
+
+    def watch(title: str, epochs: Iterator["Epoch"]) -> None:
+        console.print(title)
+        screen.show_epochs(console, epochs)
+
+    chosen = plan(data, minutes, BEGAN, device, seed, watch)
     console.print(chosen.in_words)
     classifier = Classifier(chosen.recipe, seed=seed, device=request.device)
     training = Training.begin(classifier, data, request.source, request.out)

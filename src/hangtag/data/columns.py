@@ -24,6 +24,7 @@ __all__ = [
     "Division",
     "division_of",
     "find_columns",
+    "find_image_column",
     "gives_split",
     "groups_in_several",
     "label_names",
@@ -314,19 +315,34 @@ def find_columns(
     """
     every = [*table.columns, *table.parquet]
     several = [name.strip() for name in label.split(",")] if label is not None and label not in every else []
-    for name in (image, *(several if len(several) > 1 else [label])):
-        if name is not None and name not in every:
-            raise UnknownName.among(f"column of {table.where}:", name, every)
-    taken = {label, *several, *split}
-    if image is None:
-        others = [name for name in every if name not in taken]
-        images = [name for name in others if name in table.parquet or _holds_pictures(table.columns[name])]
-        images = images or [name for name in others if _names_files(table, name)]
-        likely = [name for name in images if name.lower() not in _LABELS and not _holds_addresses(table, name)]
-        image = _choose_column(likely or images, _IMAGES, "images", "--image-column", table, choose)
+    for name in several if len(several) > 1 else [label]:
+        _check_name(table, name)
+    image = find_image_column(table, choose, image, {label, *several, *split})
     if len(several) > 1:
         return Columns(image, _joined(table, several))
     return Columns(image, label if label is not None else _label_column(table, choose, {image, *split}))
+
+
+def find_image_column(table: Table, choose: Choose, image: str | None = None, taken: Iterable[Any] = ()) -> str:
+    """The column of the images: the user's choice, or one that is not taken and holds pictures or names files.
+
+    Raises:
+        UnknownName, DataError, UsageError: as `find_columns`.
+    """
+    _check_name(table, image)
+    if image is not None:
+        return image
+    others = [name for name in (*table.columns, *table.parquet) if name not in set(taken)]
+    images = [name for name in others if name in table.parquet or _holds_pictures(table.columns[name])]
+    images = images or [name for name in others if _names_files(table, name)]
+    likely = [name for name in images if name.lower() not in _LABELS and not _holds_addresses(table, name)]
+    return _choose_column(likely or images, _IMAGES, "images", "--image-column", table, choose)
+
+
+def _check_name(table: Table, name: str | None) -> None:
+    every = [*table.columns, *table.parquet]
+    if name is not None and name not in every:
+        raise UnknownName.among(f"column of {table.where}:", name, every)
 
 
 def label_names(

@@ -26,8 +26,8 @@ from hangtag.progress import Progress
 from hangtag.words import natural
 
 __all__ = [
-    "PARTS", "LabelledImage", "LabelledImages", "Source", "content_hashes", "export_folder", "from_arrays",
-    "one_column",
+    "PARTS", "LabelledImage", "LabelledImages", "Source", "content_hashes", "export_folder", "folder_names",
+    "from_arrays", "one_column",
 ]  # fmt: skip
 
 PARTS = ("train", "validation", "test")
@@ -316,7 +316,7 @@ def export_folder(data: LabelledImages, folder: Path, progress: Progress | None 
     """
     paths = []
     make_own_folder(folder)
-    class_folders = [folder / name for name in _folder_names(data.class_names)]
+    class_folders = [folder / name for name in folder_names(data.class_names)]
     for each in class_folders:
         make_folder(each)
     for position, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
@@ -369,7 +369,7 @@ def one_column(labels: Any) -> Any:
     return np.asarray(labels)[:, 0] if len(shape) == 2 and shape[1] == 1 else labels
 
 
-def _folder_names(class_names: Sequence[str]) -> list[str]:
+def folder_names(class_names: Sequence[str]) -> list[str]:
     """A folder for each class; a number is appended where two names would be the same folder on some system."""
     folders: dict[str, str] = {}  # by the name in small letters
     for name in map(_file_name, class_names):

@@ -43,10 +43,20 @@ from hangtag.pictures import picture_bytes
 from hangtag.progress import Progress
 from hangtag.words import amount, first_few, listed, visible
 
-__all__ = ["Answers", "Manifest", "ReadOptions", "from_listing", "from_pairs", "from_tables"]
+__all__ = [
+    "ARCHIVES",
+    "Answers",
+    "Manifest",
+    "ReadOptions",
+    "found_instead",
+    "from_listing",
+    "from_pairs",
+    "from_tables",
+    "pictures_of",
+]
 
 _BLANKS = {"none", "null", "na", "n/a", "nan", "-", "?"}
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".7z", ".rar")
 
 
 class Answers:
@@ -164,18 +174,12 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
         DataError: there are no pictures, or they are not in class folders.
         UsageError: the folders can be read in two ways.
     """
-    inside = [entry.name for entry in listing.entries if entry.name.lower().endswith(_ARCHIVES)]
+    inside = [entry.name for entry in listing.entries if entry.name.lower().endswith(ARCHIVES)]
     skipped = listing.skipped + [Skipped(name, "archive", "read this archive separately") for name in inside]
     entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
     if not entries:
-        more = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
-        if listing.own:
-            more += f"; hangtag wrote {first_few(listing.own)}, and does not read it"
-        endings = Counter(os.path.splitext(entry.name)[1].lower() or "other" for entry in listing.entries)  # noqa: PTH122
-        there = [f"{count:,} {ending} {'file' if count == 1 else 'files'}" for ending, count in endings.most_common(3)]
-        more += f"; it contains {listed(there)}" if there else ""
         raise DataError(
-            f"{where}: no images found{more}",
+            f"{where}: no images found{found_instead(listing, skipped)}",
             "it must contain one folder of images per class, or a table of them; a file of arrays must be named itself",
         )
     names = [entry.name for entry in entries]
@@ -219,6 +223,16 @@ def from_listing(container: Container, listing: Listing, where: Path, options: R
         ],
         {"classes": answers[0]} if len(answers) == 1 else {},
     )
+
+
+def found_instead(listing: Listing, skipped: Sequence[Skipped]) -> str:
+    """What is in a place without images, as the end of a sentence."""
+    more = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
+    if listing.own:
+        more += f"; hangtag wrote {first_few(listing.own)}, and does not read it"
+    endings = Counter(os.path.splitext(entry.name)[1].lower() or "other" for entry in listing.entries)  # noqa: PTH122
+    there = [f"{count:,} {ending} {'file' if count == 1 else 'files'}" for ending, count in endings.most_common(3)]
+    return more + (f"; it contains {listed(there)}" if there else "")
 
 
 def _notes_on_empty(listing: Listing, names: Sequence[str]) -> list[str]:
@@ -341,7 +355,7 @@ def _from_table(
     stem = Path(table.where).stem
     own = table.part or part_in_file_name(stem) or stem
     words = [part or own for part in division.parts or [None] * table.rows]
-    wanted, container, marks, skipped, notes = _pictures(table, columns.image, words, file, options.choose)
+    wanted, container, marks, skipped, notes = pictures_of(table, columns.image, words, file, options.choose)
     names = [each.name if each else "" for each in wanted]
     parts = division.parts
     if parts is None and options.split_column is None:
@@ -445,7 +459,7 @@ def from_pairs(pairs: Sequence[tuple[Any, Any]], options: ReadOptions, folder: P
     return manifest
 
 
-def _pictures(
+def pictures_of(
     table: Table, column: str, words: Sequence[str | None], file: Path, choose: Choose
 ) -> tuple[list[Sample | None], Container, list[str], list[Skipped], list[str]]:
     """The picture of each row or None; the container; marks that an edit changes; rows without a picture; notes."""

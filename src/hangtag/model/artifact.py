@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from hangtag.errors import ArtifactError, ModelNotFound, RunError, UsageError
 from hangtag.files import inside, user_path
 from hangtag.machine import hardware
+from hangtag.model.appearance import Appearance
 from hangtag.model.conformal import MOST_SCORES, highest_score
 from hangtag.model.guarantees import Guarantees
 from hangtag.model.onnx_file import RETRAIN, OnnxFile, Value
@@ -47,6 +48,7 @@ EXTRA_OUTPUTS = {
     "uncalibrated": "float32 (N, K): the probabilities before calibration",
     "ood_score": "float32 (N,): the share of held-out images with a lower score",
     "fold_uncalibrated": "float32 (N, F, K): the probabilities of the networks of F folds, before calibration",
+    "ood_distance": "float32 (N,): what `ood_score` ranks: how far an image is from the training images",
     "embedding": "float32 (N, E): the network's features; similar images have similar rows",
     "maps": "float32 (N, V, F, h, w): the last feature maps of the image and, with V = 2, of its mirror image",
     "map_weights": "float32 (N, F): each feature's weight for the predicted class, minus its mean over all classes",
@@ -54,8 +56,8 @@ EXTRA_OUTPUTS = {
 """Outputs that a graph may have; only built-in convolutional networks have `maps` and `map_weights`."""
 
 _AXES = {
-    OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "fold_uncalibrated": 3, "ood_score": 1, "embedding": 2, "maps": 5,
-    "map_weights": 2,
+    OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "fold_uncalibrated": 3, "ood_score": 1, "ood_distance": 1, "embedding": 2,
+    "maps": 5, "map_weights": 2,
 }  # fmt: skip
 _MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
 _MOST_LIMITATIONS, _MOST_SENTENCE = 20, 10_000  # characters of a limitation
@@ -77,6 +79,7 @@ class BackboneRecord(Serializable):
         licence: of its weights; empty if unknown.
         sha256: of its weights, as they were distributed.
         mean, deviation: (3,) what it subtracts from RGB pixels from 0 to 255, and then divides them by.
+        fine_tuned: whether its weights in this file were trained on.
     """
 
     name: str
@@ -84,6 +87,7 @@ class BackboneRecord(Serializable):
     sha256: str
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    fine_tuned: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.deviation) != 3 or min(self.deviation) <= 0:
@@ -99,6 +103,7 @@ class Metadata(Serializable):
     Attributes:
         pooling: how the network reduces its last feature maps to features, "max" or "mean".
         backbone: the pretrained part of the network; None: the whole network was trained on the data.
+        appearance: what the training images look like; None: pictures are not compared with it.
     """
 
     class_names: tuple[str, ...]
@@ -113,6 +118,7 @@ class Metadata(Serializable):
     guarantees: Guarantees | None = None
     pooling: str = "max"
     backbone: BackboneRecord | None = None
+    appearance: Appearance | None = None
     format: int = FORMAT
 
     FAILURE = ArtifactError
@@ -136,6 +142,8 @@ class Metadata(Serializable):
                 raise ValueError(f"image {name} must be one that hangtag supports, got {getattr(spec, name)!r}")
         if self.pooling not in ("max", "mean"):
             raise ValueError(f"pooling must be 'max' or 'mean', got {self.pooling!r}")
+        if self.appearance and len(self.appearance.background) != spec.channels:
+            raise ValueError("the background of the training images must have as many channels as the images")
         if self.parameters < 0:
             raise ValueError(f"the number of parameters must be at least 0, got {self.parameters}")
         if guarantees:
@@ -191,6 +199,11 @@ class Artifact:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_artifact, (self._content, self.threads)
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the file."""
+        return self._content
 
     def has_output(self, output: str) -> bool:
         """Whether the graph has this output (see `EXTRA_OUTPUTS`)."""

@@ -28,6 +28,7 @@ from hangtag.evaluation.metrics import Evaluation
 from hangtag.files import user_path, write_bytes
 from hangtag.machine import now, versions
 from hangtag.mapped import MappedRows, mapping_of
+from hangtag.model.appearance import Appearance, fit_appearance
 from hangtag.model.artifact import OUTPUT, Artifact, Metadata, check_file, open_artifact
 from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
@@ -67,7 +68,7 @@ from hangtag.training.fit_input import (
 )
 from hangtag.training.fit_progress import folds_progress, show_progress
 from hangtag.training.mirroring import choose_flip
-from hangtag.training.transfer import build_frozen, fit_frozen
+from hangtag.training.transfer import build_frozen, fine_tune, fit_frozen
 from hangtag.words import natural
 
 __all__ = [
@@ -126,7 +127,7 @@ class Classifier:
             from 0 to 255; applied to training images after the recipe's own augmentation.
         random_state: scikit-learn's name for `seed`.
         verbose: what `fit` writes to stdout. 0: nothing, as in scikit-learn, so that searches stay quiet; 1: a progress
-            bar in a terminal and a line per epoch; 2: only the lines.
+            bar in a terminal and a line per epoch (about ten if epochs are many and quick); 2: a line per epoch, no bar.
 
     Every parameter can be searched and cloned. Settings that you give are never adapted to the data; the recipe's own
     number of epochs, batch size, learning rate and mirroring may be, and `notes_` says so.
@@ -316,12 +317,18 @@ class Classifier:
         resume: Checkpoint | None,
     ) -> Iterator[Epoch]:  # fmt: skip
         seed = seed_of(self)
-        if isinstance(self.module_, FrozenNetwork):
-            return fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
-        return train(
-            self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,
-            self.loss, self.augment,
-        )  # fmt: skip
+        if not isinstance(self.module_, FrozenNetwork):
+            yield from train(
+                self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,
+                self.loss, self.augment,
+            )  # fmt: skip
+            return
+        yield from fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
+        if recipe.fine_tune and not stop():
+            self.module_, note = yield from fine_tune(
+                self.module_, data.spec, training, self._held_out, recipe, seed, weights, device, stop
+            )
+            self.notes_.append(note)
 
     def _divide(
         self, given: LabelledImages, recipe: Recipe, folds: int, seed: int, image_weights: NDArray[np.float64] | None
@@ -434,6 +441,12 @@ class Classifier:
             self._content, self._predictor = content, Predictor(artifact)
         return self._content
 
+    def validation_logits(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Logits (V, K) of the held-out images before calibration, and their classes (V,)."""
+        self._require_fitted()
+        images, labels = self._held_out
+        return extract_features(self.shipped_, images, self.features_device_).logits, labels
+
     def neighbours(self, count: int = KEPT) -> Neighbours:
         """At most `count` (never more than `KEPT`) training images, reduced in size, with the network's embeddings."""
         self._require_fitted()
@@ -480,7 +493,8 @@ class Classifier:
                 content, guarantees, ood_detector = self._with_held_out(pictures, trained, classes)
             answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
             accuracy = float((answers == classes).mean())
-            self._export = _Exported(content, guarantees, ood_detector, accuracy, heads, answers_of_folds)
+            appearance = fit_appearance(pictures)
+            self._export = _Exported(content, guarantees, ood_detector, accuracy, heads, answers_of_folds, appearance)
         return self._export
 
     def _with_held_out(
@@ -522,9 +536,9 @@ class Classifier:
 
     def metadata(self) -> Metadata:
         """The model file's description of itself."""
-        return self._metadata(self.guarantees_)
+        return self._metadata(self.guarantees_, self._exported().appearance)
 
-    def _metadata(self, guarantees: Guarantees | None) -> Metadata:
+    def _metadata(self, guarantees: Guarantees | None, appearance: Appearance | None = None) -> Metadata:
         backbone = self.module_.record if isinstance(self.module_, FrozenNetwork) else None
         return Metadata(
             class_names=self.class_names_,
@@ -539,6 +553,7 @@ class Classifier:
             guarantees=guarantees,
             pooling="max" if backbone is None else "mean",
             backbone=backbone,
+            appearance=appearance,
         )
 
     @property
@@ -785,6 +800,7 @@ class _Exported:
     training_accuracy: float
     fold_heads: FoldHeads | None
     answers_of_folds: CrossValidation | None
+    appearance: Appearance
 
 
 @dataclass(frozen=True)

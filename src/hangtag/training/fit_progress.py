@@ -1,4 +1,4 @@
-"""What `fit(verbose=1)` writes: a progress bar in a terminal, and a line per epoch there and everywhere else."""
+"""What `fit(verbose=1)` writes: a progress bar in a terminal, and lines for finished epochs there and elsewhere."""
 
 import shutil
 import sys
@@ -33,10 +33,11 @@ def folds_progress(verbose: int) -> Callable[[int, int, Epoch], None] | None:
 
 
 def show_progress(epochs: Iterator[Epoch], verbose: int, notes: Callable[[], Sequence[str]]) -> None:
-    """Train to the end; write to stdout the notes, then a line per finished epoch.
+    """Train to the end; write to stdout the notes, then lines for finished epochs.
 
     Args:
-        verbose: 0 writes nothing; 1 also draws a bar if stdout is a terminal; 2 draws none.
+        verbose: 0 writes nothing; 1 writes a line for each epoch, or for about ten if they are many and quick, and draws
+            a bar if stdout is a terminal; 2 writes a line for each epoch and draws no bar.
     """
     verbose, out = check_verbose(verbose), sys.stdout
     bar = verbose == 1 and out.isatty()
@@ -47,6 +48,8 @@ def show_progress(epochs: Iterator[Epoch], verbose: int, notes: Callable[[], Seq
             out.writelines(f"note: {note}\n" for note in notes())
         clear = "\r\x1b[K" if bar else ""
         if epoch.finished:
+            if verbose == 1 and not epoch.has_line:
+                continue
             kept = (
                 f"; the weights of epoch {epoch.kept} were restored" if epoch.kept not in (None, epoch.number) else ""
             )

@@ -4,9 +4,10 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from typing import cast
 
@@ -20,14 +21,18 @@ from hangtag.mapped import MappedRows
 from hangtag.pictures import Images, ImageSpec
 from hangtag.progress import Progress
 from hangtag.training.engine.backbones import compute_features, find_backbone
+from hangtag.training.engine.fine_tuning import TunedNetwork, as_frozen, compare
 from hangtag.training.engine.frozen import FrozenNetwork, for_size
-from hangtag.training.engine.loop import Epoch
-from hangtag.training.engine.recipes import Recipe
+from hangtag.training.engine.inference import extract_features
+from hangtag.training.engine.loop import Epoch, Labelled, train
+from hangtag.training.engine.recipes import FINE_TUNING, Recipe
 from hangtag.training.engine.sampling import class_weights
 from hangtag.training.features import cached_features
 from hangtag.training.head import fit_head, loss_and_accuracy
 
-__all__ = ["build_frozen", "fit_frozen"]
+__all__ = ["build_frozen", "fine_tune", "fit_frozen"]
+
+_COMPARED = 16  # images on which a fine-tuned network and its ONNX model must agree
 
 _MOST_MIRRORED = 10_000  # training images; of more, mirror images would take long and change little
 
@@ -90,9 +95,48 @@ def fit_frozen(
     if len(held_out):
         val_loss, val_accuracy = loss_and_accuracy(head(views[0][held_out]), data.labels[held_out])
     yield Epoch(
-        1, 1, len(labels), len(labels), loss, accuracy, 0.0, time.perf_counter() - began, val_loss, val_accuracy,
-        finished=True, training_seconds=time.perf_counter() - began, doing=head.in_words,
+        1, recipe.fine_tune + 2 if recipe.fine_tune else 1, len(labels), len(labels), loss, accuracy, 0.0,
+        time.perf_counter() - began, val_loss, val_accuracy, finished=True,
+        training_seconds=time.perf_counter() - began, doing=head.in_words,
     )  # fmt: skip
+
+
+def fine_tune(
+    network: FrozenNetwork,
+    spec: ImageSpec,
+    training: Labelled,
+    held_out: Labelled,
+    recipe: Recipe,
+    seed: int,
+    weights: NDArray[np.float32] | None = None,
+    device: torch.device | str = "cpu",
+    stop: Callable[[], bool] = lambda: False,
+) -> Generator[Epoch, None, tuple[FrozenNetwork, str]]:
+    """Train the last blocks of the backbone, on a GPU all of it; returns the better network, and why it is, in words.
+
+    Args:
+        network: with a trained head; it stays as it is.
+        spec: of the images.
+        training, held_out: images and labels; those that are held out choose between the two networks.
+        recipe: with a backbone; `fine_tune` is the number of epochs.
+        seed, weights, device, stop: as for `train`.
+    """
+    backbone = find_backbone(recipe.backbone)
+    tuned = TunedNetwork(backbone, network, whole=torch.device(device).type != "cpu")
+    own = {name: getattr(recipe, name) for name in ("flip", "balance", "cores")}
+    settings = replace(FINE_TUNING, epochs=recipe.fine_tune, **own)
+    images, labels = held_out
+    for epoch in train(tuned, *training, settings, seed, held_out, device, stop, weights=weights):
+        last = replace(epoch, number=epoch.number + 1, epochs=recipe.fine_tune + 2)
+        yield last
+    result = as_frozen(tuned, backbone, spec, np.asarray(training[0][:_COMPARED]))
+    result.embed = _Embeddings(result)
+    new, old = (extract_features(each, images).logits for each in (result, network))
+    better, numbers = compare(new, old, labels)
+    words = f"fine-tuning was {'kept' if better else 'dropped, and the backbone stays as it was'}: {numbers}"
+    loss, accuracy = loss_and_accuracy(new if better else old, labels) if len(labels) else (None, None)
+    yield replace(last, number=last.number + 1, val_loss=loss, val_accuracy=accuracy, doing=words)
+    return result if better else network, words
 
 
 class _Embeddings:

@@ -19,6 +19,7 @@ from PIL import Image
 from hangtag.data.picture_facts import FACTS
 from hangtag.data.read import read
 from hangtag.data.store import pool as pool_module
+from hangtag.data.store import process as process_module
 from hangtag.data.store.containers import Folder
 from hangtag.data.store.pool import Pool, Sample, npy_header
 from hangtag.data.store.worker import DecodedBefore
@@ -89,10 +90,10 @@ def test_a_decoder_that_dies_hangs_or_eats_memory_costs_one_picture(
     for number, word in ((3, b"die"), (4, b"die"), (5, b"hang"), (9, b"much")):
         (tmp_path / "in" / f"{number:03d}.png").write_bytes(word)
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(pool_module, "_SECONDS", 1.0)
+    monkeypatch.setattr(process_module, "_SECONDS", 1.0)
     start = subprocess.Popen
     monkeypatch.setattr(
-        pool_module.subprocess, "Popen", lambda command, **how: start([sys.executable, "-c", CRASHER], **how)
+        process_module.subprocess, "Popen", lambda command, **how: start([sys.executable, "-c", CRASHER], **how)
     )
 
     with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
@@ -133,7 +134,7 @@ def start_workers(program: str, monkeypatch: pytest.MonkeyPatch, *arguments: str
     """Workers run this program from now on."""
     start = subprocess.Popen
     command = [sys.executable, "-c", program, *arguments]
-    monkeypatch.setattr(pool_module.subprocess, "Popen", lambda _, **how: start(command, **how))
+    monkeypatch.setattr(process_module.subprocess, "Popen", lambda _, **how: start(command, **how))
 
 
 def marked(root: Path, **words: int) -> Path:
@@ -151,7 +152,7 @@ def test_a_decoder_that_is_killed_or_stopped_from_outside_costs_no_picture(
     (tmp_path / "set").mkdir()
     root = marked(tmp_path / "set", kill=3, stop=5, crash=7)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(pool_module, "_SECONDS", 2.0)
+    monkeypatch.setattr(process_module, "_SECONDS", 2.0)
     start_workers(ONCE, monkeypatch, f"{tmp_path}/", "")
 
     data = read(root)
@@ -228,7 +229,7 @@ def test_a_system_that_refuses_memory_limits_decodes_without_one(
     (tmp_path / "out").mkdir()
     start = subprocess.Popen
     monkeypatch.setattr(
-        pool_module.subprocess, "Popen", lambda command, **how: start([sys.executable, "-c", NO_LIMITS], **how)
+        process_module.subprocess, "Popen", lambda command, **how: start([sys.executable, "-c", NO_LIMITS], **how)
     )
 
     with Pool([Folder(str(tmp_path / "in"))], 1) as pool:
@@ -457,7 +458,7 @@ def test_relative_and_empty_entries_of_pythonpath_do_not_reach_a_decoding_proces
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("", ".", "lib", "/opt/lib")))
-    assert pool_module._environment()["PYTHONPATH"] == "/opt/lib"
+    assert process_module._environment()["PYTHONPATH"] == "/opt/lib"
 
     monkeypatch.setenv("PYTHONPATH", "")
-    assert "PYTHONPATH" not in pool_module._environment()
+    assert "PYTHONPATH" not in process_module._environment()

@@ -52,8 +52,8 @@ __all__ = [
     "set_aside",
 ]
 
-VERSION = 5
-"""Of the entries' layout; entries of other versions are ignored. Since 5: masks are left out."""
+VERSION = 6
+"""Of the entries' layout; entries of other versions are ignored. Since 6: large JPEGs are decoded at reduced size."""
 
 _LIMIT_GIGABYTES = 20.0
 _PICTURES, _SETS, _FEATURES, _GROUPS = "pictures", "datasets", "features", "groups"

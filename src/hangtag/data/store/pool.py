@@ -5,18 +5,11 @@ alone; only if that fails again is it set aside, and not for ever (`picture_fact
 done, so an interrupted decoding resumes where it stopped.
 """
 
-import contextlib
 import errno
 import io
 import json
-import mmap
 import os
-import select
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import zlib
@@ -31,7 +24,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.picture_facts import FACTS, PASSING, UNREAD, Skipped
 from hangtag.data.store.containers import Container, ParquetColumn, common_place, why_unreadable
-from hangtag.data.store.worker import STATUS
+from hangtag.data.store.process import Failure, WorkerProcess
 from hangtag.errors import DataError, SaveError
 from hangtag.files import saving, write_bytes
 from hangtag.machine import processors
@@ -40,14 +33,10 @@ from hangtag.progress import Progress
 
 __all__ = ["Decoded", "Pool", "Sample", "npy_header"]
 
-_SECONDS = 20.0
-"""Time limit for one picture; the largest allowed takes about three seconds on a slow core."""
-
-_START_SECONDS = 60.0  # limit for anything else that a worker does
+_DECODER = "hangtag.data.store.worker"
 _MOST_RESTARTS = 10  # of workers that end between two pictures, in a row
 _TRIES = 3  # how often a picture may end a worker before it is set aside
 
-_MEMORY = 6_000_000_000  # bytes of address space of one worker; libraries reserve one or two billion
 _FIRST_CHUNK, _LARGEST_CHUNK = 32, 512  # pictures sent to a worker at a time
 _CHUNK_SECONDS = 0.1  # intended time of a chunk, so that the journal and the progress are updated often enough
 _MOST_FAILURES = 100  # consecutive pictures that a disk or network fails to read
@@ -85,23 +74,23 @@ class Pool:
     def __init__(self, containers: Sequence[Container], workers: int | None = None) -> None:
         self.containers = containers
         self.count = workers or processors()
-        self.idle: list[_Worker] = []
+        self.idle: list[WorkerProcess] = []
 
     def __enter__(self) -> "Pool":
         return self
 
     def start(self) -> None:
         """Start the processes early; each needs about 0.2 s to start."""
-        self.idle += [_Worker() for _ in range(self.count - len(self.idle))]
+        self.idle += [WorkerProcess(_DECODER) for _ in range(self.count - len(self.idle))]
 
     def __exit__(self, *error: object) -> None:
         for worker in self.idle:
             worker.end()
 
-    def acquire(self) -> "_Worker":
-        return self.idle.pop() if self.idle else _Worker()
+    def acquire(self) -> WorkerProcess:
+        return self.idle.pop() if self.idle else WorkerProcess(_DECODER)
 
-    def release(self, worker: "_Worker") -> None:
+    def release(self, worker: WorkerProcess) -> None:
         self.idle.append(worker)
 
     def decode(
@@ -259,7 +248,7 @@ class _Job:
 
     def _feed(self, pool: Pool, journal: IO[bytes]) -> None:
         """Send chunks to one worker at a time."""
-        worker: _Worker | None = None
+        worker: WorkerProcess | None = None
         rows: list[int] = []
         size = _FIRST_CHUNK
         try:
@@ -273,7 +262,7 @@ class _Job:
                     worker.send(self.description)
                 began, chunk = time.monotonic(), self._chunk(rows, size)
                 pictures = [[row, self.samples[row].container, self.samples[row].key] for row in chunk]
-                problems = worker.decode_chunk(pictures, self.stop)
+                problems = worker.answer(pictures, self.stop)
                 if self.stop.is_set():
                     break
                 if problems is None:  # it died or hung; the chunk is decoded again
@@ -306,7 +295,7 @@ class _Job:
         alone = next((place for place, row in enumerate(rows[:size]) if row in self.ended), size)
         return rows[: max(1, alone)]
 
-    def _count(self, failure: "_Failure") -> None:
+    def _count(self, failure: Failure) -> None:
         """Count a worker's end; raises `DataError` if workers cannot work at all."""
         self.ended[failure.row] += _TRIES if failure.certain else 1
         if failure.row < 0 and self.ended[-1] > _MOST_RESTARTS:
@@ -372,109 +361,6 @@ class _Job:
                 self.progress("decoding images", int(self.done.sum()), len(self.samples))
 
 
-class _Failure(NamedTuple):
-    """Why a worker ended: its row or -1, the kind of problem, the reason; whether the picture is surely the cause."""
-
-    row: int
-    kind: str
-    reason: str
-    certain: bool
-
-
-class _Worker:
-    """One process of `worker.py`."""
-
-    def __init__(self) -> None:
-        with saving(Path(tempfile.gettempdir())):
-            self.status_file = tempfile.TemporaryFile(prefix="hangtag-")  # noqa: SIM115
-            self.status_file.write(STATUS.pack(-1, 0.0, 0.0))
-            self.status_file.flush()
-        self.status = mmap.mmap(self.status_file.fileno(), STATUS.size)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hangtag.data.store.worker"],  # -P: never import from the current folder
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(), bufsize=0,
-            pass_fds=[self.status_file.fileno()],
-            start_new_session=True,  # only the parent process receives Ctrl-C
-        )  # fmt: skip
-        assert self.process.stdin is not None
-        os.set_blocking(self.process.stdin.fileno(), False)  # a stopped process reads nothing
-        self.place = Path()  # of what it writes
-        self.to_send = b""
-        self.received = b""
-        self.hung = False
-        self.send({"memory": _MEMORY, "status": self.status_file.fileno(), "seconds": int(10 * _SECONDS) + 1})
-
-    def decode_chunk(self, pictures: list[list[Any]], stop: threading.Event) -> list[list[Any]] | None:
-        """[row, kind, reason] of each problem; None if the process died or was killed, see `failure`.
-
-        Raises:
-            SaveError: the pixels cannot be written, because the disk is full.
-        """
-        self.send(pictures)
-        assert self.process.stdin is not None and self.process.stdout is not None
-        output, stdin = self.process.stdout, self.process.stdin
-        seen, since = None, time.monotonic()
-        while b"\n" not in self.received:
-            ready, _, _ = select.select([output], [stdin] if self.to_send else [], [], 0.25)
-            if ready:
-                piece = os.read(output.fileno(), 1 << 16)
-                if not piece:
-                    return None
-                self.received += piece
-                continue
-            self._send_some()
-            if stop.is_set():
-                return None
-            status, now = STATUS.unpack_from(self.status, 0), time.monotonic()
-            if status != seen:
-                seen, since = status, now
-            elif now - since > (_SECONDS if status[0] >= 0 else _START_SECONDS):
-                self.hung = True
-                return None
-        line, _, self.received = self.received.partition(b"\n")
-        answer: Any = json.loads(line)
-        if isinstance(answer, dict):
-            with saving(self.place):
-                raise OSError(answer["errno"], answer["reason"])
-        problems: list[list[Any]] = answer
-        return problems
-
-    def failure(self) -> _Failure:
-        """End the process, and say what it was doing."""
-        os.kill(self.process.pid, signal.SIGKILL)  # Popen.kill() would take its end, and with it the times it used
-        _, code, used = os.wait4(self.process.pid, 0)
-        self.process.returncode = os.waitstatus_to_exitcode(code)
-        row, _, cpu_before = STATUS.unpack_from(self.status, 0)
-        self.end()
-        if self.hung:
-            busy = used.ru_utime + used.ru_stime - cpu_before > _SECONDS / 2  # not stopped, nor waiting for a disk
-            return _Failure(row, "takes too long", f"decoding took more than {_SECONDS:.0f} s", busy)
-        code = self.process.returncode
-        return _Failure(row, "crashes the decoder", f"the decoding process ended with exit code {code}", False)
-
-    def end(self) -> None:
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        self.process.kill()
-        self.process.wait()
-        self.status.close()
-        self.status_file.close()
-
-    def send(self, message: Any) -> None:
-        self.to_send += (json.dumps(message) + "\n").encode()
-        self._send_some()
-
-    def _send_some(self) -> None:
-        assert self.process.stdin is not None
-        try:
-            while self.to_send and (count := self.process.stdin.write(self.to_send)):
-                self.to_send = self.to_send[count:]
-        except BrokenPipeError:  # the process died; `decode_chunk` notices it
-            self.to_send = b""
-
-
 def _size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} KB"
 
@@ -508,10 +394,3 @@ def _move_rows(file: IO[bytes], good: NDArray[np.int64], header_bytes: int, row_
             content += file.read(len(run) * row_bytes)
         file.seek(header_bytes + start * row_bytes)
         file.write(content)
-
-
-def _environment() -> dict[str, str]:
-    """One thread per process, and only absolute entries of PYTHONPATH: Python would import from the current folder."""
-    variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    absolute = [each for each in variables.pop("PYTHONPATH", "").split(os.pathsep) if Path(each).is_absolute()]
-    return variables | ({"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {})

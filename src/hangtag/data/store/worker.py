@@ -28,7 +28,7 @@ from hangtag.files import write_all
 from hangtag.pictures import ImageSpec, decode_only, examine, in_channels
 from hangtag.resize import Sizer
 
-__all__ = ["STATUS", "DecodedBefore", "work"]
+__all__ = ["STATUS", "DecodedBefore", "Watch", "work"]
 
 STATUS = struct.Struct("<qdd")
 """The row being decoded (-1: none), the last sign of life (monotonic seconds), and the CPU time before the row."""
@@ -128,7 +128,7 @@ class _Decoder:
         elif pixels.shape != self.shape and self.sizer is not None:
             pixels = np.ascontiguousarray(self.sizer(in_channels(pixels, self.spec.channels)))
         flags = COLOUR_FILE * (picture.pixels.ndim == 3) | CARRIES_COLOUR * picture.colourful | int(picture.changes)
-        height, width = picture.pixels.shape[:2]
+        width, height = picture.size
         values = _NO_VALUES if picture.values is None else picture.values
         return _FACTS.pack(
             digest, height, width, zlib.crc32(pixels.data), flags, picture.mode.encode(), *values
@@ -139,19 +139,39 @@ class _Decoder:
         os.close(self.facts)
 
 
+class Watch:
+    """What this process tells the one that watches it (`process.py`): the row it is at, and that it is alive.
+
+    Attributes:
+        settings: the first line of stdin, which also limits the memory of this process.
+    """
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = json.loads(sys.stdin.readline())
+        _limit_memory(self.settings["memory"])
+        decode_only()
+        self._status = mmap.mmap(self.settings["status"], STATUS.size)
+        self._row = -1
+
+    def at(self, row: int) -> None:
+        """The row that is decoded now; -1 for none."""
+        self._row = row
+        self.alive()
+
+    def alive(self) -> None:
+        STATUS.pack_into(self._status, 0, self._row, time.monotonic(), time.process_time())
+        if hasattr(signal, "alarm"):  # ends this process if the one that watches it has died
+            signal.alarm(self.settings["seconds"] if self._row >= 0 else 0)
+
+    @staticmethod
+    def reply(answer: Any) -> None:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
 def work() -> None:
     """Follow stdin until it ends: a line with settings, then for each job its description and lines of pictures."""
-    settings = json.loads(sys.stdin.readline())
-    _limit_memory(settings["memory"])
-    decode_only()
-    status = mmap.mmap(settings["status"], STATUS.size)
-    row = -1
-
-    def alive() -> None:
-        STATUS.pack_into(status, 0, row, time.monotonic(), time.process_time())
-        if hasattr(signal, "alarm"):  # ends this process if the one that watches it has died
-            signal.alarm(settings["seconds"] if row >= 0 else 0)
-
+    watch = Watch()
     containers: dict[str, Container] = {}  # archives stay open from job to job
     decoder: _Decoder | None = None
     for line in sys.stdin:
@@ -162,23 +182,21 @@ def work() -> None:
             for each in message["containers"]:
                 container = containers.setdefault(repr(each), container_of(each))
                 if isinstance(container, ParquetColumn):
-                    container.alive = alive  # it may have to read past many pictures
+                    container.alive = watch.alive  # it may have to read past many pictures
             decoder = _Decoder(message, [containers[repr(each)] for each in message["containers"]])
             continue
         assert decoder is not None
         answer: Any = (problems := [])
         try:
             for row, place, key in message:
-                alive()
+                watch.at(row)
                 if problem := decoder.decode(row, place, key):
                     problems.append(problem)
             decoder.write()
         except OSError as error:  # of the cache, not of a picture
             answer = {"errno": error.errno, "reason": os.strerror(error.errno or 0)}
-        row = -1
-        alive()
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        watch.at(-1)
+        watch.reply(answer)
 
 
 def _limit_memory(size: int) -> None:

@@ -7,7 +7,7 @@ any model of the package timm, and FILE.onnx or FILE.onnx@SCALE any network in a
 import hashlib
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from hangtag.training.engine.networks import WHITE, parameter_count
 from hangtag.training.engine.onnx_backbone import check_features, read_onnx_features
 from hangtag.training.engine.timm_backbone import load_timm
 
-__all__ = ["DEFAULT", "Backbone", "compute_features", "find_backbone"]
+__all__ = ["DEFAULT", "Backbone", "compute_features", "find_backbone", "with_weights"]
 
 DEFAULT = "efficientnet-lite0"
 
@@ -126,6 +126,12 @@ def compute_features(
         if progress is not None:
             progress("computing features", start + len(rows), len(images))
     return features
+
+
+def with_weights(backbone: Backbone, network: EfficientNetLite) -> Backbone:
+    """The backbone with the weights of a fine-tuned network."""
+    record = replace(backbone.record, fine_tuned=True)
+    return replace(backbone, record=record, model=_serialized(lite_model(network, backbone.side[0])), network=network)
 
 
 def _efficientnet_lite(name: str, variant: int) -> Backbone:

@@ -336,7 +336,7 @@ def _after(
         more, ood_nodes = _ood_score(ood_detector, metadata.image)
         arrays |= more
         nodes += ood_nodes
-        outputs["ood_score"] = "N"
+        outputs |= {"ood_score": "N", "ood_distance": "N"}
         shape = f"{metadata.image.channels}, {metadata.image.height}, {metadata.image.width}"
         shapes = {**shapes, PIXELS: shape}
     if "maps" in shapes:
@@ -464,7 +464,8 @@ _RANK = """
             is_below = Less (quantiles, raw_score)
             ones = Cast <to = 1> (is_below)
             rank = ReduceSum <keepdims = 0> (ones, columns)
-            ood_score = Mul (rank, per_rank)"""
+            ood_score = Mul (rank, per_rank)
+            ood_distance = Squeeze (raw_score, columns)"""
 
 _FOLDS = """
             fold_logits = Gemm (network_embedding, fold_weights, fold_bias)

@@ -28,7 +28,8 @@ __all__ = ["FrozenNetwork", "for_size", "frozen_graph"]
 class FrozenBackbone(nn.Module):
     """Takes float32 pixels (N, 3, H, W) from 0 to 1, returns embeddings (N, E), and maps (N, E, h, w) if it has any.
 
-    PyTorch knows none of its weights, so they are neither trained nor saved with those of the head.
+    PyTorch knows none of its weights, so they are neither trained nor saved with those of the head, unless `keep` gave
+    them.
     """
 
     def __init__(self, backbone: "Backbone") -> None:
@@ -36,6 +37,10 @@ class FrozenBackbone(nn.Module):
         self.backbone = replace(backbone, network=None)  # the ONNX model is enough
         self.frozen_parameters = backbone.parameters
         self._session: Any = None
+
+    def keep(self, network: nn.Module) -> None:
+        """Keep the weights of a fine-tuned network, so that they are saved with those of the head."""
+        self.network, self.frozen_parameters = network, 0
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if self._session is None:

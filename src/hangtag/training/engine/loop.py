@@ -38,6 +38,8 @@ Labelled = tuple[Images | MappedRows, NDArray[np.int64]]
 """Images (N, H, W[, 3]) uint8 and class indices (N,)."""
 
 _REPORT_SECONDS = 0.1  # between two reports within an epoch
+_FEW_EPOCHS = 15  # each of them has a line in a log
+_SLOW_SECONDS = 5.0  # and so has each epoch that takes this long
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,13 @@ class Epoch:
     def cut_short(self) -> bool:
         """Whether `stop` ended the epoch before its last step."""
         return self.finished and self.step < self.steps
+
+    @property
+    def has_line(self) -> bool:
+        """Whether a log has a line for this finished epoch: each, if they are few or slow; otherwise about ten."""
+        few_or_slow = self.epochs <= _FEW_EPOCHS or self.seconds >= _SLOW_SECONDS
+        last = self.number == self.epochs or self.enough or self.cut_short
+        return self.finished and (few_or_slow or last or self.number % -(-self.epochs // 10) == 0)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

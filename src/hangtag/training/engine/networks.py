@@ -86,10 +86,15 @@ def cnn(
         )
     full, half, last = widths
     halvings = _halvings(spec)
-    halving = {"kernel": 4, "stride": 2}
-    blocks = [Block(spec.channels, full, norm=False, **(halving if halvings else {}))]
-    blocks += [Block(full, full, **halving) for _ in range(1, halvings)] + _residual(full, residual[0])
-    blocks += [Block(full, half, **halving), *_residual(half, residual[1])]
+    first = Block(spec.channels, full, norm=False)
+    if halvings:
+        first = Block(spec.channels, full, kernel=4, stride=2, norm=False)
+    blocks = [
+        first,
+        *(Block(full, full, kernel=4, stride=2) for _ in range(1, halvings)),
+        *_residual(full, residual[0]),
+    ]
+    blocks += [Block(full, half, kernel=4, stride=2), *_residual(half, residual[1])]
     blocks += [Block(half, last, pool=True), *_residual(last, residual[2])]
     if halvings:
         blocks += [Block(last, 2 * last, pool=True), *_residual(2 * last, 1)]

@@ -1,0 +1,176 @@
+"""Places that a user points at -> the list of pictures to classify: files, folders, patterns, archives, tables, names.
+
+Nothing is decoded here, and labels are not read. Hidden files and those of operating systems are left out.
+"""
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hangtag.data.columns import find_image_column
+from hangtag.data.describe import counted
+from hangtag.data.folder_layout import Choose, is_picture_name, refuse
+from hangtag.data.manifest import ARCHIVES, found_instead, pictures_of
+from hangtag.data.picture_facts import Skipped
+from hangtag.data.store.containers import Container, Folder, Listing, archive_listing
+from hangtag.data.store.pool import Sample
+from hangtag.data.tables import TABLE_ENDINGS, read_table, with_images_of_pixels
+from hangtag.errors import DataError, DataNotFound, UsageError
+from hangtag.files import user_path
+from hangtag.words import amount, visible
+
+__all__ = ["PictureList", "list_pictures", "names_in"]
+
+_ENDINGS = tuple(f".{ending}" for ending in ("zip", "tar", "tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz"))
+
+
+@dataclass
+class PictureList:
+    """Pictures to classify, in order.
+
+    Attributes:
+        samples: each with its name for the user, its container and its key there.
+        containers: where their bytes are.
+        problems: why a picture cannot be read, for those of which it is known already.
+        notes: what was left out, in sentences.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    containers: list[Container] = field(default_factory=list)
+    problems: dict[int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, container: Container, named: Iterable[tuple[str, Any]]) -> None:
+        """Pictures of a container: the name and the key of each."""
+        if container not in self.containers:
+            self.containers.append(container)
+        place = self.containers.index(container)
+        self.samples += [Sample(name, place, key) for name, key in named]
+
+
+def list_pictures(
+    places: Iterable[str | os.PathLike[str]],
+    folder: Path,
+    image_column: str | None = None,
+    root: Path | None = None,
+    choose: Choose = refuse,
+) -> PictureList:
+    """List the pictures of all places, one place after the other.
+
+    Args:
+        places: files, folders, patterns such as "photos/*.jpg", zip and tar files, tables. A file that does not exist
+            is listed, so that it has a row with an error.
+        folder: an empty folder for archives that must be unpacked and pictures that are cells of a table.
+        image_column, root: of tables: the column of pictures, and the folder to which its paths are relative.
+        choose: called if several columns of a table may hold the pictures.
+
+    Raises:
+        DataError: a place has no picture, or cannot be read.
+        UsageError: a place is empty or an address, or there is none.
+    """
+    found = PictureList()
+    for place in places:
+        text = os.fspath(place)
+        path = user_path(text)
+        if "://" in text and not path.exists():
+            raise UsageError(f"{text}: addresses are not read", "download the picture, and name its file")
+        if glob.has_magic(text) and not os.path.lexists(path):
+            for match in _matching(str(path)):
+                _add(found, match, folder, image_column, root, choose)
+        else:
+            _add(found, str(path), folder, image_column, root, choose)
+    if not found.samples:
+        raise UsageError("no pictures were named", "name files, folders, archives or tables")
+    return found
+
+
+def names_in(content: bytes) -> list[str]:
+    """The names in a list, one on each line, or separated by zero bytes as `find -print0` writes them.
+
+    Raises:
+        UsageError: there is none.
+    """
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    if not names:
+        raise UsageError(
+            "standard input holds no names", "for example: find photos -name '*.jpg' | hangtag predict last -"
+        )
+    return names
+
+
+def _matching(pattern: str) -> list[str]:
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - a path of any kind, also an absolute one
+    if "**" in pattern:  # it matches the files in the folders, too
+        matches = [match for match in matches if not Path(match).is_dir()]
+    if not matches:
+        raise DataNotFound(f"{pattern}: no file matches this pattern", "check the folder and the pattern")
+    return matches
+
+
+def _add(
+    found: PictureList, place: str, folder: Path, image_column: str | None, root: Path | None, choose: Choose
+) -> None:
+    path, name = Path(place), place.lower()
+    if path.is_dir():
+        listing = Folder(str(path.absolute())).listing()
+        _add_listed(found, Folder(str(path.absolute())), listing, place)
+    elif name.endswith(_ENDINGS) and path.is_file():
+        container, listing = archive_listing(path.absolute(), folder / f"unpacked-{len(found.containers)}")
+        _add_listed(found, container, listing, place)
+    elif name.endswith(TABLE_ENDINGS) and path.is_file():
+        _add_table(found, path, folder, image_column, root, choose)
+    else:
+        found.add(Folder(str(Path.cwd())), [(place, place)])
+
+
+def _add_listed(found: PictureList, container: Container, listing: Listing, place: str) -> None:
+    """The pictures in a folder or an archive."""
+    entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
+    if not entries:
+        raise DataError(
+            f"{place}: no images found{found_instead(listing, listing.skipped)}", "name a folder that holds images"
+        )
+    notes = [*listing.notes, *listing.notes_on_own()]
+    if listing.skipped:
+        notes.append(f"set aside: {counted(listing.skipped)}")
+    others = [entry.name for entry in listing.entries if not is_picture_name(entry.name)]
+    inside = [name for name in others if name.lower().endswith(ARCHIVES)]
+    if others:
+        notes.append(f"{amount(len(others), 'file')} of other kinds left out, such as {visible(others[0])}")
+    if inside:
+        notes.append(f"archives in it are not read; name them, too: {visible(inside[0])}")
+    found.notes += [f"{place}: {note}" for note in notes]
+    lead = place.rstrip("/")
+    found.add(container, [(f"{lead}/{entry.name}", entry.key) for entry in entries])
+
+
+def _add_table(
+    found: PictureList, path: Path, folder: Path, image_column: str | None, root: Path | None, choose: Choose
+) -> None:
+    table = with_images_of_pixels(read_table([path], root), choose)
+    column = find_image_column(table, choose, image_column)
+    beside = folder / f"pictures-{len(found.containers)}"
+    wanted, container, _, missing, notes = pictures_of(table, column, [None] * table.rows, beside, choose)
+    found.notes += [f"{path}: {note}" for note in (*table.notes, *notes)]
+    if isinstance(container, Folder):
+        container = Folder(str(Path(container.root).absolute()))
+        names = [str(value) for value in _written(table.columns[column])]
+    else:
+        names = [f"{path}: row {row}" for row in range(1, table.rows + 1)]
+    start = len(found.samples)
+    found.add(container, [(name, each.key if each else None) for name, each in zip(names, wanted, strict=True)])
+    reasons = iter(missing)
+    found.problems |= {start + row: _why_missing(next(reasons)) for row, each in enumerate(wanted) if each is None}
+
+
+def _written(values: Sequence[Any]) -> list[Any]:
+    """Paths as a table writes them."""
+    return [value.get("path") if isinstance(value, dict) else value for value in values]
+
+
+def _why_missing(skipped: Skipped) -> str:
+    return "the cell is empty" if skipped.name in ("None", "") else skipped.reason.partition(": ")[2] or skipped.reason

@@ -1,0 +1,1 @@
+"""From files to answers: whatever a user points at, classified on all cores. Never torch."""

@@ -1,0 +1,114 @@
+"""Places -> pictures to classify."""
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hangtag.data.picture_list import PictureList, list_pictures, names_in
+from hangtag.errors import DataError, DataNotFound, UsageError
+from hangtag.pictures import encode_png
+
+PNG = encode_png(np.zeros((4, 4), np.uint8))
+
+
+@pytest.fixture(autouse=True)
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/b.png", "photos/a [1].jpg", "photos/in/c.png", "photos/.hidden.png", "photos/read me.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(PNG)
+
+
+def names(*places: str) -> list[str]:
+    return [sample.name for sample in found(*places).samples]
+
+
+def found(*places: str) -> PictureList:
+    Path("new").mkdir(exist_ok=True)
+    return list_pictures(places, Path("new"))
+
+
+def test_files_folders_and_patterns_in_their_order() -> None:
+    assert names("photos") == ["photos/a [1].jpg", "photos/b.png", "photos/in/c.png"]
+    assert names("photos/in/c.png", "photos/b.png") == ["photos/in/c.png", "photos/b.png"]
+    assert names("photos/*.png") == ["photos/b.png"]
+    assert names("photos/**/*.png") == ["photos/b.png", "photos/in/c.png"]
+    assert names("photos/a [1].jpg") == ["photos/a [1].jpg"]  # a name, though it looks like a pattern
+    assert names("photo?") == names("photos")
+    assert names("photos/nowhere.png") == ["photos/nowhere.png"]  # it will be a row with an error
+
+
+def test_what_is_left_out_is_said() -> None:
+    (Path("photos") / "old.zip").write_bytes(b"PK")
+
+    notes = " ".join(found("photos").notes)
+
+    assert "2 files of other kinds left out" in notes and "name them, too: old.zip" in notes
+
+
+def test_members_of_archives() -> None:
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        for name in ("x/2.png", "x/1.png", "__MACOSX/x/._1.png", "../out.png", "list.txt"):
+            archive.writestr(name, PNG)
+    with tarfile.open("a.tar.gz", "w:gz") as archive:
+        archive.add("photos/b.png", "y/3.png")
+
+    listed = found("a.zip", "a.tar.gz", "photos/b.png")
+
+    assert [each.name for each in listed.samples] == [
+        "a.zip/x/1.png",
+        "a.zip/x/2.png",
+        "a.tar.gz/y/3.png",
+        "photos/b.png",
+    ]
+    assert listed.containers[1].content(listed.samples[2].key) == PNG
+    assert "a.zip: set aside: 1 name outside" in " ".join(listed.notes)
+
+
+def test_rows_of_a_table_stay_in_order_with_their_problems() -> None:
+    Path("t.csv").write_text("picture,label\nphotos/b.png,x\nnone.png,\n,y\nphotos/in/c.png,z\nphotos/b.png,\n")
+
+    listed = found("photos/b.png", "t.csv")
+
+    assert [each.name for each in listed.samples] == [
+        "photos/b.png", "photos/b.png", "none.png", "", "photos/in/c.png", "photos/b.png",
+    ]  # fmt: skip
+    assert listed.problems == {2: "not found under .", 3: "the cell is empty"}
+
+
+def test_a_table_without_pictures_is_an_error() -> None:
+    Path("t.csv").write_text("height,weight\n1,2\n3,4\n")
+
+    with pytest.raises(DataError, match=r"t\.csv"):
+        found("t.csv")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("new", "new: no images found"),
+        ("*.bmp", r"\*\.bmp: no file matches"),
+        ("https://example.com/a.png", "addresses are not read"),
+    ],
+)
+def test_places_without_pictures(place: str, said: str) -> None:
+    Path("new").mkdir()
+
+    with pytest.raises((DataError, UsageError), match=said):
+        found(place)
+
+
+def test_a_pattern_without_a_match_is_also_a_file_not_found() -> None:
+    with pytest.raises(DataNotFound):
+        found("*.bmp")
+
+
+def test_lists_of_names() -> None:
+    assert names_in(b"a.png\r\nb c.png\n\n") == ["a.png", "b c.png"]
+    assert names_in(b"a\nb.png\0c.png\0") == ["a\nb.png", "c.png"]
+    assert names_in(b"\xff.png\n") == ["\udcff.png"]
+    with pytest.raises(UsageError, match="holds no names"):
+        names_in(b"\n")
