@@ -113,7 +113,7 @@ def aurocs(sets: Path, name: str, draws: int, each: int = 20) -> list[float]:
     """Area under the ROC curve of the file's OOD score, for each draw of training photos."""
     data = hangtag.read(sets / name, size=find_backbone().side)
     files = [file for folder in STRANGERS[name] for file in sorted((sets / folder).iterdir())]
-    strangers = hangtag.read((files, ["stranger"] * len(files)), spec=data.spec).images
+    strangers = hangtag.read((files, [file.parent.name for file in files]), spec=data.spec).images
     found = []
     for seed in range(draws):
         random, train = np.random.default_rng(seed), []
