@@ -22,6 +22,7 @@ from toys import idx_files, toy_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "docs/tutorial.md", ROOT / "docs/tutorial.ko.md"]
+PHOTO_PAGES = [ROOT / "docs/photos.md", ROOT / "docs/photos.ko.md"]
 MOST_BYTES = 1_000_000  # of all pictures together
 MOST_LINES = 6  # of a block of code
 ACCURACY = re.compile(r"accuracy (0\.\d{4}) \[")
@@ -81,9 +82,21 @@ def test_every_block_is_short_and_directly_above_its_output(build_docs: ModuleTy
         assert not OF_ONE_MACHINE.search(step.text or ""), step.text
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_tutorial_links_to_the_other_language(page: Path) -> None:
-    other = next(one for one in PAGES if one != page)
+def test_the_pages_about_photos_show_the_same_and_only_options_that_exist(build_docs: ModuleType) -> None:
+    english, korean = (page.read_text(encoding="utf-8") for page in PHOTO_PAGES)
+    steps = build_docs.steps_of(english)
+
+    assert steps == build_docs.steps_of(korean) and len(steps) == 5
+    for step in steps:
+        (command,) = re.findall(r"^\$ hangtag (\w+)", step.code)
+        known = build_docs.GENERATED[ROOT / "docs/help.md"]().split(f"\n## hangtag {command}\n")[1].split("\n## ")[0]
+        assert {option for option in re.findall(r"--[\w-]+", step.code) if option not in known} == set()
+
+
+@pytest.mark.parametrize("pages", [PAGES, PHOTO_PAGES], ids=["tutorial", "photos"])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_page_links_to_the_other_language(pages: list[Path], at: int) -> None:
+    page, other = pages[at], pages[1 - at]
 
     assert f"({other.name})" in page.read_text(encoding="utf-8")[:200]
 

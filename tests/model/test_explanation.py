@@ -92,10 +92,12 @@ def test_neighbours_are_kept_without_pickle_and_belong_to_their_model(trained: I
 
 def test_large_pictures_are_kept_small() -> None:
     images = np.zeros((4, 300, 200, 3), np.uint8)
+    images[:, :, ::2] = 100  # every second column
 
     kept = Neighbours.of(images, np.zeros(4, np.int64), np.ones((4, 2), np.float32))
 
     assert kept.pictures.shape == (4, 60, 40, 3)
+    assert set(np.unique(kept.pictures)) == {40, 60}  # the means of 5x5 pixels
 
 
 def test_a_small_class_is_kept_whole() -> None:

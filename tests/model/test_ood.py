@@ -123,17 +123,34 @@ def test_one_picture_is_enough_for_statistics() -> None:
     assert np.isfinite(statistics.distance(pixels(9))).all() and len(reference) == 1
 
 
-def test_the_distance_is_that_of_mahalanobis() -> None:
-    points, labels, _ = clouds(600)
-    means = np.stack([points[labels == label].mean(0) for label in range(3)])
-    scale = points.std(0)
-    inner = LedoitWolf(assume_centered=True).fit((points - means[labels]) / scale).precision_
+@pytest.mark.parametrize(("count", "sides"), [(600, 6), (40, 90), (600, 120)])
+def test_the_distance_is_that_of_mahalanobis(count: int, sides: int) -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % 3
+    points = random.normal(size=(count, sides)) * random.uniform(0.1, 2, sides) + random.normal(size=(3, sides))[labels]
+    soft = points / np.sqrt((points**2).sum(1, keepdims=True) + 0.3 * (points**2).sum(1).mean())
+    means = np.stack([soft[labels == label].mean(0) for label in range(3)])
+    inner = LedoitWolf(assume_centered=True).fit(soft - means[labels]).precision_
 
-    found = features(600).distance(points[:20])
+    found = fit_feature_distance(points, labels, points, random.normal(size=(count, 3))).distance(points[:20])
 
-    expected = [min(mahalanobis(point / scale, mean / scale, inner) for mean in means) for point in points[:20]]
+    expected = [min(mahalanobis(point, mean, inner) for mean in means) for point in soft[:20]]
     unit = found[0] / expected[0]  # held-out images' standard deviation
     np.testing.assert_allclose(found, np.array(expected) * unit, rtol=1e-3)
+
+
+def test_wide_features_keep_the_file_small_and_their_distances_in_order() -> None:
+    random = np.random.default_rng(0)
+    points = random.normal(size=(2000, 600)) * np.geomspace(3, 0.1, 600)
+    labels = np.zeros(2000, np.int64)
+    soft = points / np.sqrt((points**2).sum(1, keepdims=True) + 0.3 * (points**2).sum(1).mean())
+    inner = LedoitWolf(assume_centered=True).fit(soft - soft.mean(0)).precision_
+
+    found = fit_feature_distance(points, labels, points, random.normal(size=(2000, 3)))
+
+    assert found.directions.shape == (600, 128)
+    expected = [mahalanobis(point, soft.mean(0), inner) for point in soft[:200]]
+    assert np.corrcoef(found.distance(points[:200]), expected)[0, 1] > 0.7
 
 
 def test_dead_and_doubled_features_do_no_harm() -> None:
@@ -145,13 +162,13 @@ def test_dead_and_doubled_features_do_no_harm() -> None:
     assert np.isfinite(found.score(wide, logits)).all()
 
 
-def test_scores_rise_with_distance_beyond_all_held_out_images() -> None:
+def test_features_of_any_length_in_a_new_direction_are_beyond_all_held_out_images() -> None:
     found = features()
-    points, _, logits = clouds(1)
+    points, held_out = clouds(1)[0], clouds(3000, seed=1)[0]
 
-    scores = [float(found.score(points + away, logits)[0]) for away in (0, 5, 50, 500)]
+    distances = [float(found.distance(points + away)[0]) for away in (5, 50, 500)]
 
-    assert scores == sorted(scores) and scores[-1] > 100
+    assert min(distances) > found.distance(held_out).max()
 
 
 def test_broken_features_are_refused() -> None:

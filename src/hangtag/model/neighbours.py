@@ -62,13 +62,22 @@ class Neighbours:
     def of(cls, images: Images, labels: NDArray[np.int64], embeddings: NDArray[np.float32]) -> "Neighbours":
         """Reduce (M, H, W[, 3]) images to `THUMB` pixels a side and (M, E) embeddings to unit length."""
         step = -(-max(images.shape[1:3]) // THUMB)
-        return cls(np.ascontiguousarray(images[:, ::step, ::step]), labels, _unit(embeddings).astype(np.float16))
+        small = [_reduced(image, step) for image in images]
+        return cls(np.stack(small), labels, _unit(embeddings).astype(np.float16))
 
     def nearest(self, embedding: NDArray[np.float32], names: tuple[str, ...], count: int = 6) -> list[Neighbour]:
         """The `count` images most similar to `embedding` (E,), most similar first."""
         similarity = self.embeddings.astype(np.float32) @ _unit(embedding[None])[0]
         best = np.argsort(-similarity, kind="stable")[:count]
         return [Neighbour(self.pictures[at], names[self.labels[at]], float(similarity[at])) for at in best]
+
+
+def _reduced(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """The means of squares of `step` pixels of an image (H, W[, 3])."""
+    high, wide = (side // step for side in image.shape[:2])
+    squares = image[: high * step, : wide * step].reshape(high, step, wide, step, *image.shape[2:])
+    means: NDArray[np.uint8] = np.rint(squares.mean(axis=(1, 3))).astype(np.uint8)
+    return means
 
 
 def chosen(labels: NDArray[np.int64], seed: int, count: int = KEPT) -> NDArray[np.int64]:

@@ -26,8 +26,8 @@ def draw_explanation(why: Why) -> ReportFigure:
     seen, heat, bars = top.subplots(1, 3, width_ratios=[1, 1, 1.25])
     colours = _colours(why)
     _show(seen, why.seen, "what the network sees", colours)
-    _show(heat, why.seen, "blue: evidence for the answer, red: against it", colours)
-    _overlay(heat, why.heat, why.seen.shape[:2])
+    _show(heat, _pale(why.seen), "blue: evidence for the answer, red: against it", colours)
+    _overlay(heat, why.heat, why.seen.shape[:2], 0.5 if why.seen.ndim == 2 else 1.0)  # photos have evidence all over
     names = [label for label, _ in why.answer.top][:_MOST_BARS]
     shares = [probability for _, probability in why.answer.top][:_MOST_BARS]
     bars.barh(range(len(names)), shares, color=[BLUE] + [GREY] * (len(names) - 1), height=0.6)
@@ -65,16 +65,25 @@ def _colours(why: Why) -> str:
     return "binary" if is_light_on_black([why.seen]) else "gray"
 
 
+def _pale(seen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A colour image in pale grey, so that blue and red are those of the evidence; a grey image as it is."""
+    if seen.ndim == 2:
+        return seen
+    grey: NDArray[np.uint8] = (128 + seen.mean(axis=2) / 2).astype(np.uint8)
+    return grey
+
+
 def _show(axes: Any, pixels: NDArray[np.uint8], title: str, colours: str) -> None:
     show_image(axes, pixels, colours)
     axes.set_title(title, fontsize=9, color=FAINT)
 
 
-def _overlay(axes: Any, heat: NDArray[np.float32], size: Sequence[int]) -> None:
+def _overlay(axes: Any, heat: NDArray[np.float32], size: Sequence[int], power: float) -> None:
     colours = np.zeros((*heat.shape, 4))
     colours[heat >= 0, :3] = np.array([22, 104, 176]) / 255
     colours[heat < 0, :3] = np.array([200, 50, 31]) / 255
-    colours[..., 3] = 0.8 * np.sqrt(np.abs(heat) / max(float(np.abs(heat).max()), 1e-6))
+    shares = np.abs(heat) / max(float(np.abs(heat).max()), 1e-6)
+    colours[..., 3] = 0.8 * shares**power
     axes.imshow(colours, extent=(-0.5, size[1] - 0.5, size[0] - 0.5, -0.5), interpolation="bilinear")
 
 

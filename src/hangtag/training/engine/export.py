@@ -384,8 +384,8 @@ def _ood_score(ood_detector: OodDetector, spec: ImageSpec) -> tuple[dict[str, ND
     nodes += _PIXEL_DISTANCE.format(statistics=statistics)
     if features is None:
         return arrays, nodes + "\n            raw_score = Identity (rise)" + _RANK
-    arrays |= {name: getattr(features, name) for name in ("projection", "offset", "classes", "lengths")}
-    arrays["weak"] = np.array([features.weak])
+    arrays |= {name: getattr(features, name) for name in ("centre", "directions", "classes", "lengths")}
+    arrays |= {name: np.array([getattr(features, name)]) for name in ("softness", "scale", "weak")}
     return arrays, nodes + _FEATURE_DISTANCE + _RANK
 
 
@@ -440,10 +440,18 @@ _PIXEL_DISTANCE = """
             rise = Mul (excess, slope)"""
 
 _FEATURE_DISTANCE = """
-            projected = Gemm (network_descriptor, projection, offset)
-            squared_norm = ReduceSumSquare <keepdims = 1> (projected, columns)
-            cross_terms = Gemm (projected, classes, lengths)
-            squared_distances = Add (squared_norm, cross_terms)
+            squared_length = ReduceSumSquare <keepdims = 1> (network_descriptor, columns)
+            softened = Add (squared_length, softness)
+            length = Sqrt (softened)
+            divided = Div (network_descriptor, length)
+            from_centre = Sub (divided, centre)
+            placed = Mul (from_centre, scale)
+            squared_norm = ReduceSumSquare <keepdims = 1> (placed, columns)
+            along = MatMul (placed, directions)
+            squared_along = ReduceSumSquare <keepdims = 1> (along, columns)
+            squared_rest = Sub (squared_norm, squared_along)
+            cross_terms = Gemm (placed, classes, lengths)
+            squared_distances = Add (squared_rest, cross_terms)
             nearest = ReduceMin <keepdims = 1> (squared_distances, columns)
             positive = Relu (nearest)
             distance = Sqrt (positive)
