@@ -589,6 +589,29 @@ def test_a_decision_is_about_every_row_of_its_picture(tmp_path: Path) -> None:
 # --- files -----------------------------------------------------------------------------------------------------
 
 
+def test_numbers_without_the_leading_zeros_of_the_files(tmp_path: Path, listing: List) -> None:
+    names = [f"images/{number:05d}.png" for number in range(12)]
+    files(tmp_path, *names, "images/0010.png")
+    rows = [f"{number},{'ab'[number % 2]}" for number in range(10)]
+
+    data = listing(table(tmp_path / "labels.csv", "id,label", rows))
+
+    assert [sample.name.rpartition("/")[2] for sample in data.wanted] == [name[7:] for name in names[:10]]
+    assert any("0 was taken for images/00000.png" in note and "10 numbers" in note for note in data.notes)
+    with pytest.raises(UsageError, match="several files"):  # 10 is 00010.png or 0010.png
+        listing(table(tmp_path / "labels.csv", "id,label", [*rows, "10,a"]))
+
+
+def test_numbers_of_classes_are_not_taken_for_the_files(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{number:05d}.png" for number in range(12)))
+    rows = [f"{number:05d}.png,{number % 3}" for number in range(12)]
+
+    data = listing(table(tmp_path / "labels.csv", "image,label", rows))
+
+    assert data.labels == [str(number % 3) for number in range(12)]
+    assert not any("leading zeros" in note for note in data.notes)
+
+
 def test_names_without_ending_in_several_folders(tmp_path: Path, listing: List) -> None:
     for name in ("HAM10000_images_part_1/I1.jpg", "HAM10000_images_part_1/I2.jpg", "HAM10000_images_part_2/I3.jpg"):
         files(tmp_path, name)
