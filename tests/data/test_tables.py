@@ -589,6 +589,20 @@ def test_a_decision_is_about_every_row_of_its_picture(tmp_path: Path) -> None:
 # --- files -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("first", "said"), [(0, True), (50, False)])
+def test_groups_in_the_tables_of_two_parts_are_said(tmp_path: Path, listing: List, first: int, said: bool) -> None:
+    files(tmp_path, *(f"{number}.png" for number in range(30)))
+    rows = [f"{number}.png,{'ab'[number % 2]},p{number // 2 + first * (number >= 20)}" for number in range(30)]
+    rows[20] = f"20.png,a,p{first}"
+    table(tmp_path / "train.csv", "image,label,patient_id", rows[:20])
+    table(tmp_path / "test.csv", "image,label,patient_id", rows[20:])
+
+    notes = " ".join(listing(tmp_path).notes)
+
+    assert ("1 value of the column 'patient_id' is in tables of several parts: p0" in notes) == said
+    assert "tables of several parts" not in " ".join(listing(tmp_path, group_by="patient_id").notes)
+
+
 def test_numbers_without_the_leading_zeros_of_the_files(tmp_path: Path, listing: List) -> None:
     names = [f"images/{number:05d}.png" for number in range(12)]
     files(tmp_path, *names, "images/0010.png")
