@@ -886,13 +886,14 @@ def test_an_array_file_of_a_stranger_is_refused(header: str, says: str) -> None:
     assert says in refusal(content)[0]
 
 
-def test_a_tiff_file_whose_0_is_white_is_the_same_picture_in_8_and_in_16_bits() -> None:
+def test_a_tiff_file_whose_0_is_white_is_the_same_picture_in_every_depth() -> None:
     grey = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
     shallow = tiff(255 - grey, photometric="miniswhite")
     deep = tiff((255 - grey).astype(np.uint16) * 257, photometric="miniswhite")
+    floats = tiff(((255 - grey) / 255).astype(np.float32), photometric="miniswhite")
     spec = ImageSpec(8, 8)
 
-    for content in (shallow, deep, Image.open(io.BytesIO(deep)), io.BytesIO(deep)):
+    for content in (shallow, deep, Image.open(io.BytesIO(deep)), io.BytesIO(deep), floats):
         assert (decode(content, spec)[0] == grey).all()
     assert (examine(deep).pixels == grey).all()
     assert (examine(picture_bytes(Image.open(io.BytesIO(deep)))).pixels == grey).all()

@@ -869,8 +869,8 @@ def _is_white_zero(image: Image.Image) -> bool:
 def _deep_grey(image: Image.Image, white_is_zero: bool = False) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """The pixels of a 16-bit, 32-bit or floating-point image (H, W), and alpha if one value is transparent."""
     values, clear = np.asarray(image), image.info.get("transparency")
-    if white_is_zero and values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        values = _LARGEST_16_BIT - values  # Pillow inverts only 8 bits
+    if white_is_zero and values.dtype.itemsize > 1:  # Pillow inverts only 8 bits
+        values = (1 if values.dtype.kind == "f" else _LARGEST_16_BIT) - values
     return values, None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
 
 

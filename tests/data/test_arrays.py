@@ -265,3 +265,37 @@ def test_a_list_without_a_usable_picture_is_one_error() -> None:
 
     assert isinstance(error, DataError) and "no image is left: 2 no image" in error.message
     assert "array of shape (8, 8, 8) is not a single image" in error.message
+
+
+@pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("x", "y"), ("x_{}", "y_{}")])
+def test_a_folder_of_npz_files_has_one_for_each_part(tmp_path: Path, images: str, labels: str) -> None:
+    for part, rows in (("train", slice(0, 8)), ("val", slice(8, 10)), ("test", slice(10, 12))):
+        np.savez(tmp_path / f"{part}.npz", **{images.format(part): IMAGES[rows], labels.format(part): LABELS[rows]})
+
+    data = read(tmp_path)
+
+    assert {part: len(data.positions(part)) for part in data.parts} == {"train": 8, "validation": 2, "test": 2}
+    np.testing.assert_array_equal(np.asarray(data.test.images), IMAGES[10:])
+    assert data.test.labels.tolist() == LABELS[10:].tolist()
+
+
+def test_a_folder_of_npz_files_with_one_array_each_has_one_for_each_class(tmp_path: Path) -> None:
+    np.savez(tmp_path / "cat.npz", IMAGES[:5])
+    np.savez_compressed(tmp_path / "dog.npz", pictures=IMAGES[5:])
+
+    data = read(tmp_path)
+
+    assert data.class_names == ("cat", "dog") and data.labels.tolist() == [0] * 5 + [1] * 7
+    np.testing.assert_array_equal(np.asarray(data.images), IMAGES)
+    assert "each .npz file is a class: cat, dog" in data.source.notes
+
+
+def test_a_folder_of_npz_files_that_say_neither_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "train.npz", IMAGES[:5])
+    np.savez(tmp_path / "test.npz", IMAGES[5:])
+    assert "train_arr_0" in str(refused(tmp_path))
+
+    np.savez(tmp_path / "dog.npz", np.zeros((3, 5, 5), np.uint8))
+    (tmp_path / "train.npz").rename(tmp_path / "cat.npz")
+    (tmp_path / "test.npz").unlink()
+    assert "different shapes" in refused(tmp_path).message

@@ -265,6 +265,24 @@ def test_a_table_beside_class_folders_that_gives_a_split_but_may_be_read_in_two_
     assert len(read(root / "labels.csv", label_column="cat,dog").test) == 4
 
 
+@pytest.mark.parametrize(
+    ("folders", "parts"),
+    [
+        (("Training", "PublicTest", "PrivateTest"), ("train", "validation", "test")),
+        (("train", "public_test", "private_test"), ("train", "validation", "test")),
+        (("train", "val", "PublicTest", "PrivateTest"), ("train", "validation", "test", "test")),
+    ],
+)
+def test_public_and_private_test_folders_are_parts(tmp_path: Path, folders: list[str], parts: list[str]) -> None:
+    names = [f"{folder}/{label}/{n}.png" for folder in folders for label in ("joy", "fear") for n in range(2)]
+
+    data = read(tree(tmp_path / "set", *names))
+
+    assert data.class_names == ("fear", "joy")
+    part_of = {data.names[at].split("/")[0]: part for part in data.parts for at in data.positions(part)}
+    assert part_of == dict(zip(folders, parts, strict=True))
+
+
 # --- listings --------------------------------------------------------------------------------------------------
 
 

@@ -589,6 +589,43 @@ def test_a_decision_is_about_every_row_of_its_picture(tmp_path: Path) -> None:
 # --- files -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("first", "said"), [(0, True), (50, False)])
+def test_groups_in_the_tables_of_two_parts_are_said(tmp_path: Path, listing: List, first: int, said: bool) -> None:
+    files(tmp_path, *(f"{number}.png" for number in range(30)))
+    rows = [f"{number}.png,{'ab'[number % 2]},p{number // 2 + first * (number >= 20)}" for number in range(30)]
+    rows[20] = f"20.png,a,p{first}"
+    table(tmp_path / "train.csv", "image,label,patient_id", rows[:20])
+    table(tmp_path / "test.csv", "image,label,patient_id", rows[20:])
+
+    notes = " ".join(listing(tmp_path).notes)
+
+    assert ("1 value of the column 'patient_id' is in tables of several parts: p0" in notes) == said
+    assert "tables of several parts" not in " ".join(listing(tmp_path, group_by="patient_id").notes)
+
+
+def test_numbers_without_the_leading_zeros_of_the_files(tmp_path: Path, listing: List) -> None:
+    names = [f"images/{number:05d}.png" for number in range(12)]
+    files(tmp_path, *names, "images/0010.png")
+    rows = [f"{number},{'ab'[number % 2]}" for number in range(10)]
+
+    data = listing(table(tmp_path / "labels.csv", "id,label", rows))
+
+    assert [sample.name.rpartition("/")[2] for sample in data.wanted] == [name[7:] for name in names[:10]]
+    assert any("0 was taken for images/00000.png" in note and "10 numbers" in note for note in data.notes)
+    with pytest.raises(UsageError, match="several files"):  # 10 is 00010.png or 0010.png
+        listing(table(tmp_path / "labels.csv", "id,label", [*rows, "10,a"]))
+
+
+def test_numbers_of_classes_are_not_taken_for_the_files(tmp_path: Path, listing: List) -> None:
+    files(tmp_path, *(f"{number:05d}.png" for number in range(12)))
+    rows = [f"{number:05d}.png,{number % 3}" for number in range(12)]
+
+    data = listing(table(tmp_path / "labels.csv", "image,label", rows))
+
+    assert data.labels == [str(number % 3) for number in range(12)]
+    assert not any("leading zeros" in note for note in data.notes)
+
+
 def test_names_without_ending_in_several_folders(tmp_path: Path, listing: List) -> None:
     for name in ("HAM10000_images_part_1/I1.jpg", "HAM10000_images_part_1/I2.jpg", "HAM10000_images_part_2/I3.jpg"):
         files(tmp_path, name)

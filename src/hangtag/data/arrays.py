@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from hangtag.data.folder_layout import Choose
 from hangtag.data.labelled_images import PARTS
-from hangtag.data.parts import PART_NAMES
+from hangtag.data.parts import PART_NAMES, part_in_file_name
 from hangtag.data.public.idx import read_idx
 from hangtag.errors import DataError, UnknownName
 from hangtag.words import first_few
 
-__all__ = ["ArrayPart", "Arrays", "flat_labels", "is_idx", "read_idx_folder", "read_npy", "read_npz"]
+__all__ = ["ArrayPart", "Arrays", "flat_labels", "is_idx", "read_idx_folder", "read_npy", "read_npz", "read_npz_folder"]
 
 _IMAGES = ("images", "image", "imgs", "img", "data", "pictures", "photos", "pixels", "features", "inputs")
 _LABELS = ("labels", "label", "targets", "target", "classes", "class")
@@ -92,6 +92,41 @@ def read_npz(path: Path, choose: Choose, images: str | None = None, labels: str 
             return loaded
 
     return _arrays(headers, load, str(path), choose, images, labels)
+
+
+def read_npz_folder(path: Path, choose: Choose, images: str | None = None, labels: str | None = None) -> Arrays:
+    """The .npz files of a folder: one for each part, such as train.npz, or one with a single array for each class.
+
+    An array is called by its file and its own name: train_images.
+
+    Raises:
+        DataError, UsageError: as `read_npz`.
+    """
+    places: dict[str, tuple[Path, str]] = {}
+    headers: dict[str, _Header] = {}
+    files = sorted(file for file in path.glob("*.npz") if not file.name.startswith("."))
+    for file in files:
+        with _as_data_errors(file):
+            found = _npz_headers(file)
+        places |= {f"{file.stem}_{name}": (file, name) for name in found}
+        headers |= {f"{file.stem}_{name}": header for name, header in found.items()}
+
+    def load(name: str) -> NDArray[Any]:
+        file, own = places[name]
+        with _as_data_errors(file), file.open("rb") as raw, np.load(raw, allow_pickle=False) as opened:
+            loaded: NDArray[Any] = opened[own]
+            return loaded
+
+    are_classes = len(files) == len(headers) > 1 and all(len(header.shape) > 2 for header in headers.values())
+    if not are_classes or images or labels or any(part_in_file_name(file.stem) for file in files):
+        return _arrays(headers, load, str(path), choose, images, labels)
+    if problem := next((header.problem for header in headers.values() if header.problem), None):
+        raise problem
+    if len({header.shape[1:] for header in headers.values()}) > 1:
+        raise DataError(f"{path}: the files have images of different shapes", "give all images the same size")
+    classes = np.repeat([file.stem for file in files], [header.shape[0] for header in headers.values()])
+    note = f"each .npz file is a class: {first_few([file.stem for file in files])}"
+    return Arrays([ArrayPart(None, np.concatenate([load(name) for name in headers]), classes)], (note,))
 
 
 def read_npy(path: Path, choose: Choose, images: str | None = None, labels: str | None = None) -> Arrays:

@@ -29,6 +29,7 @@ __all__ = [
     "groups_in_several",
     "label_names",
     "no_labels",
+    "notes_on_shared_groups",
     "notes_on_unused",
     "said_parts",
 ]
@@ -441,6 +442,21 @@ def groups_in_several(groups: Sequence[Any], parts: Sequence[str | None]) -> lis
     first: dict[Any, str] = {}
     pairs = [(group, part) for group, part in zip(groups, parts, strict=False) if group is not None and part]
     return list(dict.fromkeys(str(group) for group, part in pairs if first.setdefault(group, part) != part))
+
+
+def notes_on_shared_groups(tables: Sequence[Table], used: Sequence[str | None]) -> list[str]:
+    """What looks like a group, is not used, and has the same values in tables of several parts, in sentences."""
+    notes = []
+    for name in tables[0].columns:
+        if name not in used and _GROUPS & set(words_of(name)) and all(name in table.columns for table in tables):
+            rows = [(_text(value), table.part) for table in tables for value in table.columns[name]]
+            shared = groups_in_several(*zip(*rows, strict=True)) if rows else []
+            if shared:
+                notes.append(
+                    f"{amount(len(shared), 'value')} of the column '{name}' {'is' if len(shared) == 1 else 'are'} in "
+                    f"tables of several parts: {first_few(shared)}; if they name groups, results look too good"
+                )
+    return notes
 
 
 def notes_on_unused(

@@ -103,12 +103,17 @@ def _parts_of(names: Iterable[str]) -> dict[str, str | None]:
     for name, parts in named.items():
         alike.setdefault(rest[name], set()).update(parts if len(parts) == 1 else ())
     numbered = len({part_of_folder(name, True) for name in own} - {None}) > 1
-    return {
+    part_of = {
         name: min(named[name])
         if len(named[name]) == 1 and len(alike[rest[name]]) > 1
         else part_of_folder(name, numbered)
         for name in own
     }
+    tests = {rest[name]: name for name, parts in named.items() if parts == {"test"}}
+    if {("public",), ("private",)} <= tests.keys():  # as in FER2013: PublicTest validates, PrivateTest tests
+        early = "test" if "validation" in part_of.values() else "validation"
+        part_of |= {tests["public",]: early, tests["private",]: "test"}
+    return part_of
 
 
 def layout_of(names: Sequence[str], where: str, choose: Choose, classes: str | None = None) -> Layout:

@@ -25,6 +25,7 @@ from hangtag.data.columns import (
     groups_in_several,
     label_names,
     no_labels,
+    notes_on_shared_groups,
     notes_on_unused,
     said_parts,
 )
@@ -287,6 +288,7 @@ def from_tables(tables: Sequence[Table], name: str, options: ReadOptions, folder
         verb = "gives" if len(named_parts) == 1 else "give"
         said = f"{listed(named_parts)} {verb} the split: {said_parts(manifest.parts)}"
         notes.insert(0, f"{said}; --split-column none reads them as one")
+        notes += notes_on_shared_groups(tables, (options.group_by, columns.label))
     if len(tables) > 1:
         manifest.kind = manifest.kind.replace("a table", f"{len(tables)} tables", 1)
     manifest.notes = notes + _notes_on_groups(manifest.groups, manifest.parts, options.group_by)

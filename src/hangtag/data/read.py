@@ -19,7 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.arrays import ArrayPart, Arrays, flat_labels, is_idx, read_idx_folder, read_npy, read_npz
+from hangtag.data.arrays import (
+    ArrayPart,
+    Arrays,
+    flat_labels,
+    is_idx,
+    read_idx_folder,
+    read_npy,
+    read_npz,
+    read_npz_folder,
+)
 from hangtag.data.choose_size import Size, check_levels, choose_spec, with_background
 from hangtag.data.columns import gives_split
 from hangtag.data.decisions import apply_decisions
@@ -260,6 +269,8 @@ def _read_folder(path: Path, options: ReadOptions) -> LabelledImages:
     chosen = _tables_beside_pictures(_readings_beside(names, options), listing, path, path, options)
     if chosen is not None:
         return _read_tables(chosen, path, options, listing)
+    if any(file.suffix == ".npz" for file in files) and not any(n.lower().endswith(PICTURE_ENDINGS) for n in names):
+        return _read_arrays(read_npz_folder(path, *options.arrays()), path, "arrays in .npz files", options)
     if not pictures and any(file.suffix == ".npy" for file in files):
         return _read_arrays(read_npy(path, *options.arrays()), path, "a pair of .npy files", options)
     data = _read_listing(path, listing.digest(), lambda: (folder, listing), "", options)

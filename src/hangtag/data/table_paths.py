@@ -31,14 +31,24 @@ class FilesBelow:
         self.root = root
 
     def named(self, tail: str) -> list[str]:
-        """The files whose path ends with these folders and this name, with a picture's ending or without."""
-        name = tail.rpartition("/")[2]
-        exact, stems = self._names
+        """The files whose path ends with these folders and this name, with a picture's ending or without.
+
+        If there are none, a number is also that of a picture with other leading zeros: 7 finds 00007.png.
+        """
+        folder, slash, name = tail.rpartition("/")
+        exact, stems, numbers = self._names
         found = [path for path in exact.get(name, ()) if path == tail or path.endswith(f"/{tail}")]
         if found:
             return found
         short = ((path.rpartition(".")[0], path) for path in stems.get(name, ()))
-        return [path for without, path in short if without == tail or without.endswith(f"/{tail}")]
+        found = [path for without, path in short if without == tail or without.endswith(f"/{tail}")]
+        if found or not _is_number(name):
+            return found
+        return [
+            path
+            for path in numbers.get(int(name), ())
+            if not slash or f"/{path}".rpartition("/")[0].endswith(f"/{folder}")
+        ]
 
     def plain(self, text: str) -> str:
         """A path below the folder if it leads there, with / between folders, and without the root."""
@@ -62,17 +72,20 @@ class FilesBelow:
         return found.index(max(found)) if best is None and max(found) else best
 
     @cached_property
-    def _names(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """The relative paths of all files by name, and those of pictures by name without ending."""
+    def _names(self) -> tuple[dict[str, list[str]], dict[str, list[str]], dict[int, list[str]]]:
+        """The relative paths of all files by name, and those of pictures by name without ending and by number."""
         exact: dict[str, list[str]] = defaultdict(list)
         stems: dict[str, list[str]] = defaultdict(list)
+        numbers: dict[int, list[str]] = defaultdict(list)
         for path in _walk(self.root):
             name = path.rpartition("/")[2]
             exact[name].append(path)
             stem, dot, _ = name.rpartition(".")
             if dot and name.lower().endswith(PICTURE_ENDINGS):
                 stems[stem].append(path)
-        return exact, stems
+                if _is_number(stem):
+                    numbers[int(stem)].append(path)
+        return exact, stems, numbers
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,13 @@ def locate(
     found = {row: paths[0] for row, paths in options.items() if paths}
     found |= _chosen(options, values, where, column, choose)
     notes = []
+    padded = [row for row, path in found.items() if _stem(path) != (stem := _stem(tails[row])) and _is_number(stem)]
+    if padded:
+        row = padded[0]
+        notes.append(
+            f"the column '{column}' writes {amount(len(padded), 'number')} with other leading zeros than the files: "
+            f"{values[row]} was taken for {found[row]}"
+        )
     if start:
         row = next(iter(found))
         gone = str(values[row])[: -len(tails[row])].rstrip("/\\")
@@ -170,6 +190,15 @@ def _as_written(root: str, text: str) -> str | None:
     """The name of an existing file, as it is written or with / for \\; None if there is none."""
     slashes = text.replace("\\", "/")
     return next((each for each in dict.fromkeys((text, slashes)) if status_of(root, each) is not None), None)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a whole number of up to 18 digits."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(path.rpartition("/")[2])[0]  # noqa: PTH122
 
 
 def _tail(path: str, drop: int) -> str:

@@ -10,6 +10,7 @@ maps        (N, V, C, h, w)  built-in networks and most backbones: the last feat
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from hangtag.pictures import Images
 from hangtag.training.engine.frozen import FrozenNetwork
 from hangtag.training.engine.guard import NETWORK_CONTRACT, custom_code
 from hangtag.training.engine.keras_model import KerasHead
-from hangtag.training.engine.networks import WHITE, FlipTTA, channels_first, device_of, is_builtin
+from hangtag.training.engine.networks import WHITE, FlipTTA, channels_first, channels_last, device_of, is_builtin
 
 __all__ = ["FeatureExtractor", "Features", "extract_features", "images_at_once", "predict_logits", "to_pixels"]
 
@@ -83,6 +84,9 @@ def _features(network: nn.Module, images: Images | MappedRows) -> Features:
         embedding = network.embed(images)
         logits = network.logits.cpu()(torch.from_numpy(embedding)).numpy()
         return Features(logits, embedding, embedding)
+    if is_builtin(network.network if isinstance(network, FlipTTA) else network):
+        network = deepcopy(network)  # the caller's weights keep their layout
+        channels_last(network)
     extractor = FeatureExtractor(network)
     outputs = _in_batches(network, lambda pixels: extractor(pixels)[:3], images)
     return Features(*(output.numpy() for output in outputs))
