@@ -36,6 +36,7 @@ __all__ = [
     "FITS",
     "LARGEST_FILE",
     "MAX_PIXELS",
+    "PICTURE_ENDINGS",
     "Change",
     "Examined",
     "ImageSpec",
@@ -69,6 +70,11 @@ Notes: TypeAlias = "dict[Change, str]"
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """The formats hangtag decodes; Pillow's other decoders are old or rarely tested, so files from strangers avoid them."""
+
+PICTURE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".heic", ".heif",
+)  # fmt: skip
+"""Endings that only pictures have, in lower case; a picture may have another name, too."""
 
 HEIC = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"
 """Brands of the HEIF files (ISO 23008-12) that phones write; pillow-heif (the extra `heic`) decodes them."""

@@ -241,7 +241,7 @@ class _Outputs:
             print(f"wrote {writer.path}", file=sys.stderr)
 
     def _source(self, row: "Row") -> str | bytes:
-        from hangtag.prediction.worker import source_of
+        from hangtag.prediction.bulk import source_of
 
         return source_of(self.pictures.containers[row.sample.container], row.sample.key)
 
