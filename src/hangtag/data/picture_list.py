@@ -30,7 +30,7 @@ class PictureList:
     Attributes:
         samples: each with its name for the user, its container and its key there.
         containers: where their bytes are.
-        problems: why a picture cannot be read, for those of which it is known already.
+        problems: why a picture cannot be read, where that is known already; by position.
         notes: what was left out, in sentences.
     """
 
