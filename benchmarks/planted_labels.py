@@ -62,7 +62,7 @@ def describe(found: list[Ranked], share: float) -> Result:
         "seconds": summary([one.seconds for one in found]),
     }
     rows = [
-        (name, f"{each['mean']:{form}}", f"{each['sd']:{form}}", str(len(found)))
+        (name, f"{each['mean']:{form}}", "-" if each["sd"] is None else f"{each['sd']:{form}}", str(len(found)))
         for (name, each), form in zip(numbers.items(), (".3f", ".3f", ",.0f", ".0f"), strict=True)
     ]
     notes = [f"{share:.0%} of 60,000 labels planted. Wanted: average precision 0.80, better 0.90."]

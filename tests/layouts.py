@@ -1403,7 +1403,8 @@ def _compared(data: Any, layout: Layout) -> tuple[str, str]:
         about = f"{_difference(found, readings[0]) if readings else data.source.description}; notes: {notes}"
         named = any(found <= each and (each - found).total() <= len(skipped) for each in readings)
         honest = [note for note in data.source.notes if not note.startswith(("images are resized", "skipped"))]
-        honest = honest if all(any(word in text for word in words) for words in layout.said) else []
+        unread = any("not read; to use a table" in note for note in honest)  # then nobody asks what is in the table
+        honest = honest if unread or all(any(word in text for word in words) for words in layout.said) else []
         return ("noted" if named or (layout.doubtful and honest) else "wrong"), about
     for name in layout.skipped:
         as_folders = isinstance(layout.what, Path) and "folder per class" in data.source.description

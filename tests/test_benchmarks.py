@@ -44,6 +44,17 @@ def test_results_page_and_readme_say_what_the_measured_numbers_say(module: Calla
     assert readme.table(results).count("\n") <= MOST_FIGURES + 1
 
 
+def test_a_single_measurement_has_no_spread(module: Callable[[str], ModuleType]) -> None:
+    planted, near = module("planted_labels"), module("near_duplicates")
+
+    found = [
+        planted.describe([planted.Ranked(0.93, 1500, 0.8, 200.0)], 0.03),
+        near.describe([near.Found(dict.fromkeys(near.KINDS, 0.99), 0.98, 500, 12.0, 0.8)]),
+    ]
+
+    assert all(row[2:] == ("-", "1") for each in found for row in each.rows)
+
+
 def test_a_number_that_changes_changes_the_readme(module: Callable[[str], ModuleType]) -> None:
     run_all, readme = module("run_all"), module("readme")
     results = run_all.measured()

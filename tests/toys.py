@@ -15,7 +15,7 @@ import zipfile
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from hangtag.model.artifact import Metadata
 from hangtag.model.calibration import softmax
 from hangtag.pictures import Images, ImageSpec
 from hangtag.training.engine.recipes import Recipe, find_recipe
+
+if TYPE_CHECKING:
+    from hangtag.training.engine.backbones import Backbone
 
 SIDE = 8
 CLASSES = ("bar", "dot", "edge")
@@ -63,6 +66,23 @@ def metadata(spec: ImageSpec | None = None, class_names: tuple[str, ...] = CLASS
 
 
 @cache
+@cache
+def tiny_backbone(side: int = 32) -> "Backbone":
+    """A real EfficientNet-Lite with random weights, for images of this size."""
+    import torch
+
+    from hangtag.model.artifact import BackboneRecord
+    from hangtag.training.engine.backbones import Backbone, with_weights
+    from hangtag.training.engine.efficientnet_lite import EfficientNetLite
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = EfficientNetLite(0).eval()
+    record = BackboneRecord("efficientnet-lite0", "Apache-2.0", "0" * 64, (127.0,) * 3, (128.0,) * 3)
+    empty = Backbone("efficientnet-lite0", record, (side, side), b"", 1280, True, 3_400_000, network)
+    return dataclasses.replace(with_weights(empty, network), record=record)
+
+
 def toy_model(channels: int = 1, image: ImageSpec | None = None) -> bytes:
     """A model file for the toy images, its network untrained; made once per test run."""
     from hangtag.training.engine.build import build_network

@@ -8,7 +8,7 @@
     |   |-- DataNotFound          a missing file or folder of a dataset
     |   `-- PictureError          one picture that cannot be read or does not fit the model
     |       `-- PictureNotFound       a missing picture file
-    |-- DownloadError             a public data set that could not be fetched
+    |-- DownloadError             a public data set or pretrained weights that could not be fetched
     |-- ModelError                a network that cannot be built, trained or exported
     |   `-- DivergedError           a training whose loss became NaN or infinite
     |-- ArtifactError             a model file that hangtag did not write, or that is damaged or inconsistent
@@ -133,7 +133,7 @@ class PictureError(DataError):
 
 
 class DownloadError(HangtagError):
-    """A public data set that could not be fetched."""
+    """A public data set or pretrained weights that could not be fetched."""
 
 
 class ModelError(HangtagError):

@@ -37,6 +37,8 @@ __all__ = [
     "LARGEST_FILE",
     "MAX_PIXELS",
     "PICTURE_ENDINGS",
+    "RESIZED",
+    "ROTATED",
     "Change",
     "Examined",
     "ImageSpec",
@@ -92,6 +94,12 @@ _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
 _LARGEST_16_BIT = 65_535
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
 _OPAQUE = (1, 255, 1023, 4095, 16_383, _LARGEST_16_BIT)  # of alpha
+ROTATED = "rotated as its Exif data says"
+"""The note of a picture that was not upright in its file."""
+
+RESIZED = "resized from"
+"""How the note on a picture of another size than the model's starts."""
+
 _DEEP = "16-bit or float pixels were scaled to 8 bits"
 _DEEP_GREY_ALPHA = "LA;16B"
 _LOW_BYTES = {
@@ -136,6 +144,8 @@ class Change(IntFlag):
     DEEP = 32
     GREY = 64
     FLOAT = 128
+    ROTATED = 256
+    """Said of single pictures only."""
 
 
 _UNCHANGED = Change(0)
@@ -242,7 +252,7 @@ def _size_notes(size: tuple[int, ...], spec: ImageSpec) -> list[str]:
     width, height = size
     if (height, width) == (spec.height, spec.width):
         return []
-    note = f"resized from {width}x{height} to {spec.width}x{spec.height}"
+    note = f"{RESIZED} {width}x{height} to {spec.width}x{spec.height}"
     change = width * spec.height / (height * spec.width)
     least = 1.1 if spec.fit == "squash" else 1.02  # what is worth a warning; what leaves a margin
     done = {
@@ -845,6 +855,7 @@ def _from_pil(
         raw_mode = _deep_mode(opened)
         opened.load()
         upright = _upright(opened)
+        rotated = opened.getexif().get(_ORIENTATION, 1) != 1 and opened.format != "HEIF"
         if raw_mode is not None and content is not None:
             read = _from_deep(*_deep_colour(upright, raw_mode, content), spec, single)
         elif upright.mode.startswith("I") or upright.mode == "F":
@@ -855,6 +866,8 @@ def _from_pil(
         raise
     except Exception as error:  # as above: a truncated body is noticed only here
         raise _damaged(error) from error
+    if single and rotated:
+        notes[Change.ROTATED] = ROTATED
     if size is not None and upright.size != opened.size:
         size = size[::-1]
     return read._replace(notes=notes | read.notes, size=size)

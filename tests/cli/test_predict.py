@@ -180,3 +180,16 @@ def test_sure_only_leaves_the_others_out_of_every_output(in_trained: Any, traine
     assert f"120 images, {left} not sure" in shown.out and {row["sure"] for row in rows} == {"yes"}
     links = [path for path in (trained / "sure").rglob("*.png") if path.is_symlink() and path.exists()]
     assert len(links) == len(rows) and not (trained / "sure" / "not sure").exists()
+
+
+def test_predict_draws_repairs_or_leaves_images_as_they_are(in_trained: Any, trained: Path) -> None:
+    picture = "drawn/test/dot/241.png"
+
+    drawn = in_trained("predict", "runs/a", picture, "--doctor", "--json").json
+    as_is = in_trained("predict", "runs/a", picture, "--as-is", "--json").json
+    both = in_trained("predict", "runs/a", picture, "--as-is", "--doctor")
+
+    assert drawn[0]["doctor"] == "doctor/241.png"
+    assert (trained / "doctor" / "241.png").read_bytes().startswith(b"\x89PNG")
+    assert as_is[0]["repairs"] == []
+    assert both.code == 2 and "contradict" in both.err

@@ -76,3 +76,20 @@ def test_the_check_finds_another_reading(
     outcome = checked(hangtag.read, HangtagError, Layout(tmp_path / "x", truth, **options))
 
     assert outcome.kind == kind, outcome
+
+
+@pytest.mark.parametrize(("doubtful", "kind"), [(True, "noted"), (False, "wrong")])
+def test_folders_beside_a_table_are_honest_if_the_table_is_said_not_to_be_read(
+    tmp_path: Path, doubtful: bool, kind: str
+) -> None:
+    files = {
+        f"{label}/{number}.png": encoded(picture(4 * "ab".index(label) + number)) for label in "ab" for number in (1, 2)
+    }
+    rows = ["image,label", "1.png,a", "2.png,"]
+    write(tmp_path / "x", {**files, "labels.csv": "\n".join(rows).encode()})
+    truth = [Example(1, "a")]
+    layout = Layout(tmp_path / "x", truth, doubtful=doubtful, said=[("labels",), ("no label", "without a label")])
+
+    outcome = checked(hangtag.read, HangtagError, layout)
+
+    assert outcome.kind == kind, outcome

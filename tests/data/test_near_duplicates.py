@@ -76,21 +76,31 @@ def test_a_set_that_is_worked_out_in_files_and_parts_has_the_same_pairs(monkeypa
 
 
 def test_the_bound_misses_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_duplicates, "_BLOCK", 64)
+    monkeypatch.setattr(near_duplicates, "_BLOCK", 16)
     monkeypatch.setattr(near_duplicates, "_COLUMNS_AT_ONCE", 100)
     monkeypatch.setattr(near_duplicates, "_CHECKED_AT_ONCE", 50)
     monkeypatch.setattr(near_duplicates, "_LIKE", 0.3)
     monkeypatch.setattr(near_duplicates, "_MOST_LIKE", 1000)
+    monkeypatch.setattr(near_duplicates, "_AWAY", 0.2)
     small, every = textured(300).astype(np.float32), np.arange(300)
-    described = near_duplicates._descriptors(small, every, None)[:2]
-    whole, middle = (np.delete(each, each.shape[1] // 2, axis=1).astype(np.float64) for each in described)
-    cosines = np.maximum(whole @ whole.T, np.maximum(whole @ middle.T, middle @ whole.T))
+    *described, order = near_duplicates._descriptors(small, every, None)
+    whole, middle = (np.c_[each.front[:, 1:], each.back].astype(np.float64) for each in described)
+    place, of_middle = (each.place.reshape(8, -1)[:, :300] for each in described)
+    cosines = [whole @ whole.T, whole @ middle.T]
+    away = [np.linalg.norm(place[:, :, None] - each[:, None], axis=0) for each in (place, of_middle)]
+    near = [cosine * (distance <= 0.2) for cosine, distance in zip(cosines, away, strict=True)]
 
     first, second = near_duplicates._candidates(small, every, None)
 
-    wanted = np.argwhere(np.triu(cosines > 0.3, 1))
-    assert len(wanted) > 300 and np.abs(cosines[np.triu_indices(300, 1)] - 0.3).min() > 1e-6
-    assert sorted(zip(first.tolist(), second.tolist(), strict=True)) == [tuple(each) for each in wanted.tolist()]
+    def pairs(likeness: np.ndarray) -> set[tuple[int, int]]:
+        ends = order[np.argwhere((np.maximum(likeness, likeness.T) > 0.3) & ~np.eye(300, dtype=bool))]
+        return {(low, high) for low, high in ends.tolist() if low < high}
+
+    found = set(zip(first.tolist(), second.tolist(), strict=True))
+    assert len(found) == len(first)
+    assert len(pairs(np.maximum(*near))) > 100
+    assert pairs(np.maximum(*near)) <= found <= pairs(np.maximum(*cosines))
+    assert len(found) < len(pairs(np.maximum(*cosines)))  # far blocks are not compared
 
 
 def test_a_fit_is_the_best_correlation_of_sampled_edges() -> None:

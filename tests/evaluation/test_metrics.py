@@ -188,3 +188,25 @@ def test_without_a_training_accuracy_there_is_no_gap_to_judge() -> None:
     assert judged(880, None) == (
         "The training accuracy is unknown or belongs to other data, so overfitting cannot be assessed."
     )
+
+
+def test_a_cross_validation_is_named_and_its_intervals_are_wider() -> None:
+    labels = np.arange(90) % 2
+    rows = np.where(labels[:, None] == np.arange(2), 0.8, 0.2)
+    rows[:9] = rows[:9, ::-1]
+
+    crossed = evaluate(rows, labels, ("a", "b"), 1.0, folds=5)
+
+    assert crossed.accuracy_interval == wilson(36, 40)  # 90 / (1 + 5 / 4)
+    assert str(crossed).endswith("5-fold cross-validated on 90 images")
+    assert "90.0% on the same images while they were held out" in crossed.gap_in_words
+
+
+def test_images_of_a_group_count_as_one_for_the_interval() -> None:
+    labels = np.zeros(60, np.int64)
+    rows = np.tile([0.9, 0.1], (60, 1))
+
+    grouped = evaluate(rows, labels, ("a", "b"), groups=np.arange(60) // 6)
+
+    assert grouped.accuracy_interval == wilson(10, 10) and grouped.images == 60
+    assert grouped.classes[0].recall_interval == wilson(10, 10)

@@ -202,3 +202,13 @@ def test_equal_confidences_are_one_point_in_any_order() -> None:
     calibration = measure_calibration(rows, np.repeat([0, 1], 200))
 
     assert len(calibration.bins) == 1 and calibration.ece < 1e-6
+
+
+@pytest.mark.parametrize("scale", [20.0, 1000.0])
+def test_answers_that_are_all_certain_and_right_are_calibrated_without_a_warning(scale: float) -> None:
+    labels = np.arange(60) % 3
+    logits = np.where(np.arange(3) == labels[:, None], scale, -scale)
+
+    calibrator, _ = cross_fitted(logits, labels)
+
+    assert (calibrator(log_softmax(logits)).argmax(axis=1) == labels).all()

@@ -8,7 +8,17 @@ from scipy.stats import betabinom
 from hangtag.errors import UnknownName, UsageError
 from hangtag.model import conformal
 from hangtag.model.calibration import softmax
-from hangtag.model.conformal import LEVELS, METHODS, Conformal, calibrate, needed, scores_of, threshold_at
+from hangtag.model.conformal import (
+    LEVELS,
+    METHODS,
+    Conformal,
+    calibrate,
+    calibrate_by_folds,
+    needed,
+    proven_coverage,
+    scores_of,
+    threshold_at,
+)
 from toys import Drawn, drawn
 
 
@@ -140,3 +150,49 @@ def test_an_impossible_coverage_is_refused(coverage: float) -> None:
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(UnknownName, match="did you mean 'raps'"):
         calibrate(*rows(50), method="rap")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sets_by_folds_are_those_of_the_p_values(method: str) -> None:
+    probabilities, labels = rows(90)
+    folds, new = np.arange(90) % 3, np.stack([rows(40, seed=seed)[0] for seed in (5, 6, 7)], axis=1)  # (40, 3, 6)
+
+    fitted = calibrate_by_folds(probabilities, labels, folds, method)
+
+    own = scores_of(probabilities, method)[np.arange(90), labels]
+    for coverage in (0.8, 0.9, 0.95):
+        expected = np.zeros((40, 6), bool)
+        for image in range(40):
+            for label in range(6):
+                above = sum(own[i] >= scores_of(new[image, folds[i]][None], method)[0, label] for i in range(90))
+                expected[image, label] = (1 + above) / 91 > 1 - coverage
+        assert (fitted.sets_by_folds(new, coverage) == expected).all()
+
+
+def test_sets_by_folds_cover_as_asked() -> None:
+    """The folds' networks differ, as noise on the logits; sets come from all of them."""
+    covered = []
+    for seed in range(40):
+        logits, labels = drawn(160, seed=seed, classes=6)
+        noise = np.random.default_rng(seed).normal(size=(5, 6))
+        by_fold = np.stack([softmax(logits + each) for each in noise], axis=1)  # (160, 5, 6)
+        folds = np.arange(60) % 5
+        fitted = calibrate_by_folds(by_fold[np.arange(60), folds], labels[:60], folds)
+        covered.append(fitted.sets_by_folds(by_fold[60:], 0.95)[np.arange(100), labels[60:]].mean())
+
+    assert np.mean(covered) > 0.94
+
+
+def test_too_few_scores_give_sets_of_all_labels() -> None:
+    probabilities, labels = rows(18)
+    fitted = calibrate_by_folds(probabilities, labels, np.arange(18) % 3)
+
+    assert fitted.sets_by_folds(np.stack([probabilities] * 3, axis=1), 0.95).all()
+    with pytest.raises(ValueError, match="must be those of 18 images"):
+        Conformal(fitted.method, 18, fitted.thresholds, fitted.fold_scores[:2])
+
+
+def test_what_is_proven_is_less_than_what_is_asked_for() -> None:
+    assert proven_coverage(0.95, 300, 5) == pytest.approx(0.9 - 1.6 / 61)
+    assert proven_coverage(0.95, 20, 20) == pytest.approx(0.9)  # leaving one out
+    assert proven_coverage(0.5, 10, 2) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError
-from hangtag.model.explanation import explain
+from hangtag.model.explanation import evidence, explain
 from hangtag.model.neighbours import FILE, Neighbours, chosen, read_neighbours, write_neighbours
 from hangtag.reports.explain_figure import draw_explanation
 from hangtag.training.engine.recipes import find_recipe
@@ -53,6 +53,21 @@ def test_the_evidence_is_where_the_mark_is(trained: ImageClassifier) -> None:
     figure = draw_explanation(replace(why, seen=255 - why.seen))  # a photo of one's own, dark on light
     shown = [image for axes in figure.get_axes() for image in axes.get_images() if image.get_array().ndim == 2]
     assert len(shown) == 2 + len(why.neighbours) and {image.get_cmap().name for image in shown} == {"gray"}
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_the_evidence_adds_up_to_the_logit_apart_from_the_biases(pooling: str) -> None:
+    random = np.random.default_rng(0)
+    maps = random.normal(size=(5, 2, 8, 3, 4)).astype(np.float32)  # of an image and its mirror image
+    head = random.normal(size=(3, 8)).astype(np.float32)
+    pooled = maps.max(axis=(3, 4)) if pooling == "max" else maps.mean(axis=(3, 4))
+    logits = (pooled @ head.T).mean(axis=1)  # (N, K)
+    weights = (head - head.mean(axis=0))[logits.argmax(axis=1)]
+
+    heat = evidence(maps, weights, pooling)
+
+    assert heat.shape == (5, 3, 4)
+    np.testing.assert_allclose(heat.sum(axis=(1, 2)), logits.max(axis=1) - logits.mean(axis=1), rtol=1e-4)
 
 
 def test_neighbours_are_kept_without_pickle_and_belong_to_their_model(trained: ImageClassifier, tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from sklearn.covariance import LedoitWolf
 
 from hangtag.errors import DataError
 from hangtag.model.ood import (
+    Distances,
     FeatureDistance,
     OodDetector,
     PixelStatistics,
+    fit_cross_fitted_detector,
     fit_feature_distance,
     fit_ood_detector,
     fit_pixel_statistics,
+    measure_distances,
 )
 from hangtag.pictures import Images
 from toys import shapes
@@ -156,3 +159,29 @@ def test_broken_features_are_refused() -> None:
 
     with pytest.raises(DataError, match="NaN or infinity"):
         fit_ood_detector(pixels(30), points * np.nan, labels, pixels(30), points, logits)
+
+
+@pytest.mark.parametrize("count", [54, 120, 300])
+def test_the_rate_of_false_positives_holds_after_a_cross_validation(count: int) -> None:
+    near, _, logits = clouds(3000, seed=99)
+    images, rates, folds = pixels(3000), [], np.arange(count) % 5
+    for seed in range(20):
+        points, labels, own = clouds(count, seed=seed + 1000)
+        some, parts = shapes(count, seed=seed)[0], []
+        for fold in range(5):
+            out = folds == fold
+            parts.append(measure_distances(some[~out], points[~out], labels[~out], some[out], points[out], own[out]))
+        order = np.argsort(np.concatenate([np.flatnonzero(folds == fold) for fold in range(5)]))
+        held_out = Distances(
+            *(
+                np.concatenate([getattr(each, name) for each in parts])[order]
+                for name in ("pixels", "features", "logits")
+            )
+        )
+        ood_detector, scores = fit_cross_fitted_detector(some, points, labels, held_out, folds)
+        rates.append(float(np.mean(ood_detector.ood_score(images, near, logits) > 0.95)))
+        assert np.mean(ood_detector.shares_below(scores) > 0.95) <= 0.05
+
+    assert np.mean(np.array(rates) <= 0.05) >= 0.8 and np.mean(rates) < 0.05
+    far, _, weak = clouds(500, seed=3, away=8.0)
+    assert np.mean(ood_detector.ood_score(images[:500], far, weak) > 0.95) > 0.9

@@ -112,6 +112,7 @@ def test_an_answer_in_json_has_stable_keys(tag: Predictor) -> None:
         "sure": None,
         "warnings": ["colour was converted to grey", "resized from 40x16 to 8x8, which changes its proportions"],
         "model": tag.fingerprint,
+        "repairs": [],
     }
 
 

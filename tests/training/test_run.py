@@ -83,7 +83,7 @@ def test_no_images_to_judge_on_is_an_error(tmp_path: Path) -> None:
     images, labels = shapes(60)
 
     with pytest.raises(DataError, match="no images to evaluate"):
-        finished(tmp_path, ImageClassifier(recipe=quick_recipe()), LabelledImages(images, labels, CLASSES))
+        finished(tmp_path, ImageClassifier(recipe=quick_recipe(), folds=0), LabelledImages(images, labels, CLASSES))
 
 
 class _Unfaithful(nn.Module):

@@ -2,6 +2,7 @@
 
 import time
 import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 
 from hangtag.data.labelled_images import LabelledImages, from_arrays
 from hangtag.errors import DataError, ModelError, UsageError
-from hangtag.training import time_budget
+from hangtag.training import time_budget, transfer
+from hangtag.training.engine.loop import Epoch
 from hangtag.training.engine.networks import is_builtin
 from hangtag.training.engine.recipes import RECIPES, Recipe, adapt_to_size
 from hangtag.training.engine.steps import GenericSteps, Steps
 from hangtag.training.time_budget import plan
-from toys import CLASSES, shapes
+from toys import CLASSES, shapes, tiny_backbone
 
 CPU = torch.device("cpu")
 NOW = 1000.0  # of a clock that stands still
@@ -26,6 +28,7 @@ NOW = 1000.0  # of a clock that stands still
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_budget, "_MEASURED_SECONDS", 0.02)
+    monkeypatch.setattr(time_budget, "choose_recipe", lambda data: ("fast", ""))  # tests of pretrained features say so
 
 
 def data(count: int = 600) -> LabelledImages:
@@ -238,3 +241,68 @@ def test_a_plan_is_a_recipe_like_any_other() -> None:
 
     assert replace(chosen.recipe) == chosen.recipe
     assert chosen.to_json()["minutes"] == 0.5
+
+
+class Trained:
+    """Stands for a classifier; `better` names the recipe that answers right on held-out images."""
+
+    better = ""
+
+    def __init__(self, recipe: Recipe, seed: int, device: str) -> None:
+        self.name = recipe.name
+        assert recipe.folds == 0  # images must be held out for the comparison
+
+    def fit_epochs(self, data: LabelledImages) -> Iterator[Epoch]:
+        return iter(())
+
+    def validation_logits(self) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(60) % 3
+        noise = np.random.default_rng(0).normal(size=(60, 3))
+        return (noise + 2 * np.eye(3)[labels] * (self.name == self.better)).astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    ("better", "seconds", "epoch", "recipe", "tuning", "words"),
+    [
+        (
+            "transfer",
+            10.0,
+            20.0,
+            "transfer",
+            13,
+            "from nothing, tried in a third of the time, was not better",
+        ),
+        ("transfer", 10.0, 200.0, "transfer", 0, "accuracy"),  # no time for three epochs of fine-tuning
+        ("accurate", 10.0, 20.0, "accurate", 0, "better than recipe 'transfer': on 60 held-out images"),
+        ("transfer", 400.0, 20.0, "accurate", 0, "expected to take"),  # no time for the features
+    ],
+)
+def test_held_out_images_choose_between_pretrained_features_and_training_from_nothing(
+    monkeypatch: pytest.MonkeyPatch, better: str, seconds: float, epoch: float, recipe: str, tuning: int, words: str
+) -> None:
+    with_costs(monkeypatch, {"cnn-large": 0.5, "cnn": 0.2, "cnn-small": 0.1, "mlp": 0.1})
+    pretrained = time_budget._Pretrained(seconds, epoch, besides=20.0)
+    monkeypatch.setattr(time_budget._Pretrained, "of", lambda *_: pretrained)
+    monkeypatch.setattr(time_budget, "choose_recipe", lambda data: ("transfer", "they are photos"))
+    monkeypatch.setattr(time_budget, "Classifier", Trained)
+    monkeypatch.setattr(Trained, "better", better)
+    watched = []
+
+    chosen = plan(data(), 5.0, NOW, CPU, watch=lambda title, epochs: watched.append(title))
+
+    assert (chosen.recipe.name, chosen.recipe.fine_tune) == (recipe, tuning)
+    assert words in chosen.in_words and f"recipe '{recipe}'" in chosen.in_words
+    assert len(watched) == (0 if seconds > 300 else 2)
+    assert chosen.expected_seconds <= 300
+
+
+def test_what_pretrained_features_take_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, labels = shapes(40)
+    small = tiny_backbone()
+    for module in (time_budget, transfer):
+        monkeypatch.setattr(module, "find_backbone", lambda name: small)
+
+    measured = time_budget._Pretrained.of(from_arrays(pixels, labels), CPU, 0)
+
+    assert measured.seconds > time_budget._AFTERWARDS and measured.epoch > 0
+    assert measured.besides < measured.seconds  # only one view of each image

@@ -20,6 +20,8 @@ def print_answer(picture: str, answer: "Answer") -> None:
     ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
     name = visible(picture)
     print(f"{name}: {ranked}{_how_sure(answer)}")
+    for repair in answer.repairs:
+        print(f"{name}: {repair}", file=sys.stderr)
     for warning in answer.warnings:
         print(f"{name}: note: {warning}", file=sys.stderr)
 
@@ -35,7 +37,8 @@ def _how_sure(answer: "Answer") -> str:
     if len(labels) < 2:
         return "; not sure"
     others = f" or {len(labels) - _LABELS:,} more" if len(labels) > _LABELS else ""
-    return f"; not sure: {' or '.join(labels[:_LABELS])}{others} ({answer.coverage:.0%} coverage)"
+    covered = "repaired, so no coverage is promised" if answer.coverage is None else f"{answer.coverage:.0%} coverage"
+    return f"; not sure: {' or '.join(labels[:_LABELS])}{others} ({covered})"
 
 
 @contextmanager

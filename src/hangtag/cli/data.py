@@ -164,13 +164,13 @@ def audit(
 
 def cache(
     clear: Annotated[
-        bool, typer.Option("--clear", help="Delete everything; hangtag decodes or downloads it again when needed.")
+        bool, typer.Option("--clear", help="Delete everything; hangtag makes or downloads it again when needed.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what hangtag keeps on disk: decoded images and public datasets.
+    """Show what hangtag keeps on disk: decoded images, features of pretrained networks and public datasets.
 
-    The environment variable HANGTAG_CACHE_GB sets the limit for decoded images (default: 20).
+    The environment variable HANGTAG_CACHE_GB sets the limit for images and features (default: 20).
     """
     from hangtag.cli import screen
     from hangtag.data.store import cache as store

@@ -168,7 +168,7 @@ def stress(
         from hangtag.evaluation import stress_test
 
         groups = _groups(judged.data, data_options.group_by)
-        result = stress_test.stress(model, judged.data, images, seed, groups, progress)
+        result = stress_test.stress(model, judged.data, images, seed, groups, progress, judged.folds)
     report = None
     if own is not None:
         from hangtag.reports.report import no_figures, write_report_and_pictures

@@ -198,9 +198,18 @@ def with_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_data(
-    what: str | None, path: Path | None, options: DataOptions | None = None, spec: "ImageSpec | None" = None
+    what: str | None,
+    path: Path | None,
+    options: DataOptions | None = None,
+    spec: "ImageSpec | None" = None,
+    photo_side: int | None = None,
+    photos: bool | None = None,
 ) -> "LabelledImages":
-    """Read a dataset, fashion-mnist by default, with a progress bar; the terminal shows any questions."""
+    """Read a dataset, fashion-mnist by default, with a progress bar; the terminal shows any questions.
+
+    Args:
+        spec, photo_side, photos: see `read`.
+    """
     from hangtag.cli import screen
     from hangtag.data.read import read
 
@@ -213,9 +222,10 @@ def read_data(
         )
     if isinstance(arguments.get("size"), list):
         arguments["size"] = tuple(arguments["size"])
+    arguments |= {"spec": spec, "photo_side": photo_side, "photos": photos}
     with print_warnings(), screen.byte_progress() as progress:
         try:
-            return read(what or "fashion-mnist", path, progress, spec=spec, choose=_ask, **arguments)
+            return read(what or "fashion-mnist", path, progress, choose=_ask, **arguments)
         except KeyboardInterrupt:
             print(
                 "stopped reading; images decoded so far are kept. To continue, run the same command again",

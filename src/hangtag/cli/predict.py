@@ -29,6 +29,7 @@ __all__ = ["Tally", "predict"]
 
 _MOST_LINES = 50  # answers that are printed one by one in a terminal
 _MOST_ERRORS = 20  # files that cannot be read, named on the screen
+_DOCTOR = Path("doctor")  # the folder for drawings of repairs
 _BAR_SECONDS = 2.0  # work that takes longer has a progress bar
 
 
@@ -70,6 +71,10 @@ def predict(
     why: Annotated[
         Path | None, path_option("Also draw what each answer is based on: a .png file, or a folder for several images.")
     ] = None,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Also draw each image before and after repairs, into the folder doctor.")
+    ] = False,
+    as_is: Annotated[bool, typer.Option("--as-is", help="Do not repair images unlike the training images.")] = False,
     image_column: Annotated[str | None, typer.Option(help="The table's column of image paths.")] = None,
     root: Annotated[
         Path | None, path_option("The folder to which the table's paths are relative. [default: the table's]")
@@ -84,6 +89,9 @@ def predict(
     An answer is sure if its prediction set contains a single label, its probability is high enough and the image does
     not look unfamiliar. --target-accuracy or --cost replaces the first two conditions.
 
+    An image unlike the training images is repaired if that makes it more familiar: inverted, cropped to its object or
+    laid on their background. What was done is printed; --as-is turns it off.
+
     More than 50 images are counted by label in a terminal; --out, --sort-into and --sheet keep the answers.
     """
     from hangtag.data.picture_list import list_pictures, names_in
@@ -93,10 +101,12 @@ def predict(
         coverage=coverage, method=set_method, ood_false_positive_rate=ood_false_positive_rate, cost=cost,
         target_accuracy=target_accuracy,
     )  # fmt: skip
-    _check_outputs(out, sort_into, sheet, why)
+    if doctor and as_is:
+        raise UsageError("--doctor and --as-is contradict each other", "give only one of them")
+    _check_outputs(out, sort_into, sheet, why, doctor)
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="hangtag-"))
-        predictor = open_model(run).with_policy(policy)
+        predictor = open_model(run).with_policy(policy).with_doctor(False if as_is else None)
         if sure_only and not predictor.can_abstain:
             raise UsageError(
                 f"--sure-only: {run} cannot tell which answers are sure", "; ".join(predictor.guarantees.limitations)
@@ -110,7 +120,7 @@ def predict(
                 print(f"note: {sentence}", file=sys.stderr)
         tally = Tally(predictor.can_abstain, sure_only)
         outputs = _Outputs(predictor, pictures, top, run, tally)
-        outputs.open(stack, out, sort_into, link, sheet, why, as_json)
+        outputs.open(stack, out, sort_into, link, sheet, why, doctor, as_json)
         _run(predictor, pictures, top, workers, tally, outputs)
     if tally.failed:
         raise typer.Exit(1)
@@ -159,7 +169,9 @@ class Tally:
         return ", ".join(said)
 
 
-def _check_outputs(out: Path | None, sort_into: Path | None, sheet: Path | None, why: Path | None) -> None:
+def _check_outputs(
+    out: Path | None, sort_into: Path | None, sheet: Path | None, why: Path | None, doctor: bool
+) -> None:
     """Raise an error for an output that cannot be written, before the model is opened and pictures are listed."""
     if out is not None:
         from hangtag.data.table_writer import check_new_table
@@ -176,7 +188,7 @@ def _check_outputs(out: Path | None, sort_into: Path | None, sheet: Path | None,
         from hangtag.prediction.sorting import check_sortable
 
         check_sortable(sort_into)
-    if why is not None:
+    if why is not None or doctor:
         from hangtag.reports import figures  # noqa: F401 - raises MissingExtra
 
 
@@ -188,11 +200,12 @@ class _Outputs:
         self.each: list[Callable[[Row], object]] = []
         self.end: list[Callable[[Progress], None]] = []
         self.draw: Callable[[Row], Path | None] = lambda row: None
+        self.draw_repairs: Callable[[str, str | bytes], Path] | None = None
         self.lines = self.json = False
 
     def open(
         self, stack: ExitStack, out: Path | None, sort_into: Path | None, link: bool, sheet: Path | None,
-        why: Path | None, as_json: bool,
+        why: Path | None, doctor: bool, as_json: bool,
     ) -> None:  # fmt: skip
         from hangtag.cli.answers import json_list
 
@@ -202,6 +215,8 @@ class _Outputs:
         if why is not None:
             draw = _explainer(self.run, self.predictor, why, count)
             self.draw = lambda row: draw(row.sample.name, self._source(row))
+        if doctor:
+            self.draw_repairs = _repairs_drawer(self.predictor)
         if out is not None:
             self._open_table(stack, out)
         if sort_into is not None:
@@ -221,7 +236,7 @@ class _Outputs:
         if as_json:
             add = stack.enter_context(json_list())
             self.each.append(lambda row: add(self._json(row)))
-        elif self.lines or why is not None:
+        elif self.lines or why is not None or doctor:
             self.each.append(self._print)
 
     def _open_table(self, stack: ExitStack, out: Path) -> None:
@@ -249,7 +264,12 @@ class _Outputs:
         if row.answer.error is not None:
             return {"file": row.sample.name, "error": f"{row.sample.name}: {row.answer.error}", "hint": row.hint}
         figure = self.draw(row)
-        return {"file": row.sample.name, **row.answer.to_json(), **({"why": str(figure)} if figure else {})}
+        drawn = {"why": figure, "doctor": self._drawn(row)}
+        files = {name: str(path) for name, path in drawn.items() if path is not None}
+        return {"file": row.sample.name, **row.answer.to_json(), **files}
+
+    def _drawn(self, row: "Row") -> Path | None:
+        return self.draw_repairs(row.sample.name, self._source(row)) if self.draw_repairs else None
 
     def _print(self, row: "Row") -> None:
         from hangtag.cli.answers import print_answer
@@ -257,8 +277,9 @@ class _Outputs:
         if row.answer.error is None:
             if self.lines:
                 print_answer(row.sample.name, row.answer)
-            if figure := self.draw(row):
-                print(f"wrote {figure}")
+            for figure in (self.draw(row), self._drawn(row)):
+                if figure is not None:
+                    print(f"wrote {figure}")
 
 
 def _run(
@@ -329,16 +350,42 @@ def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Ca
     into_folder = pictures > 1 or out.suffix.lower() != ".png"
     if into_folder:
         make_own_folder(out)
-    used: set[str] = set()
+    free_name = _name_giver()
 
     def draw(picture: str, source: str | bytes) -> Path:
+        path = out / f"{free_name(picture)}.png" if into_folder else out
+        save(draw_explanation(explain(predictor, source, neighbours)), path)
+        return path
+
+    return draw
+
+
+def _repairs_drawer(predictor: "Predictor") -> Callable[[str, str | bytes], Path]:
+    """A function that draws one image before and after repairs."""
+    from hangtag.reports.doctor_figure import draw_repairs
+    from hangtag.reports.figures import save
+
+    make_own_folder(_DOCTOR)
+    free_name = _name_giver()
+
+    def draw(picture: str, source: str | bytes) -> Path:
+        path = _DOCTOR / f"{free_name(picture)}.png"
+        save(draw_repairs(predictor.with_doctor(False)(source), predictor(source)), path)
+        return path
+
+    return draw
+
+
+def _name_giver() -> Callable[[str], str]:
+    """A function that gives each image the name of its file without the ending, and a number if it is taken."""
+    used: set[str] = set()
+
+    def free(picture: str) -> str:
         stem, number = Path(picture).stem, 2
         name = stem
         while name in used:
             name, number = f"{stem}-{number}", number + 1
         used.add(name)
-        path = out / f"{name}.png" if into_folder else out
-        save(draw_explanation(explain(predictor, source, neighbours)), path)
-        return path
+        return name
 
-    return draw
+    return free

@@ -99,6 +99,24 @@ def share_progress() -> Iterator[Callable[[str, float], None]]:
         yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
+@contextmanager
+def fold_progress(console: Console) -> Iterator[Callable[[int, int, "Epoch"], None]]:
+    """A progress bar for the networks of a cross-validation; without a terminal, a line for each of them."""
+    with _progress(console, _text("{task.description}"), progress.BarColumn(bar_width=24)) as bar:
+        task = bar.add_task("", total=1.0)
+        begun: list[int] = []
+
+        def show(fold: int, folds: int, epoch: "Epoch") -> None:
+            what = f"cross-validation: fold {fold} of {folds}"
+            if fold not in begun and not console.is_terminal:
+                console.print(what)
+            begun.append(fold)
+            done = (epoch.number - 1 + epoch.step / max(1, epoch.steps)) / epoch.epochs
+            bar.update(task, description=what, completed=(fold - 1 + done) / folds)
+
+        yield show
+
+
 def _progress(console: Console, *columns: progress.ProgressColumn) -> progress.Progress:
     remaining = progress.TextColumn("ETA"), progress.TimeRemainingColumn(compact=True)
     return progress.Progress(*columns, *remaining, console=console, transient=True, disable=not console.is_terminal)
@@ -128,6 +146,9 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
                     bar.console.print(_epoch_line(epoch))
                 if all(each.has_line for each in finished):
                     bar.reset(task, total=epoch.steps, numbers="")
+            elif epoch.doing:
+                bar.update(task, description=epoch.doing, completed=epoch.step, total=epoch.steps,
+                           numbers=f"{epoch.step:,}/{epoch.steps:,}")  # fmt: skip
             else:
                 numbers = f"{epoch.step}/{epoch.steps}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
                 if finished and finished[-1].val_accuracy is not None:
@@ -147,6 +168,8 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
 
 
 def _epoch_line(epoch: "Epoch") -> str:
+    if epoch.doing:
+        return f"{epoch}  {epoch.seconds:.1f} s"
     line = f"{epoch}  learning rate {epoch.learning_rate:.2g}"
     busy = (
         f"  {epoch.cores} of {epoch.most_cores} cores (the others are busy)" if epoch.cores < epoch.most_cores else ""
@@ -235,7 +258,7 @@ def _half_blocks(image: NDArray[np.uint8], side: int = 14) -> list[Text]:
 
 def print_summary(training: "Training", judged: "Judgement", report: Path) -> None:
     print()
-    print(f"{judged.part} {judged.evaluation}")
+    print(judged.in_words)
     print(judged.evaluation.gap_in_words)
     print_notes(judged.notes)
     _print_confidence(judged.guarantees)
@@ -251,7 +274,7 @@ def print_seeds(seeds: "Seeds", best: int, judged: "Judgement", report: Path) ->
         f"{judged.part} accuracy of {len(seeds.numbers)} seeds: mean {common['accuracy']['mean']:.4f}, "
         f"sd {common['accuracy']['sd']:.4f}, 95% interval of the mean [{low:.4f}, {high:.4f}]"
     )
-    print(f"kept seed {best} ({common['kept_because']}): {judged.part} {judged.evaluation}")
+    print(f"kept seed {best} ({common['kept_because']}): {judged.in_words}")
     print(judged.evaluation.gap_in_words)
     _print_confidence(judged.guarantees)
     _print_results(seeds.run, report)
@@ -277,7 +300,7 @@ def print_notes(notes: Sequence[str]) -> None:
 
 
 def print_evaluation(console: Console, evaluation: "Evaluation", part: str) -> None:
-    print(f"{part} {evaluation}")
+    print(str(evaluation) if evaluation.folds else f"{part} {evaluation}")
     print(evaluation.gap_in_words)
     if evaluation.strangers:
         print(f"not counted: {evaluation.strangers}")
@@ -328,11 +351,9 @@ def _few(items: Iterable[T], worst: Callable[[T], Any]) -> list[T]:
 
 def print_guarantees(report: "GuaranteeReport", part: str) -> None:
     """Print what the model guarantees about its answers, and what was measured, one line each."""
-    if part == "validation" and report.sets:
-        print(
-            "note: there is no test part; the validation images also set the thresholds, "
-            "so these numbers may be optimistic"
-        )
+    if part in ("validation", "cross-validation") and report.sets:
+        which = "validation images" if part == "validation" else "images of the cross-validation"
+        print(f"note: there is no test part; the {which} also set the thresholds, so these numbers may be optimistic")
     print(report.calibration.in_words)
     for each in report.sets:
         print(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.judge import Judgement
     from hangtag.training.classifier import Classifier
+    from hangtag.training.engine.loop import Epoch
     from hangtag.training.engine.recipes import Recipe
     from hangtag.training.run import Training
     from hangtag.training.trackers import Tracking
@@ -31,7 +32,14 @@ __all__ = ["train"]
 BEGAN = time.perf_counter()
 """When the command began; `--minutes` counts from here."""
 
-_RECIPE_HELP = "Training recipe: fast, accurate, best, quick or tutorial. [default: fast]"
+_RECIPE_HELP = (
+    "Training recipe: transfer (pretrained features), fast, accurate, best, quick or tutorial. [default: transfer for "
+    "photos and few images, else fast]"
+)
+_FINE_TUNE_HELP = (
+    "Also train the last blocks of the backbone (on a GPU, all of it), and keep it if it is better on held-out images."
+)
+_BACKBONE_HELP = "The pretrained network of recipe transfer: efficientnet-lite0, -lite1, timm:NAME or FILE.onnx."
 _RESUME_HELP = "Continue this interrupted run with its own settings; 'last' is the newest."
 RecipeName = Annotated[str | None, typer.Option(help=_RECIPE_HELP, autocompletion=options.complete_recipe)]
 ResumedRun = Annotated[str | None, typer.Option(help=_RESUME_HELP, autocompletion=options.complete_run)]
@@ -51,9 +59,18 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Early stopping: stop after this many epochs without a lower validation loss.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Train on all images, and judge by cross-validation with this many folds; 0 holds images out. "
+            "[default: 5 below 2,000 images without a test part, if it does not take long]"
+        ),
+    ] = None,
     balance: Annotated[
         str | None, typer.Option(help="How to handle imbalanced classes: auto, off, weights or sampling.")
     ] = None,
+    backbone: Annotated[str | None, typer.Option(help=_BACKBONE_HELP)] = None,
+    fine_tune: Annotated[bool, typer.Option("--fine-tune", help=_FINE_TUNE_HELP)] = False,
     model: Annotated[str | None, typer.Option(help="A network: mlp, cnn, or your own as module:function.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -86,11 +103,13 @@ def train(
     """
     MissingExtra.check_training()
     from hangtag.cli import screen
+    from hangtag.training.engine.recipes import FINE_TUNING
     from hangtag.training.trackers import Tracking
 
     console = screen.console(stderr=as_json)
     changes = {
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
+        "folds": folds, "backbone": backbone, "fine_tune": FINE_TUNING.epochs if fine_tune else None,
     }  # fmt: skip
     request = _Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
@@ -163,6 +182,17 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
         epochs = tracking.track(training.epochs(stop), training.run, training.config["recipe"])
         screen.show_epochs(console, epochs, training.notes)
         stopped = stop() and training.stopped  # Ctrl-C in the last steps comes too late
+        if training.folds and not stopped:
+            with screen.fold_progress(console) as progress:
+                training.cross_fit(stop, progress)
+            stopped = stop() and training.stopped
+        if not training.can_finish:
+            training.leave()
+            console.print(
+                "stopped before the first fold of the cross-validation: there is no model file yet, because nothing "
+                f"judged it. To continue: hangtag train --resume {shlex.quote(str(training.run.path))}"
+            )
+            raise typer.Exit(130)
         if stopped:
             console.print(
                 "stopped early; the model so far is kept. "
@@ -185,11 +215,11 @@ def _train_seeds(console: "Console", request: "_Request", count: int, tracking: 
     try:
         for number, step in seeds.trainings():
             if not isinstance(step, Training):
-                console.print(f"seed {number}: already trained; {step.part} {step.evaluation}")
+                console.print(f"seed {number}: already trained; {step.in_words}")
                 continue
             console.print(f"seed {number}:")
             judged, stopped = _train_and_judge(console, step, tracking)
-            console.print(f"seed {number}: {judged.part} {judged.evaluation}")
+            console.print(f"seed {number}: {judged.in_words}")
             _end_tracking(console, tracking, judged)
             if stopped:
                 console.print("to continue with all seeds, run the same command again")
@@ -221,10 +251,16 @@ class _Request:
     device: str
     out: Path | None
 
-    def changed_recipe(self) -> "Recipe":
+    def changed_recipe(self, name: str | None = None) -> "Recipe":
+        """The recipe with the user's settings.
+
+        Args:
+            name: of the recipe, if the user named none.
+        """
         from hangtag.training.engine.recipes import DEFAULT, check_not_two, find_recipe, with_settings
 
-        recipe = with_settings(find_recipe(self.recipe or DEFAULT), self.settings)
+        name = self.recipe or name or ("transfer" if self.changes["backbone"] or self.changes["fine_tune"] else DEFAULT)
+        recipe = with_settings(find_recipe(name), self.settings)
         for name in recipe.given:
             check_not_two(name, getattr(recipe, name), self.changes.get(name))
         return find_recipe(recipe, **self.changes)
@@ -243,28 +279,41 @@ class _Request:
         path = str(self.path.absolute()) if self.path else None
         return {"what": what, "path": path, **({"options": data_options} if data_options else {})}
 
-    def read(self) -> "LabelledImages":
-        data = options.read_data(self.what, self.path, self.data_options)
+    def read(self, photo_side: int | None = None, photos: bool | None = None) -> "LabelledImages":
+        data = options.read_data(self.what, self.path, self.data_options, photo_side=photo_side, photos=photos)
         options.print_description(data, sys.stderr)
         return data
 
     def classifier_and_data(self) -> tuple["Classifier", "LabelledImages"]:
         """The unfitted classifier and its data; wrong names and a missing device are errors before data is read."""
         recipe = self.changed_recipe()
+        from hangtag.training.choose_recipe import PHOTO_SIDE, choose_recipe, may_transfer
         from hangtag.training.classifier import Classifier
         from hangtag.training.engine.build import find_network
         from hangtag.training.engine.loop import choose_device
 
         choose_device(self.device)
-        find_network(recipe.network, self.seed or 0)
-        data = self.read()
+        if recipe.backbone:
+            from hangtag.training.engine.backbones import find_backbone
+
+            data = self.read(min(find_backbone(recipe.backbone).side), photos=True)
+        else:
+            find_network(recipe.network, self.seed or 0)
+            chooses = self.recipe is None
+            data = self.read(PHOTO_SIDE if chooses and may_transfer(recipe.given) else None)
+            if chooses:
+                name, note = choose_recipe(data, recipe.given)
+                recipe = self.changed_recipe(name)
+                print(note, file=sys.stderr) if note else None
         _find_near_duplicates(data, recipe)
         return Classifier(recipe=recipe, seed=self.seed or 0, device=self.device), data
 
 
 def _find_near_duplicates(data: "LabelledImages", recipe: "Recipe") -> None:
     """Find near-duplicates with a progress bar, before a split needs them."""
-    if not recipe.validation or "validation" in data.parts:
+    from hangtag.training.cross_fit import choose_folds
+
+    if not (recipe.validation or choose_folds(recipe, data)[0]) or "validation" in data.parts:
         return
     from hangtag.cli import screen
     from hangtag.data.splits import near_groups
@@ -284,6 +333,8 @@ def _new_training(request: _Request) -> "Training":
 
 def _planned_training(console: "Console", request: _Request, minutes: float) -> "Training":
     """A training planned to end in this time, or a killed one with the same plan."""
+    from hangtag.cli import screen
+    from hangtag.training.choose_recipe import PHOTO_SIDE, may_transfer
     from hangtag.training.classifier import Classifier
     from hangtag.training.engine.loop import choose_device
     from hangtag.training.engine.recipes import DEFAULT, find_recipe
@@ -291,14 +342,19 @@ def _planned_training(console: "Console", request: _Request, minutes: float) -> 
     from hangtag.training.time_budget import plan
 
     device = choose_device(request.device)
-    data = request.read()
+    data = request.read(PHOTO_SIDE if may_transfer(()) else None)
     seed = request.seed or 0
     earlier = find_planned(data, minutes, seed, request.out)
     if earlier is not None:
         return Training.resume(earlier, request.device)
     _find_near_duplicates(data, find_recipe(DEFAULT))  # before the plan, so that its time counts
     console.print("measuring this machine ...")
-    chosen = plan(data, minutes, BEGAN, device, seed)
+
+    def watch(title: str, epochs: Iterator["Epoch"]) -> None:
+        console.print(title)
+        screen.show_epochs(console, epochs)
+
+    chosen = plan(data, minutes, BEGAN, device, seed, watch)
     console.print(chosen.in_words)
     classifier = Classifier(chosen.recipe, seed=seed, device=request.device)
     training = Training.begin(classifier, data, request.source, request.out)

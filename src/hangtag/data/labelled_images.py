@@ -63,7 +63,7 @@ class Source:
         notes: what was decided or changed while reading, in sentences.
         skipped: what was set aside while reading, with reasons.
         spec: the size and colours that the pictures were brought to; None derives them from the images.
-        answers: what was answered to questions while reading, as options of `read`.
+        answers: what was answered to questions or chosen for a model while reading, as options of `read`.
     """
 
     origin: str = "memory"
@@ -71,7 +71,7 @@ class Source:
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     spec: ImageSpec | None = None
-    answers: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,9 @@ what distinguishes pictures counts (Jegou & Chum, 2012), of the whole picture an
 pictures of each candidate are aligned with many small shifts and zooms, and their edges must correlate: either almost
 perfectly, or well and much better than with any other picture of the set.
 
-Both steps are matrix products. All descriptors are compared by an upper bound of their cosine, which needs half of the
+Both steps are matrix products. Pictures are sorted into the cells of a k-d tree over the first principal components of
+their descriptors before whitening, which such changes rarely move by more than 0.15; a cell is not compared with
+pictures farther away than 0.2. Descriptors are compared by an upper bound of their cosine, which needs half of the
 products (the other halves contribute at most the product of their lengths, by the Cauchy-Schwarz inequality); the few
 pairs whose bound is high enough are computed in full. The length of a picture's edges at an alignment is computed once
 for each picture, not for each pair; its square is linear in the products of neighbouring differences of pixels.
@@ -33,6 +35,7 @@ _MARGIN = 2  # pixels at each side that a shift may have moved out
 _KEEP, _DIMENSIONS, _FLOOR = 10, 96, 0.05  # lowest frequencies, whitened dimensions, least share of the largest spread
 _MIDDLE = 0.925  # share of the side that the second descriptor sees
 _LIKE = 0.77  # the lowest cosine of the descriptors of candidates
+_AXES, _AWAY = 8, 0.2  # principal components of unwhitened descriptors of length 1, and their largest distance
 _SAME, _GOOD = 0.975, 0.88  # correlation of edges that suffices alone; that suffices if no other is as good
 _BETTER = 0.6  # of the misfit of the next best, at most
 _DIFFERENT = 0.5  # standard deviations by which a few neighbouring pixels of one thing never differ
@@ -41,14 +44,14 @@ _ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
 _ALL_ZOOMS = (1.0, *_ZOOMS)
 _TINT = 16.0  # grey levels by which a quarter may be redder or bluer than in the other picture
 _BLANK = 2.0  # grey levels of standard deviation; below, there is nothing to compare
-_BLOCK, _COLUMNS_AT_ONCE, _PAIRS_AT_ONCE, _CELL_AT_ONCE = 512, 4096, 1000, 128
+_BLOCK, _COLUMNS_AT_ONCE, _PAIRS_AT_ONCE, _CELL_AT_ONCE = 128, 2048, 1000, 128
 _PIXELS_AT_ONCE = 4_000_000
 _PICTURES_AT_ONCE = 1024
 _MOST_PAIRS = 2_000_000  # candidates in memory before the weaker ones are dropped
 _CHECKED_AT_ONCE = 65_536  # pairs of descriptors whose bound is high enough
 _ROUNDING = 1e-5  # of a bound
 _MOST_THREADS = 16  # each needs some 50 MB
-_WINDOW = 100_000  # images that one is compared with, nearest along the first principal component
+_WINDOW = 100_000  # images that a block is compared with at most, the nearest
 _MOST_LIKE = 16  # candidates of one image
 _LARGEST_GROUP = 50  # images
 _INSIDE = slice(_MARGIN, _SIDE - _MARGIN)
@@ -78,8 +81,8 @@ class Pairs:
 def near_pairs(images: Images | MappedRows, progress: Progress | None = None) -> Pairs:
     """Pairs of images that are nearly, but not exactly, equal.
 
-    In a set of up to 100,000 images, each is compared with every other; in a larger set, with the 100,000 nearest to it
-    along the first principal component, so that time grows linearly. Blank images are in no pair. Intermediate results
+    Images are compared unless their coarse descriptors are far apart; in a set of more than 100,000, with the 100,000
+    whose descriptors are nearest, so that time grows linearly. Blank images are in no pair. Intermediate results
     of a large set are kept in files, not in memory.
 
     Args:
@@ -229,38 +232,75 @@ def _sampling(zoom: float, offset: float) -> NDArray[np.float32]:
 # --- candidates ------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class _Described:
+    """Descriptors of M pictures, or of their middles, in an order that puts similar ones near each other.
+
+    Attributes:
+        front, back: (M, D) each, the halves of the descriptor; in front of each stands the length of the back.
+        place: (8, B, 128) the unwhitened descriptor along its first principal components; infinite after the last.
+        low, high: (8, B) the least and the largest place in each block.
+    """
+
+    front: NDArray[np.float32]
+    back: NDArray[np.float32]
+    place: NDArray[np.float32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+    def near(self, low: NDArray[np.float32], high: NDArray[np.float32], first_block: int) -> NDArray[np.int64]:
+        """Positions of those whose place is near a box, in blocks from `first_block` on."""
+        away = _beyond(self.low[:, first_block:], self.high[:, first_block:], low, high)
+        blocks = np.flatnonzero(away <= _AWAY)
+        if len(blocks) * _BLOCK > _WINDOW:
+            blocks = np.sort(blocks[np.argsort(away[blocks], kind="stable")[: _WINDOW // _BLOCK]])
+        blocks += first_block
+        place = np.take(self.place, blocks, axis=1).reshape(len(low), -1)
+        which, row = np.divmod(np.flatnonzero(_beyond(place, place, low, high) <= _AWAY), _BLOCK)
+        return blocks[which] * _BLOCK + row
+
+
+def _beyond(
+    low: NDArray[np.float32], high: NDArray[np.float32], from_low: NDArray[np.float32], to_high: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(M,) distances of boxes (8, M) from one box (8,)."""
+    squares = np.zeros(low.shape[1], np.float32)
+    for axis in range(len(low)):
+        squares += np.square(np.maximum(np.maximum(low[axis] - to_high[axis], from_low[axis] - high[axis]), 0))
+    return np.sqrt(squares)
+
+
 def _candidates(
     small: NDArray[np.float32], usable: NDArray[np.int64], progress: Progress | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of similar descriptors among some pictures: first (M,), second (M,); each pair once."""
     whole, middle, order = _descriptors(small, usable, progress)
-    count = len(usable)
     found = [_none_similar()]
     for each in _in_threads(
-        lambda rows: _similar(whole, middle, rows), count, _BLOCK, "searching for similar images", progress
+        lambda rows: _similar(whole, middle, rows), len(usable), _BLOCK, "searching for similar images", progress
     ):
         found = _fewer([*found, each])
     first, second, _ = _likest(found)
-    return usable[order[first]], usable[order[second]]
+    ends = usable[order[first]], usable[order[second]]
+    return np.minimum(*ends), np.maximum(*ends)
 
 
-def _similar(whole: NDArray[np.float32], middle: NDArray[np.float32], part: slice) -> _Similar:
-    """Pairs of some rows of `whole` with all later ones and with all middles, of those in their window."""
-    rows, kept = whole[part], whole.shape[1] // 2
-    low = max(0, min(part.start + _BLOCK // 2 - _WINDOW // 2, len(whole) - _WINDOW))
-    high = min(low + _WINDOW, len(whole))
+def _similar(whole: _Described, middle: _Described, part: slice) -> _Similar:
+    """Pairs of a block of pictures with later ones and with middles, of those near the block."""
+    block, rows, back = part.start // _BLOCK, whole.front[part], whole.back[part]
     found = [_none_similar()]
-    for others, begin in ((whole, max(low, part.start)), (middle, low)):
-        for start in range(begin, high, _COLUMNS_AT_ONCE):
-            columns = others[start : min(start + _COLUMNS_AT_ONCE, high)]
-            bound = (rows[:, : kept + 1] @ columns[:, : kept + 1].T).reshape(-1)
+    for others, first_block in ((whole, block), (middle, 0)):
+        near = others.near(whole.low[:, block], whole.high[:, block], first_block)
+        for some in _parts(len(near), _COLUMNS_AT_ONCE):
+            columns = near[some]
+            bound = (np.take(others.front, columns, axis=0) @ rows.T).reshape(-1)
             possible = np.flatnonzero(bound > _LIKE - _ROUNDING)
             for few in _parts(len(possible), _CHECKED_AT_ONCE):
-                row, column = np.divmod(possible[few], len(columns))
-                one, other = rows[row, kept:], columns[column, kept:]
-                likeness = bound[possible[few]] - one[:, 0] * other[:, 0]
-                likeness += np.einsum("ij,ij->i", one[:, 1:], other[:, 1:])
-                a, b = part.start + row, start + column
+                column, row = np.divmod(possible[few], len(rows))
+                b = columns[column]
+                likeness = bound[possible[few]] - rows[row, 0] * others.front[b, 0]
+                likeness += np.einsum("ij,ij->i", back[row], np.take(others.back, b, axis=0))
+                a = part.start + row
                 keep = (likeness > _LIKE) & (a < b if others is whole else a != b)
                 found.append((a[keep], b[keep], likeness[keep]))
             found = _fewer(found)
@@ -310,34 +350,59 @@ def _most_like(first: NDArray[np.int64], second: NDArray[np.int64], likeness: ND
 
 def _descriptors(
     small: NDArray[np.float32], usable: NDArray[np.int64], progress: Progress | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """(M, D + 1) each, D at most 96: of whole pictures and of their middles, whitened, of length 1; and their order.
-
-    The length of the second half stands between the halves. In sets too large to compare all pairs, the order puts
-    similar pictures near each other.
-    """
+) -> tuple[_Described, _Described, NDArray[np.int64]]:
+    """Of whole pictures and of their middles, whitened, of length 1, D at most 96; and their order."""
     few = _magnitudes(rows_of(small, usable[:: max(1, len(usable) // 6000)]), 1.0)
     mean = few.mean(axis=0)
-    variances, directions = np.linalg.eigh(np.cov(few, rowvar=False, bias=True))  # in ascending order
+    variances, directions = _principal(few)
     kept = min(_DIMENSIONS, len(few), max(8, len(few) // 4))  # few pictures: keep out differences by chance
-    spread = np.sqrt(np.maximum(variances[: -kept - 1 : -1], 0))
-    weights = (directions[:, : -kept - 1 : -1] / (spread + _FLOOR * spread[0] + 1e-6)).astype(np.float32)
-    whole, middle = (scratch((len(usable), weights.shape[1] + 1)) for _ in range(2))
+    spread = np.sqrt(np.maximum(variances[:kept], 0))
+    weights = (directions[:, :kept] / (spread + _FLOOR * spread[0] + 1e-6)).astype(np.float32)
+    axes = np.ascontiguousarray(_principal(_of_length_1(few))[1][:, :_AXES], np.float32)
+    half = (kept + 1) // 2
+    of_both = [[scratch((len(usable), width)) for width in (1 + half, kept - half)] for _ in range(2)]
+    places = np.empty((2, axes.shape[1], len(usable)), np.float32)
 
     def describe(part: slice) -> None:
         pictures = rows_of(small, usable[part])
-        for found, share in ((whole, 1.0), (middle, _MIDDLE)):
-            rows = _of_length_1((_magnitudes(pictures, share) - mean) @ weights)
-            half = (rows.shape[1] + 1) // 2
-            length = np.linalg.norm(rows[:, half:], axis=1, keepdims=True)
-            found[part] = np.concatenate([rows[:, :half], length, rows[:, half:]], axis=1)
+        for (front, back), place, share in zip(of_both, places, (1.0, _MIDDLE), strict=True):
+            magnitudes = _magnitudes(pictures, share)
+            rows = _of_length_1((magnitudes - mean) @ weights)
+            back[part] = rows[:, half:]
+            front[part] = np.c_[np.linalg.norm(rows[:, half:], axis=1), rows[:, :half]]
+            place[:, part] = (_of_length_1(magnitudes) @ axes).T
 
     for _ in _in_threads(describe, len(usable), _PICTURES_AT_ONCE, "describing images", progress):
         pass
-    if len(usable) <= _WINDOW:
-        return whole, middle, np.arange(len(usable))
-    order = np.argsort(whole[:, 0], kind="stable")
-    return _in_order(whole, order), _in_order(middle, order), order
+    order = _neighbours_in_blocks(places[0])
+    places, starts = places[:, :, order], np.arange(0, len(order), _BLOCK)
+    ends = [operation.reduceat(places, starts, axis=2) for operation in (np.minimum, np.maximum)]
+    padded = np.pad(places, ((0, 0), (0, 0), (0, -len(order) % _BLOCK)), constant_values=np.inf)
+    blocks = padded.reshape(*places.shape[:2], -1, _BLOCK)
+    halves = ([_in_order(rows, order) for rows in each] for each in of_both)
+    whole, middle = (_Described(*each, *box) for each, *box in zip(halves, blocks, *ends, strict=True))
+    return whole, middle, order
+
+
+def _principal(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Variances (D,) of rows (M, D) along their principal components, the largest first, and the components (D, D)."""
+    variances, directions = np.linalg.eigh(np.cov(rows, rowvar=False, bias=True))
+    return variances[::-1], directions[:, ::-1]
+
+
+def _neighbours_in_blocks(place: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(M,) an order in which blocks are cells of a k-d tree."""
+    order = np.arange(place.shape[1])
+    cells = [slice(0, len(order))]
+    while cells:
+        cell = cells.pop()
+        blocks = -(-(cell.stop - cell.start) // _BLOCK)
+        if blocks > 1:
+            rows, half = order[cell], blocks // 2 * _BLOCK
+            widest = place[:, rows].var(axis=1).argmax()
+            order[cell] = rows[np.argpartition(place[widest, rows], half)]
+            cells += [slice(cell.start, cell.start + half), slice(cell.start + half, cell.stop)]
+    return order
 
 
 def _in_order(rows: NDArray[np.float32], order: NDArray[np.int64]) -> NDArray[np.float32]:

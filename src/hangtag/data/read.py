@@ -97,6 +97,8 @@ def read(
     fit: str | None = None,
     colour: bool | None = None,
     color: bool | None = None,
+    photo_side: int | None = None,
+    photos: bool | None = None,
     spec: ImageSpec | None = None,
     strict: bool = False,
     decisions: str | Path | None = None,
@@ -125,6 +127,8 @@ def read(
         size: side in pixels, or (height, width); None chooses one that suits the pictures. Public sets keep their size.
         fit: how pictures of other proportions are fitted: "squash", "pad" or "crop"; None chooses.
         colour, color: whether the model sees colour, in either spelling; None: if the pictures have any.
+        photo_side: side in pixels, instead of at most 96, for pictures that suit a pretrained network.
+        photos: whether they do; None: if they are photographs (in colour, larger than 64 pixels) or fewer than 2,000.
         spec: size, colours and fit of an existing model, instead of `size`, `fit` and `colour`; not for public sets.
         strict: raise an error at the first picture that cannot be read, instead of setting it aside.
         decisions: a CSV of decisions about single pictures, see `decisions.py`.
@@ -146,12 +150,15 @@ def read(
     if classes is not None and classes not in CLASSES:
         raise UnknownName.among("value of --classes:", classes, CLASSES)
     colour = color if colour is None else colour
-    wanted = Size(spec, _sides(size), fit, colour)
+    wanted = Size(spec, _sides(size), fit, colour, photo_side, photos)
     options = ReadOptions(
         image_column, label_column, split_column, user_path(root) if root is not None else None, classes, group_by,
         wanted, choose or refuse, progress,
     )  # fmt: skip
     data = _read(what, user_path(path) if path is not None else None, options)
+    if photo_side is not None and max(data.spec.shape[:2]) == photo_side:  # so that a run can read its data again
+        answers = {**data.source.answers, "photo_side": photo_side, **({} if photos is None else {"photos": photos})}
+        data = replace(data, source=replace(data.source, answers=answers))
     skipped = [each for each in data.source.skipped if each.kind != NO_CLASS]
     if strict and skipped:
         more = f" (and {len(skipped) - 1:,} more)" if len(skipped) > 1 else ""

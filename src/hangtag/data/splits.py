@@ -19,7 +19,10 @@ from hangtag.mapped import MappedRows
 from hangtag.progress import Progress
 from hangtag.words import amount, first_few
 
-__all__ = ["Split", "in_order_of_appearance", "merge_groups", "near_groups", "split_of", "stratified"]
+__all__ = [
+    "Split", "fingerprint_of", "in_order_of_appearance", "kept_together", "merge_groups", "near_groups", "once",
+    "split_of", "stratified",
+]  # fmt: skip
 
 _MOST_COMPARED = 1_000_000
 """The largest set that is searched for nearly equal images before a split; a larger one would take an hour."""
@@ -32,6 +35,8 @@ class Split:
     Attributes:
         given: whether the data came with a validation part, so that nothing was drawn.
         fingerprint: SHA-256 of the labels and content of the validation images; equal for equal images, in any form.
+        folds: number of folds of a cross-validation; 0 for none. There are then no validation images.
+        judged: number of images that were held out in one of them.
         notes: what a user should know about the split, in sentences.
     """
 
@@ -39,15 +44,20 @@ class Split:
     validation: NDArray[np.int64]
     given: bool = False
     fingerprint: str = ""
+    folds: int = 0
+    judged: int = 0
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
+        if self.folds:
+            return f"<Split: {len(self.train):,} training images, {self.folds} folds>"
         return f"<Split: {len(self.train):,} training and {len(self.validation):,} validation images>"
 
     def to_json(self) -> dict[str, Any]:
         return {
             "train": len(self.train),
             "validation": len(self.validation),
+            **({"folds": self.folds, "judged": self.judged} if self.folds else {}),
             **({"given": True} if self.given else {}),
             **({"fingerprint": self.fingerprint} if self.fingerprint else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
@@ -70,21 +80,22 @@ def split_of(data: LabelledImages, fraction: float, seed: int) -> tuple[Labelled
         train = data.positions("train")
         both = data.take(np.concatenate([train, data.positions("validation")]), f"{data.name} (train)")
         order = both.order
-        held_out, repeated = _once(both, order[order >= len(train)])
-        return both, Split(order[order < len(train)], held_out, True, _fingerprint(both, held_out), repeated)
+        held_out, repeated = once(both, order[order >= len(train)])
+        notes = _repeated(repeated)
+        return both, Split(order[order < len(train)], held_out, True, fingerprint_of(both, held_out), notes=notes)
     images = data.train
     order = images.order
-    groups = _kept_together(images) if fraction else None
+    groups = kept_together(images) if fraction else None
     split = stratified(images.labels[order], fraction, seed, None if groups is None else groups[order])
-    held_out, repeated = _once(images, order[split.validation])
+    held_out, repeated = once(images, order[split.validation])
     if fraction and not len(held_out) and len(images):
         raise DataError(
             f"{images.name}: no image can be held out: each class has one image or one group of images",
             "add images, give a validation part, or hold nothing out: --set validation=0 (in Python validation=0)",
         )
-    fingerprint = _fingerprint(images, held_out) if len(held_out) else ""
+    fingerprint = fingerprint_of(images, held_out) if len(held_out) else ""
     return images, Split(
-        order[split.train], held_out, fingerprint=fingerprint, notes=(*_notes(images, held_out), *repeated)
+        order[split.train], held_out, fingerprint=fingerprint, notes=(*_notes(images, held_out), *_repeated(repeated))
     )
 
 
@@ -169,7 +180,7 @@ def near_groups(images: LabelledImages, progress: Progress | None = None) -> NDA
     return groups
 
 
-def _kept_together(images: LabelledImages) -> NDArray[np.int64] | None:
+def kept_together(images: LabelledImages) -> NDArray[np.int64] | None:
     """The data's groups, merged with those of equal and nearly equal images; None if no two images are together."""
     contents = images.contents
     same = np.unique(contents[:, 0] ^ (contents[:, 1] << np.uint64(1)), return_inverse=True)[1]
@@ -180,8 +191,8 @@ def _kept_together(images: LabelledImages) -> NDArray[np.int64] | None:
     return groups if groups is not None and len(np.unique(groups)) < len(images) else None
 
 
-def _once(images: LabelledImages, held_out: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """The held-out images, each content of a class once, and a note if any was repeated.
+def once(images: LabelledImages, held_out: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """The held-out images, each content of a class once, and how many were left out.
 
     Repeated images would make a few images look like many: intervals would be too narrow, and the calibration would be
     judged on images that it was fitted to.
@@ -191,16 +202,18 @@ def _once(images: LabelledImages, held_out: NDArray[np.int64]) -> tuple[NDArray[
     """
     rows = np.column_stack([images.labels[held_out].astype(np.uint64), images.contents[held_out]])
     first = np.append(True, (rows[1:] != rows[:-1]).any(axis=1))[: len(rows)]
-    if first.all():
-        return held_out, ()
-    number = amount(int((~first).sum()), "repeated image")
-    return held_out[first], (f"left {number} out of the validation images: equal images of a class count once",)
+    return held_out[first], int((~first).sum())
 
 
-def _fingerprint(images: LabelledImages, positions: NDArray[np.int64]) -> str:
-    """Of images in the order of their content."""
+def fingerprint_of(images: LabelledImages, positions: NDArray[np.int64]) -> str:
+    """SHA-256 of the labels and content of images, whose positions are in the order of their content."""
     rows = np.column_stack([images.labels[positions].astype(np.uint64), images.contents[positions]])
     return hashlib.sha256(np.ascontiguousarray(rows, "<u8").data).hexdigest()
+
+
+def _repeated(count: int) -> tuple[str, ...]:
+    left_out = amount(count, "repeated image")
+    return (f"left {left_out} out of the validation images: equal images of a class count once",) if count else ()
 
 
 def _notes(images: LabelledImages, held_out: NDArray[np.int64]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from hangtag.data.read import read
 from hangtag.data.splits import split_of
 from hangtag.errors import DataError, RunError, SaveError, UsageError
 from hangtag.evaluation import metrics
+from hangtag.evaluation.cross_validation import PART, CrossValidation, read_cross_validation
 from hangtag.evaluation.guarantee_report import GuaranteeReport, measure_guarantees
 from hangtag.evaluation.metrics import Evaluation, Share, Strangers
 from hangtag.evaluation.run_folder import Run, find_run
@@ -26,8 +27,8 @@ from hangtag.model.predictor import Predictor, load
 from hangtag.words import first_few
 
 __all__ = [
-    "Fitted", "Judgement", "Model", "data_before_decisions", "evaluate", "judge", "judge_own", "judged_part", "opened",
-    "read_again",
+    "Fitted", "Judgement", "Model", "data_before_decisions", "evaluate", "is_cross_validated", "judge", "judge_own",
+    "judged_part", "opened", "read_again",
 ]  # fmt: skip
 
 _FEW_REPEATED = 0.02  # the share of repeated images up to which intervals are as good as right
@@ -38,13 +39,15 @@ class Judgement:
     """An evaluation and what it was made from.
 
     Attributes:
-        part: "test"; "validation", which also set the thresholds; or "given", other data without a test part.
+        part: "test"; "validation", which also set the thresholds; "cross-validation", training images that were held
+            out in one fold each, which also set them; or "given", other data without a test part.
         data: the N images judged, with the model's classes.
         outputs: (N, ...) float32 each, of the model file: `OUTPUT`, and "uncalibrated" and "ood_score" if it has them.
         evaluation: accuracy, loss and numbers per class.
         guarantees: how the model's guarantees held.
         before_decisions: the evaluation on the test part before a person's decisions about it; None without decisions.
         notes: how class names were matched, and whether images are repeated, in sentences.
+        folds: (N,) the fold that held each image out of the training; None if the model was not trained on the images.
     """
 
     part: str
@@ -54,6 +57,7 @@ class Judgement:
     guarantees: GuaranteeReport
     before_decisions: Evaluation | None = None
     notes: tuple[str, ...] = ()
+    folds: NDArray[np.int64] | None = None
 
     @classmethod
     def of(
@@ -86,6 +90,27 @@ class Judgement:
         evaluation = metrics.evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy, strangers)
         guarantees = measure_guarantees(outputs, data.labels, model.guarantees)
         return cls(part, data, outputs, evaluation, guarantees, earlier, (*notes, *_note_repeated(data)))
+
+    @classmethod
+    def of_folds(
+        cls, model: Predictor, answers: CrossValidation, train: LabelledImages, accuracy: float | None
+    ) -> "Judgement":
+        """What a cross-validation said about a model that was trained on all images of `train`.
+
+        Raises:
+            DataError: there are answers to more images.
+        """
+        data, rows = answers.images_of(train), answers.outputs
+        evaluation = metrics.evaluate(
+            rows[OUTPUT], data.labels, data.class_names, accuracy, folds=answers.count, groups=answers.groups
+        )
+        guarantees = measure_guarantees(rows, data.labels, model.guarantees)
+        return cls(PART, data, rows, evaluation, guarantees, folds=answers.folds)
+
+    @property
+    def in_words(self) -> str:
+        """The evaluation, and what it was made on."""
+        return str(self.evaluation) if self.evaluation.folds else f"{self.part} {self.evaluation}"
 
     def __repr__(self) -> str:
         return f"<Judgement: {self.data.name}, {self.evaluation}>"
@@ -125,7 +150,8 @@ def evaluate(model: Model, data: Any = None) -> Judgement:
     Args:
         model: a model.onnx, a run or its folder or name, an opened model, or a fitted classifier.
         data: a `LabelledImages`, or anything that `read` takes; None: the data that the run was made for, whose test
-            part, or else its validation images, judge it.
+            part, or else its validation images, judge it. A cross-validated run without a test part was trained on all
+            its images; the answers that were given to them while they were held out judge it.
 
     Raises:
         RunError, ArtifactError: the model cannot be opened.
@@ -189,7 +215,8 @@ def judge_own(run: Run, data: LabelledImages, predictor: Predictor) -> Judgement
     Raises:
         DataError: the data has other classes than the model.
     """
-    part, images = judged_part(run, data)
+    is_crossed = is_cross_validated(run, data)
+    part, images = (PART, data.train) if is_crossed else judged_part(run, data)
     if images.class_names != predictor.class_names:
         raise DataError(
             f"{images.name} has classes {first_few(images.class_names)}; the model has "
@@ -201,6 +228,8 @@ def judge_own(run: Run, data: LabelledImages, predictor: Predictor) -> Judgement
     accuracy = None
     with suppress(RunError):  # a run without metrics.json
         accuracy = run.metrics().get("training_accuracy")
+    if is_crossed:
+        return Judgement.of_folds(predictor, read_cross_validation(run.path, len(images.class_names)), images, accuracy)
     return Judgement.of(predictor, part, images, accuracy, data_before_decisions(run.config(), part))
 
 
@@ -306,6 +335,11 @@ def _read(what: str, path: str | None, options: dict[str, Any]) -> LabelledImage
         )
     size = options.get("size")
     return read(what, path, **options | ({"size": tuple(size)} if isinstance(size, list) else {}))
+
+
+def is_cross_validated(run: Run, data: LabelledImages) -> bool:
+    """Whether a run's own data can judge it only by `cross_validation.npz`, because it was trained on all of it."""
+    return "test" not in data.parts and bool(run.config("recipe")["recipe"].get("folds"))
 
 
 def judged_part(run: Run, data: LabelledImages) -> tuple[str, LabelledImages]:

@@ -83,12 +83,15 @@ class Evaluation(Serializable):
         images: number of images.
         loss: mean cross-entropy in nats; 0 is perfect, ln K is guessing.
         accuracy: share of images whose most probable class is the true one.
-        accuracy_interval: 95%, Wilson.
+        accuracy_interval: 95%, Wilson; for images in groups, as if each group were one image; after a cross-validation,
+            wider, because its networks were trained on many of the same images (Nadeau & Bengio, 2003).
         classes: (K,) one `ClassResult` per class.
         confusion: K rows (true class) of K counts (predicted class).
         training_accuracy: of the same model on training images without augmentation; None if it is unknown, or if
             these images are other data than the model's.
         strangers: images of classes that the model does not know, which no other number counts; None without any.
+        folds: number of folds of the cross-validation in which these images were held out, while the model itself was
+            trained on all of them; 0 for images that no network was trained on.
     """
 
     images: int
@@ -99,6 +102,7 @@ class Evaluation(Serializable):
     confusion: tuple[tuple[int, ...], ...]
     training_accuracy: float | None = None
     strangers: Strangers | None = None
+    folds: int = 0
 
     @property
     def guess(self) -> float:
@@ -128,9 +132,8 @@ class Evaluation(Serializable):
         if self.training_accuracy is None:
             return "The training accuracy is unknown or belongs to other data, so overfitting cannot be assessed."
         gap = 100 * (self.training_accuracy - self.accuracy)
-        both = (
-            f"Accuracy is {self.training_accuracy:.1%} on the training images and {self.accuracy:.1%} on these images"
-        )
+        here = "on the same images while they were held out" if self.folds else "on these images"
+        both = f"Accuracy is {self.training_accuracy:.1%} on the training images and {self.accuracy:.1%} {here}"
         if self.overfits:
             return (
                 f"{both}, {gap:.1f} points lower. Such a gap suggests overfitting: part of what the model learned may "
@@ -168,6 +171,7 @@ class Evaluation(Serializable):
     def __str__(self) -> str:
         low, high = self.accuracy_interval
         images = amount(self.images, "image")
+        images = f"{self.folds}-fold cross-validated on {images}" if self.folds else images
         return f"accuracy {self.accuracy:.4f} [{low:.4f}, {high:.4f}], loss {self.loss:.4f}, {images}"
 
 
@@ -177,6 +181,8 @@ def evaluate(
     class_names: tuple[str, ...],
     training_accuracy: float | None = None,
     strangers: Strangers | None = None,
+    folds: int = 0,
+    groups: NDArray[np.int64] | None = None,
 ) -> Evaluation:
     """Compare predictions with the true labels.
 
@@ -186,6 +192,8 @@ def evaluate(
         class_names: (K,) names.
         training_accuracy: accuracy on the training images, for `Evaluation.gap_in_words`.
         strangers: images that are not among these N, if any.
+        folds: as in `Evaluation`.
+        groups: (N,) equal for images that belong together: a group is no more evidence than one image. None: no groups.
 
     Raises:
         DataError: shapes disagree, there are no images, a label is not a class, or values are not probabilities.
@@ -199,21 +207,25 @@ def evaluate(
     check_probabilities(probabilities, labels)
     predicted = probabilities.argmax(axis=1)
     count = len(class_names)
+    groups = np.arange(len(labels)) if groups is None else groups
     confusion = np.bincount(labels * count + predicted, minlength=count * count).reshape(count, count)
     correct = int(confusion.trace())
     return Evaluation(
         images=len(labels),
         loss=float(cross_entropies(probabilities, labels).mean()),
         accuracy=correct / len(labels),
-        accuracy_interval=wilson(correct, len(labels)),
-        classes=tuple(_class_result(name, confusion, index) for index, name in enumerate(class_names)),
+        accuracy_interval=_interval(predicted == labels, groups, folds),
+        classes=tuple(
+            _class_result(name, index, labels, predicted, groups, folds) for index, name in enumerate(class_names)
+        ),
         confusion=tuple(map(tuple, confusion.tolist())),
         training_accuracy=training_accuracy,
         strangers=strangers,
+        folds=folds,
     )
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
+def wilson(successes: float, trials: float) -> tuple[float, float]:
     """95% score interval for a proportion, 1 or more trials (E. B. Wilson, 1927, J. Am. Stat. Assoc. 22:209-212).
 
     >>> [round(bound, 4) for bound in wilson(8834, 10000)]
@@ -225,15 +237,34 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
 
 
-def _class_result(name: str, confusion: NDArray[np.int64], index: int) -> ClassResult:
-    hits = int(confusion[index, index])
-    images, predicted = int(confusion[index].sum()), int(confusion[:, index].sum())
+def _interval(hits: NDArray[np.bool_], groups: NDArray[np.int64], folds: int) -> tuple[float, float]:
+    """`wilson` for the share of hits, with as many trials as there are groups.
+
+    With K folds, the variance is 1 + K / (K - 1) times as large: Nadeau & Bengio (2003, Machine Learning 52) correct it
+    by this factor, and without it intervals contain too few true accuracies (benchmarks/cross_fit.py).
+    """
+    trials: float = len(np.unique(groups))
+    if folds > 1:
+        trials /= 1 + folds / (folds - 1)
+    return wilson(float(hits.mean()) * trials if trials < len(hits) else int(hits.sum()), trials)
+
+
+def _class_result(
+    name: str,
+    index: int,
+    labels: NDArray[np.int64],
+    answers: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    folds: int,
+) -> ClassResult:
+    true, named = labels == index, answers == index
+    hits, images, predicted = int((true & named).sum()), int(true.sum()), int(named.sum())
     return ClassResult(
         name=name,
         images=images,
         precision=hits / predicted if predicted else None,
         recall=hits / images if images else None,
-        recall_interval=wilson(hits, images) if images else None,
+        recall_interval=_interval(named[true], groups[true], folds) if images else None,
         f1=2 * hits / (images + predicted) if images + predicted else None,
-        precision_interval=wilson(hits, predicted) if predicted else None,
+        precision_interval=_interval(true[named], groups[named], folds) if predicted else None,
     )

@@ -247,6 +247,7 @@ class _Recipe(TypedDict, total=False):
     name: Required[str]
     network: str
     validation: float
+    folds: int | None
     patience: int
     given: list[str]
 
@@ -287,6 +288,8 @@ class _Speed(TypedDict, total=False):
 class _Split(TypedDict, total=False):
     train: int
     validation: int
+    folds: int
+    judged: int
 
 
 class _Config(TypedDict, total=False):

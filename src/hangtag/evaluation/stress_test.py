@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
+from hangtag.errors import UsageError
 from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from hangtag.evaluation.cross_validation import as_held_out
 from hangtag.evaluation.judge import Model, evaluate, opened
 from hangtag.evaluation.slices import Slice, groupings_of, weak_slices
 from hangtag.model.artifact import OUTPUT
@@ -119,6 +121,7 @@ def stress(
     seed: int = 0,
     columns: Mapping[str, NDArray[Any]] | None = None,
     progress: Callable[[str, float], None] | None = None,
+    folds: NDArray[np.int64] | None = None,
 ) -> Stress:
     """Corrupt images in every way and judge the model's answers.
 
@@ -129,31 +132,48 @@ def stress(
         images: maximum number of images to corrupt.
         columns: (N,) further values of the images by name, to form groups by.
         progress: called with the name of the corruption and the share done.
+        folds: (N,) for images that the model was trained on, the fold that held each of them out: the network of this
+            fold answers, if the file has it.
 
     Raises:
         RunError, ArtifactError: the model cannot be opened.
+        UsageError: the model was trained on the images, and its file has no networks that were not.
         DataError: the data cannot be used, or has no class that the model knows.
     """
     predictor = opened(model)
     if not (isinstance(data, LabelledImages) and data.class_names == predictor.class_names and not data.parts):
-        data = evaluate(model, data).data
+        judged = evaluate(model, data)
+        data, folds = judged.data, judged.folds
+    if folds is not None and not predictor.guarantees.needs_folds:
+        raise UsageError(
+            f"the model was trained on all {len(data):,} images of {data.name}, so a stress test on them says nothing",
+            "name images that it has not seen: hangtag stress RUN DATA",
+        )
     random = np.random.default_rng(seed)
     some = np.sort(random.permutation(len(data))[:images])
-    pictures, labels = np.array(data.images[some]), data.labels[some]
-    clean = _judged(predictor, pictures, labels, "none", 0)
+    pictures, labels, folds_of = np.array(data.images[some]), data.labels[some], None if folds is None else folds[some]
+    clean = _judged(predictor, pictures, labels, "none", 0, folds_of)
     cells = []
     for name in CORRUPTIONS:
         for severity in SEVERITIES:
-            cells.append(_judged(predictor, corrupt(pictures, name, severity, seed), labels, name, severity))
+            cells.append(_judged(predictor, corrupt(pictures, name, severity, seed), labels, name, severity, folds_of))
             if progress:
                 progress(name, len(cells) / (len(CORRUPTIONS) * len(SEVERITIES) + 1))
-    correct = predictor.probabilities(data.images).argmax(axis=1) == data.labels
+    correct = _outputs(predictor, data.images, folds)[OUTPUT].argmax(axis=1) == data.labels
     slices = weak_slices(correct, groupings_of(data, columns))
     return Stress(len(some), clean, tuple(cells), tuple(slices), len(data), seed)
 
 
-def _judged(predictor: Predictor, images: Images, labels: NDArray[np.int64], name: str, severity: int) -> StressResult:
+def _outputs(predictor: Predictor, images: Images, folds: NDArray[np.int64] | None) -> dict[str, NDArray[np.float32]]:
     outputs = predictor.outputs(images, *predictor.deciding)
+    return outputs if folds is None else as_held_out(outputs, folds, predictor.guarantees)
+
+
+def _judged(
+    predictor: Predictor, images: Images, labels: NDArray[np.int64], name: str, severity: int,
+    folds: NDArray[np.int64] | None,
+) -> StressResult:  # fmt: skip
+    outputs = _outputs(predictor, images, folds)
     rows = outputs[OUTPUT]
     correct = rows.argmax(axis=1) == labels
     verdicts = predictor.guarantees.decide(outputs, predictor.policy)

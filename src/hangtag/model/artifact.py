@@ -12,6 +12,8 @@ import os
 import threading
 import unicodedata
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral
@@ -25,7 +27,8 @@ from numpy.typing import NDArray
 from hangtag.errors import ArtifactError, ModelNotFound, RunError, UsageError
 from hangtag.files import inside, user_path
 from hangtag.machine import hardware
-from hangtag.model.conformal import highest_score
+from hangtag.model.appearance import Appearance
+from hangtag.model.conformal import MOST_SCORES, highest_score
 from hangtag.model.guarantees import Guarantees
 from hangtag.model.onnx_file import RETRAIN, OnnxFile, Value
 from hangtag.pictures import FITS, MAX_PIXELS, Images, ImageSpec
@@ -33,7 +36,7 @@ from hangtag.serializable import Serializable, read_json
 
 __all__ = [
     "EXTRA_OUTPUTS", "FORMAT", "INPUT", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "BackboneRecord", "Metadata",
-    "check_file", "open_artifact",
+    "check_file", "limited_time", "open_artifact", "open_session",
 ]  # fmt: skip
 
 FORMAT = 5
@@ -44,15 +47,21 @@ INPUT, PIXELS, OUTPUT = "images", "pixels", "probabilities"
 EXTRA_OUTPUTS = {
     "uncalibrated": "float32 (N, K): the probabilities before calibration",
     "ood_score": "float32 (N,): the share of held-out images with a lower score",
+    "fold_uncalibrated": "float32 (N, F, K): the probabilities of the networks of F folds, before calibration",
+    "ood_distance": "float32 (N,): what `ood_score` ranks: how far an image is from the training images",
     "embedding": "float32 (N, E): the network's features; similar images have similar rows",
     "maps": "float32 (N, V, F, h, w): the last feature maps of the image and, with V = 2, of its mirror image",
     "map_weights": "float32 (N, F): each feature's weight for the predicted class, minus its mean over all classes",
 }
 """Outputs that a graph may have; only built-in convolutional networks have `maps` and `map_weights`."""
 
-_AXES = {OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "ood_score": 1, "embedding": 2, "maps": 5, "map_weights": 2}
+_AXES = {
+    OUTPUT: 2, PIXELS: 4, "uncalibrated": 2, "fold_uncalibrated": 3, "ood_score": 1, "ood_distance": 1, "embedding": 2,
+    "maps": 5, "map_weights": 2,
+}  # fmt: skip
 _MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
 _MOST_LIMITATIONS, _MOST_SENTENCE = 20, 10_000  # characters of a limitation
+_MOST_FOLDS = 1000
 _PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
 _MOST_THREADS = 1024
 _CHECK_SECONDS = 60.0  # for each of the runs that check a graph
@@ -70,6 +79,7 @@ class BackboneRecord(Serializable):
         licence: of its weights; empty if unknown.
         sha256: of its weights, as they were distributed.
         mean, deviation: (3,) what it subtracts from RGB pixels from 0 to 255, and then divides them by.
+        fine_tuned: whether its weights in this file were trained on.
     """
 
     name: str
@@ -77,6 +87,7 @@ class BackboneRecord(Serializable):
     sha256: str
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    fine_tuned: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.deviation) != 3 or min(self.deviation) <= 0:
@@ -92,6 +103,7 @@ class Metadata(Serializable):
     Attributes:
         pooling: how the network reduces its last feature maps to features, "max" or "mean".
         backbone: the pretrained part of the network; None: the whole network was trained on the data.
+        appearance: what the training images look like; None: pictures are not compared with it.
     """
 
     class_names: tuple[str, ...]
@@ -106,6 +118,7 @@ class Metadata(Serializable):
     guarantees: Guarantees | None = None
     pooling: str = "max"
     backbone: BackboneRecord | None = None
+    appearance: Appearance | None = None
     format: int = FORMAT
 
     FAILURE = ArtifactError
@@ -129,6 +142,8 @@ class Metadata(Serializable):
                 raise ValueError(f"image {name} must be one that hangtag supports, got {getattr(spec, name)!r}")
         if self.pooling not in ("max", "mean"):
             raise ValueError(f"pooling must be 'max' or 'mean', got {self.pooling!r}")
+        if self.appearance and len(self.appearance.background) != spec.channels:
+            raise ValueError("the background of the training images must have as many channels as the images")
         if self.parameters < 0:
             raise ValueError(f"the number of parameters must be at least 0, got {self.parameters}")
         if guarantees:
@@ -151,6 +166,12 @@ def _check_guarantees(guarantees: Guarantees, classes: int) -> None:
     for each in guarantees.conformal:
         if not all(limit is None or 0 <= limit <= highest_score(classes) for limit in each.thresholds):
             raise ValueError(f"{each.method} thresholds are out of range")
+        if not all(0 <= score <= highest_score(classes) for scores in each.fold_scores for score in scores):
+            raise ValueError(f"{each.method} scores are out of range")
+        if each.fold_scores and not (len(each.fold_scores) == guarantees.folds and each.images <= MOST_SCORES):
+            raise ValueError(f"{each.method} scores must be those of {guarantees.folds} folds")
+    if not 0 <= guarantees.folds <= _MOST_FOLDS:
+        raise ValueError(f"the number of folds must be at most {_MOST_FOLDS}")
     if not all(limit is None or 0 <= limit <= 1.01 for limit in guarantees.confidence_thresholds):
         raise ValueError("confidence thresholds must be from 0 to 1")
 
@@ -170,7 +191,7 @@ class Artifact:
     ) -> None:
         self._content, self._outputs = content, outputs
         self.threads = threads
-        self._session = _session(content, threads)
+        self._session = open_session(content, threads)
         self.metadata = metadata
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.fingerprint = self.sha256[:12]
@@ -209,7 +230,7 @@ class Artifact:
 
     def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
         if self._session is None:
-            self._session = _session(self._content, self.threads)
+            self._session = open_session(self._content, self.threads)
         try:
             rows: list[NDArray[np.float32]] = self._session.run(list(names), {INPUT: images}, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
@@ -219,7 +240,8 @@ class Artifact:
                 raise ArtifactError(f"{_NOT_OURS}: '{name}' has the shape {row.shape}", RETRAIN)
             if not np.isfinite(row).all():
                 raise ArtifactError(f"its graph returns NaN or infinite numbers as '{name}'", RETRAIN)
-            if name == OUTPUT and (row.min() < 0 or not np.isclose(row.sum(axis=1), 1, atol=1e-3).all()):
+            is_shares = name in (OUTPUT, "fold_uncalibrated")
+            if is_shares and (row.min() < 0 or not np.isclose(row.sum(axis=-1), 1, atol=1e-3).all()):
                 raise ArtifactError("its graph does not return probabilities", RETRAIN)
         return rows
 
@@ -228,21 +250,13 @@ class Artifact:
 
     def check(self) -> None:
         """Run the graph on a few pictures of several sizes; raise ArtifactError unless its outputs are possible."""
-        import onnxruntime
-
         spec, random = self.metadata.image, np.random.default_rng(0)
         small = (min(spec.height, 64) + 1, min(spec.width, 64) // 2 + 1)
         for count, size in ((1, spec.shape[:2]), (2, spec.shape[:2]), (1, (1, 1)), (3, small)):
             images = random.integers(0, 256, (count, *size, *spec.shape[2:]), dtype=np.uint8)
             images[0] = 0 if count > 1 else images[0]
-            options = onnxruntime.RunOptions()
-            timer = threading.Timer(_CHECK_SECONDS, setattr, (options, "terminate", True))
-            timer.daemon = True
-            timer.start()
-            try:
+            with limited_time() as options:
                 rows = dict(zip(self._outputs, self._run(images, tuple(self._outputs), options), strict=True))
-            finally:
-                timer.cancel()
             scores = rows.get("ood_score", np.zeros(1))
             if scores.min() < 0 or scores.max() > 1:
                 raise ArtifactError("its graph returns OOD scores that are not from 0 to 1", RETRAIN)
@@ -355,6 +369,10 @@ def _check_ends(metadata: Metadata, inputs: dict[str, Value], outputs: dict[str,
         raise ArtifactError("its graph must have both of 'maps' and 'map_weights', or neither", RETRAIN)
     if "maps" in outputs and outputs["maps"].shape[2] != outputs["map_weights"].shape[1]:
         raise ArtifactError("its outputs 'maps' and 'map_weights' must have the same number of features", RETRAIN)
+    if metadata.guarantees and metadata.guarantees.needs_folds:
+        folds = outputs["fold_uncalibrated"].shape[1:] if "fold_uncalibrated" in outputs else None
+        if folds != (metadata.guarantees.folds, classes):
+            raise ArtifactError("its metadata has scores of folds that its graph does not answer for", RETRAIN)
     if metadata.guarantees and metadata.guarantees.has_ood_score and "ood_score" not in outputs:
         raise ArtifactError("its metadata promises an OOD score but its graph has none", RETRAIN)
 
@@ -419,7 +437,12 @@ def _refuse_run(error: Exception, images: Images, options: Any) -> NoReturn:
     raise ArtifactError(f"its graph fails on images of {size} pixels", RETRAIN) from error
 
 
-def _session(content: bytes, threads: int | None) -> Any:
+def open_session(content: bytes, threads: int | None = None) -> Any:
+    """An ONNX Runtime session on the CPU, in which a graph can use at most half of the memory.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot open the graph.
+    """
     import onnxruntime
 
     _limit_memory()
@@ -433,6 +456,21 @@ def _session(content: bytes, threads: int | None) -> Any:
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ArtifactError("ONNX Runtime cannot open its graph", RETRAIN) from error
+
+
+@contextmanager
+def limited_time(seconds: float = _CHECK_SECONDS) -> Iterator[Any]:
+    """Options for a run of a session that ends it after this time."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 @cache

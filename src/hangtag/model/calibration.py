@@ -395,7 +395,9 @@ def _newton_step(family: _PerClass | _PerPair, probabilities: Floats, slope: Flo
     Wright, 2006, chapter 7.1).
     """
     unsure = 1 - (probabilities**2).sum(axis=1)
-    kept = unsure > _CERTAIN * float(unsure.mean())
+    kept = unsure > max(_CERTAIN * float(unsure.mean()), float(np.finfo(np.float32).eps))
+    if not kept.any():  # every answer is certain: there is no curvature to learn from
+        return np.zeros_like(slope)
     family = type(family)(family.rows[kept].astype(np.float32))
     probabilities = probabilities[kept].astype(np.float32)
     precondition = family.preconditioner(probabilities, penalty)

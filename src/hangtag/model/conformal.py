@@ -5,6 +5,11 @@ does arithmetic on arrays of probabilities; it runs no model. The guarantee need
 calibration images' labels, so hangtag takes the network's probabilities before calibration: calibrated ones cost up to
 0.7 points of coverage on Fashion-MNIST, and the sets are equally small (docs/log.md).
 
+After a cross-validation, each score comes from the network of the fold that held its image out (cross-conformal
+prediction: Vovk, 2015; CV+: Romano, Sesia & Candès, 2020). A label is in the set unless the scores that the folds give
+it are above almost all of those. What is proven (`proven_coverage`) is less than the coverage asked for; in practice
+the share of sets with the true label is close to it (benchmarks/cross_fit.py).
+
 A label with a lower score fits better, and is in the set if its score is at most the threshold:
 
     threshold   -log p of the label, ordered as 1 - p (Sadinle, Lei & Wasserman, 2019): the smallest sets on average
@@ -13,7 +18,7 @@ A label with a lower score fits better, and is in the set if its score is at mos
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +30,14 @@ from hangtag.serializable import Serializable
 __all__ = [
     "LEVELS",
     "METHODS",
+    "MOST_SCORES",
     "Conformal",
     "calibrate",
+    "calibrate_by_folds",
     "check_coverage",
     "highest_score",
     "needed",
+    "proven_coverage",
     "scores_of",
     "threshold_at",
 ]
@@ -40,6 +48,9 @@ LEVELS = (
     *(round(0.99 + 0.001 * step, 3) for step in range(1, 10)),
 )
 """Coverages with a stored threshold; a coverage between two of them uses the higher one."""
+
+MOST_SCORES = 10_000
+"""Images, at most, whose scores a file keeps for each method."""
 
 _LEAST = float(np.finfo(np.float32).tiny)  # stands for a probability of 0
 RAPS_PENALTY = 0.1  # for each label beyond the first; the paper tried 0.001 to 1
@@ -62,15 +73,20 @@ class Conformal(Serializable):
         method: one of `METHODS`.
         images: number of calibration images.
         thresholds: one for each level; None if there were too few images for that coverage.
+        fold_scores: of each fold, the scores of its images, ascending; empty without folds, or if their networks do not
+            ship.
         levels: `LEVELS`, kept in the file.
     """
 
     method: str
     images: int
     thresholds: tuple[float | None, ...]
+    fold_scores: tuple[tuple[float, ...], ...] = ()
     levels: tuple[float, ...] = LEVELS
 
     def __post_init__(self) -> None:
+        if self.fold_scores and sum(map(len, self.fold_scores)) != self.images:
+            raise ValueError(f"{self.method} scores must be those of {self.images:,} images")
         if self.method not in METHODS or self.levels != LEVELS or len(self.thresholds) != len(LEVELS):
             raise ValueError(f"{self.method} thresholds are for the coverage levels of another hangtag version")
 
@@ -105,6 +121,44 @@ class Conformal(Serializable):
             in_set[np.arange(len(in_set)), probabilities.argmax(axis=1)] = True
         return in_set
 
+    def sets_by_folds(self, probabilities: Floats, coverage: float) -> NDArray[np.bool_]:
+        """(N, K) whether each label is in the image's cross-conformal set, which may be empty.
+
+        A label's p-value is (1 + the number of `fold_scores` that are at least as high as the label's score in the same
+        fold) / (1 + their number); the label is in the set if it is above 1 - coverage.
+
+        Args:
+            probabilities: (N, F, K), of the networks of the F folds, before calibration.
+            coverage: target share of sets that contain the true label, above 0 and below 1.
+        """
+        above = np.zeros((len(probabilities), probabilities.shape[2]), np.int64)
+        for fold, ranked in enumerate(self.fold_scores):
+            scores = scores_of(probabilities[:, fold], self.method)
+            above += len(ranked) - np.searchsorted(np.array(ranked), scores, side="left")
+        if self.threshold(coverage) is None:
+            return np.ones(above.shape, bool)
+        in_set: NDArray[np.bool_] = 1 + above > (1 - coverage) * (1 + self.images) + 1e-9
+        return in_set
+
+
+def calibrate_by_folds(
+    probabilities: Floats, labels: NDArray[np.int64], folds: NDArray[np.int64], method: str = "threshold"
+) -> Conformal:
+    """Thresholds and scores from the images of a cross-validation.
+
+    Args:
+        probabilities: (N, K), each row of the network of the fold that held the image out.
+        labels: (N,) indices of the true classes.
+        folds: (N,) the fold of each image, from 0.
+
+    Raises:
+        UnknownName, DataError: as for `calibrate`.
+    """
+    pooled = calibrate(probabilities, labels, method)
+    scores = _widened(scores_of(probabilities, method)[np.arange(len(labels)), labels], method)
+    by_fold = (np.sort(scores[folds == fold]) for fold in range(int(folds.max()) + 1))
+    return replace(pooled, fold_scores=tuple(tuple(np.round(each, 7).tolist()) for each in by_fold))
+
 
 def calibrate(probabilities: Floats, labels: NDArray[np.int64], method: str = "threshold") -> Conformal:
     """Thresholds from held-out images.
@@ -118,10 +172,15 @@ def calibrate(probabilities: Floats, labels: NDArray[np.int64], method: str = "t
         DataError: values that are not probabilities.
     """
     check_probabilities(probabilities, labels)
-    ranked = np.sort(scores_of(probabilities, method)[np.arange(len(labels)), labels])
-    to_edge = np.minimum(ranked, 1) if method == "threshold" else np.maximum(0, 1 - ranked)
-    ranked += _MARGIN + _RELATIVE_MARGIN * to_edge
+    ranked = _widened(np.sort(scores_of(probabilities, method)[np.arange(len(labels)), labels]), method)
     return Conformal(method, len(labels), tuple(threshold_at(ranked, level) for level in LEVELS))
+
+
+def _widened(scores: NDArray[np.float64], method: str) -> NDArray[np.float64]:
+    """(N,) scores with their margins."""
+    to_edge = np.minimum(scores, 1) if method == "threshold" else np.maximum(0, 1 - scores)
+    widened: NDArray[np.float64] = scores + _MARGIN + _RELATIVE_MARGIN * to_edge
+    return widened
 
 
 def scores_of(probabilities: Floats, method: str) -> NDArray[np.float64]:
@@ -161,6 +220,18 @@ def needed(coverage: float) -> int:
     (19, 99)
     """
     return math.ceil(coverage / (1 - coverage) - 1e-9)
+
+
+def proven_coverage(coverage: float, images: int, folds: int) -> float:
+    """The share of cross-conformal sets that contain the true label, at least, as far as it is proven.
+
+    Romano, Sesia & Candès (2020), theorem 3, for equal folds of images that are exchangeable.
+
+    >>> round(proven_coverage(0.95, 300, 5), 3)
+    0.874
+    """
+    slack = min(2 * (1 - 1 / folds) / (images / folds + 1), (1 - folds / images) / (folds + 1))
+    return max(0.0, 1 - 2 * (1 - coverage) - slack)
 
 
 def check_coverage(coverage: float) -> None:

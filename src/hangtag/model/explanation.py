@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hangtag.model.neighbours import Neighbour, Neighbours
 from hangtag.model.predictor import Answer, Predictor
-from hangtag.pictures import Picture, decode
+from hangtag.pictures import Picture
 
 __all__ = ["Why", "evidence", "explain"]
 
@@ -25,7 +25,7 @@ class Why:
 
     Attributes:
         answer: the answer.
-        seen: (H, W) or (H, W, 3) uint8, the picture as the network sees it.
+        seen: (H, W) or (H, W, 3) uint8, the picture as the network sees it, after any repairs.
         heat: (h, w) evidence of each place for the answer; negative is against it. In logits relative to the mean of
             all classes, or, by occlusion, in log odds of the answer.
         method: "evidence" or "occlusion".
@@ -50,39 +50,35 @@ def explain(predictor: Predictor, picture: Picture, kept: Neighbours | None = No
         PictureError: the picture cannot be read.
     """
     answer = predictor(picture)
-    pixels = decode(picture, predictor.spec)[0][None]
+    assert answer.seen is not None
+    seen, pixels = answer.seen, answer.seen[None]
     near: tuple[Neighbour, ...] = ()
     if kept is not None and predictor.has_output("embedding"):
         embedding = predictor.outputs(pixels, "embedding")["embedding"][0]
         near = tuple(kept.nearest(embedding, predictor.class_names, count))
-    seen = _seen(predictor, pixels)
     if predictor.has_output("maps"):
         rows = predictor.outputs(pixels, "maps", "map_weights")
-        return Why(answer, seen, evidence(rows["maps"], rows["map_weights"])[0], "evidence", near)
+        return Why(answer, seen, evidence(**rows, pooling=predictor.metadata.pooling)[0], "evidence", near)
     return Why(answer, seen, _occluded(predictor, seen), "occlusion", near)
 
 
-def evidence(maps: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+def evidence(maps: NDArray[np.float32], map_weights: NDArray[np.float32], pooling: str = "max") -> NDArray[np.float32]:
     """(N, h, w) the evidence of each place for the predicted class, in logits relative to the mean of all classes.
 
-    Each feature's maximum, at the place of the maximum, times the feature's weight (class activation mapping: Zhou et
-    al., 2016). It is exact because built-in networks use global max pooling: apart from the biases, the evidence adds
-    up to the predicted class's logit minus the mean logit.
+    Each feature times its weight, at the places that it is pooled from: of max pooling, the place of the maximum; of
+    mean pooling, every place in equal parts (class activation mapping: Zhou et al., 2016). It is exact because the
+    class scores are linear in the pooled features: apart from the biases, the evidence adds up to the predicted class's
+    logit minus the mean logit.
 
     Args:
         maps: (N, V, F, h, w) the last feature maps of each view; the model's output `maps`.
-        weights: (N, F) the model's output `map_weights`.
+        map_weights: (N, F) the model's output `map_weights`.
+        pooling: "max" or "mean", of the model's metadata.
     """
-    highest = maps == maps.max(axis=(3, 4), keepdims=True)
-    shares = highest * (maps * weights[:, None, :, None, None]) / highest.sum(axis=(3, 4), keepdims=True)
-    places: NDArray[np.float32] = shares.sum(axis=2).mean(axis=1).astype(np.float32)
+    pooled = maps == maps.max(axis=(3, 4), keepdims=True) if pooling == "max" else np.ones_like(maps, bool)
+    shares = np.where(pooled, maps, 0) / pooled.sum(axis=(3, 4), keepdims=True)
+    places: NDArray[np.float32] = np.einsum("nvfhw,nf->nhw", shares, map_weights) / np.float32(maps.shape[1])
     return places
-
-
-def _seen(predictor: Predictor, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W[, 3]) the picture at the network's input size."""
-    planes = np.rint(predictor.outputs(pixels, "pixels")["pixels"][0] * 255).clip(0, 255).astype(np.uint8)
-    return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
 def _occluded(predictor: Predictor, seen: NDArray[np.uint8]) -> NDArray[np.float32]:

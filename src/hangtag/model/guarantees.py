@@ -13,13 +13,23 @@ from numpy.typing import NDArray
 
 from hangtag.errors import UnknownName, UsageError
 from hangtag.model.calibration import Calibrator, Floats
-from hangtag.model.conformal import LEVELS, METHODS, Conformal, calibrate, check_coverage, needed
+from hangtag.model.conformal import (
+    LEVELS,
+    METHODS,
+    MOST_SCORES,
+    Conformal,
+    calibrate,
+    calibrate_by_folds,
+    check_coverage,
+    needed,
+    proven_coverage,
+)
 from hangtag.serializable import Serializable
 from hangtag.words import amount, first_few
 
 __all__ = [
     "COVERAGE", "LEAST_SURE", "OOD_FALSE_POSITIVE_RATE", "SURE_ACCURACY", "TARGET_ACCURACIES", "AnswerPolicy",
-    "Guarantees", "Verdicts", "fit_guarantees",
+    "Guarantees", "Verdicts", "better_than_chance", "fit_guarantees",
 ]  # fmt: skip
 
 COVERAGE, OOD_FALSE_POSITIVE_RATE = 0.95, 0.05
@@ -104,6 +114,8 @@ class Guarantees(Serializable):
             reaches it. Empty if no images were held out.
         better_than_chance: whether the held-out answers know more about the labels than chance. If not, none is sure.
         limitations: what cannot be guaranteed and why, in sentences without a full stop.
+        folds: number of folds in which these images were held out, each image once, while the model itself was trained
+            on all; 0: the model was not trained on them.
         target_accuracies: `TARGET_ACCURACIES`, kept in the file.
     """
 
@@ -114,6 +126,7 @@ class Guarantees(Serializable):
     confidence_thresholds: tuple[float | None, ...] = ()
     better_than_chance: bool = True
     limitations: tuple[str, ...] = ()
+    folds: int = 0
     target_accuracies: tuple[float, ...] = TARGET_ACCURACIES
 
     def __post_init__(self) -> None:
@@ -128,7 +141,13 @@ class Guarantees(Serializable):
 
     def __repr__(self) -> str:
         limits = f"; {'; '.join(self.limitations)}" if self.limitations else ""
-        return f"<Guarantees from {amount(self.held_out, 'held-out image')}{limits}>"
+        by_folds = f", {self.folds} folds" if self.folds else ""
+        return f"<Guarantees from {amount(self.held_out, 'held-out image')}{by_folds}{limits}>"
+
+    @property
+    def needs_folds(self) -> bool:
+        """Whether prediction sets need the answers of the folds' networks, which the file then has."""
+        return any(each.fold_scores for each in self.conformal)
 
     @property
     def held_out(self) -> int:
@@ -144,13 +163,17 @@ class Guarantees(Serializable):
 
         Args:
             outputs: of the model file: "probabilities" (N, K), "uncalibrated" (N, K; needed for sets, if the model has
-                a calibrator) and "ood_score" (N,; if it has one).
+                a calibrator), "ood_score" (N,; if it has one) and "fold_uncalibrated" (N, F, K; if sets need it; the
+                images that the model was fitted on have none, and their sets come from the pooled thresholds).
         """
         probabilities, ood_score = outputs["probabilities"], outputs.get("ood_score")
         conformal, in_set = self.by(policy.method), None
         if conformal is not None:
             rows = probabilities if self.calibrator.method == "none" else outputs["uncalibrated"]
-            in_set = conformal.sets(rows, policy.coverage, never_empty=False)
+            if conformal.fold_scores and "fold_uncalibrated" in outputs:
+                in_set = conformal.sets_by_folds(outputs["fold_uncalibrated"], policy.coverage)
+            else:
+                in_set = conformal.sets(rows, policy.coverage, never_empty=False)
             in_set[np.arange(len(in_set)), probabilities.argmax(axis=1)] = True
         is_ood = None if ood_score is None else ood_score > 1 - policy.ood_false_positive_rate
         sure = self._sure(probabilities, in_set, policy)
@@ -219,6 +242,8 @@ def fit_guarantees(
     has_ood_score: bool,
     out_of_fold: Floats | None = None,
     uncalibrated: Floats | None = None,
+    folds: NDArray[np.int64] | None = None,
+    folds_ship: bool = False,
 ) -> Guarantees:
     """Guarantees from held-out images.
 
@@ -233,20 +258,29 @@ def fit_guarantees(
         has_ood_score: whether the graph returns an OOD score.
         out_of_fold: (N, K) from `cross_fitted`; None if there is no calibrator.
         uncalibrated: (N, K) as the model file gives them; None if there is no calibrator.
+        folds: (N,) the fold that held each image out; all rows are then those of the folds' networks, not the file's.
+        folds_ship: whether the file also gives the probabilities of the folds' networks.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     unfitted = probabilities if out_of_fold is None else out_of_fold
     network = probabilities if uncalibrated is None else uncalibrated
+    by_folds = folds is not None and folds_ship and len(labels) <= MOST_SCORES
     guarantees = Guarantees(
         images=tuple(counts.tolist()),
         calibrator=calibrator,
-        conformal=tuple(calibrate(network, labels, method) for method in METHODS),
+        conformal=tuple(
+            calibrate_by_folds(network, labels, folds, method)
+            if folds is not None and by_folds
+            else calibrate(network, labels, method)
+            for method in METHODS
+        ),
         has_ood_score=has_ood_score,
         confidence_thresholds=tuple(
             _highest(*(_confidence_threshold(rows, labels, share) for rows in (probabilities, unfitted)))
             for share in TARGET_ACCURACIES
         ),
-        better_than_chance=_better_than_chance(network, labels),
+        better_than_chance=better_than_chance(network, labels),
+        folds=0 if folds is None else int(folds.max()) + 1,
     )
     return replace(guarantees, limitations=tuple(_limitations(guarantees, class_names)))
 
@@ -262,6 +296,17 @@ def _limitations(guarantees: Guarantees, class_names: tuple[str, ...]) -> Iterat
         yield f"no answer is sure: on {few}, no group of answers was shown to be at least {SURE_ACCURACY:.0%} correct"
     if guarantees.calibrator.method == "none":
         yield "probabilities are not calibrated: too few held-out images, or calibration did not help"
+    if guarantees.needs_folds and not why_not:
+        proven = proven_coverage(COVERAGE, guarantees.held_out, guarantees.folds)
+        yield (
+            f"prediction sets come from {guarantees.folds} folds (CV+): about {COVERAGE:.0%} of them contain the true "
+            f"label in practice, but only {proven:.0%} is proven"
+        )
+    elif guarantees.folds and not why_not:
+        yield (
+            f"prediction sets come from {guarantees.folds} networks of a cross-validation, which are not in the model "
+            f"file: about {COVERAGE:.0%} of them contain the true label in practice, but nothing is proven"
+        )
     absent = [name for name, count in zip(class_names, guarantees.images, strict=True) if not count]
     if absent:
         yield f"no held-out images of {first_few(absent)}: guarantees are untested on these classes"
@@ -290,7 +335,7 @@ def _confidence_threshold(probabilities: Floats, labels: NDArray[np.int64], accu
     return float(ranked[passed[-1]]) if len(passed) else None
 
 
-def _better_than_chance(probabilities: Floats, labels: NDArray[np.int64]) -> bool:
+def better_than_chance(probabilities: Floats, labels: NDArray[np.int64]) -> bool:
     """Whether the true labels are more probable to the model than the same labels in any of 999 random orders.
 
     A permutation test at the level 0.001: answers that do not depend on the image, or not on its class, fail. The mean

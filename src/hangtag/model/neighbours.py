@@ -5,18 +5,16 @@ does not share its training images.
 """
 
 import io
-import math
-import operator
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import RunError
 from hangtag.files import inside, write_bytes
+from hangtag.npz import Unfit, array_of
 from hangtag.pictures import Images
 
 __all__ = ["FILE", "KEPT", "Neighbour", "Neighbours", "chosen", "read_neighbours", "write_neighbours"]
@@ -105,15 +103,15 @@ def read_neighbours(folder: Path, classes: int, size: int) -> Neighbours | None:
     if not inside(folder, path):
         raise RunError(f"{path}: is a link that leads out of the run folder", "replace it by a copy of the file")
     most = max(KEPT, classes)
-    limits: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
-        "pictures": (np.uint8, (most, THUMB, THUMB, 3)), "labels": (np.int64, (most,)),
-        "embeddings": (np.float16, (most, size)),
+    limits: dict[str, tuple[type[np.generic], tuple[int, ...], tuple[int, ...]]] = {
+        "pictures": (np.uint8, (most, THUMB, THUMB, 3), (3, 4)), "labels": (np.int64, (most,), (1,)),
+        "embeddings": (np.float16, (most, size), (2,)),
     }  # fmt: skip
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = {name: _array(archive, f"{name}.npy", *limit) for name, limit in limits.items()}
+            arrays = {name: array_of(archive, name, *limit) for name, limit in limits.items()}
     except Exception as error:  # zipfile and NumPy may raise anything for a damaged file
-        reason = f": {error}" if isinstance(error, _Unfit) else ""
+        reason = f": {error}" if isinstance(error, Unfit) else ""
         raise RunError(f"{path}: damaged{reason}", "delete it; predictions do not need it") from None
     kept = Neighbours(**arrays)
     fits = len(kept.pictures) == len(kept.labels) == len(kept.embeddings) and kept.embeddings.shape[1:] == (size,)
@@ -121,27 +119,6 @@ def read_neighbours(folder: Path, classes: int, size: int) -> Neighbours | None:
     if not fits or not has_classes or not np.isfinite(kept.embeddings).all():
         raise RunError(f"{path}: does not belong to this model", "delete it; predictions do not need it")
     return kept
-
-
-class _Unfit(ValueError):
-    """An array has another type or shape than it should have."""
-
-
-def _array(archive: zipfile.ZipFile, name: str, kind: type[np.generic], most: tuple[int, ...]) -> NDArray[Any]:
-    """An array of an npz file, of this type and at most these sides; its size is checked before it is read.
-
-    Raises:
-        _Unfit: it is another kind of array.
-    """
-    with archive.open(name) as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise _Unfit(f"{name} has an unknown version")
-        shape, _, found = np.lib.format.read_array_header_1_0(file)
-        axes = (len(most), len(most) - 1) if len(most) == 4 else (len(most),)
-        if found != kind or len(shape) not in axes or any(map(operator.gt, shape, most)):
-            raise _Unfit(f"{name} has the shape {shape} and the type {found}")
-        content = file.read(math.prod(shape) * found.itemsize)
-    return np.frombuffer(content, found).reshape(shape)
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

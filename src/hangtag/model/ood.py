@@ -14,7 +14,8 @@ The raw score is the second part, raised where the pixels are beyond those of al
 the distance of the pixels. The reported OOD score is the share of in-distribution images with a lower raw score, so
 that a limit of 0.95 flags at most 5 of 100 of them; it is estimated from reference images, on the safe side in nine of
 ten trainings. These are the held-out images; without the second part, half of the training images, and the other half
-fits the pixel statistics.
+fits the pixel statistics. After a cross-validation every image is a reference image: it is scored with what was fitted
+to the images of the other folds, and the detector in the file is fitted to all.
 """
 
 from dataclasses import dataclass, replace
@@ -28,8 +29,8 @@ from hangtag.model.calibration import Floats
 from hangtag.pictures import Images
 
 __all__ = [
-    "FeatureDistance", "OodDetector", "PixelStatistics", "fit_feature_distance", "fit_ood_detector",
-    "fit_pixel_statistics", "mean_weights",
+    "Distances", "FeatureDistance", "OodDetector", "PixelStatistics", "fit_cross_fitted_detector",
+    "fit_feature_distance", "fit_ood_detector", "fit_pixel_statistics", "mean_weights", "measure_distances",
 ]  # fmt: skip
 
 _MIN_QUANTILES, _MAX_QUANTILES = 45, 1000  # 45 are enough for a limit of 0.95 in nine of ten draws
@@ -179,12 +180,11 @@ def fit_ood_detector(
     Raises:
         DataError: values that are not finite.
     """
-    if not all(np.isfinite(each).all() for each in (descriptor, held_out_descriptor, held_out_logits)):
-        raise DataError("the network's features contain NaN or infinity", "training failed; lower the learning rate")
+    _check_finite(descriptor, held_out_descriptor, held_out_logits)
     pixels, reference = fit_pixel_statistics(images)
     if len(held_out_logits) < _MIN_HELD_OUT:
         return OodDetector(pixels, None, _quantiles(reference, 2 * float(reference.max())))
-    limit = max(1.0, float(np.quantile(reference, _PIXEL_LIMIT, method="higher")))
+    limit = _pixel_limit(reference)
     pixels = replace(pixels, limit=limit, slope=_RAISE / limit)
     features = fit_feature_distance(descriptor, labels, held_out_descriptor, held_out_logits)
     unranked = OodDetector(pixels, features, np.zeros(0, np.float32))
@@ -192,19 +192,107 @@ def fit_ood_detector(
     return replace(unranked, quantiles=_quantiles(scores, float(scores.max()) + _BEYOND))
 
 
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """How far J images are from the images that they were held out from, and the logits of the same network.
+
+    Attributes:
+        pixels: (J,) of their pixel statistics.
+        features: (J,) of their features, in standard deviations of the training images' features.
+        logits: (J, K).
+    """
+
+    pixels: NDArray[np.float32]
+    features: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+
+def measure_distances(
+    images: Images,
+    descriptor: Floats,
+    labels: NDArray[np.int64],
+    held_out_images: Images,
+    held_out_descriptor: Floats,
+    held_out_logits: NDArray[np.float32],
+) -> Distances:
+    """Distances of the images of one fold; arguments as for `fit_ood_detector`, which raises the same errors."""
+    _check_finite(descriptor, held_out_descriptor, held_out_logits)
+    return Distances(
+        _fitted_statistics(images).distance(held_out_images),
+        _fit_feature_distance(descriptor, labels).distance(held_out_descriptor),
+        held_out_logits,
+    )
+
+
+def fit_cross_fitted_detector(
+    images: Images, descriptor: Floats, labels: NDArray[np.int64], held_out: Distances, folds: NDArray[np.int64]
+) -> tuple[OodDetector, NDArray[np.float32]]:
+    """Fit a detector to all images of a cross-validation, and its quantiles to their held-out distances.
+
+    Args:
+        images: (N, H, W[, 3]) uint8, all training images in the model's size.
+        descriptor: (N, D) their features, from the network that ships.
+        labels: (N,) indices of their classes.
+        held_out: of J of them, each measured while it was held out.
+        folds: (J,) the fold of each of these, from 0.
+
+    Returns:
+        The detector, and the (J,) raw scores of the held-out images.
+
+    Raises:
+        DataError: values that are not finite.
+    """
+    _check_finite(descriptor)
+    pixels, reference = _fitted_statistics(images), np.float32(_PIXEL_MARGIN) * held_out.pixels
+    scores = reference
+    if len(scores) < _MIN_HELD_OUT:
+        return OodDetector(pixels, None, _quantiles(scores, 2 * float(scores.max()), _MAX_QUANTILES)), scores
+    own, others = _pixel_limit(reference), np.empty_like(reference)
+    for fold in np.unique(folds):
+        rest = reference[folds != fold]
+        others[folds == fold] = _pixel_limit(rest) if len(rest) else own
+    rise = np.float32(_RAISE) / others * np.maximum(held_out.pixels - others, 0)
+    pixels = replace(pixels, limit=own, slope=_RAISE / own)
+    max_logit = held_out.logits.max(axis=1)
+    unit, weak = _units(held_out.features, max_logit)
+    features = _fit_feature_distance(descriptor, labels, unit, weak)
+    scores = (held_out.features / np.float32(unit) - np.float32(weak) * max_logit + rise).astype(np.float32)
+    return OodDetector(pixels, features, _quantiles(scores, float(scores.max()) + _BEYOND, _MAX_QUANTILES)), scores
+
+
+def _pixel_limit(distances: NDArray[np.float32]) -> float:
+    return max(1.0, float(np.quantile(distances, _PIXEL_LIMIT, method="higher")))
+
+
 def fit_pixel_statistics(images: Images) -> tuple[PixelStatistics, NDArray[np.float32]]:
     """Fit to every second of N images; also returns the distances of the others, with a margin."""
-    measured = _measured(images[::2]).astype(np.float64)
+    statistics = _fitted_statistics(images[::2])
+    return statistics, np.float32(_PIXEL_MARGIN) * statistics.distance(images[1::2] if len(images) > 1 else images)
+
+
+def _fitted_statistics(images: Images) -> PixelStatistics:
+    measured = _measured(images).astype(np.float64)
     covariance = np.cov(measured.T, bias=True) + _PIXEL_DEVIATION**2 * np.eye(measured.shape[1])
     whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
-    statistics = PixelStatistics(measured.mean(axis=0).astype(np.float32), whitening.astype(np.float32))
-    return statistics, np.float32(_PIXEL_MARGIN) * statistics.distance(images[1::2] if len(images) > 1 else images)
+    return PixelStatistics(measured.mean(axis=0).astype(np.float32), whitening.astype(np.float32))
 
 
 def fit_feature_distance(
     descriptor: Floats, labels: NDArray[np.int64], held_out_descriptor: Floats, held_out_logits: Floats
 ) -> FeatureDistance:
     """Fit to the features of training images; held-out images give the units. Arguments as for `fit_ood_detector`."""
+    distance = _fit_feature_distance(descriptor, labels).distance(held_out_descriptor)
+    return _fit_feature_distance(descriptor, labels, *_units(distance, held_out_logits.max(axis=1)))
+
+
+def _units(distance: NDArray[np.float32], max_logit: Floats) -> tuple[float, float]:
+    """The standard deviation of the distances, and 1 / that of the maximum logits."""
+    return max(float(distance.std()), _MIN_DEVIATION), 1 / max(float(max_logit.std()), _MIN_DEVIATION)
+
+
+def _fit_feature_distance(
+    descriptor: Floats, labels: NDArray[np.int64], unit: float = 1.0, weak: float = 0.0
+) -> FeatureDistance:
     wide = descriptor.astype(np.float64)
     spread = wide.std(axis=0)
     scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)
@@ -216,18 +304,18 @@ def fit_feature_distance(
     whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
     centre = means.mean(axis=0)
     projection, classes = scale[:, None] * whitening, (means - centre) @ whitening
+    return FeatureDistance(
+        projection=(projection / unit).astype(np.float32),
+        offset=(-centre @ whitening / unit).astype(np.float32),
+        classes=(-2 * classes.T / unit).astype(np.float32),
+        lengths=((classes / unit) ** 2).sum(axis=1).astype(np.float32),
+        weak=weak,
+    )
 
-    def measured_in(unit: float, weak: float) -> FeatureDistance:
-        return FeatureDistance(
-            projection=(projection / unit).astype(np.float32),
-            offset=(-centre @ whitening / unit).astype(np.float32),
-            classes=(-2 * classes.T / unit).astype(np.float32),
-            lengths=((classes / unit) ** 2).sum(axis=1).astype(np.float32),
-            weak=weak,
-        )
 
-    distance, max_logit = measured_in(1.0, 0.0).distance(held_out_descriptor), held_out_logits.max(axis=1)
-    return measured_in(max(float(distance.std()), _MIN_DEVIATION), 1 / max(float(max_logit.std()), _MIN_DEVIATION))
+def _check_finite(*arrays: Floats) -> None:
+    if not all(np.isfinite(each).all() for each in arrays):
+        raise DataError("the network's features contain NaN or infinity", "training failed; lower the learning rate")
 
 
 def _shrunk_covariance(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -260,16 +348,17 @@ def _measured(images: Images | MappedRows) -> NDArray[np.float32]:
     return np.concatenate(rows)
 
 
-def _quantiles(scores: NDArray[np.float32], beyond: float) -> NDArray[np.float32]:
+def _quantiles(scores: NDArray[np.float32], beyond: float, least: int = _MIN_QUANTILES) -> NDArray[np.float32]:
     """(Q,) limits, ascending; at least i / (Q + 1) of new images like these are below the i-th.
 
     Each holds in nine of ten draws of the reference images: the share of new images below the k-th smallest of n scores
-    has a beta distribution. Where n is too small for a limit, it is `beyond`.
+    has a beta distribution. Where n is too small for a limit, it is `beyond`. `least` is the smallest number of limits:
+    with many of them, one is close to any share, so that few images still have a limit of 0.95 that is not `beyond`.
     """
     from scipy.special import betaincinv  # scipy.stats takes a second to import
 
     count = len(scores)
-    kept = min(max(count, _MIN_QUANTILES), _MAX_QUANTILES)
+    kept = min(max(count, least), _MAX_QUANTILES)
     ranks = np.arange(1, count + 1)
     below = betaincinv(ranks, count + 1 - ranks, _RISK)  # the k-th smallest score is above this share of new images
     at = np.searchsorted(below, np.arange(1, kept + 1) / (kept + 1))

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from hangtag.errors import HangtagWarning, PictureError, UnknownName, UsageError
 from hangtag.limited import decode_limited
 from hangtag.model.artifact import EXTRA_OUTPUTS, OUTPUT, PIXELS, Artifact, open_artifact
+from hangtag.model.doctor import NOTHING, Doctor, Proposal, Repair
 from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, AnswerPolicy, Guarantees, Verdicts
 from hangtag.pictures import (
+    RESIZED,
+    ROTATED,
     Images,
     ImageSpec,
     Picture,
@@ -41,8 +44,13 @@ Pictures: TypeAlias = "NDArray[Any] | Iterable[Picture]"
 
 _BATCH_BYTES, _BATCH_PICTURES = 32_000_000, 10_000  # decoded pictures that are answered together
 _NAMES = (OUTPUT, PIXELS, LOGITS, *EXTRA_OUTPUTS)
+_SCORES = ("ood_score", "ood_distance")
 _NAMED = 5  # pictures that a warning names
 _THUMBNAIL = 256  # pixels of the longer side of the picture that an answer keeps
+_SUSPECT = 0.5  # OOD score above which the doctor looks at a picture
+_GAIN = 1.0  # standard deviations of the OOD distance by which a repaired picture must be more familiar
+_SURE_AFTER = 0.5  # OOD score up to which a repaired picture can have a sure answer: repairs flatter strange pictures
+_ABOUT = 0.1  # and by which more repairs must be better than fewer
 Decoded = tuple[NDArray[np.uint8], tuple[str, ...]]
 """A picture's pixels, and notes on what was changed."""
 Decode = Callable[[Picture, ImageSpec], Decoded]
@@ -57,15 +65,19 @@ class Answer:
         probability: its calibrated probability, 0 to 1; None if the picture could not be read.
         top: the most probable classes with their probabilities, most probable first.
         warnings: changes made to the picture before the model saw it, and limits of the answer.
+        repairs: what the doctor repaired (see `doctor.py`), in this order; the answer is about the repaired picture.
         model: fingerprint of the model file.
         prediction_set: labels that may be the true one, most probable first; None if `is_ood`.
-        coverage: target share of prediction sets that contain the true label; None if `is_ood`, as nothing is promised.
+        coverage: target share of prediction sets that contain the true label; None if `is_ood` or after repairs, as
+            nothing is promised.
         ood_score: share of images like the training images with a lower OOD score, estimated on the safe side.
         is_ood: whether the picture is unlike the training images, so that the answer may be unreliable.
-        sure: whether the answer can be used without review (see `guarantees.AnswerPolicy`).
+        sure: whether the answer can be used without review (see `guarantees.AnswerPolicy`). After repairs, the picture
+            must also be as familiar as half of the held-out images.
         error: why the picture could not be read, as the answers of `Predictor.many` say; None if it was read.
         picture: (h, w[, 3]) uint8, the picture made smaller, as the answer of `Predictor(picture)` shows it in a
             notebook; None in other answers.
+        seen: (H, W[, 3]) uint8, what the model saw of it, after any repairs; None in other answers.
     """
 
     label: str | None
@@ -79,19 +91,22 @@ class Answer:
     is_ood: bool | None = None
     sure: bool | None = None
     error: str | None = None
+    repairs: tuple[Repair, ...] = ()
     picture: NDArray[np.uint8] | None = field(default=None, compare=False)
+    seen: NDArray[np.uint8] | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """All fields by name; `top` as a list of objects with `label` and `probability`, `error` only if there is one.
 
-        The picture is left out.
+        Pixels are left out.
         """
-        left_out = {"picture"} if self.error is not None else {"picture", "error"}
+        left_out = {"picture", "seen", *(() if self.error is not None else ("error",))}
         return {
             **{name: value for name, value in vars(self).items() if name not in left_out},
             "top": [{"label": label, "probability": share} for label, share in self.top],
             "prediction_set": None if self.prediction_set is None else list(self.prediction_set),
             "warnings": list(self.warnings),
+            "repairs": [vars(repair) for repair in self.repairs],
         }
 
     def __str__(self) -> str:
@@ -112,10 +127,33 @@ class Answer:
         from hangtag.html import render, thumbnail
 
         shown = None if self.picture is None else thumbnail(self.picture, 160)
+        seen = thumbnail(self.seen, 160) if self.seen is not None and self.repairs else None
         bars = [(label, share, in_percent(share)) for label, share in self.top]
         return render(
-            "notebook_answer.html", {"answer": self, "picture": shown, "bars": bars, "verdict": self._verdict()}
+            "notebook_answer.html",
+            {"answer": self, "picture": shown, "seen": seen, "bars": bars, "verdict": self._verdict()},
         )
+
+
+@dataclass(eq=False)
+class _Patient:
+    """A decoded picture, and what the doctor does with it.
+
+    Attributes:
+        pixels: as the model takes it.
+        notes: what decoding changed.
+        picture: where it came from, if the doctor may look at it; else None.
+        is_blank: whether nothing stands out in it.
+        warnings: what cannot be repaired.
+        repaired: what the model saw instead; None if nothing was repaired.
+    """
+
+    pixels: NDArray[np.uint8]
+    notes: tuple[str, ...]
+    picture: "Picture | None"
+    is_blank: bool = False
+    warnings: list[str] = field(default_factory=list)
+    repaired: Proposal | None = None
 
 
 class Predictor:
@@ -126,6 +164,8 @@ class Predictor:
         sha256, fingerprint: the file's SHA-256 in hex, and its first 12 digits.
         policy: how cautious answers are.
         guarantees: what the file guarantees about its answers.
+        doctor: whether pictures unlike the training images are repaired (see `doctor.py`): None: all but arrays, as an
+            array was prepared by a program; True: all, but not an array of many images; False: none.
 
     >>> tag = load("runs/clothes/model.onnx")  # doctest: +SKIP
     >>> tag("shoe.png")                        # doctest: +SKIP
@@ -135,9 +175,13 @@ class Predictor:
     """
 
     def __init__(
-        self, artifact: Artifact, policy: AnswerPolicy | None = None, decode_picture: Decode | None = None
+        self,
+        artifact: Artifact,
+        policy: AnswerPolicy | None = None,
+        decode_picture: Decode | None = None,
+        doctor: bool | None = None,
     ) -> None:
-        self._artifact, self._decode = artifact, decode_picture or decode_noting_size
+        self._artifact, self._decode, self.doctor = artifact, decode_picture or decode_noting_size, doctor
         self.metadata, self.sha256, self.fingerprint = artifact.metadata, artifact.sha256, artifact.fingerprint
         self.class_names, self.spec = self.metadata.class_names, self.metadata.image
         self.policy = policy or AnswerPolicy()
@@ -145,7 +189,7 @@ class Predictor:
         self.guarantees = self.metadata.guarantees or Guarantees.none(len(self.class_names), none)
 
     def __reduce__(self) -> tuple[Any, ...]:  # the model file's bytes travel, and are opened again
-        return Predictor, (self._artifact, self.policy, self._decode)
+        return Predictor, (self._artifact, self.policy, self._decode, self.doctor)
 
     def __repr__(self) -> str:
         name = self.metadata.data.get("name", "unnamed data")
@@ -154,11 +198,15 @@ class Predictor:
 
     def with_policy(self, policy: AnswerPolicy) -> "Predictor":
         """The same model with another policy."""
-        return Predictor(self._artifact, policy, self._decode)
+        return Predictor(self._artifact, policy, self._decode, self.doctor)
+
+    def with_doctor(self, doctor: bool | None) -> "Predictor":
+        """The same model with or without repairs; see `doctor`."""
+        return Predictor(self._artifact, self.policy, self._decode, doctor)
 
     def with_limits(self) -> "Predictor":
         """The same model for pictures from strangers: no file may take much time or memory (see `limited.py`)."""
-        return Predictor(self._artifact, self.policy, decode_limited)
+        return Predictor(self._artifact, self.policy, decode_limited, self.doctor)
 
     @property
     def content(self) -> bytes:
@@ -173,7 +221,8 @@ class Predictor:
     @property
     def deciding(self) -> list[str]:
         """The outputs that `Guarantees.decide` needs."""
-        return [OUTPUT, "uncalibrated", *(["ood_score"] if self.guarantees.has_ood_score else [])]
+        names = [OUTPUT, "uncalibrated", *(["ood_score"] if self.guarantees.has_ood_score else [])]
+        return [*names, *(["fold_uncalibrated"] if self.guarantees.needs_folds else [])]
 
     def has_output(self, output: str) -> bool:
         """Whether the file has this output (see `artifact.EXTRA_OUTPUTS`)."""
@@ -191,10 +240,13 @@ class Predictor:
             PictureError: the picture cannot be read or is not one picture.
         """
         _check_top(top)
-        pixels, notes = self._decode(_image_of(picture), self.spec)
-        (answer,) = self._answers([(pixels, notes)], top)
-        step = -(-max(pixels.shape[:2]) // _THUMBNAIL)
-        return replace(answer, picture=pixels[::step, ::step].copy())
+        patient = self._patient(_image_of(picture))
+        outputs = self._examined([patient], [*self.deciding, PIXELS])
+        (answer,) = self._answers([patient], outputs, top)
+        step = -(-max(patient.pixels.shape[:2]) // _THUMBNAIL)
+        planes = np.rint(outputs[PIXELS][0] * 255).clip(0, 255).astype(np.uint8)
+        seen = planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
+        return replace(answer, picture=patient.pixels[::step, ::step].copy(), seen=seen)
 
     def many(self, pictures: Pictures, top: int = 3) -> list[Answer]:
         """Answers in the order of the pictures, which may differ in size and form.
@@ -213,7 +265,8 @@ class Predictor:
         _check_top(top)
         answers: list[Answer] = []
         for batch in self._batches(pictures):
-            read = iter(self._answers([each for each in batch if not isinstance(each, PictureError)], top))
+            patients = [each for each in batch if not isinstance(each, PictureError)]
+            read = iter(self._answers(patients, self._examined(patients, self.deciding), top))
             answers += [self._no_answer(each) if isinstance(each, PictureError) else next(read) for each in batch]
         return answers
 
@@ -234,14 +287,20 @@ class Predictor:
         """
         return self._named(pictures, (OUTPUT,))[OUTPUT]
 
-    def _batches(self, pictures: Pictures) -> Iterator[list[Decoded | PictureError]]:
+    def _patient(self, picture: Picture) -> "_Patient":
+        """The decoded picture; raises PictureError."""
+        pixels, notes = self._decode(picture, self.spec)
+        wanted = is_one_picture(picture) if self.doctor is None else self.doctor
+        return _Patient(pixels, notes, picture if wanted else None)
+
+    def _batches(self, pictures: Pictures) -> Iterator[list["_Patient | PictureError"]]:
         """The decoded pictures or what is wrong with them, as many at a time as memory should hold."""
-        batch: list[Decoded | PictureError] = []
+        batch: list[_Patient | PictureError] = []
         size = 0
         for picture in _several(pictures, self.spec):
             try:
-                batch.append(decoded := self._decode(_image_of(picture), self.spec))
-                size += decoded[0].nbytes
+                batch.append(patient := self._patient(_image_of(picture)))
+                size += patient.pixels.nbytes
             except PictureError as error:
                 batch.append(error)
             if size >= _BATCH_BYTES or len(batch) >= _BATCH_PICTURES:
@@ -253,15 +312,65 @@ class Predictor:
     def _no_answer(self, error: PictureError) -> Answer:
         return Answer(None, None, (), (), self.fingerprint, error=error.message)
 
-    def _answers(self, decoded: list[Decoded], top: int) -> list[Answer]:
-        outputs = self._rows([pixels for pixels, _ in decoded], self.deciding)
+    def _answers(self, patients: "list[_Patient]", outputs: dict[str, NDArray[np.float32]], top: int) -> list[Answer]:
         verdicts = self.guarantees.decide(outputs, self.policy)
         why_not = self.guarantees.why_not(self.policy)
         limits = [why_not] if why_not else []
-        return [
-            self._answer(outputs[OUTPUT], verdicts, position, (*notes, *limits), top)
-            for position, (_, notes) in enumerate(decoded)
-        ]
+        answers = []
+        for place, patient in enumerate(patients):
+            repairs: tuple[Repair, ...] = ()
+            notes = [*patient.notes]
+            if patient.picture is not None and ROTATED in notes:
+                notes.remove(ROTATED)
+                repairs = (Repair("rotated", "its Exif data says how it was held"),)
+            if patient.repaired:
+                repairs += patient.repaired.repairs
+                notes = [note for note in notes if not note.startswith(RESIZED)]
+            else:
+                notes += [*([NOTHING] if patient.is_blank else []), *patient.warnings]
+            answer = self._answer(outputs[OUTPUT], verdicts, place, (*notes, *limits), top)
+            if patient.is_blank or patient.repaired:  # guarantees are for pictures like the training images
+                familiar = patient.repaired is not None and float(outputs["ood_score"][place]) <= _SURE_AFTER
+                answer = replace(answer, coverage=None, sure=answer.sure and familiar)
+            answers.append(replace(answer, repairs=repairs))
+        return answers
+
+    def _examined(self, patients: "list[_Patient]", names: list[str]) -> dict[str, NDArray[np.float32]]:
+        """The outputs of these names for pictures, or for what the doctor made of them."""
+        appearance, images = self.metadata.appearance, [patient.pixels for patient in patients]
+        asked = [patient for patient in patients if patient.picture is not None]
+        if not asked or appearance is None or not self.has_output("ood_distance"):
+            return self._rows(images, names)
+        doctor = Doctor(self.spec, appearance)
+        outputs = self._rows(images, list(dict.fromkeys([*names, *_SCORES])))
+        for place, patient in enumerate(patients):
+            if patient.picture is None:
+                continue
+            patient.is_blank, patient.warnings = doctor.is_blank(patient.pixels), doctor.warnings(patient.pixels)
+            if patient.is_blank or outputs["ood_score"][place] <= _SUSPECT or not doctor.is_off(patient.pixels):
+                continue
+            proposals = doctor.proposals(self._in_colour(patient))
+            patient.is_blank = proposals is None
+            if proposals:
+                rows = self._rows([proposal.pixels for proposal in proposals], list(outputs))
+                before, after = outputs["ood_distance"][place], rows["ood_distance"]
+                best = int(np.flatnonzero(after <= after.min() + _ABOUT)[0])
+                if after[best] < before - _GAIN:
+                    scores = float(outputs["ood_score"][place]), float(rows["ood_score"][best])
+                    patient.repaired = proposals[best].scored(*scores)
+                    for name, values in rows.items():
+                        outputs[name][place] = values[best]
+        return {name: outputs[name] for name in names}
+
+    def _in_colour(self, patient: "_Patient") -> NDArray[np.uint8]:
+        """The picture in its own colours, if it can be decoded once more."""
+        if self.spec.channels == 3 or patient.pixels.ndim == 3 or patient.picture is None:
+            return patient.pixels
+        try:
+            pixels = self._decode(patient.picture, replace(self.spec, channels=3))[0]
+        except PictureError:  # a pipe, which was read
+            return patient.pixels
+        return pixels if pixels.shape[:2] == patient.pixels.shape[:2] else patient.pixels
 
     def probabilities(self, images: object) -> NDArray[np.float32]:
         """(N, K) float32 for an array of images (N, H, W) or (N, H, W, 3) of one size; `predict_proba` takes any.
@@ -307,8 +416,8 @@ class Predictor:
             for batch in self._batches(pictures):
                 bad = np.array([isinstance(each, PictureError) for each in batch])
                 problems += [each.message for each in batch if isinstance(each, PictureError)]
-                read = [each[0] for each in batch if not isinstance(each, PictureError)]
-                parts.append(_with_gaps(self._rows(read, in_file), bad))
+                read = [each for each in batch if not isinstance(each, PictureError)]
+                parts.append(_with_gaps(self._examined(read, in_file), bad))
         count = sum(len(next(iter(part.values()), ())) for part in parts)
         if problems:
             what = f"{amount(len(problems), 'picture')} of {count:,} cannot be read"
@@ -434,6 +543,7 @@ def load(
     target_accuracy: float | None = None,
     set_method: str = "threshold",
     threads: int | None = None,
+    doctor: bool | None = None,
 ) -> Predictor:
     """A `Predictor` from a `model.onnx`, its bytes, or the run folder that holds one.
 
@@ -445,6 +555,7 @@ def load(
             which answers are sure.
         set_method: how prediction sets are made, one of `conformal.METHODS`.
         threads: how many threads an answer may use; None: one per core.
+        doctor: whether pictures unlike the training images are repaired; see `Predictor`.
 
     Raises:
         UsageError: a value is out of range.
@@ -453,4 +564,5 @@ def load(
     return Predictor(
         open_artifact(source, threads),
         AnswerPolicy(coverage, set_method, ood_false_positive_rate, cost, target_accuracy),
+        doctor=doctor,
     )

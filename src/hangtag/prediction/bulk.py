@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from hangtag.data.picture_list import PictureList, list_pictures
 from hangtag.data.store.containers import Container, Folder, Sample
 from hangtag.errors import HangtagError, PictureError, UsageError
+from hangtag.model.doctor import Repair
 from hangtag.model.predictor import Answer, Predictor, load
 from hangtag.progress import Progress
 
@@ -154,4 +155,5 @@ def _answer(predictor: Predictor, found: dict[str, Any]) -> tuple[Answer, str]:
         return Answer(None, None, (), (), predictor.fingerprint, error=found["error"]), found.get("hint", "")
     values: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in found.items()}
     values["top"] = tuple((each["label"], each["probability"]) for each in found["top"])
+    values["repairs"] = tuple(Repair(**each) for each in found["repairs"])
     return Answer(**values), ""

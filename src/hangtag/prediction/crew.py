@@ -49,7 +49,7 @@ def answer_all(
         with saving(model):
             model.write_bytes(predictor.content)
         settings = {
-            "model": str(model), "policy": asdict(predictor.policy), "top": top,
+            "model": str(model), "policy": asdict(predictor.policy), "doctor": predictor.doctor, "top": top,
             "containers": [each.to_json() for each in pictures.containers],
         }  # fmt: skip
         with closing(_Crew(settings, workers or _count())) as crew:

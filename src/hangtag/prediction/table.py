@@ -24,7 +24,7 @@ def row_of(file: str, answer: Answer) -> dict[str, Any]:
         "file": file, "label": answer.label, "probability": answer.probability, "sure": answer.sure,
         "prediction_set": answer.prediction_set, "is_ood": answer.is_ood, "ood_score": answer.ood_score,
         "warnings": answer.warnings, "error": answer.error, "model": answer.model,
-        "repairs": [str(each) for each in getattr(answer, "repairs", ())],
+        "repairs": [str(each) for each in answer.repairs],
     }  # fmt: skip
     for place, (label, probability) in enumerate(answer.top[1:], 2):
         row |= {f"label_{place}": label, f"probability_{place}": probability}

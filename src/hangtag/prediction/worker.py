@@ -1,4 +1,4 @@
-"""A worker process that decodes and classifies pictures: `python -m hangtag.prediction.worker`; `bulk.py` starts it.
+"""A worker process that decodes and classifies pictures: `python -m hangtag.prediction.worker`; `crew.py` starts it.
 
 It does for each picture what `Predictor.many` does in the user's process, with one thread, so the answers are the same.
 Pixels never travel between processes. A picture that crashes or hangs a decoder ends this process alone.
@@ -27,7 +27,8 @@ def work() -> None:
     watch = Watch()
     settings = watch.settings
     content = Path(settings["model"]).read_bytes()  # whoever starts this process has opened and checked it
-    predictor = Predictor(Artifact(content, *check_file(content), threads=1), AnswerPolicy(**settings["policy"]))
+    artifact, policy = Artifact(content, *check_file(content), threads=1), AnswerPolicy(**settings["policy"])
+    predictor = Predictor(artifact, policy, doctor=settings["doctor"])
     containers = [container_of(each) for each in settings["containers"]]
     for container in containers:
         if isinstance(container, ParquetColumn):

@@ -47,7 +47,7 @@ def _verdict(why: Why) -> str:
     answer = why.answer
     text = f"{answer.label}, {in_percent(answer.top[0][1])}"
     if answer.is_ood:
-        return f"{text}: unfamiliar, more unusual than {answer.ood_score:.1%} of the validation images"
+        return f"{text}: unfamiliar, more unusual than {answer.ood_score:.1%} of known images"
     if answer.sure is None:
         return text
     if answer.sure:

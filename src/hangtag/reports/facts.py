@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import UsageError
+from hangtag.evaluation.cross_validation import PART
 from hangtag.evaluation.guarantee_report import GuaranteeReport
 from hangtag.evaluation.metrics import Evaluation
 from hangtag.evaluation.run_folder import Run
@@ -28,7 +29,7 @@ class Facts:
 
     run: Run
     config: Mapping[str, Any]
-    split: str  # "test", "validation", or "other" for data that is not the run's own
+    split: str  # "test", "validation", "cross-validation", or "other" for data that is not the run's own
     history: Sequence[Mapping[str, Any]]
     images: Images
     labels: NDArray[np.int64]
@@ -55,7 +56,14 @@ class Facts:
     @property
     def noun(self) -> str:
         """What the images that judged the run are called."""
+        if self.split == PART:
+            return "cross-validated image"
         return "image" if self.split == "other" else f"{self.split} image"
+
+    @property
+    def folds(self) -> int:
+        """Number of folds whose held-out images set the thresholds; 0 if validation images did."""
+        return int(self.setting("split", "folds") or 0)
 
     @property
     def correct(self) -> int:

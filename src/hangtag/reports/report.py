@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["no_figures", "write_other_report", "write_report", "write_report_and_pictures"]
 
 _EXAMPLES, _MISTAKES = 15, 12
+_OF_HEAD = ("name", "description", "backbone", "flip", "validation", "balance", "cores")  # what a recipe has for a head
 _MOST_BARS, _MOST_PICTURES = 40, 40  # classes for bars, for an example of each
 
 
@@ -186,6 +187,8 @@ def _mistakes(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _charts(facts: Facts) -> list[dict[str, Any]]:
+    if facts.setting("recipe", "backbone"):
+        return []  # a head is fitted in one go
     history = [epoch for epoch in facts.history if epoch.get("finished", True)]
     charts = [
         curve(history, "loss", "Loss (lower is better)", 1, ""),
@@ -199,7 +202,13 @@ def _training(facts: Facts) -> dict[str, object]:
     config = facts.config
     split, speed, recipe = (config.get(key) or {} for key in ("split", "speed", "recipe"))
     validation = f" and {split['validation']:,} for validation" if split.get("validation") else ""
+    backbone: Mapping[str, Any] = config.get("backbone") or {}
+    validation = f"; {split['judged']:,} of them were held out in one fold each" if split.get("folds") else validation
     network = {
+        "pretrained backbone": backbone.get("name"),
+        "its licence": backbone.get("licence"),
+        "SHA-256 of its weights": backbone.get("sha256"),
+        "its input": _preprocessing(backbone),
         "network": facts.setting("network", "name"),
         "parameters": facts.setting("network", "parameters"),
         "training images": f"{split['train']:,}{validation}" if split.get("train") else None,
@@ -210,8 +219,19 @@ def _training(facts: Facts) -> dict[str, object]:
         "speed": f"{speed['images_per_second']:,.0f} images per second" if speed else None,
         "peak memory": bytes_in_words(speed.get("peak_memory_bytes")),
     }
-    shown = {key.replace("_", " "): value for key, value in recipe.items() if value and key not in ("network", "given")}
+    names = _OF_HEAD if recipe.get("backbone") else recipe.keys() - {"network", "given"}
+    shown = {key.replace("_", " "): value for key, value in recipe.items() if value and key in names}
     return {"recipe": shown, "network": network}
+
+
+def _preprocessing(backbone: Mapping[str, Any]) -> str | None:
+    """What is subtracted from pixels from 0 to 255, and what they are divided by then."""
+    if not backbone.get("mean") or not backbone.get("deviation"):
+        return None
+    mean, deviation = (
+        ", ".join(f"{value:g}" for value in dict.fromkeys(backbone[key])) for key in ("mean", "deviation")
+    )
+    return f"(pixel - {mean}) / {deviation}"
 
 
 def _data(facts: Facts) -> dict[str, object]:

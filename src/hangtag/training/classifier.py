@@ -18,14 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hangtag.data.folds import Folds, folds_of
 from hangtag.data.labelled_images import LabelledImages, from_arrays, one_column
 from hangtag.data.splits import split_of
 from hangtag.errors import ArtifactError, DataError, ModelError, RunError, UnknownName, UsageError, logger
+from hangtag.evaluation.cross_validation import CrossValidation
 from hangtag.evaluation.judge import Judgement
 from hangtag.evaluation.metrics import Evaluation
 from hangtag.files import user_path, write_bytes
 from hangtag.machine import now, versions
 from hangtag.mapped import MappedRows, mapping_of
+from hangtag.model.appearance import Appearance, fit_appearance
 from hangtag.model.artifact import OUTPUT, Artifact, Metadata, check_file, open_artifact
 from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
@@ -33,15 +36,19 @@ from hangtag.model.neighbours import KEPT, Neighbours, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
 from hangtag.model.predictor import Pictures, Predictor, load
 from hangtag.pictures import Images, ImageSpec, check_images, many_images
+from hangtag.training.choose_recipe import AUTO, choose_recipe
+from hangtag.training.cross_fit import CrossFit, Progress, cross_fit, with_checked_folds, with_folds, without_own_split
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import Augment, Loss, check_augment, suit_loss
-from hangtag.training.engine.export import export_model, verify, with_metadata
-from hangtag.training.engine.inference import extract_features
+from hangtag.training.engine.export import FoldHeads, export_model, verify, with_metadata
+from hangtag.training.engine.frozen import FrozenNetwork
+from hangtag.training.engine.inference import Features, extract_features
 from hangtag.training.engine.keras_model import keras_notes, own_network, user_network
-from hangtag.training.engine.loop import Epoch, choose_device, train
+from hangtag.training.engine.loop import Epoch, Labelled, choose_device, train
 from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, channels_first, layers, parameter_count
 from hangtag.training.engine.recipes import (
+    DEFAULT,
     Recipe,
     adapt_to_pixels,
     adapt_to_size,
@@ -59,8 +66,9 @@ from hangtag.training.fit_input import (
     with_validation,
     without_weightless,
 )
-from hangtag.training.fit_progress import show_progress
+from hangtag.training.fit_progress import folds_progress, show_progress
 from hangtag.training.mirroring import choose_flip
+from hangtag.training.transfer import build_frozen, fine_tune, fit_frozen
 from hangtag.words import natural
 
 __all__ = [
@@ -74,10 +82,18 @@ __all__ = [
 ]
 
 _IN_MEMORY = 256_000_000  # bytes; images of a larger memory-mapped file are read as training needs them
-_SETTINGS = ("epochs", "batch_size", "learning_rate", "validation", "patience")  # of the recipe; also parameters
+_SETTINGS = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "validation",
+    "folds",
+    "patience",
+)  # of the recipe; also parameters
 _TRIAL_IMAGES = 16  # on which a custom network's export is verified before training
 VERIFIED = 1000
 """Training images, at most, on which every exported file is compared with its network."""
+_VERIFIED_PIXELS = 10_000_000  # of these images: 199 of 224x224
 MOST_DESCRIBED = 10_000
 """Training images, at most, that the OOD detector is fitted on; this takes seconds."""
 
@@ -86,7 +102,8 @@ class Classifier:
     """An image classifier with scikit-learn's interface.
 
     Args:
-        recipe: how to train: the name of a recipe, such as "fast" (default) or "tutorial", or a `Recipe`.
+        recipe: how to train: the name of a recipe, such as "fast" or "transfer", or a `Recipe`. "auto" (default) is
+            "transfer" for photos and few images, if the extra `photos` is installed, else "fast".
         model: the name of a network ("mlp", "cnn", or "module:function" in your own code), a `torch.nn.Module` (copied,
             never changed), or a function that creates one from (ImageSpec, number of classes). It takes float32
             (N, C, H, W) from 0 to 1 and returns logits (N, K). It may also be a Keras model on Keras's PyTorch backend,
@@ -98,6 +115,9 @@ class Classifier:
         split_seed: determines which images are held out; None uses `seed`.
         batch_size, learning_rate, patience, balance: settings of the recipe; see `Recipe`.
         validation: fraction of each class held out for early stopping, calibration and guarantees.
+        folds: train on all images, and take calibration and guarantees from this many further trainings, each without
+            one fold of the images. 0: hold images out instead. None: 5 for recipe "transfer" and fewer than 2,000
+            images without a validation or test part, else 0.
         class_weight: scikit-learn's name for `balance`: "balanced" weights images by inverse class frequency; a dict
             {label: weight} weights classes as you choose, others by 1.
         settings: any other settings of the recipe, by name: {"flip": False, "weight_decay": 0.1}.
@@ -130,10 +150,11 @@ class Classifier:
     """
 
     _not_fitted: ClassVar[type[RunError]] = RunError  # the exception that says so
+    _tries_export = True  # of a custom network, before training
 
     def __init__(
         self,
-        recipe: str | Recipe = "fast",
+        recipe: str | Recipe = AUTO,
         model: str | nn.Module | Callable[[ImageSpec, int], nn.Module] | None = None,
         epochs: int | None = None,
         seed: int | None = None,
@@ -143,6 +164,7 @@ class Classifier:
         batch_size: int | None = None,
         learning_rate: float | None = None,
         validation: float | None = None,
+        folds: int | None = None,
         patience: int | None = None,
         balance: str | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
@@ -161,6 +183,7 @@ class Classifier:
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.validation = validation
+        self.folds = folds
         self.patience = patience
         self.balance = balance
         self.class_weight = class_weight
@@ -198,7 +221,9 @@ class Classifier:
             ModelError: the network does not fit the images, or training diverged.
         """
         epochs = self.fit_epochs(X, y, sample_weight=sample_weight, validation_data=validation_data)
-        show_progress(epochs, self.verbose if verbose is None else verbose, lambda: self.notes_)
+        verbose = self.verbose if verbose is None else verbose
+        show_progress(epochs, verbose, lambda: self.notes_)
+        self.cross_fit(progress=folds_progress(verbose))
         return self
 
     def fit_epochs(
@@ -234,23 +259,24 @@ class Classifier:
         resume: Checkpoint | None, history: Sequence[Epoch], sample_weight: Any,
         validation_data: LabelledImages | tuple[Any, Any] | None,
     ) -> Iterator[Epoch]:  # fmt: skip
-        seed, split_seed, recipe = seed_of(self), split_seed_of(self), self.chosen_recipe()
+        seed, split_seed, _ = seed_of(self), split_seed_of(self), self.chosen_recipe()  # errors before the images
         given = self._prepare(X, y)
+        self._chosen, choice_note = self._choice(given)
+        recipe = self._chosen
         device = choose_device(self.device)
-        image_weights, weights = self._image_weights(given, sample_weight), None
+        image_weights = self._image_weights(given, sample_weight)
         if validation_data is not None:
             given, recipe = self._with_validation(given, recipe, validation_data), replace(recipe, validation=0.0)
         if image_weights is not None and recipe.balance == "auto":
             recipe = replace(recipe, balance="off")  # automatic weights would be applied on top of the user's own
+        recipe, folds = with_checked_folds(recipe, given)
         _check_settings(recipe, given)
         images, labels = given.train.images[:_TRIAL_IMAGES], given.train.labels[:_TRIAL_IMAGES]
         if self.augment is not None:
             check_augment(self.augment, channels_first(torch.from_numpy(np.array(images))).to(device))
         weighted = image_weights is not None
         recipe, loss_note = suit_loss(recipe, self.loss, labels, len(given.class_names), device, weighted)
-        data, self.split_ = split_of(given, recipe.validation, split_seed)
-        if image_weights is not None:
-            self.split_, weights = without_weightless(self.split_, image_weights)
+        data, weights = self._divide(given, recipe, folds, split_seed, image_weights)
         train_positions = self.split_.train
         recipe, size_note = adapt_to_size(recipe, len(train_positions))
         recipe, rate_note = adapt_to_pixels(recipe, math.prod(data.spec.shape))
@@ -258,33 +284,100 @@ class Classifier:
         counts = np.bincount(data.labels[train_positions], minlength=len(data.class_names))
         recipe = self.recipe_ = replace(recipe, balance=choose_balance(recipe, counts))
         balanced = balance_note(recipe.balance, counts, data.class_names)
-        notes = [size_note, rate_note, balanced, mirror_note, loss_note]
+        notes = [choice_note, size_note, rate_note, balanced, mirror_note, loss_note]
         if recipe.bfloat16 and not has_bfloat16(device.type):
             notes.append("this processor has no bfloat16 arithmetic: training uses float32, which is slower")
         self.notes_ = [note for note in (*notes, *self.split_.notes) if note]
         self.module_ = self._build_network(data, recipe)
-        self.notes_ += keras_notes(self.module_)
+        self.notes_ += self.module_.notes if isinstance(self.module_, FrozenNetwork) else keras_notes(self.module_)
         for note in self.notes_:
             logger.info(note)
         self.history_: list[Epoch] = list(history)
         self._failed = False
         training, self._held_out = (part_of(data, part) for part in (train_positions, self.split_.validation))
         self._kept_images = _KeptImages.of(data, train_positions, seed)
-        self._sample = np.array(data.images[:VERIFIED])
+        most = _VERIFIED_PIXELS // math.prod(data.spec.shape[:2])
+        self._sample = np.array(data.images[: min(VERIFIED, max(_TRIAL_IMAGES, most))])
         self._forget_model()
-        if resume is None and self.network_name() not in NETWORKS:
+        is_custom = not recipe.backbone and self.network_name() not in NETWORKS
+        if resume is None and self._tries_export and is_custom:
             self._check_export()
         try:
-            for epoch in train(
-                self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume,
-                weights, self.loss, self.augment,
-            ):  # fmt: skip
+            for epoch in self._steps(data, training, recipe, weights, device, stop, checkpoint_writer, resume):
                 self._forget_model()
                 if epoch.finished:
                     self.history_.append(epoch)
                 yield epoch
         finally:  # also when the caller leaves early
             self.module_.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    def _steps(
+        self, data: LabelledImages, training: Labelled, recipe: Recipe, weights: NDArray[np.float32] | None,
+        device: torch.device, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None,
+        resume: Checkpoint | None,
+    ) -> Iterator[Epoch]:  # fmt: skip
+        seed = seed_of(self)
+        if not isinstance(self.module_, FrozenNetwork):
+            yield from train(
+                self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,
+                self.loss, self.augment,
+            )  # fmt: skip
+            return
+        yield from fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
+        if recipe.fine_tune and not stop():
+            self.module_, note = yield from fine_tune(
+                self.module_, data.spec, training, self._held_out, recipe, seed, weights, device, stop
+            )
+            self.notes_.append(note)
+
+    def _divide(
+        self, given: LabelledImages, recipe: Recipe, folds: int, seed: int, image_weights: NDArray[np.float64] | None
+    ) -> tuple[LabelledImages, NDArray[np.float32] | None]:
+        """Set `split_` and the folds; returns the images and the weights of the training images."""
+        data, self.split_ = split_of(given, recipe.validation, seed)
+        weights = None
+        if image_weights is not None:
+            self.split_, weights = without_weightless(self.split_, image_weights)
+        self._pool: LabelledImages | None = None
+        self._folds: Folds | None = None
+        self._crossed: CrossFit | None = None
+        if folds:
+            train = self.split_.train
+            self._pool = data.take(train)
+            self._pool_weights = None if image_weights is None else image_weights[train]
+            self._folds = folds_of(self._pool, folds, seed)
+            self.split_ = with_folds(self.split_, self._folds)
+        return data, weights
+
+    def cross_fit(self, stop: Callable[[], bool] = lambda: False, progress: Progress | None = None) -> None:
+        """Train a network without each fold, if the recipe has folds and this was not done yet; `fit` does it.
+
+        Args:
+            stop: called several times per second; when it returns True, only the finished folds count.
+            progress: called with the number of the fold, the number of folds, and the state of its training.
+        """
+        self._require_fitted()
+        if self._folds is None or self._pool is None or self._crossed is not None:
+            return
+        epochs = max((epoch.number for epoch in self.history_), default=0)
+        self._forget_model()
+        self._crossed = cross_fit(
+            self, self._for_fold, self._pool, self._folds, self._pool_weights, epochs, stop, progress
+        )  # fmt: skip
+
+    @property
+    def folds_finished_(self) -> int:
+        """Number of folds that judge the model; 0 before `cross_fit`, and without folds."""
+        return self._crossed.count if self._crossed is not None else 0
+
+    def _for_fold(self, images: LabelledImages) -> "Classifier":
+        """An unfitted classifier with the same settings for some of the images, which holds nothing out."""
+        own = dict.fromkeys((*_SETTINGS, "balance", "class_weight", "settings"))
+        own |= {"recipe": without_own_split(self._chosen, len(images)), "verbose": 0}
+        network = None if isinstance(self.model, str) else self.model
+        fold = Classifier(**{**self.arguments(), **own, "model": network})
+        fold._tries_export = False
+        return fold
 
     def _forget_model(self) -> None:
         """Forget everything that was derived from earlier weights."""
@@ -343,9 +436,16 @@ class Classifier:
         if self._content is None:
             content = with_metadata(self._exported().content, self.metadata())
             artifact = open_artifact(content)
-            verify(artifact, self.shipped_, self._sample, self.ood_detector_, self.features_device_)
+            heads = self._exported().fold_heads
+            verify(artifact, self.shipped_, self._sample, self.ood_detector_, self.features_device_, heads)
             self._content, self._predictor = content, Predictor(artifact)
         return self._content
+
+    def validation_logits(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Logits (V, K) of the held-out images before calibration, and their classes (V,)."""
+        self._require_fitted()
+        images, labels = self._held_out
+        return extract_features(self.shipped_, images, self.features_device_).logits, labels
 
     def neighbours(self, count: int = KEPT) -> Neighbours:
         """At most `count` (never more than `KEPT`) training images, reduced in size, with the network's embeddings."""
@@ -364,6 +464,12 @@ class Classifier:
         return self._exported().guarantees
 
     @property
+    def answers_of_folds_(self) -> CrossValidation | None:
+        """What the folds' networks answered for the images that they were trained without; None without folds."""
+        self._require_fitted()
+        return self._exported().answers_of_folds
+
+    @property
     def ood_detector_(self) -> OodDetector:
         """Recognises images unlike the training images."""
         self._require_fitted()
@@ -372,30 +478,47 @@ class Classifier:
     def _exported(self) -> "_Exported":
         """Export the network, and set its guarantees on what the exported file answers for the held-out images."""
         if self._export is None:
-            images, labels = self._held_out
             kept = self._kept_images
             pictures, classes = kept.at(_described(len(kept.labels), seed_of(self)))
             trained = extract_features(self.shipped_, pictures, self.features_device_)
-            held_out = extract_features(self.shipped_, images, self.features_device_)
-            ood_detector = fit_ood_detector(
-                pictures, trained.descriptor, classes, images, held_out.descriptor, held_out.logits
-            )
-            none = "no images were held out, so probabilities are not calibrated and there are no guarantees"
-            guarantees = replace(Guarantees.none(len(self.class_names_), none), has_ood_score=True)
-            if len(labels):
-                calibrator, out_of_fold = cross_fitted(held_out.logits, labels)
-                guarantees = replace(guarantees, calibrator=calibrator)
+            answers_of_folds, heads = None, None
+            if self._folds is not None:
+                self.cross_fit()
+            if self._crossed is not None:
+                fitted = self._crossed.fitted(pictures, trained, classes, self.class_names_)
+                guarantees, ood_detector, answers_of_folds = fitted.guarantees, fitted.ood_detector, fitted.answers
+                heads = self._crossed.heads if guarantees.needs_folds else None
+                content = export_model(self.shipped_, self._metadata(guarantees), ood_detector, heads)
+            else:
+                content, guarantees, ood_detector = self._with_held_out(pictures, trained, classes)
             answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
             accuracy = float((answers == classes).mean())
-            content = export_model(self.shipped_, self._metadata(guarantees), ood_detector)
-            if len(labels):
-                artifact = Artifact(content, *check_file(content))  # `to_bytes` opens the final file with all checks
-                rows = artifact.outputs(cast(Images, images), OUTPUT, "uncalibrated")
-                guarantees = fit_guarantees(
-                    rows[OUTPUT], labels, calibrator, self.class_names_, True, out_of_fold, rows["uncalibrated"]
-                )
-            self._export = _Exported(content, guarantees, ood_detector, accuracy)
+            appearance = fit_appearance(pictures)
+            self._export = _Exported(content, guarantees, ood_detector, accuracy, heads, answers_of_folds, appearance)
         return self._export
+
+    def _with_held_out(
+        self, pictures: Images, trained: Features, classes: NDArray[np.int64]
+    ) -> tuple[bytes, Guarantees, OodDetector]:
+        """The file, and what its answers for the held-out images guarantee; `trained` are features of `pictures`."""
+        images, labels = self._held_out
+        held_out = extract_features(self.shipped_, images, self.features_device_)
+        ood_detector = fit_ood_detector(
+            pictures, trained.descriptor, classes, images, held_out.descriptor, held_out.logits
+        )
+        none = "no images were held out, so probabilities are not calibrated and there are no guarantees"
+        guarantees = replace(Guarantees.none(len(self.class_names_), none), has_ood_score=True)
+        if len(labels):
+            calibrator, out_of_fold = cross_fitted(held_out.logits, labels)
+            guarantees = replace(guarantees, calibrator=calibrator)
+        content = export_model(self.shipped_, self._metadata(guarantees), ood_detector)
+        if len(labels):
+            artifact = Artifact(content, *check_file(content))  # `to_bytes` opens the final file with all checks
+            rows = artifact.outputs(cast(Images, images), OUTPUT, "uncalibrated")
+            guarantees = fit_guarantees(
+                rows[OUTPUT], labels, calibrator, self.class_names_, True, out_of_fold, rows["uncalibrated"]
+            )
+        return content, guarantees, ood_detector
 
     def _check_export(self) -> None:
         """Raise ModelError if the untrained network does not answer from a file as it does in PyTorch.
@@ -413,9 +536,10 @@ class Classifier:
 
     def metadata(self) -> Metadata:
         """The model file's description of itself."""
-        return self._metadata(self.guarantees_)
+        return self._metadata(self.guarantees_, self._exported().appearance)
 
-    def _metadata(self, guarantees: Guarantees | None) -> Metadata:
+    def _metadata(self, guarantees: Guarantees | None, appearance: Appearance | None = None) -> Metadata:
+        backbone = self.module_.record if isinstance(self.module_, FrozenNetwork) else None
         return Metadata(
             class_names=self.class_names_,
             image=self.spec_,
@@ -427,6 +551,9 @@ class Classifier:
             versions=versions(),
             created=now(),
             guarantees=guarantees,
+            pooling="max" if backbone is None else "mean",
+            backbone=backbone,
+            appearance=appearance,
         )
 
     @property
@@ -479,7 +606,7 @@ class Classifier:
         if self.__sklearn_is_fitted__():
             self._exported()  # needs images that are not pickled
         state = dict(cast(Mapping[str, Any], super().__getstate__()))
-        for name in ("_kept_images", "_held_out"):
+        for name in ("_kept_images", "_held_out", "_pool", "_pool_weights", "_crossed"):
             state.pop(name, None)
         return state | {"_predictor": None}  # an ONNX Runtime session cannot be pickled
 
@@ -507,12 +634,19 @@ class Classifier:
         self._data_summary = {"name": train.name, "fingerprint": train.fingerprint, "images": len(train)}
         return data
 
-    def chosen_recipe(self) -> Recipe:
+    def chosen_recipe(self, data: LabelledImages | None = None) -> Recipe:
         """The recipe with the constructor's settings applied.
+
+        Args:
+            data: what to choose a recipe for if it is "auto"; None: many small images.
 
         Raises:
             UsageError: a setting is invalid, or two contradict each other.
         """
+        return self._choice(data)[0]
+
+    def _choice(self, data: LabelledImages | None) -> tuple[Recipe, str]:
+        """`chosen_recipe`, and a note on why."""
         own = {
             "network": self.model if isinstance(self.model, str) else None,
             "balance": self._balance(),
@@ -523,7 +657,20 @@ class Classifier:
             raise UsageError(f"settings must be a dict, got {settings!r}", "for example settings={'flip': False}")
         for name, value in settings.items():
             check_not_two(name, own.get(name), value)
-        return find_recipe(changed(find_recipe(self.recipe), settings), **own)
+        recipe, note = self.recipe, ""
+        own_code = any(value is not None for value in (self.model, self.loss, self.augment))
+        if recipe == AUTO:
+            given = {*settings, *(name for name, value in own.items() if value is not None)}
+            recipe = "transfer" if "backbone" in given else DEFAULT
+            if data is not None and recipe == DEFAULT and not own_code:
+                recipe, note = choose_recipe(data, given)
+        recipe = find_recipe(changed(find_recipe(recipe), settings), **own)
+        if recipe.backbone and own_code:
+            raise UsageError(
+                f"recipe '{recipe.name}' trains no network, so it takes no model, loss or augmentation",
+                "leave them out, or use recipe 'fast'",
+            )
+        return recipe, note
 
     def _balance(self) -> str | None:
         """`balance`, or what `class_weight` means for it."""
@@ -579,6 +726,8 @@ class Classifier:
 
     def _build_network(self, data: LabelledImages, recipe: Recipe) -> nn.Module:
         classes = len(data.class_names)
+        if recipe.backbone:
+            return build_frozen(recipe.backbone, data.spec, classes)
         if self.model is None or isinstance(self.model, str):
             return build_network(recipe.network, data.spec, classes, seed_of(self))
         return custom_network(self.model, data.spec, classes, seed_of(self))
@@ -649,6 +798,9 @@ class _Exported:
     guarantees: Guarantees
     ood_detector: OodDetector
     training_accuracy: float
+    fold_heads: FoldHeads | None
+    answers_of_folds: CrossValidation | None
+    appearance: Appearance
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from numbers import Integral
 from hangtag.errors import UsageError
 from hangtag.training.engine.loop import Epoch
 
-__all__ = ["check_verbose", "show_progress"]
+__all__ = ["check_verbose", "folds_progress", "show_progress"]
 
 _BAR = 24  # characters
 
@@ -18,6 +18,18 @@ def check_verbose(verbose: object) -> int:
     if not isinstance(verbose, Integral) or int(verbose) not in (0, 1, 2):
         raise UsageError(f"verbose must be 0, 1 or 2, got {verbose!r}", "0: silent; 1: a bar in a terminal; 2: lines")
     return int(verbose)
+
+
+def folds_progress(verbose: int) -> Callable[[int, int, Epoch], None] | None:
+    """What writes a line to stdout for each fold that begins; None if nothing is written."""
+    begun: list[int] = []
+
+    def write(fold: int, folds: int, epoch: Epoch) -> None:
+        if fold not in begun:
+            begun.append(fold)
+            sys.stdout.write(f"cross-validation: fold {fold} of {folds}\n")
+
+    return write if check_verbose(verbose) else None
 
 
 def show_progress(epochs: Iterator[Epoch], verbose: int, notes: Callable[[], Sequence[str]]) -> None:

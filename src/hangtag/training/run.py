@@ -6,7 +6,7 @@ It connects the estimator with the run folder. It prints and draws nothing; `cli
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ from torch import nn
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.read import skipped_table
 from hangtag.errors import DataError, DivergedError, HangtagError, ModelError, RunError
-from hangtag.evaluation.judge import Judgement, data_before_decisions, judged_part, read_again
+from hangtag.evaluation.cross_validation import write_cross_validation
+from hangtag.evaluation.judge import Judgement, data_before_decisions, is_cross_validated, judged_part, read_again
 from hangtag.evaluation.run_folder import SKIPPED, STOPPED, TRAINING, Lock, Run, new_run, unfinished
 from hangtag.files import remove_partial, write_text
 from hangtag.machine import hardware, now, versions
 from hangtag.model.neighbours import write_neighbours
+from hangtag.model.predictor import Predictor
 from hangtag.serializable import checked
 from hangtag.training.classifier import Classifier, seed_of, split_seed_of
+from hangtag.training.cross_fit import Progress, choose_folds
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
 from hangtag.training.engine.custom import full_name
 from hangtag.training.engine.export import verify_outputs
@@ -58,6 +61,7 @@ class Training:
         history: the finished epochs before the checkpoint.
         seconds: duration of each stage.
         speed: of the steps; set by `finish`.
+        why_no_folds: why the model is not cross-validated, in a sentence; empty if nobody would expect it.
     """
 
     classifier: Classifier
@@ -70,6 +74,7 @@ class Training:
     history: list[Epoch] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     speed: Speed = field(init=False)
+    why_no_folds: str = ""
 
     @classmethod
     def begin(
@@ -89,16 +94,22 @@ class Training:
             UsageError: the device is not available.
         """
         choose_device(classifier.device)
-        if not {"test", "validation"} & data.parts.keys() and not classifier.chosen_recipe().validation:
+        recipe = classifier.chosen_recipe(data)
+        folds, why_none = choose_folds(recipe, data)
+        if not {"test", "validation"} & data.parts.keys() and not recipe.validation and not folds:
             raise DataError(
                 "there are no images to evaluate the model on: no test part, and this recipe holds out no images",
-                "hold some out: --set validation=0.1; or use another recipe, or data with a test part",
+                "hold some out: --set validation=0.1; or cross-validate: --folds 5; or use another recipe",
             )
+        own = {"recipe": replace(recipe, folds=folds)}  # not a setting that the user gave
+        classifier = Classifier(**classifier.arguments() | own)
         config = initial_config(classifier, data, source)
         run, lock, resumed = open_run(config, out, f"{data.name}-{config['recipe']['name']}")
         if data.source.skipped:
             write_text(run.path / SKIPPED, skipped_table(data))
-        return cls._resume(classifier, data, run, lock) if resumed else cls(classifier, data, run, lock, config)
+        training = cls._resume(classifier, data, run, lock) if resumed else cls(classifier, data, run, lock, config)
+        training.why_no_folds = why_none
+        return training
 
     @classmethod
     def resume(
@@ -152,7 +163,12 @@ class Training:
 
     def notes(self) -> list[str]:
         """What training decided automatically, in sentences; available after its first step."""
-        return self.classifier.notes_
+        notes = [*self.classifier.notes_, *([self.why_no_folds] if self.why_no_folds else [])]
+        if 0 < (finished := self.classifier.folds_finished_) < self.folds:
+            notes.append(
+                f"the cross-validation was stopped after {finished} of {self.folds} folds, which judge the model"
+            )
+        return notes
 
     def epochs(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train; write each finished epoch, and regular checkpoints, to the folder."""
@@ -181,10 +197,39 @@ class Training:
         in_epochs = sum(epoch.seconds for epoch in self.classifier.history_)  # includes those before the interruption
         self.seconds["train"] = max(time.perf_counter() - started, in_epochs)
 
+    def cross_fit(self, stop: Callable[[], bool] = lambda: False, progress: Progress | None = None) -> None:
+        """Train a network without each fold, if the run has folds; `finish` does it if it was not done before.
+
+        A run that is interrupted here starts with the first fold again when it is resumed.
+        """
+        if not self.folds:
+            return
+        started = time.perf_counter()
+        self.classifier.cross_fit(stop, progress)
+        self.seconds["cross-validate"] = time.perf_counter() - started
+
+    @property
+    def folds(self) -> int:
+        """Number of folds; 0 for a run that is not cross-validated."""
+        return self.classifier.split_.folds
+
+    @property
+    def can_finish(self) -> bool:
+        """Whether anything can judge the model: false if a training with folds was stopped before the first one."""
+        return not self.folds or self.classifier.folds_finished_ > 0
+
+    def leave(self) -> None:
+        """End a training that was stopped and cannot finish: keep its weights, to be resumed later."""
+        self.run.write_weights(_weights(self.classifier.module_))
+        self.record(status=STOPPED)
+        self.lock.close()
+
     @property
     def stopped(self) -> bool:
         """Whether training was stopped before its end, so that it can be resumed."""
         last = self.classifier.history_[-1]
+        if 0 < self.classifier.folds_finished_ < self.folds:
+            return True
         return last.cut_short or (last.number < self.classifier.recipe_.epochs and not last.enough)
 
     def finish(self) -> Judgement:
@@ -207,6 +252,45 @@ class Training:
         content, predictor = classifier.to_bytes(), classifier.predictor_
         self.seconds["export"] = time.perf_counter() - started
         started = time.perf_counter()
+        judgement = self._judged(predictor)
+        self.seconds["evaluate"] = time.perf_counter() - started
+        self.run.write_metrics(judgement.to_json())
+        self.run.write_model(content)
+        batch_size = min(classifier.recipe_.batch_size, len(classifier.split_.train))
+        epochs = classifier.history_[len(self.history) :]
+        self.speed = speed_of(epochs, batch_size, choose_device(classifier.device))
+        if classifier.answers_of_folds_ is not None:
+            write_cross_validation(self.run.path, classifier.answers_of_folds_)
+        write_neighbours(self.run.path, classifier.neighbours())
+        last = classifier.history_[-1]
+        self.record(
+            status=STOPPED if self.stopped else "finished",
+            kept_epoch=last.kept or last.number,
+            balance=classifier.recipe_.balance,
+            notes=self.notes(),
+            network={
+                "name": classifier.network_name(),
+                "parameters": parameter_count(classifier.module_),
+                "layers": [vars(layer) for layer in layers(classifier.module_, classifier.spec_)],
+            },
+            split=classifier.split_.to_json(),
+            **({} if predictor.metadata.backbone is None else {"backbone": predictor.metadata.backbone.to_json()}),
+            device=choose_device(classifier.device).type,
+            seconds=self.seconds,
+            speed=self.speed.to_json(),
+            model={"bytes": len(content), "fingerprint": predictor.fingerprint, "sha256": predictor.sha256},
+            test_opened=self.config.get("test_opened", []) + ([now()] if judgement.part == "test" else []),
+        )
+        if not self.stopped:
+            CheckpointWriter(self.run.checkpoints).remove()
+        self.lock.close()
+        return judgement
+
+    def _judged(self, predictor: Predictor) -> Judgement:
+        classifier = self.classifier
+        answers = classifier.answers_of_folds_
+        if answers is not None and is_cross_validated(self.run, self.data):
+            return Judgement.of_folds(predictor, answers, self.data.train, classifier.training_accuracy_)
         part, images = judged_part(self.run, self.data)
         before = data_before_decisions(self.config, part)
         judgement = Judgement.of(predictor, part, images, classifier.training_accuracy_, before)
@@ -214,34 +298,6 @@ class Training:
             judgement.outputs, predictor.metadata, classifier.shipped_, images.images, classifier.ood_detector_,
             classifier.features_device_,
         )  # fmt: skip
-        self.seconds["evaluate"] = time.perf_counter() - started
-        self.run.write_metrics(judgement.to_json())
-        self.run.write_model(content)
-        batch_size = min(classifier.recipe_.batch_size, len(classifier.split_.train))
-        epochs = classifier.history_[len(self.history) :]
-        self.speed = speed_of(epochs, batch_size, choose_device(classifier.device))
-        write_neighbours(self.run.path, classifier.neighbours())
-        last = classifier.history_[-1]
-        self.record(
-            status=STOPPED if self.stopped else "finished",
-            kept_epoch=last.kept or last.number,
-            balance=classifier.recipe_.balance,
-            notes=classifier.notes_,
-            network={
-                "name": classifier.network_name(),
-                "parameters": parameter_count(classifier.module_),
-                "layers": [vars(layer) for layer in layers(classifier.module_, classifier.spec_)],
-            },
-            split=classifier.split_.to_json(),
-            device=choose_device(classifier.device).type,
-            seconds=self.seconds,
-            speed=self.speed.to_json(),
-            model={"bytes": len(content), "fingerprint": predictor.fingerprint, "sha256": predictor.sha256},
-            test_opened=self.config.get("test_opened", []) + ([now()] if part == "test" else []),
-        )
-        if not self.stopped:
-            CheckpointWriter(self.run.checkpoints).remove()
-        self.lock.close()
         return judgement
 
 
@@ -254,7 +310,7 @@ def initial_config(classifier: Classifier, data: LabelledImages, source: dict[st
         "hangtag": versions()["hangtag"],
         "created": now(),
         "status": TRAINING,
-        "recipe": classifier.chosen_recipe().to_json(),
+        "recipe": classifier.chosen_recipe(data).to_json(),
         "network_from_python": not isinstance(classifier.model, str | None),
         **({"from_python": from_python} if (from_python := _from_python(classifier)) else {}),
         "seed": seed_of(classifier),

@@ -17,6 +17,8 @@ from scipy.stats import t as student
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError, UsageError
+from hangtag.evaluation.cross_validation import FILE as CROSS_VALIDATION
+from hangtag.evaluation.cross_validation import PART
 from hangtag.evaluation.judge import Judgement, judge
 from hangtag.evaluation.run_folder import STOPPED, Run
 from hangtag.files import write_bytes
@@ -102,13 +104,13 @@ class Seeds:
             if status == "finished":
                 yield number, judge(run)
             elif status == STOPPED:
-                network = self.classifier.chosen_recipe().network
+                network = self.classifier.chosen_recipe(self.data).network
                 yield number, Training.resume(run, self.classifier.device, network=network)
             else:
                 yield number, Training.begin(self._unfitted(number), self.data, self.source, run.path)
 
     def finish(self) -> tuple[int, Judgement]:
-        """Keep the run with the smallest validation loss, or the first one if no images were held out.
+        """Keep the run with the smallest validation or cross-validation loss, or the first one without either.
 
         Returns:
             Its seed and judgement.
@@ -124,7 +126,8 @@ class Seeds:
         losses = [_validation_loss(run) for run in runs]
         best = 0 if None in losses else min(range(len(runs)), key=lambda index: losses[index] or 0.0)
         kept = runs[best]
-        for name in (*_COPIED, *([FILE] if (kept.path / FILE).is_file() else [])):
+        optional = [name for name in (FILE, CROSS_VALIDATION) if (kept.path / name).is_file()]
+        for name in (*_COPIED, *optional):
             write_bytes(self.run.path / name, (kept.path / name).read_bytes())
         self.run.write_metrics({**kept.metrics(), "seeds": self._statistics(runs, best, losses)})
         own, seed = self.run.config(), self.numbers[best]
@@ -150,12 +153,11 @@ class Seeds:
 
     def _statistics(self, runs: list[Run], best: int, losses: list[float | None]) -> dict[str, Any]:
         metrics = [run.metrics() for run in runs]
+        which = PART if metrics[0].get("part") == PART else "validation"
         summary: dict[str, Any] = {
             "numbers": self.numbers,
             "kept": self.numbers[best],
-            "kept_because": "lowest validation loss"
-            if None not in losses
-            else "the first, because no images were held out",
+            "kept_because": "the first, because no images were held out" if None in losses else f"lowest {which} loss",
             "validation_loss": losses,
         }
         for key in ("accuracy", "loss"):
@@ -167,6 +169,8 @@ class Seeds:
 
 
 def _validation_loss(run: Run) -> float | None:
-    """The validation loss of the epoch whose weights were kept."""
+    """The validation loss of the epoch whose weights were kept, or the loss of the cross-validation."""
+    if run.metrics().get("part") == PART:
+        return float(run.metrics()["loss"])
     kept = run.config().get("kept_epoch")
     return next((epoch.get("val_loss") for epoch in run.history() if epoch["number"] == kept), None)

@@ -1,13 +1,17 @@
 """A time limit -> the recipe, network and number of epochs that fill it on this machine and data.
 
 Steps of each network are timed, the largest network first, and the first one that can train for enough epochs is
-chosen. Weights trained here are discarded.
+chosen. For pictures that pretrained features suit, recipe "transfer" and, for a third of the time left, a network from
+nothing are trained; the held-out images choose, and the rest of the time is for fine-tuning or for training from
+nothing. Weights trained here are discarded; features are kept in the cache.
 """
 
 import gc
 import math
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,17 +26,21 @@ from hangtag.errors import DataError, HangtagError, UsageError
 from hangtag.mapped import MappedRows
 from hangtag.model.neighbours import KEPT
 from hangtag.pictures import Images
-from hangtag.training.classifier import MOST_DESCRIBED, VERIFIED, part_of
+from hangtag.training.choose_recipe import choose_recipe
+from hangtag.training.classifier import MOST_DESCRIBED, VERIFIED, Classifier, part_of
+from hangtag.training.engine.backbones import find_backbone
 from hangtag.training.engine.batches import Batches
 from hangtag.training.engine.build import build_network
 from hangtag.training.engine.cuda_graph import WARM_UP
+from hangtag.training.engine.fine_tuning import TunedNetwork, compare
 from hangtag.training.engine.guard import enough_memory
 from hangtag.training.engine.inference import predict_logits
-from hangtag.training.engine.loop import torch_settings
+from hangtag.training.engine.loop import Epoch, torch_settings
 from hangtag.training.engine.networks import channels_last
-from hangtag.training.engine.recipes import DEFAULT, Recipe, adapt_to_pixels, adapt_to_size, find_recipe
+from hangtag.training.engine.recipes import DEFAULT, FINE_TUNING, Recipe, adapt_to_pixels, adapt_to_size, find_recipe
 from hangtag.training.engine.sampling import choose_balance
 from hangtag.training.engine.steps import steps_for
+from hangtag.training.transfer import build_frozen
 
 __all__ = ["Plan", "plan"]
 
@@ -44,7 +52,17 @@ _MEASURED_SECONDS, _MOST_MEASURED, _MEASURED_SHARE = 0.8, 5.0, 0.015
 _SMALL_BATCHES = (2, 32)  # timed before whole batches, which may be far too slow or too large for memory
 _TIMED_PIXELS = 1_600_000  # of the images that are trained on meanwhile, or one batch if that is more
 _AFTERWARDS = 6.0  # seconds for exporting, opening the file, drawing and writing the report; see docs/log.md
+_TRANSFER = "transfer"
+_TRIAL = 1 / 3  # of the time left, in which a network from nothing shows what it can
+_LEAST_TUNING, _MOST_TUNING = 3, 20  # epochs of fine-tuning
 _SLOWER = 1.1  # a step in a whole training, relative to a step here; see docs/log.md
+
+Watch = Callable[[str, Iterator[Epoch]], object]
+
+
+def _ignore(title: str, epochs: Iterator[Epoch]) -> None:
+    for _ in epochs:
+        pass
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,7 @@ class Plan:
         epochs: passes over the images, including the fraction of the last.
         epoch_seconds: of one epoch, validation included.
         measured_step_seconds: of each network that was timed.
+        compared: why pretrained features or a network from nothing was chosen, in words; empty if only one is possible.
     """
 
     recipe: Recipe
@@ -66,9 +85,23 @@ class Plan:
     epochs: float
     epoch_seconds: float
     measured_step_seconds: dict[str, float]
+    compared: str = ""
 
     @property
     def in_words(self) -> str:
+        words = self._of_transfer if self.recipe.backbone else self._from_nothing
+        return f"{words}; {self.compared}" if self.compared else words
+
+    @property
+    def _of_transfer(self) -> str:
+        tuned = f", then {self.recipe.fine_tune} epochs of fine-tuning" if self.recipe.fine_tune else ""
+        return (
+            f"{self.minutes:g} minutes: recipe '{self.recipe.name}'{tuned}; "
+            f"expected to take {self.expected_seconds / 60:.1f} minutes in total"
+        )
+
+    @property
+    def _from_nothing(self) -> str:
         steps = ", ".join(
             f"{name} {1000 * seconds:.3g} ms per step" for name, seconds in self.measured_step_seconds.items()
         )
@@ -85,7 +118,9 @@ class Plan:
         return {name: value for name, value in vars(self).items() if name != "recipe"}
 
 
-def plan(data: LabelledImages, minutes: float, began: float, device: torch.device, seed: int = 0) -> Plan:
+def plan(
+    data: LabelledImages, minutes: float, began: float, device: torch.device, seed: int = 0, watch: Watch = _ignore
+) -> Plan:
     """Time the networks, and choose one.
 
     Find near-duplicates before calling this, so that the time it takes is counted.
@@ -96,12 +131,38 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
         began: `time.perf_counter()` at the beginning of the command.
         device: to train on.
         seed: of the split.
+        watch: called with a title and the epochs of each training that is only compared; it must iterate over them.
 
     Raises:
         UsageError: there is too little time for a tenth of an epoch of the smallest network.
         DataError: there are no training images.
         ModelError: no network can be trained; the reason is that of the smallest one.
     """
+    if ("train" not in data.parts and data.parts) or choose_recipe(data)[0] != _TRANSFER:
+        return _plan_from_nothing(data, minutes, began, device, seed)
+    end, pretrained = began + 60 * minutes, _Pretrained.of(data, device, seed)
+    if pretrained.seconds > end - time.perf_counter():
+        return _plan_from_nothing(data, minutes, began, device, seed)
+    head = Classifier(find_recipe(_TRANSFER, folds=0), seed=seed, device=device.type)
+    watch("recipe 'transfer':", head.fit_epochs(data))
+    left = end - time.perf_counter()
+    compared = "there is too little time to compare it with training from nothing"
+    with suppress(UsageError):
+        trial = _plan_from_nothing(data, _TRIAL * left / 60, time.perf_counter(), device, seed)
+        network = Classifier(trial.recipe, seed=seed, device=device.type)
+        title = f"recipe '{trial.recipe.name}' from nothing, for a comparison in a third of the time:"
+        watch(title, network.fit_epochs(data))
+        logits, labels = network.validation_logits()
+        better, numbers = compare(logits, head.validation_logits()[0], labels)
+        if better:
+            chosen = _plan_from_nothing(data, minutes, began, device, seed)
+            return replace(chosen, compared=f"better than recipe 'transfer': {numbers}")
+        compared = f"recipe '{trial.recipe.name}' from nothing, tried in a third of the time, was not better: {numbers}"
+    return pretrained.plan(minutes, began, compared)
+
+
+def _plan_from_nothing(data: LabelledImages, minutes: float, began: float, device: torch.device, seed: int) -> Plan:
+    """The largest network that can train for enough epochs; arguments and errors as for `plan`."""
     end = began + 60 * minutes
     work = _Work.of(data, find_recipe(DEFAULT).validation, seed)  # every candidate holds out the same fraction
     measured: dict[str, float] = {}
@@ -127,7 +188,7 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
             whole = max(1, -int(-epochs // 1))
             fraction = round(min(1.0, max(0.01, epochs - (whole - 1))), 3)
             expected = time.perf_counter() - began + epochs * cost.epoch + cost.besides
-            chosen = replace(recipe, epochs=whole, last_epoch_fraction=fraction)
+            chosen = replace(recipe, epochs=whole, last_epoch_fraction=fraction, folds=0)  # they are not in the plan
             return Plan(chosen, minutes, expected, epochs, cost.epoch, measured)
         needed = 60 * minutes + (fewest - epochs) * cost.epoch
     if not measured:
@@ -136,6 +197,49 @@ def plan(data: LabelledImages, minutes: float, began: float, device: torch.devic
         f"--minutes {minutes:g} is too short: reading, minimal training, export and evaluation take {needed:.0f} s",
         f"use at least --minutes {1.1 * needed / 60:.2f}",
     )
+
+
+@dataclass(frozen=True)
+class _Pretrained:
+    """What recipe "transfer" takes.
+
+    Attributes:
+        seconds: from here to the written report, without fine-tuning.
+        epoch: seconds of an epoch of fine-tuning, with its validation.
+        besides: seconds that fine-tuning adds after its epochs: the features change.
+    """
+
+    seconds: float
+    epoch: float
+    besides: float
+
+    @classmethod
+    def of(cls, data: LabelledImages, device: torch.device, seed: int) -> "_Pretrained":
+        recipe = find_recipe(_TRANSFER)
+        work = _Work.of(data, recipe.validation, seed)
+        network = build_frozen(recipe.backbone, data.spec, len(data.class_names))
+        few = part_of(data, work.train[: FINE_TUNING.batch_size])
+        tuned = TunedNetwork(find_backbone(recipe.backbone), network, whole=device.type != "cpu").to(device)
+        step = _step_seconds(tuned, FINE_TUNING, *few, seed, device, _MEASURED_SECONDS)
+        steps = max(1, len(work.train) // FINE_TUNING.batch_size)
+        forward, feature = _forward_seconds(tuned, few[0]), _forward_seconds(network, few[0])
+        judged = 0 if work.judged == work.validation else work.judged
+        images = len(work.train) + work.validation
+        once = feature * (images + judged)
+        return cls(
+            seconds=_AFTERWARDS + once + feature * images,  # of mirror images
+            epoch=_SLOWER * steps * step + forward * work.validation,
+            besides=_AFTERWARDS + once,
+        )
+
+    def plan(self, minutes: float, began: float, compared: str) -> Plan:
+        """Recipe "transfer", with as many epochs of fine-tuning as fit; its features are computed already."""
+        taken = time.perf_counter() - began + _AFTERWARDS
+        epochs = min(int((60 * minutes - taken - self.besides) / self.epoch), _MOST_TUNING)
+        if epochs < _LEAST_TUNING:
+            return Plan(find_recipe(_TRANSFER), minutes, taken, 1, 0.0, {}, compared)
+        recipe, seconds = find_recipe(_TRANSFER, fine_tune=epochs), epochs * self.epoch + self.besides
+        return Plan(recipe, minutes, taken + seconds, epochs, self.epoch, {}, compared)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,20 @@
 """networks.py: the lesson's network exactly, and our own for every size of image."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hangtag.errors import ModelError
+from hangtag.model.artifact import open_artifact
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.build import build_network
+from hangtag.training.engine.export import export_model, verify
 from hangtag.training.engine.inference import predict_logits
-from hangtag.training.engine.networks import NETWORKS, Layer, layers, parameter_count
+from hangtag.training.engine.networks import NETWORKS, FlipTTA, Layer, layers, parameter_count
+from toys import metadata
 
 LESSON = ImageSpec(28, 28)
 
@@ -50,6 +55,42 @@ def test_every_network_takes_every_size(name: str, spec: ImageSpec, classes: int
     assert layers(network, spec)[-1].shape == (classes,)
     assert not any(layer.kind == "Identity" for layer in layers(network, spec))
     assert sum(layer.parameters for layer in layers(network, spec)) == parameter_count(network)
+
+
+def shapes_of(height: int, width: int) -> list[tuple[int, ...]]:
+    spec = ImageSpec(height, width)
+    return [row.shape for row in layers(build_network("cnn", spec, 10, seed=0), spec) if row.kind == "Conv2d"]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "first", "last"),
+    [
+        (28, 28, (16, 28, 28), (64, 7, 7)),  # unchanged up to 56x56
+        (56, 56, (16, 56, 56), (64, 14, 14)),
+        (64, 64, (16, 32, 32), (128, 4, 4)),
+        (128, 128, (16, 64, 64), (128, 4, 4)),
+        (224, 224, (16, 112, 112), (128, 7, 7)),
+        (33, 400, (16, 16, 200), (128, 2, 25)),  # a strip keeps some height
+        (8, 1024, (16, 8, 1024), (64, 2, 256)),
+    ],
+)
+def test_large_images_are_halved_first_and_get_a_stage_more(
+    height: int, width: int, first: tuple[int, ...], last: tuple[int, ...]
+) -> None:
+    shapes = shapes_of(height, width)
+
+    assert (shapes[0], shapes[-1]) == (first, last)
+
+
+@pytest.mark.parametrize("name", ["cnn-small", "cnn-large"])
+def test_a_network_for_photos_answers_from_its_file_as_in_pytorch(name: str) -> None:
+    spec = ImageSpec(70, 130, 3)
+    network = FlipTTA(build_network(name, spec, 3, seed=0))
+    images = np.random.default_rng(0).integers(0, 256, (3, *spec.shape), dtype=np.uint8)
+
+    artifact = open_artifact(export_model(network, replace(metadata(), image=spec)))
+
+    verify(artifact, network, images)
 
 
 def test_images_too_small_for_a_network_are_refused_with_a_hint() -> None:

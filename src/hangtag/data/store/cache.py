@@ -1,9 +1,9 @@
-"""The cache on disk: decoded pictures, and public data sets that were fetched.
+"""The cache on disk: decoded pictures, features of images, and public data sets that were fetched.
 
 Everything in it can be deleted at any time. The name of an entry is a hash of its source, so a changed source finds
 no entry. An entry gets its name only when it is complete, and every byte of it is checked when it is opened: an image
 by its checksum in facts.npy, the other files by theirs in checksums.json. A damaged entry counts as none. When the
-cache is too large, the least recently used entries are deleted.
+cache is too large, the least recently used pictures and features are deleted.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from hangtag.data.picture_facts import FACTS, Skipped
 from hangtag.data.store.pool import npy_bytes
 from hangtag.errors import SaveError, UsageError
-from hangtag.files import cache_home, make_folder, saving, write_bytes
+from hangtag.files import cache_home, make_folder, new_folder_whole, saving, write_bytes
 from hangtag.mapped import forget
 from hangtag.pictures import Images, ImageSpec
 
@@ -42,10 +42,12 @@ __all__ = [
     "decoded_as",
     "entries",
     "limit_bytes",
+    "load_features",
     "load_groups",
     "make_room",
     "open_pictures",
     "save",
+    "save_features",
     "save_groups",
     "set_aside",
 ]
@@ -54,7 +56,7 @@ VERSION = 6
 """Of the entries' layout; entries of other versions are ignored. Since 6: large JPEGs are decoded at reduced size."""
 
 _LIMIT_GIGABYTES = 20.0
-_PICTURES, _SETS, _GROUPS = "pictures", "datasets", "groups"
+_PICTURES, _SETS, _FEATURES, _GROUPS = "pictures", "datasets", "features", "groups"
 _GROUPS_VERSION = 2  # of the search for near duplicates; groups of other versions are ignored
 _CHECKSUMS = "checksums.json"
 _LOCK = "lock"
@@ -272,6 +274,49 @@ def _groups_file(fingerprint: str) -> Path:
     return cache_home(_GROUPS) / f"{fingerprint}-{_GROUPS_VERSION}.npy"
 
 
+def load_features(source: str) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.float32]]]:
+    """Features that were computed earlier: pairs of (M, 2) content hashes and (M, E) features, mapped from files.
+
+    Args:
+        source: a hash of what computed them.
+    """
+    for folder in sorted(cache_home(_FEATURES).glob(f"{source}-*")):
+        try:
+            content = _checked(folder, "contents.npy", "index.json")
+            checksums = json.loads((folder / _CHECKSUMS).read_bytes())
+            with (folder / "features.npy").open("rb") as file:
+                whole = hashlib.file_digest(file, "sha256").hexdigest() == checksums["features.npy"]
+            contents = _array(content["contents.npy"])
+            features = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+            whole = whole and contents.shape == (len(features), 2) and contents.dtype == np.uint64
+            whole = whole and features.ndim == 2 and features.dtype == np.float32
+        except Exception:  # as in `open_pictures`
+            whole = False
+        if not whole:
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        with contextlib.suppress(OSError):
+            os.utime(folder)
+        yield contents, features
+
+
+def save_features(source: str, what: str, contents: NDArray[np.uint64], features: NDArray[np.float32]) -> None:
+    """Store features for `load_features`; if they cannot be written, they are computed again next time.
+
+    Args:
+        what: the entry's description for the user.
+    """
+    files = {"contents.npy": npy_bytes(contents), "features.npy": npy_bytes(features)}
+    key = f"{source}-{hashlib.sha256(files['contents.npy']).hexdigest()[:16]}"
+    files["index.json"] = json.dumps({"what": what}).encode("ascii")
+    with contextlib.suppress(SaveError), new_folder_whole(cache_home(_FEATURES) / key) as folder:
+        for name, content in files.items():
+            write_bytes(folder / name, content, sync=False)
+        checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        write_bytes(folder / _CHECKSUMS, json.dumps(checksums).encode("ascii"), sync=False)
+    make_room(key)
+
+
 def decoded_as(spec: ImageSpec) -> list[Path]:
     """The newest entries that were decoded for this spec; their pictures need not be decoded again."""
     folders: list[Path] = []
@@ -287,7 +332,7 @@ def decoded_as(spec: ImageSpec) -> list[Path]:
 def entries() -> list[CacheEntry]:
     """All entries, the largest first, including interrupted decodings."""
     found = []
-    for kind in (_PICTURES, _SETS):
+    for kind in (_PICTURES, _SETS, _FEATURES):
         home = cache_home(kind)
         for path in home.iterdir() if home.is_dir() else ():
             with contextlib.suppress(OSError):
@@ -341,8 +386,8 @@ def limit_bytes() -> int:
 
 
 def make_room(key: str) -> None:
-    """Delete the least recently used pictures until the cache is within its limit, but never the entry `key`."""
-    found = [entry for entry in entries() if entry.kind == _PICTURES and entry.path.name != key]
+    """Delete the least recently used pictures and features until the cache is within its limit, but not entry `key`."""
+    found = [entry for entry in entries() if entry.kind != _SETS and entry.path.name != key]
     total = sum(entry.bytes for entry in entries())
     for entry in sorted(found, key=lambda each: each.used):
         partial = entry.path.name.endswith(".partial")

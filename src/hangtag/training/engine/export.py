@@ -13,6 +13,7 @@ import textwrap
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import nn
 
 from hangtag.errors import ArtifactError, ModelError
 from hangtag.model.artifact import INPUT, OUTPUT, PIXELS, Artifact, Metadata, check_file
-from hangtag.model.calibration import Calibrator, log_softmax
+from hangtag.model.calibration import Calibrator, log_softmax, softmax
 from hangtag.model.onnx_file import CHECKSUM_KEY, METADATA_KEY, sealed
 from hangtag.model.ood import OodDetector, mean_weights
 from hangtag.pictures import Images, ImageSpec
@@ -35,7 +36,10 @@ from hangtag.training.engine.inference import FeatureExtractor, Features, extrac
 from hangtag.training.engine.networks import FlipTTA, device_of
 from hangtag.training.engine.onnx_nodes import network_graph
 
-__all__ = ["TOLERANCE", "export_model", "verify", "verify_outputs", "with_metadata"]
+__all__ = [
+    "TOLERANCE", "FoldHeads", "export_by_pytorch", "export_model", "plain_model", "verify", "verify_outputs",
+    "with_metadata",
+]  # fmt: skip
 
 TOLERANCE = 1e-4
 """Largest accepted difference between probabilities of PyTorch and of the file; float32 rounding is 100 times less."""
@@ -44,13 +48,32 @@ _MAX_LENGTH = 300  # characters of the exporter's error
 _IR_VERSION = 9  # ONNX 1.14, the oldest version that supports what the exporter writes
 
 
-def export_model(network: nn.Module, metadata: Metadata, ood_detector: OodDetector | None = None) -> bytes:
+@dataclass(frozen=True, eq=False)
+class FoldHeads:
+    """The last linear layers of the networks of F folds, which otherwise equal the network that ships.
+
+    Attributes:
+        weight: (F, K, E) float32.
+        bias: (F, K) float32.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+def export_model(
+    network: nn.Module,
+    metadata: Metadata,
+    ood_detector: OodDetector | None = None,
+    fold_heads: FoldHeads | None = None,
+) -> bytes:
     """The bytes of a model file: uint8 (N, H, W[, 3]) of any size in, float32 (N, K) probabilities out.
 
     Args:
         network: takes float32 (N, C, H, W) from 0 to 1, returns logits (N, K).
         metadata: stored in the file as JSON; its image spec and calibrator determine the graph.
         ood_detector: adds OOD scores to the graph.
+        fold_heads: adds the probabilities of the networks of a cross-validation, which have the same embedding.
 
     Raises:
         ModelError: PyTorch cannot export the network.
@@ -58,7 +81,7 @@ def export_model(network: nn.Module, metadata: Metadata, ood_detector: OodDetect
     core, shapes = _export_network(network, metadata.image)
     opset = next(entry.version for entry in core.opset_import if not entry.domain)
     before = onnx.parser.parse_model(_before(metadata.image, opset))
-    after = _after(network, metadata, shapes, ood_detector, opset)
+    after = _after(network, metadata, shapes, ood_detector, fold_heads, opset)
     core = onnx.compose.add_prefix(core, "network/")
     for part in (before, core, after):
         part.ir_version = _IR_VERSION
@@ -69,7 +92,7 @@ def export_model(network: nn.Module, metadata: Metadata, ood_detector: OodDetect
         outputs.append((PIXELS, f"network_{PIXELS}"))
     whole = onnx.compose.merge_models(whole, after, io_map=outputs)
     whole.graph.output.append(before.graph.output[0])  # declares the image size, which the metadata must match
-    return _serialized(_plain(whole), metadata)
+    return _serialized(plain_model(whole), metadata)
 
 
 def with_metadata(content: bytes, metadata: Metadata) -> bytes:
@@ -92,7 +115,7 @@ def _serialized(model: onnx.ModelProto, metadata: Metadata) -> bytes:
     return sealed(content)
 
 
-def _plain(whole: onnx.ModelProto) -> onnx.ModelProto:
+def plain_model(whole: onnx.ModelProto) -> onnx.ModelProto:
     """The model with nothing but what it needs to run: no notes of the exporter, and all weights as plain bytes."""
     graph = onnx.GraphProto(name="hangtag", input=whole.graph.input, output=whole.graph.output)
     for tensor in whole.graph.initializer:
@@ -125,6 +148,7 @@ def verify(
     images: Images,
     ood_detector: OodDetector | None = None,
     device: torch.device | None = None,
+    fold_heads: FoldHeads | None = None,
 ) -> NDArray[np.float32]:
     """Return the file's probabilities for `images`, after verifying that they equal the network's.
 
@@ -132,12 +156,24 @@ def verify(
         artifact: the opened file.
         ood_detector: the one in the file; its scores are verified too.
         device: where the network computes; None: where it is.
+        fold_heads: the ones in the file; their answers are verified too.
 
     Raises:
         ModelError: a label differs, or a probability differs by more than `TOLERANCE`; the worst images are named.
     """
-    outputs = artifact.outputs(images, OUTPUT, *(["ood_score"] if ood_detector else []))
+    more = [*(["ood_score"] if ood_detector else []), *(["fold_uncalibrated", "embedding"] if fold_heads else [])]
+    outputs = artifact.outputs(images, OUTPUT, *more)
     verify_outputs(outputs, artifact.metadata, network, images, ood_detector, device)
+    if fold_heads is not None:
+        logits = np.einsum("ne,fke->nfk", outputs["embedding"], fold_heads.weight) + fold_heads.bias
+        difference = np.abs(
+            softmax(logits.reshape(-1, logits.shape[2])).reshape(logits.shape) - outputs["fold_uncalibrated"]
+        )
+        if not difference.max(initial=0) <= TOLERANCE:
+            raise ModelError(
+                f"the answers of the folds in the exported file differ by up to {difference.max():.2g}",
+                "this run has no model file; please report this problem",
+            )
     return outputs[OUTPUT]
 
 
@@ -210,7 +246,9 @@ def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProt
         with torch.inference_mode():
             named = zip(extractor.outputs, extractor(example), strict=True)
             shapes = {name: ", ".join(map(str, output.shape[1:])) for name, output in named}
-        return network_graph(extractor, spec, shapes) or _by_pytorch(extractor, example), shapes
+        return network_graph(extractor, spec, shapes) or export_by_pytorch(
+            extractor, example, extractor.outputs
+        ), shapes
     except Exception as error:  # the network's code may raise anything in the exporter
         raise ModelError(
             f"PyTorch cannot export this network: {_reason(error)}",
@@ -220,16 +258,16 @@ def _export_network(network: nn.Module, spec: ImageSpec) -> tuple[onnx.ModelProt
         network.train(was_training)
 
 
-def _by_pytorch(extractor: FeatureExtractor, example: torch.Tensor) -> onnx.ModelProto:
-    """The graph of any network, by PyTorch's exporter."""
+def export_by_pytorch(network: nn.Module, example: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
+    """The graph of any network from "pixels" (N, C, H, W) to these outputs, by PyTorch's exporter."""
     with _quiet_exporter():
         program = torch.onnx.export(
-            extractor,
+            network,
             (example,),
             dynamo=True,
             verbose=False,
             input_names=["pixels"],
-            output_names=extractor.outputs,
+            output_names=outputs,
             dynamic_shapes=({0: torch.export.Dim("N")},),
         )
     assert program is not None
@@ -276,19 +314,29 @@ def _before(spec: ImageSpec, opset: int) -> str:
 
 
 def _after(
-    network: nn.Module, metadata: Metadata, shapes: dict[str, str], ood_detector: OodDetector | None, opset: int
-) -> onnx.ModelProto:
+    network: nn.Module, metadata: Metadata, shapes: dict[str, str], ood_detector: OodDetector | None,
+    fold_heads: FoldHeads | None, opset: int,
+) -> onnx.ModelProto:  # fmt: skip
     """The network's outputs -> the file's outputs: probabilities, embedding, OOD score, and feature maps."""
     classes = len(metadata.class_names)
     calibrator = metadata.guarantees.calibrator if metadata.guarantees else Calibrator.none(classes)
     arrays = {"weights": np.array(calibrator.weights), "bias": np.array(calibrator.bias)}
     outputs = {OUTPUT: f"N, {classes}", "uncalibrated": f"N, {classes}", "embedding": f"N, {shapes['embedding']}"}
     nodes = _CALIBRATION
+    if fold_heads is not None:
+        folds = len(fold_heads.bias)
+        arrays |= {
+            "fold_weights": fold_heads.weight.reshape(folds * classes, -1).T,
+            "fold_bias": fold_heads.bias.reshape(-1),
+            "fold_shape": np.array([-1, folds, classes]),
+        }
+        nodes += _FOLDS
+        outputs["fold_uncalibrated"] = f"N, {folds}, {classes}"
     if ood_detector is not None:
         more, ood_nodes = _ood_score(ood_detector, metadata.image)
         arrays |= more
         nodes += ood_nodes
-        outputs["ood_score"] = "N"
+        outputs |= {"ood_score": "N", "ood_distance": "N"}
         shape = f"{metadata.image.channels}, {metadata.image.height}, {metadata.image.width}"
         shapes = {**shapes, PIXELS: shape}
     if "maps" in shapes:
@@ -408,7 +456,13 @@ _RANK = """
             is_below = Less (quantiles, raw_score)
             ones = Cast <to = 1> (is_below)
             rank = ReduceSum <keepdims = 0> (ones, columns)
-            ood_score = Mul (rank, per_rank)"""
+            ood_score = Mul (rank, per_rank)
+            ood_distance = Squeeze (raw_score, columns)"""
+
+_FOLDS = """
+            fold_logits = Gemm (network_embedding, fold_weights, fold_bias)
+            by_fold = Reshape (fold_logits, fold_shape)
+            fold_uncalibrated = Softmax <axis = -1> (by_fold)"""
 
 _MAPS = """
             maps = Identity (network_maps)

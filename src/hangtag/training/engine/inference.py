@@ -3,8 +3,9 @@
 descriptor  (N, D)  for out-of-distribution scores: the channel means of the last feature maps; for a custom
                     network, its embedding
 embedding   (N, E)  the input of the last linear layer; similar images have nearby rows
-maps        (N, V, C, h, w)  built-in networks only: the last feature maps of each view, which are the image and,
-                    with flip averaging, its mirror image, mirrored back; `export.py` reads the evidence from them
+maps        (N, V, C, h, w)  built-in networks and most backbones: the last feature maps of each view, which are the
+                    image and, with flip averaging, its mirror image, mirrored back; `export.py` reads the evidence
+                    from them
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from hangtag.errors import ModelError
 from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
+from hangtag.training.engine.frozen import FrozenNetwork
 from hangtag.training.engine.guard import NETWORK_CONTRACT, custom_code
 from hangtag.training.engine.keras_model import KerasHead
 from hangtag.training.engine.networks import WHITE, FlipTTA, channels_first, device_of, is_builtin
@@ -77,6 +79,10 @@ def extract_features(network: nn.Module, images: Images | MappedRows, device: to
 
 @torch.inference_mode()
 def _features(network: nn.Module, images: Images | MappedRows) -> Features:
+    if isinstance(network, FrozenNetwork) and network.embed is not None:
+        embedding = network.embed(images)
+        logits = network.logits.cpu()(torch.from_numpy(embedding)).numpy()
+        return Features(logits, embedding, embedding)
     extractor = FeatureExtractor(network)
     outputs = _in_batches(network, lambda pixels: extractor(pixels)[:3], images)
     return Features(*(output.numpy() for output in outputs))
@@ -96,7 +102,7 @@ def _moved(network: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 class FeatureExtractor(nn.Module):
-    """Returns (logits, descriptor, embedding) of a network, and maps if the network is a built-in one.
+    """Returns (logits, descriptor, embedding) of a network, and maps if the network has any.
 
     Args:
         network: takes float32 (N, C, H, W) from 0 to 1, returns logits (N, K); may be wrapped in `FlipTTA`.
@@ -106,16 +112,18 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         self.flip_tta = isinstance(network, FlipTTA)
         self.network: nn.Module = network.network if isinstance(network, FlipTTA) else network
-        self.builtin = is_builtin(self.network)
+        self.has_maps = self.network.has_maps if isinstance(self.network, FrozenNetwork) else is_builtin(self.network)
         linear = [module for module in self.network.modules() if isinstance(module, nn.Linear | KerasHead)]
         self.last_linear = linear[-1] if linear else None
 
     @property
     def outputs(self) -> list[str]:
-        return ["logits", "descriptor", "embedding", *(["maps"] if self.builtin else [])]
+        return ["logits", "descriptor", "embedding", *(["maps"] if self.has_maps else [])]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        view = self._builtin_view if self.builtin else self._custom_view
+        view = self._builtin_view if self.has_maps else self._custom_view
+        if isinstance(self.network, FrozenNetwork):
+            view = self.network.view
         if not self.flip_tta:
             logits, descriptor, embedding, *maps = view(x)
         else:

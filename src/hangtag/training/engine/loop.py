@@ -32,7 +32,7 @@ from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.sampling import class_weights
 from hangtag.training.engine.steps import has_bfloat16, steps_for
 
-__all__ = ["Epoch", "choose_device", "learning_rate_at", "train"]
+__all__ = ["Epoch", "Labelled", "choose_device", "learning_rate_at", "train"]
 
 Labelled = tuple[Images | MappedRows, NDArray[np.int64]]
 """Images (N, H, W[, 3]) uint8 and class indices (N,)."""
@@ -59,6 +59,7 @@ class Epoch:
         first_step: the step of this epoch at which this process began; above 0 only in a resumed epoch.
         cores, most_cores: how many cores the next step will use, and how many it may use.
         kept: the epoch whose weights early stopping restored; only in the last epoch of a training.
+        doing: what a training that does not proceed in steps is doing, in words.
     """
 
     number: int
@@ -78,6 +79,7 @@ class Epoch:
     first_step: int = 0
     cores: int = 0
     most_cores: int = 0
+    doing: str = ""
 
     @property
     def cut_short(self) -> bool:
@@ -99,10 +101,10 @@ class Epoch:
 
     def __str__(self) -> str:
         width = len(str(self.epochs))
-        line = (
-            f"epoch {self.number:>{width}}/{self.epochs}  {self.step}/{self.steps}  "
-            f"loss {self.loss:.4f}  accuracy {self.accuracy:.4f}"
-        )
+        line = self.doing or f"epoch {self.number:>{width}}/{self.epochs}  {self.step}/{self.steps}"
+        if self.doing and not self.finished:
+            return f"{line}  {self.step}/{self.steps}"
+        line += f"  loss {self.loss:.4f}  accuracy {self.accuracy:.4f}"
         if self.val_accuracy is not None:
             line += f"  val loss {self.val_loss:.4f}  val accuracy {self.val_accuracy:.4f}"
         return line

@@ -38,6 +38,8 @@ WHITE = 255
 """The largest value of a uint8 pixel; networks see pixels divided by it."""
 
 _MIN_SIDE = 4  # pixels; one stride and one pooling leave 1
+_FULL_SIZE = 56 * 56  # pixels; larger images are halved: a fifth of the time, no worse; docs/log.md
+_MIN_HALVED = 32  # pixels of the shorter side
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def cnn(
     """A small residual network of three stages, each at half the resolution of the one before.
 
     The first block runs at full size, because a strided stem loses details of 28x28 images. For 28x28 grey images and
-    ten classes, the defaults give 113,226 parameters and 12.6 million multiply-adds per image.
+    ten classes, the defaults give 113,226 parameters and 12.6 million multiply-adds per image. Images of more than
+    56x56 pixels are halved by strided convolutions first, until they are not larger, and a fourth stage of twice the
+    channels follows the third.
 
     Args:
         widths: channels of each stage.
@@ -80,14 +84,33 @@ def cnn(
             f"convolutional networks need images of at least {_MIN_SIDE}x{_MIN_SIDE} pixels, got {spec}",
             "use the network 'mlp', or larger images",
         )
-    full, half, quarter = widths
-    blocks = [Block(spec.channels, full, norm=False), *_residual(full, residual[0])]
+    full, half, last = widths
+    halvings = _halvings(spec)
+    first = Block(spec.channels, full, norm=False)
+    if halvings:
+        first = Block(spec.channels, full, kernel=4, stride=2, norm=False)
+    blocks = [
+        first,
+        *(Block(full, full, kernel=4, stride=2) for _ in range(1, halvings)),
+        *_residual(full, residual[0]),
+    ]
     blocks += [Block(full, half, kernel=4, stride=2), *_residual(half, residual[1])]
-    blocks += [Block(half, quarter, pool=True), *_residual(quarter, residual[2])]
+    blocks += [Block(half, last, pool=True), *_residual(last, residual[2])]
+    if halvings:
+        blocks += [Block(last, 2 * last, pool=True), *_residual(2 * last, 1)]
+        last = 2 * last
     parts = OrderedDict[str, nn.Module](standardise=Standardise())
     parts |= {f"block{number}": block for number, block in enumerate(blocks, start=1)}
-    parts |= {"pool": GlobalMax(), "flatten": nn.Flatten(), "logits": nn.Linear(quarter, classes)}
+    parts |= {"pool": GlobalMax(), "flatten": nn.Flatten(), "logits": nn.Linear(last, classes)}
     return nn.Sequential(parts)
+
+
+def _halvings(spec: ImageSpec) -> int:
+    """How often images are halved until they have at most `_FULL_SIZE` pixels; a strip keeps some width."""
+    height, width, halvings = spec.height, spec.width, 0
+    while height * width > _FULL_SIZE and min(height, width) >= _MIN_HALVED:
+        height, width, halvings = height // 2, width // 2, halvings + 1
+    return halvings
 
 
 def _residual(channels: int, count: int) -> list["Block"]:
@@ -213,7 +236,8 @@ def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
 
 def parameter_count(network: nn.Module) -> int:
     """How many weights the network has; Keras's random seeds are whole numbers and do not count."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.is_floating_point())
+    frozen = sum(int(getattr(module, "frozen_parameters", 0)) for module in network.modules())
+    return frozen + sum(parameter.numel() for parameter in network.parameters() if parameter.is_floating_point())
 
 
 def _dense(inputs: int, outputs: int) -> nn.Linear:

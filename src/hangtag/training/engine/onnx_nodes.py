@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.dense import dense_layers
+from hangtag.training.engine.frozen import FrozenNetwork, frozen_graph
 from hangtag.training.engine.inference import FeatureExtractor
 from hangtag.training.engine.networks import Block, GlobalMax, Standardise, is_builtin
 
-__all__ = ["network_graph"]
+__all__ = ["GraphWriter", "network_graph"]
 
 _OPSET = 20  # as PyTorch's exporter writes
 _LAYERS = {
@@ -34,26 +35,21 @@ def network_graph(extractor: FeatureExtractor, spec: ImageSpec, shapes: dict[str
         spec: size and colours of the input, float32 (N, C, H, W) from 0 to 1, called "pixels" in the graph.
         shapes: the shape of each output without N, in ONNX's text format.
     """
+    if isinstance(extractor.network, FrozenNetwork):
+        return frozen_graph(extractor.network, spec, shapes)
     if not _is_known(extractor.network):
         return None
-    writer = _Writer(spec)
+    writer = _NetworkWriter()
     views = [writer.view(extractor, "pixels")]
     if extractor.flip_tta:
         views.append(writer.view(extractor, writer.mirrored("pixels")))
     for name in ("logits", "descriptor", "embedding"):
         writer.add("Mean" if extractor.flip_tta else "Identity", *(view[name] for view in views), output=name)
-    if extractor.builtin:
+    if extractor.has_maps:
         maps = [views[0]["maps"], *(writer.mirrored(view["maps"]) for view in views[1:])]
         one = writer.constant(np.array([1]))
         writer.add("Concat", *(writer.add("Unsqueeze", each, one) for each in maps), output="maps", axis=1)
-    graph = helper.make_graph(
-        writer.nodes,
-        "network",
-        [_value("pixels", f"{spec.channels}, {spec.height}, {spec.width}")],
-        [_value(name, shape) for name, shape in shapes.items()],
-        [numpy_helper.from_array(array, name) for name, array in writer.constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
+    return writer.model(f"{spec.channels}, {spec.height}, {spec.width}", shapes)
 
 
 def _is_known(network: nn.Module) -> bool:
@@ -71,11 +67,10 @@ def _value(name: str, shape: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *map(int, shape.split(", "))])
 
 
-class _Writer:
+class GraphWriter:
     """Collects nodes, and the constants that they use."""
 
-    def __init__(self, spec: ImageSpec) -> None:
-        self.spec = spec
+    def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {}
 
@@ -90,6 +85,21 @@ class _Writer:
         name = name or f"constant_{len(self.constants)}"
         self.constants[name] = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         return name
+
+    def model(self, pixels: str, outputs: dict[str, str]) -> onnx.ModelProto:
+        """The model that the nodes make of "pixels"; shapes of values are without N, in ONNX's text format."""
+        graph = helper.make_graph(
+            self.nodes,
+            "network",
+            [_value("pixels", pixels)],
+            [_value(name, shape) for name, shape in outputs.items()],
+            [numpy_helper.from_array(array, name) for name, array in self.constants.items()],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
+
+
+class _NetworkWriter(GraphWriter):
+    """Writes a built-in network, layer by layer."""
 
     def mirrored(self, x: str) -> str:
         axis, last, before_first = np.array([3]), np.array([-1]), np.array([-(2**31)])

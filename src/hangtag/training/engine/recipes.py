@@ -15,6 +15,8 @@ __all__ = [
     "ADAM_BETA1",
     "BALANCE",
     "DEFAULT",
+    "FINE_TUNING",
+    "OF_HEAD",
     "RECIPES",
     "Recipe",
     "adapt_to_pixels",
@@ -25,6 +27,9 @@ __all__ = [
     "is_given",
     "with_settings",
 ]
+
+OF_HEAD = ("backbone", "fine_tune", "flip", "validation", "folds", "balance", "cores")
+"""The settings that apply to a recipe with a backbone."""
 
 _MIN_BATCH, _STEPS_PER_EPOCH, _MAX_EPOCH_FACTOR = 16, 32, 10  # for small datasets
 _TUNED_VALUES = 28 * 28  # numbers per image of the data that the recipes were tuned on
@@ -51,9 +56,10 @@ _LIMITS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ),
     ("warmup prune_until random_erasing", "from 0 to 1", lambda value: 0 <= value <= 1, "it is a fraction"),
     ("last_epoch_fraction", "above 0 and at most 1", lambda value: 0 < value <= 1, "1 trains the whole epoch"),
-    ("min_steps patience", "from 0 to 1,000,000", lambda value: 0 <= value <= 10**6, "0 turns it off"),
+    ("min_steps patience fine_tune", "from 0 to 1,000,000", lambda value: 0 <= value <= 10**6, "0 turns it off"),
     ("random_shift", "from 0 to 1,000", lambda value: 0 <= value <= 1000, "0 turns it off"),
     ("balance", f"one of {', '.join(BALANCE)}", lambda value: value in BALANCE, "auto weights imbalanced classes"),
+    ("folds", "0, or from 2 to 100", lambda value: value in (None, 0) or 2 <= value <= 100, "0 holds images out"),
     ("cores", "from 1 to 1,024", lambda value: value is None or 1 <= value <= 1024, "none uses all cores"),
 )  # fmt: skip
 """Settings, the requirement in words and as a function, and a hint."""
@@ -65,6 +71,10 @@ class Recipe:
 
     Attributes:
         network: a name in `networks.NETWORKS`, or "module:function".
+        backbone: the pretrained network to whose features a linear head is fitted, see `find_backbone`; of the other
+            settings, only those in `OF_HEAD` then apply. Empty: the network is trained from nothing.
+        fine_tune: epochs in which the last blocks of the backbone, on a GPU the whole of it, are trained together with
+            the head; the result is kept if it is better on held-out images. 0: the backbone stays as it is.
         epochs: passes over the training images.
         batch_size: images per step.
         learning_rate: the peak learning rate of AdamW (Kingma & Ba, 2015; Loshchilov & Hutter, 2019).
@@ -87,6 +97,9 @@ class Recipe:
         prune_until: fraction of the epochs after which all images are used again; 0.875 in InfoBatch.
         random_erasing: fraction of the images in which a random rectangle becomes noise (Zhong et al., 2020).
         validation: fraction of each class held out for validation.
+        folds: judge the training by this many folds, with the model trained on all images, instead of holding images
+            out; 0: never. None: `hangtag train` uses 5 for few images without a test or validation part, where the time
+            allows.
         patience: stop after this many epochs without a smaller validation loss, and restore the best weights
             (Prechelt, 1998, "early stopping"). 0: never.
         balance: one of `BALANCE`; "auto" weights uneven classes.
@@ -127,11 +140,14 @@ class Recipe:
     random_erasing: float = 0.0
     min_steps: int = 0
     validation: float = 0.1
+    folds: int | None = None
     patience: int = 0
     balance: str = "auto"
     last_partial_batch: bool = False
     last_epoch_fraction: float = 1.0
     bfloat16: bool = True
+    backbone: str = ""
+    fine_tune: int = 0
     cores: int | None = None
     adapt_cores: bool = True
     given: tuple[str, ...] = field(default=(), compare=False)
@@ -271,7 +287,37 @@ BEST = replace(
     epochs=60,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (FAST, ACCURATE, BEST, QUICK, TUTORIAL)}
+# No network is trained: a linear head on the features of a pretrained network; see `transfer.py`.
+TRANSFER = Recipe(
+    name="transfer",
+    description="a linear head on the features of a pretrained network; for photos, and for few images",
+    network="linear",
+    backbone="efficientnet-lite0",
+    epochs=1,  # an epoch is one look at each image
+    batch_size=1,
+    learning_rate=1.0,  # not used
+    flip=False,  # mirrored copies changed accuracy by 0.2 points on six small sets, for twice the time; docs/log.md
+    bfloat16=False,
+)
+
+# How a pretrained network is trained on; epochs, mirroring and balance are those of the recipe that asks for it.
+FINE_TUNING = Recipe(
+    name="fine-tuning",
+    description="the last blocks of a pretrained network, from its own weights",
+    network="efficientnet-lite",
+    epochs=10,
+    batch_size=16,
+    learning_rate=1e-4,  # 5e-4 lost a quarter of the accuracy at first; docs/log.md
+    warmup=0.1,
+    start_factor=0.1,
+    end_factor=0.02,
+    weight_decay=0.02,
+    label_smoothing=0.1,
+    flip=True,
+    adapt_cores=False,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (FAST, ACCURATE, BEST, QUICK, TUTORIAL, TRANSFER)}
 DEFAULT = FAST.name
 
 
@@ -300,7 +346,26 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     for name in settings:
         if name not in _KINDS:
             raise UnknownName.among("setting", str(name), _KINDS)
-    return replace(recipe, **settings, given=tuple(sorted({*recipe.given, *settings})))
+    result = replace(recipe, **settings, given=tuple(sorted({*recipe.given, *settings})))
+    if bool(result.backbone) != bool(recipe.backbone):
+        raise UsageError(
+            f"recipe '{recipe.name}' trains a network from nothing, so it takes no backbone"
+            if result.backbone
+            else f"recipe '{recipe.name}' needs a backbone",
+            "use recipe 'transfer' for a pretrained backbone, or 'fast' without one",
+        )
+    if result.fine_tune and not result.backbone:
+        raise UsageError(
+            f"recipe '{recipe.name}' trains a network from nothing, so there is nothing to fine-tune",
+            "use recipe 'transfer' to fine-tune a pretrained network",
+        )
+    if result.backbone and (unused := [name for name in settings if name not in OF_HEAD]):
+        raise UsageError(
+            f"recipe '{recipe.name}' does not use {', '.join(unused)}: it fits a linear head to the features of a "
+            "pretrained network",
+            "leave it out, or train a network from nothing with recipe 'fast'",
+        )
+    return result
 
 
 def is_given(recipe: Recipe, name: str, defaults: Recipe | None = None) -> bool:

@@ -1,0 +1,45 @@
+"""What the doctor did to a picture, as one figure: the picture, what the model would have seen, and what it saw."""
+
+import textwrap
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hangtag.model.predictor import Answer
+from hangtag.reports.figures import FAINT, INK, ReportFigure, show_image
+from hangtag.words import in_percent
+
+__all__ = ["draw_repairs"]
+
+_WIDTH = 120  # characters of a line below the pictures
+
+
+def draw_repairs(as_is: Answer, answer: Answer) -> ReportFigure:
+    """The answers for one picture without and with the doctor, as `Predictor(picture)` gives them.
+
+    Each needs its `picture` and its `seen`.
+    """
+    assert as_is.picture is not None
+    assert as_is.seen is not None
+    assert answer.seen is not None
+    lines = [str(repair) for repair in answer.repairs] or ["nothing was repaired"]
+    lines += [f"note: {warning}" for warning in answer.warnings]
+    text = "\n".join(textwrap.fill(line, _WIDTH) for line in lines)
+    figure = ReportFigure(figsize=(9.6, 4.0 + 0.2 * text.count("\n")), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[3.5, 0.4 + 0.2 * text.count("\n")], squeeze=False)[:, 0]
+    panels: list[tuple[str, NDArray[np.uint8]]] = [
+        ("the picture", as_is.picture),
+        (f"before: what the model would see\n{_said(as_is)}", as_is.seen),
+        (f"after: what the model saw\n{_said(answer)}", answer.seen),
+    ]
+    for axes, (title, pixels) in zip(above.subplots(1, 3, squeeze=False)[0], panels, strict=True):
+        show_image(axes, pixels, "gray")
+        axes.set_title(title, fontsize=9, color=INK)
+    below.text(0.02, 0.5, text, fontsize=8, color=FAINT, va="center")
+    return figure
+
+
+def _said(answer: Answer) -> str:
+    assert answer.probability is not None
+    familiar = "" if answer.ood_score is None else f", OOD score {answer.ood_score:.2f}"
+    return f"{answer.label} {in_percent(answer.probability)}{familiar}"

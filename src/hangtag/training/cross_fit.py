@@ -1,0 +1,323 @@
+"""Cross-fitting: every image is trained on, and every image judges networks that have not seen it.
+
+A copy of the classifier is fitted on all folds but one and answers for the images of that one. These answers give the
+accuracy, calibration, thresholds and OOD limits of the model that ships, which is trained on all images.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hangtag.data.folds import FOLDS, Folds
+from hangtag.data.labelled_images import LabelledImages
+from hangtag.data.splits import Split
+from hangtag.errors import UsageError
+from hangtag.evaluation.cross_validation import CrossValidation
+from hangtag.model.artifact import OUTPUT
+from hangtag.model.calibration import Calibrator, Floats, cross_fitted, softmax
+from hangtag.model.guarantees import Guarantees, better_than_chance, fit_guarantees
+from hangtag.model.ood import Distances, OodDetector, fit_cross_fitted_detector, measure_distances
+from hangtag.pictures import Images
+from hangtag.training.engine.build import build_network
+from hangtag.training.engine.export import FoldHeads
+from hangtag.training.engine.inference import Features, extract_features
+from hangtag.training.engine.loop import Epoch
+from hangtag.training.engine.networks import NETWORKS
+from hangtag.training.engine.recipes import Recipe, adapt_to_size, is_given
+
+__all__ = [
+    "FEW",
+    "CrossFit",
+    "Fitted",
+    "Progress",
+    "checked_folds",
+    "choose_folds",
+    "cross_fit",
+    "with_checked_folds",
+    "with_folds",
+    "without_own_split",
+]
+
+FEW = 2000
+"""With fewer images than this and nothing else to judge the model on, it is cross-fitted if there is time."""
+
+_MOST_WORK = 6e12  # multiplications and additions of all folds: about a minute on two cores; docs/log.md
+
+Progress = Callable[[int, int, Epoch], None]
+"""Called with the number of a fold from 1, the number of folds, and the state of its training."""
+
+
+class _Trainable(Protocol):
+    """What is used of a `Classifier`."""
+
+    recipe_: Recipe
+    module_: nn.Module
+
+    @property
+    def shipped_(self) -> nn.Module: ...
+    @property
+    def features_device_(self) -> torch.device: ...
+    def fit_epochs(
+        self, X: LabelledImages, y: None = None, stop: Callable[[], bool] = ..., *, sample_weight: Any = None
+    ) -> Iterator[Epoch]: ...
+
+
+def with_checked_folds(recipe: Recipe, data: LabelledImages) -> tuple[Recipe, int]:
+    """The recipe, which holds nothing out if there are folds, and `checked_folds`."""
+    folds = checked_folds(recipe, data)
+    return replace(recipe, validation=0.0) if folds else recipe, folds
+
+
+def checked_folds(recipe: Recipe, data: LabelledImages) -> int:
+    """The number of folds that the recipe asks for, 0 for none; if it leaves the choice, only what is cheap has folds.
+
+    Raises:
+        UsageError: other settings, or the data, hold images out.
+    """
+    if recipe.folds is None and recipe.backbone:
+        return choose_folds(recipe, data)[0]
+    folds = recipe.folds or 0
+    if folds and "validation" in data.parts:
+        raise UsageError(
+            f"folds={folds} cannot be used: {data.name} has a validation part", "leave folds out, or set it to 0"
+        )
+    for name in ("validation", "patience", "fine_tune") if folds else ():
+        if name in recipe.given and (value := getattr(recipe, name)):
+            raise UsageError(
+                f"folds={folds} and {name}={value:g} contradict each other: with folds, no images are held out of the "
+                "training",
+                "give only one of them",
+            )
+    return folds
+
+
+def choose_folds(recipe: Recipe, data: LabelledImages) -> tuple[int, str]:
+    """How many folds a training should have, 0 for none; and why it has none, empty where nobody would expect any.
+
+    The work is counted, not timed, so that the same command always does the same.
+
+    Raises:
+        UsageError: folds were chosen, and other settings or the data hold images out.
+    """
+    if recipe.folds is not None:
+        return checked_folds(recipe, data), ""
+    train, held_out = data.train, {"test", "validation"} & data.parts.keys()
+    if (
+        held_out
+        or len(train) >= FEW
+        or recipe.patience
+        or recipe.fine_tune
+        or (recipe.validation and is_given(recipe, "validation"))
+    ):
+        return 0, ""
+    if recipe.backbone:
+        return FOLDS, ""  # the features are computed once
+    if recipe.network not in NETWORKS:
+        why = "not cross-validated: how long a custom network takes is not known"
+        return 0, f"{why}; --folds {FOLDS} cross-validates anyway"
+    network = build_network(recipe.network, data.spec, len(data.class_names), 0)
+    adapted, _ = adapt_to_size(recipe, len(train))
+    images = adapted.epochs * adapted.mean_fraction_kept * len(train) * (FOLDS - 1)
+    if 3 * images * _work_per_image(network, data.spec.shape) > _MOST_WORK:  # backwards takes twice as much as forwards
+        instead = f"; {recipe.validation:.0%} of the images are held out instead" if recipe.validation else ""
+        why = f"not cross-validated, because training {FOLDS} more networks would take long{instead}"
+        return 0, f"{why}; --folds {FOLDS} cross-validates anyway"
+    return FOLDS, ""
+
+
+def _work_per_image(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Multiplications and additions of one pass."""
+    height, width, *channels = shape
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network.eval()(torch.zeros(1, *(channels or [1]), height, width))
+    return int(counter.get_total_flops())
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a cross-validation says about the model that ships.
+
+    Attributes:
+        answers: the out-of-fold answers, which judge it.
+    """
+
+    guarantees: Guarantees
+    ood_detector: OodDetector
+    answers: CrossValidation
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFit:
+    """The answers of each fold's network for the J images of the fold, and what is known about these images.
+
+    Attributes:
+        images: all N training images.
+        positions, labels, folds, groups: (J,) of the images that were held out.
+        held_out: (J,) distances and logits.
+        heads: the last layers of the folds' networks, if these otherwise equal the network that ships.
+        planned: number of folds; if it was stopped, fewer are finished.
+    """
+
+    images: LabelledImages
+    positions: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    held_out: Distances
+    heads: FoldHeads | None
+    planned: int
+
+    @property
+    def count(self) -> int:
+        """Number of finished folds."""
+        return len(np.unique(self.folds))
+
+    @property
+    def is_complete(self) -> bool:
+        return self.count == self.planned
+
+    def fitted(
+        self, images: Images, trained: Features, labels: NDArray[np.int64], class_names: tuple[str, ...]
+    ) -> Fitted:
+        """Guarantees and OOD detector for the model that ships.
+
+        Args:
+            images: (M, H, W[, 3]) training images, all or a sample.
+            trained: their features from the network that ships.
+            labels: (M,) indices of their classes.
+        """
+        logits = self.held_out.logits
+        detector, scores = fit_cross_fitted_detector(images, trained.descriptor, labels, self.held_out, self.folds)
+        calibrator, out_of_fold = cross_fitted(logits, self.labels)
+        uncalibrated = softmax(logits)
+        if not better_than_chance(uncalibrated, self.labels):  # a map could only learn to turn the answers round
+            calibrator, out_of_fold = Calibrator.none(len(class_names)), uncalibrated
+        guarantees = fit_guarantees(
+            out_of_fold, self.labels, calibrator, class_names, True, out_of_fold, uncalibrated, self.folds,
+            self.heads is not None,
+        )  # fmt: skip
+        rank = np.empty(len(self.images), np.int64)
+        rank[self.images.order] = np.arange(len(self.images))
+        outputs: dict[str, Floats] = {
+            OUTPUT: out_of_fold,
+            "uncalibrated": uncalibrated,
+            "ood_score": detector.shares_below(scores),
+        }
+        rows = {name: values.astype(np.float32) for name, values in outputs.items()}
+        return Fitted(guarantees, detector, CrossValidation(rank[self.positions], self.folds, self.groups, rows))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    positions: NDArray[np.int64]
+    distances: Distances
+    head: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+
+    @classmethod
+    def of(
+        cls, trained: _Trainable, ships: _Trainable, images: LabelledImages, fold: NDArray[np.bool_],
+        judged: NDArray[np.int64],
+    ) -> "_Fold":  # fmt: skip
+        network, rest = trained.shipped_, np.flatnonzero(~fold)
+        held_out, others = (
+            extract_features(network, images.images[at], trained.features_device_) for at in (judged, rest)
+        )
+        distances = measure_distances(
+            images.images[rest], others.descriptor, images.labels[rest], images.images[judged], held_out.descriptor,
+            held_out.logits,
+        )  # fmt: skip
+        return cls(judged, distances, _head(trained.module_, ships.module_))
+
+
+def cross_fit(
+    ships: _Trainable,
+    unfitted: Callable[[LabelledImages], _Trainable],
+    images: LabelledImages,
+    folds: Folds,
+    weights: NDArray[np.float64] | None,
+    epochs: int,
+    stop: Callable[[], bool],
+    progress: Progress | None,
+) -> CrossFit | None:
+    """Train a network without each fold, and let it answer for the fold; None if stopped before the first fold ended.
+
+    Args:
+        ships: the trained classifier.
+        unfitted: makes a classifier with its settings for some of its images.
+        images: all N training images.
+        folds: of these images.
+        weights: (N,) how much each image counts, or None.
+        epochs: how many each network is trained for, at most.
+        stop: called several times per second; when it returns True, the folds that are finished count.
+    """
+    done: list[_Fold] = []
+    for number in range(folds.count):
+        fold = folds.of == number
+        rest = np.flatnonzero(~fold)
+        part = images.take(rest)
+        trained = unfitted(part)
+        try:
+            for epoch in trained.fit_epochs(part, stop=stop, sample_weight=None if weights is None else weights[rest]):
+                if progress is not None:
+                    progress(number + 1, folds.count, epoch)
+                if epoch.finished and epoch.number >= epochs:
+                    break
+        except KeyboardInterrupt:  # by `stop`, while features were computed
+            if not stop():
+                raise
+        if stop():
+            break
+        done.append(_Fold.of(trained, ships, images, fold, folds.judged[fold[folds.judged]]))
+    if not done:
+        return None
+    order = np.argsort(np.concatenate([each.positions for each in done]), kind="stable")
+    positions = np.concatenate([each.positions for each in done])[order]
+    parts = [each.distances for each in done]
+    joined = (
+        np.concatenate([getattr(each, name) for each in parts])[order] for name in ("pixels", "features", "logits")
+    )
+    group_of = np.full(len(images), -1, np.int64)
+    group_of[folds.judged] = folds.groups
+    heads = [each.head for each in done if each.head is not None]
+    return CrossFit(
+        images,
+        positions,
+        images.labels[positions],
+        folds.of[positions],
+        group_of[positions],
+        Distances(*joined),
+        FoldHeads(*(np.stack(each) for each in zip(*heads, strict=True))) if len(heads) == folds.count else None,
+        folds.count,
+    )
+
+
+def with_folds(split: Split, folds: Folds) -> Split:
+    """The split that records a cross-validation."""
+    return replace(
+        split, folds=folds.count, judged=len(folds.judged), fingerprint=folds.fingerprint,
+        notes=(*split.notes, *folds.notes),
+    )  # fmt: skip
+
+
+def without_own_split(recipe: Recipe, images: int) -> Recipe:
+    """The recipe for one fold, which holds nothing out, with a batch that fits."""
+    return replace(recipe, folds=0, validation=0.0, batch_size=min(recipe.batch_size, images))
+
+
+def _head(network: nn.Module, ships: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Weights (K, E) and bias (K,) of a network's last linear layer; None if more than these differ."""
+    name = next((name for name, part in reversed([*network.named_modules()]) if isinstance(part, nn.Linear)), None)
+    own, other = network.state_dict(), ships.state_dict()
+    if name is None or own.keys() != other.keys() or f"{name}.bias" not in own:
+        return None
+    last = (f"{name}.weight", f"{name}.bias")
+    if any(not torch.equal(own[key].cpu(), other[key].cpu()) for key in own if key not in last):
+        return None
+    weight, bias = (own[key].detach().cpu().numpy().astype(np.float32) for key in last)
+    return weight, bias

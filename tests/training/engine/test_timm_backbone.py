@@ -1,0 +1,113 @@
+"""Models of timm: what becomes of each form of network, and one line for each thing that can be missing."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hangtag.errors import DownloadError, HangtagError, MissingExtra, ModelError, UnknownName
+from hangtag.training.engine import backbones
+from hangtag.training.engine.backbones import compute_features, find_backbone
+from hangtag.training.engine.timm_backbone import TimmNetwork
+
+CONFIG = {"input_size": (3, 16, 16), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.5)}
+
+
+class Network(nn.Module):
+    """With timm's two methods, and maps with channels first or last, or tokens."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.conv, self.form = nn.Conv2d(3, 6, 4, 4), form
+        self.norm, self.drop = nn.BatchNorm2d(6), nn.Dropout(0.5)
+        self.pretrained_cfg = {"license": "apache-2.0"}
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x)).relu()
+        return {"first": x, "last": x.permute(0, 2, 3, 1), "tokens": x.flatten(2).transpose(1, 2)}[self.form]
+
+    def forward_head(self, x: Tensor, pre_logits: bool) -> Tensor:
+        assert pre_logits
+        if self.form == "tokens":
+            return x[:, 0]
+        pooled: Tensor = self.drop(x.mean((2, 3) if self.form == "first" else (1, 2)))
+        return pooled
+
+
+def package(monkeypatch: pytest.MonkeyPatch, create: Any) -> None:
+    """A package `timm` that knows one model."""
+    timm, data = ModuleType("timm"), ModuleType("timm.data")
+    timm.__dict__.update(
+        is_model=lambda name: name in ("small", "bare"),
+        list_models=lambda: ["small", "bare"],
+        is_model_pretrained=lambda name: name == "small",
+        create_model=create,
+        data=data,
+    )
+    data.__dict__["resolve_model_data_config"] = lambda network: CONFIG
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setitem(sys.modules, "timm.data", data)
+    backbones._loaded.cache_clear()
+
+
+@pytest.mark.parametrize(("form", "has_maps"), [("last", True), ("tokens", False)])
+def test_the_onnx_model_computes_timms_features(form: str, has_maps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = Network(form)
+    package(monkeypatch, lambda name, pretrained, num_classes: network if pretrained and num_classes == 0 else None)
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    mean, deviation = (torch.tensor(CONFIG[key]).reshape(3, 1, 1) for key in ("mean", "std"))
+    with torch.inference_mode():
+        pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / deviation
+        expected = network.eval().forward_head(network.forward_features(pixels), pre_logits=True).numpy()
+
+    found = find_backbone("timm:small")
+
+    assert (found.name, found.side, found.size, found.has_maps) == ("timm:small", (16, 16), 6, has_maps)
+    assert (found.record.licence, found.record.mean) == ("apache-2.0", (127.5, 102.0, 76.5))
+    np.testing.assert_allclose(compute_features(found, images), expected, rtol=1e-4, atol=1e-5)
+    assert len(found.record.sha256) == 64
+    assert isinstance(found.network, TimmNetwork)
+
+
+def no_network(name: str, **_: object) -> nn.Module:
+    raise OSError("We couldn't connect to the hub\nand a page of advice")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("smal", UnknownName, r"timm has no model 'smal' \(did you mean small"),
+        ("bare", ModelError, "timm has no pretrained weights of 'bare'"),
+        ("small", DownloadError, r"cannot load the weights of 'small': We couldn't connect to the hub \(check"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(
+    name: str, error: type[HangtagError], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(monkeypatch, no_network)
+
+    with pytest.raises(error, match=message) as caught:
+        find_backbone(f"timm:{name}")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_timm_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+
+    with pytest.raises(MissingExtra, match=r"'timm', which is not installed.*pip install timm"):
+        find_backbone("timm:resnet18")
+
+
+def test_a_model_of_the_real_package() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", pretrained=False, num_classes=0)
+
+    found = TimmNetwork(network, timm.data.resolve_model_data_config(network))
+
+    assert found.has_maps and found.size == network.num_features
