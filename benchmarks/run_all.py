@@ -23,7 +23,7 @@ README = HERE.parent / "README.md"
 NAMES = (
     "start_up", "epoch_speed", "time_to_accuracy", "tutorial_parity", "fast_recipe", "accurate_recipe", "gpu_recipes",
     "streaming", "busy_machine", "reading", "first_run", "around_training", "grid_search", "near_duplicates",
-    "planted_labels", "mutated_pictures", "trust", "trust_cost", "backbone_speed",
+    "planted_labels", "mutated_pictures", "trust", "trust_cost", "backbone_speed", "bulk_predict",
 )  # fmt: skip
 
 

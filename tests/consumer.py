@@ -59,6 +59,9 @@ def training(data: hangtag.LabelledImages) -> hangtag.ImageClassifier:
 def predicting(fitted: hangtag.ImageClassifier) -> None:
     tag = hangtag.load("clothes.onnx", coverage=0.9, threads=2)
     assert_type(tag, hangtag.Predictor)
+    for row in hangtag.predict(tag, "photos/", "more.zip", top=2, workers=1):
+        assert_type(row, hangtag.FileAnswer)
+        use(row.file, row.answer.label)
     assert_type(tag("shoe.jpg"), hangtag.Answer)
     files = sorted(Path("photos").glob("*.jpg"))
     assert_type(tag.many(files), list[hangtag.Answer])

@@ -936,8 +936,8 @@ def jpeg(width: int, height: int, **options: Any) -> bytes:
     [
         ((1100, 1023), 28, (1100, 1023)),  # half would be less than 512
         ((1100, 1024), 28, (550, 512)),
-        ((1100, 1024), 256, (550, 512)),
-        ((1100, 1024), 257, (1100, 1024)),  # half would be less than twice the model's size
+        ((1100, 1024), 128, (550, 512)),
+        ((1100, 1024), 129, (1100, 1024)),  # half would be less than four times the model's size
         ((2051, 2200), 28, (513, 550)),
     ],
 )
@@ -962,6 +962,22 @@ def test_a_reduced_jpeg_looks_as_the_whole_one_to_the_model() -> None:
     whole = Sizer(spec)(np.asarray(Image.open(io.BytesIO(content)))).astype(int)
 
     assert np.abs(reduced - whole).max() <= 4 and np.abs(reduced - whole).mean() < 0.5
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_jpeg_is_not_reduced_where_rounding_would_move_the_picture_in_its_frame(turned: bool) -> None:
+    spec = ImageSpec(*((40, 100) if turned else (100, 40)), 3, fit="pad")  # a mistake about the turn would show
+    sides = [(1025, width) for width in range(1025, 1400)]
+    moved = [each for each in sides if module._frame(*each, spec) != module._frame(*(-(-n // 2) for n in each), spec)]
+    width, height = moved[0]
+    exif = Image.Exif()
+    exif[274] = 6
+    content = jpeg(height, width, exif=exif) if turned else jpeg(width, height)
+
+    pixels = decode(content, spec)[0]
+
+    assert pixels.shape == (height, width, 3)
+    assert module._frame(width, height, spec) != (40, 100) and decode(jpeg(1030, 1030), spec)[0].shape[0] == 515
 
 
 def test_a_reduced_jpeg_is_turned_upright_and_noted_upright() -> None:

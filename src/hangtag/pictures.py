@@ -36,6 +36,7 @@ __all__ = [
     "FITS",
     "LARGEST_FILE",
     "MAX_PIXELS",
+    "PICTURE_ENDINGS",
     "RESIZED",
     "ROTATED",
     "Change",
@@ -71,6 +72,11 @@ Notes: TypeAlias = "dict[Change, str]"
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """The formats hangtag decodes; Pillow's other decoders are old or rarely tested, so files from strangers avoid them."""
+
+PICTURE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".heic", ".heif",
+)  # fmt: skip
+"""Endings that only pictures have, in lower case; a picture may have another name, too."""
 
 HEIC = b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"
 """Brands of the HEIF files (ISO 23008-12) that phones write; pillow-heif (the extra `heic`) decodes them."""
@@ -116,10 +122,11 @@ _ALTERING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp", "trans
 """Metadata of a PNG or JPEG file whose pixels need more than decoding: rotation, transparency or animation."""
 
 _LEAST_REDUCED = 512
-"""Pixels of the shorter side that a JPEG keeps at least when it is decoded at reduced size. It also keeps twice the
-longer side of the model's size, so that the model's own resizing with antialiasing decides how the picture looks."""
+_LEAST_TIMES = 4
+"""What a JPEG keeps at least when it is decoded at reduced size: pixels of the shorter side, and how many times the
+longer side of the model's size that must be, so that the model's own resizing decides how the picture looks."""
 
-_ORIENTATION = 274  # a tag of Exif
+_ORIENTATION, _FIRST_SIDEWAYS = 274, 5  # a tag of Exif, and the first of its values with sides exchanged
 _FAR_FROM_GREY = 4  # grey levels between a pixel's strongest and weakest channel; JPEG, WebP and AVIF turn grey into 1
 _PIXELS_AT_ONCE = 100_000  # searched for colours
 _VIA = {"LAB": "RGB", "La": "LA"}  # modes that Pillow converts only in two steps
@@ -801,10 +808,24 @@ def _reduce(opened: Image.Image, spec: ImageSpec) -> None:
 
     libjpeg scales in its cosine transform, which averages and saves most of the work.
     """
-    least = max(_LEAST_REDUCED, 2 * max(spec.height, spec.width))
-    by = next((by for by in (8, 4, 2) if min(opened.size) // by >= least), 1)
-    if by > 1 and isinstance(opened, JpegImageFile):
-        opened.draft(None, (opened.width // by, opened.height // by))
+    least = max(_LEAST_REDUCED, _LEAST_TIMES * max(spec.height, spec.width))
+    if not isinstance(opened, JpegImageFile) or min(opened.size) // 2 < least:
+        return
+    size = opened.size if opened.getexif().get(_ORIENTATION, 1) < _FIRST_SIDEWAYS else opened.size[::-1]
+    frame = _frame(*size, spec)
+    for by in (8, 4, 2):
+        if min(size) // by >= least and _frame(-(-size[0] // by), -(-size[1] // by), spec) == frame:
+            opened.draft(None, (opened.width // by, opened.height // by))
+            return
+
+
+def _frame(width: int, height: int, spec: ImageSpec) -> tuple[int, ...]:
+    """The pixels of the model's size that a picture fills, with `fit` "pad"; computed as in `resize.py`."""
+    if spec.fit != "pad":
+        return spec.shape[:2]
+    given = np.array([height, width], np.float32)
+    exact = given * (np.array([spec.height, spec.width], np.float32) / given).min()
+    return tuple(np.maximum(np.round(exact), 1).astype(int).tolist())
 
 
 def _from_pil(

@@ -1,11 +1,17 @@
 """`hangtag predict`."""
 
+import csv
+import io
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from hangtag.pictures import encode_png
+from hangtag.prediction import bulk
 from toys import toy_model
 
 
@@ -51,6 +57,129 @@ def test_predict_draws_explanations(in_trained: Any, trained: Path) -> None:
     assert one.code == 0 and "wrote why.png" in one.out
     assert (trained / "why.png").stat().st_size > 10_000
     assert [answer["why"] for answer in two.json] == ["both/241.png", "both/240.png"]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Thirty pictures in two folders, and one file that is none."""
+    (tmp_path / "model.onnx").write_bytes(toy_model())
+    random = np.random.default_rng(0)
+    for number in range(30):
+        path = tmp_path / "photos" / ("a", "b")[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(random.integers(0, 256, (8, 8), dtype=np.uint8)))
+    (tmp_path / "photos" / "a" / "broken.jpg").write_bytes(b"x")
+    return tmp_path
+
+
+def test_predict_writes_a_table_sorts_and_draws_a_contact_sheet(hangtag: Any, many: Path) -> None:
+    shown = hangtag(
+        "predict", "model.onnx", "photos", "--out", "a.csv", "--sort-into", "sorted", "--sheet", "sheet.html"
+    )
+
+    assert shown.code == 1
+    assert "31 images, 1 could not be read" in shown.out and "photos/a/00.png" not in shown.out
+    assert shown.err.splitlines()[1].startswith("hangtag: photos/a/broken.jpg: not an image")
+    assert {"sorted into sorted", "wrote sheet.html", "wrote a.csv"} <= set(shown.err.splitlines())
+    with (many / "a.csv").open(newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 31 and rows["photos/a/broken.jpg"]["error"].startswith("not an image")
+    for file, row in rows.items():
+        if row["label"]:
+            assert (many / "sorted" / row["label"] / Path(file).name).read_bytes() == (many / file).read_bytes()
+    assert sum(path.suffix == ".png" for path in (many / "sorted").rglob("*")) == 30
+    page = (many / "sheet.html").read_text()
+    assert page.count("<figure") == 30 and "photos/a/broken.jpg" in page
+    least = min((float(row["probability"]), file) for file, row in rows.items() if row["label"])[1]
+    assert page.index(f'title="{least}') < page.index('title="photos') + 1
+
+
+def test_predict_prints_a_line_for_each_picture_where_no_terminal_is(hangtag: Any, many: Path) -> None:
+    shown = hangtag("predict", "model.onnx", "photos/*/*.png")
+
+    assert shown.code == 0
+    assert [line.partition(":")[0] for line in shown.out.splitlines()] == sorted(
+        f"photos/{('a', 'b')[number % 2]}/{number:02d}.png" for number in range(30)
+    )
+
+
+def test_predict_reads_names_from_standard_input(hangtag: Any, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (many / "photos" / "new\nline.png").write_bytes((many / "photos" / "a" / "00.png").read_bytes())
+    names = b"photos/a/02.png\0photos/new\nline.png\0"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(names)))
+
+    shown = hangtag("predict", "model.onnx", "photos/b/01.png", "-", "--json")
+
+    assert [each["file"] for each in shown.json] == ["photos/b/01.png", "photos/a/02.png", "photos/new\nline.png"]
+    assert shown.json[0].keys() >= {"label", "probability", "top", "warnings"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "code"),
+    [
+        (("photos", "--out", "there.csv"), "there.csv: already exists", 2),
+        (("photos", "--out", "a.xlsx"), "a.xlsx: the ending must be one of .csv, .jsonl, .parquet", 2),
+        (("photos", "--sort-into", "photos"), "photos: is not an empty folder", 2),
+        (("photos", "--sheet", "there.csv"), "the ending must be .html", 2),
+        (("texts",), "texts: no images found; it contains 1 .txt file", 1),
+        (("photos/*.bmp",), "photos/*.bmp: no file matches", 1),
+        (("there.csv",), "there.csv", 1),
+    ],
+)
+def test_predict_refuses_before_it_works(
+    hangtag: Any, many: Path, options: tuple[str, ...], said: str, code: int
+) -> None:
+    (many / "there.csv").write_text("height\n1\n")
+    (many / "texts").mkdir()
+    (many / "texts" / "notes.txt").write_text("text")
+
+    shown = hangtag("predict", "model.onnx", *options)
+
+    assert shown.code == code and said in shown.err and shown.out == ""
+    assert (many / "there.csv").read_text() == "height\n1\n"
+
+
+def test_predict_needs_pyarrow_for_parquet_before_it_works(
+    hangtag: Any, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    shown = hangtag("predict", "no-such-model", "photos", "--out", "a.parquet")
+
+    assert "this needs 'pyarrow'" in shown.err and "hangtag[parquet]" in shown.err
+
+
+def test_ctrl_c_keeps_the_answers_so_far(hangtag: Any, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = bulk.answers
+
+    def interrupted(*arguments: Any) -> Iterator[Any]:
+        for number, row in enumerate(before(*arguments)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield row
+
+    monkeypatch.setattr(bulk, "answers", interrupted)
+
+    shown = hangtag("predict", "model.onnx", "photos", "--out", "a.jsonl", "--json")
+
+    assert shown.code == 130
+    assert "the answers for 5 of 31 images are in a-partial.jsonl" in shown.err
+    assert len((many / "a-partial.jsonl").read_text().splitlines()) == 5 == len(shown.json)
+    assert not (many / "a.jsonl").exists()
+
+
+def test_sure_only_leaves_the_others_out_of_every_output(in_trained: Any, trained: Path) -> None:
+    shown = in_trained(
+        "predict", "runs/a", "drawn/test", "--sure-only", "--cost", "1.5", "--out", "sure.csv", "--sort-into", "sure",
+        "--link",
+    )  # fmt: skip
+
+    with (trained / "sure.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    left = 120 - len(rows)
+    assert f"120 images, {left} not sure" in shown.out and {row["sure"] for row in rows} == {"yes"}
+    links = [path for path in (trained / "sure").rglob("*.png") if path.is_symlink() and path.exists()]
+    assert len(links) == len(rows) and not (trained / "sure" / "not sure").exists()
 
 
 def test_predict_draws_repairs_or_leaves_images_as_they_are(in_trained: Any, trained: Path) -> None:

@@ -18,7 +18,7 @@ from hangtag.data.store import process
 from hangtag.errors import DataError, UsageError
 from hangtag.model.predictor import Predictor
 from hangtag.pictures import ImageSpec, encode_png
-from hangtag.prediction import bulk
+from hangtag.prediction import bulk, crew
 from toys import toy_model
 
 
@@ -71,7 +71,7 @@ def test_answers_are_those_of_the_predictor_bit_for_bit_in_any_number_of_process
 
 
 def test_a_few_pictures_need_no_processes(tag: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "WorkerProcess", None)
+    monkeypatch.setattr(crew, "WorkerProcess", None)
     files = [str(folder / "large.jpg"), str(folder / "broken.jpg"), str(folder / "nowhere.png")]
 
     rows = list(predict_files(tag, *files))
@@ -129,7 +129,7 @@ def test_an_abandoned_prediction_leaves_no_process(
         started.append(process.WorkerProcess(module, settings))
         return started[-1]
 
-    monkeypatch.setattr(bulk, "WorkerProcess", start)
+    monkeypatch.setattr(crew, "WorkerProcess", start)
     rows = predict_files(tag, folder, workers=2)
     next(rows)
 
@@ -141,19 +141,19 @@ def test_an_abandoned_prediction_leaves_no_process(
 def test_only_some_answers_are_in_memory(tag: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = tmp_path / "one.png"
     one.write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
-    work, begun = bulk._Crew._work, []
+    work, begun = crew._Crew._work, []
 
-    def counting(self: bulk._Crew, chunk: list[list[object]]) -> list[dict[str, object]]:
+    def counting(self: crew._Crew, chunk: list[list[object]]) -> list[dict[str, object]]:
         begun.append(len(chunk))
         return work(self, chunk)
 
-    monkeypatch.setattr(bulk._Crew, "_work", counting)
+    monkeypatch.setattr(crew._Crew, "_work", counting)
     rows = bulk.answers(tag, list_pictures([one] * 3000, tmp_path), workers=1)
     for _ in range(300):
         next(rows)
 
     time.sleep(0.5)  # for a process that would work ahead
-    assert sum(begun) <= 300 + (bulk._AHEAD + 2) * bulk._LARGEST_CHUNK
+    assert sum(begun) <= 300 + (crew._AHEAD + 2) * crew._LARGEST_CHUNK
     assert sum(1 for _ in rows) == 2700
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from hangtag.data.picture_list import PictureList
-from hangtag.data.store.containers import Container, Folder, Spans
-from hangtag.data.store.pool import Sample
+from hangtag.data.store.containers import Container, Folder, Sample, Spans
 from hangtag.errors import SaveError, UsageError
 from hangtag.model.predictor import Answer
 from hangtag.pictures import encode_png

@@ -48,7 +48,7 @@ for _function, _name, _summary, _example in (
     (train.train, "train", "Train and evaluate a classifier.", "photos/ --recipe fast --out runs/photos"),
     (evaluate.evaluate, "evaluate", "Evaluate a run's model.", "last"),
     (evaluate.report, "report", "Rewrite a run's report.", "last"),
-    (predict.predict, "predict", "Classify images.", "last shoe.png bag.jpg --top 3"),
+    (predict.predict, "predict", "Classify images.", "last photos/ --out answers.csv --sheet sheet.html"),
     (evaluate.compare, "compare", "Test whether one of two models is better.", "runs/a runs/b --out diff.html"),
     (evaluate.stress, "stress", "Test a model on corrupted images.", "last --images 1000"),
     (evaluate.check, "check", "Check that a model labels images as expected.", "runs/clothes expectations/"),

@@ -5,8 +5,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -207,7 +207,7 @@ class _Outputs:
         self, stack: ExitStack, out: Path | None, sort_into: Path | None, link: bool, sheet: Path | None,
         why: Path | None, doctor: bool, as_json: bool,
     ) -> None:  # fmt: skip
-        from hangtag.cli import screen
+        from hangtag.cli.answers import json_list
 
         count, self.json = len(self.pictures.samples), as_json
         kept = any((out, sort_into, sheet))
@@ -234,7 +234,7 @@ class _Outputs:
             self.end.append(lambda progress: page.write(sheet, self.pictures, progress))
             self.end.append(lambda _: print(f"wrote {sheet}", file=sys.stderr))
         if as_json:
-            add = stack.enter_context(screen.json_list())
+            add = stack.enter_context(json_list())
             self.each.append(lambda row: add(self._json(row)))
         elif self.lines or why is not None or doctor:
             self.each.append(self._print)
@@ -256,7 +256,7 @@ class _Outputs:
             print(f"wrote {writer.path}", file=sys.stderr)
 
     def _source(self, row: "Row") -> str | bytes:
-        from hangtag.prediction.worker import source_of
+        from hangtag.prediction.bulk import source_of
 
         return source_of(self.pictures.containers[row.sample.container], row.sample.key)
 
@@ -272,11 +272,11 @@ class _Outputs:
         return self.draw_repairs(row.sample.name, self._source(row)) if self.draw_repairs else None
 
     def _print(self, row: "Row") -> None:
-        from hangtag.cli import screen
+        from hangtag.cli.answers import print_answer
 
         if row.answer.error is None:
             if self.lines:
-                screen.print_answer(row.sample.name, row.answer)
+                print_answer(row.sample.name, row.answer)
             for figure in (self.draw(row), self._drawn(row)):
                 if figure is not None:
                     print(f"wrote {figure}")
@@ -285,16 +285,9 @@ class _Outputs:
 def _run(
     predictor: "Predictor", pictures: "PictureList", top: int, workers: int | None, tally: Tally, outputs: _Outputs
 ) -> None:
-    from hangtag.cli import screen
     from hangtag.prediction.bulk import answers
 
-    began = time.monotonic()
-    with screen.byte_progress() as bar:
-
-        def progress(what: str, done: int, total: int) -> None:
-            if time.monotonic() - began > _BAR_SECONDS:
-                bar(what, done, total)
-
+    with _late_progress() as progress:
         for row in answers(predictor, pictures, top, workers, progress):
             tally.add(row.answer)
             if row.answer.error is not None:
@@ -308,9 +301,29 @@ def _run(
     if tally.failed > _MOST_ERRORS:
         print(f"and {tally.failed - _MOST_ERRORS:,} more images that cannot be read", file=sys.stderr)
     if not outputs.lines and not outputs.json:
+        from hangtag.cli import screen
+
         screen.print_tally(screen.console(), tally)
     elif tally.sure_only and tally.unsure:
         print(f"left out {tally.unsure:,} of {tally.done:,} images because the model is not sure", file=sys.stderr)
+
+
+@contextmanager
+def _late_progress() -> Iterator["Progress"]:
+    """A progress bar that appears if the work takes longer than a moment."""
+    began = time.monotonic()
+    with ExitStack() as stack:
+        bars: list[Progress] = []
+
+        def progress(what: str, done: int, total: int) -> None:
+            if not bars and time.monotonic() - began > _BAR_SECONDS:
+                from hangtag.cli import screen
+
+                bars.append(stack.enter_context(screen.byte_progress()))
+            if bars:
+                bars[0](what, done, total)
+
+        yield progress
 
 
 def _report(row: "Row", number: int) -> None:

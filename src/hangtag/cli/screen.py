@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from hangtag.evaluation.metrics import Evaluation
     from hangtag.evaluation.run_folder import Run
     from hangtag.evaluation.stress_test import Stress
-    from hangtag.model.predictor import Answer
     from hangtag.training.engine.loop import Epoch
     from hangtag.training.run import Training
     from hangtag.training.seeds import Seeds
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TABLE, _SHOWN = 50, 20  # classes: the most that a table shows; of more, this many
-_LABELS = 5  # of a prediction set, in one line
 
 
 def print_json(value: Any) -> None:
@@ -54,25 +52,6 @@ def print_json(value: Any) -> None:
     ascii_only = "utf" not in (sys.stdout.encoding or "utf").lower()
     text = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
     print(text.encode("utf-8", "backslashreplace").decode())
-
-
-@contextmanager
-def json_list() -> Iterator[Callable[[Any], None]]:
-    """Print a list of JSON values one by one, each as soon as it is there."""
-    count = 0
-    ascii_only = "utf" not in (sys.stdout.encoding or "utf").lower()
-
-    def add(value: Any) -> None:
-        nonlocal count
-        text = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
-        lines = text.encode("utf-8", "backslashreplace").decode().replace("\n", "\n  ")
-        print(f"{',' if count else '['}\n  {lines}", end="")
-        count += 1
-
-    try:
-        yield add
-    finally:  # also after Ctrl-C, so that it stays JSON
-        print("\n]" if count else "[]")
 
 
 class _Console(Console):
@@ -394,16 +373,6 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def print_answer(picture: str, answer: "Answer") -> None:
-    ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
-    name = visible(picture)
-    print(f"{name}: {ranked}{_how_sure(answer)}")
-    for repair in answer.repairs:
-        print(f"{name}: {repair}", file=sys.stderr)
-    for warning in answer.warnings:
-        print(f"{name}: note: {warning}", file=sys.stderr)
-
-
 def print_tally(console: Console, tally: "Tally") -> None:
     """How many pictures have each label, and how many of them are sure."""
     sure = (">sure",) if tally.can_abstain else ()
@@ -416,21 +385,6 @@ def print_tally(console: Console, tally: "Tally") -> None:
         table.add_row(label, f"{count:,}", *([f"{tally.sure[label]:,}"] if sure else []))
     console.print(table)
     print(tally.in_words)
-
-
-def _how_sure(answer: "Answer") -> str:
-    if answer.is_ood:
-        return f"; not sure: unfamiliar (less typical than {answer.ood_score:.1%} of known images), so no set of labels"
-    if answer.sure is None:
-        return ""
-    if answer.sure:
-        return "; sure"
-    labels = answer.prediction_set or ()
-    if len(labels) < 2:
-        return "; not sure"
-    others = f" or {len(labels) - _LABELS:,} more" if len(labels) > _LABELS else ""
-    covered = "repaired, so no coverage is promised" if answer.coverage is None else f"{answer.coverage:.0%} coverage"
-    return f"; not sure: {' or '.join(labels[:_LABELS])}{others} ({covered})"
 
 
 def print_bench(console: Console, bench: "Bench") -> None:

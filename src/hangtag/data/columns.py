@@ -11,12 +11,13 @@ from itertools import chain
 from os import PathLike
 from typing import Any
 
-from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose, refuse
+from hangtag.data.folder_layout import Choose, refuse
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.parts import part_named, words_of
 from hangtag.data.table_paths import status_of
 from hangtag.data.tables import Table, plain_value
 from hangtag.errors import DataError, UnknownName, UsageError
+from hangtag.pictures import PICTURE_ENDINGS
 from hangtag.words import amount, first_few, listed
 
 __all__ = [

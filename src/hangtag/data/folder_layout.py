@@ -13,18 +13,14 @@ from hangtag.data.class_names import clean_name
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.parts import BESIDE_PARTS, PART_NAMES, part_of_folder, parts_in, words_of
 from hangtag.errors import DataError, UsageError
+from hangtag.pictures import PICTURE_ENDINGS
 from hangtag.words import amount, first_few, natural
 
-__all__ = ["CLASSES", "PICTURE_ENDINGS", "Choose", "Layout", "is_picture_name", "layout_of", "refuse"]
+__all__ = ["CLASSES", "Choose", "Layout", "is_picture_name", "layout_of", "refuse"]
 
 CLASSES = ("top", "leaf", "name", "file", "parts")
 """Where the classes are: in the outermost folders, the innermost folders with their path or without it, the names of
 files, or only in the folders that are parts."""
-
-PICTURE_ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".heic", ".heif",
-)  # fmt: skip
-"""Endings that only pictures have, in lower case; a picture may have another name, too."""
 
 Choose: TypeAlias = Callable[[str, Sequence[tuple[str, str]]], str]
 """Called with (question, ((answer, its meaning), ...)); returns one of the answers, or raises an error."""

@@ -34,8 +34,7 @@ from hangtag.data.folder_layout import Choose, is_picture_name, layout_of, refus
 from hangtag.data.labelled_images import PARTS
 from hangtag.data.parts import part_in_file_name, part_named
 from hangtag.data.picture_facts import NO_CLASS, Skipped
-from hangtag.data.store.containers import Container, Folder, Listing, Spans, settle, stamp_of
-from hangtag.data.store.pool import Sample
+from hangtag.data.store.containers import Container, Folder, Listing, Sample, Spans, settle, stamp_of
 from hangtag.data.table_paths import locate, moved, part_in_path, plain_path, status_of
 from hangtag.data.tables import Table, plain_value, with_images_of_pixels
 from hangtag.errors import DataError, UsageError

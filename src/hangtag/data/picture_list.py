@@ -1,6 +1,7 @@
 """Places that a user points at -> the list of pictures to classify: files, folders, patterns, archives, tables, names.
 
-Nothing is decoded here, and labels are not read. Hidden files and those of operating systems are left out.
+Nothing is decoded here, and labels are not read. Hidden files and those of operating systems are left out. What only
+folders, archives and tables need is imported when one is named, so that a few files are answered at once.
 """
 
 import glob
@@ -10,16 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hangtag.data.columns import find_image_column
-from hangtag.data.describe import counted
-from hangtag.data.folder_layout import Choose, is_picture_name, refuse
-from hangtag.data.manifest import ARCHIVES, found_instead, pictures_of
 from hangtag.data.picture_facts import Skipped
-from hangtag.data.store.containers import Container, Folder, Listing, archive_listing
-from hangtag.data.store.pool import Sample
-from hangtag.data.tables import TABLE_ENDINGS, read_table, with_images_of_pixels
+from hangtag.data.store.containers import Container, Folder, Listing, Sample, archive_listing
 from hangtag.errors import DataError, DataNotFound, UsageError
 from hangtag.files import user_path
+from hangtag.pictures import PICTURE_ENDINGS
 from hangtag.words import amount, visible
 
 __all__ = ["PictureList", "list_pictures", "names_in"]
@@ -34,7 +30,7 @@ class PictureList:
     Attributes:
         samples: each with its name for the user, its container and its key there.
         containers: where their bytes are.
-        problems: why a picture cannot be read, for those of which it is known already.
+        problems: why a picture cannot be read, where that is known already; by position.
         notes: what was left out, in sentences.
     """
 
@@ -56,7 +52,6 @@ def list_pictures(
     folder: Path,
     image_column: str | None = None,
     root: Path | None = None,
-    choose: Choose = refuse,
 ) -> PictureList:
     """List the pictures of all places, one place after the other.
 
@@ -65,7 +60,6 @@ def list_pictures(
             is listed, so that it has a row with an error.
         folder: an empty folder for archives that must be unpacked and pictures that are cells of a table.
         image_column, root: of tables: the column of pictures, and the folder to which its paths are relative.
-        choose: called if several columns of a table may hold the pictures.
 
     Raises:
         DataError: a place has no picture, or cannot be read.
@@ -79,9 +73,9 @@ def list_pictures(
             raise UsageError(f"{text}: addresses are not read", "download the picture, and name its file")
         if glob.has_magic(text) and not os.path.lexists(path):
             for match in _matching(str(path)):
-                _add(found, match, folder, image_column, root, choose)
+                _add(found, match, folder, image_column, root)
         else:
-            _add(found, str(path), folder, image_column, root, choose)
+            _add(found, str(path), folder, image_column, root)
     if not found.samples:
         raise UsageError("no pictures were named", "name files, folders, archives or tables")
     return found
@@ -111,9 +105,7 @@ def _matching(pattern: str) -> list[str]:
     return matches
 
 
-def _add(
-    found: PictureList, place: str, folder: Path, image_column: str | None, root: Path | None, choose: Choose
-) -> None:
+def _add(found: PictureList, place: str, folder: Path, image_column: str | None, root: Path | None) -> None:
     path, name = Path(place), place.lower()
     if path.is_dir():
         listing = Folder(str(path.absolute())).listing()
@@ -121,14 +113,24 @@ def _add(
     elif name.endswith(_ENDINGS) and path.is_file():
         container, listing = archive_listing(path.absolute(), folder / f"unpacked-{len(found.containers)}")
         _add_listed(found, container, listing, place)
-    elif name.endswith(TABLE_ENDINGS) and path.is_file():
-        _add_table(found, path, folder, image_column, root, choose)
+    elif not name.endswith(PICTURE_ENDINGS) and path.is_file() and _is_table(name):
+        _add_table(found, path, folder, image_column, root)
     else:
         found.add(Folder(str(Path.cwd())), [(place, place)])
 
 
+def _is_table(name: str) -> bool:
+    from hangtag.data.tables import TABLE_ENDINGS
+
+    return name.endswith(TABLE_ENDINGS)
+
+
 def _add_listed(found: PictureList, container: Container, listing: Listing, place: str) -> None:
     """The pictures in a folder or an archive."""
+    from hangtag.data.describe import counted
+    from hangtag.data.folder_layout import is_picture_name
+    from hangtag.data.manifest import ARCHIVES, found_instead
+
     entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
     if not entries:
         raise DataError(
@@ -148,13 +150,16 @@ def _add_listed(found: PictureList, container: Container, listing: Listing, plac
     found.add(container, [(f"{lead}/{entry.name}", entry.key) for entry in entries])
 
 
-def _add_table(
-    found: PictureList, path: Path, folder: Path, image_column: str | None, root: Path | None, choose: Choose
-) -> None:
-    table = with_images_of_pixels(read_table([path], root), choose)
-    column = find_image_column(table, choose, image_column)
+def _add_table(found: PictureList, path: Path, folder: Path, image_column: str | None, root: Path | None) -> None:
+    from hangtag.data.columns import find_image_column
+    from hangtag.data.folder_layout import refuse
+    from hangtag.data.manifest import pictures_of
+    from hangtag.data.tables import read_table, with_images_of_pixels
+
+    table = with_images_of_pixels(read_table([path], root), refuse)
+    column = find_image_column(table, refuse, image_column)
     beside = folder / f"pictures-{len(found.containers)}"
-    wanted, container, _, missing, notes = pictures_of(table, column, [None] * table.rows, beside, choose)
+    wanted, container, _, missing, notes = pictures_of(table, column, [None] * table.rows, beside, refuse)
     found.notes += [f"{path}: {note}" for note in (*table.notes, *notes)]
     if isinstance(container, Folder):
         container = Folder(str(Path(container.root).absolute()))

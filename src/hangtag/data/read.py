@@ -33,7 +33,7 @@ from hangtag.data.choose_size import Size, check_levels, choose_spec, with_backg
 from hangtag.data.columns import gives_split
 from hangtag.data.decisions import apply_decisions
 from hangtag.data.describe import notes_on, notes_on_copies, notes_on_parts, sentence_on
-from hangtag.data.folder_layout import CLASSES, PICTURE_ENDINGS, Choose, is_picture_name, refuse
+from hangtag.data.folder_layout import CLASSES, Choose, is_picture_name, refuse
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.manifest import Answers, Manifest, ReadOptions, from_listing, from_pairs, from_tables
 from hangtag.data.not_found import exists, not_found
@@ -62,6 +62,7 @@ from hangtag.files import user_path
 from hangtag.levels import measure, to_8_bits
 from hangtag.pictures import (
     FITS,
+    PICTURE_ENDINGS,
     Change,
     Images,
     ImageSpec,

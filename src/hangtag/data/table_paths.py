@@ -12,9 +12,10 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose
+from hangtag.data.folder_layout import Choose
 from hangtag.data.parts import part_named
 from hangtag.data.store.containers import is_junk
+from hangtag.pictures import PICTURE_ENDINGS
 from hangtag.words import amount, first_few, listed
 
 __all__ = ["FilesBelow", "Found", "locate", "moved", "part_in_path", "plain_path", "status_of"]

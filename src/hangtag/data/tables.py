@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.folder_layout import PICTURE_ENDINGS, Choose
+from hangtag.data.folder_layout import Choose
 from hangtag.data.pixel_tables import (
     PIXELS,
     images_of_rows,
@@ -31,6 +31,7 @@ from hangtag.data.pixel_tables import (
 from hangtag.data.store.containers import Container, ParquetColumn, need_pyarrow
 from hangtag.data.table_paths import FilesBelow
 from hangtag.errors import DataError
+from hangtag.pictures import PICTURE_ENDINGS
 
 __all__ = ["TABLE_ENDINGS", "Table", "plain_value", "read_table", "table_of_frame", "with_images_of_pixels"]
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hangtag.data.folder_layout import PICTURE_ENDINGS
 from hangtag.data.labelled_images import folder_names
 from hangtag.data.picture_list import PictureList
-from hangtag.data.store.containers import Container, Folder
-from hangtag.data.store.pool import Sample
+from hangtag.data.store.containers import Container, Folder, Sample
 from hangtag.errors import SaveError, UsageError
 from hangtag.files import make_own_folder, saving
 from hangtag.model.predictor import Answer
+from hangtag.pictures import PICTURE_ENDINGS
 from hangtag.words import bytes_in_words
 
 __all__ = ["NOT_SURE", "Sorter", "check_sortable"]

@@ -1,4 +1,4 @@
-"""A worker process that decodes and classifies pictures: `python -m hangtag.prediction.worker`; `bulk.py` starts it.
+"""A worker process that decodes and classifies pictures: `python -m hangtag.prediction.worker`; `crew.py` starts it.
 
 It does for each picture what `Predictor.many` does in the user's process, with one thread, so the answers are the same.
 Pixels never travel between processes. A picture that crashes or hangs a decoder ends this process alone.
@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hangtag.data.store.containers import Container, Folder, ParquetColumn, container_of
+from hangtag.data.store.containers import Container, ParquetColumn, container_of
 from hangtag.data.store.worker import Watch
-from hangtag.errors import HangtagError, PictureError
+from hangtag.errors import HangtagError
 from hangtag.model.artifact import Artifact, check_file
 from hangtag.model.guarantees import AnswerPolicy
 from hangtag.model.predictor import Predictor
+from hangtag.prediction.bulk import problem_of, source_of
 
-__all__ = ["problem_of", "source_of", "work"]
+__all__ = ["work"]
 
 
 def work() -> None:
@@ -36,22 +37,6 @@ def work() -> None:
         answers = _answers(predictor, containers, json.loads(line), settings["top"], watch)
         watch.at(-1)
         watch.reply(answers)
-
-
-def source_of(container: Container, key: Any) -> str | bytes:
-    """A picture as `Predictor` takes it: the path of a file, or its bytes.
-
-    Raises:
-        DataError: the container is damaged at this place.
-    """
-    if not isinstance(container, Folder):
-        return container.content(key)
-    return str(key) if str(key).startswith("/") else f"{container.root}/{key}"
-
-
-def problem_of(error: HangtagError) -> dict[str, str]:
-    """Why a picture has no answer, without its name, and what to do next."""
-    return {"error": error.reason if isinstance(error, PictureError) else error.message, "hint": error.hint}
 
 
 def _answers(

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.data.picture_list import PictureList
-from hangtag.data.store.pool import Sample
+from hangtag.data.store.containers import Sample
 from hangtag.errors import HangtagError
 from hangtag.files import write_text
 from hangtag.html import render, script, thumbnail
 from hangtag.limited import decode_limited
 from hangtag.model.predictor import Answer, Predictor
-from hangtag.prediction.worker import source_of
+from hangtag.prediction.bulk import source_of
 from hangtag.progress import Progress
 from hangtag.words import in_percent, visible
 

@@ -127,7 +127,7 @@ class Classifier:
             from 0 to 255; applied to training images after the recipe's own augmentation.
         random_state: scikit-learn's name for `seed`.
         verbose: what `fit` writes to stdout. 0: nothing, as in scikit-learn, so that searches stay quiet; 1: a progress
-            bar in a terminal and a line per epoch (about ten if epochs are many and quick); 2: a line per epoch, no bar.
+            bar in a terminal and a line per epoch, or about ten if epochs are many and quick; 2: a line per epoch.
 
     Every parameter can be searched and cloned. Settings that you give are never adapted to the data; the recipe's own
     number of epochs, batch size, learning rate and mirroring may be, and `notes_` says so.

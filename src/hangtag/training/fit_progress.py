@@ -36,8 +36,8 @@ def show_progress(epochs: Iterator[Epoch], verbose: int, notes: Callable[[], Seq
     """Train to the end; write to stdout the notes, then lines for finished epochs.
 
     Args:
-        verbose: 0 writes nothing; 1 writes a line for each epoch, or for about ten if they are many and quick, and draws
-            a bar if stdout is a terminal; 2 writes a line for each epoch and draws no bar.
+        verbose: 0 writes nothing; 1 writes a line for each epoch, or for about ten if they are many and quick, and
+            draws a bar if stdout is a terminal; 2 writes a line for each epoch and draws no bar.
     """
     verbose, out = check_verbose(verbose), sys.stdout
     bar = verbose == 1 and out.isatty()

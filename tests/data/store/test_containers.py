@@ -18,8 +18,8 @@ from PIL import Image
 
 from hangtag.data.read import read
 from hangtag.data.store import containers
-from hangtag.data.store.containers import Listing, ParquetColumn, archive_listing, settle, stamp_of
-from hangtag.data.store.pool import Pool, Sample
+from hangtag.data.store.containers import Listing, ParquetColumn, Sample, archive_listing, settle, stamp_of
+from hangtag.data.store.pool import Pool
 from hangtag.errors import DataError, SaveError
 from hangtag.pictures import ImageSpec
 from pictures import encoded, photo

@@ -20,8 +20,8 @@ from hangtag.data.picture_facts import FACTS
 from hangtag.data.read import read
 from hangtag.data.store import pool as pool_module
 from hangtag.data.store import process as process_module
-from hangtag.data.store.containers import Folder
-from hangtag.data.store.pool import Pool, Sample, npy_header
+from hangtag.data.store.containers import Folder, Sample
+from hangtag.data.store.pool import Pool, npy_header
 from hangtag.data.store.worker import DecodedBefore
 from hangtag.errors import DataError, SaveError
 from hangtag.pictures import ImageSpec

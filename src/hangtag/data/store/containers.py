@@ -21,12 +21,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from hangtag.data.folder_layout import PICTURE_ENDINGS
 from hangtag.data.picture_facts import Skipped
 from hangtag.data.store.zip_names import decode_names, unicode_path
 from hangtag.errors import DataError, MissingExtra, PictureError
 from hangtag.files import LOOSE, MARKER, saving, write_all
-from hangtag.pictures import LARGEST_FILE
+from hangtag.pictures import LARGEST_FILE, PICTURE_ENDINGS
 from hangtag.words import amount, first_few, visible
 
 __all__ = [
@@ -36,6 +35,7 @@ __all__ = [
     "ListedFile",
     "Listing",
     "ParquetColumn",
+    "Sample",
     "Spans",
     "Zip",
     "archive_listing",
@@ -106,6 +106,14 @@ def settle(newest_ns: int) -> None:
     age = time.time_ns() - newest_ns
     if newest_ns % _FINE_NS == 0 and 0 <= age < _COARSE_NS:
         time.sleep((_COARSE_NS - age) / 1e9)
+
+
+class Sample(NamedTuple):
+    """One picture to decode: its name, the index of its container, and its key there."""
+
+    name: str
+    container: int
+    key: Any
 
 
 class ListedFile(NamedTuple):

@@ -20,8 +20,8 @@ from hangtag.data.manifest import Answers, Manifest
 from hangtag.data.picture_facts import PASSING, Skipped
 from hangtag.data.public.catalog import NAMED
 from hangtag.data.store import cache
-from hangtag.data.store.containers import Container
-from hangtag.data.store.pool import Decoded, Pool, Sample
+from hangtag.data.store.containers import Container, Sample
+from hangtag.data.store.pool import Decoded, Pool
 from hangtag.errors import DataError
 from hangtag.files import write_bytes
 from hangtag.mapped import as_slice

@@ -17,13 +17,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.picture_facts import FACTS, PASSING, UNREAD, Skipped
-from hangtag.data.store.containers import Container, ParquetColumn, common_place, why_unreadable
+from hangtag.data.store.containers import Container, ParquetColumn, Sample, common_place, why_unreadable
 from hangtag.data.store.process import Failure, WorkerProcess
 from hangtag.errors import DataError, SaveError
 from hangtag.files import saving, write_bytes
@@ -31,7 +31,7 @@ from hangtag.machine import processors
 from hangtag.pictures import ImageSpec
 from hangtag.progress import Progress
 
-__all__ = ["Decoded", "Pool", "Sample", "npy_header"]
+__all__ = ["Decoded", "Pool", "npy_header"]
 
 _DECODER = "hangtag.data.store.worker"
 _MOST_RESTARTS = 10  # of workers that end between two pictures, in a row
@@ -40,14 +40,6 @@ _TRIES = 3  # how often a picture may end a worker before it is set aside
 _FIRST_CHUNK, _LARGEST_CHUNK = 32, 512  # pictures sent to a worker at a time
 _CHUNK_SECONDS = 0.1  # intended time of a chunk, so that the journal and the progress are updated often enough
 _MOST_FAILURES = 100  # consecutive pictures that a disk or network fails to read
-
-
-class Sample(NamedTuple):
-    """One picture to decode: its name, the index of its container, and its key there."""
-
-    name: str
-    container: int
-    key: Any
 
 
 @dataclass(frozen=True, eq=False)

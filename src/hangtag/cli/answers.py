@@ -1,0 +1,60 @@
+"""How `hangtag predict` prints answers one by one. It needs no Rich, whose import would take longer than an answer."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from hangtag.words import visible
+
+if TYPE_CHECKING:
+    from hangtag.model.predictor import Answer
+
+__all__ = ["json_list", "print_answer"]
+
+_LABELS = 5  # of a prediction set, in one line
+
+
+def print_answer(picture: str, answer: "Answer") -> None:
+    ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
+    name = visible(picture)
+    print(f"{name}: {ranked}{_how_sure(answer)}")
+    for repair in answer.repairs:
+        print(f"{name}: {repair}", file=sys.stderr)
+    for warning in answer.warnings:
+        print(f"{name}: note: {warning}", file=sys.stderr)
+
+
+def _how_sure(answer: "Answer") -> str:
+    if answer.is_ood:
+        return f"; not sure: unfamiliar (less typical than {answer.ood_score:.1%} of known images), so no set of labels"
+    if answer.sure is None:
+        return ""
+    if answer.sure:
+        return "; sure"
+    labels = answer.prediction_set or ()
+    if len(labels) < 2:
+        return "; not sure"
+    others = f" or {len(labels) - _LABELS:,} more" if len(labels) > _LABELS else ""
+    covered = "repaired, so no coverage is promised" if answer.coverage is None else f"{answer.coverage:.0%} coverage"
+    return f"; not sure: {' or '.join(labels[:_LABELS])}{others} ({covered})"
+
+
+@contextmanager
+def json_list() -> Iterator[Callable[[Any], None]]:
+    """Print a list of JSON values one by one, each as soon as it is there."""
+    count = 0
+    ascii_only = "utf" not in (sys.stdout.encoding or "utf").lower()
+
+    def add(value: Any) -> None:
+        nonlocal count
+        text = json.dumps(value, indent=2, ensure_ascii=ascii_only, allow_nan=False)
+        lines = text.encode("utf-8", "backslashreplace").decode().replace("\n", "\n  ")
+        print(f"{',' if count else '['}\n  {lines}", end="")
+        count += 1
+
+    try:
+        yield add
+    finally:  # also after Ctrl-C, so that it stays JSON
+        print("\n]" if count else "[]")
