@@ -76,7 +76,8 @@ def trained(recipe: str, data: LabelledImages, **more: Any) -> Predict:
 
     def predict(train: NDArray[np.int64], test: NDArray[np.int64]) -> NDArray[np.int64]:
         classifier = hangtag.ImageClassifier(recipe, seed=0, verbose=0, **more).fit(data.take(train))
-        return classifier.predictor_.probabilities(np.asarray(data.images[test])).argmax(axis=1)
+        classes: NDArray[np.int64] = classifier.predictor_.probabilities(np.asarray(data.images[test])).argmax(axis=1)
+        return classes
 
     return predict
 

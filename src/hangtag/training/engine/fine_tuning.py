@@ -31,7 +31,7 @@ class TunedNetwork(nn.Module):
     """Takes float32 pixels (N, C, H, W) from 0 to 1, returns logits (N, K); only the last blocks and the head train.
 
     Args:
-        backbone: with a PyTorch network, of which a copy is trained.
+        backbone: with a PyTorch network; a copy of it is trained.
         frozen: the same backbone with a trained head.
         whole: train all blocks.
 
