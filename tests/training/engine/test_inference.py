@@ -28,6 +28,18 @@ def test_logits_do_not_depend_on_the_batch(batch: int) -> None:
     assert network.training
 
 
+def test_features_leave_the_weights_of_a_network_as_they_are() -> None:
+    network = build_network("cnn", ImageSpec(SIDE, SIDE), 3, seed=0).train()
+    strides = [weight.stride() for weight in network.parameters()]
+    images, _ = shapes(20)
+
+    features = extract_features(network, images)
+
+    np.testing.assert_allclose(features.logits, predict_logits(network, images).numpy(), atol=1e-5)
+    assert [weight.stride() for weight in network.parameters()] == strides
+    assert network.training
+
+
 def test_pixels_are_scaled_and_channels_come_first() -> None:
     grey = torch.tensor([[[0, 255], [51, 102]]], dtype=torch.uint8)
     colour = torch.arange(12, dtype=torch.uint8).reshape(1, 2, 2, 3)
