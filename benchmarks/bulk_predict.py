@@ -92,7 +92,7 @@ def photos(folder: Path, count: int) -> Path:
     folder.mkdir()
     random = np.random.default_rng(0)
 
-    def layer(height: int, width: int) -> np.ndarray:  # type: ignore[type-arg]
+    def layer(height: int, width: int) -> np.ndarray:
         coarse = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
         return np.asarray(coarse.resize((4000, 3000), Image.Resampling.BICUBIC)).astype(np.int16)
 
