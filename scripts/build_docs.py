@@ -283,15 +283,20 @@ def _exports(tree: ast.Module) -> list[str]:
 
 
 def _definition(home: str, name: str) -> ast.ClassDef | ast.FunctionDef:
-    """A class or function; a class without a docstring of its own has everything of its base in another file."""
+    """A class or function; a class that takes its docstring or constructor from another file takes everything there."""
     tree = _source(home)
     found = next(node for node in tree.body if isinstance(node, _DEFINITIONS) and node.name == name)
-    if isinstance(found, ast.ClassDef) and not ast.get_docstring(found):
-        imported = {
-            alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-        }
+    imported = {
+        alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    if isinstance(found, ast.ClassDef) and found.bases:
         base = ast.unparse(found.bases[0])
-        found.body = [*_definition(str(imported[base]).removeprefix("hangtag."), base).body, *found.body]
+        if (imported.get(base) or "").startswith("hangtag."):
+            inherited = _definition(str(imported[base]).removeprefix("hangtag."), base)
+            if not ast.get_docstring(found):
+                found.body = [*inherited.body, *found.body]
+            elif any(isinstance(each, ast.FunctionDef) and each.name == "__init__" for each in inherited.body):
+                found.body = [found.body[0], *inherited.body[1:], *found.body[1:]]
     return found
 
 

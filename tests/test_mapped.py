@@ -11,6 +11,7 @@ from hangtag.data.labelled_images import from_arrays
 from hangtag.errors import SaveError
 from hangtag.mapped import MappedRows, as_slice, forget, mapping_of, rows_of, scratch
 from hangtag.training import classifier as classifier_module
+from hangtag.training import fit_input
 from hangtag.training.estimator import ImageClassifier
 from toys import quick_recipe, shapes
 
@@ -77,7 +78,7 @@ def test_training_from_a_file_ends_with_the_same_bits(tmp_path: Path, monkeypatc
     images, labels = shapes(300)
     mapped = in_a_file(tmp_path)
     one = ImageClassifier(recipe=quick_recipe()).fit(from_arrays(images, labels))
-    monkeypatch.setattr(classifier_module, "_IN_MEMORY", 0)
+    monkeypatch.setattr(fit_input, "_IN_MEMORY", 0)
     seen: list[type] = []
     inner = classifier_module.train
     monkeypatch.setattr(

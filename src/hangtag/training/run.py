@@ -26,7 +26,8 @@ from hangtag.machine import hardware, now, versions
 from hangtag.model.neighbours import write_neighbours
 from hangtag.model.predictor import Predictor
 from hangtag.serializable import checked
-from hangtag.training.classifier import Classifier, seed_of, split_seed_of
+from hangtag.training.arguments import seed_of, split_seed_of
+from hangtag.training.classifier import Classifier
 from hangtag.training.cross_fit import Progress, choose_folds
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
 from hangtag.training.engine.custom import full_name

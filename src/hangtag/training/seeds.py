@@ -24,7 +24,8 @@ from hangtag.evaluation.run_folder import STOPPED, Run
 from hangtag.files import write_bytes
 from hangtag.machine import now
 from hangtag.model.neighbours import FILE
-from hangtag.training.classifier import Classifier, seed_of
+from hangtag.training.arguments import seed_of
+from hangtag.training.classifier import Classifier
 from hangtag.training.run import DIVERGED, NOT_EXPORTED, Training, initial_config, open_run
 
 __all__ = ["Seeds", "check_count", "spread"]

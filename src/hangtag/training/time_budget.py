@@ -27,7 +27,7 @@ from hangtag.mapped import MappedRows
 from hangtag.model.neighbours import KEPT
 from hangtag.pictures import Images
 from hangtag.training.choose_recipe import choose_recipe
-from hangtag.training.classifier import MOST_DESCRIBED, VERIFIED, Classifier, part_of
+from hangtag.training.classifier import Classifier
 from hangtag.training.engine.backbones import find_backbone
 from hangtag.training.engine.batches import Batches
 from hangtag.training.engine.build import build_network
@@ -40,6 +40,8 @@ from hangtag.training.engine.networks import channels_last
 from hangtag.training.engine.recipes import DEFAULT, FINE_TUNING, Recipe, adapt_to_pixels, adapt_to_size, find_recipe
 from hangtag.training.engine.sampling import choose_balance
 from hangtag.training.engine.steps import steps_for
+from hangtag.training.exported import MOST_DESCRIBED, VERIFIED
+from hangtag.training.fit_input import part_of
 from hangtag.training.transfer import build_frozen
 
 __all__ = ["Plan", "plan"]

@@ -25,6 +25,7 @@ __all__ = [
     "GlobalMax",
     "Layer",
     "Standardise",
+    "Summary",
     "channels_first",
     "channels_last",
     "device_of",
@@ -232,6 +233,28 @@ def layers(network: nn.Module, spec: ImageSpec) -> list[Layer]:
         for hook in hooks:
             hook.remove()
     return rows
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network, layer by layer; as text, a table.
+
+    Attributes:
+        network: its name.
+        layers: in execution order.
+        parameters: number of weights.
+    """
+
+    network: str
+    layers: tuple[Layer, ...]
+    parameters: int
+
+    def __repr__(self) -> str:
+        rows = [("layer", "kind", "output", "parameters")]
+        rows += [(row.name, row.kind, " x ".join(map(str, row.shape)), f"{row.parameters:,}") for row in self.layers]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join([*lines, f"{self.network}: {self.parameters:,} parameters"])
 
 
 def parameter_count(network: nn.Module) -> int:

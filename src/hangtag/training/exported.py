@@ -1,0 +1,170 @@
+"""What is made of a trained network: its model file, with calibration, guarantees, OOD detector and appearance."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hangtag.data.labelled_images import LabelledImages
+from hangtag.errors import ArtifactError, ModelError
+from hangtag.evaluation.cross_validation import CrossValidation
+from hangtag.mapped import MappedRows
+from hangtag.model.appearance import Appearance, fit_appearance
+from hangtag.model.artifact import OUTPUT, Artifact, Metadata, check_file, open_artifact
+from hangtag.model.calibration import cross_fitted, log_softmax
+from hangtag.model.guarantees import Guarantees, fit_guarantees
+from hangtag.model.neighbours import KEPT, chosen
+from hangtag.model.ood import OodDetector, fit_ood_detector
+from hangtag.pictures import Images
+from hangtag.training.cross_fit import CrossFit
+from hangtag.training.engine.export import FoldHeads, export_model, verify
+from hangtag.training.engine.inference import Features, extract_features
+from hangtag.training.engine.loop import Labelled
+from hangtag.training.fit_input import part_of
+
+__all__ = ["MOST_DESCRIBED", "VERIFIED", "Exported", "KeptImages", "check_exportable", "export_trained", "sample_of"]
+
+_TRIAL_IMAGES = 16  # on which a custom network's export is verified before training
+VERIFIED = 1000
+"""Training images, at most, on which every exported file is compared with its network."""
+_VERIFIED_PIXELS = 10_000_000  # of these images: 199 of 224x224
+MOST_DESCRIBED = 10_000
+"""Training images, at most, that the OOD detector is fitted on; this takes seconds."""
+
+
+@dataclass(frozen=True)
+class KeptImages:
+    """The training images that are used after training; the others can leave memory.
+
+    Attributes:
+        labels: (M,) of all M training images.
+        positions: (L,) ascending positions of the kept images among all.
+        images: (L, ...) uint8.
+        seed: determines which images are kept.
+    """
+
+    labels: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    images: Images | MappedRows
+    seed: int
+
+    @classmethod
+    def of(cls, data: LabelledImages, train: NDArray[np.int64], seed: int) -> "KeptImages":
+        """Those of the training images, which are at the positions `train`."""
+        labels = data.labels[train]
+        positions = np.union1d(_described(len(labels), seed), chosen(labels, seed, KEPT))
+        return cls(labels, positions, part_of(data, train[positions])[0], seed)
+
+    def described(self) -> tuple[Images, NDArray[np.int64]]:
+        """At most `MOST_DESCRIBED` images that the OOD detector is fitted on, and their labels."""
+        return self._at(_described(len(self.labels), self.seed))
+
+    def neighbours(self, count: int) -> tuple[Images, NDArray[np.int64]]:
+        """At most `count` images that explain answers, and their labels."""
+        return self._at(chosen(self.labels, self.seed, min(count, KEPT)))
+
+    def _at(self, positions: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
+        return np.asarray(self.images[np.searchsorted(self.positions, positions)]), self.labels[positions]
+
+
+def _described(images: int, seed: int) -> NDArray[np.int64]:
+    return np.sort(np.random.default_rng(seed).permutation(images)[:MOST_DESCRIBED])
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A model file that lacks only its final metadata, and what was measured for them.
+
+    Attributes:
+        training_accuracy: of the calibrated network on `KeptImages.described`.
+        fold_heads: which the file contains for its prediction sets, or None.
+        answers_of_folds: None if the model was not cross-validated.
+    """
+
+    content: bytes
+    guarantees: Guarantees
+    ood_detector: OodDetector
+    training_accuracy: float
+    fold_heads: FoldHeads | None
+    answers_of_folds: CrossValidation | None
+    appearance: Appearance
+
+
+def export_trained(
+    network: nn.Module,
+    metadata: Metadata,
+    device: torch.device,
+    kept: KeptImages,
+    held_out: Labelled,
+    crossed: CrossFit | None,
+) -> Exported:
+    """Export a network; its guarantees come from `crossed`, or else from the file's answers for `held_out`.
+
+    Args:
+        network: as it ships.
+        metadata: of the model, without guarantees.
+        device: where the network computes.
+    """
+    pictures, labels = kept.described()
+    trained = extract_features(network, pictures, device)
+    answers_of_folds, heads = None, None
+    if crossed is not None:
+        fitted = crossed.fitted(pictures, trained, labels, metadata.class_names)
+        guarantees, ood_detector, answers_of_folds = fitted.guarantees, fitted.ood_detector, fitted.answers
+        heads = crossed.heads if guarantees.needs_folds else None
+        content = export_model(network, replace(metadata, guarantees=guarantees), ood_detector, heads)
+    else:
+        content, guarantees, ood_detector = _with_held_out(
+            network, metadata, device, pictures, trained, labels, held_out
+        )
+    answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
+    accuracy = float((answers == labels).mean())
+    appearance = fit_appearance(pictures)
+    return Exported(content, guarantees, ood_detector, accuracy, heads, answers_of_folds, appearance)
+
+
+def _with_held_out(
+    network: nn.Module, metadata: Metadata, device: torch.device, pictures: Images, trained: Features,
+    classes: NDArray[np.int64], held_out: Labelled,
+) -> tuple[bytes, Guarantees, OodDetector]:  # fmt: skip
+    """The file, and what its answers for the held-out images guarantee; `trained` are features of `pictures`."""
+    images, labels = held_out
+    features = extract_features(network, images, device)
+    ood_detector = fit_ood_detector(pictures, trained.descriptor, classes, images, features.descriptor, features.logits)
+    none = "no images were held out, so probabilities are not calibrated and there are no guarantees"
+    guarantees = replace(Guarantees.none(len(metadata.class_names), none), has_ood_score=True)
+    if len(labels):
+        calibrator, out_of_fold = cross_fitted(features.logits, labels)
+        guarantees = replace(guarantees, calibrator=calibrator)
+    content = export_model(network, replace(metadata, guarantees=guarantees), ood_detector)
+    if len(labels):
+        artifact = Artifact(content, *check_file(content))  # `Classifier.to_bytes` opens the final file with all checks
+        rows = artifact.outputs(cast(Images, images), OUTPUT, "uncalibrated")
+        guarantees = fit_guarantees(
+            rows[OUTPUT], labels, calibrator, metadata.class_names, True, out_of_fold, rows["uncalibrated"]
+        )
+    return content, guarantees, ood_detector
+
+
+def sample_of(data: LabelledImages) -> Images:
+    """The images on which an exported file is compared with its network."""
+    most = _VERIFIED_PIXELS // math.prod(data.spec.shape[:2])
+    return np.array(data.images[: min(VERIFIED, max(_TRIAL_IMAGES, most))])
+
+
+def check_exportable(network: nn.Module, metadata: Metadata, sample: Images) -> None:
+    """Raise ModelError if an untrained network does not answer from a file as it does in PyTorch.
+
+    This takes seconds, and saves training a network that cannot be exported.
+    """
+    try:
+        verify(open_artifact(export_model(network, metadata)), network, sample[:_TRIAL_IMAGES])
+    except ArtifactError as error:
+        raise ModelError(
+            f"the exported network works only for one batch size: {error.message}",
+            "take the batch size from the tensor: x.shape[0] instead of len(x); or use x.flatten(1)",
+        ) from error
