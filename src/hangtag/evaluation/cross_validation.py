@@ -3,22 +3,18 @@
 The model file of such a run was trained on all images, so it cannot be judged on them again; these answers judge it.
 """
 
-import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import DataError, RunError
-from hangtag.files import inside, write_bytes
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.guarantees import Guarantees
-from hangtag.npz import Unfit, array_of
+from hangtag.npz import Limits, read_npz, write_npz
 
 __all__ = ["FILE", "PART", "CrossValidation", "as_held_out", "read_cross_validation", "write_cross_validation"]
 
@@ -78,10 +74,8 @@ def as_held_out(
 
 def write_cross_validation(folder: Path, result: CrossValidation) -> None:
     """Save to a run folder; raises SaveError if it cannot be written."""
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {name: getattr(result, name) for name in ("ranks", "folds", "groups")}
-    np.savez_compressed(buffer, **arrays | result.outputs)
-    write_bytes(folder / FILE, buffer.getvalue())
+    arrays = {"ranks": result.ranks, "folds": result.folds, "groups": result.groups}
+    write_npz(folder / FILE, {**arrays, **result.outputs})
 
 
 def read_cross_validation(folder: Path, classes: int) -> CrossValidation:
@@ -96,21 +90,12 @@ def read_cross_validation(folder: Path, classes: int) -> CrossValidation:
     path = folder / FILE
     if not path.is_file():
         raise RunError(f"{folder}: {FILE} is missing; the model was trained on all images, so only it can judge", _HINT)
-    if not inside(folder, path):
-        raise RunError(f"{path}: is a link that leads out of the run folder", "replace it by a copy of the file")
-    most = (_MOST_IMAGES,)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            ranks, folds, groups = (array_of(archive, name, np.int64, most) for name in ("ranks", "folds", "groups"))
-            rows = {
-                name: array_of(archive, name, np.float32, (*most, _MOST_CLASSES)) for name in (OUTPUT, "uncalibrated")
-            }
-            rows["ood_score"] = array_of(archive, "ood_score", np.float32, most)
-    except Exception as error:  # zipfile and NumPy may raise anything for a damaged file
-        reason = f": {error}" if isinstance(error, Unfit) else ""
-        raise RunError(f"{path}: damaged{reason}", _HINT) from None
+    numbers, shares = Limits(np.int64, (_MOST_IMAGES,)), Limits(np.float32, (_MOST_IMAGES, _MOST_CLASSES))
+    limits = dict.fromkeys(("ranks", "folds", "groups"), numbers) | dict.fromkeys((OUTPUT, "uncalibrated"), shares)
+    rows = read_npz(path, limits | {"ood_score": Limits(np.float32, (_MOST_IMAGES,))}, _HINT)
+    ranks, folds, groups = (rows.pop(name) for name in ("ranks", "folds", "groups"))
     lengths = {len(each) for each in (ranks, folds, groups, *rows.values())}
-    shares = all(
+    are_shares = all(
         rows[name].shape[1:] == (classes,)
         and np.isfinite(rows[name]).all()
         and rows[name].min(initial=0) >= 0
@@ -118,8 +103,8 @@ def read_cross_validation(folder: Path, classes: int) -> CrossValidation:
         for name in (OUTPUT, "uncalibrated")
     )
     scores = rows["ood_score"]
-    numbers = len(ranks) and min(ranks.min(), folds.min(), groups.min()) >= 0 and folds.max() < _MOST_FOLDS
-    if len(lengths) > 1 or not shares or not numbers or not ((scores >= 0) & (scores <= 1)).all():
+    are_positions = len(ranks) and min(ranks.min(), folds.min(), groups.min()) >= 0 and folds.max() < _MOST_FOLDS
+    if len(lengths) > 1 or not are_shares or not are_positions or not ((scores >= 0) & (scores <= 1)).all():
         raise RunError(f"{path}: does not belong to this model", _HINT)
     if len(np.unique(ranks)) < len(ranks):
         raise RunError(f"{path}: damaged: an image has two answers", _HINT)

@@ -4,17 +4,15 @@ They are kept beside the model in the run folder (`neighbours.npz`, no pickle), 
 does not share its training images.
 """
 
-import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import RunError
-from hangtag.files import inside, write_bytes
-from hangtag.npz import Unfit, array_of
+from hangtag.npz import Limits, read_npz, write_npz
 from hangtag.pictures import Images
 
 __all__ = ["FILE", "KEPT", "Neighbour", "Neighbours", "chosen", "read_neighbours", "write_neighbours"]
@@ -91,9 +89,8 @@ def chosen(labels: NDArray[np.int64], seed: int, count: int = KEPT) -> NDArray[n
 
 def write_neighbours(folder: Path, kept: Neighbours) -> None:
     """Save to a run folder; raises SaveError if it cannot be written."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, pictures=kept.pictures, labels=kept.labels, embeddings=kept.embeddings)
-    write_bytes(folder / FILE, buffer.getvalue())
+    arrays: dict[str, NDArray[Any]] = {"pictures": kept.pictures, "labels": kept.labels, "embeddings": kept.embeddings}
+    write_npz(folder / FILE, arrays)
 
 
 def read_neighbours(folder: Path, classes: int, size: int) -> Neighbours | None:
@@ -109,24 +106,16 @@ def read_neighbours(folder: Path, classes: int, size: int) -> Neighbours | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    if not inside(folder, path):
-        raise RunError(f"{path}: is a link that leads out of the run folder", "replace it by a copy of the file")
-    most = max(KEPT, classes)
-    limits: dict[str, tuple[type[np.generic], tuple[int, ...], tuple[int, ...]]] = {
-        "pictures": (np.uint8, (most, THUMB, THUMB, 3), (3, 4)), "labels": (np.int64, (most,), (1,)),
-        "embeddings": (np.float16, (most, size), (2,)),
+    most, hint = max(KEPT, classes), "delete it; predictions do not need it"
+    limits = {
+        "pictures": Limits(np.uint8, (most, THUMB, THUMB, 3), (3, 4)), "labels": Limits(np.int64, (most,)),
+        "embeddings": Limits(np.float16, (most, size)),
     }  # fmt: skip
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {name: array_of(archive, name, *limit) for name, limit in limits.items()}
-    except Exception as error:  # zipfile and NumPy may raise anything for a damaged file
-        reason = f": {error}" if isinstance(error, Unfit) else ""
-        raise RunError(f"{path}: damaged{reason}", "delete it; predictions do not need it") from None
-    kept = Neighbours(**arrays)
+    kept = Neighbours(**read_npz(path, limits, hint))
     fits = len(kept.pictures) == len(kept.labels) == len(kept.embeddings) and kept.embeddings.shape[1:] == (size,)
     has_classes = not len(kept.labels) or (kept.labels.min() >= 0 and kept.labels.max() < classes)
     if not fits or not has_classes or not np.isfinite(kept.embeddings).all():
-        raise RunError(f"{path}: does not belong to this model", "delete it; predictions do not need it")
+        raise RunError(f"{path}: does not belong to this model", hint)
     return kept
 
 

@@ -108,7 +108,7 @@ def answers(
         progress: called with ("classifying images", done, total).
 
     Raises:
-        HangtagError: no process can be started.
+        DataError: no process can be started.
     """
     total = len(pictures.samples)
     if workers is None and total <= FEW:

@@ -7,7 +7,7 @@ alone; only if that fails again is it a row with an error.
 import tempfile
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.data.picture_list import PictureList
-from hangtag.data.store.process import Failure, WorkerProcess
-from hangtag.errors import HangtagError
+from hangtag.data.store.process import Retries, WorkerProcess
 from hangtag.files import saving
 from hangtag.machine import hardware, processors
 from hangtag.model.predictor import Predictor
@@ -29,8 +28,6 @@ _BYTES_PER_WORKER = 1_000_000_000  # of this machine's memory; a worker takes 0.
 _FIRST_CHUNK, _LARGEST_CHUNK = 4, 256  # pictures sent to a worker at a time
 _CHUNK_SECONDS = 0.2  # intended time of a chunk
 _AHEAD = 3  # chunks of each worker that may be waiting for an earlier one
-_TRIES = 3  # how often a picture may end a worker before it is a row with an error
-_MOST_RESTARTS = 10  # of workers that end between two pictures, in a row
 
 
 def answer_all(
@@ -42,7 +39,7 @@ def answer_all(
         workers: number of processes; None: one per core.
 
     Raises:
-        HangtagError: no process can be started.
+        DataError: no process can be started.
     """
     with tempfile.TemporaryDirectory(prefix="hangtag-") as folder:
         model = Path(folder) / "model.onnx"
@@ -68,9 +65,8 @@ class _Crew:
     def __init__(self, settings: dict[str, Any], count: int) -> None:
         self.settings, self.count = settings, count
         self.stop = threading.Event()
-        self.lock = threading.Lock()
         self.idle: list[WorkerProcess] = []
-        self.ended: Counter[int] = Counter()  # how many processes each row has ended; -1: between two rows
+        self.retries = Retries(_MODULE, "classifies images")
         self.seconds = 0.0  # for one picture, most recently
         self.threads = ThreadPoolExecutor(count, "hangtag")
 
@@ -104,20 +100,19 @@ class _Crew:
         done: dict[int, dict[str, Any]] = {}
         rest, size = chunk, len(chunk)
         while rest and not self.stop.is_set():
-            alone = next((place for place, (row, *_) in enumerate(rest[:size]) if row in self.ended), size)
-            part = rest[: max(1, alone)]
+            part = rest[: self.retries.together([row for row, *_ in rest[:size]])]
             worker, began = self._take(), time.monotonic()
             found = worker.answer(part, self.stop)
             if found is not None:
                 self.idle.append(worker)
-                self.ended.pop(-1, None)
+                self.retries.succeeded()
                 self.seconds = max((time.monotonic() - began) / len(part), 1e-6)
                 done |= {row: answer for (row, *_), answer in zip(part, found, strict=True)}
                 rest = rest[len(part) :]
             elif not self.stop.is_set():  # it died or hung
                 failure = worker.failure()
                 size = max(1, size // 4)
-                if self._is_given_up(failure):
+                if self.retries.is_given_up(failure):
                     done[failure.row] = {"error": f"{failure.kind}: {failure.reason}"}
                     rest = [each for each in rest if each[0] != failure.row]
             else:
@@ -129,19 +124,6 @@ class _Crew:
             return self.idle.pop()
         except IndexError:
             return WorkerProcess(_MODULE, self.settings)
-
-    def _is_given_up(self, failure: Failure) -> bool:
-        """Count a process's end, and say whether its picture has ended too many; raises if none can start."""
-        with self.lock:
-            self.ended[failure.row] += _TRIES if failure.certain else 1
-            count = self.ended[failure.row]
-        if failure.row >= 0:
-            return count >= _TRIES
-        if count > _MOST_RESTARTS:
-            raise HangtagError(
-                f"the process that classifies images did not start ({failure.reason})", "check the free memory"
-            )
-        return False
 
 
 def _result(future: "Future[list[dict[str, Any]]]") -> list[dict[str, Any]]:

@@ -36,7 +36,6 @@ __all__ = [
     "CrossFit",
     "Fitted",
     "Progress",
-    "checked_folds",
     "choose_folds",
     "cross_fit",
     "with_checked_folds",
@@ -69,12 +68,12 @@ class _Trainable(Protocol):
 
 
 def with_checked_folds(recipe: Recipe, data: LabelledImages) -> tuple[Recipe, int]:
-    """The recipe, which holds nothing out if there are folds, and `checked_folds`."""
-    folds = checked_folds(recipe, data)
+    """The recipe, which holds nothing out if there are folds, and `_checked_folds`."""
+    folds = _checked_folds(recipe, data)
     return replace(recipe, validation=0.0) if folds else recipe, folds
 
 
-def checked_folds(recipe: Recipe, data: LabelledImages) -> int:
+def _checked_folds(recipe: Recipe, data: LabelledImages) -> int:
     """The number of folds that the recipe asks for, 0 for none; if it leaves the choice, only what is cheap has folds.
 
     Raises:
@@ -106,7 +105,7 @@ def choose_folds(recipe: Recipe, data: LabelledImages) -> tuple[int, str]:
         UsageError: folds were chosen, and other settings or the data hold images out.
     """
     if recipe.folds is not None:
-        return checked_folds(recipe, data), ""
+        return _checked_folds(recipe, data), ""
     train, held_out = data.train, {"test", "validation"} & data.parts.keys()
     if (
         held_out
@@ -161,7 +160,6 @@ class CrossFit:
         positions, labels, folds, groups: (J,) of the images that were held out.
         held_out: (J,) distances and logits.
         heads: the last layers of the folds' networks, if these otherwise equal the network that ships.
-        planned: number of folds; if it was stopped, fewer are finished.
     """
 
     images: LabelledImages
@@ -171,16 +169,11 @@ class CrossFit:
     groups: NDArray[np.int64]
     held_out: Distances
     heads: FoldHeads | None
-    planned: int
 
     @property
     def count(self) -> int:
         """Number of finished folds."""
         return len(np.unique(self.folds))
-
-    @property
-    def is_complete(self) -> bool:
-        return self.count == self.planned
 
     def fitted(
         self, images: Images, trained: Features, labels: NDArray[np.int64], class_names: tuple[str, ...]
@@ -293,7 +286,6 @@ def cross_fit(
         group_of[positions],
         Distances(*joined),
         FoldHeads(*(np.stack(each) for each in zip(*heads, strict=True))) if len(heads) == folds.count else None,
-        folds.count,
     )
 
 

@@ -208,7 +208,7 @@ def test_a_disk_without_room_is_an_error_before_the_work(tmp_path: Path, monkeyp
     monkeypatch.setattr(pool_module.shutil, "disk_usage", lambda path: usage._replace(free=2000))
 
     with pytest.raises(
-        SaveError, match=r"the disk is full: the decoded images take [\d.]+ KB more, and 2.0 KB are free"
+        SaveError, match=r"the disk is full: the decoded images take [\d.]+ kB more, and 2 kB are free"
     ):
         read(root)
 

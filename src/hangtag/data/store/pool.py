@@ -13,7 +13,6 @@ import shutil
 import threading
 import time
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +23,17 @@ from numpy.typing import NDArray
 
 from hangtag.data.picture_facts import FACTS, PASSING, UNREAD, Skipped
 from hangtag.data.store.containers import Container, ParquetColumn, Sample, common_place, why_unreadable
-from hangtag.data.store.process import Failure, WorkerProcess
+from hangtag.data.store.process import Retries, WorkerProcess
 from hangtag.errors import DataError, SaveError
 from hangtag.files import saving, write_bytes
 from hangtag.machine import processors
 from hangtag.pictures import ImageSpec
 from hangtag.progress import Progress
+from hangtag.words import bytes_in_words
 
 __all__ = ["Decoded", "Pool", "npy_header"]
 
 _DECODER = "hangtag.data.store.worker"
-_MOST_RESTARTS = 10  # of workers that end between two pictures, in a row
-_TRIES = 3  # how often a picture may end a worker before it is set aside
-
 _FIRST_CHUNK, _LARGEST_CHUNK = 32, 512  # pictures sent to a worker at a time
 _CHUNK_SECONDS = 0.1  # intended time of a chunk, so that the journal and the progress are updated often enough
 _MOST_FAILURES = 100  # consecutive pictures that a disk or network fails to read
@@ -139,7 +136,7 @@ class _Job:
         self.places: dict[int, str] = {}  # of containers with unreadable pictures
         self.failures = 0
         self.containers = containers
-        self.ended: Counter[int] = Counter()  # how many workers each row has ended; -1: between two rows
+        self.retries = Retries(_DECODER, "decodes images")
         names = "\0".join([repr(spec), *(sample.name for sample in samples)])
         self.seed = zlib.crc32(names.encode("utf-8", "surrogateescape"))  # of the checksums in the journal
 
@@ -164,8 +161,8 @@ class _Job:
             if disk.total > 0 and disk.free < missing:
                 what, variable = ("decoded images", "XDG_CACHE_HOME") if self.spec else ("temporary files", "TMPDIR")
                 raise SaveError(
-                    f"{self.folder}: the disk is full: the {what} take {_size(missing)} more, and "
-                    f"{_size(disk.free)} are free",
+                    f"{self.folder}: the disk is full: the {what} take {bytes_in_words(missing)} more, and "
+                    f"{bytes_in_words(disk.free)} are free",
                     f"free some space (see: hangtag cache), or set {variable} to a folder on another disk",
                 )
             self._accept(self.journal.read_bytes().split(b"\n") if self.journal.is_file() else [])
@@ -252,7 +249,7 @@ class _Job:
                     worker = pool.acquire()
                     worker.place = self.folder
                     worker.send(self.description)
-                began, chunk = time.monotonic(), self._chunk(rows, size)
+                began, chunk = time.monotonic(), rows[: self.retries.together(rows[:size])]
                 pictures = [[row, self.samples[row].container, self.samples[row].key] for row in chunk]
                 problems = worker.answer(pictures, self.stop)
                 if self.stop.is_set():
@@ -260,13 +257,12 @@ class _Job:
                 if problems is None:  # it died or hung; the chunk is decoded again
                     failure = worker.failure()
                     worker = None
-                    self._count(failure)
-                    if failure.row >= 0 and self.ended[failure.row] >= _TRIES:
+                    if self.retries.is_given_up(failure):
                         rows.remove(failure.row)
                         self._record([failure.row], [[*failure[:3]]], journal)
                     size = max(1, size // 4)
                     continue
-                self.ended[-1] = 0
+                self.retries.succeeded()
                 self._check_places(pool.containers, chunk, problems)
                 self._record(chunk, problems, journal)
                 rows = rows[len(chunk) :]
@@ -281,20 +277,6 @@ class _Job:
         finally:
             if worker is not None:
                 worker.end()
-
-    def _chunk(self, rows: list[int], size: int) -> list[int]:
-        """The first rows, up to `size`; a row that ended a worker comes alone."""
-        alone = next((place for place, row in enumerate(rows[:size]) if row in self.ended), size)
-        return rows[: max(1, alone)]
-
-    def _count(self, failure: Failure) -> None:
-        """Count a worker's end; raises `DataError` if workers cannot work at all."""
-        self.ended[failure.row] += _TRIES if failure.certain else 1
-        if failure.row < 0 and self.ended[-1] > _MOST_RESTARTS:
-            raise DataError(
-                f"the process that decodes images did not start ({failure.reason})",
-                "check the free memory, and try: python -m hangtag.data.store.worker < /dev/null",
-            )
 
     def _check_places(self, containers: Sequence[Container], rows: list[int], problems: list[list[Any]]) -> None:
         """Raises `DataError` if the place of all pictures is unreadable, not only some pictures."""
@@ -351,10 +333,6 @@ class _Job:
             if self.progress and (now - self.shown > 0.1 or self.done.all()):
                 self.shown = now
                 self.progress("decoding images", int(self.done.sum()), len(self.samples))
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} KB"
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:

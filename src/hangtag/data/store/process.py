@@ -15,19 +15,26 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hangtag.data.store.worker import STATUS
+from hangtag.errors import DataError
 from hangtag.files import saving
 
-__all__ = ["Failure", "WorkerProcess"]
+__all__ = ["Failure", "Retries", "WorkerProcess"]
 
 _SECONDS = 20.0
 """Time limit for one picture; the largest allowed takes about three seconds on a slow core."""
 
 _START_SECONDS = 60.0  # limit for anything else that a worker does
 _MEMORY = 6_000_000_000  # bytes of address space of one worker; libraries reserve one or two billion
+
+
+_TRIES = 3  # how often a picture may end a worker before it is given up
+_MOST_RESTARTS = 10  # of workers that end between two pictures, in a row
 
 
 class Failure(NamedTuple):
@@ -37,6 +44,44 @@ class Failure(NamedTuple):
     kind: str
     reason: str
     certain: bool
+
+
+class Retries:
+    """Counts which rows ended workers: such a row is tried again alone, and given up when it has ended several.
+
+    Args:
+        module: which the workers run.
+        purpose: what they do, for the message that none can start.
+    """
+
+    def __init__(self, module: str, purpose: str) -> None:
+        self.module, self.purpose = module, purpose
+        self.ended: Counter[int] = Counter()  # how many workers each row has ended; -1: between two rows
+        self.lock = threading.Lock()
+
+    def together(self, rows: Sequence[int]) -> int:
+        """How many of the first rows may go to a worker together."""
+        return max(1, next((place for place, row in enumerate(rows) if row in self.ended), len(rows)))
+
+    def succeeded(self) -> None:
+        """A worker has answered, so workers can start."""
+        self.ended.pop(-1, None)
+
+    def is_given_up(self, failure: Failure) -> bool:
+        """Count a worker's end, and say whether its row has ended too many.
+
+        Raises:
+            DataError: no worker can start.
+        """
+        with self.lock:
+            self.ended[failure.row] += _TRIES if failure.certain else 1
+            count = self.ended[failure.row]
+        if failure.row < 0 and count > _MOST_RESTARTS:
+            raise DataError(
+                f"the process that {self.purpose} did not start ({failure.reason})",
+                f"check the free memory, and try: python -m {self.module} < /dev/null",
+            )
+        return failure.row >= 0 and count >= _TRIES
 
 
 class WorkerProcess:
