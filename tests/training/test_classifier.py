@@ -472,7 +472,7 @@ def test_every_parameter_is_cloned_searched_and_settable() -> None:
         "recipe": "quick", "model": None, "epochs": 2, "seed": None, "device": "cpu", "split_seed": 3, "batch_size": 8,
         "learning_rate": 0.01, "validation": 0.2, "patience": 1, "balance": None, "class_weight": {0: 2.0},
         "settings": {"weight_decay": 0.01}, "loss": torch.nn.functional.cross_entropy, "augment": None,
-        "random_state": 5, "verbose": 0,
+        "random_state": 5, "verbose": 0, "folds": None,
     }  # fmt: skip
     classifier = ImageClassifier(**settings)
 

@@ -378,22 +378,20 @@ class Classifier(Arguments):
     @property
     def guarantees_(self) -> Guarantees:
         """What the model guarantees about its answers, fitted on the held-out images."""
-        self._require_fitted()
         return self._exported().guarantees
 
     @property
     def answers_of_folds_(self) -> CrossValidation | None:
         """What the folds' networks answered for the images that they were trained without; None without folds."""
-        self._require_fitted()
         return self._exported().answers_of_folds
 
     @property
     def ood_detector_(self) -> OodDetector:
         """Recognises images unlike the training images."""
-        self._require_fitted()
         return self._exported().ood_detector
 
     def _exported(self) -> Exported:
+        self._require_fitted()
         if self._export is None:
             self.cross_fit()
             self._export = export_trained(

@@ -207,9 +207,7 @@ def test_a_disk_without_room_is_an_error_before_the_work(tmp_path: Path, monkeyp
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(pool_module.shutil, "disk_usage", lambda path: usage._replace(free=2000))
 
-    with pytest.raises(
-        SaveError, match=r"the disk is full: the decoded images take [\d.]+ kB more, and 2 kB are free"
-    ):
+    with pytest.raises(SaveError, match=r"the disk is full: the decoded images take [\d.]+ kB more, and 2 kB are free"):
         read(root)
 
 

@@ -27,6 +27,7 @@ from hangtag.progress import Progress
 from hangtag.training.engine.efficientnet_lite import DEVIATION, MEAN, SIDES, EfficientNetLite, lite_model
 from hangtag.training.engine.networks import WHITE, parameter_count
 from hangtag.training.engine.onnx_backbone import check_features, read_onnx_features
+from hangtag.training.engine.onnx_writer import IR_VERSION
 from hangtag.training.engine.timm_backbone import load_timm
 
 __all__ = ["DEFAULT", "Backbone", "compute_features", "find_backbone", "with_weights"]
@@ -35,7 +36,6 @@ DEFAULT = "efficientnet-lite0"
 
 _LITE = {f"efficientnet-lite{variant}": variant for variant in SIDES}
 _IN_EXTRA = (0, 1)  # variants whose weights the extra `photos` brings
-_IR_VERSION = 9
 _IMAGES_AT_ONCE = 8
 _TIMM = "timm:"
 
@@ -193,6 +193,6 @@ def _weights_in_package(name: str, variant: int) -> tuple[Path, str]:
 
 
 def _serialized(model: onnx.ModelProto) -> bytes:
-    model.ir_version = _IR_VERSION
+    model.ir_version = IR_VERSION
     content: bytes = model.SerializeToString(deterministic=True)
     return content

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, relu6
 
 from hangtag.training.engine.networks import WHITE
-from hangtag.training.engine.onnx_nodes import GraphWriter
+from hangtag.training.engine.onnx_writer import GraphWriter
 
 __all__ = ["DEVIATION", "MEAN", "SIDES", "EfficientNetLite", "PaddedConv", "lite_model"]
 

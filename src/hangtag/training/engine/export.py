@@ -35,6 +35,7 @@ from hangtag.resize import SIZED, sizing_nodes
 from hangtag.training.engine.inference import FeatureExtractor, Features, extract_features
 from hangtag.training.engine.networks import FlipTTA, device_of
 from hangtag.training.engine.onnx_nodes import network_graph
+from hangtag.training.engine.onnx_writer import IR_VERSION
 
 __all__ = [
     "TOLERANCE", "FoldHeads", "export_by_pytorch", "export_model", "plain_model", "verify", "verify_outputs",
@@ -45,7 +46,6 @@ TOLERANCE = 1e-4
 """Largest accepted difference between probabilities of PyTorch and of the file; float32 rounding is 100 times less."""
 
 _MAX_LENGTH = 300  # characters of the exporter's error
-_IR_VERSION = 9  # ONNX 1.14, the oldest version that supports what the exporter writes
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def export_model(
     after = _after(network, metadata, shapes, ood_detector, fold_heads, opset)
     core = onnx.compose.add_prefix(core, "network/")
     for part in (before, core, after):
-        part.ir_version = _IR_VERSION
+        part.ir_version = IR_VERSION
     whole = onnx.compose.merge_models(before, core, io_map=[(PIXELS, core.graph.input[0].name)])
     outputs = [(f"network/{name}", f"network_{name}") for name in shapes]
     if ood_detector is not None:
@@ -132,7 +132,7 @@ def plain_model(whole: onnx.ModelProto) -> onnx.ModelProto:
     for value in (*graph.input, *graph.output):
         value.ClearField("doc_string")
         value.ClearField("metadata_props")
-    plain = onnx.ModelProto(ir_version=_IR_VERSION, producer_name="hangtag", graph=graph, functions=whole.functions)
+    plain = onnx.ModelProto(ir_version=IR_VERSION, producer_name="hangtag", graph=graph, functions=whole.functions)
     opset = max(entry.version for entry in whole.opset_import if not entry.domain)
     plain.opset_import.add(domain="", version=opset)
     return plain
@@ -304,7 +304,7 @@ def _before(spec: ImageSpec, opset: int) -> str:
     """uint8 images of any size -> float (N, C, H, W) from 0 to 1, resized by the nodes of `resize.py`."""
     shape, constants, nodes = sizing_nodes(spec, INPUT)
     return f"""
-        <ir_version: {_IR_VERSION}, opset_import: ["" : {opset}]>
+        <ir_version: {IR_VERSION}, opset_import: ["" : {opset}]>
         before (uint8[{shape}] {INPUT}) => (float[N, {spec.channels}, {spec.height}, {spec.width}] {PIXELS})
         <{constants}, float white = {{255.0}}>
         {{{nodes}
@@ -349,7 +349,7 @@ def _after(
     constants = [f"{_ELEMENT[array.dtype.kind]}{list(array.shape)} {name}" for name, array in arrays.items()]
     declared = [f"float[{shape}] {name}" for name, shape in outputs.items()]
     model = onnx.parser.parse_model(f"""
-        <ir_version: {_IR_VERSION}, opset_import: ["" : {opset}]>
+        <ir_version: {IR_VERSION}, opset_import: ["" : {opset}]>
         after ({", ".join([*inputs, *constants])}) => ({", ".join(declared)}) {{{nodes}
         }}""")
     del model.graph.input[len(inputs) :]

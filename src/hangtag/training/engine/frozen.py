@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from hangtag.mapped import MappedRows
 from hangtag.model.artifact import BackboneRecord, open_session
 from hangtag.pictures import Images, ImageSpec
+from hangtag.training.engine.onnx_writer import GraphWriter, float_value
 
 if TYPE_CHECKING:
     from hangtag.training.engine.backbones import Backbone
@@ -105,14 +105,13 @@ def for_size(backbone: "Backbone", spec: ImageSpec) -> "Backbone":
     if size == backbone.side:
         return backbone
     model = onnx.load_model_from_string(backbone.model)
-    nodes = [
-        _node("Shape", ["pixels"], "resize/count", start=0, end=2),
-        _node("Concat", ["resize/count", "resize/side"], "resize/shape", axis=0),
-        _node("Resize", ["pixels", "", "", "resize/shape"], "resized", mode="linear", antialias=1, exclude_outside=1),
-    ]
-    side = numpy_helper.from_array(np.array(backbone.side, np.int64), "resize/side")
-    whole = _with_nodes(model, nodes, {"pixels": "resized"}, [], [side])
-    whole.graph.input[0].CopyFrom(_value("pixels", (3, *size)))
+    before = GraphWriter()
+    side = before.constant(np.array(backbone.side, np.int64), "resize/side")
+    count = before.add("Shape", "pixels", output="resize/count", start=0, end=2)
+    shape = before.add("Concat", count, side, output="resize/shape", axis=0)
+    before.add("Resize", "pixels", "", "", shape, output="resized", mode="linear", antialias=1, exclude_outside=1)
+    whole = _with_nodes(model, before, {"pixels": "resized"}, GraphWriter())
+    whole.graph.input[0].CopyFrom(float_value("pixels", f"3, {spec.height}, {spec.width}"))
     whole.graph.output.extend(model.graph.output)
     return replace(backbone, model=whole.SerializeToString(deterministic=True), side=size)
 
@@ -120,45 +119,31 @@ def for_size(backbone: "Backbone", spec: ImageSpec) -> "Backbone":
 def frozen_graph(network: FrozenNetwork, spec: ImageSpec, shapes: dict[str, str]) -> onnx.ModelProto:
     """What `FeatureExtractor` computes of this network, as ONNX; arguments as for `network_graph`."""
     model = onnx.load_model_from_string(network.backbone.backbone.model)
-    colour = ["pixels"] * (1 if spec.channels == 3 else 3)
-    weights = {f"logits.{name}": value.detach().cpu().numpy() for name, value in network.logits.named_parameters()}
-    after = [
-        _node("Gemm", ["of_backbone", *weights], "logits", transB=1),
-        _node("Identity", ["of_backbone"], "descriptor"),
-        _node("Identity", ["of_backbone"], "embedding"),
-        *([_node("Unsqueeze", ["maps_of_backbone", "views"], "maps")] if "maps" in shapes else []),
-    ]
-    constants = [numpy_helper.from_array(value, name) for name, value in weights.items()]
-    constants.append(numpy_helper.from_array(np.array([1]), "views"))
+    before, after = GraphWriter(), GraphWriter()
+    before.add("Concat", *["pixels"] * (1 if spec.channels == 3 else 3), output="colour", axis=1)
+    weights = [after.constant(value, f"logits.{name}") for name, value in network.logits.named_parameters()]
+    after.add("Gemm", "of_backbone", *weights, output="logits", transB=1)
+    for name in ("descriptor", "embedding"):
+        after.add("Identity", "of_backbone", output=name)
+    if "maps" in shapes:
+        after.add("Unsqueeze", "maps_of_backbone", after.constant(np.array([1]), "views"), output="maps")
     renamed = {"pixels": "colour", "embedding": "of_backbone", "maps": "maps_of_backbone"}
-    whole = _with_nodes(model, [_node("Concat", colour, "colour", axis=1)], renamed, after, constants)
-    whole.graph.input[0].CopyFrom(_value("pixels", (spec.channels, spec.height, spec.width)))
-    whole.graph.output.extend(_value(name, tuple(map(int, shape.split(", ")))) for name, shape in shapes.items())
+    whole = _with_nodes(model, before, renamed, after)
+    whole.graph.input[0].CopyFrom(float_value("pixels", f"{spec.channels}, {spec.height}, {spec.width}"))
+    whole.graph.output.extend(float_value(name, shape) for name, shape in shapes.items())
     return whole
 
 
-def _node(operator: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(operator, inputs, [output], **attributes)
-
-
-def _value(name: str, sides: tuple[int, ...]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *sides])
-
-
 def _with_nodes(
-    model: onnx.ModelProto,
-    before: list[onnx.NodeProto],
-    renamed: dict[str, str],
-    after: list[onnx.NodeProto],
-    constants: list[onnx.TensorProto],
+    model: onnx.ModelProto, before: GraphWriter, renamed: dict[str, str], after: GraphWriter
 ) -> onnx.ModelProto:
     """The model between other nodes, with some of its values renamed; its outputs are left to the caller."""
     whole = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     whole.graph.name = "network"
     whole.graph.input.add()
-    whole.graph.node.extend([*before, *model.graph.node, *after])
-    for node in whole.graph.node[len(before) : len(before) + len(model.graph.node)]:
+    whole.graph.node.extend([*before.nodes, *model.graph.node, *after.nodes])
+    for node in whole.graph.node[len(before.nodes) : len(before.nodes) + len(model.graph.node)]:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]
-    whole.graph.initializer.extend([*model.graph.initializer, *constants])
+    whole.graph.initializer.extend([*model.graph.initializer, *before.tensors(), *after.tensors()])
     return whole

@@ -24,6 +24,7 @@ from hangtag.errors import ArtifactError, HangtagError, ModelError, ModelNotFoun
 from hangtag.model.artifact import limited_time, open_session
 from hangtag.model.onnx_file import METADATA_KEY, OPERATORS, OnnxFile
 from hangtag.training.engine.export import plain_model
+from hangtag.training.engine.onnx_writer import IR_VERSION, GraphWriter, float_value
 
 __all__ = ["SCALES", "OnnxFeatures", "check_features", "read_onnx_features"]
 
@@ -37,7 +38,7 @@ SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 _HINT = "use an ONNX file with one input for images and one output for features"
 _FREE_BATCH = "export it for any number of images (a free batch axis)"
-_LEAST_OPSET, _OPSET, _IR_VERSION = 18, 20, 9
+_LEAST_OPSET, _OPSET = 18, 20
 _MOST_BYTES = 2**31 - 1  # the largest Protocol Buffers message
 _USUAL_SIDE, _MOST_SIDE, _MOST_FEATURES = 224, 2048, 100_000
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601-2 luma, as in `pictures.py`
@@ -455,18 +456,12 @@ def _assembled(
 ) -> onnx.ModelProto:
     """The graph from "pixels" to "embedding" and "maps", without the nodes that neither needs."""
     graph = onnx.compose.add_prefix(inner, "file/").graph
-    nodes, weights = list[onnx.NodeProto](), list[onnx.TensorProto]()
-
-    def add(operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or f"{operator}_{len(nodes)}"
-        nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
+    writer = GraphWriter()
+    add, x = writer.add, "pixels"
 
     def constant(value: Any, kind: Any = np.float32) -> str:
-        weights.append(numpy_helper.from_array(np.array(value, kind), f"constant_{len(weights)}"))
-        return weights[-1].name
+        return writer.constant(np.array(value, kind))
 
-    x = "pixels"
     if given.channels == 1:
         x = add("Conv", x, constant(np.reshape(_GREY, (1, 3, 1, 1))))
         mean, deviation = mean[1:2], deviation[1:2]
@@ -478,14 +473,13 @@ def _assembled(
     if given.channels_last:
         x = add("Transpose", x, perm=[0, 2, 3, 1])
     add("Cast", x, output=f"file/{given.name}", to=helper.np_dtype_to_tensor_dtype(np.dtype(given.type)))
-    nodes.extend(graph.node)
-    weights.extend(graph.initializer)
-    outputs: dict[str, tuple[str | int, ...]] = {"embedding": ("N", chosen.size)}
+    writer.nodes.extend(graph.node)
+    outputs = {"embedding": f"{chosen.size}"}
     if chosen.maps:
         perm = [0, 3, 1, 2] if chosen.maps_channels_last else [0, 1, 2, 3]
         maps = add("Transpose", add("Cast", f"file/{chosen.maps}", to=TensorProto.FLOAT), output="maps", perm=perm)
         add("ReduceMean", maps, constant([2, 3], np.int64), output="embedding", keepdims=0)
-        outputs["maps"] = ("N", chosen.size, *chosen.last)
+        outputs["maps"] = ", ".join(map(str, (chosen.size, *chosen.last)))
     else:
         x = add("Cast", f"file/{chosen.embedding}", to=TensorProto.FLOAT)
         if chosen.axes == 3:
@@ -493,18 +487,18 @@ def _assembled(
         else:
             add("Flatten", x, output="embedding")
     needed, kept = set(outputs), list[onnx.NodeProto]()
-    for node in reversed(nodes):
+    for node in reversed(writer.nodes):
         if needed & set(node.output):
             needed |= set(node.input)
             kept.append(node)
     whole = helper.make_graph(
         kept[::-1],
         "features",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 3, *given.side])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-        [weight for weight in weights if weight.name in needed],
+        [float_value("pixels", f"3, {given.side[0]}, {given.side[1]}")],
+        [float_value(name, shape) for name, shape in outputs.items()],
+        [weight for weight in (*writer.tensors(), *graph.initializer) if weight.name in needed],
     )
-    return plain_model(helper.make_model(whole, ir_version=_IR_VERSION, opset_imports=inner.opset_import))
+    return plain_model(helper.make_model(whole, ir_version=IR_VERSION, opset_imports=inner.opset_import))
 
 
 def _parameters(model: onnx.ModelProto) -> int:

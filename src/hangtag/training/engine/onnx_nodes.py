@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.dense import dense_layers
 from hangtag.training.engine.frozen import FrozenNetwork, frozen_graph
 from hangtag.training.engine.inference import FeatureExtractor
 from hangtag.training.engine.networks import Block, GlobalMax, Standardise, is_builtin
+from hangtag.training.engine.onnx_writer import GraphWriter
 
-__all__ = ["GraphWriter", "network_graph"]
+__all__ = ["network_graph"]
 
-_OPSET = 20  # as PyTorch's exporter writes
 _LAYERS = {
     nn.Sequential, nn.Flatten, nn.Linear, nn.ReLU, nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.Identity, Block,
     GlobalMax, Standardise,
@@ -61,41 +59,6 @@ def _is_known(network: nn.Module) -> bool:
     weights = [*network.parameters(), *network.buffers()]
     floats = all(weight.dtype is torch.float32 for weight in weights if weight.is_floating_point())
     return {type(module) for module in modules} <= _LAYERS and floats and not changed
-
-
-def _value(name: str, shape: str) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *map(int, shape.split(", "))])
-
-
-class GraphWriter:
-    """Collects nodes, and the constants that they use."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, NDArray[Any]] = {}
-
-    def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Add a node and return the name of its output."""
-        output = output or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
-
-    def constant(self, value: NDArray[Any] | Tensor, name: str = "") -> str:
-        """The name of a constant; both views of a network share its weights, by their names."""
-        name = name or f"constant_{len(self.constants)}"
-        self.constants[name] = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        return name
-
-    def model(self, pixels: str, outputs: dict[str, str]) -> onnx.ModelProto:
-        """The model that the nodes make of "pixels"; shapes of values are without N, in ONNX's text format."""
-        graph = helper.make_graph(
-            self.nodes,
-            "network",
-            [_value("pixels", pixels)],
-            [_value(name, shape) for name, shape in outputs.items()],
-            [numpy_helper.from_array(array, name) for name, array in self.constants.items()],
-        )
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
 
 
 class _NetworkWriter(GraphWriter):
