@@ -20,7 +20,7 @@ from hangtag.model.ood import fit_ood_detector
 from hangtag.pictures import FITS, Images, ImageSpec
 from hangtag.training.engine import export
 from hangtag.training.engine.build import build_network
-from hangtag.training.engine.export import TOLERANCE, export_model, verify, with_metadata
+from hangtag.training.engine.export import TOLERANCE, FoldHeads, export_model, verify, with_metadata
 from hangtag.training.engine.inference import Features, extract_features, predict_logits
 from hangtag.training.engine.networks import NETWORKS, FlipTTA
 from toys import CLASSES, SIDE, metadata, shapes, toy_model
@@ -105,8 +105,11 @@ def test_all_outputs_exist_for_images_of_other_sizes(fit: str, channels: int) ->
     seen = extract_features(trained, images)
     ood_detector = fit_ood_detector(images, seen.descriptor, np.arange(20) % 3, images, seen.descriptor, seen.logits)
 
-    content = export_model(trained, metadata(spec), ood_detector)
-    verify(open_artifact(content), trained, images, ood_detector)
+    weight, bias = (trained.get_parameter(f"logits.{name}").detach().numpy() for name in ("weight", "bias"))
+    heads = FoldHeads(np.stack([weight, 2 * weight]), np.stack([bias, bias]))
+
+    content = export_model(trained, metadata(spec), ood_detector, heads)
+    verify(open_artifact(content), trained, images, ood_detector, fold_heads=heads)
 
     larger = np.random.default_rng(0).integers(0, 256, (2, 31, 17, *spec.shape[2:]), dtype=np.uint8)
     told = open_artifact(content).outputs(larger, "probabilities", *EXTRA_OUTPUTS)
