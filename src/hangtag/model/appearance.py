@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from hangtag.pictures import Images
 from hangtag.serializable import Serializable
 
-__all__ = ["Appearance", "Looks", "Spread", "border_of", "fit_appearance", "looks_of"]
+__all__ = ["Appearance", "Spread", "Statistics", "border_of", "fit_appearance", "statistics_of"]
 
 TRIM = 0.05
 """A pixel belongs to the object if it differs from the background by more than this share of the full scale: the
 tolerance at which the product photos of Fashion-MNIST were trimmed (Xiao et al., 2017)."""
 
-_FEW, _MOST = 0.005, 0.995  # quantiles that bound what training images look like
+_LOWEST, _HIGHEST = 0.005, 0.995  # quantiles that bound what training images look like
 _LEAST_SHARE = 0.9  # of training images that must have a property before pictures are repaired to have it
 _LEAST_BORDER = 0.3  # share of border pixels that show the background, if the image has a plain background
-_MOST_WANDERING = 0.15  # by how much the framing of training images varies, if they were framed by a rule
+_MOST_VARIATION = 0.15  # by how much the framing of training images varies, if they were framed by a rule
 _LEAST_IMAGES = 20
 _AT_ONCE = 2000
 
@@ -96,11 +96,11 @@ class Appearance(Serializable):
     @property
     def is_framed(self) -> bool:
         """Whether objects fill the training images by a rule, so that a picture can be cropped to do the same."""
-        return self.is_plain and self.extent.median - self.extent.low <= 2 * _MOST_WANDERING and self.is_centred
+        return self.is_plain and self.extent.median - self.extent.low <= 2 * _MOST_VARIATION and self.is_centred
 
     @property
     def is_centred(self) -> bool:
-        return self.is_plain and min(self.box.high, self.mass.high) <= _MOST_WANDERING
+        return self.is_plain and min(self.box.high, self.mass.high) <= _MOST_VARIATION
 
     @property
     def centres_mass(self) -> bool:
@@ -114,7 +114,7 @@ class Appearance(Serializable):
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
+class Statistics:
     """The same statistics of N images; `found` says which images have an object, and the others' values are NaN."""
 
     border: NDArray[np.float64]
@@ -133,20 +133,22 @@ class Looks:
 def fit_appearance(images: Images) -> Appearance:
     """The appearance of training images (N, H, W[, 3]) uint8, N at least 1."""
     background = np.median(np.concatenate([border_of(_scaled(part)) for part in _parts(images)]), axis=(0, 1))
-    pieces = [looks_of(_scaled(part), background) for part in _parts(images)]
-    looks = Looks(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Looks.__dataclass_fields__))
+    pieces = [statistics_of(_scaled(part), background) for part in _parts(images)]
+    statistics = Statistics(
+        *(np.concatenate([getattr(piece, name) for piece in pieces]) for name in Statistics.__dataclass_fields__)
+    )
     framed = ("contrast", "extent", "box", "mass", "aspect")
     return Appearance(
         images=len(images),
         background=tuple(round(float(level), 4) for level in background),
-        plain=float((looks.plain >= _LEAST_BORDER).mean()),
-        lighter=float((looks.lighter[looks.found] > 0).mean()) if looks.found.any() else 0.5,
-        **{name: _spread(getattr(looks, name)) for name in ("border", "colour", "sharpness")},
-        **{name: _spread(getattr(looks, name)[looks.found]) for name in framed},
+        plain=float((statistics.plain >= _LEAST_BORDER).mean()),
+        lighter=float((statistics.lighter[statistics.found] > 0).mean()) if statistics.found.any() else 0.5,
+        **{name: _spread(getattr(statistics, name)) for name in ("border", "colour", "sharpness")},
+        **{name: _spread(getattr(statistics, name)[statistics.found]) for name in framed},
     )
 
 
-def looks_of(images: NDArray[np.floating[Any]], background: NDArray[np.float64]) -> Looks:
+def statistics_of(images: NDArray[np.floating[Any]], background: NDArray[np.float64]) -> Statistics:
     """Statistics of images (N, H, W, C) from 0 to 1 against a background (C,)."""
     count, height, width, _ = images.shape
     border = border_of(images)
@@ -164,7 +166,7 @@ def looks_of(images: NDArray[np.floating[Any]], background: NDArray[np.float64])
     mass_y = (weight.sum(axis=2) * (np.arange(height) + 0.5)).sum(axis=1) / total / height - 0.5
     mass_x = (weight.sum(axis=1) * (np.arange(width) + 0.5)).sum(axis=1) / total / width - 0.5
     gone = np.where(found, 0.0, np.nan)
-    return Looks(
+    return Statistics(
         border=np.abs(np.median(border, axis=1) - background).max(axis=1),
         plain=(np.abs(border - background).max(axis=2) <= TRIM).mean(axis=1),
         found=found,
@@ -212,5 +214,5 @@ def _scaled(images: Images) -> NDArray[np.floating[Any]]:
 def _spread(values: NDArray[np.float64]) -> Spread:
     if not len(values):
         return Spread(0, 0, 0)
-    low, median, high = np.quantile(values, [_FEW, 0.5, _MOST], method="nearest")
+    low, median, high = np.quantile(values, [_LOWEST, 0.5, _HIGHEST], method="nearest")
     return Spread(*(round(float(value), 4) for value in (low, median, high)))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.model.appearance import TRIM, Appearance, Looks, looks_of, sharpness_of
+from hangtag.model.appearance import TRIM, Appearance, Statistics, sharpness_of, statistics_of
 from hangtag.model.foreground import LEAST_SIDE, Foreground, find_foreground
 from hangtag.pictures import ImageSpec
 from hangtag.resize import Sizer
@@ -107,17 +107,17 @@ class Doctor:
 
     def _is_off(self, seen: Grid) -> bool:
         trained = self.appearance
-        looks = looks_of(seen[np.newaxis], np.array(trained.background))
+        statistics = statistics_of(seen[np.newaxis], np.array(trained.background))
         if not trained.is_plain:
-            return self._has_needless_colour(looks)
+            return self._has_needless_colour(statistics)
         spreads = ["border", "contrast"]
         spreads += ["extent"] if trained.is_framed else []
         spreads += ["mass" if trained.centres_mass else "box"] if trained.is_centred else []
-        values = {name: float(getattr(looks, name)[0]) for name in spreads}
+        values = {name: float(getattr(statistics, name)[0]) for name in spreads}
         return any(not getattr(trained, name).holds(value, TRIM) for name, value in values.items())
 
-    def _has_needless_colour(self, looks: Looks) -> bool:
-        return self.spec.channels == 3 and self.appearance.is_grey and float(looks.colour[0]) > 0.02
+    def _has_needless_colour(self, statistics: Statistics) -> bool:
+        return self.spec.channels == 3 and self.appearance.is_grey and float(statistics.colour[0]) > 0.02
 
     def proposals(self, picture: NDArray[np.uint8]) -> list[Proposal] | None:
         """Repaired pictures, those with the fewest repairs first; None if there is nothing in the picture.

@@ -64,15 +64,15 @@ def _answers(
             return [problem_of(error)]
         return [answer for each in pictures for answer in _answers(predictor, containers, [each], top, watch)]
     for place, answer in zip(read, found, strict=True):
-        answers[place] = answer.to_json() if answer.error is None else _alone(predictor, containers, *pictures[place])
+        _, container, key = pictures[place]
+        answers[place] = answer.to_json() if answer.error is None else _alone(predictor, containers[container], key)
     return answers
 
 
-def _alone(predictor: Predictor, containers: list[Container], row: int, container: int, key: Any) -> dict[str, Any]:
+def _alone(predictor: Predictor, container: Container, key: Any) -> dict[str, Any]:
     """A picture that could not be read, once more, for what `many` does not say: what to do next."""
-    del row
     try:
-        return predictor(source_of(containers[container], key)).to_json()
+        return predictor(source_of(container, key)).to_json()
     except HangtagError as error:
         return problem_of(error)
 

@@ -1,7 +1,7 @@
 """Cross-fitting: every image is trained on, and every image judges networks that have not seen it.
 
 A copy of the classifier is fitted on all folds but one and answers for the images of that one. These answers give the
-accuracy, calibration, thresholds and OOD limits of the model that ships, which is trained on all images.
+accuracy, calibration, thresholds and OOD limits of the final model, which is trained on all images.
 """
 
 from collections.abc import Callable, Iterator
@@ -140,7 +140,7 @@ def _work_per_image(network: nn.Module, shape: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a cross-validation says about the model that ships.
+    """What a cross-validation says about the final model.
 
     Attributes:
         answers: the out-of-fold answers, which judge it.
@@ -159,7 +159,7 @@ class CrossFit:
         images: all N training images.
         positions, labels, folds, groups: (J,) of the images that were held out.
         held_out: (J,) distances and logits.
-        heads: the last layers of the folds' networks, if these otherwise equal the network that ships.
+        heads: the last layers of the folds' networks, if these otherwise equal the final network.
     """
 
     images: LabelledImages
@@ -178,11 +178,11 @@ class CrossFit:
     def fitted(
         self, images: Images, trained: Features, labels: NDArray[np.int64], class_names: tuple[str, ...]
     ) -> Fitted:
-        """Guarantees and OOD detector for the model that ships.
+        """Guarantees and OOD detector for the final model.
 
         Args:
             images: (M, H, W[, 3]) training images, all or a sample.
-            trained: their features from the network that ships.
+            trained: their features from the final network.
             labels: (M,) indices of their classes.
         """
         logits = self.held_out.logits
@@ -214,7 +214,7 @@ class _Fold:
 
     @classmethod
     def of(
-        cls, trained: _Trainable, ships: _Trainable, images: LabelledImages, fold: NDArray[np.bool_],
+        cls, trained: _Trainable, final: _Trainable, images: LabelledImages, fold: NDArray[np.bool_],
         judged: NDArray[np.int64],
     ) -> "_Fold":  # fmt: skip
         network, rest = trained.shipped_, np.flatnonzero(~fold)
@@ -225,11 +225,11 @@ class _Fold:
             images.images[rest], others.descriptor, images.labels[rest], images.images[judged], held_out.descriptor,
             held_out.logits,
         )  # fmt: skip
-        return cls(judged, distances, _head(trained.module_, ships.module_))
+        return cls(judged, distances, _head(trained.module_, final.module_))
 
 
 def cross_fit(
-    ships: _Trainable,
+    final: _Trainable,
     unfitted: Callable[[LabelledImages], _Trainable],
     images: LabelledImages,
     folds: Folds,
@@ -241,7 +241,7 @@ def cross_fit(
     """Train a network without each fold, and let it answer for the fold; None if stopped before the first fold ended.
 
     Args:
-        ships: the trained classifier.
+        final: the classifier that was trained on all images.
         unfitted: makes a classifier with its settings for some of its images.
         images: all N training images.
         folds: of these images.
@@ -266,7 +266,7 @@ def cross_fit(
                 raise
         if stop():
             break
-        done.append(_Fold.of(trained, ships, images, fold, folds.judged[fold[folds.judged]]))
+        done.append(_Fold.of(trained, final, images, fold, folds.judged[fold[folds.judged]]))
     if not done:
         return None
     order = np.argsort(np.concatenate([each.positions for each in done]), kind="stable")
@@ -302,10 +302,10 @@ def without_own_split(recipe: Recipe, images: int) -> Recipe:
     return replace(recipe, folds=0, validation=0.0, batch_size=min(recipe.batch_size, images))
 
 
-def _head(network: nn.Module, ships: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+def _head(network: nn.Module, final: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Weights (K, E) and bias (K,) of a network's last linear layer; None if more than these differ."""
     name = next((name for name, part in reversed([*network.named_modules()]) if isinstance(part, nn.Linear)), None)
-    own, other = network.state_dict(), ships.state_dict()
+    own, other = network.state_dict(), final.state_dict()
     if name is None or own.keys() != other.keys() or f"{name}.bias" not in own:
         return None
     last = (f"{name}.weight", f"{name}.bias")
