@@ -148,7 +148,8 @@ class Evaluation(Serializable):
         here = "on the same images while they were held out" if self.folds else "on these images"
         both = f"Accuracy is {self.training_accuracy:.1%} on the training images and {self.accuracy:.1%} {here}"
         if self.overfits and self.folds:
-            return f"{both}, {gap:.1f} points lower. Expect the lower one for new images; more training images usually raise it."
+            expected = "Expect the lower one for new images; more training images usually raise it."
+            return f"{both}, {gap:.1f} points lower. {expected}"
         if self.overfits:
             return (
                 f"{both}, {gap:.1f} points lower. Such a gap suggests overfitting: part of what the model learned may "
