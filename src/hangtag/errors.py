@@ -81,7 +81,7 @@ class HangtagError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.hint})"
+        return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def __reduce__(self) -> tuple[object, ...]:  # grid searches pass exceptions between processes
         return (type(self), (self.message, self.hint))

@@ -100,6 +100,12 @@ ROTATED = "rotated as its Exif data says"
 RESIZED = "resized from"
 """How the note on a picture of another size than the model's starts."""
 
+_FITTED = {
+    "squash": "which changes its proportions",
+    "pad": "its proportions kept, the rest filled",
+    "crop": "its proportions kept, its edges cut off",
+}
+
 _DEEP = "16-bit or float pixels were scaled to 8 bits"
 _DEEP_GREY_ALPHA = "LA;16B"
 _LOW_BYTES = {
@@ -255,12 +261,12 @@ def _size_notes(size: tuple[int, ...], spec: ImageSpec) -> list[str]:
     note = f"{RESIZED} {width}x{height} to {spec.width}x{spec.height}"
     change = width * spec.height / (height * spec.width)
     least = 1.1 if spec.fit == "squash" else 1.02  # what is worth a warning; what leaves a margin
-    done = {
-        "squash": "which changes its proportions",
-        "pad": "its proportions kept, the rest filled",
-        "crop": "its proportions kept, its edges cut off",
-    }
-    return [f"{note}, {done[spec.fit]}" if max(change, 1 / change) > least else note]
+    return [f"{note}, {_FITTED[spec.fit]}" if max(change, 1 / change) > least else note]
+
+
+def is_usual(note: str) -> bool:
+    """Whether a note says no more than that a picture was resized, and nothing of it was lost."""
+    return note.startswith(RESIZED) and not note.endswith((_FITTED["squash"], _FITTED["crop"]))
 
 
 def is_one_picture(value: object) -> bool:

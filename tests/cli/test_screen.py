@@ -1,9 +1,10 @@
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from hangtag.cli import screen
+from hangtag.cli.answers import print_answer, print_frequent
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.metrics import Evaluation, evaluate
 from hangtag.model.predictor import Answer
@@ -51,8 +52,24 @@ def test_a_table_of_1500_classes_shows_the_smallest(capsys: pytest.CaptureFixtur
 
 def test_a_prediction_set_of_many_labels_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     answer = Answer("a", 0.2, (("a", 0.2),), (), "0", prediction_set=tuple("abcdefgh"), coverage=0.95, sure=False)
-    screen.print_answer(Path("x.png"), answer)
+    print_answer("x.png", answer, Counter())
     assert "not sure: a or b or c or d or e or 3 more (95% coverage)" in capsys.readouterr().out
+
+
+def test_a_note_on_many_pictures_is_counted_and_resizing_alone_is_no_note(capsys: pytest.CaptureFixture[str]) -> None:
+    notes: Counter[str] = Counter()
+    warnings = ("transparency was filled with grey level 255", "resized from 90x60 to 8x8, the rest filled")
+    for number in range(5):
+        print_answer(f"{number}.png", Answer("a", 0.9, (("a", 0.9),), warnings, "0"), notes)
+    lost = "resized from 90x60 to 8x8, which changes its proportions"
+    print_answer("5.png", Answer("a", 0.9, (("a", 0.9),), (lost,), "0"), notes)
+    print_frequent(notes)
+
+    assert capsys.readouterr().err.splitlines() == [
+        *(f"{number}.png: note: transparency was filled with grey level 255" for number in range(3)),
+        f"5.png: note: {lost}",
+        "note: 2 more images: transparency was filled with grey level 255",
+    ]
 
 
 def test_a_class_without_training_images_is_not_shown_as_another(capsys: pytest.CaptureFixture[str]) -> None:

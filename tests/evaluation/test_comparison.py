@@ -5,8 +5,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from hangtag.errors import DataError
-from hangtag.evaluation.comparison import compare_probabilities, name_pair
+from hangtag.data.labelled_images import LabelledImages
+from hangtag.errors import DataError, UsageError
+from hangtag.evaluation.comparison import compare_judgements, compare_probabilities, name_pair
+from hangtag.evaluation.guarantee_report import measure_guarantees
+from hangtag.evaluation.judge import Judgement
+from hangtag.evaluation.metrics import evaluate
+from hangtag.model.artifact import OUTPUT
+from hangtag.model.guarantees import Guarantees
 
 NAMES = ("old", "new")
 
@@ -65,6 +71,33 @@ def test_probabilities_for_different_images_are_refused() -> None:
         compare_probabilities(NAMES, labels, first, first[:40])
     with pytest.raises(DataError, match="cannot be compared"):
         compare_probabilities(NAMES, labels[:0], first[:0], first[:0])
+
+
+def judgement(side: int, names: list[str], wrong: str) -> Judgement:
+    """Of a model that takes images of this size, in the order of these names, and that is wrong on one of them."""
+    labels = np.array([int(name) % 3 for name in names])
+    images = np.full((len(names), side, side), 9, np.uint8)
+    images[:, 0, 0] = [int(name) for name in names]
+    data = LabelledImages(images, labels, ("a", "b", "c"), names=tuple(names))
+    predicted = np.where(np.array(names) == wrong, (labels + 1) % 3, labels)
+    rows = (0.1 + 0.7 * np.eye(3)[predicted]).astype(np.float32)
+    found = evaluate(rows, labels, data.class_names)
+    guarantees = measure_guarantees({OUTPUT: rows}, labels, Guarantees.none(3, "for a test"))
+    return Judgement("cross-validation", data, {OUTPUT: rows}, found, guarantees)
+
+
+def test_images_at_two_sizes_are_matched_by_name_in_any_order() -> None:
+    names = [str(number) for number in range(9)]
+    first = judgement(8, names, "4")
+
+    same, rows = compare_judgements(NAMES, first, judgement(12, names[::-1], "4"))
+    other, _ = compare_judgements(NAMES, first, judgement(12, names[3:] + names[:3], "7"))
+
+    assert (same.only_first, same.only_second, same.both_wrong) == (0, 0, 1)
+    assert (rows == first.probabilities).all()
+    assert (other.only_first, other.only_second, other.both_wrong) == (1, 1, 0)
+    with pytest.raises(UsageError, match="other images"):
+        compare_judgements(NAMES, first, judgement(12, [*names[:-1], "11"], "4"))
 
 
 def test_runs_of_one_name_are_distinguished_by_their_paths(tmp_path: object) -> None:

@@ -127,6 +127,19 @@ def test_training_accuracy_is_measured_on_images_as_they_are(classifier: hangtag
     assert isinstance(hangtag.evaluate(classifier.predictor_, given()), Judgement)
 
 
+def test_numbers_on_the_training_images_come_with_a_note(model: Predictor) -> None:
+    images, labels = shapes(600)
+    trained = LabelledImages(images, labels, CLASSES)
+
+    def notes(data: LabelledImages) -> bool:
+        return any("trained on these images" in note for note in hangtag.evaluate(model, data).notes)
+
+    assert notes(trained)
+    assert notes(trained.take(np.random.default_rng(0).permutation(600)))
+    assert not notes(given())
+    assert not notes(dataclasses.replace(trained, parts={"train": slice(0, 400), "test": slice(400, 600)}))
+
+
 def test_repeated_images_are_said_and_few_are_not(model: Predictor) -> None:
     data = given()
 

@@ -137,12 +137,12 @@ def test_an_evaluation_reads_as_one_line() -> None:
     assert str(found) == "accuracy 0.7500 [0.3006, 0.9544], loss 0.5623, 4 images"
 
 
-def judged(right: int, training_accuracy: float | None, images: int = 1000) -> str:
+def judged(right: int, training_accuracy: float | None, images: int = 1000, folds: int = 0) -> str:
     """In words, for half the images of each of two classes; the first `right` of both are correct."""
     labels = np.arange(images) % 2
     correct = np.arange(images) < right
     probabilities = np.where((labels == correct.astype(int))[:, None], [[0.1, 0.9]], [[0.9, 0.1]])
-    return evaluate(probabilities, labels, TWO, training_accuracy).gap_in_words
+    return evaluate(probabilities, labels, TWO, training_accuracy, folds=folds).gap_in_words
 
 
 def test_a_gap_beyond_chance_is_called_overfitting() -> None:
@@ -159,6 +159,26 @@ def test_a_gap_within_chance_or_the_other_way_is_not(training_accuracy: float, s
     assert sentence == (
         f"Accuracy is {share} on the training images and 88.0% on these images: no sign of overfitting beyond chance."
     )
+
+
+@pytest.mark.parametrize(("right", "images", "folds"), [(97, 100, 5), (99, 100, 5), (198, 200, 0), (999, 1000, 0)])
+def test_a_few_mistakes_are_no_overfitting_even_if_there_are_none_on_the_training_images(
+    right: int, images: int, folds: int
+) -> None:
+    sentence = judged(right, 1.0, images, folds)
+
+    assert "suggests" not in sentence and "points lower" not in sentence
+    assert sentence.endswith(
+        "held out, a difference within chance." if folds else "no sign of overfitting beyond chance."
+    )
+
+
+def test_a_gap_after_a_cross_validation_is_explained_without_a_diagnosis() -> None:
+    assert judged(160, 1.0, 200, folds=5) == (
+        "Accuracy is 100.0% on the training images and 80.0% on the same images while they were held out, 20.0 points "
+        "lower. Expect the lower one for new images; more training images usually raise it."
+    )
+    assert judged(200, 1.0, 200, folds=5).endswith("while they were held out.")
 
 
 @pytest.mark.parametrize("right", [0, 4, 500, 520])

@@ -33,6 +33,19 @@ def test_photos_and_few_larger_or_coloured_images_suit_transfer(
     assert ImageClassifier().chosen_recipe(images(count, side, channels)).name == name
 
 
+@pytest.mark.parametrize(("count", "side", "channels"), [(54, 224, 3), (2000, 224, 3), (54, 224, 1), (54, 32, 3)])
+def test_photos_are_called_photos_and_only_other_images_few(
+    count: int, side: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose_recipe, "_is_installed", lambda: True)
+
+    _, note = choose_recipe.choose_recipe(images(count, side, channels))
+
+    are_photos = side == 224 and channels == 3
+    assert ("as photos are" in note) == are_photos
+    assert ("fewer than 2,000" in note) != are_photos
+
+
 def test_settings_and_code_of_a_training_from_nothing_decide() -> None:
     photos = images(20, 100, 3)
 

@@ -196,6 +196,12 @@ def test_folds_are_chosen_for_few_images_that_nothing_else_judges() -> None:
 
     assert choose_folds(recipe, data) == (5, "")
     assert choose_folds(replace(recipe, folds=0), data) == (0, "")
+    parts = {"train": slice(0, 40), "test": slice(40, 60)}
+    assert choose_folds(recipe, replace(data, parts=parts)) == (0, "")
+    assert choose_folds(find_recipe("transfer"), replace(data, parts=parts)) == (5, "")
+    assert choose_folds(
+        find_recipe("transfer"), replace(data, parts={**parts, "test": slice(40, 50), "validation": slice(50, 60)})
+    ) == (0, "")
     assert choose_folds(find_recipe("fast", validation=0.2), data)[0] == 0
     assert choose_folds(replace(recipe, patience=2), data)[0] == 0
     assert choose_folds(recipe, few(2000))[0] == 0

@@ -2,28 +2,47 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hangtag.words import visible
+from hangtag.pictures import is_usual
+from hangtag.words import amount, visible
 
 if TYPE_CHECKING:
     from hangtag.model.predictor import Answer
 
-__all__ = ["json_list", "print_answer"]
+__all__ = ["json_list", "print_answer", "print_frequent"]
 
 _LABELS = 5  # of a prediction set, in one line
+_SAME_NOTES = 3  # the most images with the same note that are named
 
 
-def print_answer(picture: str, answer: "Answer") -> None:
+def print_answer(picture: str, answer: "Answer", notes: Counter[str]) -> None:
+    """Print an answer as a line, and what was noted about it on stderr.
+
+    Args:
+        notes: how often each note was made so far; a frequent one is only counted, for `print_frequent`.
+    """
     ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top)
     name = visible(picture)
     print(f"{name}: {ranked}{_how_sure(answer)}")
     for repair in answer.repairs:
         print(f"{name}: {repair}", file=sys.stderr)
     for warning in answer.warnings:
-        print(f"{name}: note: {warning}", file=sys.stderr)
+        if is_usual(warning):
+            continue
+        notes[warning] += 1
+        if notes[warning] <= _SAME_NOTES:
+            print(f"{name}: note: {warning}", file=sys.stderr)
+
+
+def print_frequent(notes: Counter[str]) -> None:
+    """Print how often the notes were made that `print_answer` only counted."""
+    for note, count in notes.items():
+        if count > _SAME_NOTES:
+            print(f"note: {amount(count - _SAME_NOTES, 'more image')}: {note}", file=sys.stderr)
 
 
 def _how_sure(answer: "Answer") -> str:

@@ -136,6 +136,7 @@ def compare(
     if as_json:
         return screen.print_json({**result.to_json(), "page": str(page)})
     _print_left_out(one)
+    screen.print_notes([note for note in two.notes if note not in one.notes])
     for name, (share, low, high) in zip(result.names, result.accuracies, strict=True):
         print(f"{name}: accuracy {share:.4f} [{low:.4f}, {high:.4f}]")
     print(result.in_words)

@@ -201,6 +201,7 @@ class _Outputs:
         self.end: list[Callable[[Progress], None]] = []
         self.draw: Callable[[Row], Path | None] = lambda row: None
         self.draw_repairs: Callable[[str, str | bytes], Path] | None = None
+        self.notes: Counter[str] = Counter()
         self.lines = self.json = False
 
     def open(
@@ -276,7 +277,7 @@ class _Outputs:
 
         if row.answer.error is None:
             if self.lines:
-                print_answer(row.sample.name, row.answer)
+                print_answer(row.sample.name, row.answer, self.notes)
             for figure in (self.draw(row), self._drawn(row)):
                 if figure is not None:
                     print(f"wrote {figure}")
@@ -298,6 +299,10 @@ def _run(
                 use(row)
         for finish in outputs.end:
             finish(progress)
+    if outputs.notes:
+        from hangtag.cli.answers import print_frequent
+
+        print_frequent(outputs.notes)
     if tally.failed > _MOST_ERRORS:
         print(f"and {tally.failed - _MOST_ERRORS:,} more images that cannot be read", file=sys.stderr)
     if not outputs.lines and not outputs.json:

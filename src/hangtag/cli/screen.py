@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_FOLD_SECONDS = 5  # folds that take less have no line of their own
 _TABLE, _SHOWN = 50, 20  # classes: the most that a table shows; of more, this many
 
 
@@ -101,16 +102,18 @@ def share_progress() -> Iterator[Callable[[str, float], None]]:
 
 @contextmanager
 def fold_progress(console: Console) -> Iterator[Callable[[int, int, "Epoch"], None]]:
-    """A progress bar for the networks of a cross-validation; without a terminal, a line for each of them."""
+    """A progress bar for the networks of a cross-validation; without a terminal, a line for each slow one of them."""
     with _progress(console, _text("{task.description}"), progress.BarColumn(bar_width=24)) as bar:
         task = bar.add_task("", total=1.0)
-        begun: list[int] = []
+        begun = {0: float("-inf")}  # fold -> when the line of this fold, or of one before it, was printed
 
         def show(fold: int, folds: int, epoch: "Epoch") -> None:
             what = f"cross-validation: fold {fold} of {folds}"
-            if fold not in begun and not console.is_terminal:
-                console.print(what)
-            begun.append(fold)
+            if fold not in begun:
+                last = max(begun.values())
+                is_due = time.monotonic() - last > _FOLD_SECONDS and not console.is_terminal
+                console.print(what) if is_due else None
+                begun[fold] = time.monotonic() if is_due else last
             done = (epoch.number - 1 + epoch.step / max(1, epoch.steps)) / epoch.epochs
             bar.update(task, description=what, completed=(fold - 1 + done) / folds)
 
@@ -181,7 +184,11 @@ _LEVELS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
 def print_curves(console: Console, history: Sequence["Epoch"]) -> None:
-    """Print loss, accuracy and learning rate over the epochs, one line each; nothing for fewer than three epochs."""
+    """Print loss, accuracy and learning rate over the epochs, one line each; nothing for fewer than three epochs.
+
+    A head and the fine-tuning after it have no common curve: their losses differ.
+    """
+    history = [epoch for epoch in history if not epoch.doing]
     if len(history) < 3 or "utf" not in console.encoding:
         return
     for name in ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate"):

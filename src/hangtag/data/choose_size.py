@@ -142,9 +142,9 @@ def why_pretrained(facts: NDArray[Any], count: int) -> str:
     """
     in_colour = (facts["flags"] & CARRIES_COLOUR > 0).mean() > 0.5
     is_large = np.median(np.minimum(facts["height"], facts["width"])) > _PHOTO_SIDE
-    if count < FEW and (is_large or in_colour):
-        return f"there are fewer than {FEW:,}"
-    return f"they are in colour and larger than {_PHOTO_SIDE} pixels" if is_large and in_colour else ""
+    if is_large and in_colour:
+        return f"they are in colour and larger than {_PHOTO_SIDE} pixels, as photos are"
+    return f"there are fewer than {FEW:,}" if count < FEW and (is_large or in_colour) else ""
 
 
 def with_background(spec: ImageSpec, images: Images, order: NDArray[np.int64], facts: NDArray[Any]) -> ImageSpec:

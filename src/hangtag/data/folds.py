@@ -78,7 +78,8 @@ def folds_of(images: LabelledImages, count: int, seed: int) -> Folds:
     _, together = np.unique((np.arange(len(images)) if groups is None else groups)[held_out], return_inverse=True)
     if together.max() + 1 < len(held_out):
         notes.append(
-            f"nearly equal images and images of one group are in one fold: {together.max() + 1:,} groups of images"
+            f"{'nearly equal images' if images.groups is None else 'images of a group, and nearly equal images,'} are in one "
+            f"fold: {amount(len(held_out), 'image')} form {amount(int(together.max()) + 1, 'group')}"
         )
     return Folds(
         int(fold.max()) + 1, fold, held_out, together.reshape(-1).astype(np.int64), fingerprint_of(images, held_out),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import DataError, UsageError
 from hangtag.evaluation.judge import Judgement, Model, evaluate, opened
 from hangtag.evaluation.metrics import Z_95, wilson
@@ -178,14 +179,14 @@ def compare_judgements(
             "compare models with the same classes",
         )
     order = [classes.index(name) for name in first.data.class_names]
-    labels = np.argsort(order)[second.data.labels]
-    if not _same_images(first, second) or not (labels == first.data.labels).all():
+    same = _same_images(first.data, second.data)
+    if same is None or not (np.argsort(order)[second.data.labels[same]] == first.data.labels).all():
         raise UsageError(
             f"{names[0]} was evaluated on {len(first.data):,} images of {first.data.name}, {names[1]} on other "
             f"images ({len(second.data):,} of {second.data.name})",
-            f"name the data to evaluate both on: hangtag compare {names[0]} {names[1]} DATA",
+            f"name images that neither was trained on: hangtag compare {names[0]} {names[1]} DATA",
         )
-    rows = second.probabilities[:, order]
+    rows = second.probabilities[same][:, order]
     return compare_probabilities(names, first.data.labels, first.probabilities, rows), rows
 
 
@@ -194,13 +195,20 @@ def name_pair(first: Path, second: Path) -> tuple[str, str]:
     return (first.name, second.name) if first.name != second.name else (str(first), str(second))
 
 
-def _same_images(first: Judgement, second: Judgement) -> bool:
-    """Compares by content, or by name if the models take different sizes."""
-    if len(first.data) != len(second.data):
-        return False
-    if first.data.images.shape == second.data.images.shape:
-        return bool((first.data.contents == second.data.contents).all())
-    return len(first.data.names) > 0 and list(first.data.names) == list(second.data.names)
+def _same_images(first: LabelledImages, second: LabelledImages) -> NDArray[np.int64] | None:
+    """(N,) where each of the first images is among the second; None if they are different images.
+
+    Compares by content, or by name if the models take different sizes: images that a cross-validation held out come in
+    the order of their content, which the size changes.
+    """
+    if len(first) != len(second):
+        return None
+    if first.images.shape == second.images.shape:
+        return np.arange(len(first)) if (first.contents == second.contents).all() else None
+    places = {name: place for place, name in enumerate(second.names)}
+    if len(places) < len(second) or {*first.names} != {*places}:
+        return None
+    return np.array([places[name] for name in first.names], np.int64)
 
 
 def _share(hits: int, count: int) -> tuple[float, float, float]:

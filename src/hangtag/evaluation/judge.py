@@ -161,7 +161,11 @@ def evaluate(model: Model, data: Any = None) -> Judgement:
     if data is None:
         return judge(_run_of(model))
     predictor = opened(model)
-    return Judgement.of(predictor, *_given_part(read(data, **_read_as(data, predictor))), None, None)
+    images = read(data, **_read_as(data, predictor))
+    part, judged = _given_part(images)
+    found = Judgement.of(predictor, part, judged, None, None)
+    notes = _note_trained_on(predictor, images) if judged is images else []
+    return replace(found, notes=(*found.notes, *notes))
 
 
 def opened(model: Model) -> Predictor:
@@ -262,6 +266,16 @@ def _by_class_name(
     known = data.take(np.flatnonzero(labels >= 0))
     known = replace(known, labels=labels[labels >= 0], class_names=class_names)
     return known, data.take(np.flatnonzero(labels < 0)), tuple(notes)
+
+
+def _note_trained_on(model: Predictor, data: LabelledImages) -> list[str]:
+    """A note if the model was made from exactly these images."""
+    if model.metadata.data.get("fingerprint") not in (data.fingerprint, data.train.fingerprint):
+        return []
+    return [
+        "the model was trained on these images, so the numbers say nothing about new ones; without naming data, a run is "
+        "judged on images that were held out"
+    ]
 
 
 def _note_repeated(data: LabelledImages) -> list[str]:

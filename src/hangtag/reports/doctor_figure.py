@@ -25,14 +25,14 @@ def draw_repairs(as_is: Answer, answer: Answer) -> ReportFigure:
     lines = [str(repair) for repair in answer.repairs] or ["nothing was repaired"]
     lines += [f"note: {warning}" for warning in answer.warnings]
     text = "\n".join(textwrap.fill(line, _WIDTH) for line in lines)
-    figure = ReportFigure(figsize=(9.6, 4.0 + 0.2 * text.count("\n")), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[3.5, 0.4 + 0.2 * text.count("\n")], squeeze=False)[:, 0]
-    panels: list[tuple[str, NDArray[np.uint8]]] = [
-        ("the picture", as_is.picture),
-        (f"before: what the model would see\n{_said(as_is)}", as_is.seen),
-        (f"after: what the model saw\n{_said(answer)}", answer.seen),
-    ]
-    for axes, (title, pixels) in zip(above.subplots(1, 3, squeeze=False)[0], panels, strict=True):
+    panels: list[tuple[str, NDArray[np.uint8]]] = [("the picture", as_is.picture)]
+    if answer.repairs:
+        panels.append((f"before: what the model would see\n{_said(as_is)}", as_is.seen))
+    panels.append((f"{'after: ' if answer.repairs else ''}what the model saw\n{_said(answer)}", answer.seen))
+    below_height = 0.4 + 0.2 * text.count("\n")
+    figure = ReportFigure(figsize=(3.2 * len(panels), 4.1 + below_height), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[4.1, below_height], squeeze=False)[:, 0]
+    for axes, (title, pixels) in zip(above.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         show_image(axes, pixels, "gray")
         axes.set_title(title, fontsize=9, color=INK)
     below.text(0.02, 0.5, text, fontsize=8, color=FAINT, va="center")

@@ -89,7 +89,7 @@ class Classifier(Arguments):
         validation: fraction of each class held out for early stopping, calibration and guarantees.
         folds: train on all images, and take calibration and guarantees from this many further trainings, each without
             one fold of the images. 0: hold images out instead. None: 5 for recipe "transfer" and fewer than 2,000
-            images without a validation or test part, else 0.
+            training images without a validation part, else 0.
         class_weight: scikit-learn's name for `balance`: "balanced" weights images by inverse class frequency; a dict
             {label: weight} weights classes as you choose, others by 1.
         settings: any other settings of the recipe, by name: {"flip": False, "weight_decay": 0.1}.

@@ -106,9 +106,9 @@ def choose_folds(recipe: Recipe, data: LabelledImages) -> tuple[int, str]:
     """
     if recipe.folds is not None:
         return _checked_folds(recipe, data), ""
-    train, held_out = data.train, {"test", "validation"} & data.parts.keys()
+    train, held_out = data.train, {"validation"} if recipe.backbone else {"test", "validation"}
     if (
-        held_out
+        held_out & data.parts.keys()
         or len(train) >= FEW
         or recipe.patience
         or recipe.fine_tune

@@ -127,7 +127,8 @@ def fine_tune(
     settings = replace(FINE_TUNING, epochs=recipe.fine_tune, **own)
     images, labels = held_out
     for epoch in train(tuned, *training, settings, seed, held_out, device, stop, weights=weights):
-        last = replace(epoch, number=epoch.number + 1, epochs=recipe.fine_tune + 2)
+        doing = f"fine-tuning: epoch {epoch.number}/{epoch.epochs}"
+        last = replace(epoch, number=epoch.number + 1, epochs=recipe.fine_tune + 2, doing=doing)
         yield last
     result = as_frozen(tuned, backbone, spec, np.asarray(training[0][:_COMPARED]))
     result.embed = _Embeddings(result)
