@@ -180,7 +180,14 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
         console.print(training.resume_message)
     with _stop_on_interrupt() as stop:
         epochs = tracking.track(training.epochs(stop), training.run, training.config["recipe"])
-        screen.show_epochs(console, epochs, training.notes)
+        try:
+            screen.show_epochs(console, epochs, training.notes)
+        except KeyboardInterrupt:  # while features were computed, or the second Ctrl-C
+            console.print(
+                "stopped before there was a model; what was computed so far is kept. "
+                f"To continue: hangtag train --resume {shlex.quote(str(training.run.path))}"
+            )
+            raise typer.Exit(130) from None
         stopped = stop() and training.stopped  # Ctrl-C in the last steps comes too late
         if training.folds and not stopped:
             with screen.fold_progress(console) as progress:

@@ -273,8 +273,8 @@ def _note_trained_on(model: Predictor, data: LabelledImages) -> list[str]:
     if model.metadata.data.get("fingerprint") not in (data.fingerprint, data.train.fingerprint):
         return []
     return [
-        "the model was trained on these images, so the numbers say nothing about new ones; without naming data, a run is "
-        "judged on images that were held out"
+        "the model was trained on these images, so the numbers say little about new ones; without naming data, a run "
+        "is judged on images that were held out"
     ]
 
 

@@ -147,24 +147,25 @@ class Evaluation(Serializable):
         gap = 100 * (self.training_accuracy - self.accuracy)
         here = "on the same images while they were held out" if self.folds else "on these images"
         both = f"Accuracy is {self.training_accuracy:.1%} on the training images and {self.accuracy:.1%} {here}"
-        if self.overfits and self.folds:
-            expected = "Expect the lower one for new images; more training images usually raise it."
-            return f"{both}, {gap:.1f} points lower. {expected}"
         if self.overfits:
-            return (
-                f"{both}, {gap:.1f} points lower. Such a gap suggests overfitting: part of what the model learned may "
-                "hold only for its training images."
+            explained = (
+                "Expect the lower one for new images; more training images usually raise it."
+                if self.folds
+                else "Such a gap suggests overfitting: part of what the model learned may hold only for its training "
+                "images."
             )
+            return f"{both}, {gap:.1f} points lower. {explained}"
         if self.accuracy_interval[0] <= self.guess:
             guess = f"{both}, which is not measurably better than always naming the largest class ({self.guess:.1%})"
             if self._is_below_training:
                 return f"{guess}. Check that labels and classes mean the same in both; if they do, the model overfits."
             return f"{guess}."
+        comfort = ": no sign of overfitting beyond chance"
         if self.folds:
-            return f"{both}, a difference within chance." if gap else f"{both}."
-        if self.images < ENOUGH:
-            return f"{both}; {amount(self.images, 'image')} are too few to rule out overfitting."
-        return f"{both}: no sign of overfitting beyond chance."
+            comfort = ", a difference within chance" if gap else ""
+        elif self.images < ENOUGH:
+            comfort = f"; {amount(self.images, 'image')} are too few to rule out overfitting"
+        return f"{both}{comfort}."
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "gap_in_words": self.gap_in_words}

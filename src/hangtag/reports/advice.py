@@ -66,7 +66,7 @@ def _fit(facts: Facts) -> dict[str, Any] | None:
         return None
     if evaluation.overfits:
         data = facts.setting("source", "what") or facts.setting("data", "name") or "DATA"
-        augmented = recipe.get("flip") or recipe.get("random_shift")
-        command = "" if augmented else f"hangtag train {shlex.quote(str(data))} --recipe fast"
+        does_more = recipe.get("backbone") or recipe.get("flip") or recipe.get("random_shift")
+        command = "" if does_more else f"hangtag train {shlex.quote(str(data))} --recipe fast"
         return {"gap": 100 * (training - evaluation.accuracy), "command": command}
     return {"training": training} if training < 0.9 else None
