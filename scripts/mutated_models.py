@@ -3,7 +3,7 @@
     python scripts/mutated_models.py                     (20,000 changed bytes and 2,000 changed models)
     python scripts/mutated_models.py --bytes 200 --models 100 --seed 1
 
-Two kinds of changes, to the files of two built-in networks and of one network that is not built in:
+Two kinds of changes, to the files of two built-in networks, of one that is not built in, and of a backbone with a head:
 
 bytes    one to a few bits or bytes are changed, cut out, inserted, repeated or exchanged, without a new checksum. Each
          file must be refused, or, if nothing changed, answer with the same bits.
@@ -132,15 +132,16 @@ def _answers(artifact: Any) -> list[np.ndarray]:
 
 @cache
 def originals() -> tuple[bytes, ...]:
-    """Three model files, made once and kept in the cache folder."""
+    """Four model files, made once and kept in the cache folder."""
     from hangtag.files import cache_home, make_folder, write_bytes
 
     folder = cache_home("mutated-models")
     make_folder(folder)
-    for number, make in enumerate((_builtin, _builtin_with_padding, _custom)):
+    makers = (_builtin, _builtin_with_padding, _custom, _transfer)
+    for number, make in enumerate(makers):
         if not (folder / f"{number}.onnx").is_file():
             write_bytes(folder / f"{number}.onnx", make())
-    return tuple((folder / f"{number}.onnx").read_bytes() for number in range(3))
+    return tuple((folder / f"{number}.onnx").read_bytes() for number in range(len(makers)))
 
 
 def _builtin() -> bytes:
@@ -181,6 +182,28 @@ def _custom() -> bytes:
 
     spec = ImageSpec(8, 8, 1, 0, "crop")
     return _exported(Custom().eval(), spec)
+
+
+def _transfer() -> bytes:
+    """A backbone from a file, cross-fitted: with heads and scores of folds, and the look of the training images."""
+    import onnx.parser
+
+    import hangtag
+    from hangtag.files import cache_home, write_bytes
+
+    random, labels = np.random.default_rng(0), np.arange(60) % 3
+    images = random.integers(0, 120, (60, 12, 12, 3))
+    images[np.arange(60), :, :, labels] += 60
+    kernel = random.normal(size=(24, 3, 3, 3)).astype(np.float32)
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[N, 3, 12, 12] x) => (float[N, 24] y)
+        { m = Conv (x, kernel) r = Relu (m) p = GlobalAveragePool (r) y = Flatten (p) }""")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(kernel, "kernel"))
+    path = cache_home("mutated-models") / "backbone.onnx"
+    write_bytes(path, model.SerializeToString())
+    settings = {"backbone": f"{path}@0..1"}
+    return hangtag.ImageClassifier("transfer", settings=settings).fit(images.astype(np.uint8), labels).to_bytes()
 
 
 def _exported(network: Any, spec: Any) -> bytes:
