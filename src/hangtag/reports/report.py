@@ -4,9 +4,12 @@ Its numbers are those of a judgement, or of the run's metrics.json; the pictures
 loads nothing and runs no script, and writing it trains and evaluates nothing.
 """
 
+import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,7 @@ from hangtag.pictures import Images
 from hangtag.reports.advice import advice
 from hangtag.reports.facts import Facts, gather_facts
 from hangtag.reports.guarantees_section import guarantee_tiles, guarantee_values, stress_values
+from hangtag.version import __version__
 from hangtag.words import ENOUGH, bytes_in_words, rate_with_count, seconds_in_words
 
 if TYPE_CHECKING:
@@ -30,22 +34,57 @@ if TYPE_CHECKING:
 __all__ = ["no_figures", "write_other_report", "write_report", "write_report_and_pictures"]
 
 _EXAMPLES, _MISTAKES = 15, 12
+_DRAWN, _DRAWN_IMAGES = ".drawn", 25
+"""The file beside the figures that tells whether they must be drawn again; the most images of a part that they show."""
+
 _OF_HEAD = ("name", "description", "backbone", "flip", "validation", "balance", "cores")  # what a recipe has for a head
 _MOST_BARS, _MOST_PICTURES = 40, 40  # classes for bars, for an example of each
 
 
 def write_report_and_pictures(run: Run, data: "LabelledImages", judged: "Judgement") -> Path:
-    """Write the lesson's six figures for the run's own data (see `no_figures`), and its report; return its path."""
+    """Write the lesson's six figures for the run's own data (see `no_figures`), and its report; return its path.
+
+    Figures that would be the same as those in the folder are not drawn again.
+    """
     images, labels, rows = judged.data.images, judged.data.labels, judged.probabilities
     run.check_links()
-    if not no_figures():
+    if not no_figures() and not _is_drawn(run.figures, shown := _shown(data, judged)):
         from hangtag.reports import figures
 
         make_folder(run.figures)
         train = data.train
         for name, figure in figures.lesson(train.images, train.labels, images, labels, rows, data.class_names).items():
             figures.save(figure, run.figures / f"{name}.png")
+        write_text(run.figures / _DRAWN, _seal(run.figures, shown))
     return write_report(run, images, labels, rows, judged)
+
+
+def _shown(data: "LabelledImages", judged: "Judgement") -> str:
+    """A hash of all that the lesson's figures depend on; empty if that includes the fonts that are installed."""
+    if not all(name.isascii() for name in data.class_names):
+        return ""
+    drawing = Path(__file__).with_name("figures.py").read_bytes()
+    digest = hashlib.sha256(drawing + repr((__version__, version("matplotlib"), data.class_names)).encode())
+    for images, labels in ((data.train.images, data.train.labels), (judged.data.images, judged.data.labels)):
+        some = np.asarray(images[:_DRAWN_IMAGES])
+        digest.update(repr((some.shape, labels[:_DRAWN_IMAGES].tolist())).encode() + some.tobytes())
+    digest.update(np.ascontiguousarray(judged.probabilities[:_DRAWN_IMAGES]).tobytes())
+    return digest.hexdigest()
+
+
+def _seal(folder: Path, shown: str) -> str:
+    """A hash of what figures show and of their files."""
+    digest = hashlib.sha256(shown.encode())
+    for path in sorted(folder.glob("*.png")):
+        digest.update(repr((path.name, hashlib.sha256(path.read_bytes()).digest())).encode())
+    return digest.hexdigest()
+
+
+def _is_drawn(folder: Path, shown: str) -> bool:
+    """Whether the figures in a folder show this, and are as they were written."""
+    with suppress(OSError, ValueError):
+        return bool(shown) and (folder / _DRAWN).read_text() == _seal(folder, shown)
+    return False
 
 
 def no_figures() -> list[str]:
