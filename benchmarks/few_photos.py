@@ -1,8 +1,8 @@
 """Few photos: recipe `transfer` against training from nothing and a tuned logistic regression, and unfamiliar photos.
 
-    python -m benchmarks.few_photos SETS [--only NAME ...] [--draws 3] [--json FILE]
+    python -m benchmarks.few_photos [SETS] [--only NAME ...] [--draws 3] [--json FILE]
 
-SETS is a folder that `benchmarks/photo_sets.py` wrote. Accuracy is from five folds of each set; near-duplicates are on
+SETS is a folder that `benchmarks/photo_sets.py` wrote; by default photo-sets/. Accuracy is from five folds of each set; near-duplicates are on
 one side. Each is judged by the file that the other four folds made: `transfer`, `fast`, and as a check a logistic
 regression with scaled features of the same backbone, its strength chosen by five-fold cross-validation.
 
@@ -40,7 +40,7 @@ Predict = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("sets", type=Path, help="folder of photo sets")
+    parser.add_argument("sets", type=Path, nargs="?", default=Path("photo-sets"), help="folder of photo sets")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="the sets to measure; all if left out")
     parser.add_argument("--draws", type=int, default=3, help="draws of training photos for the OOD score")
     parser.add_argument("--without-fast", action="store_true", help="do not train from nothing")

@@ -153,7 +153,7 @@ def test_help_and_wrong_names_need_no_heavy_package(typed: list[str], heavy: tup
     ("line", "completed"),
     [
         ("train fashion", ["fashion-mnist"]),
-        ("train --recipe t", ["tutorial"]),
+        ("train --recipe t", ["transfer", "tutorial"]),
         ("train pho", []),  # the shell then completes the folder photos/
         ("predict ", ["clothes", "last"]),
         ("data --gr", ["--grey", "--gray", "--group-by"]),

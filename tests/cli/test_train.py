@@ -44,7 +44,8 @@ def test_train_fills_a_run_folder_that_evaluate_predict_and_report_use(
     picture.write_bytes(encode_png(np.zeros((9, 7), np.uint8)))
     answered = hangtag("predict", "last", "a.png", "--top", "2", "--json").json[0]
     assert len(answered["top"]) == 2
-    assert answered["warnings"] == ["resized from 7x9 to 4x4, which changes its proportions"]
+    assert answered["warnings"][0] == "resized from 7x9 to 4x4, which changes its proportions"
+    assert [each.partition(",")[0] for each in answered["warnings"][1:]] == ["no object stands out from the background"]
 
     (run / "report.html").unlink()
     assert hangtag("report", "last").code == 0

@@ -4,7 +4,7 @@ import copy
 import io
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -253,14 +253,14 @@ def test_false_metadata_is_refused(change: Callable[[dict[str, Any]], object], m
     assert error.hint == RETRAIN
 
 
-@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees", "format", "appearance"}))
+@pytest.mark.parametrize("key", sorted(each.name for each in fields(Metadata) if each.default is MISSING))
 def test_metadata_without_a_field_is_refused(key: str) -> None:
     message = refused(saying(lambda data: data.pop(key))).message
 
     assert message.startswith("model: its metadata is invalid: ") and f"field `{key}`" in message
 
 
-@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees", "format", "appearance"}))
+@pytest.mark.parametrize("key", sorted(asdict(metadata()).keys() - {"guarantees", "format", "appearance", "backbone"}))
 def test_metadata_with_a_field_of_the_wrong_type_is_refused(key: str) -> None:
     message = refused(saying(lambda data: data.update({key: None}))).message
 
