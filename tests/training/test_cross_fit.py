@@ -1,6 +1,7 @@
 """cross_fit.py: all images are trained on, and nobody judges an image that it was trained on."""
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,15 @@ def test_networks_that_differ_in_more_than_their_last_layer_do_not_ship() -> Non
 
     assert not classifier.predictor_.has_output("fold_uncalibrated")
     assert any("nothing is proven" in text for text in classifier.guarantees_.limitations)
+
+
+def test_a_pickled_classifier_knows_its_folds() -> None:
+    classifier = Classifier(replace(RECIPE, epochs=1), folds=3).fit(few(30))
+
+    again = pickle.loads(pickle.dumps(classifier))
+
+    again.cross_fit()  # is done already, and needs images that are not pickled
+    assert again.folds_finished_ == classifier.folds_finished_ == 3
 
 
 def test_last_layers_on_the_same_embedding_ship_and_decide_the_sets() -> None:

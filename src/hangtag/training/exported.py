@@ -1,4 +1,4 @@
-"""What is made of a trained network: its model file, with calibration, guarantees, OOD detector and appearance."""
+"""Exporting a trained network: the model file, with calibration, guarantees, OOD detector and appearance."""
 
 import math
 from dataclasses import dataclass, replace
@@ -54,7 +54,7 @@ class KeptImages:
 
     @classmethod
     def of(cls, data: LabelledImages, train: NDArray[np.int64], seed: int) -> "KeptImages":
-        """Those of the training images, which are at the positions `train`."""
+        """Those among the training images, which are at the positions `train`."""
         labels = data.labels[train]
         positions = np.union1d(_described(len(labels), seed), chosen(labels, seed, KEPT))
         return cls(labels, positions, part_of(data, train[positions])[0], seed)
@@ -77,11 +77,11 @@ def _described(images: int, seed: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A model file that lacks only its final metadata, and what was measured for them.
+    """A model file that lacks only its final metadata, and what was measured for it.
 
     Attributes:
         training_accuracy: of the calibrated network on `KeptImages.described`.
-        fold_heads: which the file contains for its prediction sets, or None.
+        fold_heads: the last layers of the folds' networks in the file, for its prediction sets; None if it has none.
         answers_of_folds: None if the model was not cross-validated.
     """
 
@@ -105,7 +105,7 @@ def export_trained(
     """Export a network; its guarantees come from `crossed`, or else from the file's answers for `held_out`.
 
     Args:
-        network: as it ships.
+        network: what the file computes (`Classifier.shipped_`).
         metadata: of the model, without guarantees.
         device: where the network computes.
     """
