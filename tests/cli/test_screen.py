@@ -8,6 +8,7 @@ from hangtag.cli.answers import print_answer, print_frequent
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.metrics import Evaluation, evaluate
 from hangtag.model.predictor import Answer
+from hangtag.training.engine.loop import Epoch
 
 
 def evaluation_of(count: int) -> Evaluation:
@@ -70,6 +71,22 @@ def test_a_note_on_many_pictures_is_counted_and_resizing_alone_is_no_note(capsys
         f"5.png: note: {lost}",
         "note: 2 more images: transparency was filled with grey level 255",
     ]
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(1.0, ["1 of 5"]), (4.0, ["1 of 5", "3 of 5", "5 of 5"]), (9.0, None)])
+def test_only_slow_folds_have_a_line(
+    seconds: float, lines: list[str] | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(np.arange(100) * seconds)
+    monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
+    epoch = Epoch(1, 1, 1, 1, 0.0, 0.0, 0.0, 0.0)
+    with screen.fold_progress(screen.console()) as progress:
+        for fold in range(1, 6):
+            now = [next(clock)]
+            progress(fold, 5, epoch)
+
+    every = [f"{fold} of 5" for fold in range(1, 6)]
+    assert capsys.readouterr().out.splitlines() == [f"cross-validation: fold {line}" for line in lines or every]
 
 
 def test_a_class_without_training_images_is_not_shown_as_another(capsys: pytest.CaptureFixture[str]) -> None:

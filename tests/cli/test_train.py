@@ -96,6 +96,22 @@ def test_names_are_printed_as_they_are_and_commands_can_be_copied(
     assert "continue it: hangtag train --resume 'my [first] run'" in train_tiny("--out", "my [first] run").err
 
 
+def test_ctrl_c_before_there_is_a_model_says_how_to_continue(
+    hangtag: Any, train_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hangtag.cli.screen.show_epochs", interrupted)
+        answer = train_tiny("--out", "run")
+
+    assert answer.code == 130
+    assert "stopped before there was a model" in answer.out
+    assert "hangtag train --resume run" in answer.out
+    assert hangtag("train", "--resume", "run").code == 0
+
+
 def test_a_run_folder_may_lie_in_the_home_folder_and_an_impossible_one_is_an_error(
     train_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from PIL import Image
 import toys
 from hangtag.errors import SaveError, UsageError
 from hangtag.files import LOOSE
+from hangtag.model.doctor import Repair
+from hangtag.model.predictor import Answer
 from hangtag.reports import figures
+from hangtag.reports.doctor_figure import draw_repairs
 
 
 def guesses(labels: NDArray[np.int64], classes: int = 3, wrong: tuple[int, ...] = ()) -> NDArray[np.float32]:
@@ -255,3 +259,16 @@ def test_arguments_that_do_not_fit_are_rejected() -> None:
     for message, call in wrong_calls.items():
         with pytest.raises(UsageError, match=message):
             call()
+
+
+@pytest.mark.parametrize("repairs", [(), (Repair("inverted", "the object was darker than its background"),)])
+def test_the_figure_of_repairs_has_no_cut_title_and_compares_only_what_differs(repairs: tuple[Repair, ...]) -> None:
+    wide, seen = np.full((40, 80, 3), 90, np.uint8), np.full((28, 28, 3), 90, np.uint8)
+    answer = Answer("a", 0.9, (("a", 0.9),), (), "0", ood_score=0.9, repairs=repairs, picture=wide, seen=seen)
+
+    figure = draw_repairs(replace(answer, repairs=()), answer)
+
+    figure.canvas.draw()
+    assert len(figure.get_axes()) == (3 if repairs else 2)
+    for axes in figure.get_axes():
+        assert axes.title.get_window_extent().y1 <= figure.bbox.y1

@@ -137,6 +137,8 @@ def test_it_says_where_it_fails_and_what_to_do(tmp_path: Path) -> None:
     assert "Most frequent confusion: bar was classified as dot 60 times: 60 of 60 mistakes." in words
     assert "For 100% of images, the probability of the answer was at least 90%. Of these answers, 80.0% were" in words
     assert "hangtag train shapes --recipe fast" in words
+    pretrained = {**toys.quick_recipe().to_json(), "backbone": "efficientnet-lite0"}
+    assert "--recipe fast" not in words_of(page_of(finished_run(tmp_path / "pretrained", recipe=pretrained)))
 
 
 def test_sections_come_in_the_order_in_which_they_matter(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def folds_of(images: LabelledImages, count: int, seed: int) -> Folds:
     _, together = np.unique((np.arange(len(images)) if groups is None else groups)[held_out], return_inverse=True)
     if together.max() + 1 < len(held_out):
         what = "nearly equal images" if images.groups is None else "images of a group, and nearly equal images,"
-        count = f"{amount(len(held_out), 'image')} form {amount(int(together.max()) + 1, 'group')}"
-        notes.append(f"{what} are in one fold: {count}")
+        groups_of = f"{amount(len(held_out), 'image')} form {amount(int(together.max()) + 1, 'group')}"
+        notes.append(f"{what} are in one fold: {groups_of}")
     return Folds(
         int(fold.max()) + 1, fold, held_out, together.reshape(-1).astype(np.int64), fingerprint_of(images, held_out),
         tuple(notes),
