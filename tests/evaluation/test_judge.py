@@ -127,6 +127,15 @@ def test_training_accuracy_is_measured_on_images_as_they_are(classifier: hangtag
     assert isinstance(hangtag.evaluate(classifier.predictor_, given()), Judgement)
 
 
+def test_the_numbers_of_training_images_come_with_a_warning(model: Predictor) -> None:
+    trained = LabelledImages(*shapes(600), CLASSES)
+    shuffled = trained.take(np.random.default_rng(0).permutation(600))
+
+    for data in (trained, shuffled):
+        assert "images that the model was made from" in " ".join(hangtag.evaluate(model, data).notes)
+    assert hangtag.evaluate(model, given()).notes == ()
+
+
 def test_repeated_images_are_said_and_few_are_not(model: Predictor) -> None:
     data = given()
 

@@ -89,7 +89,8 @@ class Judgement:
             earlier = metrics.evaluate(model.probabilities(before.images), before.labels, before.class_names, accuracy)
         evaluation = metrics.evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy, strangers)
         guarantees = measure_guarantees(outputs, data.labels, model.guarantees)
-        return cls(part, data, outputs, evaluation, guarantees, earlier, (*notes, *_note_repeated(data)))
+        notes = (*notes, *_note_trained_on(model, data), *_note_repeated(data))
+        return cls(part, data, outputs, evaluation, guarantees, earlier, notes)
 
     @classmethod
     def of_folds(
@@ -262,6 +263,15 @@ def _by_class_name(
     known = data.take(np.flatnonzero(labels >= 0))
     known = replace(known, labels=labels[labels >= 0], class_names=class_names)
     return known, data.take(np.flatnonzero(labels < 0)), tuple(notes)
+
+
+def _note_trained_on(model: Predictor, data: LabelledImages) -> list[str]:
+    if data.fingerprint != model.metadata.data.get("fingerprint"):
+        return []
+    return [
+        "these are the images that the model was made from, so the numbers say little about new images; for numbers "
+        "from held-out images, leave out the dataset: hangtag evaluate RUN"
+    ]
 
 
 def _note_repeated(data: LabelledImages) -> list[str]:
