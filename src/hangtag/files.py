@@ -32,6 +32,7 @@ __all__ = [
     "new_folder_whole",
     "remove_partial",
     "saving",
+    "short_name",
     "user_path",
     "write_all",
     "write_bytes",
@@ -269,3 +270,10 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def short_name(name: str, most: int = 240) -> str:
+    """The start of a name that takes at most `most` bytes: most systems allow 255 in the name of a file or folder."""
+    while len(name.encode("utf-8", "surrogatepass")) > most:
+        name = name[:-1]
+    return name

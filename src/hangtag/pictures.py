@@ -692,6 +692,8 @@ def _content(picture: Any) -> bytes:
                 content = file.read(LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:
                 raise PictureError(f"is larger than {LARGEST_FILE:,} bytes", "use a smaller image", "too large")
+        except PictureError:  # also a ValueError
+            raise
         except FileNotFoundError:
             raise PictureNotFound("no such file", "check the spelling and the folder you are in", problem) from None
         except IsADirectoryError:

@@ -72,3 +72,16 @@ def test_a_folder_with_files_is_refused_and_a_full_disk_is_found_first(
 
     assert "--link" in found.value.hint
     Sorter(tmp_path / "linked", ["cat"], True, pictures)  # links take no room
+
+
+def test_labels_and_files_of_any_name_have_a_place_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "all").write_bytes(PNG)
+    names = ["../x", "..", "", "CON", "con", "nul.txt", "x" * 300, "x" * 301, "日" * 200, "/etc/passwd", "\n"]
+    sorter, spans = Sorter(tmp_path / "out", names, False, PictureList()), Spans(str(tmp_path / "all"))
+
+    found = {put(sorter, spans, [0, len(PNG)], answer(name), "n" * 400 + ".png") for name in names for _ in range(3)}
+
+    files = {str(path.relative_to(sorter.folder)) for path in sorter.folder.glob("*/*.png")}
+    assert found == files and len(files) == 3 * len(names)
+    reserved = {path.split("/")[0].partition(".")[0].lower() for path in files} & {"con", "nul"}
+    assert not reserved

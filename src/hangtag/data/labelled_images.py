@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hangtag.data.class_names import joined_names
 from hangtag.data.picture_facts import Skipped
 from hangtag.errors import DataError
-from hangtag.files import make_folder, make_own_folder, write_bytes
+from hangtag.files import make_folder, make_own_folder, short_name, write_bytes
 from hangtag.levels import levels_of, measure
 from hangtag.mapped import as_slice, forget
 from hangtag.pictures import Images, ImageSpec, check_images, encode_png, stacked
@@ -373,11 +373,16 @@ def folder_names(class_names: Sequence[str]) -> list[str]:
     """A folder for each class; a number is appended where two names would be the same folder on some system."""
     folders: dict[str, str] = {}  # by the name in small letters
     for name in map(_file_name, class_names):
-        candidates = (name, *(f"{name}-{n}" for n in range(2, 10**6)))
-        free = next(each for each in candidates if each.lower() not in folders)
+        free, number = name, 1
+        while free.lower() in folders:
+            number += 1
+            free = f"{name}-{number}"
         folders[free.lower()] = free
     return list(folders.values())
 
 
 def _file_name(class_name: str) -> str:
-    return re.sub(r'[/\\:*?"<>|\x00-\x1f]', "-", class_name).lstrip().rstrip(" .") or "-"
+    name = re.sub(r'[/\\:*?"<>|\x00-\x1f]', "-", class_name).lstrip()
+    if re.match(r"(con|prn|aux|nul|com\d|lpt\d) *(\.|$)", name, re.IGNORECASE):
+        name = f"-{name}"  # names of devices on Windows
+    return short_name(name).rstrip(" .") or "-"

@@ -30,13 +30,13 @@ class PictureList:
     Attributes:
         samples: each with its name for the user, its container and its key there.
         containers: where their bytes are.
-        problems: why a picture cannot be read, where that is known already; by position.
+        problems: why a picture cannot be read and what to do, where that is known already; by position.
         notes: what was left out, in sentences.
     """
 
     samples: list[Sample] = field(default_factory=list)
     containers: list[Container] = field(default_factory=list)
-    problems: dict[int, str] = field(default_factory=dict)
+    problems: dict[int, tuple[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(self, container: Container, named: Iterable[tuple[str, Any]]) -> None:
@@ -177,5 +177,7 @@ def _written(values: Sequence[Any]) -> list[Any]:
     return [value.get("path") if isinstance(value, dict) else value for value in values]
 
 
-def _why_missing(skipped: Skipped) -> str:
-    return "the cell is empty" if skipped.name in ("None", "") else skipped.reason.partition(": ")[2] or skipped.reason
+def _why_missing(skipped: Skipped) -> tuple[str, str]:
+    if skipped.name in ("None", ""):
+        return "the cell is empty", "fill it, or leave out the row"
+    return skipped.reason.partition(": ")[2] or skipped.reason, "check the path, or give its folder: --root FOLDER"

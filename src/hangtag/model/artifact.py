@@ -36,7 +36,7 @@ from hangtag.serializable import Serializable, read_json
 
 __all__ = [
     "EXTRA_OUTPUTS", "FORMAT", "INPUT", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "BackboneRecord", "Metadata",
-    "check_file", "limited_time", "open_artifact", "open_session",
+    "check_file", "limited_time", "needs_memory", "open_artifact", "open_session",
 ]  # fmt: skip
 
 FORMAT = 5
@@ -430,11 +430,17 @@ def _refuse_run(error: Exception, images: Images, options: Any) -> NoReturn:
     if options is not None and options.terminate:
         message = f"its graph takes more than {_CHECK_SECONDS:.0f} s for a few small images"
         raise ArtifactError(message, "use a model from a source you trust") from error
-    if isinstance(error, MemoryError) or any(text in str(error) for text in ("Available memory", "allocate memory")):
+    if needs_memory(error):
         raise ArtifactError(
             f"its graph needs more memory for images of {size} pixels than hangtag allows", "use smaller images"
         ) from error
     raise ArtifactError(f"its graph fails on images of {size} pixels", RETRAIN) from error
+
+
+def needs_memory(error: Exception) -> bool:
+    """Whether a graph failed because it asked for more memory than it may have."""
+    texts = ("Available memory", "allocate memory", "would require more than")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
 def open_session(content: bytes, threads: int | None = None) -> Any:

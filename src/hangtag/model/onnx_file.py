@@ -16,7 +16,7 @@ import numpy as np
 
 from hangtag.errors import ArtifactError
 
-__all__ = ["CHECKSUM_KEY", "METADATA_KEY", "OPERATORS", "RETRAIN", "OnnxFile", "Value", "sealed"]
+__all__ = ["CHECKSUM_KEY", "METADATA_KEY", "MOST_NODES", "OPERATORS", "RETRAIN", "OnnxFile", "Value", "sealed"]
 
 METADATA_KEY, CHECKSUM_KEY = "hangtag", "hangtag.sha256"
 """Keys of the file's metadata: JSON, and the SHA-256 of the file with the 64 digits of the checksum set to "0"."""
@@ -44,7 +44,7 @@ OPERATORS = frozenset({
 _OPSETS = range(18, 27)
 _IR_VERSIONS = range(8, 12)
 _MOST_PARTS = 400_000  # fields of a file; large networks have some ten thousand, and reading these takes a second
-_MOST_NODES = 20_000
+MOST_NODES = 20_000
 _MOST_AXES = 8
 _LARGEST = 2**31 - 1  # sides of tensors, and whole numbers in attributes
 _DIGITS = 64
@@ -153,8 +153,8 @@ class OnnxFile:
         if model["graph"] is None:
             _refuse("is missing")
         graph = self._reader.message("graph", model["graph"])
-        if len(graph["node"]) > _MOST_NODES:
-            _refuse(f"has {len(graph['node']):,} nodes; the limit is {_MOST_NODES:,}")
+        if len(graph["node"]) > MOST_NODES:
+            _refuse(f"has {len(graph['node']):,} nodes; the limit is {MOST_NODES:,}")
         inputs, outputs = ({each["name"]: _value(each) for each in graph[key]} for key in ("input", "output"))
         tensors = {tensor["name"]: self._tensor(tensor) for tensor in graph["initializer"]}
         names = [*tensors, *inputs, *(name for node in graph["node"] for name in node["output"] if name)]

@@ -119,7 +119,7 @@ def answers(
         found = answer_all(predictor, pictures, top, workers)
     for done, (sample, fields) in enumerate(zip(pictures.samples, found, strict=True), 1):
         known = pictures.problems.get(done - 1)
-        yield Row(sample, *_answer(predictor, fields if known is None else {"error": known}))
+        yield Row(sample, *_answer(predictor, dict(zip(("error", "hint"), known, strict=True)) if known else fields))
         if progress is not None:
             progress("classifying images", done, total)
 

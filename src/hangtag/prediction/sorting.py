@@ -11,7 +11,7 @@ from hangtag.data.labelled_images import folder_names
 from hangtag.data.picture_list import PictureList
 from hangtag.data.store.containers import Container, Folder, Sample
 from hangtag.errors import SaveError, UsageError
-from hangtag.files import make_own_folder, saving
+from hangtag.files import make_own_folder, saving, short_name
 from hangtag.model.predictor import Answer
 from hangtag.pictures import PICTURE_ENDINGS
 from hangtag.words import bytes_in_words
@@ -86,7 +86,8 @@ class Sorter:
     def _free(self, folder: Path, name: str) -> Path:
         """A path in the folder that no picture has: name.jpg, name (2).jpg, ..."""
         stem, ending = os.path.splitext(name)  # noqa: PTH122
-        number, free = 1, name
+        stem, ending = short_name(stem, 220), short_name(ending, 20)
+        number, free = 1, stem + ending
         while (folder.name, free.lower()) in self.taken or os.path.lexists(folder / free):
             number += 1
             free = f"{stem} ({number}){ending}"

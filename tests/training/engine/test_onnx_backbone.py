@@ -215,3 +215,23 @@ def test_changed_bytes_give_a_refusal_or_a_backbone(saved: Callable[..., Path]) 
         except HangtagError:
             refused += 1
     assert refused > 10
+
+
+def test_functions_that_double_in_each_step_are_refused_before_they_are_inlined(saved: Callable[..., Path]) -> None:
+    calls = "".join(f'<domain: "own", opset_import: ["" : 20, "own" : 1]> F{n} (a) => (b) '
+                    f"{{ c = own.F{n - 1} (a) b = own.F{n - 1} (c) }}" for n in range(1, 40))  # fmt: skip
+    first = '<domain: "own", opset_import: ["" : 20]> F0 (a) => (b) { b = Relu (a) }'
+    path = saved("float[N, 3, 8, 8] x", f"z = own.F39 (x) {POOLED}", functions=first + calls, domains=', "own" : 1')
+
+    with pytest.raises(ArtifactError, match="549,755,813,892 nodes with those of its functions"):
+        find_backbone(str(path))
+
+
+def test_a_graph_with_too_many_features_or_too_much_memory_is_refused(saved: Callable[..., Path]) -> None:
+    with pytest.raises(ModelError, match="computes 196,608 features of an image; the limit is 100,000"):
+        find_backbone(str(saved("float[N, 3, 256, 256] x", "y = Flatten (x)", "float[N, 196608] y")))
+
+    larger = f"l = Resize (x, , scales) {POOLED.replace('(x,', '(l,')}"
+    scales = np.array([1, 1, 9000, 9000], np.float32)
+    with pytest.raises(ModelError, match="needs more memory for 2 images than hangtag allows"):
+        find_backbone(str(saved("float[N, 3, 8, 8] x", larger, scales=scales)))

@@ -7,8 +7,9 @@ limits on memory and time. What the file does not say about itself is guessed, a
 
 import hashlib
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hangtag.errors import ArtifactError, HangtagError, ModelError, ModelNotFound, UsageError
-from hangtag.model.artifact import limited_time, open_session
-from hangtag.model.onnx_file import METADATA_KEY, OPERATORS, OnnxFile
+from hangtag.model.artifact import limited_time, needs_memory, open_session
+from hangtag.model.onnx_file import METADATA_KEY, MOST_NODES, OPERATORS, OnnxFile
 from hangtag.training.engine.export import plain_model
 from hangtag.training.engine.onnx_writer import IR_VERSION, GraphWriter, float_value
 
@@ -126,6 +127,11 @@ def _features(content: bytes, scale: str, name: str) -> OnnxFeatures:
     graph.free_batch(given)
     chosen, note = graph.find_features(given)
     notes.append(note)
+    if chosen.size > _MOST_FEATURES:
+        raise ModelError(
+            f"it computes {chosen.size:,} features of an image; the limit is {_MOST_FEATURES:,}",
+            "use a network that pools its feature maps",
+        )
     model = _assembled(graph.model, given, mean, deviation, chosen)
     check_features(model)
     return OnnxFeatures(
@@ -170,6 +176,8 @@ def _simplified(content: bytes) -> onnx.ModelProto:
     if any(each.data_location == TensorProto.EXTERNAL or each.external_data for each in _tensors(model)):
         hint = "save it as one file: onnx.save(onnx.load(FILE), NEW_FILE)"
         raise ArtifactError("its weights are in another file", hint)
+    if (inlined := _inlined_nodes(model)) > MOST_NODES:
+        raise ArtifactError(f"it has {inlined:,} nodes with those of its functions; the limit is {MOST_NODES:,}", _HINT)
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # ValidationError, or protobuf's
@@ -205,6 +213,24 @@ def _simplified(content: bytes) -> onnx.ModelProto:
     del model.opset_import[:]
     model.opset_import.add(domain="", version=opset)
     return model
+
+
+def _inlined_nodes(model: onnx.ModelProto) -> int:
+    """How many nodes the graph has if each call of a function is replaced by the function's nodes."""
+    functions = {(each.domain, each.name): each for each in model.functions}
+
+    @cache
+    def inside(function: tuple[str, str]) -> int:
+        return count(functions[function].node)
+
+    def count(nodes: Iterable[onnx.NodeProto]) -> int:
+        total = 0
+        for node in nodes:
+            total += inside(name) if (name := (node.domain, node.op_type)) in functions else 1
+            total += sum(count(graph.node) for each in node.attribute for graph in (each.g, *each.graphs))
+        return total
+
+    return count(model.graph.node)
 
 
 def _constant(node: onnx.NodeProto) -> NDArray[Any]:
@@ -447,6 +473,8 @@ def _run(model: onnx.ModelProto, names: list[str], given: dict[str, NDArray[Any]
             return rows
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         count = len(next(iter(given.values())))
+        if needs_memory(error):
+            raise ModelError(f"it needs more memory for {count} images than hangtag allows", _HINT) from error
         reason = textwrap.shorten(str(error), 200) or type(error).__name__
         raise ModelError(f"the graph fails on {count} images: {reason}", _FREE_BATCH) from error
 
