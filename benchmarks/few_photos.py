@@ -2,9 +2,9 @@
 
     python -m benchmarks.few_photos [SETS] [--only NAME ...] [--draws 3] [--json FILE]
 
-SETS is a folder that `benchmarks/photo_sets.py` wrote; by default photo-sets/. Accuracy is from five folds of each set; near-duplicates are on
-one side. Each is judged by the file that the other four folds made: `transfer`, `fast`, and as a check a logistic
-regression with scaled features of the same backbone, its strength chosen by five-fold cross-validation.
+SETS is a folder that `benchmarks/photo_sets.py` wrote; by default photo-sets/. Accuracy is from five folds of each set;
+near-duplicates are on one side. Each is judged by the file that the other four folds made: `transfer`, `fast`, and as a
+check a logistic regression with scaled features of the same backbone, its strength chosen by five-fold cross-validation.
 
 AUROC is that of the file's `ood_score`, after training on 20 photos a class (or three quarters of a smaller class):
 the set's other photos against photos of other things.

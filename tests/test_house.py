@@ -40,7 +40,7 @@ HOMES = {
     "pyarrow": "data",
     "pooch": "data.public.download",
     "requests": "data.public.download",
-    "threadpoolctl": "data.near_duplicates",
+    "threadpoolctl": "machine",
     "platformdirs": "files",
     "typer": "cli",
     "rich": "cli.screen",

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from hangtag.version import __version__
 
-__all__ = ["hardware", "now", "processors", "seconds_waiting_for_a_core", "versions"]
+__all__ = ["blas_threads", "hardware", "now", "processors", "seconds_waiting_for_a_core", "versions"]
 
 
 def hardware() -> dict[str, Any]:
@@ -72,3 +72,14 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def blas_threads(most: int | None) -> AbstractContextManager[Any]:
+    """A context in which each matrix product uses at most this many threads; None: no limit.
+
+    It holds for libraries that are loaded when it begins.
+    """
+    from threadpoolctl import threadpool_limits
+
+    limited: AbstractContextManager[Any] = threadpool_limits(most, "blas")
+    return limited

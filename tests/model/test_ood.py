@@ -17,6 +17,7 @@ from hangtag.model.ood import (
     fit_ood_detector,
     fit_pixel_statistics,
     measure_distances,
+    measured,
 )
 from hangtag.pictures import Images
 from toys import shapes
@@ -187,7 +188,8 @@ def test_the_rate_of_false_positives_holds_after_a_cross_validation(count: int, 
         some, parts = shapes(count, seed=seed)[0], []
         for fold in range(5):
             out = folds == fold
-            parts.append(measure_distances(some[~out], points[~out], labels[~out], some[out], points[out], own[out]))
+            rows = measured(some)
+            parts.append(measure_distances(rows[~out], points[~out], labels[~out], rows[out], points[out], own[out]))
         order = np.argsort(np.concatenate([np.flatnonzero(folds == fold) for fold in range(5)]))
         held_out = Distances(
             *(

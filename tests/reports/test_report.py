@@ -17,6 +17,7 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError, UsageError
 from hangtag.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from hangtag.evaluation.guarantee_report import measure_guarantees
+from hangtag.evaluation.judge import Judgement
 from hangtag.evaluation.metrics import evaluate
 from hangtag.evaluation.run_folder import Run
 from hangtag.evaluation.slices import Slice
@@ -25,7 +26,8 @@ from hangtag.model.calibration import Calibrator
 from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.predictor import load
 from hangtag.pictures import Images
-from hangtag.reports.report import write_other_report, write_report
+from hangtag.reports import figures
+from hangtag.reports.report import write_other_report, write_report, write_report_and_pictures
 
 HISTORY = [
     {"number": 1, "loss": 0.9, "accuracy": 0.7, "val_loss": 0.8, "val_accuracy": 0.72, "finished": True},
@@ -425,3 +427,29 @@ def test_counts_of_other_classes_are_left_out_and_notes_are_shown_as_text(tmp_pa
     page = page_of(run)
 
     assert "Note: &lt;b&gt;only 3 images&lt;/b&gt;." in page
+
+
+def test_figures_are_drawn_again_only_if_they_would_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, (labels, rows) = finished_run(tmp_path / "run"), judged(toys.CLASSES)
+    data = LabelledImages(toys.shapes(300)[0], labels, toys.CLASSES, parts={"train": slice(0, 200)})
+    guarantees = measure_guarantees({"probabilities": rows}, labels, Guarantees.none(len(toys.CLASSES), "none"))
+    judgement = Judgement("test", data, {"probabilities": rows}, evaluate(rows, labels, toys.CLASSES), guarantees)
+    drawn: list[str] = []
+    save = figures.save
+    monkeypatch.setattr(figures, "save", lambda figure, path: (save(figure, path), drawn.append(path.name)))
+
+    def figures_drawn(judgement: Judgement) -> int:
+        drawn.clear()
+        write_report_and_pictures(run, data, judgement)
+        return len(drawn)
+
+    assert figures_drawn(judgement) == 6
+    grid = run.figures / "2-grid.png"
+    content = grid.read_bytes()
+    assert figures_drawn(judgement) == 0
+    for change in (grid.unlink, lambda: grid.write_bytes(content[:-1])):
+        change()
+        assert figures_drawn(judgement) == 6
+        assert grid.read_bytes() == content
+    other = dataclasses.replace(judgement, outputs={"probabilities": rows[::-1].copy()})
+    assert figures_drawn(other) == 6

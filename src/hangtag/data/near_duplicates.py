@@ -23,7 +23,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.machine import processors
+from hangtag.machine import blas_threads, processors
 from hangtag.mapped import MappedRows, rows_of, scratch
 from hangtag.pictures import Images
 from hangtag.progress import Progress
@@ -147,11 +147,9 @@ def _in_threads(
     work: Callable[[slice], T], count: int, at_once: int, what: str = "", progress: Progress | None = None
 ) -> Iterator[T]:
     """What `work` returns for each part of `count` rows, in their order; the parts are worked on at the same time."""
-    from threadpoolctl import threadpool_limits
-
     parts = _parts(count, at_once)
     # Matrix products that themselves use several threads would wait for each other.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(processors(), _MOST_THREADS)) as pool:
+    with blas_threads(1), ThreadPoolExecutor(min(processors(), _MOST_THREADS)) as pool:
         for part, found in zip(parts, pool.map(work, parts), strict=True):
             yield found
             if progress:

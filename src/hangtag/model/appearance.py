@@ -5,6 +5,7 @@ images have one plain background, whether their objects are lighter or darker th
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,11 @@ from numpy.typing import NDArray
 from hangtag.pictures import Images
 from hangtag.serializable import Serializable
 
+<<<<<<< HEAD
 __all__ = ["Appearance", "Spread", "Statistics", "border_of", "fit_appearance", "statistics_of"]
+=======
+__all__ = ["Appearance", "Looks", "Spread", "across_channels", "border_of", "fit_appearance", "looks_of"]
+>>>>>>> speed
 
 TRIM = 0.05
 """A pixel belongs to the object if it differs from the background by more than this share of the full scale: the
@@ -152,8 +157,9 @@ def statistics_of(images: NDArray[np.floating[Any]], background: NDArray[np.floa
     """Statistics of images (N, H, W, C) from 0 to 1 against a background (C,)."""
     count, height, width, _ = images.shape
     border = border_of(images)
-    apart = np.abs(images - background.astype(np.float32)).max(axis=3)  # (N, H, W)
-    grey = images.mean(axis=3)
+    apart: Any = across_channels(np.maximum, np.abs(images - background.astype(np.float32)))  # (N, H, W)
+    grey = across_channels(np.add, images) / images.dtype.type(images.shape[3])
+    range_of = across_channels(np.maximum, images) - across_channels(np.minimum, images)
     inside = apart > TRIM
     found = inside.any(axis=(1, 2))
     weight = np.where(inside, apart, 0)
@@ -176,9 +182,14 @@ def statistics_of(images: NDArray[np.floating[Any]], background: NDArray[np.floa
         box=box + gone,
         mass=np.maximum(np.abs(mass_y), np.abs(mass_x)) + gone,
         aspect=np.log(np.maximum(wide * width, 1) / np.maximum(tall * height, 1)) + gone,
-        colour=(images.max(axis=3) - images.min(axis=3)).mean(axis=(1, 2)).astype(np.float64),
+        colour=range_of.mean(axis=(1, 2)).astype(np.float64),
         sharpness=sharpness_of(grey),
     )
+
+
+def across_channels(operation: np.ufunc, images: NDArray[Any], axis: int = 3) -> NDArray[Any]:
+    """The reduction of images along a few channels, which takes NumPy's own `reduce` several times as long."""
+    return reduce(operation, np.moveaxis(images, axis, 0))
 
 
 def sharpness_of(grey: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

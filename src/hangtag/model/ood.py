@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 
 from hangtag.errors import DataError
 from hangtag.mapped import MappedRows
+from hangtag.model.appearance import across_channels
 from hangtag.model.calibration import Floats
 from hangtag.pictures import Images
 
 __all__ = [
     "Distances", "FeatureDistance", "OodDetector", "PixelStatistics", "fit_cross_fitted_detector",
     "fit_feature_distance", "fit_ood_detector", "fit_pixel_statistics", "mean_weights", "measure_distances",
+    "measured",
 ]  # fmt: skip
 
 _MIN_QUANTILES, _MAX_QUANTILES = 45, 1000  # 45 are enough for a limit of 0.95 in nine of ten draws
@@ -71,7 +73,11 @@ class PixelStatistics:
 
     def distance(self, images: Images | MappedRows) -> NDArray[np.float32]:
         """(N,) Mahalanobis distance of the statistics of uint8 images (N, H, W[, 3]) to the mean."""
-        placed = (_measured(images) - self.mean) @ self.whitening
+        return self.distance_of(measured(images))
+
+    def distance_of(self, statistics: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,) Mahalanobis distance of (N, S) statistics to the mean."""
+        placed = (statistics - self.mean) @ self.whitening
         distances: NDArray[np.float32] = np.sqrt((placed * placed).sum(axis=1))
         return distances
 
@@ -88,14 +94,15 @@ class PixelStatistics:
         Args:
             pixels: (N, C, H, W) from 0 to 1.
         """
-        grey = pixels.mean(axis=1)
+        grey = across_channels(np.add, pixels, 1) / np.float32(pixels.shape[1])
         flat = grey.reshape(len(grey), -1)
         mean, border = np.split(flat @ mean_weights(*grey.shape[1:]), 2, axis=1)
         centred = flat - mean
         deviation = np.sqrt((centred * centred).mean(axis=1, keepdims=True))
         sums = [np.abs(np.diff(grey, axis=axis)).sum(axis=(1, 2)) for axis in (1, 2)]
         edges = np.stack(sums, axis=1) / np.float32(flat.shape[1])
-        colour = [(pixels.max(axis=1) - pixels.min(axis=1)).mean(axis=(1, 2))[:, None]] if pixels.shape[1] > 1 else []
+        range_of = across_channels(np.maximum, pixels, 1) - across_channels(np.minimum, pixels, 1)
+        colour = [range_of.mean(axis=(1, 2))[:, None]] if pixels.shape[1] > 1 else []
         return np.concatenate([mean, border, deviation, edges, *colour], axis=1)
 
 
@@ -222,17 +229,17 @@ class Distances:
 
 
 def measure_distances(
-    images: Images,
+    statistics: NDArray[np.float32],
     descriptor: Floats,
     labels: NDArray[np.int64],
-    held_out_images: Images,
+    held_out_statistics: NDArray[np.float32],
     held_out_descriptor: Floats,
     held_out_logits: NDArray[np.float32],
 ) -> Distances:
-    """Distances of the images of one fold; arguments as for `fit_ood_detector`, which raises the same errors."""
+    """Distances of the images of one fold; arguments and errors as for `fit_ood_detector`, but what is `measured`."""
     _check_finite(descriptor, held_out_descriptor, held_out_logits)
     return Distances(
-        _fitted_statistics(images).distance(held_out_images),
+        _fitted_statistics(statistics).distance_of(held_out_statistics),
         _fit_feature_distance(descriptor, labels).distance(held_out_descriptor),
         held_out_logits,
     )
@@ -257,7 +264,7 @@ def fit_cross_fitted_detector(
         DataError: values that are not finite.
     """
     _check_finite(descriptor)
-    pixels, reference = _fitted_statistics(images), np.float32(_PIXEL_MARGIN) * held_out.pixels
+    pixels, reference = _fitted_statistics(measured(images)), np.float32(_PIXEL_MARGIN) * held_out.pixels
     scores = reference
     if len(scores) < _MIN_HELD_OUT:
         return OodDetector(pixels, None, _quantiles(scores, 2 * float(scores.max()), _MAX_QUANTILES)), scores
@@ -280,15 +287,15 @@ def _pixel_limit(distances: NDArray[np.float32]) -> float:
 
 def fit_pixel_statistics(images: Images) -> tuple[PixelStatistics, NDArray[np.float32]]:
     """Fit to every second of N images; also returns the distances of the others, with a margin."""
-    statistics = _fitted_statistics(images[::2])
+    statistics = _fitted_statistics(measured(images[::2]))
     return statistics, np.float32(_PIXEL_MARGIN) * statistics.distance(images[1::2] if len(images) > 1 else images)
 
 
-def _fitted_statistics(images: Images) -> PixelStatistics:
-    measured = _measured(images).astype(np.float64)
-    covariance = np.cov(measured.T, bias=True) + _PIXEL_DEVIATION**2 * np.eye(measured.shape[1])
+def _fitted_statistics(statistics: NDArray[np.float32]) -> PixelStatistics:
+    rows = statistics.astype(np.float64)
+    covariance = np.cov(rows.T, bias=True) + _PIXEL_DEVIATION**2 * np.eye(rows.shape[1])
     whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
-    return PixelStatistics(measured.mean(axis=0).astype(np.float32), whitening.astype(np.float32))
+    return PixelStatistics(rows.mean(axis=0).astype(np.float32), whitening.astype(np.float32))
 
 
 def fit_feature_distance(
@@ -369,12 +376,16 @@ def mean_weights(height: int, width: int) -> NDArray[np.float32]:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _measured(images: Images | MappedRows) -> NDArray[np.float32]:
+def measured(images: Images | MappedRows) -> NDArray[np.float32]:
     """(N, S) `PixelStatistics.of_pixels` of uint8 images (N, H, W[, 3])."""
     rows = []
     for start in range(0, max(1, len(images)), _AT_ONCE):
         some = np.asarray(images[start : start + _AT_ONCE], np.float32) / np.float32(255)
-        rows.append(PixelStatistics.of_pixels(some[:, None] if some.ndim == 3 else some.transpose(0, 3, 1, 2)))
+        rows.append(
+            PixelStatistics.of_pixels(
+                some[:, None] if some.ndim == 3 else np.ascontiguousarray(some.transpose(0, 3, 1, 2))
+            )
+        )
     return np.concatenate(rows)
 
 

@@ -22,7 +22,7 @@ from hangtag.evaluation.cross_validation import CrossValidation
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.calibration import Calibrator, Floats, cross_fitted, softmax
 from hangtag.model.guarantees import Guarantees, better_than_chance, fit_guarantees
-from hangtag.model.ood import Distances, OodDetector, fit_cross_fitted_detector, measure_distances
+from hangtag.model.ood import Distances, OodDetector, fit_cross_fitted_detector, measure_distances, measured
 from hangtag.pictures import Images
 from hangtag.training.engine.build import build_network
 from hangtag.training.engine.export import FoldHeads
@@ -214,15 +214,20 @@ class _Fold:
 
     @classmethod
     def of(
+<<<<<<< HEAD
         cls, trained: _Trainable, final: _Trainable, images: LabelledImages, fold: NDArray[np.bool_],
         judged: NDArray[np.int64],
+=======
+        cls, trained: _Trainable, ships: _Trainable, images: LabelledImages, statistics: NDArray[np.float32],
+        fold: NDArray[np.bool_], judged: NDArray[np.int64],
+>>>>>>> speed
     ) -> "_Fold":  # fmt: skip
         network, rest = trained.shipped_, np.flatnonzero(~fold)
         held_out, others = (
             extract_features(network, images.images[at], trained.features_device_) for at in (judged, rest)
         )
         distances = measure_distances(
-            images.images[rest], others.descriptor, images.labels[rest], images.images[judged], held_out.descriptor,
+            statistics[rest], others.descriptor, images.labels[rest], statistics[judged], held_out.descriptor,
             held_out.logits,
         )  # fmt: skip
         return cls(judged, distances, _head(trained.module_, final.module_))
@@ -250,6 +255,7 @@ def cross_fit(
         stop: called several times per second; when it returns True, the folds that are finished count.
     """
     done: list[_Fold] = []
+    statistics = measured(images.images)
     for number in range(folds.count):
         fold = folds.of == number
         rest = np.flatnonzero(~fold)
@@ -266,7 +272,11 @@ def cross_fit(
                 raise
         if stop():
             break
+<<<<<<< HEAD
         done.append(_Fold.of(trained, final, images, fold, folds.judged[fold[folds.judged]]))
+=======
+        done.append(_Fold.of(trained, ships, images, statistics, fold, folds.judged[fold[folds.judged]]))
+>>>>>>> speed
     if not done:
         return None
     order = np.argsort(np.concatenate([each.positions for each in done]), kind="stable")

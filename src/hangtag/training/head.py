@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.folds import stratified_folds
+from hangtag.machine import blas_threads
 from hangtag.model.calibration import log_softmax
 
 __all__ = ["Head", "fit_head", "loss_and_accuracy"]
@@ -64,6 +65,21 @@ def fit_head(
         groups: (N,) equal for images that are never on two sides of a fold.
         seed: of the folds.
     """
+    import sklearn.linear_model  # noqa: F401 - first, so that the limit holds for the libraries it loads
+
+    # Threads for the small matrix products of few images wait for each other: ten times the processor time.
+    with blas_threads(1 if len(labels) <= _MANY else None):
+        return _fitted(views, labels, classes, weights, groups, seed)
+
+
+def _fitted(
+    views: Sequence[NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    classes: int,
+    weights: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    seed: int,
+) -> Head:
     mean, deviation = views[0].mean(axis=0), float(views[0].std()) or 1.0
     scaled = [(view - mean) / np.float32(deviation) for view in views]
     basis = _basis(scaled)
