@@ -14,11 +14,7 @@ from numpy.typing import NDArray
 from hangtag.pictures import Images
 from hangtag.serializable import Serializable
 
-<<<<<<< HEAD
-__all__ = ["Appearance", "Spread", "Statistics", "border_of", "fit_appearance", "statistics_of"]
-=======
-__all__ = ["Appearance", "Looks", "Spread", "across_channels", "border_of", "fit_appearance", "looks_of"]
->>>>>>> speed
+__all__ = ["Appearance", "Spread", "Statistics", "across_channels", "border_of", "fit_appearance", "statistics_of"]
 
 TRIM = 0.05
 """A pixel belongs to the object if it differs from the background by more than this share of the full scale: the

@@ -214,13 +214,8 @@ class _Fold:
 
     @classmethod
     def of(
-<<<<<<< HEAD
-        cls, trained: _Trainable, final: _Trainable, images: LabelledImages, fold: NDArray[np.bool_],
-        judged: NDArray[np.int64],
-=======
-        cls, trained: _Trainable, ships: _Trainable, images: LabelledImages, statistics: NDArray[np.float32],
+        cls, trained: _Trainable, final: _Trainable, images: LabelledImages, statistics: NDArray[np.float32],
         fold: NDArray[np.bool_], judged: NDArray[np.int64],
->>>>>>> speed
     ) -> "_Fold":  # fmt: skip
         network, rest = trained.shipped_, np.flatnonzero(~fold)
         held_out, others = (
@@ -272,11 +267,7 @@ def cross_fit(
                 raise
         if stop():
             break
-<<<<<<< HEAD
-        done.append(_Fold.of(trained, final, images, fold, folds.judged[fold[folds.judged]]))
-=======
-        done.append(_Fold.of(trained, ships, images, statistics, fold, folds.judged[fold[folds.judged]]))
->>>>>>> speed
+        done.append(_Fold.of(trained, final, images, statistics, fold, folds.judged[fold[folds.judged]]))
     if not done:
         return None
     order = np.argsort(np.concatenate([each.positions for each in done]), kind="stable")
