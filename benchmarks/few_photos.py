@@ -4,9 +4,9 @@
 
 SETS is a folder that `benchmarks/photo_sets.py` wrote; by default photo-sets/. Accuracy is from five folds of each set;
 near-duplicates are on one side. Each is judged by the file that the other four folds made: `transfer`, `fast`, and as a
-check a logistic regression with scaled features of the same backbone, whose strength five-fold cross-validation chooses.
+check a logistic regression with scaled features of the same backbone, its strength chosen in five folds.
 
-AUROC is that of the file's `ood_score`, after training on 20 photos a class (or three quarters of a smaller class):
+AUROC is that of the file's `ood_score`, after training on 20 photos a class, or on three quarters of a smaller class:
 the set's other photos against photos of other things.
 """
 

@@ -113,7 +113,13 @@ def for_size(backbone: "Backbone", spec: ImageSpec) -> "Backbone":
     whole = _with_nodes(model, before, {"pixels": "resized"}, GraphWriter())
     whole.graph.input[0].CopyFrom(float_value("pixels", f"3, {spec.height}, {spec.width}"))
     whole.graph.output.extend(model.graph.output)
-    return replace(backbone, model=whole.SerializeToString(deterministic=True), side=size)
+    notes = backbone.notes
+    if min(size) < min(backbone.side):
+        notes += (
+            f"the backbone takes images of {backbone.side[1]}x{backbone.side[0]}, and these are {spec.width}x"
+            f"{spec.height}; if the pictures are larger, read them with size={backbone.side[0]}",
+        )
+    return replace(backbone, model=whole.SerializeToString(deterministic=True), side=size, notes=notes)
 
 
 def frozen_graph(network: FrozenNetwork, spec: ImageSpec, shapes: dict[str, str]) -> onnx.ModelProto:
