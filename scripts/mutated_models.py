@@ -254,7 +254,7 @@ def change_model(content: bytes, draw: random.Random) -> bytes:
     for _ in range(draw.randint(1, 3)):
         try:
             draw.choice(CHANGES)(model, draw)
-        except (LookupError, ValueError):  # an earlier change left nothing to change
+        except (LookupError, ValueError, StopIteration):  # an earlier change left nothing to change
             continue
     for entry in model.metadata_props:
         if entry.key == CHECKSUM_KEY:
