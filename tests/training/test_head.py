@@ -1,12 +1,16 @@
 """A linear head: as good as a tuned logistic regression, for any classes, weights and groups."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
 
+from hangtag.machine import blas_threads
 from hangtag.training import head
 from hangtag.training.head import fit_head, loss_and_accuracy
 
@@ -111,3 +115,19 @@ def test_copies_do_not_make_a_head_surer_than_it_is() -> None:
     apart = log_softmax(fit(features, labels)(new), axis=1).max(axis=1).mean()
 
     assert together < apart - 0.2
+
+
+def test_few_images_are_fitted_with_one_thread_for_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    fold = head._folds
+
+    def seen(*arguments: Any) -> Any:
+        used.extend(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+        return fold(*arguments)
+
+    monkeypatch.setattr(head, "_folds", seen)
+    rows, labels = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32), np.arange(20) % 2
+    with blas_threads(2):
+        fit_head([rows], labels, 2, np.ones(20), np.arange(20), 0)
+
+    assert used and set(used) == {1}

@@ -5,7 +5,7 @@
     report.html           the report
     metrics.json          the evaluation
     history.jsonl         one line per epoch
-    figures/*.png         figures
+    figures/*.png         figures, and .drawn, by which `hangtag report` sees that they need not be drawn again
     neighbours.npz        small copies of some training images, to explain answers
     stress.json           results of `hangtag stress`, if it was run
     skipped.csv           files that were skipped while reading, if any
