@@ -10,7 +10,7 @@ from hangtag.errors import DataError, UsageError
 from hangtag.evaluation.comparison import compare_judgements, compare_probabilities, name_pair
 from hangtag.evaluation.guarantee_report import measure_guarantees
 from hangtag.evaluation.judge import Judgement
-from hangtag.evaluation.metrics import evaluate
+from hangtag.evaluation.metrics import evaluate, wilson
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.guarantees import Guarantees
 
@@ -81,7 +81,7 @@ def judgement(side: int, names: list[str], wrong: str) -> Judgement:
     data = LabelledImages(images, labels, ("a", "b", "c"), names=tuple(names))
     predicted = np.where(np.array(names) == wrong, (labels + 1) % 3, labels)
     rows = (0.1 + 0.7 * np.eye(3)[predicted]).astype(np.float32)
-    found = evaluate(rows, labels, data.class_names)
+    found = evaluate(rows, labels, data.class_names, folds=5)
     guarantees = measure_guarantees({OUTPUT: rows}, labels, Guarantees.none(3, "for a test"))
     return Judgement("cross-validation", data, {OUTPUT: rows}, found, guarantees)
 
@@ -94,6 +94,8 @@ def test_images_at_two_sizes_are_matched_by_name_in_any_order() -> None:
     other, _ = compare_judgements(NAMES, first, judgement(12, names[3:] + names[:3], "7"))
 
     assert (same.only_first, same.only_second, same.both_wrong) == (0, 0, 1)
+    assert same.accuracies[0] == (first.evaluation.accuracy, *first.evaluation.accuracy_interval)
+    assert same.accuracies[0][1] < wilson(8, 9)[0]  # a cross-validation says less than nine new images
     assert (rows == first.probabilities).all()
     assert (other.only_first, other.only_second, other.both_wrong) == (1, 1, 0)
     with pytest.raises(UsageError, match="other images"):

@@ -4,7 +4,7 @@ The answer is about these two model files. Comparing two ways of training takes 
 train --seeds`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,10 @@ def compare_judgements(
             f"name images that neither was trained on: hangtag compare {names[0]} {names[1]} DATA",
         )
     rows = second.probabilities[same][:, order]
-    return compare_probabilities(names, first.data.labels, first.probabilities, rows), rows
+    found = compare_probabilities(names, first.data.labels, first.probabilities, rows)
+    evaluations = (each.evaluation for each in (first, second))  # their intervals know groups and cross-validation
+    one, two = ((each.accuracy, *each.accuracy_interval) for each in evaluations)
+    return replace(found, accuracies=(one, two)), rows
 
 
 def name_pair(first: Path, second: Path) -> tuple[str, str]:
