@@ -9,6 +9,7 @@ prediction see the same pixels.
 import importlib.util
 import io
 import math
+import re
 import stat
 import struct
 import sys
@@ -18,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from enum import IntFlag
 from os import PathLike, fspath
 from pathlib import Path
@@ -93,6 +95,7 @@ FITS = ("squash", "pad", "crop")
 _GREY_CHANNELS, _COLOUR_CHANNELS = 1, 3
 _LARGEST_16_BIT = 65_535
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
+_EXIF_DETAILS, _MAKE, _MODEL, _TAKEN, _FRACTION = 0x8769, 0x010F, 0x0110, 0x9003, 0x9291  # tags of Exif
 _OPAQUE = (1, 255, 1023, 4095, 16_383, _LARGEST_16_BIT)  # of alpha
 ROTATED = "rotated as its Exif data says"
 """The note of a picture that was not upright in its file."""
@@ -319,6 +322,8 @@ class Examined(NamedTuple):
         changes: what had to be changed.
         size: width and height of the picture in the file, as seen upright.
         values: (4,) `levels.measure` of a picture of more than 8 bits; None for others.
+        shot: when the photo was taken, in milliseconds by its camera's clock, and a number for the model of the camera;
+            zeros if the file does not say so.
     """
 
     pixels: NDArray[np.uint8]
@@ -327,6 +332,7 @@ class Examined(NamedTuple):
     changes: Change
     size: tuple[int, ...]
     values: NDArray[np.float32] | None = None
+    shot: tuple[int, int] = (0, 0)
 
 
 def examine(content: bytes, spec: ImageSpec | None = None) -> Examined:
@@ -357,7 +363,21 @@ def examine(content: bytes, spec: ImageSpec | None = None) -> Examined:
                 return Examined(pixels, pixels.ndim == 3 and carries_colour(pixels), mode, _UNCHANGED, size)
         grey = mode in _GREY_MODES or raw_mode == _DEEP_GREY_ALPHA
         read = _from_pil(opened, _spec_of(grey, spec), content, False, size)
-    return _examined(read, mode if raw_mode is None else raw_mode.partition(";")[0] + ";16")
+        shot = _shot(opened)
+    return _examined(read, mode if raw_mode is None else raw_mode.partition(";")[0] + ";16")._replace(shot=shot)
+
+
+def _shot(image: Image.Image) -> tuple[int, int]:
+    """See `Examined.shot`: of Exif's tags Make, Model, DateTimeOriginal and SubSecTimeOriginal."""
+    try:
+        exif = image.getexif()
+        details = exif.get_ifd(_EXIF_DETAILS)
+        moment = datetime.strptime(str(details[_TAKEN]).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+        fraction = re.sub(r"\D", "", str(details.get(_FRACTION, "")))[:3].ljust(3, "0")
+    except Exception:  # a damaged Exif block may raise anything; the pixels are good
+        return 0, 0
+    camera = zlib.crc32(repr([str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL)]).encode())
+    return max(0, int(moment.timestamp()) * 1000 + int(fraction)), camera
 
 
 def _spec_of(grey: bool, spec: ImageSpec | None) -> ImageSpec:

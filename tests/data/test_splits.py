@@ -1,15 +1,22 @@
 """Held-out images: every class in its share, decided by the seed alone."""
 
+import io
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from PIL import Image
 
 from hangtag.data import splits
+from hangtag.data.folds import folds_of
 from hangtag.data.labelled_images import LabelledImages, from_arrays
-from hangtag.data.splits import split_of, stratified
+from hangtag.data.read import read
+from hangtag.data.splits import BURST_NOTE, bursts, kept_together, split_of, stratified
 from hangtag.errors import UsageError
 
 a_few_labels = arrays(np.int64, st.integers(1, 200), elements=st.integers(0, 6))
@@ -149,3 +156,49 @@ def test_equal_images_of_two_classes_are_both_held_out() -> None:
     _, split = split_of(data, 0.2, seed=0)
 
     assert len(split.validation) >= 10 and split.notes == ()
+
+
+def photo(seconds: float | None, camera: str = "A phone") -> bytes:
+    """A JPEG of noise that says when it was taken."""
+    exif = Image.Exif()
+    if seconds is not None:
+        exif[0x0110] = camera
+        whole, milliseconds = divmod(round(1000 * seconds), 1000)
+        moment = f"2026:01:02 03:{whole // 60:02d}:{whole % 60:02d}"
+        exif.get_ifd(0x8769).update({0x9003: moment, 0x9291: f"{milliseconds:03d}"})
+    random = np.random.default_rng(None if seconds is None else round(1000 * seconds))
+    file = io.BytesIO()
+    Image.fromarray(random.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def test_photos_of_a_burst_are_held_out_together(tmp_path: Path) -> None:
+    moments = {"cat": [0, 1.5, 3.4, 9, 20, 30.5], "dog": [4, 40, 50, 60, 70, None]}
+    for label, seconds in moments.items():
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number, moment in enumerate(seconds):
+            (tmp_path / "photos" / label / f"{number}.jpg").write_bytes(photo(moment))
+    (tmp_path / "photos" / "cat" / "another.jpg").write_bytes(photo(0.5, "Another phone"))
+
+    data = read(tmp_path / "photos")
+    groups = kept_together(data)
+    _, split = split_of(data, 0.3, seed=0)
+
+    assert groups is not None
+    of = {Path(name).stem if "cat" in name else "dog": group for name, group in zip(data.names, groups, strict=True)}
+    assert of["0"] == of["1"] == of["2"]
+    assert len(set(groups)) == len(data) - 2  # the other camera, and every other moment, are on their own
+    assert BURST_NOTE in split.notes
+    assert BURST_NOTE not in split_of(replace(data, groups=np.arange(len(data))), 0.3, seed=0)[1].notes
+
+
+def test_photos_without_times_are_no_burst(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[number % 2] / f"{number}.jpg").write_bytes(photo(None))
+    (tmp_path / "a" / "odd.jpg").write_bytes(photo(1).replace(b"2026:01:02 ", b"0000:00:00 "))
+
+    data = read(tmp_path)
+
+    assert bursts(data) is None
+    assert not any(BURST_NOTE in notes for notes in (split_of(data, 0.3, seed=0)[1].notes, folds_of(data, 2, 0).notes))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.data.splits import fingerprint_of, in_order_of_appearance, kept_together, once
+from hangtag.data.splits import BURST_NOTE, bursts, fingerprint_of, in_order_of_appearance, kept_together, once
 from hangtag.errors import DataError
 from hangtag.words import amount, first_few
 
@@ -80,6 +80,8 @@ def folds_of(images: LabelledImages, count: int, seed: int) -> Folds:
         what = "nearly equal images" if images.groups is None else "images of a group, and nearly equal images,"
         groups_of = f"{amount(len(held_out), 'image')} form {amount(int(together.max()) + 1, 'group')}"
         notes.append(f"{what} are in one fold: {groups_of}")
+    if images.groups is None and bursts(images) is not None:
+        notes.append(BURST_NOTE)
     return Folds(
         int(fold.max()) + 1, fold, held_out, together.reshape(-1).astype(np.int64), fingerprint_of(images, held_out),
         tuple(notes),

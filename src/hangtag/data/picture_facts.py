@@ -17,6 +17,8 @@ FACTS = np.dtype(
         ("flags", "u1"),
         ("mode", "S15"),  # colour mode of the file, as Pillow names it: "RGB", "CMYK"
         ("values", "<f4", 4),  # `levels.measure` of pixels of more than 8 bits; 0 for others
+        ("taken", "<i8"),  # milliseconds by the camera's clock; 0 if the file does not say so
+        ("camera", "<u4"),  # a number for its model
     ]
 )
 """The record of one decoded picture; its flags are the bits below and those of `pictures.Change`."""

@@ -20,9 +20,17 @@ from hangtag.progress import Progress
 from hangtag.words import amount, first_few
 
 __all__ = [
-    "Split", "fingerprint_of", "in_order_of_appearance", "kept_together", "merge_groups", "near_groups", "once",
-    "split_of", "stratified",
+    "BURST_NOTE", "BURST_SECONDS", "Split", "bursts", "fingerprint_of", "in_order_of_appearance", "kept_together",
+    "merge_groups", "near_groups", "once", "split_of", "stratified",
 ]  # fmt: skip
+
+BURST_SECONDS = 2
+"""Between two photos of a burst; Exif data often has whole seconds only."""
+
+BURST_NOTE = (
+    f"photos of one class that were taken within {BURST_SECONDS} seconds of each other are held out together, because "
+    "they often show one object; --group-by (in Python group_by) replaces this"
+)
 
 _MOST_COMPARED = 1_000_000
 """The largest set that is searched for nearly equal images before a split; a larger one would take an hour."""
@@ -181,14 +189,36 @@ def near_groups(images: LabelledImages, progress: Progress | None = None) -> NDA
 
 
 def kept_together(images: LabelledImages) -> NDArray[np.int64] | None:
-    """The data's groups, merged with those of equal and nearly equal images; None if no two images are together."""
+    """The data's groups, merged with those of equal and nearly equal images; None if no two images are together.
+
+    Without groups of the data, photos of one class that a camera took one right after another are together too.
+    """
     contents = images.contents
     same = np.unique(contents[:, 0] ^ (contents[:, 1] << np.uint64(1)), return_inverse=True)[1]
-    groupings = [each for each in (images.groups, near_groups(images)) if each is not None]
+    own = bursts(images) if images.groups is None else images.groups
+    groupings = [each for each in (own, near_groups(images)) if each is not None]
     if same.max(initial=-1) + 1 < len(images):
         groupings.append(same)
     groups = merge_groups(*groupings) if groupings else None
     return groups if groups is not None and len(np.unique(groups)) < len(images) else None
+
+
+def bursts(images: LabelledImages) -> NDArray[np.int64] | None:
+    """(N,) a number for each image, equal for photos of one class that one model of camera took with at most
+    `BURST_SECONDS` between two; None if there are none. Files say when they were taken in their Exif data.
+    """
+    facts = images.picture_facts
+    if facts is None or not facts["taken"].any():
+        return None
+    taken, camera = facts["taken"], facts["camera"]
+    order = np.lexsort((taken, camera, images.labels))
+    alike = (
+        (np.diff(camera[order].astype(np.int64)) == 0) & (np.diff(images.labels[order]) == 0) & (taken[order][1:] > 0)
+    )
+    near = alike & (taken[order][:-1] > 0) & (np.diff(taken[order]) <= 1000 * BURST_SECONDS)
+    groups = np.empty(len(images), np.int64)
+    groups[order] = np.append(0, np.cumsum(~near))
+    return groups if near.any() else None
 
 
 def once(images: LabelledImages, held_out: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
@@ -222,6 +252,8 @@ def _notes(images: LabelledImages, held_out: NDArray[np.int64]) -> tuple[str, ..
     counts = np.bincount(images.labels[held_out], minlength=len(images.class_names))
     missing = [name for name, count in zip(images.class_names, counts, strict=True) if not count]
     notes = []
+    if images.groups is None and bursts(images) is not None:
+        notes.append(BURST_NOTE)
     if missing:
         notes.append(f"no validation images of {first_few(missing)}: too few images, or all in one group")
     if len(images) > _MOST_COMPARED:

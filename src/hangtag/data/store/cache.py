@@ -52,8 +52,8 @@ __all__ = [
     "set_aside",
 ]
 
-VERSION = 6
-"""Of the entries' layout; entries of other versions are ignored. Since 6: large JPEGs are decoded at reduced size."""
+VERSION = 7
+"""Of the entries' layout; entries of other versions are ignored. Since 7: when a photo was taken."""
 
 _LIMIT_GIGABYTES = 20.0
 _PICTURES, _SETS, _FEATURES, _GROUPS = "pictures", "datasets", "features", "groups"

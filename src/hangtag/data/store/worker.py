@@ -33,7 +33,7 @@ __all__ = ["STATUS", "DecodedBefore", "Watch", "work"]
 STATUS = struct.Struct("<qdd")
 """The row being decoded (-1: none), the last sign of life (monotonic seconds), and the CPU time before the row."""
 
-_FACTS = struct.Struct("<16sIIIB15s4f")
+_FACTS = struct.Struct("<16sIIIB15s4fqI")
 _NO_VALUES = (0.0, 0.0, 0.0, 0.0)
 _NO_PIXELS = np.empty(0, np.uint8)
 _LARGEST_BUFFER = 8_000_000  # bytes of pixels that wait to be written
@@ -131,7 +131,7 @@ class _Decoder:
         width, height = picture.size
         values = _NO_VALUES if picture.values is None else picture.values
         return _FACTS.pack(
-            digest, height, width, zlib.crc32(pixels.data), flags, picture.mode.encode(), *values
+            digest, height, width, zlib.crc32(pixels.data), flags, picture.mode.encode(), *values, *picture.shot
         ), pixels
 
     def close(self) -> None:
