@@ -69,35 +69,24 @@ def fit_head(
 
     # Threads for the small matrix products of few images wait for each other: ten times the processor time.
     with blas_threads(1 if len(labels) <= _MANY else None):
-        return _fitted(views, labels, classes, weights, groups, seed)
-
-
-def _fitted(
-    views: Sequence[NDArray[np.float32]],
-    labels: NDArray[np.int64],
-    classes: int,
-    weights: NDArray[np.float64],
-    groups: NDArray[np.int64],
-    seed: int,
-) -> Head:
-    mean, deviation = views[0].mean(axis=0), float(views[0].std()) or 1.0
-    scaled = [(view - mean) / np.float32(deviation) for view in views]
-    basis = _basis(scaled)
-    reduced = scaled if basis is None else [view @ basis for view in scaled]
-    folds, every = _folds(labels, groups, seed), len(views)
-    found = [_cross_validated(kind, reduced[0], labels, weights, classes, folds) for kind in _KINDS]
-    out = np.concatenate(folds) if folds else np.zeros(0, np.int64)
-    mean_logits = np.sum([each.factor * each.logits for each in found], axis=0)
-    factor = _factor(mean_logits, labels[out], weights[out])[0]
-    rows, labels, weights = np.concatenate(reduced), np.tile(labels, every), np.tile(weights, every)
-    weight, bias = np.zeros((classes, rows.shape[1]), np.float32), np.zeros(classes, np.float32)
-    for kind, each in zip(_KINDS, found, strict=True):
-        model = kind(classes, rows, labels, weights)
-        model.set(each.strength / every if kind is _Regression else each.strength)
-        weight, bias = weight + factor * each.factor * model.weight, bias + factor * each.factor * model.bias
-    weight = (weight if basis is None else weight @ basis.T) / np.float32(deviation)
-    words = f"fitted a linear head to the features of {len(views[0]):,} images"
-    return Head(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), words)
+        mean, deviation = views[0].mean(axis=0), float(views[0].std()) or 1.0
+        scaled = [(view - mean) / np.float32(deviation) for view in views]
+        basis = _basis(scaled)
+        reduced = scaled if basis is None else [view @ basis for view in scaled]
+        folds, every = _folds(labels, groups, seed), len(views)
+        found = [_cross_validated(kind, reduced[0], labels, weights, classes, folds) for kind in _KINDS]
+        out = np.concatenate(folds) if folds else np.zeros(0, np.int64)
+        mean_logits = np.sum([each.factor * each.logits for each in found], axis=0)
+        factor = _factor(mean_logits, labels[out], weights[out])[0]
+        rows, labels, weights = np.concatenate(reduced), np.tile(labels, every), np.tile(weights, every)
+        weight, bias = np.zeros((classes, rows.shape[1]), np.float32), np.zeros(classes, np.float32)
+        for kind, each in zip(_KINDS, found, strict=True):
+            model = kind(classes, rows, labels, weights)
+            model.set(each.strength / every if kind is _Regression else each.strength)
+            weight, bias = weight + factor * each.factor * model.weight, bias + factor * each.factor * model.bias
+        weight = (weight if basis is None else weight @ basis.T) / np.float32(deviation)
+        words = f"fitted a linear head to the features of {len(views[0]):,} images"
+        return Head(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), words)
 
 
 def loss_and_accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
