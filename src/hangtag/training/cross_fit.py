@@ -77,7 +77,7 @@ def _checked_folds(recipe: Recipe, data: LabelledImages) -> int:
     """The number of folds that the recipe asks for, 0 for none; if it leaves the choice, only what is cheap has folds.
 
     Raises:
-        UsageError: other settings, or the data, hold images out.
+        UsageError: the data has a validation part.
     """
     if recipe.folds is None and recipe.backbone:
         return choose_folds(recipe, data)[0]
@@ -86,13 +86,6 @@ def _checked_folds(recipe: Recipe, data: LabelledImages) -> int:
         raise UsageError(
             f"folds={folds} cannot be used: {data.name} has a validation part", "leave folds out, or set it to 0"
         )
-    for name in ("validation", "patience", "fine_tune") if folds else ():
-        if name in recipe.given and (value := getattr(recipe, name)):
-            raise UsageError(
-                f"folds={folds} and {name}={value:g} contradict each other: with folds, no images are held out of the "
-                "training",
-                "give only one of them",
-            )
     return folds
 
 
@@ -102,7 +95,7 @@ def choose_folds(recipe: Recipe, data: LabelledImages) -> tuple[int, str]:
     The work is counted, not timed, so that the same command always does the same.
 
     Raises:
-        UsageError: folds were chosen, and other settings or the data hold images out.
+        UsageError: folds were chosen, and the data has a validation part.
     """
     if recipe.folds is not None:
         return _checked_folds(recipe, data), ""

@@ -152,3 +152,11 @@ def test_a_setting_that_is_given_twice_differently_is_refused() -> None:
     assert with_settings(RECIPES["fast"], ["epochs=3", "epochs=3"]).epochs == 3
     with pytest.raises(UsageError, match="epochs was given twice: 3 and 4"):
         with_settings(RECIPES["fast"], ["epochs=3", "epochs=4"])
+
+
+@pytest.mark.parametrize("other", [{"patience": 2}, {"validation": 0.2}])
+def test_folds_and_settings_that_hold_images_out_are_refused_before_there_is_data(other: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="contradict each other"):
+        find_recipe("fast", folds=5, **other)
+
+    assert find_recipe("fast", folds=0, **other).folds == 0

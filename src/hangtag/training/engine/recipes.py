@@ -341,7 +341,7 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
     Raises:
         UnknownName: there is no such setting.
-        UsageError: a setting has the wrong type or is out of range.
+        UsageError: a setting has the wrong type or is out of range, or two contradict each other.
     """
     for name in settings:
         if name not in _KINDS:
@@ -365,6 +365,13 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
             "pretrained network",
             "leave it out, or train a network from nothing with recipe 'fast'",
         )
+    for name in ("validation", "patience", "fine_tune") if result.folds else ():
+        if name in result.given and (value := getattr(result, name)):
+            raise UsageError(
+                f"folds={result.folds} and {name}={value:g} contradict each other: with folds, no images are held out "
+                "of the training",
+                "give only one of them",
+            )
     return result
 
 
