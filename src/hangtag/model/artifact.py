@@ -36,7 +36,7 @@ from hangtag.serializable import Serializable, read_json
 
 __all__ = [
     "EXTRA_OUTPUTS", "FORMAT", "INPUT", "MODEL_FILE", "OUTPUT", "PIXELS", "Artifact", "BackboneRecord", "Metadata",
-    "check_file", "limited_time", "needs_memory", "open_artifact", "open_session",
+    "check_file", "limited_time", "needs_memory", "open_artifact", "open_session", "read_onnx",
 ]  # fmt: skip
 
 FORMAT = 5
@@ -387,28 +387,48 @@ def _read(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str, Path | No
             "name a run folder or a model.onnx, or pass its bytes",
         )
     path, folder = user_path(source), None
-    try:
-        if path.is_dir():
-            folder, path = path, path / MODEL_FILE
-            if not path.is_file():
-                raise RunError(
-                    f"{folder}: no {MODEL_FILE} in this folder",
-                    "name a run folder or a model.onnx; the training of a run without one did not finish",
-                )
-            if not inside(folder, path):
-                raise RunError(f"{path}: is a link that leads out of the run folder", "name the file it leads to")
-        if path.exists() and not path.is_file():
-            raise ArtifactError(f"{path}: is not a file", "name a run folder or a model.onnx")
-        if path.stat().st_size > _MOST_BYTES:
-            raise ArtifactError(f"{path}: is larger than a model file can be (2 GB)", "name a model.onnx")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ModelNotFound(f"{path}: no such file", "name a run folder or a model.onnx") from None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {error}", "check the path and the file's permissions") from error
+    if _is_folder(path):
+        folder, path = path, path / MODEL_FILE
+        if not path.is_file():
+            raise RunError(
+                f"{folder}: no {MODEL_FILE} in this folder",
+                "name a run folder or a model.onnx; the training of a run without one did not finish",
+            )
+        if not inside(folder, path):
+            raise RunError(f"{path}: is a link that leads out of the run folder", "name the file it leads to")
+    content = read_onnx(path, "name a run folder or a model.onnx")
     if not content:
         raise ArtifactError(f"{path}: the file is empty", RETRAIN)
     return content, str(path), folder
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have; reading says so
+        return False
+
+
+def read_onnx(path: Path, hint: str) -> bytes:
+    """The bytes of an ONNX file; never of a device or a pipe, which could be endless.
+
+    Args:
+        hint: what to name instead.
+
+    Raises:
+        ModelNotFound: there is no such file.
+        ArtifactError: it is not a file, is too large, or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ArtifactError(f"{path}: is not a file", hint)
+        if path.stat().st_size > _MOST_BYTES:
+            raise ArtifactError(f"{path}: is larger than an ONNX file can be (2 GB)", hint)
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelNotFound(f"{path}: no such file", hint) from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}", "check the path and the file's permissions") from error
 
 
 def _check_record(folder: Path, content: bytes) -> None:

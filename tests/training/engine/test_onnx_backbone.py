@@ -1,5 +1,6 @@
 """ONNX files of users: features are found in graphs of many forms, and hostile ones are refused in one line."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,3 +236,10 @@ def test_a_graph_with_too_many_features_or_too_much_memory_is_refused(saved: Cal
     scales = np.array([1, 1, 9000, 9000], np.float32)
     with pytest.raises(ModelError, match="needs more memory for 2 images than hangtag allows"):
         find_backbone(str(saved("float[N, 3, 8, 8] x", larger, scales=scales)))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "features.onnx")
+
+    with pytest.raises(ArtifactError, match="is not a file"):
+        read_onnx_features(tmp_path / "features.onnx")

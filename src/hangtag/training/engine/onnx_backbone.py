@@ -21,8 +21,8 @@ import onnx.version_converter
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from hangtag.errors import ArtifactError, HangtagError, ModelError, ModelNotFound, UsageError
-from hangtag.model.artifact import limited_time, needs_memory, open_session
+from hangtag.errors import ArtifactError, HangtagError, ModelError, UsageError
+from hangtag.model.artifact import limited_time, needs_memory, open_session, read_onnx
 from hangtag.model.onnx_file import METADATA_KEY, MOST_NODES, OPERATORS, OnnxFile
 from hangtag.training.engine.export import plain_model
 from hangtag.training.engine.onnx_writer import IR_VERSION, GraphWriter, float_value
@@ -40,7 +40,6 @@ SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 _HINT = "use an ONNX file with one input for images and one output for features"
 _FREE_BATCH = "export it for any number of images (a free batch axis)"
 _LEAST_OPSET, _OPSET = 18, 20
-_MOST_BYTES = 2**31 - 1  # the largest Protocol Buffers message
 _USUAL_SIDE, _MOST_SIDE, _MOST_FEATURES = 224, 2048, 100_000
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601-2 luma, as in `pictures.py`
 _IMAGENET_CLASSES = {1000, 1001, 10450, 11221, 11821, 21841, 21843}
@@ -105,7 +104,7 @@ def read_onnx_features(path: Path, scale: str = "") -> OnnxFeatures:
     """
     if scale and scale not in SCALES:
         raise UsageError(f"unknown scale of pixels '{scale}'", f"known: {', '.join(SCALES)}")
-    content = _read(path)
+    content = read_onnx(path, _HINT)
     try:
         return _features(content, scale, path.name)
     except HangtagError as error:
@@ -146,20 +145,6 @@ def _features(content: bytes, scale: str, name: str) -> OnnxFeatures:
         sha256=hashlib.sha256(content).hexdigest(),
         notes=tuple(f"{name}: {note}" for note in notes if note),
     )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ArtifactError(f"{path}: is larger than an ONNX file can be (2 GB)", _HINT)
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ModelNotFound(f"{path}: no such file", "name an ONNX file") from None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {error}", "check the path and the file's permissions") from error
-    if not content:
-        raise ArtifactError(f"{path}: the file is empty", _HINT)
-    return content
 
 
 def _simplified(content: bytes) -> onnx.ModelProto:
