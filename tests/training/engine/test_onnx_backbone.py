@@ -242,4 +242,4 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "features.onnx")
 
     with pytest.raises(ArtifactError, match="is not a file"):
-        read_onnx_features(tmp_path / "features.onnx")
+        find_backbone(str(tmp_path / "features.onnx"))
