@@ -24,7 +24,18 @@ MAY_IMPORT = {
     "training/engine": {GROUND, "model"},
     "training": {GROUND, "data", "model", "evaluation", "training/engine"},
     "reports": {GROUND, "data", "model", "evaluation", "prediction"},
-    "cli": {GROUND, "data", "model", "evaluation", "prediction", "training", "training/engine", "reports"},
+    "serving": {GROUND, "data", "model", "evaluation", "prediction"},
+    "cli": {
+        GROUND,
+        "data",
+        "model",
+        "evaluation",
+        "prediction",
+        "training",
+        "training/engine",
+        "reports",
+        "serving",
+    },
 }
 """The rooms, from the ground up, and the rooms below that each may import from, beside itself."""
 
@@ -44,6 +55,11 @@ HOMES = {
     "platformdirs": "files",
     "typer": "cli",
     "rich": "cli.screen",
+    "fastapi": "serving",
+    "starlette": "serving",
+    "uvicorn": "serving",
+    "prometheus_client": "serving",
+    "orjson": "serving",
     "keras": "nobody",  # whoever brings a Keras model has imported it
 }
 """The one module, or folder of modules, that imports a package."""

@@ -1,0 +1,68 @@
+"""The web application: what answers at which path, and what stands before it."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from hangtag.errors import HangtagError
+from hangtag.serving.batching import Batcher
+from hangtag.serving.models import Models
+from hangtag.serving.refusals import Refusal
+from hangtag.serving.settings import Settings
+from hangtag.version import __version__
+
+__all__ = ["Server", "create_app", "json_response"]
+
+
+@dataclass(eq=False)
+class Server:
+    """What the handlers of requests share; `app.state.server`.
+
+    Attributes:
+        is_draining: whether the server finishes what it accepted and takes nothing new.
+    """
+
+    models: Models
+    settings: Settings
+    batcher: Batcher = field(init=False)
+    is_draining: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.batcher = Batcher(self.settings)
+
+
+def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
+    """An ASGI application that answers with these models."""
+    from hangtag.serving.simple_api import router
+
+    server = Server(models, settings or Settings())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        server.batcher.close()
+
+    app = FastAPI(title="hangtag", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.server = server
+    app.include_router(router)
+    app.add_exception_handler(HangtagError, _refuse)
+    return app
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    import orjson
+
+    return Response(orjson.dumps(value), status, headers, "application/json")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HangtagError)
+    if isinstance(error, Refusal):
+        return json_response(error.to_json(), error.status, error.headers)
+    return json_response(error.to_json(), 400)

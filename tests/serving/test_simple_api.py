@@ -1,0 +1,1 @@
+"""The simple API: pictures in, answers out."""
