@@ -35,6 +35,7 @@ class Settings:
     max_body: int = 64_000_000
     max_pictures: int = 256
     max_pixels: int = 50_000_000
+    certfile: str | None = None
 
     def __post_init__(self) -> None:
         for name, least, most in (
