@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from hangtag.errors import HangtagError
 from hangtag.serving.batching import Batcher
+from hangtag.serving.guard import Guard
 from hangtag.serving.models import Models
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.settings import Settings
@@ -51,6 +53,12 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="hangtag", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = server
     app.include_router(router)
+    app.add_middleware(Guard, server=server)
+    if server.settings.allow_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=server.settings.allow_origins, allow_methods=["GET", "POST"],
+            allow_headers=["*"], expose_headers=["*"],
+        )  # fmt: skip
     app.add_exception_handler(HangtagError, _refuse)
     return app
 
