@@ -99,7 +99,8 @@ def serve(
         token = _read_token(token_file)
     settings = Settings(
         host=host, port=port, token=token, no_auth=no_auth, allow_hosts=tuple(allow_host or ()),
-        allow_origins=tuple(allow_origin or ()), certfile=certfile and str(certfile), keyfile=keyfile and str(keyfile),
+        allow_origins=tuple(allow_origin or ()), certfile=str(certfile) if certfile else None,
+        keyfile=str(keyfile) if keyfile else None,
         workers=workers, threads=threads, max_batch=max_batch, max_delay_ms=max_delay_ms, max_queue=max_queue,
         timeout=timeout, client_timeout=client_timeout, keep_alive=keep_alive, grace=grace, drain_delay=drain_delay,
         max_connections=max_connections, max_body=max_body, max_chunks=max_chunks, max_headers=max_headers,

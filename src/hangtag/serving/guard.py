@@ -60,8 +60,8 @@ class Guard:
             logger.error("request %s failed:\n%s", number, "".join(traceback.format_exception(error)))
             if not started:
                 hint = f"it is logged as request {number}"
-                refusal = Refusal(500, "the server made a mistake", hint, {"X-Request-ID": number})
-                await _send(send, 500, error_body(refusal, scope["path"]), refusal.headers)
+                body = error_body(HangtagError("the server made a mistake", hint), scope["path"])
+                await _send(send, 500, body, {"X-Request-ID": number})
 
     def check(self, scope: Any) -> None:
         """Raise Refusal for a request that no handler may see."""

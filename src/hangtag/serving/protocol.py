@@ -4,6 +4,7 @@ uvicorn has few limits of its own (its issue 157), and an application sees a req
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -64,7 +65,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _make_room(self) -> bool:
         """Close the connection of another client that waits for nothing."""
-        idle = [each for each in self.connections if each is not self and each.is_idle and each.running is not None]
+        connections: Iterable[Any] = self.connections
+        idle = [each for each in connections if each is not self and each.is_idle and each.running is not None]
         if idle:
             min(idle, key=lambda each: each.since).close()
         return bool(idle)
@@ -143,7 +145,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.close()
 
     def send_400_response(self, msg: str) -> None:
-        self.refuse(self.refusal or Refusal(400, "this is not a valid HTTP/1.1 request", "check it with curl -v"))
+        self.refuse(self.refusal or Refusal(400, "this is not a valid HTTP request", "the server understands HTTP/1.1"))
 
     def check(self, now: float) -> None:
         """End what takes too long; called several times a second."""

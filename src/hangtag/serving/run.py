@@ -207,11 +207,11 @@ class Workers:
                 for process in list(self.processes):
                     self._hear(process, ready)
                 if wake in ready:
-                    for number in os.read(wake, 100):
-                        if number in (signal.SIGTERM, signal.SIGINT) or hangup_ends():
+                    for sent in os.read(wake, 100):
+                        if sent in (signal.SIGTERM, signal.SIGINT) or hangup_ends():
                             if self.is_ending:
                                 self._signal("kill")
-                                os._exit(128 + number)
+                                os._exit(128 + sent)
                             self.is_ending = True
                             self._signal("terminate")
                             deadline = now + self.settings.drain_delay + self.settings.grace + _EXTRA_SECONDS
