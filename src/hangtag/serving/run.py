@@ -98,10 +98,31 @@ class Listener(uvicorn.Server):
         end.start()
         if self.delay:
             await asyncio.sleep(self.delay)
+        await self._stop_accepting(sockets or [])
         await super().shutdown(sockets)
         self.checking.cancel()
         if threading.current_thread() is not threading.main_thread():
             end.cancel()
+
+    async def _stop_accepting(self, sockets: list[socket.socket]) -> None:
+        """Close the sockets, and serve the connections that the system has accepted meanwhile."""
+        accepted = []
+        for listening in sockets:
+            listening.setblocking(False)
+            with contextlib.suppress(OSError):  # BlockingIOError: there are no more
+                while True:
+                    accepted.append(listening.accept()[0])
+        for server in self.servers:
+            server.close()
+        for listening in sockets:
+            listening.close()
+        config = self.config
+        protocol = partial(
+            config.http_protocol_class, config=config, server_state=self.server_state, app_state=self.lifespan.state
+        )  # type: ignore[call-arg]
+        for connection in accepted:
+            with contextlib.suppress(OSError):
+                await self.loop.connect_accepted_socket(protocol, connection, ssl=config.ssl)
 
     async def _check_connections(self) -> None:
         while True:
@@ -161,20 +182,25 @@ class Workers:
     """Several processes that accept from one socket. A process that ends is replaced.
 
     Args:
-        target: what a process runs: it gets its number, a connection to report to, and a file descriptor that ends with
-            this process.
+        target: what a process runs: it gets the socket, a connection for one report, and a file descriptor that ends
+            with this process.
         on_ready: called with the first report.
     """
 
     def __init__(
-        self, count: int, target: Callable[[Any, int], None], settings: Settings, on_ready: Callable[[Any], None]
+        self,
+        target: Callable[[socket.socket, Any, int], None],
+        listening: socket.socket,
+        settings: Settings,
+        on_ready: Callable[[Any], None],
     ) -> None:
         import multiprocessing
         import sys
 
         # A forked process starts at once and shares memory; this one has neither threads nor open models.
         self.context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        self.count, self.target, self.settings, self.on_ready = count, target, settings, on_ready
+        self.target, self.listening, self.settings, self.on_ready = target, listening, settings, on_ready
+        self.count = settings.workers
         self.processes: dict[Any, Any] = {}  # process -> connection on which it reports
         self.failures, self.next_start = 0, 0.0
         self.is_ready = self.is_ending = False
@@ -213,6 +239,7 @@ class Workers:
                                 self._signal("kill")
                                 os._exit(128 + sent)
                             self.is_ending = True
+                            self.listening.close()  # what nobody would accept is refused
                             self._signal("terminate")
                             deadline = now + self.settings.drain_delay + self.settings.grace + _EXTRA_SECONDS
                         else:
@@ -225,7 +252,9 @@ class Workers:
     def _start(self, ours: tuple[int, ...]) -> None:
         report, reporter = self.context.Pipe(duplex=False)
         others = [*ours, self.parent_end] if self.context.get_start_method() == "fork" else []
-        process = self.context.Process(target=_work, args=(self.target, reporter, self.alive_end, others), daemon=False)
+        process = self.context.Process(
+            target=_work, args=(self.target, self.listening, reporter, self.alive_end, others), daemon=False
+        )
         process.start()
         reporter.close()
         self.processes[process] = report
@@ -271,7 +300,13 @@ class Workers:
                     getattr(process, what)()
 
 
-def _work(target: Callable[[Any, int], None], reporter: Any, alive_end: int, others: Sequence[int]) -> None:
+def _work(
+    target: Callable[[socket.socket, Any, int], None],
+    listening: socket.socket,
+    reporter: Any,
+    alive_end: int,
+    others: Sequence[int],
+) -> None:
     """What a worker process runs."""
     for end in others:
         os.close(end)
@@ -279,7 +314,7 @@ def _work(target: Callable[[Any, int], None], reporter: Any, alive_end: int, oth
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        target(reporter, alive_end)
+        target(listening, reporter, alive_end)
     except HangtagError as error:
         reporter.send(error)
         raise SystemExit(1) from None
@@ -315,8 +350,8 @@ def serve(places: Sequence[str], settings: Settings, announce: Callable[[Serving
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else settings.host
         url = f"{'https' if settings.certfile else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{port}/"
         if settings.workers > 1:
-            target = partial(_serve_as_worker, found, settings, listening)
-            Workers(settings.workers, target, settings, lambda names: announce(Serving(url, names))).run()
+            target = partial(_serve_as_worker, found, settings)
+            Workers(target, listening, settings, lambda names: announce(Serving(url, names))).run()
         else:
             models = Models(found)
             listener = Listener(create_app(models, settings), settings, lambda: announce(Serving(url, _names(models))))
