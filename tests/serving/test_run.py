@@ -166,8 +166,10 @@ def test_a_privileged_port_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         listening_socket(Settings(port=80))
 
 
-def test_an_address_of_another_machine_is_an_error() -> None:
-    with pytest.raises(UsageError, match="no such address"):
+def test_an_address_that_this_machine_does_not_have_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: here)
+    with pytest.raises(UsageError, match="this machine has no such address"):
         listening_socket(Settings(host="192.0.2.1", port=0, no_auth=True))
 
 
@@ -193,7 +195,8 @@ def test_tls(start_server: Callable[..., AbstractContextManager[Running]], toy_p
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     made = subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
         capture_output=True, check=False,
     )  # fmt: skip
     if made.returncode:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OPEN_PATHS", "Guard", "error_body"]
 
-OPEN_PATHS = frozenset({"/", "/favicon.ico", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = frozenset({"/", "/favicon.ico", "/healthz", "/v2/health/live", "/v2/health/ready"})
 """What `GET` answers without a token: the page, which then asks for one, and health, for load balancers that have no
 token. Neither says anything about the models."""
 
