@@ -42,6 +42,7 @@ class Server:
 
 def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     """An ASGI application that answers with these models."""
+    from hangtag.serving import open_inference
     from hangtag.serving.description import describe
     from hangtag.serving.simple_api import router
 
@@ -55,6 +56,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="hangtag", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = server
     app.include_router(router)
+    app.include_router(open_inference.router)
     app.add_middleware(Guard, server=server)
     if server.settings.allow_origins:
         app.add_middleware(
@@ -74,10 +76,11 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
+    from hangtag.serving.open_inference import error_in_words
+
     assert isinstance(error, HangtagError)
-    if isinstance(error, Refusal):
-        return json_response(error.to_json(), error.status, error.headers)
-    return json_response(error.to_json(), 400)
+    said = error_in_words(error) if request.url.path.startswith("/v2/") else error.to_json()
+    return json_response(said, *((error.status, error.headers) if isinstance(error, Refusal) else (400, None)))
 
 
 async def _refuse_path(request: Request, error: Exception) -> Response:
