@@ -191,7 +191,7 @@ WRONG = {
     "no input": ({"inputs": []}, 400, "the only input must be 'images'"),
     "name": ({"inputs": [{"name": "x", "shape": [1], "datatype": "UINT8", "data": [1]}]}, 400, "got 'x'"),
     "twice": ({"inputs": ask()["inputs"] * 2}, 400, "'images' is named twice"),
-    "datatype": (ask(datatype="UINT7"), 400, "cannot be of 'UINT7'"),
+    "datatype": (ask(datatype="UINT7"), 400, "UINT7"),
     "datatype of another type": (ask(datatype=7), 400, "Expected 'str'"),
     "too few": (ask([1, 2, 2]), 400, "must have 4 elements"),
     "axes": (ask([2]), 400, "must have the shape"),
@@ -246,9 +246,10 @@ def test_a_tensor_without_its_data_takes_no_memory(client: httpx.Client) -> None
 @pytest.mark.parametrize(
     ("size", "header", "more", "text"),
     [
-        (2, 0, b"-", "the inputs need 2 bytes"), (3, 0, b"\0", "must have 2 bytes"), (2, 0, b"\0\0", "the inputs need 2 bytes"),
-        (2**63 - 1, 0, b"", "the inputs need"), (-1, 0, b"", ">= 0"), (2, 1, b"", "not JSON"),
-        (2, 10_000, b"", "but the body has"), (2, None, b"", "not JSON"),
+        (2, 0, b"-", "the inputs need 2 bytes"), (3, 0, b"\0", "must have 2 bytes"),
+        (2, 0, b"\0\0", "the inputs need 2 bytes"),
+        (2**63 - 1, 0, b"", "the inputs need"), (-1, 0, b"", ">= 0"), (2, 1, b"", "valid"),
+        (2, 10_000, b"", "but the body has"), (2, None, b"", "valid"),
     ],
 )  # fmt: skip
 def test_sizes_that_contradict_the_body_are_refused(

@@ -42,6 +42,64 @@ _INLINE = 300_000  # bytes that are compressed, or read into images of 8 bits, i
 _LEAST_COMPRESSED = 256  # bytes
 _MOST_ANSWER = 256_000_000  # bytes of the outputs of a request
 
+_TEXT, _TRUTH = {"type": "string"}, {"type": "boolean"}
+_SHAPE = {"type": "array", "maxItems": 8, "items": {"type": "integer", "minimum": 0}}
+
+
+def _object(required: Sequence[str] = (), **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _responses(schema: dict[str, Any], *errors: int) -> dict[int | str, dict[str, Any]]:
+    error = _object(["error"], error=_TEXT, hint=_TEXT)
+    found = {200: ("The answer.", schema), **{status: ("The reason.", error) for status in (401, 403, *errors)}}
+    return {
+        status: {"description": text, "content": {"application/json": {"schema": schema}}}
+        for status, (text, schema) in found.items()
+    }
+
+
+def _named(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
+
+
+_TENSOR = _object(["name", "datatype", "shape"], name=_TEXT, datatype=_TEXT, shape=_list({"type": "integer"}))
+_SERVER = _object(["name", "version", "extensions"], name=_TEXT, version=_TEXT, extensions=_list(_TEXT))
+_ABOUT = _object(
+    ["name", "platform", "inputs", "outputs"], name=_TEXT, platform=_TEXT, versions=_list(_TEXT),
+    inputs=_list(_TENSOR), outputs=_list(_TENSOR),
+)  # fmt: skip
+_INDEX = _list(_object(["name", "version", "state"], name=_TEXT, version=_TEXT, state=_TEXT))
+_READY = _object(["ready"], ready=_TRUTH, name=_TEXT)
+_REQUEST = _object(
+    ["inputs"], id=_TEXT, parameters=_object(timeout={"type": "integer", "minimum": 0}, binary_data_output=_TRUTH),
+    inputs=_list(_object(
+        ["name", "shape", "datatype"], name=_TEXT, shape=_SHAPE, datatype=_TEXT, data={"type": "array"},
+        parameters=_object(binary_data_size={"type": "integer", "minimum": 0}),
+    )),
+    outputs=_list(_object(
+        ["name"], name=_TEXT,
+        parameters=_object(binary_data=_TRUTH, classification={"type": "integer", "minimum": 1}),
+    )),
+)  # fmt: skip
+_RESPONSE = _object(["model_name", "outputs"], model_name=_TEXT, model_version=_TEXT, id=_TEXT, outputs=_list(_TENSOR))
+_ERRORS = (400, 404, 413, 415, 503, 504)
+_BODY = {"required": True, "content": {"application/json": {"schema": _REQUEST}}}
+_MODEL: dict[str, Any] = {"responses": _responses(_ABOUT, 404), "openapi_extra": {"parameters": _named("model")}}
+_VERSION: dict[str, Any] = {**_MODEL, "openapi_extra": {"parameters": _named("model", "version")}}
+_INFER: dict[str, Any] = {
+    "responses": _responses(_RESPONSE, *_ERRORS),
+    "openapi_extra": {"parameters": _named("model"), "requestBody": _BODY},
+}
+_INFER_VERSION: dict[str, Any] = {
+    **_INFER,
+    "openapi_extra": {"parameters": _named("model", "version"), "requestBody": _BODY},
+}
+
 router = APIRouter(tags=["Open Inference Protocol v2"])
 
 
@@ -50,27 +108,27 @@ def error_in_words(error: HangtagError) -> dict[str, str]:
     return {"error": f"{error.message}: {error.hint}" if error.hint else error.message, "hint": error.hint}
 
 
-@router.get("/v2")
+@router.get("/v2", responses=_responses(_SERVER))
 @router.get("/v2/", include_in_schema=False)
 async def server_metadata() -> Response:
     """What this server is, and which extensions of the protocol it has."""
     return _json({"name": "hangtag", "version": __version__, "extensions": EXTENSIONS})
 
 
-@router.get("/v2/health/live")
+@router.get("/v2/health/live", responses=_responses(_object(["live"], live=_TRUTH)))
 async def live() -> Response:
     """Whether the server answers at all."""
     return _json({"live": True})
 
 
-@router.get("/v2/health/ready")
+@router.get("/v2/health/ready", responses=_responses(_READY, 503))
 async def ready(request: Request) -> Response:
     """Whether the server takes requests, and all models are in order; 503 if not."""
     server: Server = request.app.state.server
     return _readiness({}, not server.is_draining)
 
 
-@router.post("/v2/repository/index")
+@router.post("/v2/repository/index", responses=_responses(_INDEX, 503))
 async def repository_index(request: Request) -> Response:
     """The models and their versions."""
     server: Server = request.app.state.server
@@ -78,8 +136,8 @@ async def repository_index(request: Request) -> Response:
     return _json([{"name": each.name, "version": each.version, "state": state} for each in server.models])
 
 
-@router.get("/v2/models/{model}")
-@router.get("/v2/models/{model}/versions/{version}")
+@router.get("/v2/models/{model}", **_MODEL)
+@router.get("/v2/models/{model}/versions/{version}", **_VERSION)
 async def model_metadata(request: Request) -> Response:
     """The inputs and outputs of a model; -1 stands for a length that may vary."""
     model = _model_of(request)
@@ -97,16 +155,16 @@ async def model_metadata(request: Request) -> Response:
     })  # fmt: skip
 
 
-@router.get("/v2/models/{model}/ready")
-@router.get("/v2/models/{model}/versions/{version}/ready")
+@router.get("/v2/models/{model}/ready", **{**_MODEL, "responses": _responses(_READY, 404, 503)})
+@router.get("/v2/models/{model}/versions/{version}/ready", **{**_VERSION, "responses": _responses(_READY, 404, 503)})
 async def model_ready(request: Request) -> Response:
     """Whether a model answers; 503 if not."""
     server: Server = request.app.state.server
     return _readiness({"name": _model_of(request).name}, not server.is_draining)
 
 
-@router.post("/v2/models/{model}/infer")
-@router.post("/v2/models/{model}/versions/{version}/infer")
+@router.post("/v2/models/{model}/infer", **_INFER)
+@router.post("/v2/models/{model}/versions/{version}/infer", **_INFER_VERSION)
 async def infer(request: Request) -> Response:
     """Classify a batch of images."""
     server: Server = request.app.state.server
@@ -300,6 +358,6 @@ def _readiness(about: dict[str, Any], is_ready: bool) -> Response:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    from hangtag.serving.app import json_response
+    import orjson
 
-    return json_response(value, status)
+    return Response(orjson.dumps(value), status, media_type="application/json")
