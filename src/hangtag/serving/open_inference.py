@@ -56,7 +56,7 @@ def _list(items: dict[str, Any]) -> dict[str, Any]:
 
 def _responses(schema: dict[str, Any], *errors: int) -> dict[int | str, dict[str, Any]]:
     error = _object(["error"], error=_TEXT, hint=_TEXT)
-    found = {200: ("The answer.", schema), **{status: ("The reason.", error) for status in (401, 403, *errors)}}
+    found = {200: ("The answer.", schema), **dict.fromkeys((401, 403, *errors), ("The reason.", error))}
     return {
         status: {"description": text, "content": {"application/json": {"schema": schema}}}
         for status, (text, schema) in found.items()
