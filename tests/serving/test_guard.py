@@ -145,11 +145,12 @@ def test_a_full_queue_refuses_before_the_body_is_read(
 
         assert response.status == 503 and int(response.headers["retry-after"]) >= 1
         assert set(response.read()) > set(b'{"error"')
-        connection.send(toy_png)
+        connection.send(toy_png)  # is skipped, and the connection can be used again
         batcher.waiting = 0
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
         connection.request("POST", "/predict", toy_png)
-        assert connection.getresponse().status == 200
+        with connection.getresponse() as response:
+            assert response.status == 200
+        connection.close()
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ async def _from_form(request: Request, body: bytes, most: int) -> Posted:
             raise _too_many(most) from None
         raise Refusal(400, "the form cannot be read", error.message) from None
     if not parser.is_whole:
-        await form.close()
+        for file in parser._files_to_close_on_error:  # also of the part that has not ended
+            file.close()
         raise Refusal(400, "the form is truncated", "send its last boundary")
     names: list[str] = []
     posted = Posted([], names, is_list=True)
