@@ -114,8 +114,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self.is_closing = self.is_deaf = True
         if self.is_ended or not (self.is_receiving or self.is_refused):
             self.raw.close()
-            if self.raw.get_write_buffer_size():
-                self.loop.call_later(self.limits.client_timeout, self.raw.abort)
             return
         if self.raw.can_write_eof():
             self.raw.write_eof()
@@ -153,15 +151,15 @@ class LimitedProtocol(HttpToolsProtocol):
     def check(self, now: float) -> None:
         """End what takes too long; called several times a second."""
         waited, limits = now - self.since, self.limits
+        if self.is_closing and self.paused_at is None:
+            self.paused_at = now
         if self.paused_at is not None:
             unsent = self.raw.get_write_buffer_size()
-            if unsent < self.unsent:
+            if unsent < self.unsent:  # it reads on
                 self.paused_at = now
             elif now - self.paused_at > limits.client_timeout:
                 self.raw.abort()  # the client does not read its answer
             self.unsent = unsent
-        elif self.is_closing:
-            return
         elif self.is_idle:
             if waited > (_QUIET if self.is_draining else limits.keep_alive if self.running else limits.client_timeout):
                 self.close()

@@ -128,8 +128,12 @@ class Listener(uvicorn.Server):
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
             now = self.loop.time()
-            for connection in list(self.server_state.connections):
-                connection.check(now)  # type: ignore[union-attr]
+            connections: list[Any] = list(self.server_state.connections)
+            for connection in connections:
+                try:
+                    connection.check(now)
+                except Exception:  # the others must be checked all the same
+                    logger.exception("a connection could not be checked")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
