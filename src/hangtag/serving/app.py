@@ -40,6 +40,7 @@ class Server:
 
 def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     """An ASGI application that answers with these models."""
+    from hangtag.serving import page
     from hangtag.serving.description import describe
     from hangtag.serving.simple_api import router
 
@@ -53,6 +54,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="hangtag", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = server
     app.include_router(router)
+    app.include_router(page.router)
     app.add_exception_handler(HangtagError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_path)
     app.openapi = lambda: describe(app, server.settings.token is not None)  # type: ignore[method-assign]
