@@ -42,6 +42,7 @@ class Server:
 
 def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     """An ASGI application that answers with these models."""
+    from hangtag.serving import page
     from hangtag.serving.description import describe
     from hangtag.serving.simple_api import router
 
@@ -55,6 +56,7 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="hangtag", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = server
     app.include_router(router)
+    app.include_router(page.router)
     app.add_middleware(Guard, server=server)
     if server.settings.allow_origins:
         app.add_middleware(
