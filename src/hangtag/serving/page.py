@@ -19,7 +19,6 @@ _DOCS_FILES = {
     "favicon-32x32.png": "image/png",
 }
 _SAFE = {
-    "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",

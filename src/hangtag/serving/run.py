@@ -28,7 +28,7 @@ __all__ = ["Listener", "Serving", "listening_socket", "serve"]
 _CHECK_SECONDS = 0.2  # between two looks at slow clients
 _EXTRA_SECONDS = 5.0  # beyond the grace time, after which what still hangs is killed
 _BACKLOG = 2048
-_HEADERS = [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY"), ("referrer-policy", "no-referrer")]
+_HEADERS = [("x-content-type-options", "nosniff")]  # of every answer
 
 
 @dataclass(frozen=True)
