@@ -16,6 +16,7 @@ from hangtag.serving.batching import Batcher
 from hangtag.serving.guard import Guard
 from hangtag.serving.models import Models
 from hangtag.serving.refusals import Refusal
+from hangtag.serving.replies import json_response
 from hangtag.serving.settings import Settings
 from hangtag.version import __version__
 
@@ -67,12 +68,6 @@ def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_path)
     app.openapi = lambda: describe(app, server.settings.token is not None)  # type: ignore[method-assign]
     return app
-
-
-def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    import orjson
-
-    return Response(orjson.dumps(value), status, headers, "application/json")
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -18,6 +18,7 @@ from hangtag.serving.models import ServedModel
 from hangtag.serving.parameters import MODEL, TIMEOUT_HEADER, Wish, wish_of
 from hangtag.serving.posted import read_posted
 from hangtag.serving.refusals import Refusal
+from hangtag.serving.replies import json_response
 
 if TYPE_CHECKING:
     from hangtag.serving.app import Server
@@ -40,8 +41,6 @@ async def predict(request: Request) -> Response:
     answers in the same order; the row of a picture that cannot be read has an error and a hint instead. If it is the
     only picture, the status says so, too.
     """
-    from hangtag.serving.app import json_response
-
     server: Server = request.app.state.server
     began = time.monotonic()
     wish = wish_of(request.scope["query_string"])
@@ -111,8 +110,6 @@ def _model(request: Request) -> ServedModel:
 )
 async def labels(request: Request) -> Response:
     """The labels that a model knows, in the order of its classes."""
-    from hangtag.serving.app import json_response
-
     return json_response(_model(request).predictor.class_names)
 
 
@@ -124,16 +121,12 @@ async def labels(request: Request) -> Response:
 )
 async def model(request: Request) -> Response:
     """What a model is, what it takes, how good it is, and what its answers guarantee."""
-    from hangtag.serving.app import json_response
-
     return json_response(_about(request.app.state.server, _model(request)))
 
 
 @router.get("/models", tags=["models"], responses=answers_with("Models", 422))
 async def models(request: Request) -> Response:
     """All models of this server. The first one answers if a request names none."""
-    from hangtag.serving.app import json_response
-
     wish_of(request.scope["query_string"], known={})
     return json_response([{"name": each.name, "version": each.version} for each in request.app.state.server.models])
 
@@ -141,8 +134,6 @@ async def models(request: Request) -> Response:
 @router.get("/healthz", tags=["health"], responses=answers_with("Health"))
 async def healthz() -> Response:
     """Whether this process answers. Whether it takes new work is at /v2/health/ready."""
-    from hangtag.serving.app import json_response
-
     return json_response({"status": "ok"})
 
 
