@@ -1,6 +1,7 @@
 """Faults of `hangtag serve`: killed workers, SIGTERM under load, and hostile requests, seen by clients.
 
-    PYTHONPATH=src python scripts/soak_serving.py RUN PICTURE [--kills 100] [--drains 50] [--rounds 3]
+    make soak
+    python scripts/soak_serving.py --run RUN --picture PICTURE --kills 100 --drains 50 --rounds 3
 
 A client loses a request if it had sent it over a connection that the server had accepted and got neither an answer nor
 an error. A drain may lose none; a killed worker may cost its clients an error, but never leaves them waiting.
@@ -13,16 +14,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "serving"))
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "serving")]
 
-import hostile  # type: ignore[import-not-found]  # noqa: E402
+import hostile  # type: ignore[import-not-found]
+import toys
+from hangtag.pictures import encode_png
 
 CLIENTS = 6
 
@@ -139,17 +143,21 @@ def hostile_requests(rounds: int, run: str, picture: bytes) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run")
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("--run", help="the model to serve; without it, a toy")
+    parser.add_argument("--picture", type=Path, help="a picture for this model")
     for name, default in (("kills", 100), ("drains", 50), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    picture = options.picture.read_bytes()
-    good = [
-        drains(options.drains, options.run, picture),
-        kills(options.kills, options.run, picture),
-        hostile_requests(options.rounds, options.run, picture),
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        run = options.run or f"{folder}/toy.onnx"
+        if options.run is None:
+            Path(run).write_bytes(toys.toy_model())
+        picture = options.picture.read_bytes() if options.picture else encode_png(toys.shapes(3)[0][0])
+        good = [
+            drains(options.drains, run, picture),
+            kills(options.kills, run, picture),
+            hostile_requests(options.rounds, run, picture),
+        ]
     sys.exit(not all(good))
 
 
