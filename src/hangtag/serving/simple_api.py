@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hangtag.errors import HangtagError, PictureError, RunError, UsageError
@@ -19,13 +19,14 @@ from hangtag.serving.parameters import MODEL, TIMEOUT_HEADER, Wish, wish_of
 from hangtag.serving.posted import read_posted
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.replies import json_response
+from hangtag.serving.routes import Router
 
 if TYPE_CHECKING:
     from hangtag.serving.app import Server
 
 __all__ = ["router"]
 
-router = APIRouter()
+router = Router()
 
 
 @router.post(
