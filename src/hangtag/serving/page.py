@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from hangtag.html import render, script
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.routes import Router
 
@@ -51,6 +50,8 @@ async def docs_file(request: Request) -> Response:
 @cache
 def _page(name: str, policy: str) -> tuple[str, int, dict[str, str], str]:
     """A page from its template and its script, which alone its policy permits."""
+    from hangtag.html import render, script
+
     source, digest = script(f"{name}.js")
     files = " 'self'" if name == "docs" else ""
     policy = (

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hangtag.errors import HangtagError, PictureError, RunError, UsageError
-from hangtag.html import data_uri
 from hangtag.model.predictor import Answer
 from hangtag.pictures import encode_png
 from hangtag.serving.description import MODEL_PARAMETERS, PREDICT_BODY, PREDICT_PARAMETERS, answers_with
@@ -86,6 +85,8 @@ async def _row(
         row["why"] = await why(server, model, found.seen, deadline)
     if wish.doctor and found.repairs:
         assert found.seen is not None and found.picture is not None
+        from hangtag.html import data_uri
+
         row["doctor"] = {"before": data_uri(encode_png(found.picture)), "after": data_uri(encode_png(found.seen))}
     return row, 200
 
