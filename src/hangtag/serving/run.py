@@ -208,7 +208,7 @@ class Workers:
         self.processes: dict[Any, Any] = {}  # process -> connection on which it reports
         self.failures, self.next_start = 0, 0.0
         self.is_ready = self.is_ending = False
-        self.alive_end, self.parent_end = os.pipe()
+        self.alive_end, self.parent_end = self.context.Pipe(duplex=False)
 
     def run(self) -> None:
         from multiprocessing.connection import wait
@@ -252,10 +252,19 @@ class Workers:
             self._signal("kill")
             for number, handler in before.items():
                 signal.signal(number, handler)
+            for process, report in self.processes.items():
+                process.join()
+                process.close()
+                if report is not None:
+                    report.close()
+            for end in (wake, waker):
+                os.close(end)
+            self.alive_end.close()
+            self.parent_end.close()
 
     def _start(self, ours: tuple[int, ...]) -> None:
         report, reporter = self.context.Pipe(duplex=False)
-        others = [*ours, self.parent_end] if self.context.get_start_method() == "fork" else []
+        others = [*ours, self.parent_end.fileno()] if self.context.get_start_method() == "fork" else []
         process = self.context.Process(
             target=_work, args=(self.target, self.listening, reporter, self.alive_end, others), daemon=False
         )
@@ -308,7 +317,7 @@ def _work(
     target: Callable[[socket.socket, Any, int], None],
     listening: socket.socket,
     reporter: Any,
-    alive_end: int,
+    alive_end: Any,
     others: Sequence[int],
 ) -> None:
     """What a worker process runs."""
@@ -318,7 +327,7 @@ def _work(
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        target(listening, reporter, alive_end)
+        target(listening, reporter, alive_end.fileno())
     except HangtagError as error:
         reporter.send(error)
         raise SystemExit(1) from None
