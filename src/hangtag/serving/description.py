@@ -33,7 +33,7 @@ def _ref(name: str) -> dict[str, str]:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}]}
+    return {**schema, "nullable": True}
 
 
 _TEXT, _NUMBER, _WHOLE, _TRUTH = ({"type": name} for name in ("string", "number", "integer", "boolean"))
@@ -144,6 +144,7 @@ def describe(app: FastAPI, needs_token: bool) -> dict[str, Any]:
 
     found = get_openapi(
         title="hangtag",
+        openapi_version="3.0.3",  # as swagger-ui-bundle reads it
         version=app.version,
         description="Classify pictures with answers you can trust.",
         routes=app.routes,
