@@ -137,7 +137,7 @@ class Answer:
 
 @dataclass(eq=False)
 class Prepared:
-    """A decoded picture, what is asked about it, and what the doctor does with it.
+    """A decoded picture, the question about it, and what the doctor does with it.
 
     Attributes:
         pixels: as the model takes it.
