@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 
 from hangtag.errors import HangtagError, PictureError
+from hangtag.serving.body import read_body
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.settings import Settings
 from hangtag.words import amount, visible
@@ -41,7 +42,7 @@ class Posted:
 async def read_posted(request: Request, settings: Settings) -> Posted:
     """The pictures of a request; raises Refusal: not in a known form (400, 415, 422), or too many (413)."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = await request.body()
+    body = await read_body(request)
     if kind in _RAW or kind.startswith("image/"):
         posted = Posted([body])
     elif kind == "multipart/form-data":
