@@ -111,10 +111,11 @@ def predict(
             raise UsageError(
                 f"--sure-only: {run} cannot tell which answers are sure", "; ".join(predictor.guarantees.limitations)
             )
-        if "-" in places:
+        refuse = "-" not in places
+        if not refuse:
             place = places.index("-")
             places = [*places[:place], *names_in(sys.stdin.buffer.read()), *places[place + 1 :]]
-        pictures = list_pictures(places, Path(temporary), image_column, root)
+        pictures = list_pictures(places, Path(temporary), image_column, root, refuse)
         if not as_json:
             for sentence in (*predictor.guarantees.limitations, *pictures.notes):
                 print(f"note: {sentence}", file=sys.stderr)

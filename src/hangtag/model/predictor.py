@@ -329,7 +329,7 @@ class Predictor:
             else:
                 notes += [*([NOTHING] if patient.is_blank else []), *patient.warnings]
             answer = self._answer(outputs[OUTPUT], verdicts, place, (*notes, *limits), top)
-            if patient.is_blank or patient.repaired:  # guarantees are for pictures like the training images
+            if patient.is_blank or patient.warnings or patient.repaired:  # nothing is promised for these
                 familiar = patient.repaired is not None and float(outputs["ood_score"][place]) <= _SURE_AFTER
                 answer = replace(answer, coverage=None, sure=answer.sure and familiar)
             answers.append(replace(answer, repairs=repairs))

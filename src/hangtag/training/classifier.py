@@ -412,7 +412,7 @@ class Classifier(Arguments):
             image=self.spec_,
             network=self.network_name(),
             parameters=parameter_count(self.module_),
-            recipe=self.recipe_.to_json(),
+            recipe=self.recipe_.to_json() | ({"backbone": backbone.name} if backbone else {}),  # without its folder
             seed=seed_of(self),
             data=self._data_summary,
             versions=versions(),
