@@ -251,3 +251,13 @@ def test_an_answer_about_a_strip_is_never_sure(tag: Predictor, images: Image8) -
     assert tag.with_doctor(False)(strip).sure
     assert not answer.repairs and not answer.sure
     assert answer.coverage is None
+
+
+def test_before_and_after_of_one_picture(tag: Predictor, few: Image8) -> None:
+    for picture in (few[0], 255 - few[0]):
+        before, after = tag.with_doctor(True).before_and_after(encode_png(picture))
+
+        assert (before, after) == (tag.with_doctor(False)(encode_png(picture)), tag(encode_png(picture)))
+        assert before.seen is not None and after.seen is not None
+        assert np.array_equal(before.seen, after.seen) == (not after.repairs)
+    assert after.repairs

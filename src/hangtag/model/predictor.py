@@ -240,7 +240,18 @@ class Predictor:
             PictureError: the picture cannot be read or is not one picture.
         """
         _check_top(top)
+        return self._pictured(self._patient(_image_of(picture)), top)
+
+    def before_and_after(self, picture: Picture, top: int = 3) -> tuple[Answer, Answer]:
+        """Answers for one picture without and with repairs; without repairs, both are the same. As for a call."""
+        _check_top(top)
         patient = self._patient(_image_of(picture))
+        as_is = replace(patient, picture=None)
+        after = self._pictured(patient, top)
+        return self._pictured(as_is, top) if after.repairs else after, after
+
+    def _pictured(self, patient: "_Patient", top: int) -> Answer:
+        """The answer with the picture, and with what the model saw."""
         outputs = self._examined([patient], [*self.deciding, PIXELS])
         (answer,) = self._answers([patient], outputs, top)
         step = -(-max(patient.pixels.shape[:2]) // _THUMBNAIL)
