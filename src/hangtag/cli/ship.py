@@ -14,25 +14,29 @@ __all__ = ["ship"]
 def ship(
     model: options.Model,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", parser=user_path)],
-    to: Annotated[list[str], typer.Option(metavar="WHAT", help="triton. May be repeated.")],
+    to: Annotated[list[str], typer.Option(metavar="WHAT", help="triton or web. May be repeated.")],
     name: Annotated[
         str | None, typer.Option(help="The model's name: lower-case letters, digits, hyphens. Default: the run's.")
+    ] = None,
+    runtime: Annotated[
+        Path | None, options.path_option("For web: onnxruntime-web as a .tgz or folder. Default: npm fetches it.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write a model for other servers, containers or browsers. Nothing is uploaded or started.
 
-    triton: a model repository for NVIDIA Triton.
+    triton: a model repository for NVIDIA Triton. web: one page in which the model answers in the browser.
     """
     from hangtag.cli import screen
     from hangtag.shipping.parcel import Parcel, check_name, name_for
+    from hangtag.shipping.ship import ShipOptions
     from hangtag.shipping.ship import ship as write
 
     if name is not None:
         check_name(name)
     path = options.model_path(model)
     parcel = Parcel.of(options.open_model(model), name or name_for(path))
-    made = write(parcel, to, folder)
+    made = write(parcel, to, folder, ShipOptions(runtime))
     if as_json:
         files = {target: sorted(each.files) for target, each in made.items()}
         return screen.print_json({"folder": str(folder), "name": parcel.name, "files": files})

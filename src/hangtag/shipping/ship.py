@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hangtag.errors import SaveError, UnknownName, UsageError
 from hangtag.files import mark_own, new_folder_whole, saving, write_bytes
-from hangtag.shipping import triton
+from hangtag.shipping import triton, web
 from hangtag.shipping.parcel import Parcel, Shipped
 
 __all__ = ["TARGETS", "ShipOptions", "ship"]
@@ -14,12 +14,22 @@ __all__ = ["TARGETS", "ShipOptions", "ship"]
 
 @dataclass(frozen=True)
 class ShipOptions:
-    """What some targets need to know."""
+    """What some targets need to know.
+
+    Attributes:
+        runtime: where onnxruntime-web is, for `web`; see `runtime.runtime_files`.
+    """
+
+    runtime: Path | None = None
 
 
 def _targets() -> dict[str, tuple[str, Callable[[Parcel, ShipOptions], Shipped]]]:
     return {
         "triton": ("a model repository for NVIDIA Triton", lambda parcel, options: triton.ship(parcel)),
+        "web": (
+            "one page in which the model answers in the browser",
+            lambda parcel, options: web.ship(parcel, options.runtime),
+        ),
     }
 
 
