@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hangtag.errors import SaveError, UnknownName, UsageError
 from hangtag.files import mark_own, new_folder_whole, saving, write_bytes
-from hangtag.shipping import triton, web
+from hangtag.shipping import container, kserve, systemd, triton, web
 from hangtag.shipping.parcel import Parcel, Shipped
 
 __all__ = ["TARGETS", "ShipOptions", "ship"]
@@ -18,14 +18,25 @@ class ShipOptions:
 
     Attributes:
         runtime: where onnxruntime-web is, for `web`; see `runtime.runtime_files`.
+        wheel: of hangtag, for `docker` and `systemd`; None: one is made of the package that is running.
+        storage_uri, image: where `kserve` finds the model and the image; None: placeholders.
     """
 
     runtime: Path | None = None
+    wheel: Path | None = None
+    storage_uri: str | None = None
+    image: str | None = None
 
 
 def _targets() -> dict[str, tuple[str, Callable[[Parcel, ShipOptions], Shipped]]]:
     return {
         "triton": ("a model repository for NVIDIA Triton", lambda parcel, options: triton.ship(parcel)),
+        "kserve": (
+            "an InferenceService for KServe",
+            lambda parcel, options: kserve.ship(parcel, options.storage_uri, options.image),
+        ),
+        "docker": ("a container image", lambda parcel, options: container.ship(parcel, options.wheel)),
+        "systemd": ("a service of a Linux machine", lambda parcel, options: systemd.ship(parcel, options.wheel)),
         "web": (
             "one page in which the model answers in the browser",
             lambda parcel, options: web.ship(parcel, options.runtime),
