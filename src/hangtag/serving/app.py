@@ -4,17 +4,24 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI, Request
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from hangtag.errors import HangtagError
 from hangtag.serving.batching import Batcher
+from hangtag.serving.guard import Guard
 from hangtag.serving.models import Models
 from hangtag.serving.refusals import Refusal
+from hangtag.serving.replies import json_response
 from hangtag.serving.settings import Settings
-from hangtag.version import __version__
 
 __all__ = ["Server", "create_app", "json_response"]
 
@@ -37,28 +44,41 @@ class Server:
         self.batcher = Batcher(self.settings)
 
 
-def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
+def create_app(models: Models, settings: Settings | None = None) -> Starlette:
     """An ASGI application that answers with these models."""
-    from hangtag.serving.simple_api import router
+    from hangtag.serving import page, simple_api
 
     server = Server(models, settings or Settings())
+    routers = [simple_api.router, page.router]
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         server.batcher.close()
 
-    app = FastAPI(title="hangtag", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    @cache
+    def description() -> dict[str, Any]:
+        from hangtag.serving.description import describe
+
+        return describe(routers, server.settings.token is not None)
+
+    async def openapi(request: Request) -> Response:
+        return json_response(description())
+
+    middleware = [Middleware(Guard, server=server)]
+    if server.settings.allow_origins:
+        middleware.insert(
+            0,
+            Middleware(
+                CORSMiddleware, allow_origins=server.settings.allow_origins, allow_methods=["GET", "POST"],
+                allow_headers=["*"], expose_headers=["*"],
+            ),
+        )  # fmt: skip
+    routes = [Route("/openapi.json", openapi), *(route for router in routers for route in router.routes)]
+    handlers: Any = {HangtagError: _refuse, HTTPException: _refuse_path}
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
     app.state.server = server
-    app.include_router(router)
-    app.add_exception_handler(HangtagError, _refuse)
     return app
-
-
-def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    import orjson
-
-    return Response(orjson.dumps(value), status, headers, "application/json")
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -66,3 +86,10 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, Refusal):
         return json_response(error.to_json(), error.status, error.headers)
     return json_response(error.to_json(), 400)
+
+
+async def _refuse_path(request: Request, error: Exception) -> Response:
+    """No such path, or no such method there."""
+    assert isinstance(error, HTTPException)
+    hint = "/docs lists the paths and their methods"
+    return json_response({"error": error.detail.lower(), "hint": hint}, error.status_code, dict(error.headers or {}))
