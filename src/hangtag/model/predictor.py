@@ -137,7 +137,7 @@ class Answer:
 
 @dataclass(eq=False)
 class Prepared:
-    """A decoded picture, what is asked about it, and what the doctor does with it.
+    """A decoded picture, the question about it, and what the doctor does with it.
 
     Attributes:
         pixels: as the model takes it.
@@ -311,7 +311,7 @@ class Predictor:
         return Prepared(pixels, notes, picture if wanted else None, policy or self.policy, top, is_shown)
 
     def together(self, pictures: list[Prepared]) -> list[Answer]:
-        """The answers for pictures of any sizes, each with its own `top` and policy, as `Predictor(picture)` gives them.
+        """The answers that `Predictor(picture)` gives, for pictures of any sizes, each with its own `top` and policy.
 
         Raises:
             ArtifactError: the graph fails, for example because it needs too much memory.

@@ -1,5 +1,6 @@
 """The web application: what answers at which path, and what stands before it."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -53,7 +54,9 @@ def create_app(models: Models, settings: Settings | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        watching = asyncio.create_task(models.watch())
         yield
+        watching.cancel()
         server.batcher.close()
 
     @cache
