@@ -46,8 +46,6 @@ def test_the_configuration_is_read_by_the_official_message_and_fits_the_model(ch
 
 
 def test_labels_with_line_breaks_stay_on_their_lines() -> None:
-    named = dataclasses.replace(
-        parcel(), metadata=metadata(ImageSpec(8, 8), ("a\nb", "Überschuh", "\ud800"))
-    )
+    named = dataclasses.replace(parcel(), metadata=metadata(ImageSpec(8, 8), ("a\nb", "Überschuh", "\ud800")))
 
     assert len(named.labels.decode().splitlines()) == 3

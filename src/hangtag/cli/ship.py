@@ -14,7 +14,9 @@ __all__ = ["ship"]
 def ship(
     model: options.Model,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", parser=user_path)],
-    to: Annotated[list[str], typer.Option(metavar="WHAT", help="triton, kserve, docker, systemd or web. Can be repeated.")],
+    to: Annotated[
+        list[str], typer.Option(metavar="WHAT", help="triton, kserve, docker, systemd or web. Can be repeated.")
+    ],
     name: Annotated[
         str | None, typer.Option(help="The model's name: lower-case letters, digits, hyphens. Default: the run's.")
     ] = None,

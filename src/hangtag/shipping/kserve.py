@@ -1,6 +1,7 @@
 """InferenceServices for KServe: the model on KServe's Triton runtime, or `hangtag serve` in a container."""
 
 import json
+import re
 from typing import Any
 
 from hangtag.errors import UsageError
@@ -23,7 +24,7 @@ def ship(parcel: Parcel, storage_uri: str | None, image: str | None) -> Shipped:
     Raises:
         UsageError: the storage is not a URI.
     """
-    if storage_uri is not None and not storage_uri.partition("://")[0].isalnum():
+    if storage_uri is not None and not re.match(r"[a-z][a-z0-9+.-]*://.", storage_uri):
         raise UsageError(f"the storage must be a URI, got '{storage_uri}'", f"for example {STORAGE}")
     storage, image = storage_uri or STORAGE, image or IMAGE
     files: Files = {f"models/{path}": content for path, content in repository(parcel).items()}
@@ -109,4 +110,6 @@ def _lines(value: Any) -> list[str]:
 
 
 def _entry(key: str, lines: list[str], value: Any) -> list[str]:
-    return [key, *(f"  {line}" for line in lines)] if isinstance(value, (dict, list)) and value else [f"{key} {lines[0]}"]
+    return (
+        [key, *(f"  {line}" for line in lines)] if isinstance(value, (dict, list)) and value else [f"{key} {lines[0]}"]
+    )

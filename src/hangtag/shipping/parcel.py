@@ -65,7 +65,9 @@ class Parcel:
     @property
     def labels(self) -> bytes:
         """The class names, one for each line."""
-        return "".join(f"{printable(' '.join(name.split()))}\n" for name in self.metadata.class_names).encode("utf-8", "replace")
+        return "".join(f"{printable(' '.join(name.split()))}\n" for name in self.metadata.class_names).encode(
+            "utf-8", "replace"
+        )
 
 
 def name_for(path: Path) -> str:

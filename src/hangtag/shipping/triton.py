@@ -47,8 +47,8 @@ def _config(parcel: Parcel) -> str:
         f"value {{ string_value: {_text(value)} }} }}"
         for key, value in facts.items()
     )
-    return f"""# Written by hangtag {__version__} for a model of {spec} images. Images of one request have one size, which may be
-# any: the file resizes them. Other outputs of the file (maps, embedding, pixels) can be listed under output, too.
+    return f"""# Written by hangtag {__version__} for a model of {spec} images. The images of a request must have one size,
+# which may be any: the file resizes them. Other outputs of the file (maps, embedding, pixels) can be added to `output`.
 name: {_text(parcel.name)}
 backend: "onnxruntime"
 platform: "onnxruntime_onnx"

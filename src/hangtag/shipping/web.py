@@ -23,7 +23,9 @@ _COVERAGES = (0.8, 0.9, 0.95, 0.99)
 
 def ship(parcel: Parcel, runtime: Path | None) -> Shipped:
     """The page as one file; see `runtime.runtime_files` for where the runtime comes from and what can go wrong."""
-    return Shipped({"index.html": page(parcel, runtime_files(runtime)).encode("utf-8", "replace")}, ("open {folder}/index.html",))
+    return Shipped(
+        {"index.html": page(parcel, runtime_files(runtime)).encode("utf-8", "replace")}, ("open {folder}/index.html",)
+    )
 
 
 def page(parcel: Parcel, runtime: dict[str, bytes]) -> str:
@@ -31,7 +33,9 @@ def page(parcel: Parcel, runtime: dict[str, bytes]) -> str:
     source, digest = script("web.js")
     bundle, wasm = FILES
     parts = {"bundle": runtime[bundle], "wasm": runtime[wasm], "model": parcel.content, "about": _about(parcel)}
-    packed = {name: Markup(base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()) for name, content in parts.items()}
+    packed = {
+        name: Markup(base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()) for name, content in parts.items()
+    }
     guarantees, spec = parcel.guarantees, parcel.metadata.image
     return render(
         "web.html",
@@ -53,7 +57,7 @@ def _about(parcel: Parcel) -> bytes:
     about: dict[str, Any] = {
         "input": INPUT, "output": OUTPUT, "pixels": PIXELS, "outputs": parcel.deciding,
         "class_names": parcel.metadata.class_names, "fingerprint": parcel.sha256[:12], "most_pixels": MAX_PIXELS,
-        "image": {"height": spec.height, "width": spec.width, "channels": spec.channels, "background": spec.background, "fit": spec.fit},
+        "image": {name: getattr(spec, name) for name in ("height", "width", "channels", "background", "fit")},
         "sets": None if conformal is None else {
             "rows": OUTPUT if guarantees.calibrator.method == "none" else "uncalibrated", "images": conformal.images,
             "levels": LEVELS, "thresholds": conformal.thresholds, "fold_scores": conformal.fold_scores,
