@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from hangtag.cli import data, evaluate, learn, predict, serve, train
+from hangtag.cli import data, evaluate, learn, predict, serve, ship, train
 from hangtag.cli.options import print_error
 from hangtag.errors import HangtagError, MissingExtra, SaveError, UsageError
 from hangtag.files import is_full
@@ -98,6 +98,7 @@ for _function, _name, _summary, _example in (
     (evaluate.report, "report", "Rewrite a run's report.", "last"),
     (predict.predict, "predict", "Classify images.", "last photos/ --out answers.csv --sheet sheet.html"),
     (serve.serve, "serve", "Answer over HTTP.", "last --port 8000"),
+    (ship.ship, "ship", "Write a model for other servers or browsers.", "last --to web clothes-page"),
     (evaluate.compare, "compare", "Test whether one of two models is better.", "runs/a runs/b --out diff.html"),
     (evaluate.stress, "stress", "Test a model on corrupted images.", "last --images 1000"),
     (evaluate.check, "check", "Check that a model labels images as expected.", "runs/clothes expectations/"),
