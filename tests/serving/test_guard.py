@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.routing import Route
 
 from hangtag.errors import UsageError
 from hangtag.serving.app import create_app
@@ -37,10 +39,10 @@ def client(toy_run: Path) -> Callable[..., Client]:
     def make(**settings: Any) -> Client:
         app = create_app(Models([toy_run]), Settings(**settings))
 
-        @app.get("/broken")
-        async def broken() -> None:
+        async def broken(request: Request) -> None:
             raise RuntimeError("/home/secret at 0x7f0000")
 
+        app.router.routes.append(Route("/broken", broken))
         return Client(app)
 
     return make
@@ -145,11 +147,12 @@ def test_a_full_queue_refuses_before_the_body_is_read(
 
         assert response.status == 503 and int(response.headers["retry-after"]) >= 1
         assert set(response.read()) > set(b'{"error"')
-        connection.send(toy_png)
+        connection.send(toy_png)  # is skipped, and the connection can be used again
         batcher.waiting = 0
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
         connection.request("POST", "/predict", toy_png)
-        assert connection.getresponse().status == 200
+        with connection.getresponse() as response:
+            assert response.status == 200
+        connection.close()
 
 
 @pytest.mark.parametrize(

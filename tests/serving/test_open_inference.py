@@ -178,6 +178,17 @@ def test_a_server_that_shuts_down_is_alive_but_not_ready(folder: Path) -> None:
         assert client.get("/v2/health/live").json() == {"live": True}
 
 
+def test_a_server_whose_model_file_has_a_problem_answers_but_is_not_ready(folder: Path) -> None:
+    models = Models([folder / "toys.onnx"])
+    with live(create_app(models)) as address, httpx.Client(base_url=address) as client:
+        models.problems["toys"] = "damaged"
+
+        said = [client.get(path) for path in ("/v2/health/ready", "/v2/models/toys/ready")]
+
+        assert [each.status_code for each in said] == [503, 503] and "toys cannot be used" in said[0].json()["error"]
+        assert client.post(INFER, json=ask()).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/v2/models/cats", "/v2/models/toys/versions/2/ready", "/v2/cats"])
 def test_unknown_paths_models_and_versions_are_not_found(client: httpx.Client, path: str) -> None:
     said = client.get(path)

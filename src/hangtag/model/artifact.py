@@ -12,7 +12,7 @@ import os
 import threading
 import unicodedata
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -231,7 +231,9 @@ class Artifact:
         ]
         if not rows:
             return {name: np.zeros((0, *self._sides(name)), np.float32) for name in names}
-        return {name: np.concatenate([row[place] for row in rows]) for place, name in enumerate(names)}
+        outputs = {name: np.concatenate([row[place] for row in rows]) for place, name in enumerate(names)}
+        _check_values(outputs)
+        return outputs
 
     def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
         if self._session is None:
@@ -243,11 +245,6 @@ class Artifact:
         for name, row in zip(names, rows, strict=True):
             if row.shape != (len(images), *self._sides(name)) or row.dtype != np.float32:
                 raise ArtifactError(f"{_NOT_OURS}: '{name}' has the shape {row.shape}", RETRAIN)
-            if not np.isfinite(row).all():
-                raise ArtifactError(f"its graph returns NaN or infinite numbers as '{name}'", RETRAIN)
-            is_shares = name in (OUTPUT, "fold_uncalibrated")
-            if is_shares and (row.min() < 0 or not np.isclose(row.sum(axis=-1), 1, atol=1e-3).all()):
-                raise ArtifactError("its graph does not return probabilities", RETRAIN)
         return rows
 
     def _sides(self, name: str) -> tuple[Any, ...]:
@@ -262,9 +259,21 @@ class Artifact:
             images[0] = 0 if count > 1 else images[0]
             with limited_time() as options:
                 rows = dict(zip(self._outputs, self._run(images, tuple(self._outputs), options), strict=True))
+            _check_values(rows)
             scores = rows.get("ood_score", np.zeros(1))
             if scores.min() < 0 or scores.max() > 1:
                 raise ArtifactError("its graph returns OOD scores that are not from 0 to 1", RETRAIN)
+
+
+def _check_values(outputs: Mapping[str, NDArray[np.float32]]) -> None:
+    """Raise ArtifactError if outputs of a graph have impossible values."""
+    for name, rows in outputs.items():
+        if not np.isfinite(rows).all():
+            raise ArtifactError(f"its graph returns NaN or infinite numbers as '{name}'", RETRAIN)
+        if name in (OUTPUT, "fold_uncalibrated") and (
+            rows.min() < 0 or not np.isclose(rows.sum(axis=-1), 1, atol=1e-3).all()
+        ):
+            raise ArtifactError("its graph does not return probabilities", RETRAIN)
 
 
 _OPENED: "weakref.WeakSet[Artifact]" = weakref.WeakSet()

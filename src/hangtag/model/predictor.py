@@ -137,7 +137,7 @@ class Answer:
 
 @dataclass(eq=False)
 class Prepared:
-    """A decoded picture, what is asked about it, and what the doctor does with it.
+    """A decoded picture, the question about it, and what the doctor does with it.
 
     Attributes:
         pixels: as the model takes it.
@@ -254,6 +254,14 @@ class Predictor:
         (answer,) = self.together([self.prepare(_image_of(picture), top, is_shown=True)])
         return answer
 
+    def before_and_after(self, picture: Picture, top: int = 3) -> tuple[Answer, Answer]:
+        """Answers for one picture without and with repairs; without repairs, both are the same. As for a call."""
+        _check_top(top)
+        prepared = self.prepare(_image_of(picture), top, is_shown=True)
+        as_is = replace(prepared, picture=None)
+        (after,) = self.together([prepared])
+        return (self.together([as_is])[0] if after.repairs else after), after
+
     def many(self, pictures: Pictures, top: int = 3) -> list[Answer]:
         """Answers in the order of the pictures, which may differ in size and form.
 
@@ -316,7 +324,7 @@ class Predictor:
         return Prepared(pixels, notes, picture if wanted else None, policy or self.policy, top, is_shown)
 
     def together(self, pictures: list[Prepared]) -> list[Answer]:
-        """The answers for pictures of any sizes, each with its own `top` and policy, as `Predictor(picture)` gives them.
+        """The answers that `Predictor(picture)` gives, for pictures of any sizes, each with its own `top` and policy.
 
         Raises:
             ArtifactError: the graph fails, for example because it needs too much memory.
@@ -373,7 +381,7 @@ class Predictor:
             else:
                 notes += [*([NOTHING] if patient.is_blank else []), *patient.warnings]
             answer = self._answer(outputs[OUTPUT][place], verdicts, place, (*notes, *limits), patient)
-            if patient.is_blank or patient.repaired:  # guarantees are for pictures like the training images
+            if patient.is_blank or patient.warnings or patient.repaired:  # nothing is promised for these
                 familiar = patient.repaired is not None and float(outputs["ood_score"][place]) <= _SURE_AFTER
                 answer = replace(answer, coverage=None, sure=answer.sure and familiar)
             if repairs:

@@ -1,10 +1,11 @@
 """The OpenAPI description: bodies, answers, statuses and parameters of the simple API, and all paths of the server."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from fastapi import FastAPI
-
 from hangtag.serving.parameters import MODEL, PREDICT, TIMEOUT_HEADER, described
+from hangtag.serving.routes import Router
+from hangtag.version import __version__
 
 __all__ = ["MODEL_PARAMETERS", "PREDICT_BODY", "PREDICT_PARAMETERS", "answers_with", "describe"]
 
@@ -33,7 +34,7 @@ def _ref(name: str) -> dict[str, str]:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}]}
+    return {**schema, "nullable": True}
 
 
 _TEXT, _NUMBER, _WHOLE, _TRUTH = ({"type": name} for name in ("string", "number", "integer", "boolean"))
@@ -138,13 +139,18 @@ def answers_with(schema: str, *errors: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def describe(app: FastAPI, needs_token: bool) -> dict[str, Any]:
+def describe(routers: Iterable[Router], needs_token: bool) -> dict[str, Any]:
     """The OpenAPI description of all paths of the server."""
+    from fastapi import FastAPI
     from fastapi.openapi.utils import get_openapi
 
+    app = FastAPI()
+    for router in routers:
+        router.describe_to(app)
     found = get_openapi(
         title="hangtag",
-        version=app.version,
+        openapi_version="3.0.3",  # as swagger-ui-bundle reads it
+        version=__version__,
         description="Classify pictures with answers you can trust.",
         routes=app.routes,
     )

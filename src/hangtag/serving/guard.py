@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["OPEN_PATHS", "Guard", "error_body"]
 
-OPEN_PATHS = frozenset({"/", "/favicon.ico", "/healthz", "/v2/health/live", "/v2/health/ready"})
-"""What `GET` answers without a token: the page, which then asks for one, and health, for load balancers that have no
-token. Neither says anything about the models."""
+OPEN_PATHS = frozenset(
+    {"/", "/favicon.ico", "/docs", "/openapi.json", "/healthz", "/v2/health/live", "/v2/health/ready"}
+)
+"""What `GET` answers without a token, beside /static/: the page, which then asks for one, the documentation, which is
+the same for all servers, and health, for load balancers that have no token. They say nothing about the models."""
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 

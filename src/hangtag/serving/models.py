@@ -1,15 +1,26 @@
 """The models that a server answers with, by name and version."""
 
+import asyncio
+import math
 import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hangtag.errors import UsageError
+import numpy as np
+
+from hangtag.errors import HangtagError, UsageError, logger
+from hangtag.model.artifact import MODEL_FILE
 from hangtag.model.predictor import Predictor, load
 from hangtag.serving.refusals import Refusal
 
 __all__ = ["Models", "ServedModel"]
+
+_MEASURED = 4  # images of a batch whose time is measured
+_GAIN = 4  # times the cost of a call that the pictures of an efficient batch take
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,16 +32,24 @@ class ServedModel:
         version: the fingerprint of the model file.
         predictor: answers with limits on every picture, one thread for each call.
         path: of the model file or its run folder; clients never see it.
+        call_seconds: that a batch takes in addition to the time of its pictures.
+        least_batch: pictures in a batch that make this addition small.
     """
 
     name: str
     version: str
     predictor: Predictor
     path: Path | None = None
+    call_seconds: float = 0.0
+    least_batch: int = 1
 
 
 class Models:
-    """All models of a server. The first one is the default."""
+    """All models of a server; the first one is the default. New files replace them while they serve.
+
+    Attributes:
+        problems: for a model whose file cannot be used now, why; the version that was opened last serves on.
+    """
 
     def __init__(self, places: Sequence[str | os.PathLike[str]]) -> None:
         self._places: dict[str, Path] = {}
@@ -40,7 +59,11 @@ class Models:
             if name in self._places:
                 raise UsageError(f"two models are named '{name}'", "rename one of the folders")
             self._places[name] = path
+        self.problems: dict[str, str] = {}
+        self._stamps = {name: _stamp(path) for name, path in self._places.items()}  # before the files are read
+        self._failed: dict[str, Any] = {}  # stamps of files that could not be opened
         self._current = {name: _opened(name, path) for name, path in self._places.items()}
+        self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._current.values())
@@ -56,7 +79,80 @@ class Models:
             raise Refusal(404, "unknown model or version", f"known: {', '.join(self._current)}")
         return model
 
+    def refresh(self, is_patient: bool = False) -> None:
+        """Open files that have changed, in the thread that calls this; requests under way keep the version they have.
+
+        Args:
+            is_patient: report a file as a problem only if it is the same the next time, as it may be half written.
+        """
+        with self._lock:
+            for name, path in self._places.items():
+                stamp = _stamp(path)
+                if stamp == self._stamps[name]:
+                    self._settle(name)
+                    continue
+                if stamp == self._failed.get(name) and name in self.problems:
+                    continue
+                try:
+                    model = _opened(name, path)
+                except Exception as error:  # whatever is wrong with a file, the old version serves on
+                    if not is_patient or stamp == self._failed.get(name):
+                        self.problems[name] = _without_path(error, path)
+                        logger.warning("model '%s': %s; version %s serves on", name, error, self._current[name].version)
+                    self._failed[name] = stamp
+                    continue
+                self._stamps[name] = stamp
+                self._settle(name)
+                if model.version != self._current[name].version:
+                    self._current = {**self._current, name: model}
+                    logger.info("model '%s': version %s serves now", name, model.version)
+
+    async def watch(self, seconds: float = 1.0) -> None:
+        """Look for new files until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(self.refresh, True)
+
+    def _settle(self, name: str) -> None:
+        self.problems.pop(name, None)
+        self._failed.pop(name, None)
+
+
+def _stamp(path: Path) -> tuple[Any, ...]:
+    """What changes with the model file. A run's record of it counts, too, as it may be written after the file."""
+    return tuple(_state(each) for each in ([path / MODEL_FILE, path / "config.json"] if path.is_dir() else [path]))
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _without_path(error: Exception, path: Path) -> str:
+    """Why the file cannot be used; paths are for the log only."""
+    reason = str(error.message) if isinstance(error, HangtagError) else ""
+    for each in (path / MODEL_FILE, path):
+        reason = reason.replace(f"{each}: ", "")
+    return f"the new file cannot be used{f': {reason}' if reason and os.sep not in reason else ''}"
+
 
 def _opened(name: str, path: Path) -> ServedModel:
     predictor = load(path, threads=1).with_limits()
-    return ServedModel(name, predictor.fingerprint, predictor, path)
+    return ServedModel(name, predictor.fingerprint, predictor, path, *_cost(predictor))
+
+
+def _cost(predictor: Predictor) -> tuple[float, int]:
+    """`ServedModel.call_seconds` and `ServedModel.least_batch`, measured."""
+    images = np.zeros((_MEASURED, *predictor.spec.shape), np.uint8)
+    times = []
+    for count in (1, _MEASURED) * 2:
+        began = time.perf_counter()
+        predictor.together([predictor.prepare(image) for image in images[:count]])
+        times.append(time.perf_counter() - began)
+    one, many = min(times[::2]), min(times[1::2])
+    each = max(many - one, 1e-7) / (_MEASURED - 1)
+    call = max(one - each, 0.0)
+    return call, max(1, math.ceil(_GAIN * call / each))

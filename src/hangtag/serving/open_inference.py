@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fastapi import APIRouter, Request
 from numpy.typing import NDArray
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hangtag.errors import HangtagError, PictureError
@@ -26,6 +26,7 @@ from hangtag.serving.batching import Ask
 from hangtag.serving.body import read_body
 from hangtag.serving.models import ServedModel
 from hangtag.serving.refusals import Refusal
+from hangtag.serving.routes import Router
 from hangtag.serving.settings import Settings
 from hangtag.serving.tensors import DATATYPES, HEADER_LENGTH, Inference, Input, Output, Reply, read_inference, shown
 from hangtag.version import __version__
@@ -100,7 +101,7 @@ _INFER_VERSION: dict[str, Any] = {
     "openapi_extra": {"parameters": _named("model", "version"), "requestBody": _BODY},
 }
 
-router = APIRouter(tags=["Open Inference Protocol v2"])
+router = Router(tags=["Open Inference Protocol v2"])
 
 
 def error_in_words(error: HangtagError) -> dict[str, str]:
@@ -125,7 +126,7 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """Whether the server takes requests, and all models are in order; 503 if not."""
     server: Server = request.app.state.server
-    return _readiness({}, not server.is_draining)
+    return _readiness({}, server, list(server.models.problems))
 
 
 @router.post("/v2/repository/index", responses=_responses(_INDEX, 503))
@@ -160,7 +161,8 @@ async def model_metadata(request: Request) -> Response:
 async def model_ready(request: Request) -> Response:
     """Whether a model answers; 503 if not."""
     server: Server = request.app.state.server
-    return _readiness({"name": _model_of(request).name}, not server.is_draining)
+    name = _model_of(request).name
+    return _readiness({"name": name}, server, [name] if name in server.models.problems else [])
 
 
 @router.post("/v2/models/{model}/infer", **_INFER)
@@ -352,9 +354,12 @@ def _compressed(content: bytes, encoding: str) -> bytes:
     return stream.compress(content) + stream.flush()
 
 
-def _readiness(about: dict[str, Any], is_ready: bool) -> Response:
-    problem = {} if is_ready else {"error": "the server is shutting down"}
-    return _json({**about, "ready": is_ready, **problem}, 200 if is_ready else 503)
+def _readiness(about: dict[str, Any], server: "Server", troubled: list[str]) -> Response:
+    problem = "the server is shutting down" if server.is_draining else ""
+    if troubled and not problem:
+        problem = f"the file of {', '.join(troubled)} cannot be used; the version opened last answers"
+    said = {"error": problem} if problem else {}
+    return _json({**about, "ready": not problem, **said}, 503 if problem else 200)
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -52,7 +52,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.is_ended = False  # the client sends nothing more
         self.received = self.of_body = self.chunks = 0
         self.since = self.loop.time()
-        self.paused_at: float | None = None
+        self.paused_at: float | None = None  # since when the client has not read what was written
+        self.unsent = 0
 
     # --- the connection --------------------------------------------------------------------------------------------
 
@@ -87,8 +88,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.is_ended = True
         if self.is_closing or self.scheme == "https":
             return None
-        if self.is_answering and not self.running.more_body:
-            self.running.keep_alive = False
+        if self.is_answering and not self.is_receiving:
+            self.cycle.keep_alive = False
             return True
         if self.is_receiving and not self.is_deaf:
             self.refuse(Refusal(400, "the request ends too early", "send as many bytes as Content-Length says"))
@@ -113,8 +114,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self.is_closing = self.is_deaf = True
         if self.is_ended or not (self.is_receiving or self.is_refused):
             self.raw.close()
-            if self.raw.get_write_buffer_size():
-                self.loop.call_later(self.limits.client_timeout, self.raw.abort)
             return
         if self.raw.can_write_eof():
             self.raw.write_eof()
@@ -128,8 +127,10 @@ class LimitedProtocol(HttpToolsProtocol):
         running, self.is_deaf, self.is_refused = self.running, True, True
         if self.is_answering:
             if running is not self.cycle or not running.more_body:  # the refused request is a later one
-                self.pipeline.clear()
-                running.keep_alive = False
+                if self.is_receiving and not self.is_head:
+                    self.pipeline.popleft()
+                last = self.pipeline[0][0] if self.pipeline else running
+                last.keep_alive = False
                 return
             running.disconnected = True
             running.message_event.set()
@@ -150,10 +151,15 @@ class LimitedProtocol(HttpToolsProtocol):
     def check(self, now: float) -> None:
         """End what takes too long; called several times a second."""
         waited, limits = now - self.since, self.limits
-        if self.paused_at is not None and now - self.paused_at > limits.client_timeout:
-            self.raw.abort()  # the client does not read its answer
-        elif self.is_closing:
-            return
+        if self.is_closing and self.paused_at is None:
+            self.paused_at = now
+        if self.paused_at is not None:
+            unsent = self.raw.get_write_buffer_size()
+            if unsent < self.unsent:  # it reads on
+                self.paused_at = now
+            elif now - self.paused_at > limits.client_timeout:
+                self.raw.abort()  # the client does not read its answer
+            self.unsent = unsent
         elif self.is_idle:
             if waited > (_QUIET if self.is_draining else limits.keep_alive if self.running else limits.client_timeout):
                 self.close()
@@ -170,7 +176,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def pause_writing(self) -> None:
-        self.paused_at = self.loop.time()
+        self.paused_at, self.unsent = self.loop.time(), self.raw.get_write_buffer_size()
         super().pause_writing()
 
     def resume_writing(self) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hangtag.errors import HangtagError, PictureError, RunError, UsageError
-from hangtag.html import data_uri
 from hangtag.model.predictor import Answer
 from hangtag.pictures import encode_png
 from hangtag.serving.description import MODEL_PARAMETERS, PREDICT_BODY, PREDICT_PARAMETERS, answers_with
@@ -18,13 +17,15 @@ from hangtag.serving.models import ServedModel
 from hangtag.serving.parameters import MODEL, TIMEOUT_HEADER, Wish, wish_of
 from hangtag.serving.posted import read_posted
 from hangtag.serving.refusals import Refusal
+from hangtag.serving.replies import json_response
+from hangtag.serving.routes import Router
 
 if TYPE_CHECKING:
     from hangtag.serving.app import Server
 
 __all__ = ["router"]
 
-router = APIRouter()
+router = Router()
 
 
 @router.post(
@@ -40,8 +41,6 @@ async def predict(request: Request) -> Response:
     answers in the same order; the row of a picture that cannot be read has an error and a hint instead. If it is the
     only picture, the status says so, too.
     """
-    from hangtag.serving.app import json_response
-
     server: Server = request.app.state.server
     began = time.monotonic()
     wish = wish_of(request.scope["query_string"])
@@ -86,6 +85,8 @@ async def _row(
         row["why"] = await why(server, model, found.seen, deadline)
     if wish.doctor and found.repairs:
         assert found.seen is not None and found.picture is not None
+        from hangtag.html import data_uri
+
         row["doctor"] = {"before": data_uri(encode_png(found.picture)), "after": data_uri(encode_png(found.seen))}
     return row, 200
 
@@ -111,8 +112,6 @@ def _model(request: Request) -> ServedModel:
 )
 async def labels(request: Request) -> Response:
     """The labels that a model knows, in the order of its classes."""
-    from hangtag.serving.app import json_response
-
     return json_response(_model(request).predictor.class_names)
 
 
@@ -124,16 +123,12 @@ async def labels(request: Request) -> Response:
 )
 async def model(request: Request) -> Response:
     """What a model is, what it takes, how good it is, and what its answers guarantee."""
-    from hangtag.serving.app import json_response
-
     return json_response(_about(request.app.state.server, _model(request)))
 
 
 @router.get("/models", tags=["models"], responses=answers_with("Models", 422))
 async def models(request: Request) -> Response:
     """All models of this server. The first one answers if a request names none."""
-    from hangtag.serving.app import json_response
-
     wish_of(request.scope["query_string"], known={})
     return json_response([{"name": each.name, "version": each.version} for each in request.app.state.server.models])
 
@@ -141,8 +136,6 @@ async def models(request: Request) -> Response:
 @router.get("/healthz", tags=["health"], responses=answers_with("Health"))
 async def healthz() -> Response:
     """Whether this process answers. Whether it takes new work is at /v2/health/ready."""
-    from hangtag.serving.app import json_response
-
     return json_response({"status": "ok"})
 
 
