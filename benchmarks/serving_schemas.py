@@ -38,7 +38,7 @@ def served(run: str, port: int) -> "subprocess.Popen[bytes]":
 
 def about_the_model(text: str, model: dict[str, Any]) -> dict[str, Any]:
     """The protocol's description with the served model in its paths, so that requests reach it."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     named = text.replace("${MODEL_NAME}", model["name"]).replace("${MODEL_VERSION}", model["version"])
     parsed: dict[str, Any] = yaml.safe_load(named)
