@@ -269,9 +269,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
 
 
 @pytest.mark.parametrize(("language", "program"), serving_programs(), ids=lambda value: value.split("\n")[0][:40])
-def test_the_programs_of_the_serving_page_get_our_answer(
-    served: tuple[Path, str], language: str, program: str
-) -> None:
+def test_the_programs_of_the_serving_page_get_our_answer(served: tuple[Path, str], language: str, program: str) -> None:
     folder, address = served
     tool = {"sh": "sh", "python": sys.executable, "javascript": shutil.which("node")}[language]
     if tool is None or (language == "sh" and shutil.which("curl") is None):
