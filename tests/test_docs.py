@@ -3,10 +3,12 @@
 import ast
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -235,6 +237,51 @@ def test_the_model_file_page_lists_every_output_and_key() -> None:
 
     assert {name for name in {INPUT, OUTPUT, PIXELS, *EXTRA_OUTPUTS, *keys} if f"`{name}`" not in page} == set()
     assert f"format {FORMAT}" in page
+
+
+# --- the page about serving -------------------------------------------------------------------------------------------
+
+
+def serving_programs() -> list[tuple[str, str]]:
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    return re.findall(r"^```(\w+) run\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder with a model and a picture, and the address of a server of this model."""
+    folder = tmp_path_factory.mktemp("served")
+    right_answer(folder)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "hangtag", "serve", "model.onnx", "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        address = re.search(r"127\.0\.0\.1:\d+", line)
+        try:
+            assert address, line
+            yield folder, address[0]
+        finally:
+            server.terminate()
+            server.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(("language", "program"), serving_programs(), ids=lambda value: value.split("\n")[0][:40])
+def test_the_programs_of_the_serving_page_get_our_answer(served: tuple[Path, str], language: str, program: str) -> None:
+    folder, address = served
+    tool = {"sh": "sh", "python": sys.executable, "javascript": shutil.which("node")}[language]
+    if tool is None or (language == "sh" and shutil.which("curl") is None):
+        pytest.skip(f"the tool for {language} is not installed")
+    (folder / "program").write_text(program.replace("127.0.0.1:8000", address))
+
+    done = subprocess.run([tool, "program"], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    answer = hangtag.load(folder / "model.onnx")(folder / "photo.png")
+    place = hangtag.load(folder / "model.onnx").class_names.index(str(answer.label))
+    assert str(answer.label) in done.stdout or done.stdout == f"{place}\n"
 
 
 # --- pages whose code runs on a part of the data -------------------------------------------------------------------

@@ -47,7 +47,7 @@ def _dockerfile(parcel: Parcel, wheel_name: str) -> str:
         "--allow-host", "*",
     ]  # fmt: skip
     health = [f"{VENV}/bin/python", "-c", _HEALTH.format(port=_PORT)]
-    return f"""# hangtag serve with one model. The versions in constraints.txt are those on the machine that wrote this file.
+    return f"""# hangtag serve with one model. The versions in constraints.txt are those where this file was written.
 FROM {python} AS build
 COPY constraints.txt {wheel_name} /build/
 RUN python -m venv {VENV} \\

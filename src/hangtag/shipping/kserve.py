@@ -44,8 +44,8 @@ def ship(parcel: Parcel, storage_uri: str | None, image: str | None) -> Shipped:
 _TRITON = """# The model on KServe's Triton runtime. storageUri holds the content of the folder models/.
 # Check the file before it is used: kubectl apply --dry-run=server -f inference-service.yaml
 """
-_CUSTOM = """# `hangtag serve` in an image of `hangtag ship --to docker`: pictures in, answers with prediction sets out, at /predict
-# and by the Open Inference Protocol. The token is a secret:
+_CUSTOM = """# `hangtag serve` in an image of `hangtag ship --to docker`: pictures in, answers with prediction sets out,
+# at /predict and by the Open Inference Protocol. The token is a secret:
 #   kubectl create secret generic hangtag-token --from-literal=token="$(openssl rand -hex 32)"
 """
 

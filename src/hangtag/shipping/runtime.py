@@ -15,8 +15,8 @@ __all__ = ["FILES", "PACKAGE", "VERSION", "runtime_files"]
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 FILES = {
-    "ort.wasm.bundle.min.mjs": "1KcF8CWAZeqtTcvLgKPtOMXIbkWeh++LDCQpDhQ5ARVxHAL1VNL5rr0OI+MxTbmNIANldE/A/q+O4gSKgSMjWQ==",
-    "ort-wasm-simd-threaded.wasm": "Gt7e1iIDIZ/PXEhM/OVleqWHVom0kEI/hs8cod0crXcV9jDGM39B23HuQnlOOgDOC3x4k5pxIgtdgzaL9up3MA==",
+    "ort.wasm.bundle.min.mjs": "1KcF8CWAZeqtTcvLgKPtOMXIbkWeh++LDCQpDhQ5ARVxHAL1VNL5rr0OI+MxTbmNIANldE/A/q+O4gSKgSMjWQ==",  # noqa: E501
+    "ort-wasm-simd-threaded.wasm": "Gt7e1iIDIZ/PXEhM/OVleqWHVom0kEI/hs8cod0crXcV9jDGM39B23HuQnlOOgDOC3x4k5pxIgtdgzaL9up3MA==",  # noqa: E501
 }
 """The SHA-512, in base64, of the two files of the package that a page needs. Nothing else of the package is read."""
 

@@ -13,7 +13,7 @@ __all__ = ["repository", "ship"]
 _MAX_BATCH = 64
 _DELAY_US = 2000  # how long a request may wait for others
 _QUEUE, _TIMEOUT_US = 1000, 30_000_000  # as `hangtag serve`: what may wait, and for how long
-_TYPES = {np.uint8: "TYPE_UINT8", np.float32: "TYPE_FP32"}
+_TYPES: dict[type[np.generic], str] = {np.uint8: "TYPE_UINT8", np.float32: "TYPE_FP32"}
 
 
 def ship(parcel: Parcel) -> Shipped:
@@ -47,8 +47,8 @@ def _config(parcel: Parcel) -> str:
         f"value {{ string_value: {_text(value)} }} }}"
         for key, value in facts.items()
     )
-    return f"""# Written by hangtag {__version__} for a model of {spec} images. The images of a request must have one size,
-# which may be any: the file resizes them. Other outputs of the file (maps, embedding, pixels) can be added to `output`.
+    return f"""# Written by hangtag {__version__} for a model of {spec} images. The images of a request have one size,
+# which may be any: the file resizes them. Other outputs (maps, embedding, pixels) can be added below.
 name: {_text(parcel.name)}
 backend: "onnxruntime"
 platform: "onnxruntime_onnx"

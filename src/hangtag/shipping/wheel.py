@@ -72,7 +72,7 @@ def constraints(content: bytes) -> bytes:
         MissingExtra: the extra `serve` is not installed here, so no versions are known to work.
     """
     found: dict[str, str] = {}
-    waiting = [(line, (_EXTRA,)) for line in _requirements(content)]
+    waiting: list[tuple[str, tuple[str, ...]]] = [(line, (_EXTRA,)) for line in _requirements(content)]
     seen = set(waiting)
     while waiting:
         line, extras = waiting.pop()
