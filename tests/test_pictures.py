@@ -693,6 +693,20 @@ def test_of_several_pictures_in_a_heic_file_the_main_one_is_used() -> None:
     assert notes == ("the file contains several images; the main one was used",)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_a_scan_of_200_megapixels_is_refused_with_its_number_of_pixels(kind: str) -> None:
+    content = bytearray(file_of(Image.new("L", (64, 48)), kind))
+    if kind == "JPEG":
+        place = content.index(b"\xff\xc0") + 5
+        content[place : place + 4] = struct.pack(">HH", 12_500, 16_000)
+    else:
+        for tag, side in ((256, 16_000), (257, 12_500)):
+            place = content.index(struct.pack("<H", tag), struct.unpack("<I", content[4:8])[0]) + 2
+            content[place : place + 10] = struct.pack("<HII", 4, 1, side)
+
+    assert "declares 200,000,000 pixels, over the limit of 80,000,000" in refusal(bytes(content))[0]
+
+
 @needs_heic
 def test_a_heic_picture_larger_than_allowed_is_refused_before_it_is_decoded() -> None:
     content = bytearray(encoded_heic(Image.new("L", (64, 64))))

@@ -67,3 +67,10 @@ def test_the_network_of_the_own_fold_answers_for_a_held_out_image() -> None:
 
     assert rows["probabilities"].argmax(axis=1).tolist() == [1, 0]
     assert np.allclose(rows["probabilities"], [[0.2, 0.8], [0.9, 0.1]]) and "fold_uncalibrated" not in rows
+
+
+def test_folds_that_the_model_has_no_network_of_are_one_line() -> None:
+    rows = {"fold_uncalibrated": np.full((2, 5, 3), 1 / 3, np.float32)}
+
+    with pytest.raises(RunError, match="more folds"):
+        as_held_out(rows, np.array([0, 5]), Guarantees.none(3, "not needed"))

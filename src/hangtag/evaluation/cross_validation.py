@@ -65,7 +65,12 @@ def as_held_out(
     Args:
         outputs: (N, ...) of a model file, "fold_uncalibrated" among them; the images may be changed ones.
         folds: (N,) the fold that held each image out.
+
+    Raises:
+        RunError: the model has no network of such a fold.
     """
+    if folds.max(initial=0) >= outputs["fold_uncalibrated"].shape[1]:
+        raise RunError(f"{FILE} does not belong to this model: it has more folds", _HINT)
     own = outputs["fold_uncalibrated"][np.arange(len(folds)), folds]
     logs = np.log(np.maximum(own, np.finfo(np.float32).tiny))
     rest = {name: rows for name, rows in outputs.items() if name != "fold_uncalibrated"}

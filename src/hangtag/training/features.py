@@ -13,7 +13,7 @@ from hangtag.training.engine.backbones import Backbone, compute_features
 
 __all__ = ["cached_features"]
 
-_AT_ONCE = 2048  # images whose features are kept together; what an interruption costs
+_AT_ONCE = 512  # images whose features are kept together: an interruption costs about ten seconds
 _PAIR = np.dtype([("first", "u8"), ("second", "u8")])
 
 
