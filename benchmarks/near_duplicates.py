@@ -1,6 +1,7 @@
 """Near duplicates planted into 60,000 real images: how many are found, and how many of those reported are right.
 
     python -m benchmarks.near_duplicates [--seeds 3] [--each 600] [--json FILE]
+    python -m benchmarks.near_duplicates --memory 300000 1000000      (memory and seconds only, of so many images)
 
 Planted for each kind: copies re-encoded as JPEG (quality 50-95), shifted by a pixel, with brightness 0.8-1.25, and with
 90-95 % of the side cut out and enlarged. The thresholds were chosen on the first 20,000 images with seed 3. A set of
@@ -9,8 +10,11 @@ only where a planted copy is in it, so precision is of those pairs; the others a
 """
 
 import io
+import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from benchmarks.common import Result, alone, in_fresh_process, options, publish, summary
@@ -34,7 +38,12 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--each", type=int, default=600)
+    parser.add_argument("--memory", type=int, nargs="+", default=[], metavar="IMAGES", help="measure memory instead")
     settings = parser.parse_args()
+    for count in settings.memory:
+        print(in_fresh_process(memory_of, count), flush=True)
+    if settings.memory:
+        return
     found = []
     for seed in range(100, 100 + settings.seeds):
         with alone():
@@ -84,6 +93,48 @@ def plant_and_look(seed: int, each: int) -> Found:
         recall[kind], hits, place = here / len(wanted), hits + here, place + each
     with_copy = [pair for pair in reported if pair[1] >= len(images)]
     return Found(recall, hits / len(with_copy), len(reported) - len(with_copy), seconds, peak_gb())
+
+
+def memory_of(count: int) -> str:
+    """Memory and seconds of a search among images mapped from a file, blends of two of Fashion-MNIST with noise."""
+    import hangtag
+    from hangtag.data.near_duplicates import near_pairs
+
+    images, random = np.array(hangtag.read("fashion-mnist").train.images), np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(prefix="hangtag-bench-") as folder:
+        path = Path(folder) / "images.npy"
+        many = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *images.shape[1:]))
+        for start in range(0, count, 10_000):
+            part = many[start : start + 10_000]
+            one, other = (images[random.integers(0, len(images), len(part))].astype(np.float32) for _ in range(2))
+            part[:] = np.clip(0.6 * one + 0.4 * other[:, :, ::-1] + random.normal(0, 6, one.shape), 0, 255)
+        many.flush()
+        del many, images
+        watch = MemoryWatch()
+        began, before = time.perf_counter(), time.process_time()
+        pairs = near_pairs(np.load(path, mmap_mode="r"))
+        seconds, processors = time.perf_counter() - began, time.process_time() - before
+    return (
+        f"{count:,} images: {len(pairs):,} pairs, {seconds:.0f} s, {processors:.0f} processor seconds, at most "
+        f"{watch.peak_gb():.2f} GB of memory without files' pages"
+    )
+
+
+class MemoryWatch:
+    """The most anonymous memory of this process since it was made, in GB, looked at every 50 ms (Linux)."""
+
+    def __init__(self) -> None:
+        self._most = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def peak_gb(self) -> float:
+        return self._most
+
+    def _watch(self) -> None:
+        while True:
+            status = Path("/proc/self/status").read_text(encoding="ascii").split()
+            self._most = max(self._most, int(status[status.index("RssAnon:") + 1]) / 1e6)
+            time.sleep(0.05)
 
 
 def describe(found: list[Found]) -> Result:

@@ -365,6 +365,22 @@ def test_a_16_bit_png_file_is_scaled() -> None:
     expect(file_of(Image.fromarray(deep(PIXELS)), "PNG"), GREY, PIXELS, DEEP_16)
 
 
+def test_a_12_bit_cmyk_picture_is_refused_in_every_form(tmp_path: Path) -> None:
+    """Pillow decodes 12 bits per channel of greyscale only; the wrong pixels would be worse than an error."""
+    jpeg = bytearray(file_of(CMYK, "JPEG"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 1], jpeg[frame + 4] = 0xC1, 12  # extended sequential, 12 bits
+    tiff = bytearray(file_of(CMYK, "TIFF"))
+    depths = tiff.index(struct.pack("<4H", 8, 8, 8, 8))
+    tiff[depths : depths + 8] = struct.pack("<4H", 12, 12, 12, 12)
+    for content in (bytes(jpeg), bytes(tiff)):
+        path = tmp_path / "picture"
+        path.write_bytes(content)
+        for picture in (content, path, io.BytesIO(content)):
+            with pytest.raises(PictureError, match="not an image that hangtag can read"):
+                decode(picture, COLOUR)
+
+
 def test_a_cmyk_jpeg_is_read_as_colour() -> None:
     flat = Image.new("RGB", (16, 16), (200, 40, 90))
 

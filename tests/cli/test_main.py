@@ -128,6 +128,7 @@ def test_debug_shows_where_an_error_came_from(hangtag: Any) -> None:
         (["--help"], ("torch", "numpy", "onnxruntime", "matplotlib", "PIL")),
         (["train", "photos", "--recipe", "fats"], ("torch", "sklearn", "matplotlib")),
         (["train", "photos", "--log-to", "tensorbord"], ("torch", "sklearn", "matplotlib")),
+        (["evaluate", "no-such-run"], ("pydantic", "torch", "sklearn", "matplotlib")),
     ],
 )
 def test_help_and_wrong_names_need_no_heavy_package(typed: list[str], heavy: tuple[str, ...]) -> None:
