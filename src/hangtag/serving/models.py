@@ -15,6 +15,7 @@ import numpy as np
 from hangtag.errors import HangtagError, UsageError, logger
 from hangtag.model.artifact import MODEL_FILE
 from hangtag.model.predictor import Predictor, load
+from hangtag.serving.decoding import decode
 from hangtag.serving.refusals import Refusal
 
 __all__ = ["Models", "ServedModel"]
@@ -140,7 +141,7 @@ def _without_path(error: Exception, path: Path) -> str:
 
 
 def _opened(name: str, path: Path) -> ServedModel:
-    predictor = load(path, threads=1).with_limits()
+    predictor = load(path, threads=1).with_decoder(decode)
     return ServedModel(name, predictor.fingerprint, predictor, path, *_cost(predictor))
 
 
