@@ -1,6 +1,6 @@
 """Whether the promises hold for models that learned nothing: random answers for random labels, no training.
 
-    python -m benchmarks.promises [--draws 200]
+    python -m benchmarks.promises [--draws 200] [--kinds random overconfident]
 
 For each number of classes and of held-out images, and each kind of answers, many draws of labels and answers go through
 what training does: choose a calibrator, set thresholds, decide. The sets of a draw must cover as many of 4,000 new
@@ -9,7 +9,7 @@ equal. No answer may be sure. The p-values of all draws must be uniform; 1 in 1,
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,8 +54,8 @@ def draw(seed: int, classes: int, images: int, kind: str, new: int = NEW) -> tup
     return float(exact.cdf(covered)), float(exact.sf(covered - 1)), int(decided.sure.sum())
 
 
-def results(draws: int) -> Iterator[str]:
-    for kind in KINDS:
+def results(draws: int, kinds: Sequence[str]) -> Iterator[str]:
+    for kind in kinds:
         for classes, images in CASES:
             count = max(3, draws // max(1, classes * images // 20_000))
             few, many, sure = np.array([draw(seed, classes, images, kind) for seed in range(count)]).T
@@ -69,5 +69,7 @@ def results(draws: int) -> Iterator[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200)
-    for line in results(parser.parse_args().draws):
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="kinds of answers")
+    settings = parser.parse_args()
+    for line in results(settings.draws, settings.kinds):
         print(line, flush=True)

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "training": {GROUND, "data", "model", "evaluation", "training/engine"},
     "reports": {GROUND, "data", "model", "evaluation", "prediction"},
     "serving": {GROUND, "data", "model", "evaluation", "prediction"},
+    "shipping": {GROUND, "data", "model", "evaluation"},
     "cli": {
         GROUND,
         "data",
@@ -35,6 +36,7 @@ MAY_IMPORT = {
         "training/engine",
         "reports",
         "serving",
+        "shipping",
     },
 }
 """The rooms, from the ground up, and the rooms below that each may import from, beside itself."""

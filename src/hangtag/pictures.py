@@ -765,8 +765,9 @@ def _open(content: bytes, most: int = MAX_PIXELS) -> Image.Image:
                 opened = _open_heic(content)
             else:
                 opened = Image.open(io.BytesIO(content), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large("too many") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        stated = re.search(r"\d+", str(error))  # Pillow gives the number of pixels, and only in words
+        raise _too_large(f"{int(stated[0]):,}" if stated else "too many") from None
     except UnidentifiedImageError:
         if content.startswith(_POINTER):
             raise PictureError("a Git LFS pointer instead of the image", "run: git lfs pull", "not an image") from None

@@ -191,5 +191,7 @@ def test_predict_draws_repairs_or_leaves_images_as_they_are(in_trained: Any, tra
 
     assert drawn[0]["doctor"] == "doctor/241.png"
     assert (trained / "doctor" / "241.png").read_bytes().startswith(b"\x89PNG")
+    elsewhere = in_trained("predict", "runs/a", picture, "--doctor-into", "drawings/here", "--json").json
+    assert elsewhere[0]["doctor"] == "drawings/here/241.png" and (trained / "drawings/here/241.png").is_file()
     assert as_is[0]["repairs"] == []
     assert both.code == 2 and "contradict" in both.err

@@ -104,6 +104,17 @@ def test_places_without_pictures(place: str, said: str) -> None:
         found(place)
 
 
+def test_bad_places_in_a_list_are_rows_with_an_error() -> None:
+    Path("new").mkdir()
+    places = ["https://example.com/a.png", "loose.png", "new", "*.bmp"]
+
+    pictures = list_pictures(places, Path("work"), refuse=False)
+
+    assert [sample.name for sample in pictures.samples] == places
+    assert sorted(pictures.problems) == [0, 2, 3]
+    assert pictures.problems[0] == ("addresses are not read", "download the picture, and name its file")
+
+
 def test_a_pattern_without_a_match_is_also_a_file_not_found() -> None:
     with pytest.raises(DataNotFound):
         found("*.bmp")

@@ -240,3 +240,24 @@ def test_metadata_must_have_possible_statistics() -> None:
     for change in ({"background": (0.1, 0.2)}, {"background": (2.0,)}, {"images": 0}, {"plain": 1.5}):
         with pytest.raises(ValueError, match="training images"):
             dataclasses.replace(fitted, **change)
+
+
+def test_an_answer_about_a_strip_is_never_sure(tag: Predictor, images: Image8) -> None:
+    familiar = next(image for image in images if tag(image).sure)
+    strip = np.repeat(familiar, 8, axis=1)  # which becomes the same image again
+
+    answer = tag(encode_png(strip))
+
+    assert tag.with_doctor(False)(strip).sure
+    assert not answer.repairs and not answer.sure
+    assert answer.coverage is None
+
+
+def test_before_and_after_of_one_picture(tag: Predictor, few: Image8) -> None:
+    for picture in (few[0], 255 - few[0]):
+        before, after = tag.with_doctor(True).before_and_after(encode_png(picture))
+
+        assert (before, after) == (tag.with_doctor(False)(encode_png(picture)), tag(encode_png(picture)))
+        assert before.seen is not None and after.seen is not None
+        assert np.array_equal(before.seen, after.seen) == (not after.repairs)
+    assert after.repairs

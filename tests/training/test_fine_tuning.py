@@ -17,7 +17,9 @@ from hangtag.training.classifier import Classifier
 from hangtag.training.engine.backbones import Backbone
 from hangtag.training.engine.fine_tuning import TunedNetwork, as_frozen, compare
 from hangtag.training.engine.frozen import FrozenNetwork, for_size
+from hangtag.training.engine.inference import extract_features
 from hangtag.training.engine.recipes import FINE_TUNING, find_recipe
+from hangtag.training.head import loss_and_accuracy
 from toys import shapes, tiny_backbone
 
 SIDE = 32
@@ -90,7 +92,10 @@ def test_fine_tuning_is_chosen_on_held_out_images_and_said(monkeypatch: pytest.M
         epochs = [epoch for epoch in classifier.fit_epochs(data) if epoch.finished]
 
         assert [epoch.number for epoch in epochs] == [1, 2, 3]
+        trained, labels_of = data.images[classifier.split_.train], data.labels[classifier.split_.train]
         assert epochs[-1].doing.endswith("on these numbers") and classifier.notes_[-1] == epochs[-1].doing
+        kept = loss_and_accuracy(extract_features(classifier.module_, trained).logits, labels_of)
+        assert (epochs[-1].loss, epochs[-1].accuracy) == pytest.approx(kept, abs=1e-4)
         assert classifier.metadata().backbone.fine_tuned is verdict  # type: ignore[union-attr]
         assert classifier.predictor_.probabilities(data.images).shape == (40, len(data.class_names))
         models.append(classifier.module_.backbone.backbone.model)

@@ -1,5 +1,6 @@
 """Recipe transfer: a frozen backbone and a linear head, in one file that answers as the network does."""
 
+import gc
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,3 +186,25 @@ def test_stopping_before_there_is_a_head_ends_the_training(backbone: str) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         list(epochs)
+
+
+def test_a_backbone_is_recorded_with_its_folder_and_the_model_file_names_only_the_file(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    classifier = fitted("small.onnx@0..1", *coloured())
+
+    assert classifier.chosen_recipe().backbone == backbone
+    assert classifier.metadata().recipe["backbone"] == "small.onnx"
+
+
+def test_embeddings_are_forgotten_with_the_last_network(backbone: str) -> None:
+    classifier = fitted(backbone, *coloured())
+    known = list(transfer._KNOWN.values())
+    assert [len(each) for each in known] == [60]
+
+    del classifier, known
+    gc.collect()
+
+    assert not transfer._KNOWN

@@ -6,22 +6,70 @@ imported inside the commands to keep `--help` fast.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from hangtag.cli import data, evaluate, learn, predict, serve, train
+from hangtag.cli import data, evaluate, learn, predict, serve, ship, train
 from hangtag.cli.options import print_error
 from hangtag.errors import HangtagError, MissingExtra, SaveError, UsageError
 from hangtag.files import is_full
 from hangtag.version import __version__
 from hangtag.words import printable
 
+
+def _convert_lazily(command: Any, context: Any) -> None:
+    """Import Pydantic, which takes longer than Typer itself, only for values that need converting.
+
+    Typer asks a parameter for an object whose `coerce` converts its value; versions that do not ask are unaffected.
+    """
+    for parameter in command.get_params(context):
+        original = getattr(parameter, "get_runtime_param", None)
+        if original is not None and not isinstance(original, _Coercion):
+            parameter.get_runtime_param = _Coercion(original)
+
+
+class _Group(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _convert_lazily(self, ctx)
+        return super().parse_args(ctx, args)
+
+
+class _Command(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _convert_lazily(self, ctx)
+        return super().parse_args(ctx, args)
+
+
+class _Coercion:
+    """Leaves alone what needs no conversion, text and a value that was not given; Typer converts everything else."""
+
+    def __init__(self, original: Callable[[], Any]) -> None:
+        self._original = original
+
+    def __call__(self) -> "_Coercion":
+        return self
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        is_single = not param.multiple and param.nargs == 1
+        descriptor = param.type_descriptor
+        if is_single and descriptor.parameter_info.parser is None and descriptor.annotation is str:
+            if value is None or isinstance(value, str):
+                return value
+        elif is_single and value is None:
+            return None
+        return self._original().coerce(value, param=param, ctx=ctx)
+
+
 app = typer.Typer(
     name="hangtag",
+    cls=_Group,
     help="From labelled images to a classifier you can trust, in one command, on your own machine.",
     epilog="Example: hangtag train photos/",
     no_args_is_help=True,
@@ -50,6 +98,7 @@ for _function, _name, _summary, _example in (
     (evaluate.report, "report", "Rewrite a run's report.", "last"),
     (predict.predict, "predict", "Classify images.", "last photos/ --out answers.csv --sheet sheet.html"),
     (serve.serve, "serve", "Answer over HTTP.", "last --port 8000"),
+    (ship.ship, "ship", "Write a model for other servers or browsers.", "last --to web clothes-page"),
     (evaluate.compare, "compare", "Test whether one of two models is better.", "runs/a runs/b --out diff.html"),
     (evaluate.stress, "stress", "Test a model on corrupted images.", "last --images 1000"),
     (evaluate.check, "check", "Check that a model labels images as expected.", "runs/clothes expectations/"),
@@ -58,7 +107,7 @@ for _function, _name, _summary, _example in (
     (learn.bench, "bench", "Measure the speed of this machine.", "--json > this-machine.json"),
     (data.cache, "cache", "Show or clear the cache on disk.", "--clear"),
 ):
-    app.command(_name, short_help=_summary, epilog=f"Example: hangtag {_name} {_example}")(_function)
+    app.command(_name, cls=_Command, short_help=_summary, epilog=f"Example: hangtag {_name} {_example}")(_function)
 
 
 class _Careful:
@@ -86,6 +135,7 @@ def main() -> None:
     for name in ("SIGTERM", "SIGHUP"):  # as an exception, they leave no temporary files behind
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
             signal.signal(getattr(signal, name), _end)
+    gc.set_threshold(20_000)  # importing makes many objects and little garbage: the default costs 5% of a short command
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Careful(sys.stdout), _Careful(sys.stderr)
     try:

@@ -39,6 +39,7 @@ __all__ = [
     "complete_data",
     "complete_recipe",
     "complete_run",
+    "model_path",
     "open_model",
     "path_option",
     "print_description",
@@ -258,12 +259,18 @@ def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
             return answers[int(line) - 1][0]
 
 
+def model_path(name: str) -> Path:
+    """The folder of a run, or a .onnx file."""
+    from hangtag.evaluation.run_folder import find_run
+
+    return user_path(name) if name.endswith(".onnx") else find_run(name).path
+
+
 def open_model(name: str) -> "Predictor":
     """The model of a run, or of a .onnx file."""
-    from hangtag.evaluation.run_folder import find_run
     from hangtag.model.predictor import load
 
-    return load(name if name.endswith(".onnx") else find_run(name).path).with_limits()
+    return load(model_path(name)).with_limits()
 
 
 # --- lines on the screen -------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ def predict(
     doctor: Annotated[
         bool, typer.Option("--doctor", help="Also draw each image before and after repairs, into the folder doctor.")
     ] = False,
+    doctor_into: Annotated[Path | None, path_option("The same, into another folder.")] = None,
     as_is: Annotated[bool, typer.Option("--as-is", help="Do not repair images unlike the training images.")] = False,
     image_column: Annotated[str | None, typer.Option(help="The table's column of image paths.")] = None,
     root: Annotated[
@@ -101,9 +102,10 @@ def predict(
         coverage=coverage, method=set_method, ood_false_positive_rate=ood_false_positive_rate, cost=cost,
         target_accuracy=target_accuracy,
     )  # fmt: skip
-    if doctor and as_is:
+    drawings = doctor_into or (_DOCTOR if doctor else None)
+    if drawings and as_is:
         raise UsageError("--doctor and --as-is contradict each other", "give only one of them")
-    _check_outputs(out, sort_into, sheet, why, doctor)
+    _check_outputs(out, sort_into, sheet, why, drawings)
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="hangtag-"))
         predictor = open_model(run).with_policy(policy).with_doctor(False if as_is else None)
@@ -111,16 +113,17 @@ def predict(
             raise UsageError(
                 f"--sure-only: {run} cannot tell which answers are sure", "; ".join(predictor.guarantees.limitations)
             )
-        if "-" in places:
+        refuse = "-" not in places
+        if not refuse:
             place = places.index("-")
             places = [*places[:place], *names_in(sys.stdin.buffer.read()), *places[place + 1 :]]
-        pictures = list_pictures(places, Path(temporary), image_column, root)
+        pictures = list_pictures(places, Path(temporary), image_column, root, refuse)
         if not as_json:
             for sentence in (*predictor.guarantees.limitations, *pictures.notes):
                 print(f"note: {sentence}", file=sys.stderr)
         tally = Tally(predictor.can_abstain, sure_only)
         outputs = _Outputs(predictor, pictures, top, run, tally)
-        outputs.open(stack, out, sort_into, link, sheet, why, doctor, as_json)
+        outputs.open(stack, out, sort_into, link, sheet, why, drawings, as_json)
         _run(predictor, pictures, top, workers, tally, outputs)
     if tally.failed:
         raise typer.Exit(1)
@@ -170,7 +173,7 @@ class Tally:
 
 
 def _check_outputs(
-    out: Path | None, sort_into: Path | None, sheet: Path | None, why: Path | None, doctor: bool
+    out: Path | None, sort_into: Path | None, sheet: Path | None, why: Path | None, drawings: Path | None
 ) -> None:
     """Raise an error for an output that cannot be written, before the model is opened and pictures are listed."""
     if out is not None:
@@ -188,7 +191,7 @@ def _check_outputs(
         from hangtag.prediction.sorting import check_sortable
 
         check_sortable(sort_into)
-    if why is not None or doctor:
+    if why is not None or drawings is not None:
         from hangtag.reports import figures  # noqa: F401 - raises MissingExtra
 
 
@@ -206,7 +209,7 @@ class _Outputs:
 
     def open(
         self, stack: ExitStack, out: Path | None, sort_into: Path | None, link: bool, sheet: Path | None,
-        why: Path | None, doctor: bool, as_json: bool,
+        why: Path | None, drawings: Path | None, as_json: bool,
     ) -> None:  # fmt: skip
         from hangtag.cli.answers import json_list
 
@@ -216,8 +219,8 @@ class _Outputs:
         if why is not None:
             draw = _explainer(self.run, self.predictor, why, count)
             self.draw = lambda row: draw(row.sample.name, self._source(row))
-        if doctor:
-            self.draw_repairs = _repairs_drawer(self.predictor)
+        if drawings is not None:
+            self.draw_repairs = _repairs_drawer(self.predictor, drawings)
         if out is not None:
             self._open_table(stack, out)
         if sort_into is not None:
@@ -237,7 +240,7 @@ class _Outputs:
         if as_json:
             add = stack.enter_context(json_list())
             self.each.append(lambda row: add(self._json(row)))
-        elif self.lines or why is not None or doctor:
+        elif self.lines or why is not None or drawings is not None:
             self.each.append(self._print)
 
     def _open_table(self, stack: ExitStack, out: Path) -> None:
@@ -365,17 +368,17 @@ def _explainer(run: str, predictor: "Predictor", out: Path, pictures: int) -> Ca
     return draw
 
 
-def _repairs_drawer(predictor: "Predictor") -> Callable[[str, str | bytes], Path]:
+def _repairs_drawer(predictor: "Predictor", folder: Path) -> Callable[[str, str | bytes], Path]:
     """A function that draws one image before and after repairs."""
     from hangtag.reports.doctor_figure import draw_repairs
     from hangtag.reports.figures import save
 
-    make_own_folder(_DOCTOR)
+    make_own_folder(folder)
     free_name = _name_giver()
 
     def draw(picture: str, source: str | bytes) -> Path:
-        path = _DOCTOR / f"{free_name(picture)}.png"
-        save(draw_repairs(predictor.with_doctor(False)(source), predictor(source)), path)
+        path = folder / f"{free_name(picture)}.png"
+        save(draw_repairs(*predictor.before_and_after(source)), path)
         return path
 
     return draw

@@ -95,7 +95,8 @@ def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def share_progress() -> Iterator[Callable[[str, float], None]]:
     """A progress bar on stderr for work that reports what it does and how much is done, from 0 to 1."""
-    with _progress(console(stderr=True), _text("{task.description:<24}"), progress.BarColumn()) as bar:
+    remaining = progress.TextColumn("ETA"), progress.TimeRemainingColumn(compact=True)
+    with _progress(console(stderr=True), _text("{task.description:<24}"), progress.BarColumn(), *remaining) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda what, share: bar.update(task, description=what, completed=share)
 
@@ -279,7 +280,8 @@ def print_seeds(seeds: "Seeds", best: int, judged: "Judgement", report: Path) ->
     print()
     print(
         f"{judged.part} accuracy of {len(seeds.numbers)} seeds: mean {common['accuracy']['mean']:.4f}, "
-        f"sd {common['accuracy']['sd']:.4f}, 95% interval of the mean [{low:.4f}, {high:.4f}]"
+        f"sd {common['accuracy']['sd']:.4f}, 95% interval of the mean [{low:.4f}, {high:.4f}], "
+        "which covers the choice of seeds, but not of images"
     )
     print(f"kept seed {best} ({common['kept_because']}): {judged.in_words}")
     print(judged.evaluation.gap_in_words)

@@ -59,6 +59,7 @@ def serve(
         float, typer.Option(help="How long a picture may wait for others, in milliseconds, while the server is busy.")
     ] = 2.0,
     max_queue: Annotated[int, typer.Option(help="Pictures that may wait; more are refused with status 503.")] = 1000,
+    max_queue_bytes: Annotated[int, typer.Option(help="Bytes of pictures that may wait.")] = 256_000_000,
     timeout: Annotated[
         float, typer.Option(help="Seconds that a request may take. Clients can ask for fewer: X-Request-Timeout.")
     ] = 30.0,
@@ -102,6 +103,7 @@ def serve(
         allow_origins=tuple(allow_origin or ()), certfile=str(certfile) if certfile else None,
         keyfile=str(keyfile) if keyfile else None,
         workers=workers, threads=threads, max_batch=max_batch, max_delay_ms=max_delay_ms, max_queue=max_queue,
+        max_queue_bytes=max_queue_bytes,
         timeout=timeout, client_timeout=client_timeout, keep_alive=keep_alive, grace=grace, drain_delay=drain_delay,
         max_connections=max_connections, max_body=max_body, max_chunks=max_chunks, max_headers=max_headers,
         max_header_bytes=max_header_bytes, max_url=max_url, max_pictures=max_pictures, max_pixels=max_pixels,

@@ -13,7 +13,7 @@ from typing import Any
 
 from hangtag.data.picture_facts import Skipped
 from hangtag.data.store.containers import Container, Folder, Listing, Sample, archive_listing
-from hangtag.errors import DataError, DataNotFound, UsageError
+from hangtag.errors import DataError, DataNotFound, HangtagError, UsageError
 from hangtag.files import user_path
 from hangtag.pictures import PICTURE_ENDINGS
 from hangtag.words import amount, visible
@@ -52,6 +52,7 @@ def list_pictures(
     folder: Path,
     image_column: str | None = None,
     root: Path | None = None,
+    refuse: bool = True,
 ) -> PictureList:
     """List the pictures of all places, one place after the other.
 
@@ -60,22 +61,22 @@ def list_pictures(
             is listed, so that it has a row with an error.
         folder: an empty folder for archives that must be unpacked and pictures that are cells of a table.
         image_column, root: of tables: the column of pictures, and the folder to which its paths are relative.
+        refuse: whether a place that has no picture or cannot be read is an error; False: it is a row with an error.
 
     Raises:
         DataError: a place has no picture, or cannot be read.
         UsageError: a place is empty or an address, or there is none.
     """
     found = PictureList()
-    for place in places:
-        text = os.fspath(place)
-        path = user_path(text)
-        if "://" in text and not path.exists():
-            raise UsageError(f"{text}: addresses are not read", "download the picture, and name its file")
-        if glob.has_magic(text) and not os.path.lexists(path):
-            for match in _matching(str(path)):
-                _add(found, match, folder, image_column, root)
-        else:
-            _add(found, str(path), folder, image_column, root)
+    for name in places:
+        place = os.fspath(name)
+        try:
+            _add_place(found, place, folder, image_column, root)
+        except HangtagError as error:
+            if refuse:
+                raise
+            found.problems[len(found.samples)] = (error.message.removeprefix(f"{place}: "), error.hint)
+            found.add(Folder(str(Path.cwd())), [(place, None)])
     if not found.samples:
         raise UsageError("no pictures were named", "name files, folders, archives or tables")
     return found
@@ -94,6 +95,15 @@ def names_in(content: bytes) -> list[str]:
             "standard input holds no names", "for example: find photos -name '*.jpg' | hangtag predict last -"
         )
     return names
+
+
+def _add_place(found: PictureList, place: str, folder: Path, image_column: str | None, root: Path | None) -> None:
+    path = user_path(place)
+    if "://" in place and not path.exists():
+        raise UsageError(f"{place}: addresses are not read", "download the picture, and name its file")
+    matches = _matching(str(path)) if glob.has_magic(place) and not os.path.lexists(path) else [str(path)]
+    for match in matches:
+        _add(found, match, folder, image_column, root)
 
 
 def _matching(pattern: str) -> list[str]:

@@ -225,7 +225,6 @@ def evaluate(
     check_probabilities(probabilities, labels)
     predicted = probabilities.argmax(axis=1)
     count = len(class_names)
-    groups = np.arange(len(labels)) if groups is None else groups
     confusion = np.bincount(labels * count + predicted, minlength=count * count).reshape(count, count)
     correct = int(confusion.trace())
     return Evaluation(
@@ -255,13 +254,13 @@ def wilson(successes: float, trials: float) -> tuple[float, float]:
     return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
 
 
-def _interval(hits: NDArray[np.bool_], groups: NDArray[np.int64], folds: int) -> tuple[float, float]:
+def _interval(hits: NDArray[np.bool_], groups: NDArray[np.int64] | None, folds: int) -> tuple[float, float]:
     """`wilson` for the share of hits, with as many trials as there are groups.
 
     With K folds, the variance is 1 + K / (K - 1) times as large: Nadeau & Bengio (2003, Machine Learning 52) correct it
     by this factor, and without it intervals contain too few true accuracies (benchmarks/cross_fit.py).
     """
-    trials: float = len(np.unique(groups))
+    trials: float = len(hits) if groups is None else len(np.unique(groups))
     if folds > 1:
         trials /= 1 + folds / (folds - 1)
     return wilson(float(hits.mean()) * trials if trials < len(hits) else int(hits.sum()), trials)
@@ -272,17 +271,18 @@ def _class_result(
     index: int,
     labels: NDArray[np.int64],
     answers: NDArray[np.int64],
-    groups: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
     folds: int,
 ) -> ClassResult:
     true, named = labels == index, answers == index
+    of_true, of_named = (None, None) if groups is None else (groups[true], groups[named])
     hits, images, predicted = int((true & named).sum()), int(true.sum()), int(named.sum())
     return ClassResult(
         name=name,
         images=images,
         precision=hits / predicted if predicted else None,
         recall=hits / images if images else None,
-        recall_interval=_interval(named[true], groups[true], folds) if images else None,
+        recall_interval=_interval(named[true], of_true, folds) if images else None,
         f1=2 * hits / (images + predicted) if images + predicted else None,
-        precision_interval=_interval(true[named], groups[named], folds) if predicted else None,
+        precision_interval=_interval(true[named], of_named, folds) if predicted else None,
     )

@@ -12,7 +12,7 @@ import os
 import threading
 import unicodedata
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -209,6 +209,11 @@ class Artifact:
         """Whether the graph has this output (see `EXTRA_OUTPUTS`)."""
         return output in self._outputs
 
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each output for one image."""
+        return {name: self._sides(name) for name in self._outputs}
+
     def probabilities(self, images: Images) -> NDArray[np.float32]:
         """(N, K) float32 for checked uint8 images (N, H, W[, 3]), all of one size, which may be any."""
         return self.outputs(images, OUTPUT)[OUTPUT]
@@ -226,7 +231,9 @@ class Artifact:
         ]
         if not rows:
             return {name: np.zeros((0, *self._sides(name)), np.float32) for name in names}
-        return {name: np.concatenate([row[place] for row in rows]) for place, name in enumerate(names)}
+        outputs = {name: np.concatenate([row[place] for row in rows]) for place, name in enumerate(names)}
+        _check_values(outputs)
+        return outputs
 
     def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
         if self._session is None:
@@ -238,11 +245,6 @@ class Artifact:
         for name, row in zip(names, rows, strict=True):
             if row.shape != (len(images), *self._sides(name)) or row.dtype != np.float32:
                 raise ArtifactError(f"{_NOT_OURS}: '{name}' has the shape {row.shape}", RETRAIN)
-            if not np.isfinite(row).all():
-                raise ArtifactError(f"its graph returns NaN or infinite numbers as '{name}'", RETRAIN)
-            is_shares = name in (OUTPUT, "fold_uncalibrated")
-            if is_shares and (row.min() < 0 or not np.isclose(row.sum(axis=-1), 1, atol=1e-3).all()):
-                raise ArtifactError("its graph does not return probabilities", RETRAIN)
         return rows
 
     def _sides(self, name: str) -> tuple[Any, ...]:
@@ -257,9 +259,21 @@ class Artifact:
             images[0] = 0 if count > 1 else images[0]
             with limited_time() as options:
                 rows = dict(zip(self._outputs, self._run(images, tuple(self._outputs), options), strict=True))
+            _check_values(rows)
             scores = rows.get("ood_score", np.zeros(1))
             if scores.min() < 0 or scores.max() > 1:
                 raise ArtifactError("its graph returns OOD scores that are not from 0 to 1", RETRAIN)
+
+
+def _check_values(outputs: Mapping[str, NDArray[np.float32]]) -> None:
+    """Raise ArtifactError if outputs of a graph have impossible values."""
+    for name, rows in outputs.items():
+        if not np.isfinite(rows).all():
+            raise ArtifactError(f"its graph returns NaN or infinite numbers as '{name}'", RETRAIN)
+        if name in (OUTPUT, "fold_uncalibrated") and (
+            rows.min() < 0 or not np.isclose(rows.sum(axis=-1), 1, atol=1e-3).all()
+        ):
+            raise ArtifactError("its graph does not return probabilities", RETRAIN)
 
 
 _OPENED: "weakref.WeakSet[Artifact]" = weakref.WeakSet()

@@ -238,6 +238,11 @@ class Predictor:
         """Whether the file has this output (see `artifact.EXTRA_OUTPUTS`)."""
         return self._artifact.has_output(output)
 
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The outputs of the file, and the shape of each for one image."""
+        return self._artifact.output_shapes
+
     def __call__(self, picture: Picture, top: int = 3) -> Answer:
         """Answer for one picture: a path, an open file, bytes, a PIL image or an array without a batch axis.
 
@@ -252,6 +257,14 @@ class Predictor:
         _check_top(top)
         (answer,) = self.together([self.prepare(_image_of(picture), top, is_shown=True)])
         return answer
+
+    def before_and_after(self, picture: Picture, top: int = 3) -> tuple[Answer, Answer]:
+        """Answers for one picture without and with repairs; without repairs, both are the same. As for a call."""
+        _check_top(top)
+        prepared = self.prepare(_image_of(picture), top, is_shown=True)
+        as_is = replace(prepared, picture=None)
+        (after,) = self.together([prepared])
+        return (self.together([as_is])[0] if after.repairs else after), after
 
     def many(self, pictures: Pictures, top: int = 3) -> list[Answer]:
         """Answers in the order of the pictures, which may differ in size and form.
@@ -372,7 +385,7 @@ class Predictor:
             else:
                 notes += [*([NOTHING] if patient.is_blank else []), *patient.warnings]
             answer = self._answer(outputs[OUTPUT][place], verdicts, place, (*notes, *limits), patient)
-            if patient.is_blank or patient.repaired:  # guarantees are for pictures like the training images
+            if patient.is_blank or patient.warnings or patient.repaired:  # nothing is promised for these
                 familiar = patient.repaired is not None and float(outputs["ood_score"][place]) <= _SURE_AFTER
                 answer = replace(answer, coverage=None, sure=answer.sure and familiar)
             if repairs:

@@ -75,6 +75,8 @@ async def _from_form(request: Request, body: bytes, most: int) -> Posted:
 
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body
+        if not parser.is_whole:  # raised in the parser, which then closes its files
+            raise MultiPartException("it is truncated: its last boundary is missing")
 
     try:
         parser = InMemory(request.headers, whole(), max_files=most, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD)
@@ -83,10 +85,6 @@ async def _from_form(request: Request, body: bytes, most: int) -> Posted:
         if "Too many files" in error.message:
             raise _too_many(most) from None
         raise Refusal(400, "the form cannot be read", error.message) from None
-    if not parser.is_whole:
-        for file in parser._files_to_close_on_error:  # also of the part that has not ended
-            file.close()
-        raise Refusal(400, "the form is truncated", "send its last boundary")
     names: list[str] = []
     posted = Posted([], names, is_list=True)
     for name, value in form.multi_items():

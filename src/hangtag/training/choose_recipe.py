@@ -11,7 +11,7 @@ from hangtag.data.picture_facts import CARRIES_COLOUR, FACTS
 from hangtag.training.engine.recipes import DEFAULT, OF_HEAD
 from hangtag.words import amount
 
-__all__ = ["AUTO", "PHOTO_SIDE", "choose_recipe", "may_transfer"]
+__all__ = ["AUTO", "PHOTO_SIDE", "choose_recipe", "may_transfer", "why_too_small"]
 
 AUTO = "auto"
 """The name that stands for the recipe that suits the data."""
@@ -45,6 +45,18 @@ def choose_recipe(data: LabelledImages, given: Collection[str] = ()) -> tuple[st
         return DEFAULT, f"{note} (pip install 'hangtag[photos]'): recipe '{DEFAULT}' trains a network from nothing"
     note = f"{what}: recipe 'transfer' (pretrained features), because {reason}"
     return "transfer", f"{note}; --recipe {DEFAULT} (in Python recipe='{DEFAULT}') trains a network from nothing"
+
+
+def why_too_small(data: LabelledImages) -> str:
+    """Advice to read pictures again, if a backbone could use larger ones; "" if it could not."""
+    facts, side = data.picture_facts, max(data.spec.height, data.spec.width)
+    if facts is None or side >= min(PHOTO_SIDE, np.median(np.minimum(facts["height"], facts["width"]))):
+        return ""
+    return (
+        f"{data.name} was read at {data.spec.width}x{data.spec.height}, although its pictures are larger and "
+        f"pretrained features are better at {PHOTO_SIDE}x{PHOTO_SIDE}; read it again: "
+        f"hangtag.read(..., photo_side={PHOTO_SIDE})"
+    )
 
 
 def may_transfer(given: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ shipped. Only `save` writes a file.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import nn
 from hangtag.data.folds import Folds, folds_of
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.splits import split_of
-from hangtag.errors import RunError, UsageError, logger
+from hangtag.errors import HangtagWarning, RunError, UsageError, logger
 from hangtag.evaluation.cross_validation import CrossValidation
 from hangtag.evaluation.judge import Judgement
 from hangtag.evaluation.metrics import Evaluation
@@ -32,6 +33,7 @@ from hangtag.model.ood import OodDetector
 from hangtag.model.predictor import Pictures, Predictor, load
 from hangtag.pictures import Images, many_images
 from hangtag.training.arguments import SETTINGS, Arguments, check_settings, seed_of, split_seed_of
+from hangtag.training.choose_recipe import why_too_small
 from hangtag.training.cross_fit import CrossFit, Progress, cross_fit, with_checked_folds, with_folds, without_own_split
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
@@ -148,6 +150,8 @@ class Classifier(Arguments):
             UsageError: a parameter is invalid, or two contradict each other.
             ModelError: the network does not fit the images, or training diverged.
         """
+        if isinstance(X, LabelledImages) and self.chosen_recipe(X).backbone and (advice := why_too_small(X)):
+            warnings.warn(advice, HangtagWarning, stacklevel=2)
         epochs = self.fit_epochs(X, y, sample_weight=sample_weight, validation_data=validation_data)
         verbose = self.verbose if verbose is None else verbose
         show_progress(epochs, verbose, lambda: self.notes_)
@@ -412,7 +416,7 @@ class Classifier(Arguments):
             image=self.spec_,
             network=self.network_name(),
             parameters=parameter_count(self.module_),
-            recipe=self.recipe_.to_json(),
+            recipe=self.recipe_.to_json() | ({"backbone": backbone.name} if backbone else {}),  # without its folder
             seed=seed_of(self),
             data=self._data_summary,
             versions=versions(),

@@ -8,8 +8,9 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import cast
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -135,9 +136,14 @@ def fine_tune(
     new, old = (extract_features(each, images).logits for each in (result, network))
     better, numbers = compare(new, old, labels)
     words = f"fine-tuning was {'kept' if better else 'dropped, and the backbone stays as it was'}: {numbers}"
-    loss, accuracy = loss_and_accuracy(new if better else old, labels) if len(labels) else (None, None)
-    yield replace(last, number=last.number + 1, val_loss=loss, val_accuracy=accuracy, doing=words)
-    return result if better else network, words
+    kept = result if better else network
+    held_out_numbers = loss_and_accuracy(new if better else old, labels) if len(labels) else (None, None)
+    loss, accuracy = loss_and_accuracy(extract_features(kept, training[0]).logits, training[1])
+    yield replace(
+        last, number=last.number + 1, loss=loss, accuracy=accuracy, val_loss=held_out_numbers[0],
+        val_accuracy=held_out_numbers[1], doing=words,
+    )  # fmt: skip
+    return kept, words
 
 
 class _Embeddings:
@@ -145,7 +151,7 @@ class _Embeddings:
 
     def __init__(self, network: FrozenNetwork) -> None:
         self.backbone = network.backbone.backbone
-        self.known = _known(hashlib.sha256(self.backbone.model).digest())
+        self.known = _KNOWN.setdefault(hashlib.sha256(self.backbone.model).digest(), _Known())
 
     def of(self, data: LabelledImages, mirrored: bool, progress: Progress) -> NDArray[np.float32]:
         """(N, E) of N images, or of their mirror images."""
@@ -164,10 +170,12 @@ class _Embeddings:
         return np.array([self.known[key] for key in keys], np.float32).reshape(len(keys), self.backbone.size)
 
 
-@cache
-def _known(model: bytes) -> dict[bytes, NDArray[np.float32]]:
-    """The embeddings by a model, by the hash of the image."""
-    return {}
+class _Known(dict[bytes, NDArray[np.float32]]):
+    """The embeddings by one model, by the hash of the image; networks share them, and the last one takes them along."""
+
+
+_KNOWN: WeakValueDictionary[bytes, _Known] = WeakValueDictionary()
+"""By the hash of the model."""
 
 
 def _reported(

@@ -1,5 +1,6 @@
 """Models of timm: what becomes of each form of network, and one line for each thing that can be missing."""
 
+import logging
 import sys
 from types import ModuleType
 from typing import Any
@@ -94,6 +95,24 @@ def test_what_is_missing_is_said_in_one_line(
     with pytest.raises(error, match=message) as caught:
         find_backbone(f"timm:{name}")
     assert "\n" not in str(caught.value)
+
+
+def test_without_a_network_the_retries_of_the_client_are_not_printed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreachable(name: str, **_: object) -> nn.Module:
+        logging.getLogger("huggingface_hub").warning("Retrying in 1s")
+        try:
+            raise ConnectionError("(MaxRetryError('HTTPSConnectionPool(host=\\'hub\\', port=443)')")
+        except ConnectionError as error:
+            raise OSError("An error happened") from error
+
+    package(monkeypatch, unreachable)
+
+    with pytest.raises(DownloadError, match="the server that holds them cannot be reached"):
+        find_backbone("timm:small")
+    assert not caplog.records
+    assert logging.getLogger("huggingface_hub").level == logging.NOTSET
 
 
 def test_without_timm_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

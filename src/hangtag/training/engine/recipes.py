@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from hangtag.errors import UnknownName, UsageError
+from hangtag.files import user_path
 
 __all__ = [
     "ADAM_BETA1",
@@ -155,6 +156,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
             object.__setattr__(self, name, _typed(name, getattr(self, name), kind))
+        if ".onnx" in self.backbone.lower() and not self.backbone.startswith("timm:"):  # a run may go on elsewhere
+            object.__setattr__(self, "backbone", str(user_path(self.backbone).absolute()))
         object.__setattr__(self, "given", tuple(self.given))
         for names, requirement, valid, hint in _LIMITS:
             for name in names.split():

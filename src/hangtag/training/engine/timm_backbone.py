@@ -3,6 +3,8 @@
 import difflib
 import hashlib
 import importlib
+import logging
+import re
 import textwrap
 from typing import Any
 
@@ -120,13 +122,32 @@ def load_timm(name: str) -> tuple[TimmNetwork, str]:
         raise ModelError(
             f"timm has no pretrained weights of '{name}'", "timm.list_models(pretrained=True) lists others"
         )
+    retries = logging.getLogger("huggingface_hub")
+    level, retries.level = retries.level, logging.ERROR  # each would be a line of its own
     try:
         network = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # of timm, huggingface_hub, or an HTTP client
         reason = textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
+        if _is_unreachable(error):
+            reason = "the server that holds them cannot be reached, and they are not in its cache on this machine"
         raise DownloadError(
             f"timm cannot load the weights of '{name}': {reason}",
             "check the network connection; weights that were downloaded before are found without it",
         ) from error
+    finally:
+        retries.level = level
     config = timm.data.resolve_model_data_config(network)
     return TimmNetwork(network, config), str(network.pretrained_cfg.get("license") or "")
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether an error came from a connection that failed, or from a client that is set to be offline.
+
+    The HTTP clients share no class of errors, so their names decide.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        if re.search("Connect|Proxy|Timeout|Offline|LocalEntryNotFound", type(chain).__name__):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
