@@ -226,13 +226,15 @@ def decode(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[
     return read.pixels, tuple(_notes(read, spec))
 
 
-def decode_noting_size(picture: Picture, spec: ImageSpec) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """As `decode`, with a note on how the model will resize the picture."""
-    read = _read(picture, spec)
+def decode_noting_size(
+    picture: Picture, spec: ImageSpec, most: int = MAX_PIXELS
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """As `decode`, with a note on how the model will resize the picture; a file may have at most `most` pixels."""
+    read = _read(picture, spec, most)
     return read.pixels, (*_notes(read, spec), *_size_notes(read.size or read.pixels.shape[1::-1], spec))
 
 
-def _read(picture: Picture, spec: ImageSpec) -> "_Read":
+def _read(picture: Picture, spec: ImageSpec, most: int = MAX_PIXELS) -> "_Read":
     is_array = hasattr(picture, "__array__") and not isinstance(picture, (str, bytes, Image.Image))
     if is_array or isinstance(picture, list):
         return _from_array(_array(picture), spec)
@@ -243,7 +245,9 @@ def _read(picture: Picture, spec: ImageSpec) -> "_Read":
             return _from_file(content, spec) if content and is_jpeg else _from_pil(picture, spec, content)
     with _naming(_name(picture)):
         content = _content(picture)
-        return _from_array(_array_in(content), spec) if content.startswith(_NPY) else _from_file(content, spec)
+        return (
+            _from_array(_array_in(content, most), spec) if content.startswith(_NPY) else _from_file(content, spec, most)
+        )
 
 
 def _notes(read: "_Read", spec: ImageSpec) -> list[str]:
@@ -747,7 +751,7 @@ def _empty() -> PictureError:
     return PictureError("the file is empty", "replace it with an image", "empty")
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(content: bytes, most: int = MAX_PIXELS) -> Image.Image:
     if content.startswith(_JPEG) and content.count(_SCAN) > _MAX_SCANS:
         raise PictureError(
             f"has more than {_MAX_SCANS} scans, and each takes as long as decoding an ordinary JPEG",
@@ -776,8 +780,8 @@ def _open(content: bytes) -> Image.Image:
         raise
     except Exception as error:  # Pillow's decoders raise many types on broken headers
         raise _damaged(error) from error
-    if opened.width * opened.height > MAX_PIXELS:
-        raise _too_large(f"{opened.width}x{opened.height}")
+    if opened.width * opened.height > most:
+        raise _too_large(f"{opened.width}x{opened.height}", most)
     return opened
 
 
@@ -821,12 +825,12 @@ def decode_only() -> None:
     _filter_warnings()
 
 
-def _too_large(size: str) -> PictureError:
-    return PictureError(f"declares {size} pixels, over the limit of {MAX_PIXELS:,}", "scale it down first", "too large")
+def _too_large(size: str, most: int = MAX_PIXELS) -> PictureError:
+    return PictureError(f"declares {size} pixels, over the limit of {most:,}", "scale it down first", "too large")
 
 
-def _from_file(content: bytes, spec: ImageSpec) -> _Read:
-    with _open(content) as opened:
+def _from_file(content: bytes, spec: ImageSpec, most: int = MAX_PIXELS) -> _Read:
+    with _open(content, most) as opened:
         size = opened.size
         _reduce(opened, spec)
         return _from_pil(opened, spec, content, size=size)
@@ -978,7 +982,7 @@ def _npy_of(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _array_in(content: bytes) -> NDArray[Any]:
+def _array_in(content: bytes, most: int = MAX_PIXELS) -> NDArray[Any]:
     """The picture in an NPY file, as `_array` gives it. No memory is taken for what the file only declares."""
     file = io.BytesIO(content)
     try:
@@ -995,7 +999,7 @@ def _array_in(content: bytes) -> NDArray[Any]:
         raise
     except Exception as error:  # NumPy raises many types on broken headers
         raise _damaged(error) from error
-    if array.size > 4 * MAX_PIXELS:
+    if array.size > 4 * most:
         raise _too_large("x".join(map(str, shape)))
     return _array(array)
 

@@ -530,3 +530,20 @@ def test_an_impossible_number_of_threads_is_one_line(threads: Any) -> None:
 
 def test_a_folder_without_a_model_is_not_said_to_be_a_run(tmp_path: Path) -> None:
     assert "name a run folder or a model.onnx" in refused(tmp_path).hint
+
+
+def test_a_machine_that_computes_batches_otherwise_gets_images_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = open_artifact(toy_model())
+    images = np.random.default_rng(3).integers(0, 256, (5, *artifact.metadata.image.shape), dtype=np.uint8)
+    run, counts = artifact._run, []
+
+    def otherwise(images: Any, names: tuple[str, ...], options: Any = None) -> Any:
+        counts.append(len(images))
+        return [rows * np.float32(1 - 1e-6 * (len(images) > 1)) for rows in run(images, names, options)]
+
+    assert artifact.settle_batches()
+    monkeypatch.setattr(artifact, "_run", otherwise)
+    assert not artifact.settle_batches()
+    counts.clear()
+    artifact.probabilities(images)
+    assert counts == [1] * 5

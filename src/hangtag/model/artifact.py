@@ -62,7 +62,9 @@ _AXES = {
 _MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
 _MOST_LIMITATIONS, _MOST_SENTENCE = 20, 10_000  # characters of a limitation
 _MOST_FOLDS = 1000
-_PIXELS_PER_CALL = 50_000  # 63 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
+_PIXELS_PER_CALL = 50_176  # 64 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
+    50_176  # 64 images of 28x28, one of 224x224; four times as many are no faster and take 130 MB more; docs/log.md
+)
 _MOST_THREADS = 1024
 _CHECK_SECONDS = 60.0  # for each of the runs that check a graph
 _MOST_BYTES = 2**31 - 1  # the largest Protocol Buffers message
@@ -191,6 +193,7 @@ class Artifact:
     ) -> None:
         self._content, self._outputs = content, outputs
         self.threads = threads
+        self._most_per_call = _PIXELS_PER_CALL
         self._session = open_session(content, threads)
         self.metadata = metadata
         self.sha256 = hashlib.sha256(content).hexdigest()
@@ -224,7 +227,7 @@ class Artifact:
         Raises:
             ArtifactError: the graph fails, or returns something other than its metadata says.
         """
-        per_call = max(1, _PIXELS_PER_CALL // int(np.prod(images.shape[1:])))
+        per_call = min(self._most_per_call, max(1, _PIXELS_PER_CALL // int(np.prod(images.shape[1:]))))
         rows = [
             self._run(np.ascontiguousarray(images[start : start + per_call]), names)
             for start in range(0, len(images), per_call)
@@ -246,6 +249,21 @@ class Artifact:
             if row.shape != (len(images), *self._sides(name)) or row.dtype != np.float32:
                 raise ArtifactError(f"{_NOT_OURS}: '{name}' has the shape {row.shape}", RETRAIN)
         return rows
+
+    def settle_batches(self) -> bool:
+        """Whether this machine computes the same bits for an image alone and in a batch; if not, all images go alone.
+
+        Matrix products of one row and of several may be added up in another order.
+        """
+        images = np.random.default_rng(0).integers(0, 256, (8, *self.metadata.image.shape), dtype=np.uint8)
+        alone = [self._run(image[np.newaxis], (OUTPUT,))[0] for image in images]
+        for count in (2, 3, 8):
+            if count * images[0].size > _PIXELS_PER_CALL:
+                break
+            if not np.array_equal(self._run(images[:count], (OUTPUT,))[0], np.concatenate(alone[:count])):
+                self._most_per_call = 1
+                return False
+        return True
 
     def _sides(self, name: str) -> tuple[Any, ...]:
         return self._outputs[name].shape[1:]

@@ -214,6 +214,10 @@ class Predictor:
         """The same model for pictures from strangers: no file may take much time or memory (see `limited.py`)."""
         return Predictor(self._artifact, self.policy, decode_limited, self.doctor)
 
+    def with_decoder(self, decode_picture: Decode) -> "Predictor":
+        """The same model with another function that decodes pictures, as `pictures.decode_noting_size` does."""
+        return Predictor(self._artifact, self.policy, decode_picture, self.doctor)
+
     @property
     def content(self) -> bytes:
         """The bytes of the model file."""

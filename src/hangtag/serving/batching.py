@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from hangtag.machine import processors
 from hangtag.model.guarantees import AnswerPolicy
 from hangtag.model.predictor import Answer, Predictor, Prepared
 from hangtag.pictures import Images
-from hangtag.serving.decoding import is_quick
+from hangtag.serving.decoding import decode, end_sandboxes, is_quick
 from hangtag.serving.models import ServedModel
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.settings import Settings
@@ -189,6 +190,7 @@ class Batcher:
         self.settings, self.recorder = settings, recorder
         self.waiting = self.waiting_bytes = 0
         self.seconds = 0.0
+        self._decode = partial(decode, most=settings.max_pixels)
         self._count = settings.threads or processors()
         self._queues: dict[Any, _Queue] = {}  # by key; none of them is empty
         self._lock = threading.Lock()
@@ -268,6 +270,7 @@ class Batcher:
         for thread in threads:
             thread.join()
         self._slow.shutdown(wait=True)
+        end_sandboxes()
 
     # --- in the event loop ---------------------------------------------------------------------------------------
 
@@ -409,6 +412,7 @@ class Batcher:
 
     def _pictures(self, parts: list[_Part]) -> list[_Result]:
         predictor, results = parts[0].job.model.predictor, []
+        prepare = predictor.with_decoder(self._decode).prepare
         prepared: list[Prepared] = []
         waiting: list[tuple[list[Any], int]] = []  # for the answers of `prepared`
         decoding: list[float] = []
@@ -433,7 +437,7 @@ class Batcher:
             for place, picture in enumerate(pictures):
                 clock = time.perf_counter()
                 try:
-                    prepared.append(each := predictor.prepare(picture, ask.top, ask.policy, ask.doctor, ask.why))
+                    prepared.append(each := prepare(picture, ask.top, ask.policy, ask.doctor, ask.why))
                 except HangtagError as error:
                     found[place] = error
                     continue

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from hangtag.errors import HangtagError, UsageError, logger
-from hangtag.model.artifact import MODEL_FILE
-from hangtag.model.predictor import Predictor, load
+from hangtag.model.artifact import MODEL_FILE, open_artifact
+from hangtag.model.predictor import Predictor
+from hangtag.serving.decoding import decode
 from hangtag.serving.refusals import Refusal
 
 __all__ = ["Models", "ServedModel"]
@@ -140,7 +141,9 @@ def _without_path(error: Exception, path: Path) -> str:
 
 
 def _opened(name: str, path: Path) -> ServedModel:
-    predictor = load(path, threads=1).with_limits()
+    artifact = open_artifact(path, threads=1)
+    artifact.settle_batches()
+    predictor = Predictor(artifact, decode_picture=decode)
     return ServedModel(name, predictor.fingerprint, predictor, path, *_cost(predictor))
 
 
