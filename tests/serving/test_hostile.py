@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from hostile import CASES, CLOSED, TOKEN, Case, Outcome, attack
+
 from .conftest import Running
-from .hostile import CASES, CLOSED, TOKEN, Case, Outcome, attack
 
 _LIMITS = {"client_timeout": 0.4, "timeout": 0.6, "keep_alive": 0.8}
 
