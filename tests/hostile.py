@@ -351,12 +351,12 @@ for _value in ("-1", "0", "nan", "inf", "1e999", "x", "9" * 5000):
     _case(f"X-Request-Timeout: {_value[:10]}", _post(b"x", f"X-Request-Timeout: {_value}"))
 
 # --- tokens --------------------------------------------------------------------------------------------------------
-for _name, _value in (
+for _name, _token in (
     ("missing", None), ("wrong", "Bearer wrong"), ("empty", "Bearer "), ("long", "Bearer " + "a" * 20_000),
     ("one character more", f"Bearer {TOKEN}x"), ("one character less", f"Bearer {TOKEN[:-1]}"), ("alone", TOKEN),
     ("of another scheme", f"Basic {TOKEN}"), ("not ASCII", "Bearer \xff\xfe"), ("twice", f"Bearer {TOKEN}, Bearer x"),
 ):  # fmt: skip
-    _auth = [] if _value is None else [f"Authorization: {_value}"]
+    _auth = [] if _token is None else [f"Authorization: {_token}"]
     _case(f"token {_name}", _post(_picture(8), *_auth), 401, needs_token=True)
 _case("token in the query", _post(_picture(8), path=f"/predict?token={TOKEN}"), 401, needs_token=True)
 _case("two Authorization headers", _post(_picture(8), f"Authorization: Bearer {TOKEN}", "Authorization: Bearer x"), 401,
