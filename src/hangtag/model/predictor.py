@@ -234,6 +234,11 @@ class Predictor:
         """Whether the file has this output (see `artifact.EXTRA_OUTPUTS`)."""
         return self._artifact.has_output(output)
 
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The outputs of the file, and the shape of each for one image."""
+        return self._artifact.output_shapes
+
     def __call__(self, picture: Picture, top: int = 3) -> Answer:
         """Answer for one picture: a path, an open file, bytes, a PIL image or an array without a batch axis.
 
