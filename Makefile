@@ -45,6 +45,7 @@ soak: $(STAMP) data  ## kills, full disks, damaged caches, model files and layou
 	$(PYTHON) scripts/soak_disks.py
 	$(PYTHON) scripts/soak_layouts.py
 	$(PYTHON) scripts/mutated_models.py
+	$(PYTHON) scripts/soak_serving.py
 
 bench: $(STAMP) data  ## measure everything the README claims (about an hour with every peer)
 	$(PYTHON) -m benchmarks.run_all

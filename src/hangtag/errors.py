@@ -61,6 +61,7 @@ PictureProblem: TypeAlias = Literal[
 ]  # fmt: skip
 """Why a picture cannot be used, in few words; reports count pictures by it."""
 
+_SERVE_PACKAGES = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client", "orjson")
 _TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy", "matplotlib"}
 
 
@@ -182,6 +183,13 @@ class MissingExtra(HangtagError, ImportError):
         for module in sorted(_TRAIN_PACKAGES, key=lambda name: name != "torch"):
             if importlib.util.find_spec(module) is None:
                 raise cls.named("train", module, otherwise)
+
+    @classmethod
+    def check_serving(cls) -> None:
+        """Raise the error unless everything that the prediction server needs is installed."""
+        for module in _SERVE_PACKAGES:
+            if importlib.util.find_spec(module) is None:
+                raise cls.named("serve", module)
 
 
 class MissingAttribute(HangtagError, AttributeError):

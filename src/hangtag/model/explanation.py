@@ -14,7 +14,7 @@ from hangtag.model.neighbours import Neighbour, Neighbours
 from hangtag.model.predictor import Answer, Predictor
 from hangtag.pictures import Picture
 
-__all__ = ["Why", "evidence", "explain"]
+__all__ = ["Why", "covered", "evidence", "explain", "lost_odds"]
 
 _PLACES = 9  # covers across and down; each cover is two places wide
 
@@ -59,7 +59,8 @@ def explain(predictor: Predictor, picture: Picture, kept: Neighbours | None = No
     if predictor.has_output("maps"):
         rows = predictor.outputs(pixels, "maps", "map_weights")
         return Why(answer, seen, evidence(**rows, pooling=predictor.metadata.pooling)[0], "evidence", near)
-    return Why(answer, seen, _occluded(predictor, seen), "occlusion", near)
+    heat = lost_odds(predictor.probabilities(covered(seen)), seen.shape)
+    return Why(answer, seen, heat, "occlusion", near)
 
 
 def evidence(maps: NDArray[np.float32], map_weights: NDArray[np.float32], pooling: str = "max") -> NDArray[np.float32]:
@@ -81,23 +82,38 @@ def evidence(maps: NDArray[np.float32], map_weights: NDArray[np.float32], poolin
     return places
 
 
-def _occluded(predictor: Predictor, seen: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(h, w) the loss in log odds of the answer when a place is covered with the median colour of the border."""
-    height, width = seen.shape[:2]
+def covered(seen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(1 + h * w, H, W[, 3]) an image, and copies with one place covered in the median colour of the border."""
     edge = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]])
     cover = np.median(edge, axis=0).astype(np.uint8)
-    rows, columns = (np.linspace(0, side, min(_PLACES, side) + 1).round().astype(int) for side in (height, width))
+    rows, columns = (np.linspace(0, side, count + 1).round().astype(int) for side, count in _places(seen.shape))
     pictures = [seen]
     for top in range(len(rows) - 1):
         for left in range(len(columns) - 1):
-            covered = seen.copy()
-            covered[
+            copy = seen.copy()
+            copy[
                 max(0, rows[top] - (rows[1] + 1) // 2) : rows[top + 1] + (rows[1] + 1) // 2,
                 max(0, columns[left] - (columns[1] + 1) // 2) : columns[left + 1] + (columns[1] + 1) // 2,
             ] = cover
-            pictures.append(covered)
-    probabilities = predictor.probabilities(np.stack(pictures)).astype(np.float64)
-    of_answer = np.clip(probabilities[:, int(probabilities[0].argmax())], 1e-7, 1 - 1e-7)
+            pictures.append(copy)
+    return np.stack(pictures)
+
+
+def lost_odds(probabilities: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """(h, w) the loss in log odds of the answer when a place is covered.
+
+    Args:
+        probabilities: (1 + h * w, K) of the images that `covered` makes.
+        shape: (H, W[, 3]) of the image.
+    """
+    rows = probabilities.astype(np.float64)
+    of_answer = np.clip(rows[:, int(rows[0].argmax())], 1e-7, 1 - 1e-7)
     odds = np.log(of_answer / (1 - of_answer))
-    lost: NDArray[np.float32] = (odds[0] - odds[1:]).reshape(len(rows) - 1, len(columns) - 1).astype(np.float32)
+    (_, height), (_, width) = _places(shape)
+    lost: NDArray[np.float32] = (odds[0] - odds[1:]).reshape(height, width).astype(np.float32)
     return lost
+
+
+def _places(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Of the height and the width: the side in pixels, and how many covers there are along it."""
+    return [(side, min(_PLACES, side)) for side in shape[:2]]

@@ -34,7 +34,7 @@ from hangtag.pictures import (
 )
 from hangtag.words import amount, first_few, in_percent
 
-__all__ = ["LOGITS", "Answer", "Pictures", "Predictor", "load"]
+__all__ = ["LOGITS", "Answer", "Pictures", "Predictor", "Prepared", "load"]
 
 LOGITS = "logits"
 """The name of an output of `Predictor.outputs` that no file has: logarithms of the uncalibrated probabilities."""
@@ -136,13 +136,16 @@ class Answer:
 
 
 @dataclass(eq=False)
-class _Patient:
-    """A decoded picture, and what the doctor does with it.
+class Prepared:
+    """A decoded picture, what is asked about it, and what the doctor does with it.
 
     Attributes:
         pixels: as the model takes it.
         notes: what decoding changed.
         picture: where it came from, if the doctor may look at it; else None.
+        policy: how cautious its answer is.
+        top: number of classes in its answer.
+        is_shown: whether its answer has `picture` and `seen`.
         is_blank: whether nothing stands out in it.
         warnings: what cannot be repaired.
         repaired: what the model saw instead; None if nothing was repaired.
@@ -151,6 +154,9 @@ class _Patient:
     pixels: NDArray[np.uint8]
     notes: tuple[str, ...]
     picture: "Picture | None"
+    policy: AnswerPolicy
+    top: int = 3
+    is_shown: bool = False
     is_blank: bool = False
     warnings: list[str] = field(default_factory=list)
     repaired: Proposal | None = None
@@ -240,13 +246,8 @@ class Predictor:
             PictureError: the picture cannot be read or is not one picture.
         """
         _check_top(top)
-        patient = self._patient(_image_of(picture))
-        outputs = self._examined([patient], [*self.deciding, PIXELS])
-        (answer,) = self._answers([patient], outputs, top)
-        step = -(-max(patient.pixels.shape[:2]) // _THUMBNAIL)
-        planes = np.rint(outputs[PIXELS][0] * 255).clip(0, 255).astype(np.uint8)
-        seen = planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
-        return replace(answer, picture=patient.pixels[::step, ::step].copy(), seen=seen)
+        (answer,) = self.together([self.prepare(_image_of(picture), top, is_shown=True)])
+        return answer
 
     def many(self, pictures: Pictures, top: int = 3) -> list[Answer]:
         """Answers in the order of the pictures, which may differ in size and form.
@@ -264,9 +265,8 @@ class Predictor:
         """
         _check_top(top)
         answers: list[Answer] = []
-        for batch in self._batches(pictures):
-            patients = [each for each in batch if not isinstance(each, PictureError)]
-            read = iter(self._answers(patients, self._examined(patients, self.deciding), top))
+        for batch in self._batches(pictures, top):
+            read = iter(self.together([each for each in batch if not isinstance(each, PictureError)]))
             answers += [self._no_answer(each) if isinstance(each, PictureError) else next(read) for each in batch]
         return answers
 
@@ -287,20 +287,57 @@ class Predictor:
         """
         return self._named(pictures, (OUTPUT,))[OUTPUT]
 
-    def _patient(self, picture: Picture) -> "_Patient":
-        """The decoded picture; raises PictureError."""
-        pixels, notes = self._decode(picture, self.spec)
-        wanted = is_one_picture(picture) if self.doctor is None else self.doctor
-        return _Patient(pixels, notes, picture if wanted else None)
+    def prepare(
+        self,
+        picture: Picture,
+        top: int = 3,
+        policy: AnswerPolicy | None = None,
+        doctor: bool | None = None,
+        is_shown: bool = False,
+    ) -> Prepared:
+        """The decoded picture, for `together`.
 
-    def _batches(self, pictures: Pictures) -> Iterator[list["_Patient | PictureError"]]:
+        Args:
+            top: number of classes in its answer, at least 1.
+            policy, doctor: other than the predictor's own.
+            is_shown: whether the answer has `picture` and `seen`.
+
+        Raises:
+            PictureError: the picture cannot be read or is not one picture.
+        """
+        pixels, notes = self._decode(picture, self.spec)
+        doctor = self.doctor if doctor is None else doctor
+        wanted = is_one_picture(picture) if doctor is None else doctor
+        return Prepared(pixels, notes, picture if wanted else None, policy or self.policy, top, is_shown)
+
+    def together(self, pictures: list[Prepared]) -> list[Answer]:
+        """The answers for pictures of any sizes, each with its own `top` and policy, as `Predictor(picture)` gives them.
+
+        Raises:
+            ArtifactError: the graph fails, for example because it needs too much memory.
+        """
+        shown = any(each.is_shown for each in pictures)
+        outputs = self._examined(pictures, [*self.deciding, PIXELS] if shown else self.deciding)
+        places: dict[AnswerPolicy, list[int]] = {}
+        for place, each in enumerate(pictures):
+            places.setdefault(each.policy, []).append(place)
+        if len(places) == 1:
+            return self._answers(pictures, outputs, pictures[0].policy)
+        answers: list[Any] = [None] * len(pictures)
+        for policy, rows in places.items():
+            some = {name: values[rows] for name, values in outputs.items()}
+            for place, answer in zip(rows, self._answers([pictures[row] for row in rows], some, policy), strict=True):
+                answers[place] = answer
+        return answers
+
+    def _batches(self, pictures: Pictures, top: int = 3) -> Iterator[list[Prepared | PictureError]]:
         """The decoded pictures or what is wrong with them, as many at a time as memory should hold."""
-        batch: list[_Patient | PictureError] = []
+        batch: list[Prepared | PictureError] = []
         size = 0
         for picture in _several(pictures, self.spec):
             try:
-                batch.append(patient := self._patient(_image_of(picture)))
-                size += patient.pixels.nbytes
+                batch.append(prepared := self.prepare(_image_of(picture), top))
+                size += prepared.pixels.nbytes
             except PictureError as error:
                 batch.append(error)
             if size >= _BATCH_BYTES or len(batch) >= _BATCH_PICTURES:
@@ -312,9 +349,11 @@ class Predictor:
     def _no_answer(self, error: PictureError) -> Answer:
         return Answer(None, None, (), (), self.fingerprint, error=error.message)
 
-    def _answers(self, patients: "list[_Patient]", outputs: dict[str, NDArray[np.float32]], top: int) -> list[Answer]:
-        verdicts = self.guarantees.decide(outputs, self.policy)
-        why_not = self.guarantees.why_not(self.policy)
+    def _answers(
+        self, patients: list[Prepared], outputs: dict[str, NDArray[np.float32]], policy: AnswerPolicy
+    ) -> list[Answer]:
+        verdicts = self.guarantees.decide(outputs, policy)
+        why_not = self.guarantees.why_not(policy)
         limits = [why_not] if why_not else []
         answers = []
         for place, patient in enumerate(patients):
@@ -328,14 +367,16 @@ class Predictor:
                 notes = [note for note in notes if not note.startswith(RESIZED)]
             else:
                 notes += [*([NOTHING] if patient.is_blank else []), *patient.warnings]
-            answer = self._answer(outputs[OUTPUT], verdicts, place, (*notes, *limits), top)
+            answer = self._answer(outputs[OUTPUT][place], verdicts, place, (*notes, *limits), patient)
             if patient.is_blank or patient.repaired:  # guarantees are for pictures like the training images
                 familiar = patient.repaired is not None and float(outputs["ood_score"][place]) <= _SURE_AFTER
                 answer = replace(answer, coverage=None, sure=answer.sure and familiar)
-            answers.append(replace(answer, repairs=repairs))
+            if repairs:
+                answer = replace(answer, repairs=repairs)
+            answers.append(_shown(answer, patient, outputs[PIXELS][place]) if patient.is_shown else answer)
         return answers
 
-    def _examined(self, patients: "list[_Patient]", names: list[str]) -> dict[str, NDArray[np.float32]]:
+    def _examined(self, patients: list[Prepared], names: list[str]) -> dict[str, NDArray[np.float32]]:
         """The outputs of these names for pictures, or for what the doctor made of them."""
         appearance, images = self.metadata.appearance, [patient.pixels for patient in patients]
         asked = [patient for patient in patients if patient.picture is not None]
@@ -362,7 +403,7 @@ class Predictor:
                         outputs[name][place] = values[best]
         return {name: outputs[name] for name in names}
 
-    def _in_colour(self, patient: "_Patient") -> NDArray[np.uint8]:
+    def _in_colour(self, patient: Prepared) -> NDArray[np.uint8]:
         """The picture in its own colours, if it can be decoded once more."""
         if self.spec.channels == 3 or patient.pixels.ndim == 3 or patient.picture is None:
             return patient.pixels
@@ -461,11 +502,10 @@ class Predictor:
         return outputs
 
     def _answer(
-        self, rows: NDArray[np.float32], verdicts: Verdicts, position: int, warnings: tuple[str, ...], top: int
+        self, row: NDArray[np.float32], verdicts: Verdicts, position: int, warnings: tuple[str, ...], picture: Prepared
     ) -> Answer:
-        row = rows[position]
         order = np.argsort(-row, kind="stable")
-        ranked = tuple((self.class_names[index], float(row[index])) for index in order[:top])
+        ranked = tuple((self.class_names[index], float(row[index])) for index in order[: picture.top])
         is_ood = None if verdicts.is_ood is None else bool(verdicts.is_ood[position])
         in_set = None if verdicts.in_set is None or is_ood else verdicts.in_set[position]
         labels = None if in_set is None else tuple(self.class_names[index] for index in order if in_set[index])
@@ -476,11 +516,19 @@ class Predictor:
             warnings=warnings,
             model=self.fingerprint,
             prediction_set=labels,
-            coverage=None if labels is None else self.policy.coverage,
+            coverage=None if labels is None else picture.policy.coverage,
             ood_score=None if verdicts.ood_score is None else float(verdicts.ood_score[position]),
             is_ood=is_ood,
             sure=False if is_ood else None if verdicts.sure is None else bool(verdicts.sure[position]),
         )
+
+
+def _shown(answer: Answer, prepared: Prepared, pixels: NDArray[np.float32]) -> Answer:
+    """The answer with the picture made smaller, and what the model saw of it: `pixels` (C, H, W) from 0 to 1."""
+    step = -(-max(prepared.pixels.shape[:2]) // _THUMBNAIL)
+    planes = np.rint(pixels * 255).clip(0, 255).astype(np.uint8)
+    seen = planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
+    return replace(answer, picture=prepared.pixels[::step, ::step].copy(), seen=seen)
 
 
 def _check_top(top: object) -> None:

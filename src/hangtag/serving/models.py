@@ -20,11 +20,13 @@ class ServedModel:
         name: of the run's folder, or of the file without its ending.
         version: the fingerprint of the model file.
         predictor: answers with limits on every picture, one thread for each call.
+        path: of the model file or its run folder; clients never see it.
     """
 
     name: str
     version: str
     predictor: Predictor
+    path: Path | None = None
 
 
 class Models:
@@ -57,4 +59,4 @@ class Models:
 
 def _opened(name: str, path: Path) -> ServedModel:
     predictor = load(path, threads=1).with_limits()
-    return ServedModel(name, predictor.fingerprint, predictor)
+    return ServedModel(name, predictor.fingerprint, predictor, path)

@@ -1,0 +1,156 @@
+"""The OpenAPI description: bodies, answers, statuses and parameters of the simple API, and all paths of the server."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from hangtag.serving.parameters import MODEL, PREDICT, TIMEOUT_HEADER, described
+
+__all__ = ["MODEL_PARAMETERS", "PREDICT_BODY", "PREDICT_PARAMETERS", "answers_with", "describe"]
+
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+_BASE64 = {"type": "string", "description": "The bytes of a picture in base64, or a data URI."}
+_REASONS = {
+    400: "The body cannot be read.",
+    401: "The token is missing or wrong.",
+    403: "The host or the origin is not permitted.",
+    404: "The model is unknown.",
+    405: "The method is not allowed here.",
+    413: "The body, the picture or the number of pictures is too large.",
+    415: "The content type is not read.",
+    422: "A parameter is unknown or out of range, or the only picture cannot be read.",
+    503: "The server is overloaded or shutting down; try again later.",
+    504: "The time was up before there was an answer.",
+}
+
+
+def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "properties": {**required, **optional}}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+_TEXT, _NUMBER, _WHOLE, _TRUTH = ({"type": name} for name in ("string", "number", "integer", "boolean"))
+_TEXTS = {"type": "array", "items": _TEXT}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_DATA_URI = {"type": "string", "pattern": "^data:image/png;base64,"}
+
+_SCHEMAS = {
+    "Error": _object({"error": _TEXT, "hint": _TEXT}, file=_TEXT),
+    "Answer": _object(
+        {
+            "label": _TEXT,
+            "probability": _SHARE,
+            "top": {"type": "array", "items": _object({"label": _TEXT, "probability": _SHARE})},
+            "warnings": _TEXTS,
+            "model": {**_TEXT, "description": "Fingerprint of the model file."},
+            "prediction_set": _or_null(_TEXTS),
+            "coverage": _or_null(_SHARE),
+            "ood_score": _or_null(_SHARE),
+            "is_ood": _or_null(_TRUTH),
+            "sure": _or_null(_TRUTH),
+            "repairs": {
+                "type": "array",
+                "items": _object(
+                    {"name": _TEXT, "reason": _TEXT, "before": _or_null(_NUMBER), "after": _or_null(_NUMBER)}
+                ),
+            },
+        },
+        file={**_TEXT, "description": "The client's name for the file, if the picture came in a form."},
+        why={
+            **_object({"method": _TEXT, "most_for": _NUMBER, "most_against": _NUMBER, "heat_map": _DATA_URI}),
+            "description": "Where the evidence is: blue for the answer, red against it. Only with why=1.",
+        },
+        doctor={
+            **_object({"before": _DATA_URI, "after": _DATA_URI}),
+            "description": "A repaired picture before repairs, and what the model saw. Only with doctor=1.",
+        },
+    ),
+    "Prediction": {
+        "oneOf": [_ref("Answer"), {"type": "array", "items": {"anyOf": [_ref("Answer"), _ref("Error")]}}],
+        "description": "An answer, or a list if several pictures were sent as a form or as images in JSON.",
+    },
+    "Labels": _TEXTS,
+    "Models": {"type": "array", "items": _object({"name": _TEXT, "version": _TEXT})},
+    "Health": _object({"status": _TEXT}),
+    "Model": _object({
+        **dict.fromkeys(("name", "version", "sha256", "network", "created"), _TEXT),
+        "classes": _TEXTS,
+        "image": _object({"height": _WHOLE, "width": _WHOLE, "channels": _WHOLE}),
+        "backbone": _or_null(_TEXT),
+        "parameters": _WHOLE,
+        "score": _or_null(_object({
+            "part": _TEXT, "images": _WHOLE, "accuracy": _SHARE,
+            "accuracy_interval": {"type": "array", "items": _SHARE},
+        })),
+        "guarantees": _object({"can_abstain": _TRUTH, "held_out": _WHOLE, "limitations": _TEXTS}),
+        "policy": _object({"coverage": _SHARE, "method": _TEXT, "ood_false_positive_rate": _SHARE}),
+        "limits": _object({"pictures": _WHOLE, "bytes": _WHOLE, "pixels": _WHOLE, "seconds": _NUMBER}),
+    }),
+}  # fmt: skip
+
+MODEL_PARAMETERS = described(MODEL)
+
+PREDICT_PARAMETERS: list[dict[str, Any]] = [
+    *described(PREDICT),
+    {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "required": False,
+        "schema": PREDICT["timeout"].schema,
+        "description": "As the parameter timeout.",
+    },
+]
+assert PREDICT_PARAMETERS[-1]["name"].lower() == TIMEOUT_HEADER
+
+PREDICT_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "image/*": _PICTURE,
+        "application/octet-stream": _PICTURE,
+        "multipart/form-data": {"schema": {
+            **_object({}, pictures={"type": "array", "minItems": 1, "items": _PICTURE["schema"]}),
+            "description": "Files under any names. Parameters may be fields of the form, too.",
+        }},
+        "application/json": {"schema": {
+            "oneOf": [
+                _object({"image": _BASE64}),
+                _object({"images": {"type": "array", "minItems": 1, "items": _BASE64}}),
+            ],
+            "description": "Parameters may be keys of the object, too.",
+        }},
+    },
+}  # fmt: skip
+
+
+def answers_with(schema: str, *errors: int) -> dict[int | str, dict[str, Any]]:
+    """The responses of an operation: its answer, and its errors besides those that every operation has."""
+    errors_too = {status: (_REASONS[status], "Error") for status in sorted({401, 403, *errors})}
+    return {
+        status: {"description": text, "content": {"application/json": {"schema": _ref(name)}}}
+        for status, (text, name) in {200: ("The answer.", schema), **errors_too}.items()
+    }
+
+
+def describe(app: FastAPI, needs_token: bool) -> dict[str, Any]:
+    """The OpenAPI description of all paths of the server."""
+    from fastapi.openapi.utils import get_openapi
+
+    found = get_openapi(
+        title="hangtag",
+        version=app.version,
+        description="Classify pictures with answers you can trust.",
+        routes=app.routes,
+    )
+    components = found.setdefault("components", {})
+    components["schemas"] = {**components.get("schemas", {}), **_SCHEMAS}
+    if needs_token:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        found["security"] = [{"token": []}]
+    return found

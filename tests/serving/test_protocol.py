@@ -1,0 +1,113 @@
+"""Limits of a connection that hostile requests alone do not show."""
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+from starlette.responses import Response
+
+from .conftest import Running
+
+_HEAD = b"Host: localhost\r\n"
+
+
+@pytest.fixture(scope="module")
+def impatient(start_server: Callable[..., AbstractContextManager[Running]]) -> Iterator[Running]:
+    with start_server(client_timeout=0.5, timeout=5, keep_alive=1) as server:
+
+        @server.app.get("/large")
+        async def large() -> Response:
+            return Response(bytes(30_000_000))
+
+        yield server
+
+
+def connect(server: Running) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_a_client_that_does_not_read_is_cut_off(impatient: Running) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\n" + _HEAD + b"\r\n")
+        deadline = time.monotonic() + 5
+        while impatient.listener.server_state.connections and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not impatient.listener.server_state.connections
+
+
+def test_a_client_that_reads_slowly_is_served(impatient: Running) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nConnection: close\r\n" + _HEAD + b"\r\n")
+        size = 0
+        began = time.monotonic()
+        while data := connection.recv(1_000_000):
+            size += len(data)
+            time.sleep(0.03)
+        assert size > 30_000_000 and time.monotonic() - began > 0.9  # longer than a client may wait
+
+
+def test_a_client_that_ends_its_half_of_the_connection_gets_its_answer(server: Running, toy_png: bytes) -> None:
+    with connect(server) as connection:
+        length = f"Content-Length: {len(toy_png)}\r\n\r\n".encode()
+        connection.sendall(b"POST /predict HTTP/1.1\r\n" + _HEAD + length + toy_png)
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_sends_everything_before_it_reads_learns_that_it_was_too_much(server: Running) -> None:
+    size = 100_000_000
+    with connect(server) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\n" + _HEAD + f"Content-Length: {size}\r\n\r\n".encode())
+        for _ in range(size // 1_000_000):
+            connection.sendall(bytes(1_000_000))
+        assert read_all(connection).startswith(b"HTTP/1.1 413 ")
+
+
+def test_expect_100_continue_is_answered_before_the_body_is_sent(server: Running, toy_png: bytes) -> None:
+    def asked(length: int) -> bytes:
+        fields = f"Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n".encode()
+        return b"POST /predict HTTP/1.1\r\n" + _HEAD + fields
+
+    with connect(server) as connection:
+        connection.sendall(asked(len(toy_png)))
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(toy_png)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    with connect(server) as connection:
+        connection.sendall(asked(10**9))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+def test_pipelined_requests_are_answered_in_order(server: Running) -> None:
+    with connect(server) as connection:
+        paths = [f"/nothing-{number}" if number % 2 else "/healthz" for number in range(20)]
+        ask = b"".join(f"GET {path} HTTP/1.1\r\n".encode() + _HEAD + b"\r\n" for path in paths)
+        connection.sendall(ask)
+        connection.shutdown(socket.SHUT_WR)
+        statuses = re.findall(rb"HTTP/1.1 (\d+)", read_all(connection))
+        assert statuses == [b"404" if "nothing" in path else b"200" for path in paths]
+
+
+def test_ending_closes_idle_connections_and_serves_those_that_still_ask(
+    start_server: Callable[..., AbstractContextManager[Running]],
+) -> None:
+    with start_server() as server:
+        idle, busy = connect(server), connect(server)
+        for connection in (idle, busy):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\n" + _HEAD + b"\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        threading.Timer(0.15, busy.sendall, (b"GET /healthz HTTP/1.1\r\n" + _HEAD + b"\r\n",)).start()
+        server.listener.stop()
+        answer = read_all(busy)
+        assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer.lower()
+        assert read_all(idle) == b""
+        idle.close()
+        busy.close()
