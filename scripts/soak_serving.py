@@ -24,9 +24,10 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "serving")]
 
-import hostile  # type: ignore[import-not-found]
-import toys
-from hangtag.pictures import encode_png
+import hostile  # type: ignore[import-not-found]  # noqa: E402
+
+import toys  # noqa: E402
+from hangtag.pictures import encode_png  # noqa: E402
 
 CLIENTS = 6
 

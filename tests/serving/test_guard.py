@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.routing import Route
 
 from hangtag.errors import UsageError
 from hangtag.serving.app import create_app
@@ -37,10 +39,10 @@ def client(toy_run: Path) -> Callable[..., Client]:
     def make(**settings: Any) -> Client:
         app = create_app(Models([toy_run]), Settings(**settings))
 
-        @app.get("/broken")
-        async def broken() -> None:
+        async def broken(request: Request) -> None:
             raise RuntimeError("/home/secret at 0x7f0000")
 
+        app.router.routes.append(Route("/broken", broken))
         return Client(app)
 
     return make

@@ -4,11 +4,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
-from fastapi import FastAPI, Request
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from hangtag.errors import HangtagError
 from hangtag.serving.batching import Batcher
@@ -17,7 +22,6 @@ from hangtag.serving.models import Models
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.replies import json_response
 from hangtag.serving.settings import Settings
-from hangtag.version import __version__
 
 __all__ = ["Server", "create_app", "json_response"]
 
@@ -40,32 +44,40 @@ class Server:
         self.batcher = Batcher(self.settings)
 
 
-def create_app(models: Models, settings: Settings | None = None) -> FastAPI:
+def create_app(models: Models, settings: Settings | None = None) -> Starlette:
     """An ASGI application that answers with these models."""
-    from hangtag.serving import page
-    from hangtag.serving.description import describe
-    from hangtag.serving.simple_api import router
+    from hangtag.serving import page, simple_api
 
     server = Server(models, settings or Settings())
+    routers = [simple_api.router, page.router]
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         server.batcher.close()
 
-    app = FastAPI(title="hangtag", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.server = server
-    app.include_router(router)
-    app.include_router(page.router)
-    app.add_middleware(Guard, server=server)
+    @cache
+    def description() -> dict[str, Any]:
+        from hangtag.serving.description import describe
+
+        return describe(routers, server.settings.token is not None)
+
+    async def openapi(request: Request) -> Response:
+        return json_response(description())
+
+    middleware = [Middleware(Guard, server=server)]
     if server.settings.allow_origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=server.settings.allow_origins, allow_methods=["GET", "POST"],
-            allow_headers=["*"], expose_headers=["*"],
+        middleware.insert(
+            0,
+            Middleware(
+                CORSMiddleware, allow_origins=server.settings.allow_origins, allow_methods=["GET", "POST"],
+                allow_headers=["*"], expose_headers=["*"],
+            ),
         )  # fmt: skip
-    app.add_exception_handler(HangtagError, _refuse)
-    app.add_exception_handler(HTTPException, _refuse_path)
-    app.openapi = lambda: describe(app, server.settings.token is not None)  # type: ignore[method-assign]
+    routes = [Route("/openapi.json", openapi), *(route for router in routers for route in router.routes)]
+    handlers: Any = {HangtagError: _refuse, HTTPException: _refuse_path}
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+    app.state.server = server
     return app
 
 

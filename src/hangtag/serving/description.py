@@ -1,10 +1,11 @@
 """The OpenAPI description: bodies, answers, statuses and parameters of the simple API, and all paths of the server."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from fastapi import FastAPI
-
 from hangtag.serving.parameters import MODEL, PREDICT, TIMEOUT_HEADER, described
+from hangtag.serving.routes import Router
+from hangtag.version import __version__
 
 __all__ = ["MODEL_PARAMETERS", "PREDICT_BODY", "PREDICT_PARAMETERS", "answers_with", "describe"]
 
@@ -138,13 +139,17 @@ def answers_with(schema: str, *errors: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def describe(app: FastAPI, needs_token: bool) -> dict[str, Any]:
+def describe(routers: Iterable[Router], needs_token: bool) -> dict[str, Any]:
     """The OpenAPI description of all paths of the server."""
+    from fastapi import FastAPI
     from fastapi.openapi.utils import get_openapi
 
+    app = FastAPI()
+    for router in routers:
+        router.describe_to(app)
     found = get_openapi(
         title="hangtag",
-        version=app.version,
+        version=__version__,
         description="Classify pictures with answers you can trust.",
         routes=app.routes,
     )

@@ -3,15 +3,15 @@
 from functools import cache
 from importlib.util import find_spec
 
-from fastapi import APIRouter, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from hangtag.html import render, script
 from hangtag.serving.refusals import Refusal
+from hangtag.serving.routes import Router
 
 __all__ = ["router"]
 
-router = APIRouter(include_in_schema=False)
+router = Router(include_in_schema=False)
 
 _DOCS_FILES = {
     "swagger-ui-bundle.js": "text/javascript",
@@ -39,8 +39,9 @@ async def docs(request: Request) -> Response:
 
 
 @router.api_route("/static/{name}", methods=["GET", "HEAD"])
-async def docs_file(name: str) -> Response:
+async def docs_file(request: Request) -> Response:
     """A file of the page /docs."""
+    name = request.path_params["name"]
     if name not in _DOCS_FILES:
         raise Refusal(404, "no such file", "/docs lists the paths of the server")
     return FileResponse(f"{_docs_folder()}/{name}", media_type=_DOCS_FILES[name], headers=_SAFE)
@@ -49,6 +50,8 @@ async def docs_file(name: str) -> Response:
 @cache
 def _page(name: str, policy: str) -> tuple[str, int, dict[str, str], str]:
     """A page from its template and its script, which alone its policy permits."""
+    from hangtag.html import render, script
+
     source, digest = script(f"{name}.js")
     files = " 'self'" if name == "docs" else ""
     policy = (

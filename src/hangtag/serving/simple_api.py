@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from hangtag.errors import HangtagError, PictureError, RunError, UsageError
-from hangtag.html import data_uri
 from hangtag.model.predictor import Answer
 from hangtag.pictures import encode_png
 from hangtag.serving.description import MODEL_PARAMETERS, PREDICT_BODY, PREDICT_PARAMETERS, answers_with
@@ -19,13 +18,14 @@ from hangtag.serving.parameters import MODEL, TIMEOUT_HEADER, Wish, wish_of
 from hangtag.serving.posted import read_posted
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.replies import json_response
+from hangtag.serving.routes import Router
 
 if TYPE_CHECKING:
     from hangtag.serving.app import Server
 
 __all__ = ["router"]
 
-router = APIRouter()
+router = Router()
 
 
 @router.post(
@@ -85,6 +85,8 @@ async def _row(
         row["why"] = await why(server, model, found.seen, deadline)
     if wish.doctor and found.repairs:
         assert found.seen is not None and found.picture is not None
+        from hangtag.html import data_uri
+
         row["doctor"] = {"before": data_uri(encode_png(found.picture)), "after": data_uri(encode_png(found.seen))}
     return row, 200
 
