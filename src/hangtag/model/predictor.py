@@ -311,7 +311,7 @@ class Predictor:
         return Prepared(pixels, notes, picture if wanted else None, policy or self.policy, top, is_shown)
 
     def together(self, pictures: list[Prepared]) -> list[Answer]:
-        """The answers for pictures of any sizes, each with its own `top` and policy, as `Predictor(picture)` gives them.
+        """The answers that `Predictor(picture)` gives, for pictures of any sizes, each with its own `top` and policy.
 
         Raises:
             ArtifactError: the graph fails, for example because it needs too much memory.

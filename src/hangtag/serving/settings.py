@@ -26,6 +26,7 @@ class Settings:
         max_batch: the most pictures that are inferred together.
         max_delay_ms: how long a picture may wait for others, in milliseconds; nothing waits while the server is idle.
         max_queue: pictures that may wait; requests beyond that are refused.
+        max_queue_bytes: bytes of pictures that may wait.
         timeout: seconds that a request may take, including its transfer, unless the client wants fewer.
         client_timeout: seconds that a client may take to send the head of a request, or to read on in an answer.
         keep_alive: seconds after which an idle connection is closed.
@@ -53,6 +54,7 @@ class Settings:
     max_batch: int = 64
     max_delay_ms: float = 2.0
     max_queue: int = 1000
+    max_queue_bytes: int = 256_000_000
     timeout: float = 30.0
     client_timeout: float = 10.0
     keep_alive: float = 75.0
@@ -70,7 +72,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, least, most in (
             ("port", 0, 65_535), ("workers", 1, 256), ("threads", 1, 256), ("max_batch", 1, 10_000),
-            ("max_delay_ms", 0, 10_000), ("max_queue", 1, 1_000_000), ("timeout", 0.001, 86_400),
+            ("max_delay_ms", 0, 10_000), ("max_queue", 1, 1_000_000), ("max_queue_bytes", 1000, 2**40), ("timeout", 0.001, 86_400),
             ("client_timeout", 0.1, 3600), ("keep_alive", 0.1, 86_400), ("grace", 0, 86_400), ("drain_delay", 0, 3600),
             ("max_connections", 1, 1_000_000), ("max_body", 1000, 2**31), ("max_chunks", 1, 100_000_000),
             ("max_headers", 10, 10_000), ("max_header_bytes", 1000, 1_000_000), ("max_url", 100, 65_000),
