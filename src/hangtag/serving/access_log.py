@@ -44,11 +44,13 @@ class AccessLog:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         began, moment = time.perf_counter(), time.time()
         request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
         if request_id is None or not _ID.fullmatch(request_id):
             request_id = f"{self._prefix}-{next(self._numbers):x}".encode()
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
         status, taken, given = 0, 0, 0
 
         async def count_in() -> Any:
@@ -62,7 +64,8 @@ class AccessLog:
             nonlocal status, given
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+                headers = [each for each in message.get("headers", ()) if each[0].lower() != b"x-request-id"]
+                message = {**message, "headers": [*headers, (b"x-request-id", request_id)]}
             else:
                 given += len(message.get("body", b""))
             await send(message)
@@ -87,7 +90,6 @@ class AccessLog:
                     moment, request_id, method, scope.get("raw_path") or scope["path"].encode(), status, taken, given,
                     seconds, seen.queued, seen.pictures, client[0] if client else None, seen.model,
                 ))  # fmt: skip
-        return None
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

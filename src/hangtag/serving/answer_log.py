@@ -8,13 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hangtag.errors import HangtagError
 from hangtag.serving.line_log import LineLog
-from hangtag.serving.metrics import Metrics
 
 if TYPE_CHECKING:
     from hangtag.model.predictor import Answer
-    from hangtag.serving.models import ServedModel
+    from hangtag.serving.metrics import Metrics
 
 __all__ = ["AnswerLog"]
 
@@ -33,17 +31,17 @@ class AnswerLog:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], metrics: Metrics, sample: float = 1.0, most_bytes: int | None = None
+        self, path: str | os.PathLike[str], metrics: "Metrics", sample: float = 1.0, most_bytes: int | None = None
     ) -> None:
         self.sample, self._random = sample, random.Random()  # seeded by the system: processes draw differently
         self._log = LineLog(Path(path), _line, lambda: metrics.lost_line("answers"), most_bytes)
 
-    def answered(self, model: "ServedModel", answers: "Sequence[Answer | HangtagError]", queued: float = 0.0) -> None:
-        """Log a sample of these answers; what cannot be read has none."""
+    def answered(self, model: str, answers: "Sequence[Answer]") -> None:
+        """Log a sample of these answers; can be called on any thread."""
+        now = time.time()
         for answer in answers:
             if self.sample >= 1 or self._random.random() < self.sample:
-                if not isinstance(answer, HangtagError) and answer.label is not None:
-                    self._log.write((time.time(), model.name, answer))
+                self._log.write((now, model, answer))
 
     def close(self) -> None:
         self._log.close()
@@ -64,7 +62,7 @@ def _line(entry: Any) -> bytes:
             "sure": answer.sure,
             "is_ood": answer.is_ood,
             "ood_score": answer.ood_score,
-            "repairs": [each.name if hasattr(each, "name") else str(each) for each in answer.repairs],
+            "repairs": [each.name for each in answer.repairs],
         },
-        option=orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY,
+        option=orjson.OPT_UTC_Z,
     )

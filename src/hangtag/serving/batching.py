@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,6 +66,15 @@ class Recorder:
     def answered(self, model: str, answers: Sequence[Answer]) -> None:
         """These pictures have answers."""
 
+    def computed(self, model: str, outputs: Mapping[str, NDArray[Any]]) -> None:
+        """Rows of images have outputs of the model."""
+
+    def unreadable(self, model: str, pictures: int) -> None:
+        """These pictures could not be read."""
+
+    def over(self, model: str, version: str, pictures: int, queued: float) -> None:
+        """A request has its results; called in its task. Its first picture waited for that many seconds."""
+
     def refused(self, status: int, pictures: int) -> None:
         """So many pictures were refused (503), or their deadline passed (504), or they failed (500)."""
 
@@ -77,17 +86,18 @@ class _Job:
         key: jobs with the same one can share a batch.
         payload: the pictures, (N,); dropped when the request is over.
         left: pictures without a result.
+        queued: seconds that the first picture waited.
         parts: that no thread has taken yet.
     """
 
     __slots__ = ("ask", "began", "count", "deadline", "future", "is_over", "key", "left", "loop", "model", "parts",
-                 "payload", "results", "size")  # fmt: skip
+                 "payload", "queued", "results", "size")  # fmt: skip
 
     def __init__(self, model: ServedModel, key: Any, payload: Any, ask: Ask | None, size: int, deadline: float) -> None:
         self.model, self.key, self.payload, self.ask = model, key, payload, ask
         self.size, self.deadline, self.began = size, deadline, time.monotonic()
         self.count = self.left = len(payload)
-        self.is_over = False
+        self.is_over, self.queued = False, 0.0
         self.parts: list[_Part] = []
         self.results: Any = None
         self.loop = asyncio.get_running_loop()
@@ -279,7 +289,9 @@ class Batcher:
             self.waiting_bytes += job.size
         try:
             self._queue(job)
-            return await job.future
+            found = await job.future
+            self.recorder.over(job.model.name, job.model.version, job.count, job.queued)
+            return found
         finally:
             timer.cancel()
             job.is_over = True
@@ -419,6 +431,7 @@ class Batcher:
 
         for part in parts:
             ask, pictures = part.job.ask, part.job.payload[part.start : part.stop]
+            part.job.queued = part.job.queued or began - part.job.began
             assert ask is not None
             found: list[Any] = [None] * len(pictures)
             if pictures:  # the request may have ended just now
@@ -438,6 +451,8 @@ class Batcher:
                 if size >= _BYTES_AT_ONCE:
                     flush()
         flush()
+        if unread := sum(isinstance(each, HangtagError) for _, _, found in results for each in found):
+            self.recorder.unreadable(job.model.name, unread)
         self._record(job, sum(len(found) for _, _, found in results), began, decoding, inference)
         return results
 
@@ -447,6 +462,8 @@ class Batcher:
         if not pieces:
             return []
         began = time.monotonic()
+        for part, _ in pieces:
+            part.job.queued = part.job.queued or began - part.job.began
         (model, names, _), arrays = parts[0].job.key, [images for _, images in pieces]
         try:
             rows = model.predictor.outputs(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), *names)
@@ -457,6 +474,7 @@ class Batcher:
             stop = start + len(images)
             results.append((part.job, part.start, {name: values[start:stop] for name, values in rows.items()}))
             start = stop
+        self.recorder.computed(model.name, rows)
         self._record(parts[0].job, start, began, 0.0, time.monotonic() - began)
         return results
 

@@ -1,7 +1,6 @@
 """A file of lines that several processes write at once, without ever making a request wait."""
 
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -9,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from hangtag.errors import SaveError
+from hangtag.errors import SaveError, logger
 
 __all__ = ["LineLog"]
 
@@ -91,7 +90,7 @@ class LineLog:
             self._begins_broken = False
         except OSError as error:
             done = content[: max(written - len(start), 0)]
-            self._begins_broken = (self._begins_broken and not written) or not done.endswith(b"\n") and bool(done)
+            self._begins_broken = (self._begins_broken and not written) or (not done.endswith(b"\n") and bool(done))
             for _ in range(len(lines) - done.count(b"\n")):
                 self._lost()
             self._say(error)
@@ -103,10 +102,9 @@ class LineLog:
         if self._file >= 0:
             here = os.fstat(self._file)
             with suppress(FileNotFoundError):
-                there = os.stat(self._path)
-                if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
-                    if self._most_bytes is None or here.st_size < self._most_bytes or not self._rename(here.st_ino):
-                        return
+                is_full = self._most_bytes is not None and here.st_size >= self._most_bytes
+                if os.path.samestat(here, self._path.stat()) and not (is_full and self._rename(here.st_ino)):
+                    return
             os.close(self._file)
             self._file, self._begins_broken = -1, False
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -119,8 +117,8 @@ class LineLog:
 
             fcntl.flock(self._file, fcntl.LOCK_EX)  # until it is closed, or until the end of this function
             try:
-                if os.stat(self._path).st_ino == inode:
-                    os.rename(self._path, f"{self._path}.1")
+                if self._path.stat().st_ino == inode:
+                    self._path.rename(f"{self._path}.1")
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
         except FileNotFoundError:
@@ -130,8 +128,7 @@ class LineLog:
         return True
 
     def _say(self, error: OSError) -> None:
-        """Once, on standard error."""
+        """Once."""
         if not self._said and self._path is not None:
             self._said = True
-            with suppress(OSError, ValueError):
-                print(f"warning: {self._path}: lines are lost: {error.strerror}", file=sys.stderr, flush=True)
+            logger.error("%s: lines are lost: %s", self._path, error.strerror)

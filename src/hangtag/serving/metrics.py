@@ -14,19 +14,22 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import HangtagError
+from hangtag.model.artifact import OUTPUT
+from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE
+from hangtag.serving.batching import Recorder
 from hangtag.version import __version__
 
 if TYPE_CHECKING:
     from hangtag.model.predictor import Answer
+    from hangtag.serving.answer_log import AnswerLog
     from hangtag.serving.models import ServedModel
 
-__all__ = ["KINDS", "Metrics", "Recorder", "Seen", "current_request", "shared_by_workers"]
+__all__ = ["KINDS", "Metrics", "Seen", "current_request", "shared_by_workers"]
 
 SECONDS = 0.5
 """How old counts may be that another process reports; a killed process loses at most those."""
@@ -58,26 +61,6 @@ current_request: ContextVar[Seen | None] = ContextVar("current_request", default
 """Set for each request by `access_log.py`."""
 
 
-class Recorder(Protocol):
-    """What a batcher reports. Every method can be called on any thread, takes about a microsecond, and never fails."""
-
-    def decoded(self, seconds: Sequence[float]) -> None:
-        """Pictures were decoded, in so many seconds each."""
-
-    def inferred(self, pictures: int, seconds: float) -> None:
-        """A batch of pictures went through a model."""
-
-    def answered(self, model: "ServedModel", answers: "Sequence[Answer | HangtagError]", queued: float) -> None:
-        """A request has its answers; called in the task of the request.
-
-        Args:
-            queued: seconds for which its first picture waited before its batch began.
-        """
-
-    def computed(self, model: "ServedModel", outputs: Mapping[str, NDArray[Any]], pictures: int, queued: float) -> None:
-        """A request has outputs of the model, by name; else as `answered`."""
-
-
 @contextmanager
 def shared_by_workers() -> Iterator[None]:
     """Let the processes that are started meanwhile count together; around all of them, before any of them starts."""
@@ -90,18 +73,20 @@ def shared_by_workers() -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Metrics:
+class Metrics(Recorder):
     """The `Recorder` of a server process, and the text that Prometheus reads.
 
     Args:
         models: all models that answer now; called often.
         waiting: the number of pictures that wait for an answer.
+
+    Attributes:
+        answer_log: gets all answers; None: nothing does.
     """
 
     def __init__(self, models: "Callable[[], Sequence[ServedModel]]", waiting: Callable[[], int]) -> None:
-        from prometheus_client import CollectorRegistry
+        from prometheus_client import CollectorRegistry, Gauge, Histogram
         from prometheus_client import Counter as Counted
-        from prometheus_client import Gauge, Histogram
 
         class Spread(Histogram):
             """A histogram that takes many values at once."""
@@ -119,11 +104,12 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._children: dict[tuple[Any, ...], Any] = {}
         self._requests: list[tuple[str, str, int, float]] = []
-        self._decoded: list[float] = []
-        self._inferred: list[tuple[int, float]] = []
-        self._queued: list[float] = []
-        self._answered: list[tuple[ServedModel, Sequence[Answer | HangtagError]]] = []
-        self._computed: list[tuple[ServedModel, Mapping[str, NDArray[Any]], int]] = []
+        self._batches: list[tuple[float, float, float, int]] = []
+        self._answered: list[tuple[str, Sequence[Answer]]] = []
+        self._computed: list[tuple[str, Mapping[str, NDArray[Any]]]] = []
+        self._unreadable: list[tuple[str, int]] = []
+        self._refused: list[tuple[str, int]] = []
+        self.answer_log: AnswerLog | None = None
         self._lost: list[str] = []
         self._versions: set[tuple[str, str]] = set()
         self._labels: dict[str, set[str]] = {}
@@ -139,13 +125,15 @@ class Metrics:
 
         self._of = {
             "requests": counter("requests", "Finished requests.", "endpoint", "method", "status"),
-            "errors": counter("errors", "Requests and pictures without an answer, by kind.", "kind"),
+            "errors": counter("errors", "Requests with a status of 400 or more, by kind.", "kind"),
             "request": spread("request_seconds", "Time from a request's headers to its last byte.", _TIMES, "endpoint"),
-            "queue": spread("queue_seconds", "Time that requests waited for their batch.", _TIMES),
-            "decode": spread("decode_seconds", "Time to decode a picture.", _TIMES),
+            "queue": spread("queue_seconds", "Longest wait in each batch.", _TIMES),
+            "decode": spread("decode_seconds", "Time to decode the pictures of a batch.", _TIMES),
             "inference": spread("inference_seconds", "Time of a batch in the model.", _TIMES),
             "batch": spread("batch_pictures", "Pictures in a batch.", _SIZES),
             "pictures": counter("pictures", "Pictures, with and without an answer.", "model"),
+            "unreadable": counter("unreadable_pictures", "Pictures that could not be read.", "model"),
+            "refused": counter("refused_pictures", "Pictures refused, too late or failed, by kind.", "kind"),
             "answers": counter("answers", "Answers by label.", "model", "label"),
             "sure": counter("answers_by_certainty", "Answers by whether they are sure.", "model", "sure"),
             "unfamiliar": counter("unfamiliar_pictures", "Pictures unlike the training images (OOD).", "model"),
@@ -167,21 +155,30 @@ class Metrics:
         """
         self._requests.append((endpoint, method, status, seconds))
 
-    def decoded(self, seconds: Sequence[float]) -> None:
-        self._decoded.extend(seconds)
+    def batch(self, model: str, pictures: int, queued: float, decoding: float, inference: float) -> None:
+        self._batches.append((queued, decoding, inference, pictures))
 
-    def inferred(self, pictures: int, seconds: float) -> None:
-        self._inferred.append((pictures, seconds))
+    def answered(self, model: str, answers: "Sequence[Answer]") -> None:
+        if answers:
+            self._answered.append((model, answers))
+            if self.answer_log is not None:
+                self.answer_log.answered(model, answers)
 
-    def answered(self, model: "ServedModel", answers: "Sequence[Answer | HangtagError]", queued: float) -> None:
-        self._queued.append(queued)
-        self._answered.append((model, answers))
-        self._note(model, len(answers), queued)
+    def computed(self, model: str, outputs: Mapping[str, NDArray[Any]]) -> None:
+        self._computed.append((model, outputs))
 
-    def computed(self, model: "ServedModel", outputs: Mapping[str, NDArray[Any]], pictures: int, queued: float) -> None:
-        self._queued.append(queued)
-        self._computed.append((model, outputs, pictures))
-        self._note(model, pictures, queued)
+    def unreadable(self, model: str, pictures: int) -> None:
+        self._unreadable.append((model, pictures))
+
+    def refused(self, status: int, pictures: int) -> None:
+        self._refused.append((KINDS.get(status, "other"), pictures))
+
+    def over(self, model: str, version: str, pictures: int, queued: float) -> None:
+        seen = current_request.get()
+        if seen is not None:
+            seen.pictures += pictures
+            seen.queued = max(seen.queued, queued)
+            seen.model = version
 
     def lost_line(self, log: str) -> None:
         """A line of this log could not be written."""
@@ -198,7 +195,7 @@ class Metrics:
             return generate_latest(self._registry), CONTENT_TYPE_LATEST
         _forget_dead(Path(folder))
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, folder)
+        MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def flush(self) -> None:
@@ -208,16 +205,9 @@ class Metrics:
             self._count_work()
             for model, answers in _taken(self._answered):
                 self._count_answers(model, answers)
-            for model, outputs, pictures in _taken(self._computed):
-                self._count_outputs(model, outputs, pictures)
+            for model, outputs in _taken(self._computed):
+                self._count_outputs(model, outputs)
             self._set_gauges()
-
-    def _note(self, model: "ServedModel", pictures: int, queued: float) -> None:
-        seen = current_request.get()
-        if seen is not None:
-            seen.pictures += pictures
-            seen.queued = max(seen.queued, queued)
-            seen.model = model.version
 
     def _child(self, name: str, *labels: str) -> Any:
         key = (name, *labels)
@@ -239,50 +229,48 @@ class Metrics:
             self._child("request", endpoint).observe_all(times)
 
     def _count_work(self) -> None:
-        batches = _taken(self._inferred)
-        for name, values in (
-            ("queue", _taken(self._queued)), ("decode", _taken(self._decoded)),
-            ("batch", [pictures for pictures, _ in batches]), ("inference", [seconds for _, seconds in batches]),
-        ):  # fmt: skip
-            if values:
+        batches = _taken(self._batches)
+        if batches:
+            for name, values in zip(("queue", "decode", "inference", "batch"), zip(*batches, strict=True), strict=True):
                 self._child(name).observe_all(values)
         for log, count in Counter(_taken(self._lost)).items():
             self._child("lost", log).inc(count)
+        for kind, pictures in _taken(self._refused):
+            self._child("refused", kind).inc(pictures)
+        for model, pictures in _taken(self._unreadable):
+            self._child("pictures", model).inc(pictures)
+            self._child("unreadable", model).inc(pictures)
 
-    def _count_answers(self, model: "ServedModel", answers: "Sequence[Answer | HangtagError]") -> None:
-        read = [each for each in answers if not isinstance(each, HangtagError) and each.label is not None]
-        self._child("pictures", model.name).inc(len(answers))
-        if len(read) < len(answers):
-            self._child("errors", "unreadable picture").inc(len(answers) - len(read))
-        if read:
-            self._count_labels(model, Counter(str(each.label) for each in read))
-            sure = Counter("unknown" if each.sure is None else "yes" if each.sure else "no" for each in read)
-            for kind, count in sure.items():
-                self._child("sure", model.name, kind).inc(count)
-            self._child("unfamiliar", model.name).inc(sum(bool(each.is_ood) for each in read))
-            self._child("confidence", model.name).observe_all([each.probability or 0.0 for each in read])
-            scores = [each.ood_score for each in read if each.ood_score is not None]
-            self._child("ood", model.name).observe_all(scores)
+    def _count_answers(self, model: str, answers: "Sequence[Answer]") -> None:
+        self._child("pictures", model).inc(len(answers))
+        self._count_labels(model, Counter(str(each.label) for each in answers))
+        sure = Counter("unknown" if each.sure is None else "yes" if each.sure else "no" for each in answers)
+        for kind, count in sure.items():
+            self._child("sure", model, kind).inc(count)
+        self._child("unfamiliar", model).inc(sum(bool(each.is_ood) for each in answers))
+        self._child("confidence", model).observe_all([each.probability or 0.0 for each in answers])
+        self._child("ood", model).observe_all([each.ood_score for each in answers if each.ood_score is not None])
 
-    def _count_outputs(self, model: "ServedModel", outputs: Mapping[str, NDArray[Any]], pictures: int) -> None:
-        self._child("pictures", model.name).inc(pictures)
-        rows, scores = outputs.get("probabilities"), outputs.get("ood_score")
-        if rows is not None:
-            names = model.predictor.class_names
+    def _count_outputs(self, model: str, outputs: Mapping[str, NDArray[Any]]) -> None:
+        rows, scores = outputs.get(OUTPUT), outputs.get("ood_score")
+        self._child("pictures", model).inc(len(next(iter(outputs.values()), ())))
+        served = next((each for each in self._models() if each.name == model), None)
+        if rows is not None and served is not None:
             places, counts = np.unique(rows.argmax(axis=1), return_counts=True)
-            self._count_labels(model, dict(zip((names[place] for place in places), counts.tolist(), strict=True)))
-            self._child("confidence", model.name).observe_all(rows.max(axis=1))
+            names = served.predictor.class_names
+            self._count_labels(model, {names[place]: int(n) for place, n in zip(places, counts, strict=True)
+                                       if place < len(names)})  # fmt: skip
+            self._child("confidence", model).observe_all(rows.max(axis=1))
         if scores is not None:
-            rate = model.predictor.policy.ood_false_positive_rate
-            self._child("unfamiliar", model.name).inc(int((scores > 1 - rate).sum()))
-            self._child("ood", model.name).observe_all(scores)
+            self._child("unfamiliar", model).inc(int((scores > 1 - OOD_FALSE_POSITIVE_RATE).sum()))
+            self._child("ood", model).observe_all(scores)
 
-    def _count_labels(self, model: "ServedModel", counts: Mapping[str, int]) -> None:
-        known = self._labels.setdefault(model.name, set())
+    def _count_labels(self, model: str, counts: Mapping[str, int]) -> None:
+        known = self._labels.setdefault(model, set())
         for label, count in counts.items():
             if label not in known and len(known) < _MOST_LABELS:
                 known.add(label)
-            self._child("answers", model.name, label if label in known else _OTHER).inc(count)
+            self._child("answers", model, label if label in known else _OTHER).inc(count)
 
     def _set_gauges(self) -> None:
         self._child("waiting").set(self._waiting())
@@ -323,6 +311,6 @@ def _forget_dead(folder: Path) -> None:
             os.kill(process, 0)
         except ProcessLookupError:
             with suppress(FileNotFoundError):  # another process was quicker
-                mark_process_dead(process, str(folder))
+                mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
         except OSError:
             continue

@@ -39,6 +39,10 @@ class Settings:
         max_headers, max_header_bytes, max_url: headers of a request, their bytes, and bytes of its URL.
         max_pictures: pictures of a request.
         max_pixels: pixels of a picture.
+        access_log: a file that gets a line for each request; "-": standard error; None: no log.
+        log_answers: a file that gets a line for each answer; None: no log.
+        sample: the share of answers in that file, drawn at random.
+        log_answers_bytes: the size at which that file is renamed to NAME.1, which replaces an earlier one.
     """
 
     host: str = "127.0.0.1"
@@ -68,15 +72,21 @@ class Settings:
     max_url: int = 8192
     max_pictures: int = 256
     max_pixels: int = 50_000_000
+    access_log: str | None = "-"
+    log_answers: str | None = None
+    sample: float = 1.0
+    log_answers_bytes: int = 1_000_000_000
 
     def __post_init__(self) -> None:
         for name, least, most in (
             ("port", 0, 65_535), ("workers", 1, 256), ("threads", 1, 256), ("max_batch", 1, 10_000),
-            ("max_delay_ms", 0, 10_000), ("max_queue", 1, 1_000_000), ("max_queue_bytes", 1000, 2**40), ("timeout", 0.001, 86_400),
+            ("max_delay_ms", 0, 10_000), ("max_queue", 1, 1_000_000), ("max_queue_bytes", 1000, 2**40),
+            ("timeout", 0.001, 86_400),
             ("client_timeout", 0.1, 3600), ("keep_alive", 0.1, 86_400), ("grace", 0, 86_400), ("drain_delay", 0, 3600),
             ("max_connections", 1, 1_000_000), ("max_body", 1000, 2**31), ("max_chunks", 1, 100_000_000),
             ("max_headers", 10, 10_000), ("max_header_bytes", 1000, 1_000_000), ("max_url", 100, 65_000),
             ("max_pictures", 1, 100_000), ("max_pixels", 1, 80_000_000),
+            ("sample", 1e-6, 1), ("log_answers_bytes", 10_000, 2**50),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
