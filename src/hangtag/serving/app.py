@@ -17,8 +17,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hangtag.errors import HangtagError
+from hangtag.serving.access_log import AccessLog, open_access_log
+from hangtag.serving.answer_log import AnswerLog
 from hangtag.serving.batching import Batcher
 from hangtag.serving.guard import Guard
+from hangtag.serving.line_log import LineLog
+from hangtag.serving.metrics import SECONDS, Metrics
 from hangtag.serving.models import Models
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.replies import json_response
@@ -38,11 +42,35 @@ class Server:
     models: Models
     settings: Settings
     batcher: Batcher = field(init=False)
+    metrics: Metrics = field(init=False)
+    access_log: LineLog | None = None
     is_draining: bool = False
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.batcher = Batcher(self.settings)
+        settings = self.settings
+        self.metrics = Metrics(lambda: list(self.models), lambda: self.batcher.waiting)
+        self.batcher = Batcher(settings, self.metrics)
+        if settings.access_log is not None:
+            self.access_log = open_access_log(settings.access_log, self.metrics)
+        if settings.log_answers is not None:
+            self.metrics.answer_log = AnswerLog(
+                settings.log_answers, self.metrics, settings.sample, settings.log_answers_bytes
+            )
+
+    async def count(self) -> None:
+        """Keep the counts fresh for scrapes that another process answers."""
+        while True:
+            self.metrics.flush()
+            await asyncio.sleep(SECONDS)
+
+    def close(self) -> None:
+        """Finish what was accepted, and write all logs."""
+        self.batcher.close()
+        self.metrics.flush()
+        for log in (self.access_log, self.metrics.answer_log):
+            if log is not None:
+                log.close()
 
 
 def create_app(models: Models, settings: Settings | None = None) -> Starlette:
@@ -54,10 +82,11 @@ def create_app(models: Models, settings: Settings | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watching = asyncio.create_task(models.watch())
+        tasks = [asyncio.create_task(models.watch()), asyncio.create_task(server.count())]
         yield
-        watching.cancel()
-        server.batcher.close()
+        for task in tasks:
+            task.cancel()
+        server.close()
 
     @cache
     def description() -> dict[str, Any]:
@@ -68,6 +97,11 @@ def create_app(models: Models, settings: Settings | None = None) -> Starlette:
     async def openapi(request: Request) -> Response:
         return json_response(description())
 
+    async def metrics(request: Request) -> Response:
+        """Counts of all processes, for Prometheus."""
+        content, kind = await asyncio.to_thread(server.metrics.text)
+        return Response(content, media_type=kind)
+
     middleware = [Middleware(Guard, server=server)]
     if server.settings.allow_origins:
         middleware.insert(
@@ -77,7 +111,9 @@ def create_app(models: Models, settings: Settings | None = None) -> Starlette:
                 allow_headers=["*"], expose_headers=["*"],
             ),
         )  # fmt: skip
-    routes = [Route("/openapi.json", openapi), *(route for router in routers for route in router.routes)]
+    middleware.insert(0, Middleware(AccessLog, metrics=server.metrics, log=server.access_log))
+    routes = [Route("/openapi.json", openapi), Route("/metrics", metrics)]
+    routes += [route for router in routers for route in router.routes]
     handlers: Any = {HangtagError: _refuse, HTTPException: _refuse_path}
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
     app.state.server = server

@@ -291,7 +291,9 @@ class Batcher:
             self.waiting_bytes += job.size
         try:
             self._queue(job)
-            return await job.future
+            found = await job.future
+            self.recorder.over(job.model.name, job.model.version, job.count, job.queued)
+            return found
         finally:
             timer.cancel()
             job.is_over = True
@@ -430,6 +432,7 @@ class Batcher:
 
         for part in parts:
             ask, pictures = part.job.ask, part.job.payload[part.start : part.stop]
+            part.job.queued = part.job.queued or began - part.job.began
             assert ask is not None
             found: list[Any] = [None] * len(pictures)
             if pictures:  # the request may have ended just now

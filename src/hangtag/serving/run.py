@@ -19,6 +19,7 @@ import uvicorn
 from hangtag.errors import HangtagError, UsageError, logger
 from hangtag.evaluation.run_folder import find_run
 from hangtag.serving.app import create_app
+from hangtag.serving.metrics import shared_by_workers
 from hangtag.serving.models import Models
 from hangtag.serving.protocol import LimitedProtocol
 from hangtag.serving.settings import Settings
@@ -370,7 +371,8 @@ def serve(places: Sequence[str], settings: Settings, announce: Callable[[Serving
         url = f"{'https' if settings.certfile else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{port}/"
         if settings.workers > 1:
             target = partial(_serve_as_worker, found, settings)
-            Workers(target, listening, settings, lambda names: announce(Serving(url, names))).run()
+            with shared_by_workers():
+                Workers(target, listening, settings, lambda names: announce(Serving(url, names))).run()
         else:
             models = Models(found)
             listener = Listener(create_app(models, settings), settings, lambda: announce(Serving(url, _names(models))))
