@@ -171,9 +171,7 @@ class Metrics(Recorder):
         if self.answer_log is not None:
             self.answer_log.answered(model.name, read)
 
-    def computed(
-        self, model: "ServedModel", outputs: Mapping[str, NDArray[Any]], pictures: int, queued: float
-    ) -> None:
+    def computed(self, model: "ServedModel", outputs: Mapping[str, NDArray[Any]], pictures: int, queued: float) -> None:
         self._computed.append((model, outputs, pictures))
         self._over(model, pictures, queued)
 
