@@ -63,8 +63,6 @@ _MOST_CLASSES, _MOST_NAME = 100_000, 1000  # characters of a name
 _MOST_LIMITATIONS, _MOST_SENTENCE = 20, 10_000  # characters of a limitation
 _MOST_FOLDS = 1000
 _PIXELS_PER_CALL = 50_176  # 64 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
-    50_176  # 64 images of 28x28, one of 224x224; four times as many are no faster and take 130 MB more; docs/log.md
-)
 _MOST_THREADS = 1024
 _CHECK_SECONDS = 60.0  # for each of the runs that check a graph
 _MOST_BYTES = 2**31 - 1  # the largest Protocol Buffers message
