@@ -291,9 +291,7 @@ class Batcher:
             self.waiting_bytes += job.size
         try:
             self._queue(job)
-            found = await job.future
-            self.recorder.over(job.model.name, job.model.version, job.count, job.queued)
-            return found
+            return await job.future
         finally:
             timer.cancel()
             job.is_over = True
