@@ -36,7 +36,7 @@ class Running(NamedTuple):
 @contextmanager
 def run_server(models: Models, settings: Settings | None = None) -> Iterator[Running]:
     """Serve from a thread of this process until the block ends; a free port unless the settings name one."""
-    settings = settings or Settings(port=0)
+    settings = settings or Settings(port=0, access_log=None)
     app = create_app(models, settings)
     socket = listening_socket(settings)
     listener = Listener(app, settings)
@@ -74,7 +74,7 @@ def start_server(toy_run: Path) -> Callable[..., AbstractContextManager[Running]
     """`with start_server(max_queue=1) as server:` serves the toy model with these settings."""
 
     def start(**settings: Any) -> AbstractContextManager[Running]:
-        return run_server(Models([toy_run]), Settings(**{"port": 0, **settings}))
+        return run_server(Models([toy_run]), Settings(**{"port": 0, "access_log": None, **settings}))
 
     return start
 

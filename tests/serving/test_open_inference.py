@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from hangtag.model.predictor import Predictor, load
 from hangtag.pictures import encode_png
-from hangtag.serving.app import create_app
 from hangtag.serving.models import Models
 from hangtag.serving.settings import Settings
-from live import live
 from toys import CLASSES, shapes, toy_model
+
+from .conftest import run_server
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -39,9 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    settings = Settings(max_pictures=8, max_pixels=10_000)
-    with live(create_app(Models([folder / "toys.onnx"]), settings)) as address:
-        yield address
+    settings = Settings(port=0, access_log=None, max_pictures=8, max_pixels=10_000)
+    with run_server(Models([folder / "toys.onnx"]), settings) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
@@ -167,12 +167,11 @@ def test_metadata_names_every_input_and_output(client: httpx.Client, predictor: 
 
 
 def test_a_server_that_shuts_down_is_alive_but_not_ready(folder: Path) -> None:
-    app = create_app(Models([folder / "toys.onnx"]))
-    with live(app) as address, httpx.Client(base_url=address) as client:
+    with run_server(Models([folder / "toys.onnx"])) as server, httpx.Client(base_url=server.url) as client:
         paths = ("/v2/health/ready", "/v2/models/toys/ready")
         assert [client.get(path).status_code for path in paths] == [200, 200]
 
-        app.state.server.is_draining = True
+        server.app.state.server.is_draining = True
 
         assert [client.get(path).status_code for path in paths] == [503, 503]
         assert client.get("/v2/health/live").json() == {"live": True}
@@ -180,7 +179,7 @@ def test_a_server_that_shuts_down_is_alive_but_not_ready(folder: Path) -> None:
 
 def test_a_server_whose_model_file_has_a_problem_answers_but_is_not_ready(folder: Path) -> None:
     models = Models([folder / "toys.onnx"])
-    with live(create_app(models)) as address, httpx.Client(base_url=address) as client:
+    with run_server(models) as server, httpx.Client(base_url=server.url) as client:
         models.problems["toys"] = "damaged"
 
         said = [client.get(path) for path in ("/v2/health/ready", "/v2/models/toys/ready")]

@@ -9,10 +9,11 @@ import httpx
 import pytest
 
 from hangtag.pictures import encode_png
-from hangtag.serving.app import create_app
 from hangtag.serving.models import Models
-from live import live
+from hangtag.serving.settings import Settings
 from toys import shapes, toy_model
+
+from .conftest import run_server
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
@@ -22,33 +23,18 @@ FLAGS = (
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs the packages chromium and chromium-driver")
 
 
-def guarded(app: Any) -> Any:
-    """An application whose paths other than the page need the token `open sesame`."""
-
-    async def asked(scope: Any, receive: Any, send: Any) -> None:
-        headers = dict(scope.get("headers", ()))
-        if scope["type"] == "http" and scope["path"] != "/" and headers.get(b"authorization") != b"Bearer open sesame":
-            start = {"type": "http.response.start", "status": 401, "headers": [(b"content-type", b"application/json")]}
-            await send(start)
-            await send({"type": "http.response.body", "body": b'{"error": "the token is missing", "hint": "x"}'})
-        else:
-            await app(scope, receive, send)
-
-    return asked
-
-
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     places = [tmp_path_factory.mktemp("models") / name for name in ("<b>toys.onnx", "colour.onnx")]
     for place, channels in zip(places, (1, 3), strict=True):
         place.write_bytes(toy_model(channels))
-    return create_app(Models(places))
+    return Models(places)
 
 
 @pytest.fixture(scope="module")
-def address(app: Any) -> Iterator[str]:
-    with live(app) as address:
-        yield address
+def address(models: Models) -> Iterator[str]:
+    with run_server(models) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
@@ -164,14 +150,14 @@ def test_pictures_are_pasted_and_dropped(browser: Any, wait: Callable[[str], Any
 
 @needs_browser
 def test_the_page_asks_for_a_token_and_keeps_it_in_its_tab(
-    browser: Any, wait: Callable[[str], Any], app: Any, files: list[str]
+    browser: Any, wait: Callable[[str], Any], models: Models, files: list[str]
 ) -> None:
-    with live(guarded(app)) as address:
-        browser.get(address)
+    with run_server(models, Settings(port=0, access_log=None, token="open-sesame")) as server:
+        browser.get(server.url)
         wait("!document.getElementById('sign-in').hidden && document.activeElement.id === 'token'")
         browser.find_element("id", "token").send_keys("wrong\n")
         wait("document.getElementById('problem').textContent.includes('does not accept')")
-        browser.find_element("id", "token").send_keys("open sesame\n")
+        browser.find_element("id", "token").send_keys("open-sesame\n")
         wait("!document.getElementById('work').hidden")
         browser.find_element("id", "choose").send_keys(files[0])
         wait("document.querySelectorAll('.bars li').length === 3")

@@ -15,12 +15,12 @@ from hangtag.cli import main
 from hangtag.model.explanation import explain
 from hangtag.model.predictor import Predictor, load
 from hangtag.pictures import ImageSpec, decode, encode_png
-from hangtag.serving.app import create_app
 from hangtag.serving.heat_map import heat_map
 from hangtag.serving.models import Models
 from hangtag.serving.settings import Settings
-from live import live
 from toys import sha256, shapes, toy_model
+
+from .conftest import run_server
 
 
 def pictures(count: int = 4) -> list[bytes]:
@@ -38,7 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[httpx.Client]:
     models = Models([folder / "toys.onnx", folder / "colour.onnx"])
-    with live(create_app(models, Settings(max_pictures=5))) as address, httpx.Client(base_url=address) as client:
+    settings = Settings(port=0, access_log=None, max_pictures=5)
+    with run_server(models, settings) as server, httpx.Client(base_url=server.url) as client:
         yield client
 
 
@@ -90,7 +91,7 @@ def test_json_has_one_answer_or_a_list(client: httpx.Client, predictor: Predicto
 
     assert one.json() == wanted[0]
     assert many.status_code == 200 and many.json()[:2] == wanted
-    assert many.json()[2]["error"] == "its text is not base64" and "addresses" in many.json()[2]["hint"]
+    assert many.json()[2]["error"] == "the string is not base64" and "addresses" in many.json()[2]["hint"]
 
 
 def test_the_only_picture_decides_the_status(client: httpx.Client) -> None:
@@ -163,6 +164,8 @@ def test_a_deadline_is_kept(client: httpx.Client) -> None:
 
     assert late.status_code == also.status_code == 504
     assert client.post("/predict?timeout=1e9", content=pictures()[0]).status_code == 200
+    wrong = client.post("/predict", content=pictures()[0], headers={"X-Request-Timeout": "soon"})
+    assert wrong.status_code == 400 and "X-Request-Timeout must be a number, got 'soon'" in wrong.json()["error"]
 
 
 def test_models_say_what_they_are(client: httpx.Client, predictor: Predictor) -> None:
@@ -207,8 +210,8 @@ def test_the_score_is_that_of_the_model_being_served(tmp_path: Path) -> None:
     (run / "metrics.json").write_text(json.dumps({**score, "loss": 1}))
     config = {"status": "finished", "model": {"sha256": sha256(toy_model())}}
     (run / "config.json").write_text(json.dumps(config))
-    with live(create_app(Models([run]))) as address:
-        assert httpx.get(f"{address}/model").json()["score"] == score
+    with run_server(Models([run])) as server:
+        assert httpx.get(f"{server.url}/model").json()["score"] == score
         config["model"] = {"sha256": sha256(b"another model")}
         (run / "config.json").write_text(json.dumps(config))
-        assert httpx.get(f"{address}/model").json()["score"] is None
+        assert httpx.get(f"{server.url}/model").json()["score"] is None

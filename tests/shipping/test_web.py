@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hangtag.pictures import encode_png
 from hangtag.shipping import runtime, web
 from hangtag.shipping.parcel import Parcel
 from pictures import photo
-from toys import in_a_process, toy_model
+from toys import metadata, toy_model
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -50,21 +51,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def fashion_model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def fitted_model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A small model with calibration, prediction sets and an OOD score: drawn images in three classes."""
-    folder = tmp_path_factory.mktemp("shipped")
-    in_a_process(
-        "import warnings; warnings.simplefilter('ignore')\n"
-        "import numpy as np, hangtag\n"
-        "random = np.random.default_rng(0)\n"
-        "labels = np.arange(600) % 3\n"
-        "images = random.integers(0, 120, (600, 8, 8), dtype=np.uint8)\n"
-        "images[labels == 0, 2:6, :] += 60; images[labels == 1, 3:5, 3:5] += 90; images[labels == 2, :, :2] += 60\n"
-        "model = hangtag.ImageClassifier('fast', epochs=2, device='cpu')\n"
-        "model.fit(images, labels.astype(str)); model.save('model.onnx')\n",
-        folder,
+    path, random, labels = (
+        tmp_path_factory.mktemp("shipped") / "model.onnx",
+        np.random.default_rng(0),
+        np.arange(600) % 3,
     )
-    return (folder / "model.onnx").read_bytes()
+    images = random.integers(0, 120, (600, 8, 8), dtype=np.uint8)
+    images[labels == 0, 2:6, :] += 60
+    images[labels == 1, 3:5, 3:5] += 90
+    images[labels == 2, :, :2] += 60
+    model = hangtag.ImageClassifier("fast", epochs=2, device="cpu")
+    model.fit(images, labels.astype(str))
+    model.save(path)
+    return path.read_bytes()
 
 
 def opened(browser: Any, folder: Path, model: bytes, files: dict[str, bytes]) -> None:
@@ -97,7 +98,7 @@ def assert_equal(found: list[dict[str, Any]], expected: list[hangtag.Answer], to
 
 
 def test_200_pictures_get_the_answers_of_the_library(
-    browser: Any, runtime_files: dict[str, bytes], fashion_model: bytes, tmp_path: Path
+    browser: Any, runtime_files: dict[str, bytes], fitted_model: bytes, tmp_path: Path
 ) -> None:
     random, paths = np.random.default_rng(1), []
     for number in range(COUNT):
@@ -106,8 +107,8 @@ def test_200_pictures_get_the_answers_of_the_library(
         image[side // 4 : side // 2 + number % 3, : 2 + number % 6] += 60
         paths.append(tmp_path / f"{number:03d}.png")
         paths[-1].write_bytes(encode_png(image))
-    expected = hangtag.load(fashion_model, doctor=False).many(paths, top=5)
-    opened(browser, tmp_path, fashion_model, runtime_files)
+    expected = hangtag.load(fitted_model, doctor=False).many(paths, top=5)
+    opened(browser, tmp_path, fitted_model, runtime_files)
 
     found = answers(browser, paths)
 
@@ -144,15 +145,13 @@ def test_colour_transparency_rotation_and_large_photos_are_decoded_as_by_the_lib
     assert found[5]["label"] is None and "cannot read" in found[5]["error"]
 
 
-def test_names_are_text_and_never_markup(runtime_files: dict[str, bytes]) -> None:
-    import dataclasses
-
-    from toys import metadata
-
+def test_names_are_text_and_never_markup() -> None:
     parcel = Parcel.of(hangtag.load(toy_model()), "toys")
-    evil = dataclasses.replace(parcel, metadata=metadata(class_names=("</script><script>alert(1)</script>", "b", "c")))
+    evil = replace(parcel, metadata=metadata(class_names=("</script><script>alert(1)</script>", "b", "c")))
 
-    assert "<script>alert" not in web.page(evil, runtime_files)
+    page = web.page(evil, dict.fromkeys(runtime.FILES, b""))
+
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
 
 
 @pytest.mark.parametrize("kind", ["missing", "not a package", "other content"])

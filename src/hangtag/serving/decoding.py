@@ -98,7 +98,11 @@ class _Sandbox:
                 env=_environment(), start_new_session=True,  # only the server receives Ctrl-C
             )  # fmt: skip
         self.socket.settimeout(60)  # until Python and the decoders are loaded
-        if not self.socket.recv(1):
+        try:
+            is_ready = bool(self.socket.recv(1))
+        except OSError:
+            is_ready = False
+        if not is_ready:  # `ask` raises OSError then
             self.end()
 
     def ask(self, question: dict[str, Any], content: bytes, seconds: float) -> tuple[dict[str, Any], bytearray]:

@@ -77,7 +77,8 @@ class Models:
         """The newest version of a model, or the one named; raises Refusal (404)."""
         model = self.default if name is None else self._current.get(name)
         if model is None or version not in (None, model.version):
-            raise Refusal(404, "unknown model or version", f"known: {', '.join(self._current)}")
+            known = ", ".join(f"{each.name} (version {each.version})" for each in self)
+            raise Refusal(404, "unknown model or version", f"this server has {known}")
         return model
 
     def refresh(self, is_patient: bool = False) -> None:

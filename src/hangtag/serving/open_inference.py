@@ -27,6 +27,7 @@ from hangtag.serving.batching import Ask
 from hangtag.serving.body import read_body
 from hangtag.serving.description import INFER_BODY, answers_with, in_path
 from hangtag.serving.models import ServedModel
+from hangtag.serving.parameters import timeout_in
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.replies import json_response
 from hangtag.serving.routes import Router
@@ -121,7 +122,7 @@ async def infer(request: Request) -> Response:
     model = _model_of(request)
     body = await read_body(request)
     inference = read_inference(body, headers.get(HEADER_LENGTH))
-    deadline = began + min(inference.timeout, _seconds(headers.get("x-request-timeout")), server.settings.timeout)
+    deadline = began + min(inference.timeout, timeout_in(headers), server.settings.timeout)
     images = _images_input(inference, server.settings)
     reply = Reply.to(inference, model.name, model.version)
     if images.datatype == "BYTES":
@@ -243,7 +244,9 @@ def _images_input(inference: Inference, settings: Settings) -> Input:
     shape, is_bytes = images.shape, images.datatype == "BYTES"
     if not (len(shape) in (1, 2) and math.prod(shape[1:]) == 1 if is_bytes else len(shape) in (3, 4)):
         wanted = "(N,)" if is_bytes else "(N, H, W) or (N, H, W, 3)"
-        raise Refusal(400, f"'{INPUT}' of {images.datatype} must have the shape {wanted}, got {shape}", "change it")
+        raise Refusal(
+            400, f"'{INPUT}' of {images.datatype} must have the shape {wanted}, got {shape}", "reshape the tensor"
+        )
     if not shape[0]:
         raise Refusal(400, f"'{INPUT}' is empty: its shape is {shape}", "send at least one image")
     if shape[0] > settings.max_pictures:
@@ -266,20 +269,6 @@ def _pixels(images: Input, model: ServedModel) -> Images:
         if len(bad):
             raise Refusal(400, f"image {bad[0]} of '{INPUT}' has NaN or infinite pixels", "replace these pixels")
     return check_images(numbers, INPUT, model.predictor.spec)
-
-
-def _seconds(header: str | None) -> float:
-    if header is None:
-        return math.inf
-    try:
-        seconds = float(header)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise Refusal(
-            400, f"X-Request-Timeout must be a number of seconds above 0, got {shown(header)}", "for example 5"
-        )
-    return seconds
 
 
 def _encoding(accepted: str | None) -> str | None:

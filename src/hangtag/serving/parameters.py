@@ -1,7 +1,8 @@
 """The parameters of a request of the simple API: read, checked, and described for OpenAPI from one table."""
 
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,7 @@ from hangtag.serving.batching import Ask
 from hangtag.serving.refusals import Refusal
 from hangtag.words import visible
 
-__all__ = ["MODEL", "PREDICT", "TIMEOUT_HEADER", "Wish", "described", "wish_of"]
+__all__ = ["MODEL", "PREDICT", "TIMEOUT_HEADER", "Wish", "described", "timeout_in", "wish_of"]
 
 TIMEOUT_HEADER = "x-request-timeout"
 
@@ -34,14 +35,14 @@ class Wish:
     Attributes:
         model: the name of a model; None: the default one.
         why, doctor: whether each answer comes with a heat map, and each repaired picture is shown before and after.
-        timeout: seconds; None: as long as the server allows.
+        timeout: seconds; infinite: as long as the server allows.
     """
 
     ask: Ask
     model: str | None = None
     why: bool = False
     doctor: bool = False
-    timeout: float | None = None
+    timeout: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _seconds(value: object) -> float:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise UsageError(f"must be a text, got {_shown(value)}", "put it in quotes")
+        raise UsageError(f"must be text, got {_shown(value)}", "put it in quotes")
     return value
 
 
@@ -142,6 +143,16 @@ def wish_of(query: bytes, fields: Iterable[tuple[str, object]] = (), known: dict
         raise Refusal(422, error.message, error.hint) from None
 
 
+def timeout_in(headers: Mapping[str, str]) -> float:
+    """The seconds that a client allows in the header `TIMEOUT_HEADER`, or infinity; raises Refusal (400)."""
+    if (header := headers.get(TIMEOUT_HEADER)) is None:
+        return math.inf
+    try:
+        return _seconds(header)
+    except UsageError as error:
+        raise Refusal(400, f"{TIMEOUT_HEADER.title()} {error.message}", error.hint) from None
+
+
 def _read(query: bytes, fields: Iterable[tuple[str, object]], known: dict[str, _Parameter]) -> Wish:
     try:
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
@@ -167,7 +178,7 @@ def _remembered(query: bytes) -> Wish:
 
 def _wish(
     model: str | None = None, top: int = 3, why: bool = False, doctor: bool = False, as_is: bool = False,
-    set_method: str = "threshold", timeout: float | None = None, **policy: float,
+    set_method: str = "threshold", timeout: float = math.inf, **policy: float,
 ) -> Wish:  # fmt: skip
     if doctor and as_is:
         raise UsageError("doctor and as_is contradict each other", "give only one of them")

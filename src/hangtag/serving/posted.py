@@ -51,9 +51,9 @@ async def read_posted(request: Request, settings: Settings) -> Posted:
     elif kind == "application/json" or kind.endswith("+json"):
         posted = _from_json(body)
     else:
-        raise Refusal(415, f"pictures are not read from {visible(kind[:60])}", _HOW)
+        raise Refusal(415, f"the content type must be an image, a form or JSON, got {visible(kind[:60])}", _HOW)
     if not body or not posted.pictures:
-        raise Refusal(422, "the request holds no picture", _HOW)
+        raise Refusal(422, "the request contains no picture", _HOW)
     if len(posted.pictures) > settings.max_pictures:
         raise _too_many(settings.max_pictures)
     return posted
@@ -117,7 +117,7 @@ def _from_json(body: bytes) -> Posted:
     if not isinstance(given, list):
         raise Refusal(422, "images must be a list", how)
     if not all(isinstance(each, str) for each in given):
-        raise Refusal(422, f"{'each of images' if is_list else 'image'} must be a text in base64", how)
+        raise Refusal(422, f"{'images must be base64 strings' if is_list else 'image must be a base64 string'}", how)
     return Posted([_decoded(each) for each in given], is_list=is_list, fields=list(content.items()))
 
 
@@ -125,11 +125,11 @@ def _decoded(text: str) -> bytes | HangtagError:
     if text.startswith("data:"):
         head, _, text = text.partition(",")
         if not head.endswith(";base64"):
-            return PictureError("its data URI is not in base64", "write data:image/png;base64,...", "not an image")
+            return PictureError("the data URI is not base64", "write data:image/png;base64,...", "not an image")
     try:
         return binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except ValueError:  # also of characters beyond ASCII
         return PictureError(
-            "its text is not base64", "send the bytes of a picture in base64; addresses and paths are not read",
+            "the string is not base64", "send the bytes of a picture in base64; addresses and paths are not read",
             "not an image",
         )  # fmt: skip

@@ -251,8 +251,7 @@ class Workers:
         if number not in (signal.SIGTERM, signal.SIGINT) and not self.hangup_ends():
             self._signal("hangup")
         elif self.is_ending:
-            self._signal("kill")
-            os._exit(128 + number)
+            raise SystemExit(128 + number)
         else:
             self.is_ending = True
             self.listening.close()  # what nobody would accept is refused

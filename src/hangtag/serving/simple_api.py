@@ -1,6 +1,5 @@
 """The simple API: pictures in, answers out, and what the models say about themselves."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from hangtag.model.predictor import Answer
 from hangtag.pictures import encode_png
 from hangtag.serving.description import MODEL_PARAMETERS, PREDICT_BODY, PREDICT_PARAMETERS, answers_with
 from hangtag.serving.models import ServedModel
-from hangtag.serving.parameters import MODEL, TIMEOUT_HEADER, Wish, wish_of
+from hangtag.serving.parameters import MODEL, Wish, timeout_in, wish_of
 from hangtag.serving.posted import read_posted
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.replies import json_response
@@ -49,7 +48,7 @@ async def predict(request: Request) -> Response:
     if posted.fields:
         wish = wish_of(request.scope["query_string"], posted.fields)
         model = server.models.find(wish.model)
-    deadline = began + min(_timeout(request, wish), server.settings.timeout)
+    deadline = began + min(timeout_in(request.headers), wish.timeout, server.settings.timeout)
     good = [each for each in posted.pictures if isinstance(each, bytes)]
     found = iter(await server.batcher.answers(model, good, wish.ask, deadline)) if good else iter(())
     names: Sequence[str | None] = posted.names or [None] * len(posted.pictures)
@@ -59,13 +58,6 @@ async def predict(request: Request) -> Response:
     ]
     status = rows[0][1] if len(rows) == 1 else 200
     return json_response([row for row, _ in rows] if posted.is_list and status == 200 else rows[0][0], status)
-
-
-def _timeout(request: Request, wish: Wish) -> float:
-    header = request.headers.get(TIMEOUT_HEADER)
-    if header is None:
-        return math.inf if wish.timeout is None else wish.timeout
-    return wish_of(b"", [("timeout", header)]).timeout or math.inf
 
 
 async def _row(

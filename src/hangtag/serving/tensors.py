@@ -93,7 +93,7 @@ class Input(msgspec.Struct):
     def elements(self) -> list[bytes]:
         """The elements, if they are BYTES; in JSON, each is a text in base64. Errors as of `numbers`."""
         if self.binary is None:
-            found: list[bytes] = self._parsed(list[bytes], "must be texts in base64 in JSON")
+            found: list[bytes] = self._parsed(list[bytes], "must be base64 strings in JSON")
         else:
             found, place = [], 0
             while place < len(self.binary):
@@ -137,7 +137,9 @@ class Input(msgspec.Struct):
 
     def _wrong_number(self, found: int) -> Refusal:
         wanted = math.prod(self.shape)
-        return self._wrong(f"must have {wanted:,} elements for the shape {self.shape}, got {found:,}", "change either")
+        return self._wrong(
+            f"must have {wanted:,} elements for the shape {self.shape}, got {found:,}", "make the shape fit the data"
+        )
 
     def _wrong(self, text: str, hint: str) -> Refusal:
         return Refusal(400, f"input {shown(self.name)} {text}", hint)
@@ -193,7 +195,7 @@ def read_inference(body: bytes, header_length: str | None) -> Inference:
         request = _DECODER.decode(content[:length])
     except msgspec.ValidationError as error:
         raise Refusal(
-            400, f"the inference request is wrong: {_reason(error)}", "compare it with the protocol"
+            400, f"the inference request is wrong: {_reason(error)}", "compare it with the description at /docs"
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(
@@ -223,9 +225,17 @@ def _json_length(body: bytes, header_length: str | None) -> int:
     length = len(body)
     if header_length is not None:
         if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 20):
-            raise Refusal(400, f"{HEADER_LENGTH} must be a whole number, got {shown(header_length)}", "count its bytes")
+            raise Refusal(
+                400,
+                f"{HEADER_LENGTH} must be a whole number, got {shown(header_length)}",
+                "it is the number of bytes of the JSON",
+            )
         if (length := int(header_length)) > len(body):
-            raise Refusal(400, f"{HEADER_LENGTH} is {length:,}, but the body has {len(body):,} bytes", "correct it")
+            raise Refusal(
+                400,
+                f"{HEADER_LENGTH} is {length:,}, but the body has {len(body):,} bytes",
+                "it is the number of bytes of the JSON",
+            )
     return length
 
 

@@ -34,7 +34,7 @@ def page(parcel: Parcel, runtime: dict[str, bytes]) -> str:
     bundle, wasm = FILES
     parts = {"bundle": runtime[bundle], "wasm": runtime[wasm], "model": parcel.content, "about": _about(parcel)}
     packed = {
-        name: Markup(base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()) for name, content in parts.items()
+        name: Markup(base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()) for name, content in parts.items()
     }
     guarantees, spec = parcel.guarantees, parcel.metadata.image
     return render(
