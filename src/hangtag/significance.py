@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["false_discovery_rates", "hypergeometric_tail", "kolmogorov_smirnov", "sign_test"]
+__all__ = [
+    "false_discovery_rates", "holm", "homogeneity", "hypergeometric_tail", "kolmogorov_smirnov", "sign_test",
+]  # fmt: skip
 
 _TERMS = 100  # of Kolmogorov's series; far more than it takes
 
@@ -41,6 +43,39 @@ def false_discovery_rates(p_values: Sequence[float]) -> NDArray[np.float64]:
     adjusted = np.empty(len(values))
     adjusted[order] = np.minimum(np.minimum.accumulate(values[order] * len(values) / ranks), 1)
     return adjusted
+
+
+def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
+    """(N,) p-values adjusted so that the smallest is below a level by chance no more often than the level (Holm, 1979)."""
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values)
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)
+    return adjusted
+
+
+def homogeneity(counts: NDArray[np.int64], draws: int = 9999) -> tuple[float, float]:
+    """Whether two rows of counts have the same shares: their total variation distance, and a p-value.
+
+    The p-value counts the random tables with the same sums whose chi-squared statistic is at least as large, and so
+    holds for small counts too (Monte Carlo; Patefield, 1981).
+
+    Args:
+        counts: (2, K) of two samples, neither of them empty.
+    """
+    counts = counts[:, counts.sum(axis=0) > 0]
+    columns, sizes = counts.sum(axis=0), counts.sum(axis=1)
+    shares = counts / sizes[:, None]
+    distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
+    expected = columns * (sizes[1] / sizes.sum())  # of the second row, which determines the first
+    random = np.random.default_rng(0)
+    statistic, at_least, left = float(((counts[1] - expected) ** 2 / columns).sum()), 1, draws
+    while left:
+        some = min(left, max(1, 10_000_000 // len(columns)))
+        drawn = random.multivariate_hypergeometric(columns, sizes[1], some, method="marginals")
+        at_least += int((((drawn - expected) ** 2 / columns).sum(axis=1) >= statistic * (1 - 1e-12)).sum())
+        left -= some
+    return distance, at_least / (draws + 1)
 
 
 def kolmogorov_smirnov(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:

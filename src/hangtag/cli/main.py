@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hangtag.cli import data, evaluate, learn, predict, serve, train
+from hangtag.cli import data, drift, evaluate, learn, predict, serve, train
 from hangtag.cli.options import print_error
 from hangtag.errors import HangtagError, MissingExtra, SaveError, UsageError
 from hangtag.files import is_full
@@ -50,6 +50,12 @@ for _function, _name, _summary, _example in (
     (evaluate.report, "report", "Rewrite a run's report.", "last"),
     (predict.predict, "predict", "Classify images.", "last photos/ --out answers.csv --sheet sheet.html"),
     (serve.serve, "serve", "Answer over HTTP.", "last --port 8000"),
+    (
+        drift.drift,
+        "drift",
+        "Compare answers in use with those it was judged by.",
+        "last answers.jsonl --out drift.html",
+    ),
     (evaluate.compare, "compare", "Test whether one of two models is better.", "runs/a runs/b --out diff.html"),
     (evaluate.stress, "stress", "Test a model on corrupted images.", "last --images 1000"),
     (evaluate.check, "check", "Check that a model labels images as expected.", "runs/clothes expectations/"),
