@@ -46,7 +46,7 @@ def false_discovery_rates(p_values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
-    """(N,) p-values adjusted so that the smallest is below a level by chance no more often than the level (Holm, 1979)."""
+    """(N,) p-values adjusted for their number: any is below a level by chance at most that often (Holm, 1979)."""
     values = np.asarray(p_values, np.float64)
     order = np.argsort(values)
     adjusted = np.empty(len(values))
@@ -78,16 +78,25 @@ def homogeneity(counts: NDArray[np.int64], draws: int = 9999) -> tuple[float, fl
     return distance, at_least / (draws + 1)
 
 
-def kolmogorov_smirnov(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:
+def kolmogorov_smirnov(
+    first: NDArray[np.float64], second: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> tuple[float, float]:
     """The largest distance between the distributions of two samples, and its p-value.
 
     The p-value is Kolmogorov's limit for large samples, which is too large for small ones.
+
+    Args:
+        weights: of the first sample, with the sum 1; None: all are equal.
     """
-    one, two = np.sort(first), np.sort(second)
+    order = np.argsort(first, kind="stable")
+    one, two = first[order], np.sort(second)
     both = np.concatenate([one, two])
-    shares = [np.searchsorted(each, both, side="right") / len(each) for each in (one, two)]
+    weights = np.full(len(one), 1 / len(one)) if weights is None else weights[order]
+    sums = np.concatenate([[0.0], np.cumsum(weights)])
+    shares = sums[np.searchsorted(one, both, side="right")], np.searchsorted(two, both, side="right") / len(two)
     distance = float(np.abs(shares[0] - shares[1]).max())
-    scaled = distance * (len(one) * len(two) / (len(one) + len(two))) ** 0.5
+    size = 1 / float((weights**2).sum())  # Kish's effective size
+    scaled = distance * (size * len(two) / (size + len(two))) ** 0.5
     if scaled < 0.2:  # the series converges slowly, and its sum is 1 up to 10^-12
         return distance, 1.0
     terms = np.arange(1, _TERMS + 1)

@@ -53,7 +53,7 @@ for _function, _name, _summary, _example in (
     (
         drift.drift,
         "drift",
-        "Compare answers in use with those it was judged by.",
+        "Find out whether pictures have changed.",
         "last answers.jsonl --out drift.html",
     ),
     (evaluate.compare, "compare", "Test whether one of two models is better.", "runs/a runs/b --out diff.html"),

@@ -1,8 +1,8 @@
 """Drift: do a model's answers in use still look like its answers to the images it was judged on?
 
-Nobody knows the true labels in use, so this compares distributions: of OOD scores, of confidence and of labels. The
-p-values are adjusted for the number of tests (Holm, 1979, Scand. J. Stat. 6:65-70) and assume that the pictures are
-independent of each other.
+The true labels are unknown in use, so this compares distributions: of labels, and of OOD scores and confidence at the
+same mix of labels. The p-values are adjusted for the number of tests (Holm, 1979, Scand. J. Stat. 6:65-70) and assume
+that the pictures are independent of each other.
 """
 
 import re
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hangtag.data.tables import TABLE_ENDINGS, read_table
 from hangtag.errors import DataError, HangtagError, SaveError, UsageError
 from hangtag.evaluation.judge import Judgement, judge_own, read_again
-from hangtag.evaluation.metrics import Share, difference_interval
+from hangtag.evaluation.metrics import Z_95, Share, difference_interval
 from hangtag.evaluation.run_folder import REFERENCE, Run
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE, AnswerPolicy
@@ -31,8 +31,8 @@ from hangtag.significance import holm, homogeneity, kolmogorov_smirnov
 from hangtag.words import amount, first_few
 
 __all__ = [
-    "LEAST", "Answers", "Drift", "DriftTest", "LabelShare", "Spread", "Window", "compare", "read_answers", "reference_of",
-    "write_reference",
+    "LEAST", "Answers", "Drift", "DriftTest", "LabelShare", "Spread", "Window", "compare", "read_answers",
+    "reference_of", "write_reference",
 ]  # fmt: skip
 
 LEAST = 50
@@ -44,10 +44,16 @@ _SMALL = 0.1  # a distance of distributions up to which a drift is called small
 _MOST = 10_000  # answers that are kept as the reference
 _MOST_WINDOWS = 24
 _BINS = 10
+_ENOUGH = 20  # reference answers of a label that stand for it
 _DIGITS = 4  # of numbers that are compared: the rest may be rounding, which differs between batches
 _WINDOWS = (60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
 _BEFORE = re.compile(r"\(OOD score ([0-9.]+) ->")
-_KEPT = {"label": np.int64, "probability": np.float32, "ood_score": np.float32, "sure": np.int64}
+_KEPT: dict[str, type[np.generic]] = {
+    "label": np.int64,
+    "probability": np.float32,
+    "ood_score": np.float32,
+    "sure": np.int64,
+}
 
 Floats = NDArray[np.float64]
 
@@ -85,7 +91,7 @@ class Answers:
     @property
     def not_sure(self) -> NDArray[np.bool_]:
         """(M,) for each answer of a model that can tell: whether it is not sure."""
-        return self.sure[self.sure >= 0] == 0
+        return np.asarray(self.sure[self.sure >= 0] == 0)
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,8 @@ class DriftTest:
 
     Attributes:
         of: "OOD score", "confidence" or "labels".
-        distance: the largest difference of the cumulative shares (Kolmogorov-Smirnov); for labels, half the sum of all
-            differences of shares (total variation). From 0 to 1.
+        distance: the largest difference of the cumulative shares (Kolmogorov-Smirnov) at the same mix of
+            labels; for labels, half the sum of all differences of shares (total variation). From 0 to 1.
         p_value: the probability of such a distance without any drift.
         adjusted: the same for the smallest of all tests (Holm).
         is_significant: whether `adjusted` is below 0.05.
@@ -285,12 +291,14 @@ def read_answers(paths: Sequence[Path], model: Predictor) -> Answers:
 def compare(model: Predictor, reference: Answers, part: str, answers: Answers) -> Drift:
     """Test whether the answers are distributed as those of the reference."""
     one, two = (np.round(each.ood_scores[np.isfinite(each.ood_scores)], _DIGITS) for each in (reference, answers))
+    weights = _weights(reference.labels, answers.labels)
     found = []
     if len(answers) >= LEAST:
         if len(one) >= LEAST and len(two) >= LEAST:
-            found.append(("OOD score", *kolmogorov_smirnov(one, two)))
-        confidence = [np.round(each.probabilities, _DIGITS) for each in (reference, answers)]
-        found.append(("confidence", *kolmogorov_smirnov(*confidence)))
+            chosen = weights[np.isfinite(reference.ood_scores)]
+            found.append(("OOD score", *kolmogorov_smirnov(one, two, chosen / chosen.sum())))
+        before, now = (np.round(each.probabilities, _DIGITS) for each in (reference, answers))
+        found.append(("confidence", *kolmogorov_smirnov(before, now, weights)))
         classes = len(model.class_names)
         counts = np.array([np.bincount(each.labels, minlength=classes) for each in (reference, answers)])
         found.append(("labels", *homogeneity(counts)))
@@ -299,10 +307,11 @@ def compare(model: Predictor, reference: Answers, part: str, answers: Answers) -
         DriftTest(of, distance, p_value, float(p), bool(p < LEVEL))
         for (of, distance, p_value), p in zip(found, adjusted, strict=True)
     )
-    size = len(reference) * len(answers) / (len(reference) + len(answers))
+    known = 1 / float((weights**2).sum())
+    size = known * len(answers) / (known + len(answers))
     detectable = min(1.0, float(np.sqrt(np.log(2 * max(len(tests), 1) / LEVEL) / 2 / size)))
     means = reference.probabilities.mean(), answers.probabilities.mean()
-    error = np.sqrt(sum(each.probabilities.var() / len(each) for each in (reference, answers)))
+    error = float(sum(each.probabilities.var() / len(each) for each in (reference, answers)) ** 0.5)
     difference = float(means[1] - means[0])
     unfamiliar = _spread(reference.unfamiliar, answers.unfamiliar)
     labels = [
@@ -316,11 +325,26 @@ def compare(model: Predictor, reference: Answers, part: str, answers: Answers) -
         verdict=verdict, summary=summary, advice=advice, answers=len(answers), reference=len(reference), part=part,
         others=answers.others, unusable=answers.unusable, model=model.fingerprint, tests=tests, unfamiliar=unfamiliar,
         not_sure=_spread(reference.not_sure, answers.not_sure),
-        confidence=(float(means[0]), float(means[1]), (difference - 1.96 * float(error), difference + 1.96 * float(error))),
+        confidence=(float(means[0]), float(means[1]), (difference - Z_95 * error, difference + Z_95 * error)),
         labels=tuple(labels), detectable=detectable, windows=tuple(_windows(answers)),
         ood_bins=(_bins(one), _bins(two)) if len(one) and len(two) else None,
         confidence_bins=(_bins(reference.probabilities), _bins(answers.probabilities)),
     )  # fmt: skip
+
+
+def _weights(reference: NDArray[np.int64], answers: NDArray[np.int64]) -> Floats:
+    """(N,) weights of the reference that give it the answers' mix of labels, so that another mix alone is no drift.
+
+    Labels with few reference answers count as one; if even together they are few, as the most frequent label.
+    """
+    classes = int(max(reference.max(), answers.max())) + 1
+    counts = np.bincount(reference, minlength=classes)
+    is_rare = counts < _ENOUGH
+    others = classes if counts[is_rare].sum() >= _ENOUGH else int(counts.argmax())
+    groups = np.where(is_rare, others, np.arange(classes))
+    one, two = (np.bincount(groups[labels], minlength=classes + 1) for labels in (reference, answers))
+    weights = (two / np.maximum(one, 1))[groups[reference]]
+    return np.asarray(weights / weights.sum(), np.float64)
 
 
 def _verdict(
@@ -343,7 +367,9 @@ def _verdict(
         if any(test.of == "OOD score" for test in moved) and unfamiliar and unfamiliar.now.share is not None:
             what.append(f"{unfamiliar.now} are unfamiliar, {unfamiliar.reference} before")
         if any(test.of == "confidence" for test in moved):
-            what.append(f"mean confidence is {abs(difference):.1%} {'lower' if difference < 0 else 'higher'}")
+            what.append(
+                f"mean confidence is {100 * abs(difference):.1f} points {'lower' if difference < 0 else 'higher'}"
+            )
         return (
             "drift",
             f"The pictures differ {small}from {images}: {'; '.join(what)}.",
@@ -356,8 +382,8 @@ def _verdict(
             "label mix",
             f"Only the mix of labels differs from {images}: '{most.label}' is the answer for {most.share.now}, "
             f"{most.share.reference} before.",
-            "This may be a changed mix of pictures and no fault. If the true mix did not change, label some answers and "
-            "check them with hangtag evaluate RUN DATA.",
+            "This may be a changed mix of pictures and no fault. If the true mix did not change, label some answers "
+            "and check them with hangtag evaluate RUN DATA.",
         )
     return (
         "no drift",
@@ -369,7 +395,7 @@ def _verdict(
 def _is_of(path: Path, model: Predictor) -> bool:
     """Whether these are the answers of this model file, not of an earlier one in the same folder."""
     found = read_npz(path, {"model": Limits(np.int64, (1,))}, "delete it; the next hangtag drift computes it again")
-    return found["model"].tolist() == [int(model.fingerprint, 16)]
+    return bool(found["model"].tolist() == [int(model.fingerprint, 16)])
 
 
 def _answers_of(judged: Judgement, model: Predictor) -> Answers:
@@ -415,7 +441,7 @@ def _lines(path: Path) -> Iterator[_Line | None]:
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}", "check the path") from None
         return
-    table = read_table([path])
+    table = read_table([path], texts=True)
     if missing := [name for name in ("label", "probability") if name not in table.columns]:
         raise DataError(f"{path}: has no column '{missing[0]}'", "give a table that hangtag predict --out wrote")
     names = [name for name in _Line.__struct_fields__ if name in table.columns]
@@ -441,7 +467,7 @@ def _flag(value: Any) -> int:
 
 def _score_before_repairs(line: _Line) -> float:
     """The picture's OOD score; repairs make pictures more familiar, but the reference has none."""
-    repairs = line.repairs if isinstance(line.repairs, list) else [line.repairs]
+    repairs = [line.repairs] if isinstance(line.repairs, str | dict) else line.repairs or []
     for repair in repairs:
         if isinstance(repair, dict) and _number(repair.get("before")) is not None:
             return float(repair["before"])

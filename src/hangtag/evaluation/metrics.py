@@ -41,7 +41,7 @@ class Share:
 
 
 def difference_interval(first: Share, second: Share) -> tuple[float, float, float] | None:
-    """`second` minus `first` with its 95% interval (Newcombe, 1998, Stat. Med. 17:873-890); None if one has no share."""
+    """`second` minus `first` with its 95% interval (Newcombe, 1998, Stat. Med. 17:873-890), if both are known."""
     if first.share is None or second.share is None or first.interval is None or second.interval is None:
         return None
     (low_1, high_1), (low_2, high_2) = first.interval, second.interval

@@ -49,8 +49,8 @@ from hangtag.version import __version__
 from hangtag.words import amount
 
 __all__ = [
-    "REFERENCE", "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "check_new", "find_run", "new_run", "newest_unfinished",
-    "unfinished",
+    "REFERENCE", "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "check_new", "find_run", "new_run",
+    "newest_unfinished", "unfinished",
 ]  # fmt: skip
 
 RUNS = Path("runs")

@@ -24,7 +24,7 @@ def write_drift_page(found: Drift, name: str, path: Path) -> Path:
     over_time = [
         _over_time(title, found.windows, [getattr(each, field) for each in found.windows], spread)
         for title, field, spread in (
-            ("Unfamiliar pictures", "unfamiliar", found.unfamiliar), ("Answers that are not sure", "not_sure", found.not_sure),
+            ("Unfamiliar pictures", "unfamiliar", found.unfamiliar), ("Not sure", "not_sure", found.not_sure),
         )
         if spread is not None and len(found.windows) > 1
     ]  # fmt: skip
@@ -34,17 +34,7 @@ def write_drift_page(found: Drift, name: str, path: Path) -> Path:
         if bins is not None
     ]
     shown = found.labels[:_MOST_LABELS]
-    most = max(
-        (share or 0 for each in shown for share in (each.share.now.share, each.share.reference.share)), default=1
-    )
-    values = {
-        "found": found,
-        "name": name,
-        "over_time": over_time,
-        "charts": distributions,
-        "labels": shown,
-        "most": most,
-    }
+    values = {"found": found, "name": name, "over_time": over_time, "charts": distributions, "labels": shown}
     write_text(path, render("drift.html", values))
     return path
 
@@ -58,7 +48,7 @@ def _over_time(title: str, windows: Sequence[Window], shares: Sequence[Share], s
     highest = max(reference, *(y for _, y in ends[1]), 1)
     step = max(1, -(-len(windows) // _MOST_DATES))
     is_short = windows[0].begins[:10] == windows[-1].begins[:10]
-    dates = {place: _date(windows[place].begins, is_short) for place in range(0, len(windows), step)}
+    dates: dict[float, str] = {place: _date(windows[place].begins, is_short) for place in range(0, len(windows), step)}
     dates = {**dates, **({} if len(windows) - 1 in dates else {len(windows) - 1: ""})}
     drawn = chart(
         title,
