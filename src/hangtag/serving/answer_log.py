@@ -62,7 +62,7 @@ def _line(entry: Any) -> bytes:
             "sure": answer.sure,
             "is_ood": answer.is_ood,
             "ood_score": answer.ood_score,
-            "repairs": [each.name for each in answer.repairs],
+            "repairs": [{"name": each.name, "before": each.before} for each in answer.repairs],
         },
         option=orjson.OPT_UTC_Z,
     )
