@@ -21,13 +21,11 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "serving")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import hostile  # type: ignore[import-not-found]  # noqa: E402
-
-import toys  # noqa: E402
-from hangtag.pictures import encode_png  # noqa: E402
+import hostile
+import toys
+from hangtag.pictures import encode_png
 
 CLIENTS = 6
 

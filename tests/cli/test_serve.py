@@ -1,13 +1,17 @@
 """`hangtag serve`: what is refused before anything is opened."""
 
 import importlib.util
+import inspect
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hangtag.cli import main
+from hangtag.cli.serve import serve
+from hangtag.serving.settings import Settings
 from toys import toy_model
 
 
@@ -64,3 +68,12 @@ def test_without_the_extra_the_error_says_what_to_install(
     code, line = fail(monkeypatch, capsys, "nothing.onnx")
 
     assert code == 1 and "'uvicorn', which is not installed" in line and "pip install 'hangtag[serve]'" in line
+
+
+def test_every_setting_has_an_option_with_the_same_default() -> None:
+    options = inspect.signature(serve).parameters
+    renamed = {"allow_hosts": "allow_host", "allow_origins": "allow_origin"}
+
+    for field in fields(Settings):
+        default = options[renamed.get(field.name, field.name)].default
+        assert default == (None if field.name in renamed else field.default), field.name

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.toys import SIDE, toy_model
 
 from hangtag.errors import HangtagError, PictureError
 from hangtag.model.guarantees import AnswerPolicy
@@ -17,6 +16,7 @@ from hangtag.serving.batching import Ask, Batcher, Recorder
 from hangtag.serving.models import Models, ServedModel
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.settings import Settings
+from toys import SIDE, toy_model
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_work_that_is_too_late_or_was_given_up_is_not_done(model: ServedModel) -
 
 def test_a_bug_is_an_error_of_the_server_and_not_silence(model: ServedModel, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Recorder):
-        def batch(self, model: str, pictures: int, queued: float, decoding: float, inference: float) -> None:
+        def inferred(self, pictures: int, seconds: float) -> None:
             raise SystemExit
 
     (picture,) = pictures(1)
@@ -200,7 +200,7 @@ def test_a_batch_fills_while_threads_are_busy(model: ServedModel) -> None:
     sizes: list[int] = []
 
     class Sizes(Recorder):
-        def batch(self, model: str, pictures: int, queued: float, decoding: float, inference: float) -> None:
+        def inferred(self, pictures: int, seconds: float) -> None:
             sizes.append(pictures)
 
     async def burst() -> None:

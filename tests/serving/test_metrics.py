@@ -12,11 +12,13 @@ import httpx
 import numpy as np
 import pytest
 
+from hangtag.errors import PictureError
 from hangtag.model.predictor import Answer
 from hangtag.pictures import encode_png
 from hangtag.serving.metrics import KINDS, Metrics, shared_by_workers
 from toys import shapes
 
+TOY: Any = SimpleNamespace(name="toy", version="1", predictor=SimpleNamespace(class_names=("bar", "dot")))
 MODELS: Any = lambda: ()  # noqa: E731
 
 
@@ -32,12 +34,9 @@ def answer(label: str = "bar", probability: float = 0.9, **rest: Any) -> Answer:
 
 def test_answers_are_counted_by_label_certainty_and_familiarity() -> None:
     metrics = Metrics(MODELS, lambda: 3)
-    metrics.answered(
-        "toy", [answer(sure=True, is_ood=False, ood_score=0.2), answer("dot", 0.4, sure=False, is_ood=True)]
-    )
-    metrics.answered("toy", [answer(probability=0.9)])
-    metrics.unreadable("toy", 2)
-    metrics.refused(503, 7)
+    sure, strange = answer(sure=True, is_ood=False, ood_score=0.2), answer("dot", 0.4, sure=False, is_ood=True)
+    metrics.answered(TOY, [sure, strange], 0.0)
+    metrics.answered(TOY, [answer(probability=0.9), PictureError("damaged"), PictureError("damaged")], 0.1)
     found = values(metrics.text()[0])
 
     assert found['hangtag_answers_total{label="bar",model="toy"}'] == 2
@@ -47,7 +46,6 @@ def test_answers_are_counted_by_label_certainty_and_familiarity() -> None:
     assert found['hangtag_unfamiliar_pictures_total{model="toy"}'] == 1
     assert found['hangtag_pictures_total{model="toy"}'] == 5
     assert found['hangtag_unreadable_pictures_total{model="toy"}'] == 2
-    assert found['hangtag_refused_pictures_total{kind="overloaded"}'] == 7
     assert found['hangtag_confidence_bucket{le="0.4",model="toy"}'] == 1
     assert found['hangtag_confidence_bucket{le="0.9",model="toy"}'] == 3
     assert found['hangtag_ood_score_count{model="toy"}'] == 1
@@ -63,7 +61,7 @@ def test_many_values_fall_into_the_buckets_of_single_observations() -> None:
     bounds = metrics._of["inference"]._upper_bounds
     one_by_one = Histogram("hangtag_inference_seconds", "", buckets=bounds, registry=registry)
     for value in seconds:
-        metrics.batch("toy", 4, 0.0, 0.0, value)
+        metrics.inferred(4, value)
         one_by_one.observe(value)
     expected = values(generate_latest(registry))
 
@@ -76,7 +74,7 @@ def test_many_values_fall_into_the_buckets_of_single_observations() -> None:
 
 def test_a_model_of_many_classes_has_a_bounded_number_of_series() -> None:
     metrics = Metrics(MODELS, lambda: 0)
-    metrics.answered("toy", [answer(f"class {number}") for number in range(1000)])
+    metrics.answered(TOY, [answer(f"class {number}") for number in range(1000)], 0.0)
     found = {
         name: count for name, count in values(metrics.text()[0]).items() if name.startswith("hangtag_answers_total")
     }
@@ -87,11 +85,10 @@ def test_a_model_of_many_classes_has_a_bounded_number_of_series() -> None:
 
 
 def test_outputs_count_as_answers_do() -> None:
-    model = SimpleNamespace(name="toy", version="1", predictor=SimpleNamespace(class_names=("bar", "dot")))
-    metrics = Metrics(lambda: [model], lambda: 0)  # type: ignore[list-item]
+    model, metrics = TOY, Metrics(lambda: [TOY], lambda: 0)
     rows = np.array([[0.2, 0.8], [0.3, 0.7], [0.9, 0.1]], np.float32)
-    metrics.computed("toy", {"probabilities": rows, "ood_score": np.array([0.1, 0.97, 0.5], np.float32)})
-    metrics.computed("toy", {"pixels": np.zeros((4, 1, 2, 2), np.float32)})
+    metrics.computed(model, {"probabilities": rows, "ood_score": np.array([0.1, 0.97, 0.5], np.float32)}, 3, 0.0)
+    metrics.computed(model, {"pixels": np.zeros((4, 1, 2, 2), np.float32)}, 4, 0.0)
     found = values(metrics.text()[0])
 
     assert found['hangtag_answers_total{label="dot",model="toy"}'] == 2
@@ -128,7 +125,7 @@ def test_requests_are_counted_by_route_and_status(start_server: Any) -> None:
     assert found[f'hangtag_requests_total{{endpoint="/predict",method="POST",status="{refused}"}}'] == 1
     assert found['hangtag_requests_total{endpoint="other",method="GET",status="404"}'] == 2
     assert found['hangtag_errors_total{kind="not found"}'] == 2
-    assert found["hangtag_batch_pictures_sum"] == 4
+    assert found["hangtag_batch_pictures_sum"] == 3
     assert not any("nowhere" in name or "token=" in name for name in found)
 
 

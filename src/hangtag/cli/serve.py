@@ -59,6 +59,7 @@ def serve(
         float, typer.Option(help="How long a picture may wait for others, in milliseconds, while the server is busy.")
     ] = 2.0,
     max_queue: Annotated[int, typer.Option(help="Pictures that may wait; more are refused with status 503.")] = 1000,
+    max_queue_bytes: Annotated[int, typer.Option(help="Bytes of pictures that may wait.")] = 256_000_000,
     timeout: Annotated[
         float, typer.Option(help="Seconds that a request may take. Clients can ask for fewer: X-Request-Timeout.")
     ] = 30.0,
@@ -81,6 +82,18 @@ def serve(
     max_url: Annotated[int, typer.Option(help="Bytes of a request's URL.")] = 8192,
     max_pictures: Annotated[int, typer.Option(help="Pictures of a request.")] = 256,
     max_pixels: Annotated[int, typer.Option(help="Pixels of a picture.")] = 50_000_000,
+    access_log: Annotated[
+        str, typer.Option(help="A file that gets a line of JSON for each request; -: stderr; none: no log.")
+    ] = "-",
+    log_answers: Annotated[
+        Path | None, path_option("A file that gets a line of JSON for each answer, for example for hangtag drift.")
+    ] = None,
+    sample: Annotated[
+        float, typer.Option(help="Share of answers that --log-answers keeps, drawn at random: 0.01 for 1%.")
+    ] = 1.0,
+    log_answers_bytes: Annotated[
+        int, typer.Option(help="Size at which the file of --log-answers is renamed to NAME.1 and begun again.")
+    ] = 1_000_000_000,
     as_json: AsJson = False,
 ) -> None:
     """Answer over HTTP what hangtag predict answers on the command line.
@@ -102,6 +115,9 @@ def serve(
         allow_origins=tuple(allow_origin or ()), certfile=str(certfile) if certfile else None,
         keyfile=str(keyfile) if keyfile else None,
         workers=workers, threads=threads, max_batch=max_batch, max_delay_ms=max_delay_ms, max_queue=max_queue,
+        access_log=None if access_log == "none" else access_log,
+        log_answers=str(log_answers) if log_answers else None, sample=sample, log_answers_bytes=log_answers_bytes,
+        max_queue_bytes=max_queue_bytes,
         timeout=timeout, client_timeout=client_timeout, keep_alive=keep_alive, grace=grace, drain_delay=drain_delay,
         max_connections=max_connections, max_body=max_body, max_chunks=max_chunks, max_headers=max_headers,
         max_header_bytes=max_header_bytes, max_url=max_url, max_pictures=max_pictures, max_pixels=max_pixels,

@@ -209,6 +209,11 @@ class Artifact:
         """Whether the graph has this output (see `EXTRA_OUTPUTS`)."""
         return output in self._outputs
 
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each output for one image."""
+        return {name: self._sides(name) for name in self._outputs}
+
     def probabilities(self, images: Images) -> NDArray[np.float32]:
         """(N, K) float32 for checked uint8 images (N, H, W[, 3]), all of one size, which may be any."""
         return self.outputs(images, OUTPUT)[OUTPUT]

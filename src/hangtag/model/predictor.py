@@ -137,7 +137,7 @@ class Answer:
 
 @dataclass(eq=False)
 class Prepared:
-    """A decoded picture, what is asked about it, and what the doctor does with it.
+    """A decoded picture, the question about it, and what the doctor does with it.
 
     Attributes:
         pixels: as the model takes it.
@@ -233,6 +233,11 @@ class Predictor:
     def has_output(self, output: str) -> bool:
         """Whether the file has this output (see `artifact.EXTRA_OUTPUTS`)."""
         return self._artifact.has_output(output)
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The outputs of the file, and the shape of each for one image."""
+        return self._artifact.output_shapes
 
     def __call__(self, picture: Picture, top: int = 3) -> Answer:
         """Answer for one picture: a path, an open file, bytes, a PIL image or an array without a batch axis.

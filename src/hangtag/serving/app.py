@@ -75,16 +75,17 @@ class Server:
 
 def create_app(models: Models, settings: Settings | None = None) -> Starlette:
     """An ASGI application that answers with these models."""
-    from hangtag.serving import page, simple_api
+    from hangtag.serving import open_inference, page, simple_api
 
     server = Server(models, settings or Settings())
-    routers = [simple_api.router, page.router]
+    routers = [simple_api.router, open_inference.router, page.router]
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        counting = asyncio.create_task(server.count())
+        tasks = [asyncio.create_task(models.watch()), asyncio.create_task(server.count())]
         yield
-        counting.cancel()
+        for task in tasks:
+            task.cancel()
         server.close()
 
     @cache
@@ -120,10 +121,11 @@ def create_app(models: Models, settings: Settings | None = None) -> Starlette:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
+    from hangtag.serving.open_inference import error_in_words
+
     assert isinstance(error, HangtagError)
-    if isinstance(error, Refusal):
-        return json_response(error.to_json(), error.status, error.headers)
-    return json_response(error.to_json(), 400)
+    said = error_in_words(error) if request.url.path.startswith("/v2/") else error.to_json()
+    return json_response(said, *((error.status, error.headers) if isinstance(error, Refusal) else (400, None)))
 
 
 async def _refuse_path(request: Request, error: Exception) -> Response:

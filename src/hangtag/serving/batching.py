@@ -58,25 +58,24 @@ class Ask:
 
 
 class Recorder:
-    """What a `Batcher` reports, from any thread; this one ignores it."""
+    """What a `Batcher` reports; this one ignores it. Methods are called on any thread."""
 
-    def batch(self, model: str, pictures: int, queued: float, decoding: float, inference: float) -> None:
-        """A batch was computed: seconds that its oldest picture waited, and seconds of the two stages."""
+    def decoded(self, seconds: Sequence[float]) -> None:
+        """Pictures were decoded, in so many seconds each."""
 
-    def answered(self, model: str, answers: Sequence[Answer]) -> None:
-        """These pictures have answers."""
+    def inferred(self, pictures: int, seconds: float) -> None:
+        """A batch of pictures went through a model."""
 
-    def computed(self, model: str, outputs: Mapping[str, NDArray[Any]]) -> None:
-        """Rows of images have outputs of the model."""
+    def answered(self, model: ServedModel, answers: Sequence[Answer | HangtagError], queued: float) -> None:
+        """A request has its answers; its first picture waited for so many seconds. Called in the request's task."""
 
-    def unreadable(self, model: str, pictures: int) -> None:
-        """These pictures could not be read."""
+    def computed(
+        self, model: ServedModel, outputs: Mapping[str, NDArray[np.float32]], pictures: int, queued: float
+    ) -> None:
+        """A request has outputs of a model, by name; else as `answered`."""
 
-    def over(self, model: str, version: str, pictures: int, queued: float) -> None:
-        """A request has its results; called in its task. Its first picture waited for that many seconds."""
 
-    def refused(self, status: int, pictures: int) -> None:
-        """So many pictures were refused (503), or their deadline passed (504), or they failed (500)."""
+_SILENT = Recorder()
 
 
 class _Job:
@@ -86,7 +85,7 @@ class _Job:
         key: jobs with the same one can share a batch.
         payload: the pictures, (N,); dropped when the request is over.
         left: pictures without a result.
-        queued: seconds that the first picture waited.
+        queued: seconds that the first part waited for a thread.
         parts: that no thread has taken yet.
     """
 
@@ -97,7 +96,8 @@ class _Job:
         self.model, self.key, self.payload, self.ask = model, key, payload, ask
         self.size, self.deadline, self.began = size, deadline, time.monotonic()
         self.count = self.left = len(payload)
-        self.is_over, self.queued = False, 0.0
+        self.is_over = False
+        self.queued = -1.0
         self.parts: list[_Part] = []
         self.results: Any = None
         self.loop = asyncio.get_running_loop()
@@ -185,8 +185,8 @@ class Batcher:
         seconds: that a thread needs for a picture, recently; 0 before the first.
     """
 
-    def __init__(self, settings: Settings, recorder: Recorder | None = None) -> None:
-        self.settings, self.recorder = settings, recorder or Recorder()
+    def __init__(self, settings: Settings, recorder: Recorder = _SILENT) -> None:
+        self.settings, self.recorder = settings, recorder
         self.waiting = self.waiting_bytes = 0
         self.seconds = 0.0
         self._count = settings.threads or processors()
@@ -219,7 +219,6 @@ class Batcher:
         settings = self.settings
         too_many = self.waiting + pictures > settings.max_queue or self.waiting_bytes + size > settings.max_queue_bytes
         if too_many and self.waiting:
-            self.recorder.refused(503, pictures)
             raise self.refusal()
 
     def refusal(self) -> Refusal:
@@ -242,7 +241,8 @@ class Batcher:
         self._check(len(pictures), size := sum(map(len, pictures)), deadline)
         if not pictures:
             return []
-        found: list[Answer | HangtagError] = await self._done(_Job(model, model, pictures, ask, size, deadline))
+        found: list[Answer | HangtagError] = await self._done(job := _Job(model, model, pictures, ask, size, deadline))
+        self.recorder.answered(model, found, job.queued)
         return found
 
     async def outputs(
@@ -255,6 +255,7 @@ class Batcher:
         key = model, tuple(names), images.shape[1:]
         job = _Job(model, key, images, None, images.nbytes, deadline)
         found: dict[str, NDArray[np.float32]] = await self._done(job)
+        self.recorder.computed(model, found, len(images), job.queued)
         return found
 
     def close(self) -> None:
@@ -275,10 +276,8 @@ class Batcher:
         self.admit(pictures, size)
         left = deadline - time.monotonic()
         if left <= 0:
-            self.recorder.refused(504, pictures)
             raise _too_late()
         if self.wait > left:
-            self.recorder.refused(503, pictures)
             raise self.refusal()
 
     async def _done(self, job: _Job) -> Any:
@@ -289,9 +288,7 @@ class Batcher:
             self.waiting_bytes += job.size
         try:
             self._queue(job)
-            found = await job.future
-            self.recorder.over(job.model.name, job.model.version, job.count, job.queued)
-            return found
+            return await job.future
         finally:
             timer.cancel()
             job.is_over = True
@@ -307,7 +304,6 @@ class Batcher:
 
     def _expire(self, job: _Job) -> None:
         if not job.future.done():
-            self.recorder.refused(504, job.count)
             job.future.set_exception(_too_late())
 
     def _queue(self, job: _Job) -> None:
@@ -396,13 +392,15 @@ class Batcher:
         """Compute the results of these parts, and hand them to their requests."""
         now = time.monotonic()
         live = [part for part in parts if not part.job.is_over and part.job.deadline > now]
+        for part in live:
+            if part.job.queued < 0:
+                part.job.queued = now - part.job.began
         results: list[_Result] = [(part.job, part.start, _too_late()) for part in parts if part.job.deadline <= now]
         try:
             if live:
                 results += self._pictures(live) if live[0].job.ask is not None else self._tensors(live)
         except BaseException as error:
             logger.error("a batch failed", exc_info=error)
-            self.recorder.refused(500, sum(part.stop - part.start for part in live))
             results += [(part.job, part.start, _failed()) for part in live]
         for loop in {result[0].loop for result in results}:
             some = [result for result in results if result[0].loop is loop]
@@ -410,33 +408,30 @@ class Batcher:
                 loop.call_soon_threadsafe(_hand_over, some)
 
     def _pictures(self, parts: list[_Part]) -> list[_Result]:
-        job = parts[0].job
-        predictor, results = job.model.predictor, []
+        predictor, results = parts[0].job.model.predictor, []
         prepared: list[Prepared] = []
         waiting: list[tuple[list[Any], int]] = []  # for the answers of `prepared`
-        decoding = inference = 0.0
-        size, clock, began = 0, time.perf_counter(), time.monotonic()
+        decoding: list[float] = []
+        size, began = 0, time.perf_counter()
 
         def flush() -> None:
-            nonlocal clock, decoding, inference, size
-            decoding, clock = decoding + time.perf_counter() - clock, time.perf_counter()
-            answers = _together(predictor, prepared)
-            for (found, place), answer in zip(waiting, answers, strict=True):
+            nonlocal size
+            clock = time.perf_counter()
+            for (found, place), answer in zip(waiting, _together(predictor, prepared), strict=True):
                 found[place] = answer
-            self.recorder.answered(job.model.name, [each for each in answers if isinstance(each, Answer)])
-            inference, clock = inference + time.perf_counter() - clock, time.perf_counter()
+            self.recorder.inferred(len(prepared), time.perf_counter() - clock)
             prepared.clear()
             waiting.clear()
             size = 0
 
         for part in parts:
             ask, pictures = part.job.ask, part.job.payload[part.start : part.stop]
-            part.job.queued = part.job.queued or began - part.job.began
             assert ask is not None
             found: list[Any] = [None] * len(pictures)
             if pictures:  # the request may have ended just now
                 results.append((part.job, part.start, found))
             for place, picture in enumerate(pictures):
+                clock = time.perf_counter()
                 try:
                     prepared.append(each := predictor.prepare(picture, ask.top, ask.policy, ask.doctor, ask.why))
                 except HangtagError as error:
@@ -446,14 +441,16 @@ class Batcher:
                     logger.exception("a picture could not be decoded")
                     found[place] = _failed()
                     continue
+                finally:
+                    decoding.append(time.perf_counter() - clock)
                 waiting.append((found, place))
                 size += each.pixels.nbytes
                 if size >= _BYTES_AT_ONCE:
                     flush()
-        flush()
-        if unread := sum(isinstance(each, HangtagError) for _, _, found in results for each in found):
-            self.recorder.unreadable(job.model.name, unread)
-        self._record(job, sum(len(found) for _, _, found in results), began, decoding, inference)
+        if prepared:
+            flush()
+        self.recorder.decoded(decoding)
+        self._measure(len(decoding), time.perf_counter() - began)
         return results
 
     def _tensors(self, parts: list[_Part]) -> list[_Result]:
@@ -461,9 +458,7 @@ class Batcher:
         pieces = [(part, images) for part, images in pieces if len(images)]  # a request may have ended just now
         if not pieces:
             return []
-        began = time.monotonic()
-        for part, _ in pieces:
-            part.job.queued = part.job.queued or began - part.job.began
+        began = time.perf_counter()
         (model, names, _), arrays = parts[0].job.key, [images for _, images in pieces]
         try:
             rows = model.predictor.outputs(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), *names)
@@ -474,21 +469,17 @@ class Batcher:
             stop = start + len(images)
             results.append((part.job, part.start, {name: values[start:stop] for name, values in rows.items()}))
             start = stop
-        self.recorder.computed(model.name, rows)
-        self._record(parts[0].job, start, began, 0.0, time.monotonic() - began)
+        self.recorder.inferred(start, time.perf_counter() - began)
+        self._measure(start, time.perf_counter() - began)
         return results
 
-    def _record(self, first: _Job, pictures: int, began: float, decoding: float, inference: float) -> None:
+    def _measure(self, pictures: int, seconds: float) -> None:
         if pictures:
-            seconds = (decoding + inference) / pictures
-            self.seconds += (seconds - self.seconds) * (_SMOOTHING if self.seconds else 1)
-            self.recorder.batch(first.model.name, pictures, began - first.began, decoding, inference)
+            self.seconds += (seconds / pictures - self.seconds) * (_SMOOTHING if self.seconds else 1)
 
 
 def _together(predictor: Predictor, prepared: list[Prepared]) -> list[Answer | HangtagError]:
     """Answers, or errors; a picture that the graph fails on spoils no other's answer."""
-    if not prepared:
-        return []
     try:
         return [*predictor.together(prepared)]
     except Exception as error:

@@ -34,7 +34,7 @@ def _ref(name: str) -> dict[str, str]:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}]}
+    return {**schema, "nullable": True}
 
 
 _TEXT, _NUMBER, _WHOLE, _TRUTH = ({"type": name} for name in ("string", "number", "integer", "boolean"))
@@ -149,6 +149,7 @@ def describe(routers: Iterable[Router], needs_token: bool) -> dict[str, Any]:
         router.describe_to(app)
     found = get_openapi(
         title="hangtag",
+        openapi_version="3.0.3",  # as swagger-ui-bundle reads it
         version=__version__,
         description="Classify pictures with answers you can trust.",
         routes=app.routes,

@@ -60,7 +60,7 @@ def heat_map(seen: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.u
         heat: (h, w) evidence of each place.
     """
     grey = seen if seen.ndim == 2 else seen.mean(axis=2)
-    pale = 128 + (255 - grey if is_light_on_black([seen]) else grey) / 2
+    pale = 128 + (255 - grey if is_light_on_black([seen]) else grey) * (127 / 255)
     factor = max(1, -(-_LEAST_SIDE // max(seen.shape[:2])))
     pale = pale.repeat(factor, axis=0).repeat(factor, axis=1)[..., None]  # (h, w, 1)
     smooth = _enlarged(heat / max(float(np.abs(heat).max()), 1e-6), pale.shape[:2])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hangtag.errors import HangtagError
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE
 from hangtag.serving.batching import Recorder
@@ -104,11 +105,11 @@ class Metrics(Recorder):
         self._registry = CollectorRegistry()
         self._children: dict[tuple[Any, ...], Any] = {}
         self._requests: list[tuple[str, str, int, float]] = []
-        self._batches: list[tuple[float, float, float, int]] = []
-        self._answered: list[tuple[str, Sequence[Answer]]] = []
-        self._computed: list[tuple[str, Mapping[str, NDArray[Any]]]] = []
-        self._unreadable: list[tuple[str, int]] = []
-        self._refused: list[tuple[str, int]] = []
+        self._decoded: list[float] = []
+        self._inferred: list[tuple[int, float]] = []
+        self._queued: list[float] = []
+        self._answered: list[tuple[ServedModel, Sequence[Answer | HangtagError]]] = []
+        self._computed: list[tuple[ServedModel, Mapping[str, NDArray[Any]], int]] = []
         self.answer_log: AnswerLog | None = None
         self._lost: list[str] = []
         self._versions: set[tuple[str, str]] = set()
@@ -127,13 +128,12 @@ class Metrics(Recorder):
             "requests": counter("requests", "Finished requests.", "endpoint", "method", "status"),
             "errors": counter("errors", "Requests with a status of 400 or more, by kind.", "kind"),
             "request": spread("request_seconds", "Time from a request's headers to its last byte.", _TIMES, "endpoint"),
-            "queue": spread("queue_seconds", "Longest wait in each batch.", _TIMES),
-            "decode": spread("decode_seconds", "Time to decode the pictures of a batch.", _TIMES),
+            "queue": spread("queue_seconds", "Time that requests waited for their batch.", _TIMES),
+            "decode": spread("decode_seconds", "Time to decode a picture.", _TIMES),
             "inference": spread("inference_seconds", "Time of a batch in the model.", _TIMES),
             "batch": spread("batch_pictures", "Pictures in a batch.", _SIZES),
             "pictures": counter("pictures", "Pictures, with and without an answer.", "model"),
             "unreadable": counter("unreadable_pictures", "Pictures that could not be read.", "model"),
-            "refused": counter("refused_pictures", "Pictures refused, too late or failed, by kind.", "kind"),
             "answers": counter("answers", "Answers by label.", "model", "label"),
             "sure": counter("answers_by_certainty", "Answers by whether they are sure.", "model", "sure"),
             "unfamiliar": counter("unfamiliar_pictures", "Pictures unlike the training images (OOD).", "model"),
@@ -155,30 +155,25 @@ class Metrics(Recorder):
         """
         self._requests.append((endpoint, method, status, seconds))
 
-    def batch(self, model: str, pictures: int, queued: float, decoding: float, inference: float) -> None:
-        self._batches.append((queued, decoding, inference, pictures))
+    def decoded(self, seconds: Sequence[float]) -> None:
+        self._decoded.extend(seconds)
 
-    def answered(self, model: str, answers: "Sequence[Answer]") -> None:
-        if answers:
-            self._answered.append((model, answers))
-            if self.answer_log is not None:
-                self.answer_log.answered(model, answers)
+    def inferred(self, pictures: int, seconds: float) -> None:
+        self._inferred.append((pictures, seconds))
 
-    def computed(self, model: str, outputs: Mapping[str, NDArray[Any]]) -> None:
-        self._computed.append((model, outputs))
+    def answered(self, model: "ServedModel", answers: "Sequence[Answer | HangtagError]", queued: float) -> None:
+        self._queued.append(queued)
+        self._answered.append((model, answers))
+        if self.answer_log is not None:
+            self.answer_log.answered(model.name, answers)
+        self._note(model, len(answers), queued)
 
-    def unreadable(self, model: str, pictures: int) -> None:
-        self._unreadable.append((model, pictures))
-
-    def refused(self, status: int, pictures: int) -> None:
-        self._refused.append((KINDS.get(status, "other"), pictures))
-
-    def over(self, model: str, version: str, pictures: int, queued: float) -> None:
-        seen = current_request.get()
-        if seen is not None:
-            seen.pictures += pictures
-            seen.queued = max(seen.queued, queued)
-            seen.model = version
+    def computed(
+        self, model: "ServedModel", outputs: Mapping[str, NDArray[np.float32]], pictures: int, queued: float
+    ) -> None:
+        self._queued.append(queued)
+        self._computed.append((model, outputs, pictures))
+        self._note(model, pictures, queued)
 
     def lost_line(self, log: str) -> None:
         """A line of this log could not be written."""
@@ -204,10 +199,17 @@ class Metrics(Recorder):
             self._count_requests()
             self._count_work()
             for model, answers in _taken(self._answered):
-                self._count_answers(model, answers)
-            for model, outputs in _taken(self._computed):
-                self._count_outputs(model, outputs)
+                self._count_answers(model.name, answers)
+            for model, outputs, pictures in _taken(self._computed):
+                self._count_outputs(model, outputs, pictures)
             self._set_gauges()
+
+    def _note(self, model: "ServedModel", pictures: int, queued: float) -> None:
+        seen = current_request.get()
+        if seen is not None:
+            seen.pictures += pictures
+            seen.queued = max(seen.queued, queued)
+            seen.model = model.version
 
     def _child(self, name: str, *labels: str) -> Any:
         key = (name, *labels)
@@ -229,41 +231,41 @@ class Metrics(Recorder):
             self._child("request", endpoint).observe_all(times)
 
     def _count_work(self) -> None:
-        batches = _taken(self._batches)
-        if batches:
-            for name, values in zip(("queue", "decode", "inference", "batch"), zip(*batches, strict=True), strict=True):
+        batches = _taken(self._inferred)
+        for name, values in (
+            ("queue", _taken(self._queued)), ("decode", _taken(self._decoded)),
+            ("batch", [pictures for pictures, _ in batches]), ("inference", [seconds for _, seconds in batches]),
+        ):  # fmt: skip
+            if values:
                 self._child(name).observe_all(values)
         for log, count in Counter(_taken(self._lost)).items():
             self._child("lost", log).inc(count)
-        for kind, pictures in _taken(self._refused):
-            self._child("refused", kind).inc(pictures)
-        for model, pictures in _taken(self._unreadable):
-            self._child("pictures", model).inc(pictures)
-            self._child("unreadable", model).inc(pictures)
 
-    def _count_answers(self, model: str, answers: "Sequence[Answer]") -> None:
+    def _count_answers(self, model: str, answers: "Sequence[Answer | HangtagError]") -> None:
+        read = [each for each in answers if not isinstance(each, HangtagError)]
         self._child("pictures", model).inc(len(answers))
-        self._count_labels(model, Counter(str(each.label) for each in answers))
-        sure = Counter("unknown" if each.sure is None else "yes" if each.sure else "no" for each in answers)
+        self._child("unreadable", model).inc(len(answers) - len(read))
+        if not read:
+            return
+        self._count_labels(model, Counter(str(each.label) for each in read))
+        sure = Counter("unknown" if each.sure is None else "yes" if each.sure else "no" for each in read)
         for kind, count in sure.items():
             self._child("sure", model, kind).inc(count)
-        self._child("unfamiliar", model).inc(sum(bool(each.is_ood) for each in answers))
-        self._child("confidence", model).observe_all([each.probability or 0.0 for each in answers])
-        self._child("ood", model).observe_all([each.ood_score for each in answers if each.ood_score is not None])
+        self._child("unfamiliar", model).inc(sum(bool(each.is_ood) for each in read))
+        self._child("confidence", model).observe_all([each.probability or 0.0 for each in read])
+        self._child("ood", model).observe_all([each.ood_score for each in read if each.ood_score is not None])
 
-    def _count_outputs(self, model: str, outputs: Mapping[str, NDArray[Any]]) -> None:
-        rows, scores = outputs.get(OUTPUT), outputs.get("ood_score")
-        self._child("pictures", model).inc(len(next(iter(outputs.values()), ())))
-        served = next((each for each in self._models() if each.name == model), None)
-        if rows is not None and served is not None:
+    def _count_outputs(self, model: "ServedModel", outputs: Mapping[str, NDArray[Any]], pictures: int) -> None:
+        rows, scores, name = outputs.get(OUTPUT), outputs.get("ood_score"), model.name
+        self._child("pictures", name).inc(pictures)
+        if rows is not None:
             places, counts = np.unique(rows.argmax(axis=1), return_counts=True)
-            names = served.predictor.class_names
-            self._count_labels(model, {names[place]: int(n) for place, n in zip(places, counts, strict=True)
-                                       if place < len(names)})  # fmt: skip
-            self._child("confidence", model).observe_all(rows.max(axis=1))
+            names = model.predictor.class_names
+            self._count_labels(name, {names[place]: int(n) for place, n in zip(places, counts, strict=True)})
+            self._child("confidence", name).observe_all(rows.max(axis=1))
         if scores is not None:
-            self._child("unfamiliar", model).inc(int((scores > 1 - OOD_FALSE_POSITIVE_RATE).sum()))
-            self._child("ood", model).observe_all(scores)
+            self._child("unfamiliar", name).inc(int((scores > 1 - OOD_FALSE_POSITIVE_RATE).sum()))
+            self._child("ood", name).observe_all(scores)
 
     def _count_labels(self, model: str, counts: Mapping[str, int]) -> None:
         known = self._labels.setdefault(model, set())

@@ -1,15 +1,19 @@
 """The models that a server answers with, by name and version."""
 
+import asyncio
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hangtag.errors import UsageError
+from hangtag.errors import HangtagError, UsageError, logger
+from hangtag.model.artifact import MODEL_FILE
 from hangtag.model.predictor import Predictor, load
 from hangtag.serving.refusals import Refusal
 
@@ -41,7 +45,11 @@ class ServedModel:
 
 
 class Models:
-    """All models of a server. The first one is the default."""
+    """All models of a server; the first one is the default. New files replace them while they serve.
+
+    Attributes:
+        problems: for a model whose file cannot be used now, why; the version that was opened last serves on.
+    """
 
     def __init__(self, places: Sequence[str | os.PathLike[str]]) -> None:
         self._places: dict[str, Path] = {}
@@ -51,7 +59,11 @@ class Models:
             if name in self._places:
                 raise UsageError(f"two models are named '{name}'", "rename one of the folders")
             self._places[name] = path
+        self.problems: dict[str, str] = {}
+        self._stamps = {name: _stamp(path) for name, path in self._places.items()}  # before the files are read
+        self._failed: dict[str, Any] = {}  # stamps of files that could not be opened
         self._current = {name: _opened(name, path) for name, path in self._places.items()}
+        self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._current.values())
@@ -66,6 +78,65 @@ class Models:
         if model is None or version not in (None, model.version):
             raise Refusal(404, "unknown model or version", f"known: {', '.join(self._current)}")
         return model
+
+    def refresh(self, is_patient: bool = False) -> None:
+        """Open files that have changed, in the thread that calls this; requests under way keep the version they have.
+
+        Args:
+            is_patient: report a file as a problem only if it is the same the next time, as it may be half written.
+        """
+        with self._lock:
+            for name, path in self._places.items():
+                stamp = _stamp(path)
+                if stamp == self._stamps[name]:
+                    self._settle(name)
+                    continue
+                if stamp == self._failed.get(name) and name in self.problems:
+                    continue
+                try:
+                    model = _opened(name, path)
+                except Exception as error:  # whatever is wrong with a file, the old version serves on
+                    if not is_patient or stamp == self._failed.get(name):
+                        self.problems[name] = _without_path(error, path)
+                        logger.warning("model '%s': %s; version %s serves on", name, error, self._current[name].version)
+                    self._failed[name] = stamp
+                    continue
+                self._stamps[name] = stamp
+                self._settle(name)
+                if model.version != self._current[name].version:
+                    self._current = {**self._current, name: model}
+                    logger.info("model '%s': version %s serves now", name, model.version)
+
+    async def watch(self, seconds: float = 1.0) -> None:
+        """Look for new files until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(self.refresh, True)
+
+    def _settle(self, name: str) -> None:
+        self.problems.pop(name, None)
+        self._failed.pop(name, None)
+
+
+def _stamp(path: Path) -> tuple[Any, ...]:
+    """What changes with the model file. A run's record of it counts, too, as it may be written after the file."""
+    return tuple(_state(each) for each in ([path / MODEL_FILE, path / "config.json"] if path.is_dir() else [path]))
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _without_path(error: Exception, path: Path) -> str:
+    """Why the file cannot be used; paths are for the log only."""
+    reason = str(error.message) if isinstance(error, HangtagError) else ""
+    for each in (path / MODEL_FILE, path):
+        reason = reason.replace(f"{each}: ", "")
+    return f"the new file cannot be used{f': {reason}' if reason and os.sep not in reason else ''}"
 
 
 def _opened(name: str, path: Path) -> ServedModel:

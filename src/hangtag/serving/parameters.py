@@ -94,7 +94,8 @@ def _text(value: object) -> str:
 
 
 _TRUTH = {"type": "string", "enum": [*_YES, *_NO], "default": "0"}
-_SHARE = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+_ABOVE = {"type": "number", "exclusiveMinimum": True}  # as OpenAPI 3.0 writes it
+_SHARE = {**_ABOVE, "minimum": 0, "maximum": 1, "exclusiveMaximum": True}
 _MODEL = _Parameter(_text, {"type": "string"}, "The model's name. Without it, the first model answers.")
 
 MODEL = {"model": _MODEL}
@@ -111,13 +112,13 @@ PREDICT = {
                            "Target share of images whose prediction set contains the true label."),
     "target_accuracy": _Parameter(_number, {"type": "number", "enum": list(TARGET_ACCURACIES)},
                                   "Target accuracy of sure answers. Not together with cost."),
-    "cost": _Parameter(_number, {"type": "number", "exclusiveMinimum": 1},
+    "cost": _Parameter(_number, {**_ABOVE, "minimum": 1},
                        "Cost of a wrong answer relative to abstaining. Not together with target_accuracy."),
     "set_method": _Parameter(_text, {"type": "string", "enum": list(METHODS), "default": "threshold"},
                              "How prediction sets are made."),
     "ood_false_positive_rate": _Parameter(_number, {**_SHARE, "default": OOD_FALSE_POSITIVE_RATE},
                                           "Share of familiar images that may be called unfamiliar."),
-    "timeout": _Parameter(_seconds, {"type": "number", "exclusiveMinimum": 0},
+    "timeout": _Parameter(_seconds, {**_ABOVE, "minimum": 0},
                           "Seconds after which no answer is wanted, at most those that the server allows."),
 }  # fmt: skip
 """The parameters of `POST /predict`, in the query, as fields of a form or as keys of a JSON object."""

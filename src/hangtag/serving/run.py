@@ -207,56 +207,71 @@ class Workers:
         self.target, self.listening, self.settings, self.on_ready = target, listening, settings, on_ready
         self.count = settings.workers
         self.processes: dict[Any, Any] = {}  # process -> connection on which it reports
-        self.failures, self.next_start = 0, 0.0
+        self.failures, self.next_start, self.deadline = 0, 0.0, float("inf")
         self.is_ready = self.is_ending = False
-        self.alive_end, self.parent_end = os.pipe()
+        self.alive_end, self.parent_end = self.context.Pipe(duplex=False)
 
     def run(self) -> None:
         from multiprocessing.connection import wait
 
         wake, waker = os.pipe()
         os.set_blocking(waker, False)
-        hangup_ends = _hangup_ends() if hasattr(signal, "SIGHUP") else lambda: False
-        before = {}
-        numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-        for number in numbers:
-            before[number] = signal.signal(number, lambda number, frame: os.write(waker, bytes([number])))
-        deadline = float("inf")
+        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+        self.hangup_ends = _hangup_ends() if hasattr(signal, "SIGHUP") else lambda: False
+        before = [
+            (number, signal.signal(number, lambda number, frame: os.write(waker, bytes([number]))))
+            for number in numbers
+        ]
         try:
             while not self.is_ending or self.processes:
                 now = time.monotonic()
-                if now >= deadline:
+                if now >= self.deadline:
                     self._signal("kill")
                 while not self.is_ending and len(self.processes) < self.count and now >= self.next_start:
                     self._start((wake, waker))
-                pause = (deadline if self.is_ending else self.next_start) - now
-                missing = self.is_ending or len(self.processes) < self.count
+                pause = (self.deadline if self.is_ending else self.next_start) - now
+                is_missing = self.is_ending or len(self.processes) < self.count
                 ready = wait(
                     [wake, *(each.sentinel for each in self.processes), *filter(None, self.processes.values())],
-                    max(0.01, min(pause, 3600)) if missing else None,
+                    max(0.01, min(pause, 3600)) if is_missing else None,
                 )
                 for process in list(self.processes):
                     self._hear(process, ready)
-                if wake in ready:
-                    for sent in os.read(wake, 100):
-                        if sent in (signal.SIGTERM, signal.SIGINT) or hangup_ends():
-                            if self.is_ending:
-                                self._signal("kill")
-                                os._exit(128 + sent)
-                            self.is_ending = True
-                            self.listening.close()  # what nobody would accept is refused
-                            self._signal("terminate")
-                            deadline = now + self.settings.drain_delay + self.settings.grace + _EXTRA_SECONDS
-                        else:
-                            self._signal("hangup")
+                for number in os.read(wake, 100) if wake in ready else b"":
+                    self._obey(number)
         finally:
-            self._signal("kill")
-            for number, handler in before.items():
+            for number, handler in before:
                 signal.signal(number, handler)
+            self._end()
+            os.close(wake)
+            os.close(waker)
+
+    def _obey(self, number: int) -> None:
+        """Pass a signal on."""
+        if number not in (signal.SIGTERM, signal.SIGINT) and not self.hangup_ends():
+            self._signal("hangup")
+        elif self.is_ending:
+            self._signal("kill")
+            os._exit(128 + number)
+        else:
+            self.is_ending = True
+            self.listening.close()  # what nobody would accept is refused
+            self._signal("terminate")
+            self.deadline = time.monotonic() + self.settings.drain_delay + self.settings.grace + _EXTRA_SECONDS
+
+    def _end(self) -> None:
+        self._signal("kill")
+        for process, report in self.processes.items():
+            process.join()
+            process.close()
+            if report is not None:
+                report.close()
+        self.alive_end.close()
+        self.parent_end.close()
 
     def _start(self, ours: tuple[int, ...]) -> None:
         report, reporter = self.context.Pipe(duplex=False)
-        others = [*ours, self.parent_end] if self.context.get_start_method() == "fork" else []
+        others = [*ours, self.parent_end.fileno()] if self.context.get_start_method() == "fork" else []
         process = self.context.Process(
             target=_work, args=(self.target, self.listening, reporter, self.alive_end, others), daemon=False
         )
@@ -309,7 +324,7 @@ def _work(
     target: Callable[[socket.socket, Any, int], None],
     listening: socket.socket,
     reporter: Any,
-    alive_end: int,
+    alive_end: Any,
     others: Sequence[int],
 ) -> None:
     """What a worker process runs."""
@@ -319,7 +334,7 @@ def _work(
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        target(listening, reporter, alive_end)
+        target(listening, reporter, alive_end.fileno())
     except HangtagError as error:
         reporter.send(error)
         raise SystemExit(1) from None

@@ -182,12 +182,11 @@ function fill(card, answer) {
 }
 
 function explain(place, answer) {
-  const caption = make("figcaption", "note");
+  const caption = make("figcaption");
   caption.append(make("i", "swatch"), ` speaks for ${answer.label}, `, make("i", "swatch against"), " speaks against it");
   const figure = drawing(answer.why.heat_map, "");
   figure.querySelector("img").alt = `Where the evidence for ${answer.label} is`;
   figure.querySelector("figcaption").replaceWith(caption);
-  figure.style.margin = "0";
   place.replaceChildren(make("h3", "", "Evidence"), figure);
 }
 

@@ -70,9 +70,9 @@ def _case(
 
 def attack(port: int, case: Case, patience: float = 5.0) -> Outcome:
     """Send a case to a server on this machine, reading at the same time, until it closes or is silent."""
+    pieces: Iterator[bytes | float] = iter(list(case.pieces()))  # making them may take longer than the answer
     began = time.monotonic()
     received, first = bytearray(), None
-    pieces: Iterator[bytes | float] = iter(case.pieces())
     pending, pause_until, sending, is_closed = b"", 0.0, True, False
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.setblocking(False)
@@ -124,6 +124,10 @@ def _get(path: bytes, *headers: bytes, version: bytes = b"HTTP/1.1", method: byt
 
 def _chunked(*pieces: bytes | float) -> Callable[[], Iterable[bytes | float]]:
     return lambda: [_post(b"", "Transfer-Encoding: chunked", length=False), *pieces]
+
+
+def _dripping(begin: bytes, drop: bytes) -> Callable[[], Iterable[bytes | float]]:
+    return lambda: [begin, *[drop, 0.1] * 40]
 
 
 def _picture(side: int, kind: str = "PNG") -> bytes:
@@ -310,7 +314,7 @@ for _name, _begin, _drop, _status in (
     ("body", _post(b"", "Content-Length: 100", length=False), b"x", 408), ("line ends", b"\r\n", b"\r\n", CLOSED),
     ("chunks", _post(b"", "Transfer-Encoding: chunked", length=False), b"1\r\nx\r\n", 408),
 ):  # fmt: skip
-    _case(f"slowloris: {_name}", lambda begin=_begin, drop=_drop: [begin, *[drop, 0.1] * 40], _status, slow=True)
+    _case(f"slowloris: {_name}", _dripping(_begin, _drop), _status, slow=True)
 _case("silence", lambda: [], CLOSED, slow=True)
 _case("the end at once", lambda: [], CLOSED, ends=True)
 _case("half a request line", b"GET /pre", 400, CLOSED, ends=True)
@@ -351,12 +355,12 @@ for _value in ("-1", "0", "nan", "inf", "1e999", "x", "9" * 5000):
     _case(f"X-Request-Timeout: {_value[:10]}", _post(b"x", f"X-Request-Timeout: {_value}"))
 
 # --- tokens --------------------------------------------------------------------------------------------------------
-for _name, _value in (
+for _name, _token in (
     ("missing", None), ("wrong", "Bearer wrong"), ("empty", "Bearer "), ("long", "Bearer " + "a" * 20_000),
     ("one character more", f"Bearer {TOKEN}x"), ("one character less", f"Bearer {TOKEN[:-1]}"), ("alone", TOKEN),
     ("of another scheme", f"Basic {TOKEN}"), ("not ASCII", "Bearer \xff\xfe"), ("twice", f"Bearer {TOKEN}, Bearer x"),
 ):  # fmt: skip
-    _auth = [] if _value is None else [f"Authorization: {_value}"]
+    _auth = [] if _token is None else [f"Authorization: {_token}"]
     _case(f"token {_name}", _post(_picture(8), *_auth), 401, needs_token=True)
 _case("token in the query", _post(_picture(8), path=f"/predict?token={TOKEN}"), 401, needs_token=True)
 _case("two Authorization headers", _post(_picture(8), f"Authorization: Bearer {TOKEN}", "Authorization: Bearer x"), 401,

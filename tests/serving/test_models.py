@@ -1,0 +1,85 @@
+"""A new model file replaces the old one while it serves; a bad one does not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hangtag.errors import ArtifactError, UsageError
+from hangtag.pictures import ImageSpec
+from hangtag.serving.models import Models
+from hangtag.serving.refusals import Refusal
+from toys import SIDE, toy_model
+
+OLD, NEW = toy_model(), toy_model(image=ImageSpec(SIDE, SIDE, 1, background=7))
+
+
+def test_a_new_file_serves_and_the_old_version_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(OLD)
+    models = Models([path])
+    old = models.default
+    models.refresh()
+    assert models.default is old
+    new = tmp_path / "new"
+    new.write_bytes(NEW)
+    new.replace(path)
+    models.refresh()
+    assert models.find("toy").version != old.version and models.find("toy", models.default.version)
+    with pytest.raises(Refusal, match="unknown model or version"):
+        models.find("toy", old.version)
+    assert old.predictor.probabilities([[[0] * SIDE] * SIDE]).shape[0] == 1
+
+
+def test_a_damaged_file_leaves_the_old_one_serving(tmp_path: Path) -> None:
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(OLD)
+    models = Models([path])
+    old = models.default
+    path.write_bytes(NEW[:-100])
+    models.refresh(is_patient=True)
+    assert models.default is old and not models.problems  # it may be half written
+    models.refresh(is_patient=True)
+    assert models.default is old and "cannot be used" in models.problems["toy"]
+    assert str(tmp_path) not in models.problems["toy"]
+    path.unlink()
+    models.refresh()
+    assert models.default is old and models.problems
+    path.write_bytes(NEW)
+    models.refresh()
+    assert models.default is not old and not models.problems
+
+
+def test_a_run_is_replaced_as_a_whole_or_file_by_file(tmp_path: Path) -> None:
+    def run(name: str, content: bytes, sha256: str) -> Path:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.onnx").write_bytes(content)
+        (tmp_path / name / "config.json").write_text(json.dumps({"status": "finished", "model": {"sha256": sha256}}))
+        return tmp_path / name
+
+    (tmp_path / "a.onnx").write_bytes(OLD)
+    (tmp_path / "b.onnx").write_bytes(NEW)
+    old, new = (model.predictor.sha256 for model in Models([tmp_path / "a.onnx", tmp_path / "b.onnx"]))
+    place = run("run", OLD, old)
+    models = Models([place])
+    place.rename(tmp_path / "away")
+    models.refresh()
+    assert models.problems and models.default.predictor.sha256 == old
+    run("next", NEW, new).rename(place)
+    models.refresh()
+    assert not models.problems and models.default.predictor.sha256 == new
+    (tmp_path / "a.onnx").replace(place / "model.onnx")  # its record follows
+    models.refresh()
+    assert models.problems and models.default.predictor.sha256 == new
+    (place / "config.json").write_text(json.dumps({"status": "finished", "model": {"sha256": old}}))
+    models.refresh()
+    assert not models.problems and models.default.predictor.sha256 == old
+
+
+def test_models_need_names_of_their_own_and_good_files(tmp_path: Path) -> None:
+    (tmp_path / "toy.onnx").write_bytes(OLD)
+    with pytest.raises(UsageError, match="two models are named 'toy'"):
+        Models([tmp_path / "toy.onnx", tmp_path / "toy.onnx"])
+    (tmp_path / "toy.onnx").write_bytes(OLD[:-100])
+    with pytest.raises(ArtifactError):
+        Models([tmp_path / "toy.onnx"])
