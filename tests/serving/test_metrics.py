@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,17 @@ from hangtag.pictures import encode_png
 from hangtag.serving.metrics import KINDS, Metrics, shared_by_workers
 from toys import shapes
 
-TOY: Any = SimpleNamespace(name="toy", version="1", predictor=SimpleNamespace(class_names=("bar", "dot")))
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What metrics use of a served model."""
+
+    name: str
+    version: str
+    predictor: Any = None
+
+
+TOY: Any = Model(name="toy", version="1", predictor=SimpleNamespace(class_names=("bar", "dot")))
 MODELS: Any = lambda: ()  # noqa: E731
 
 
@@ -36,7 +47,7 @@ def test_answers_are_counted_by_label_certainty_and_familiarity() -> None:
     metrics = Metrics(MODELS, lambda: 3)
     sure, strange = answer(sure=True, is_ood=False, ood_score=0.2), answer("dot", 0.4, sure=False, is_ood=True)
     metrics.answered(TOY, [sure, strange], 0.0)
-    metrics.answered(TOY, [answer(probability=0.9), PictureError("damaged"), PictureError("damaged")], 0.1)
+    metrics.answered(TOY, [answer(probability=0.9), *[PictureError("damaged", "")] * 2], 0.1)
     found = values(metrics.text()[0])
 
     assert found['hangtag_answers_total{label="bar",model="toy"}'] == 2
@@ -98,10 +109,10 @@ def test_outputs_count_as_answers_do() -> None:
 
 
 def test_a_new_version_takes_the_place_of_the_old_one() -> None:
-    now = [SimpleNamespace(name="toy", version="old")]
+    now = [Model("toy", "old")]
     metrics = Metrics(lambda: now, lambda: 0)  # type: ignore[arg-type, return-value]
     metrics.flush()
-    now[0] = SimpleNamespace(name="toy", version="new")
+    now[0] = Model("toy", "new")
     found = values(metrics.text()[0])
 
     assert found['hangtag_model_info{hangtag="0.1.0",model="toy",version="new"}'] == 1

@@ -198,10 +198,16 @@ class Metrics(Recorder):
         with self._lock:
             self._count_requests()
             self._count_work()
-            for model, answers in _taken(self._answered):
-                self._count_answers(model.name, answers)
-            for model, outputs, pictures in _taken(self._computed):
-                self._count_outputs(model, outputs, pictures)
+            answers: dict[str, list[Answer | HangtagError]] = {}
+            for model, some in _taken(self._answered):
+                answers.setdefault(model.name, []).extend(some)
+            for name, found in answers.items():
+                self._count_answers(name, found)
+            outputs: dict[ServedModel, list[tuple[Mapping[str, NDArray[Any]], int]]] = {}
+            for model, rows, pictures in _taken(self._computed):
+                outputs.setdefault(model, []).append((rows, pictures))
+            for model, computed in outputs.items():
+                self._count_outputs(model, computed)
             self._set_gauges()
 
     def _note(self, model: "ServedModel", pictures: int, queued: float) -> None:
@@ -255,17 +261,20 @@ class Metrics(Recorder):
         self._child("confidence", model).observe_all([each.probability or 0.0 for each in read])
         self._child("ood", model).observe_all([each.ood_score for each in read if each.ood_score is not None])
 
-    def _count_outputs(self, model: "ServedModel", outputs: Mapping[str, NDArray[Any]], pictures: int) -> None:
-        rows, scores, name = outputs.get(OUTPUT), outputs.get("ood_score"), model.name
-        self._child("pictures", name).inc(pictures)
-        if rows is not None:
-            places, counts = np.unique(rows.argmax(axis=1), return_counts=True)
-            names = model.predictor.class_names
+    def _count_outputs(self, model: "ServedModel", computed: list[tuple[Mapping[str, NDArray[Any]], int]]) -> None:
+        name, names = model.name, model.predictor.class_names
+        self._child("pictures", name).inc(sum(pictures for _, pictures in computed))
+        rows = [each[OUTPUT] for each, _ in computed if OUTPUT in each]
+        if rows:
+            labels = np.concatenate([each.argmax(axis=1) for each in rows])
+            places, counts = np.unique(labels, return_counts=True)
             self._count_labels(name, {names[place]: int(n) for place, n in zip(places, counts, strict=True)})
-            self._child("confidence", name).observe_all(rows.max(axis=1))
-        if scores is not None:
-            self._child("unfamiliar", name).inc(int((scores > 1 - OOD_FALSE_POSITIVE_RATE).sum()))
-            self._child("ood", name).observe_all(scores)
+            self._child("confidence", name).observe_all(np.concatenate([each.max(axis=1) for each in rows]))
+        scores = [each["ood_score"] for each, _ in computed if "ood_score" in each]
+        if scores:
+            values = np.concatenate(scores)
+            self._child("unfamiliar", name).inc(int((values > 1 - OOD_FALSE_POSITIVE_RATE).sum()))
+            self._child("ood", name).observe_all(values)
 
     def _count_labels(self, model: str, counts: Mapping[str, int]) -> None:
         known = self._labels.setdefault(model, set())
