@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from hangtag.errors import HangtagError
 from hangtag.serving.line_log import LineLog
 
@@ -49,8 +51,6 @@ class AnswerLog:
 
 
 def _line(entry: Any) -> bytes:
-    import orjson
-
     moment, name, answer = entry
     return orjson.dumps(
         {
