@@ -206,8 +206,11 @@ class Metrics(Recorder):
         with self._lock:
             self._count_requests()
             self._count_work()
+            by_model: dict[str, list[Answer]] = {}
             for model, answers in _taken(self._answered):
-                self._count_answers(model, answers)
+                by_model.setdefault(model, []).extend(answers)
+            for model, answered in by_model.items():
+                self._count_answers(model, answered)
             for served, outputs, pictures in _taken(self._computed):
                 self._count_outputs(served, outputs, pictures)
             self._set_gauges()
