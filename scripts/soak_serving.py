@@ -543,10 +543,12 @@ def hostile_requests(rounds: int, run: str, picture: bytes) -> bool:
     """Send every hostile case; whether each was refused within a second and the server answers after each."""
     bad: list[Any] = []
     slowest = ("", 0.0)
-    for needs_token in (False, True):
-        token = ["--token", hostile.TOKEN] if needs_token else []
-        with server(run, *token, "--client-timeout", "0.4", "--timeout", "0.6") as (_, port):
-            for case in rounds * [each for each in hostile.CASES if each.needs_token == needs_token]:
+    for needs_token, slow in ((False, False), (False, True), (True, False)):
+        arguments = ["--token", hostile.TOKEN] if needs_token else []
+        arguments += ["--client-timeout", "0.4", "--timeout", "0.6"] if slow else []
+        cases = [each for each in hostile.CASES if (each.needs_token, each.slow) == (needs_token, slow)]
+        with server(run, *arguments) as (_, port):
+            for case in rounds * cases:
                 outcome = hostile.attack(port, case)
                 first = outcome.statuses[0] if outcome.statuses else hostile.CLOSED
                 connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
