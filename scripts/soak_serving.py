@@ -465,8 +465,8 @@ def swaps(count: int, models: dict[str, bytes], requests: Sequence[Request]) -> 
             place = Path(folder, NAME) if workers == 2 else Path(folder, f"{NAME}.onnx")
             versions = list(models)
             put(place, models[versions[0]])
-            with server(str(place), "--workers", str(workers)) as (_, port), Load(port, requests) as load:
-                noticed, served, failures = 0.0, 0.0, list[str]()
+            with server(str(place), "--workers", str(workers)) as (process, port), Load(port, requests) as load:
+                noticed, served, failures, sizes = 0.0, 0.0, list[str](), list[float]()
                 for number in range(count // 2):
                     old, new = versions[number % 2], versions[(number + 1) % 2]
                     if number % 3:
@@ -477,12 +477,13 @@ def swaps(count: int, models: dict[str, bytes], requests: Sequence[Request]) -> 
                             failures.append(f"swap {number}: the bad file was not reported")
                     put(place, models[new], slowly=bool(number % 2))
                     seconds = until(port, new, True)
-                    served = max(served, seconds)
+                    served, sizes = max(served, seconds), [*sizes, memory(process)]
                     if seconds > SOON:
                         failures.append(f"swap {number}: the new version is not served")
             print(
                 f"{count // 2} swaps, {workers} workers: {load.said}; a bad file noticed within {noticed:.1f} s, "
-                f"a new one served by all within {served:.1f} s; failures: {failures}", flush=True
+                f"a new one served by all within {served:.1f} s; MB {[round(size) for size in sizes]}; "
+                f"failures: {failures}", flush=True
             )  # fmt: skip
             good &= load.has_none("wrong", "error", "waits", "not accepted") and not failures
             named = Counter(version for request in requests for version in request.right.values() if version)
