@@ -112,7 +112,10 @@ class Models:
         """Look for new files until cancelled."""
         while True:
             await asyncio.sleep(seconds)
-            await asyncio.to_thread(self.refresh, True)
+            try:
+                await asyncio.to_thread(self.refresh, True)
+            except Exception:  # the next look may succeed
+                logger.exception("the models could not be read again; the old ones go on serving")
 
     def _settle(self, name: str) -> None:
         self.problems.pop(name, None)
@@ -121,7 +124,8 @@ class Models:
 
 def _stamp(path: Path) -> tuple[Any, ...]:
     """What changes with the model file. A run's record of it counts, too, as it may be written after the file."""
-    return tuple(_state(each) for each in ([path / MODEL_FILE, path / "config.json"] if path.is_dir() else [path]))
+    files = [path / MODEL_FILE, path / "config.json"] if os.path.isdir(path) else [path]  # noqa: PTH112 - is_dir raises on a stale disk
+    return tuple(map(_state, files))
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
