@@ -127,7 +127,8 @@ def _chunked(*pieces: bytes | float) -> Callable[[], Iterable[bytes | float]]:
 
 
 def _dripping(begin: bytes, drop: bytes) -> Callable[[], Iterable[bytes | float]]:
-    return lambda: [begin, *[drop, 0.1] * 40]
+    drops: list[bytes | float] = [drop, 0.1]
+    return lambda: [begin, *drops * 40]
 
 
 def _picture(side: int, kind: str = "PNG") -> bytes:
