@@ -113,6 +113,21 @@ def test_a_run_is_replaced_as_a_whole_or_file_by_file(tmp_path: Path) -> None:
     assert not models.problems and models.default.predictor.sha256 == old
 
 
+def test_a_link_gives_the_model_its_name_and_can_be_turned_to_another_file(tmp_path: Path) -> None:
+    for channels in (1, 3):
+        (folder := tmp_path / f"run-{channels}").mkdir()
+        (folder / "model.onnx").write_bytes(toy_model(channels))
+    (tmp_path / "current").symlink_to("run-1")
+    models = Models([tmp_path / "current"])
+    before = models.find("current").version
+
+    (tmp_path / "new").symlink_to("run-3")
+    (tmp_path / "new").replace(tmp_path / "current")
+    models.refresh()
+
+    assert models.find("current").version != before
+
+
 def test_models_need_names_of_their_own_and_good_files(tmp_path: Path) -> None:
     (tmp_path / "toy.onnx").write_bytes(OLD)
     with pytest.raises(UsageError, match="two models are named 'toy'"):

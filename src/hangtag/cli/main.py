@@ -99,12 +99,7 @@ for _function, _name, _summary, _example in (
     (predict.predict, "predict", "Classify images.", "last photos/ --out answers.csv --sheet sheet.html"),
     (serve.serve, "serve", "Answer over HTTP.", "last --port 8000"),
     (ship.ship, "ship", "Write a model for other servers or browsers.", "last --to web clothes-page"),
-    (
-        drift.drift,
-        "drift",
-        "Find out whether pictures have changed.",
-        "last answers.jsonl --out drift.html",
-    ),
+    (drift.drift, "drift", "Find out whether pictures have changed.", "last answers.jsonl --out drift.html"),
     (evaluate.compare, "compare", "Test whether one of two models is better.", "runs/a runs/b --out diff.html"),
     (evaluate.stress, "stress", "Test a model on corrupted images.", "last --images 1000"),
     (evaluate.check, "check", "Check that a model labels images as expected.", "runs/clothes expectations/"),

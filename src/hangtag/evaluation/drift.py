@@ -198,7 +198,7 @@ class Drift(Serializable):
             significant = "significant" if test.is_significant else "not significant"
             lines.append(f"{test.of}: distance {test.distance:.3f}, adjusted p {test.adjusted:.2g} ({significant})")
         if self.others:
-            lines.append(f"left out: {amount(self.others, 'answer')} of other versions of the model")
+            lines.append(f"left out: {amount(self.others, 'answer')} of other models or versions")
         if self.unusable:
             lines.append(f"left out: {amount(self.unusable, 'line')} without an answer")
         return "\n".join(lines)

@@ -36,8 +36,8 @@ SECONDS = 0.5
 """How old counts may be that another process reports; a killed process loses at most those."""
 KINDS = {
     400: "bad request", 401: "no token", 403: "forbidden", 404: "not found", 405: "method", 408: "slow client",
-    413: "too large", 415: "media type", 421: "wrong host", 429: "overloaded", 431: "headers too large",
-    499: "client left", 500: "internal", 503: "overloaded", 504: "deadline",
+    413: "too large", 415: "media type", 421: "wrong host", 422: "unprocessable", 429: "overloaded",
+    431: "headers too large", 499: "client left", 500: "internal", 503: "overloaded", 504: "deadline",
 }  # fmt: skip
 """The kind of error of each HTTP status; other statuses are "other"."""
 
@@ -86,8 +86,10 @@ class Metrics(Recorder):
     """
 
     def __init__(self, models: "Callable[[], Sequence[ServedModel]]", waiting: Callable[[], int]) -> None:
-        from prometheus_client import CollectorRegistry, Gauge, Histogram
+        from prometheus_client import CollectorRegistry, Gauge, Histogram, disable_created_metrics
         from prometheus_client import Counter as Counted
+
+        disable_created_metrics()  # a third of all lines, which nobody asked for
 
         class Spread(Histogram):
             """A histogram that takes many values at once."""

@@ -56,7 +56,7 @@ class Models:
         self._places: dict[str, Path] = {}
         for place in places:
             path = Path(place)
-            name = path.stem if path.suffix == ".onnx" else path.resolve().name
+            name = path.stem if path.suffix == ".onnx" else Path(os.path.abspath(path)).name  # noqa: PTH100
             if name in self._places:
                 raise UsageError(f"two models are named '{name}'", "rename one of the folders")
             self._places[name] = path
