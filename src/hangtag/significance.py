@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["false_discovery_rates", "hypergeometric_tail", "kolmogorov_smirnov", "sign_test"]
+__all__ = [
+    "false_discovery_rates", "holm", "homogeneity", "hypergeometric_tail", "kolmogorov_smirnov", "sign_test",
+]  # fmt: skip
 
 _TERMS = 100  # of Kolmogorov's series; far more than it takes
 
@@ -43,16 +45,58 @@ def false_discovery_rates(p_values: Sequence[float]) -> NDArray[np.float64]:
     return adjusted
 
 
-def kolmogorov_smirnov(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:
+def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
+    """(N,) p-values adjusted for their number: any is below a level by chance at most that often (Holm, 1979)."""
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values)
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)
+    return adjusted
+
+
+def homogeneity(counts: NDArray[np.int64], draws: int = 9999) -> tuple[float, float]:
+    """Whether two rows of counts have the same shares: their total variation distance, and a p-value.
+
+    The p-value counts the random tables with the same sums whose chi-squared statistic is at least as large, and so
+    holds for small counts too (Monte Carlo; Patefield, 1981).
+
+    Args:
+        counts: (2, K) of two samples, neither of them empty.
+    """
+    counts = counts[:, counts.sum(axis=0) > 0]
+    columns, sizes = counts.sum(axis=0), counts.sum(axis=1)
+    shares = counts / sizes[:, None]
+    distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
+    expected = columns * (sizes[1] / sizes.sum())  # of the second row, which determines the first
+    random = np.random.default_rng(0)
+    statistic, at_least, left = float(((counts[1] - expected) ** 2 / columns).sum()), 1, draws
+    while left:
+        some = min(left, max(1, 10_000_000 // len(columns)))
+        drawn = random.multivariate_hypergeometric(columns, sizes[1], some, method="marginals")
+        at_least += int((((drawn - expected) ** 2 / columns).sum(axis=1) >= statistic * (1 - 1e-12)).sum())
+        left -= some
+    return distance, at_least / (draws + 1)
+
+
+def kolmogorov_smirnov(
+    first: NDArray[np.float64], second: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> tuple[float, float]:
     """The largest distance between the distributions of two samples, and its p-value.
 
     The p-value is Kolmogorov's limit for large samples, which is too large for small ones.
+
+    Args:
+        weights: of the first sample, with the sum 1; None: all are equal.
     """
-    one, two = np.sort(first), np.sort(second)
+    order = np.argsort(first, kind="stable")
+    one, two = first[order], np.sort(second)
     both = np.concatenate([one, two])
-    shares = [np.searchsorted(each, both, side="right") / len(each) for each in (one, two)]
+    weights = np.full(len(one), 1 / len(one)) if weights is None else weights[order]
+    sums = np.concatenate([[0.0], np.cumsum(weights)])
+    shares = sums[np.searchsorted(one, both, side="right")], np.searchsorted(two, both, side="right") / len(two)
     distance = float(np.abs(shares[0] - shares[1]).max())
-    scaled = distance * (len(one) * len(two) / (len(one) + len(two))) ** 0.5
+    size = 1 / float((weights**2).sum())  # Kish's effective size
+    scaled = distance * (size * len(two) / (size + len(two))) ** 0.5
     if scaled < 0.2:  # the series converges slowly, and its sum is 1 up to 10^-12
         return distance, 1.0
     terms = np.arange(1, _TERMS + 1)

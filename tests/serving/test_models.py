@@ -1,6 +1,11 @@
 """A new model file replaces the old one while it serves; a bad one does not."""
 
+import asyncio
+import errno
 import json
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +55,38 @@ def test_a_damaged_file_leaves_the_old_one_serving(tmp_path: Path) -> None:
     assert models.default is not old and not models.problems
 
 
+def test_a_disk_that_does_not_answer_for_a_while_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object, **__: object) -> os.stat_result:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    async def watched(until: Callable[[], bool]) -> None:
+        task = asyncio.create_task(models.watch(0.01))
+        end = time.monotonic() + 10
+        while not until():
+            assert time.monotonic() < end and not task.done()
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(OLD)
+    models = Models([path])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stale)
+        asyncio.run(watched(lambda: "toy" in models.problems))
+    asyncio.run(watched(lambda: not models.problems))
+
+    looks: list[bool] = []
+
+    def failing(is_patient: bool = False) -> None:
+        looks.append(is_patient)
+        raise OSError("nobody expected this")
+
+    monkeypatch.setattr(models, "refresh", failing)
+    asyncio.run(watched(lambda: len(looks) > 1))
+
+
 def test_a_run_is_replaced_as_a_whole_or_file_by_file(tmp_path: Path) -> None:
     def run(name: str, content: bytes, sha256: str) -> Path:
         (tmp_path / name).mkdir()
@@ -74,6 +111,21 @@ def test_a_run_is_replaced_as_a_whole_or_file_by_file(tmp_path: Path) -> None:
     (place / "config.json").write_text(json.dumps({"status": "finished", "model": {"sha256": old}}))
     models.refresh()
     assert not models.problems and models.default.predictor.sha256 == old
+
+
+def test_a_link_gives_the_model_its_name_and_can_be_turned_to_another_file(tmp_path: Path) -> None:
+    for channels in (1, 3):
+        (folder := tmp_path / f"run-{channels}").mkdir()
+        (folder / "model.onnx").write_bytes(toy_model(channels))
+    (tmp_path / "current").symlink_to("run-1")
+    models = Models([tmp_path / "current"])
+    before = models.find("current").version
+
+    (tmp_path / "new").symlink_to("run-3")
+    (tmp_path / "new").replace(tmp_path / "current")
+    models.refresh()
+
+    assert models.find("current").version != before
 
 
 def test_models_need_names_of_their_own_and_good_files(tmp_path: Path) -> None:

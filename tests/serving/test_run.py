@@ -93,6 +93,7 @@ def test_sigterm_finishes_what_was_accepted_and_ends_with_code_0(toy_run: Path, 
 
         assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer
         assert started.process.wait(10) == 0
+        assert started.process.stderr is not None and "hangtag: stopping after" in started.process.stderr.read()
 
 
 @only_posix

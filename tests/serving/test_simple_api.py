@@ -192,6 +192,20 @@ def test_an_explanation_shows_where_the_evidence_is(client: httpx.Client, predic
     assert decode(base64.b64decode(why["heat_map"].partition(",")[2]), ImageSpec(256, 256, 3))[0].shape[2] == 3
 
 
+def test_images_that_only_an_explanation_needs_are_not_counted_as_pictures(client: httpx.Client) -> None:
+    def counted() -> dict[str, float]:
+        lines = client.get("/metrics").text.splitlines()
+        found = dict(line.rsplit(" ", 1) for line in lines if "model=" in line and "bucket" not in line)
+        return {name: float(value) for name, value in found.items() if "toys" in name}
+
+    before = counted()
+    assert client.post("/predict?why=1", content=pictures()[1]).status_code == 200
+    gained = {name.partition("{")[0]: value - before.get(name, 0) for name, value in counted().items()}
+
+    assert gained["hangtag_pictures_total"] == 1
+    assert gained["hangtag_confidence_count"] == 1
+
+
 def test_a_heat_map_is_blue_where_the_evidence_is() -> None:
     heat = np.array([[1, 0], [0, -1]], np.float32)
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from hangtag.cli import data, evaluate, learn, predict, serve, ship, train
+from hangtag.cli import data, drift, evaluate, learn, predict, serve, ship, train
 from hangtag.cli.options import print_error
 from hangtag.errors import HangtagError, MissingExtra, SaveError, UsageError
 from hangtag.files import is_full
@@ -99,6 +99,7 @@ for _function, _name, _summary, _example in (
     (predict.predict, "predict", "Classify images.", "last photos/ --out answers.csv --sheet sheet.html"),
     (serve.serve, "serve", "Answer over HTTP.", "last --port 8000"),
     (ship.ship, "ship", "Write a model for other servers or browsers.", "last --to web clothes-page"),
+    (drift.drift, "drift", "Find out whether pictures have changed.", "last answers.jsonl --out drift.html"),
     (evaluate.compare, "compare", "Test whether one of two models is better.", "runs/a runs/b --out diff.html"),
     (evaluate.stress, "stress", "Test a model on corrupted images.", "last --images 1000"),
     (evaluate.check, "check", "Check that a model labels images as expected.", "runs/clothes expectations/"),

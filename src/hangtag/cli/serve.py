@@ -11,6 +11,7 @@ from hangtag.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
     from hangtag.serving.run import Serving
+    from hangtag.serving.settings import Settings
 
 __all__ = ["serve"]
 
@@ -125,7 +126,7 @@ def serve(
     from hangtag.serving.run import serve as run
 
     _log_to_stderr()
-    run(runs, settings, lambda serving: _announce(serving, settings.token is not None, as_json))
+    run(runs, settings, lambda serving: _announce(serving, settings, as_json))
 
 
 def _read_token(path: Path) -> str:
@@ -135,7 +136,7 @@ def _read_token(path: Path) -> str:
         raise UsageError(f"{path}: is not a text file", "it must hold the token and nothing else") from None
 
 
-def _announce(serving: "Serving", has_token: bool, as_json: bool) -> None:
+def _announce(serving: "Serving", settings: "Settings", as_json: bool) -> None:
     if as_json:
         import json
 
@@ -143,8 +144,9 @@ def _announce(serving: "Serving", has_token: bool, as_json: bool) -> None:
         print(json.dumps({"url": serving.url, "models": models}), flush=True)
         return
     names = ", ".join(name for name, _ in serving.models)
-    token = ", with a token" if has_token else ""
-    print(f"serving {names} at {serving.url}{token} (API: {serving.url}docs; Ctrl-C stops)", flush=True)
+    others = " and this machine's other addresses" if settings.host in ("0.0.0.0", "::") else ""
+    token = ", with a token" if settings.token else ""
+    print(f"serving {names} at {serving.url}{others}{token} (API: {serving.url}docs; Ctrl-C stops)", flush=True)
 
 
 def _log_to_stderr() -> None:
@@ -156,5 +158,6 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("hangtag: %(message)s"))
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     for name in ("uvicorn.error", "asyncio"):
         logging.getLogger(name).addHandler(handler)

@@ -69,12 +69,13 @@ class Table:
     is_parquet: bool = False
 
 
-def read_table(paths: Sequence[Path], root: Path | None = None, part: str | None = None) -> Table:
+def read_table(paths: Sequence[Path], root: Path | None = None, part: str | None = None, texts: bool = False) -> Table:
     """One table from one file or, for Parquet, many.
 
     Args:
         root: where relative paths start; None: in the folder of the table.
         part: see `Table`.
+        texts: also read columns of lists of texts, of Parquet files.
 
     Raises:
         DataError: a file is empty, too large, or does not have the format of its ending.
@@ -84,7 +85,7 @@ def read_table(paths: Sequence[Path], root: Path | None = None, part: str | None
     start = str(root if root is not None else first.parent)
     try:
         if ending in (".parquet", ".pq"):
-            table = _parquet(paths, start)
+            table = _parquet(paths, start, texts)
         elif ending in _SEPARATORS:
             table = _csv(first, start, _SEPARATORS[ending])
         elif ending in TABLE_ENDINGS:
@@ -363,7 +364,7 @@ def _rows_of_mapping(found: Any) -> list[Any]:
 # --- Parquet ---------------------------------------------------------------------------------------------------
 
 
-def _parquet(paths: Sequence[Path], root: str) -> Table:
+def _parquet(paths: Sequence[Path], root: str, texts: bool) -> Table:
     need_pyarrow()
     import pyarrow
     import pyarrow.parquet
@@ -381,7 +382,9 @@ def _parquet(paths: Sequence[Path], root: str) -> Table:
             inside = {each.name: _picture_field(each.type, pyarrow.types) for each in schema}
             elsewhere = [name for name in inside if inside[name] and _is_null(file.metadata, f"{name}.{inside[name]}")]
             inside |= dict.fromkeys(elsewhere)  # their pictures are files, named by the field "path"
-            plain = [each.name for each in schema if inside[each.name] is None and _is_small(each.type, pyarrow.types)]
+            plain = [
+                each.name for each in schema if inside[each.name] is None and _is_small(each.type, pyarrow.types, texts)
+            ]
             rows += file.metadata.num_rows
             cells += _cells(file.metadata, set(plain))
             if cells > _MOST_CELLS or rows > _MOST_ROWS:
@@ -445,10 +448,10 @@ def _is_null(metadata: Any, path: str) -> bool:
     return bool(metadata.num_row_groups)
 
 
-def _is_small(kind: Any, types: Any) -> bool:
+def _is_small(kind: Any, types: Any, texts: bool = False) -> bool:
     """Whether a column is read: not embeddings and other long lists, except of whole numbers, which may be pixels."""
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return bool(types.is_integer(kind.value_type))
+        return bool(types.is_integer(kind.value_type) or (texts and types.is_string(kind.value_type)))
     return not types.is_map(kind)
 
 

@@ -15,7 +15,7 @@ from hangtag.model.calibration import check_probabilities, cross_entropies
 from hangtag.serializable import Serializable
 from hangtag.words import ENOUGH, amount, first_few, rate_with_count
 
-__all__ = ["Z_95", "ClassResult", "Evaluation", "Share", "Strangers", "evaluate", "wilson"]
+__all__ = ["Z_95", "ClassResult", "Evaluation", "Share", "Strangers", "difference_interval", "evaluate", "wilson"]
 
 Z_95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution, for 95% intervals."""
@@ -38,6 +38,17 @@ class Share:
     def __str__(self) -> str:
         """Such as "24 of 30" or "93.9% of 10,000"."""
         return rate_with_count(self.count, self.of)
+
+
+def difference_interval(first: Share, second: Share) -> tuple[float, float, float] | None:
+    """`second` minus `first` with its 95% interval (Newcombe, 1998, Stat. Med. 17:873-890), if both are known."""
+    if first.share is None or second.share is None or first.interval is None or second.interval is None:
+        return None
+    (low_1, high_1), (low_2, high_2) = first.interval, second.interval
+    difference = second.share - first.share
+    below = math.hypot(second.share - low_2, high_1 - first.share)
+    above = math.hypot(high_2 - second.share, first.share - low_1)
+    return difference, difference - below, difference + above
 
 
 @dataclass(frozen=True)

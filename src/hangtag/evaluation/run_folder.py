@@ -7,6 +7,7 @@
     history.jsonl         one line per epoch
     figures/*.png         figures, and .drawn, by which `hangtag report` sees that they need not be drawn again
     neighbours.npz        small copies of some training images, to explain answers
+    reference.npz         answers to the images that the model was judged on, for `hangtag drift`
     stress.json           results of `hangtag stress`, if it was run
     skipped.csv           files that were skipped while reading, if any
     checkpoints/          the state of an unfinished training
@@ -48,11 +49,13 @@ from hangtag.version import __version__
 from hangtag.words import amount
 
 __all__ = [
-    "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "check_new", "find_run", "new_run", "newest_unfinished",
-    "unfinished",
+    "REFERENCE", "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "check_new", "find_run", "new_run",
+    "newest_unfinished", "unfinished",
 ]  # fmt: skip
 
 RUNS = Path("runs")
+REFERENCE = "reference.npz"
+"""The answers to the images that the model was judged on; see `drift.py`."""
 SKIPPED = "skipped.csv"
 """The list of files that were skipped while reading the data."""
 TRAINING = "training"

@@ -248,16 +248,21 @@ class Batcher:
         return found
 
     async def outputs(
-        self, model: ServedModel, images: Images, names: Sequence[str], deadline: float
+        self, model: ServedModel, images: Images, names: Sequence[str], deadline: float, is_reported: bool = True
     ) -> dict[str, NDArray[np.float32]]:
-        """Outputs of the model by name, for checked uint8 images (N, H, W[, 3]); errors as of `answers`."""
+        """Outputs of the model by name, for checked uint8 images (N, H, W[, 3]); errors as of `answers`.
+
+        Args:
+            is_reported: whether the images are pictures of a client, which the recorder counts.
+        """
         self._check(len(images), images.nbytes, deadline)
         if not len(images):
             return model.predictor.outputs(images, *names)
         key = model, tuple(names), images.shape[1:]
         job = _Job(model, key, images, None, images.nbytes, deadline)
         found: dict[str, NDArray[np.float32]] = await self._done(job)
-        self.recorder.computed(model, found, len(images), job.queued)
+        if is_reported:
+            self.recorder.computed(model, found, len(images), job.queued)
         return found
 
     def close(self) -> None:

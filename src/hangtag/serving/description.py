@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from hangtag.serving.guard import OPEN_PATHS
 from hangtag.serving.parameters import MODEL, PREDICT, TIMEOUT_HEADER, described
 from hangtag.serving.routes import Router
 from hangtag.version import __version__
@@ -201,4 +202,7 @@ def describe(routers: Iterable[Router], needs_token: bool) -> dict[str, Any]:
     if needs_token:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{"token": []}]
+        for path in OPEN_PATHS & found["paths"].keys():
+            for operation in found["paths"][path].values():
+                operation["security"] = []
     return found

@@ -35,15 +35,15 @@ async def why(server: "Server", model: ServedModel, seen: NDArray[np.uint8], dea
     """
     predictor = model.predictor
     if predictor.has_output("maps"):
-        rows = await server.batcher.outputs(model, seen[None], ("maps", "map_weights"), deadline)
+        rows = await server.batcher.outputs(model, seen[None], ("maps", "map_weights"), deadline, is_reported=False)
         method, heat = "evidence", evidence(**rows, pooling=predictor.metadata.pooling)[0]
     else:
         images, most = covered(seen), min(server.settings.max_batch, server.settings.max_queue)
         parts = [
-            (await server.batcher.outputs(model, images[start : start + most], (OUTPUT,), deadline))[OUTPUT]
+            await server.batcher.outputs(model, images[start : start + most], (OUTPUT,), deadline, is_reported=False)
             for start in range(0, len(images), most)
         ]
-        method, heat = "occlusion", lost_odds(np.concatenate(parts), seen.shape)
+        method, heat = "occlusion", lost_odds(np.concatenate([part[OUTPUT] for part in parts]), seen.shape)
     return {
         "method": method,
         "most_for": max(0.0, float(heat.max())),

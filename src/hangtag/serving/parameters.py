@@ -78,7 +78,7 @@ def _count(value: object) -> int:
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not _NUMBER.fullmatch(str(value)):
-        raise UsageError(f"must be a number, got {_shown(value)}", "for example 0.95")
+        raise UsageError(f"must be a number, got {_shown(value)}", "for example 0.5")
     return float(str(value))
 
 

@@ -29,6 +29,7 @@ __all__ = ["Listener", "Serving", "listening_socket", "serve"]
 _CHECK_SECONDS = 0.2  # between two looks at slow clients
 _EXTRA_SECONDS = 5.0  # beyond the grace time, after which what still hangs is killed
 _BACKLOG = 2048
+_STOPPING = "stopping after the requests that were accepted; a second signal stops at once"
 _HEADERS = [("x-content-type-options", "nosniff")]  # of every answer
 
 
@@ -94,6 +95,8 @@ class Listener(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.state.is_draining = True
+        if self.parent is None:
+            logger.info(_STOPPING)
         end = threading.Timer(self.delay + self.settings.grace + _EXTRA_SECONDS, os._exit, (1,))
         end.daemon = True
         end.start()
@@ -254,6 +257,7 @@ class Workers:
             raise SystemExit(128 + number)
         else:
             self.is_ending = True
+            logger.info(_STOPPING)
             self.listening.close()  # what nobody would accept is refused
             self._signal("terminate")
             self.deadline = time.monotonic() + self.settings.drain_delay + self.settings.grace + _EXTRA_SECONDS

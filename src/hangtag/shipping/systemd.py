@@ -41,6 +41,8 @@ ExecStart=/opt/hangtag/bin/hangtag serve /opt/hangtag/models/{parcel.name}.onnx 
 # On other addresses, the server needs a token. Write it to /etc/hangtag/token (mode 600), then in place of the above:
 # LoadCredential=token:/etc/hangtag/token
 # ExecStart=... --host 0.0.0.0 --allow-host NAME --token-file ${{CREDENTIALS_DIRECTORY}}/token
+# The server notices a new model file by itself; systemctl reload makes it look at once.
+ExecReload=/bin/kill -HUP $MAINPID
 # SIGTERM: answers what was accepted, then ends.
 TimeoutStopSec=45
 Restart=on-failure

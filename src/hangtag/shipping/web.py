@@ -24,7 +24,8 @@ _COVERAGES = (0.8, 0.9, 0.95, 0.99)
 def ship(parcel: Parcel, runtime: Path | None) -> Shipped:
     """The page as one file; see `runtime.runtime_files` for where the runtime comes from and what can go wrong."""
     return Shipped(
-        {"index.html": page(parcel, runtime_files(runtime)).encode("utf-8", "replace")}, ("open {folder}/index.html",)
+        {"index.html": page(parcel, runtime_files(runtime)).encode("utf-8", "replace")},
+        ("open {folder}/index.html in a browser: a double click is enough",),
     )
 
 

@@ -90,7 +90,8 @@ async function describe() {
   const model = await call(`model?model=${encodeURIComponent(at("models").value)}`);
   const { classes, score } = model;
   const some = classes.slice(0, 12).join(", ") + (classes.length > 12 ? ", ..." : "");
-  const tested = score ? ` Accuracy on ${score.images.toLocaleString("en")} ${score.part} images: ${round(score.accuracy)}.` : "";
+  const judged = score?.part === "cross-validation" ? "by cross-validation on" : `on ${score?.part}`;
+  const tested = score ? ` Accuracy: ${round(score.accuracy)} (95% interval ${score.accuracy_interval.map(round).join(" to ")}), measured ${judged} ${score.images.toLocaleString("en")} images.` : "";
   limits = model.limits;
   at("model").textContent = `hangtag · ${model.name}`;
   at("about").textContent = `The model knows ${classes.length.toLocaleString("en")} classes: ${some}.${tested}`;

@@ -2,7 +2,7 @@
 // Answers for pictures in the browser: decodes as hangtag/pictures.py, decides as hangtag/model/guarantees.py.
 const $ = (id) => document.getElementById(id);
 const answers = []; // newest last; `window.hangtag.answers` for programs
-let ort, session, about, stream = null, queue = Promise.resolve(), waiting = 0;
+let ort, session, about, stream = null, queue = Promise.resolve(), waiting = 0, labelled = 0, seen = 0;
 window.hangtag = { answers };
 
 async function unpack(id) {
@@ -187,7 +187,7 @@ function card(answer) {
   box.append(left, right);
   answer.show = () => {
     right.replaceChildren();
-    if (answer.error) return right.append(element("p", "No label", "label wrong"), element("p", answer.error));
+    if (answer.error) return right.append(element("p", "No answer", "label wrong"), element("p", answer.error));
     right.append(element("p", answer.label, "label"));
     const verdict = answer.is_ood ? ["unfamiliar: unlike the training images", "strange"] : answer.sure === null ? null : answer.sure ? ["sure", "right"] : ["not sure", "unsure"];
     if (verdict) right.append(element("p", verdict[0], `verdict ${verdict[1]}`));
@@ -225,8 +225,13 @@ function add(blobs) {
       answers.push(answer);
       card(answer);
       waiting -= 1;
-      if (!waiting) say(answer.label === null ? `${answer.name}: no label.` : `${answer.name}: ${answer.label}, ${percent(answer.probability)}.`);
-      await new Promise((done) => setTimeout(done));
+      if (!answer.error) labelled += 1;
+      seen += 1;
+      if (!waiting) {
+        say(seen > 1 ? `${labelled} of ${seen} pictures have an answer.` : answer.error ? `${answer.name}: no answer.` : `${answer.name}: ${answer.label}, ${percent(answer.probability)}.`);
+        labelled = seen = 0;
+      }
+      await new Promise((later) => setTimeout(later));
     });
   }
 }

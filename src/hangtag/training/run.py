@@ -19,6 +19,7 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.read import skipped_table
 from hangtag.errors import DataError, DivergedError, HangtagError, ModelError, RunError
 from hangtag.evaluation.cross_validation import write_cross_validation
+from hangtag.evaluation.drift import write_reference
 from hangtag.evaluation.judge import Judgement, data_before_decisions, is_cross_validated, judged_part, read_again
 from hangtag.evaluation.run_folder import SKIPPED, STOPPED, TRAINING, Lock, Run, new_run, unfinished
 from hangtag.files import remove_partial, write_text
@@ -256,6 +257,7 @@ class Training:
         judgement = self._judged(predictor)
         self.seconds["evaluate"] = time.perf_counter() - started
         self.run.write_metrics(judgement.to_json())
+        write_reference(self.run, judgement, predictor)
         self.run.write_model(content)
         batch_size = min(classifier.recipe_.batch_size, len(classifier.split_.train))
         epochs = classifier.history_[len(self.history) :]

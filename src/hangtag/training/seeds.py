@@ -20,7 +20,7 @@ from hangtag.errors import RunError, UsageError
 from hangtag.evaluation.cross_validation import FILE as CROSS_VALIDATION
 from hangtag.evaluation.cross_validation import PART
 from hangtag.evaluation.judge import Judgement, judge
-from hangtag.evaluation.run_folder import STOPPED, Run
+from hangtag.evaluation.run_folder import REFERENCE, STOPPED, Run
 from hangtag.files import write_bytes
 from hangtag.machine import now
 from hangtag.model.neighbours import FILE
@@ -127,7 +127,7 @@ class Seeds:
         losses = [_validation_loss(run) for run in runs]
         best = 0 if None in losses else min(range(len(runs)), key=lambda index: losses[index] or 0.0)
         kept = runs[best]
-        optional = [name for name in (FILE, CROSS_VALIDATION) if (kept.path / name).is_file()]
+        optional = [name for name in (FILE, CROSS_VALIDATION, REFERENCE) if (kept.path / name).is_file()]
         for name in (*_COPIED, *optional):
             write_bytes(self.run.path / name, (kept.path / name).read_bytes())
         self.run.write_metrics({**kept.metrics(), "seeds": self._statistics(runs, best, losses)})
