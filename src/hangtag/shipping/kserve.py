@@ -30,7 +30,7 @@ def ship(parcel: Parcel, storage_uri: str | None, image: str | None) -> Shipped:
     files: Files = {f"models/{path}": content for path, content in repository(parcel).items()}
     files["inference-service.yaml"] = _yaml(_service(parcel.name, {"model": _triton(storage)}), _TRITON)
     container = {"containers": [_container(parcel, image)], "volumes": [{"name": "tmp", "emptyDir": {}}]}
-    files["inference-service-hangtag.yaml"] = _yaml(_service(f"{parcel.name}-hangtag"[:59], container), _CUSTOM)
+    files["inference-service-hangtag.yaml"] = _yaml(_service(f"{parcel.name}-hangtag", container), _CUSTOM)
     return Shipped(
         files,
         (

@@ -28,24 +28,14 @@ class ShipOptions:
     image: str | None = None
 
 
-def _targets() -> dict[str, tuple[str, Callable[[Parcel, ShipOptions], Shipped]]]:
-    return {
-        "triton": ("a model repository for NVIDIA Triton", lambda parcel, options: triton.ship(parcel)),
-        "kserve": (
-            "an InferenceService for KServe",
-            lambda parcel, options: kserve.ship(parcel, options.storage_uri, options.image),
-        ),
-        "docker": ("a container image", lambda parcel, options: container.ship(parcel, options.wheel)),
-        "systemd": ("a service of a Linux machine", lambda parcel, options: systemd.ship(parcel, options.wheel)),
-        "web": (
-            "one page in which the model answers in the browser",
-            lambda parcel, options: web.ship(parcel, options.runtime),
-        ),
-    }
-
-
-TARGETS = {name: what for name, (what, _) in _targets().items()}
-"""What a model can be shipped to, each in a few words."""
+TARGETS: dict[str, Callable[[Parcel, ShipOptions], Shipped]] = {
+    "triton": lambda parcel, given: triton.ship(parcel),
+    "kserve": lambda parcel, given: kserve.ship(parcel, given.storage_uri, given.image),
+    "docker": lambda parcel, given: container.ship(parcel, given.wheel),
+    "systemd": lambda parcel, given: systemd.ship(parcel, given.wheel),
+    "web": lambda parcel, given: web.ship(parcel, given.runtime),
+}
+"""What a model can be shipped to, and the function that makes its files."""
 
 
 def ship(parcel: Parcel, targets: list[str], folder: Path, options: ShipOptions | None = None) -> dict[str, Shipped]:
@@ -67,7 +57,7 @@ def ship(parcel: Parcel, targets: list[str], folder: Path, options: ShipOptions 
         if target not in TARGETS:
             raise UnknownName.among("target", target, TARGETS)
     _check_new(folder)
-    made = {target: _targets()[target][1](parcel, options or ShipOptions()) for target in dict.fromkeys(targets)}
+    made = {target: TARGETS[target](parcel, options or ShipOptions()) for target in dict.fromkeys(targets)}
     if len(made) > 1:
         made = {
             target: Shipped(
