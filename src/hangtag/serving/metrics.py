@@ -211,8 +211,11 @@ class Metrics(Recorder):
                 by_model.setdefault(model, []).extend(answers)
             for model, answered in by_model.items():
                 self._count_answers(model, answered)
-            for served, outputs, pictures in _taken(self._computed):
-                self._count_outputs(served, outputs, pictures)
+            computed: dict[tuple[str, str], list[tuple[ServedModel, Mapping[str, NDArray[Any]], int]]] = {}
+            for each in _taken(self._computed):
+                computed.setdefault((each[0].name, each[0].version), []).append(each)
+            for found in computed.values():
+                self._count_outputs(found[0][0], [outputs for _, outputs, _ in found], sum(each[2] for each in found))
             self._set_gauges()
 
     def _child(self, name: str, *labels: str) -> Any:
@@ -258,16 +261,18 @@ class Metrics(Recorder):
         self._child("confidence", model).observe_all([each.probability or 0.0 for each in answers])
         self._child("ood", model).observe_all([each.ood_score for each in answers if each.ood_score is not None])
 
-    def _count_outputs(self, served: "ServedModel", outputs: Mapping[str, NDArray[Any]], pictures: int) -> None:
-        model, rows, scores = served.name, outputs.get(OUTPUT), outputs.get("ood_score")
+    def _count_outputs(self, served: "ServedModel", found: list[Mapping[str, NDArray[Any]]], pictures: int) -> None:
+        model = served.name
         self._child("pictures", model).inc(pictures)
-        if rows is not None:
+        if parts := [outputs[OUTPUT] for outputs in found if OUTPUT in outputs]:
+            rows = np.concatenate(parts)
             places, counts = np.unique(rows.argmax(axis=1), return_counts=True)
             names = served.predictor.class_names
             labels = {names[place]: int(count) for place, count in zip(places, counts, strict=True)}
             self._count_labels(model, labels)
             self._child("confidence", model).observe_all(rows.max(axis=1))
-        if scores is not None:
+        if parts := [outputs["ood_score"] for outputs in found if "ood_score" in outputs]:
+            scores = np.concatenate(parts)
             self._child("unfamiliar", model).inc(int((scores > 1 - OOD_FALSE_POSITIVE_RATE).sum()))
             self._child("ood", model).observe_all(scores)
 
