@@ -21,7 +21,7 @@ from hangtag.evaluation.run_folder import find_run
 from hangtag.serving.app import create_app
 from hangtag.serving.metrics import shared_by_workers
 from hangtag.serving.models import Models
-from hangtag.serving.protocol import LimitedProtocol
+from hangtag.serving.protocol import Bodies, LimitedProtocol
 from hangtag.serving.settings import Settings
 
 __all__ = ["Listener", "Serving", "listening_socket", "serve"]
@@ -66,7 +66,7 @@ class Listener(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                app, http=partial(LimitedProtocol, settings), ws="none", log_config=None, log_level="error",  # type: ignore[arg-type]
+                app, http=partial(LimitedProtocol, settings, Bodies()), ws="none", log_config=None, log_level="error",  # type: ignore[arg-type]
                 access_log=False, server_header=False, proxy_headers=False, headers=_HEADERS, lifespan="on",
                 timeout_keep_alive=max(1, int(settings.keep_alive)),
                 timeout_graceful_shutdown=max(0.1, settings.grace),  # type: ignore[arg-type]
