@@ -19,7 +19,6 @@ import hangtag
 from hangtag.errors import ArtifactError, UsageError
 from hangtag.serving.run import listening_socket, serve
 from hangtag.serving.settings import Settings
-
 from toys import in_a_process
 
 from .conftest import Running
