@@ -19,6 +19,7 @@ import hangtag
 from hangtag.errors import ArtifactError, UsageError
 from hangtag.serving.run import listening_socket, serve
 from hangtag.serving.settings import Settings
+from toys import in_a_process
 
 from .conftest import Running
 
@@ -140,6 +141,40 @@ def test_workers_end_with_code_0(toy_run: Path) -> None:
         started.process.send_signal(signal.SIGTERM)
 
         assert started.process.wait(10) == 0
+
+
+_HASTY = """
+import multiprocessing.context, os, signal, time
+from hangtag.serving.run import Workers, listening_socket
+from hangtag.serving.settings import Settings
+
+started = []
+
+def target(listening, reporter, alive_end):
+    reporter.send("ready")
+    time.sleep(60)
+
+class Process(multiprocessing.context.ForkProcess):
+    def start(self):
+        super().start()
+        started.append(self.pid)
+        if len(started) == 2:
+            os.kill(self.pid, signal.SIGTERM)
+        if len(started) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+settings = Settings(port=0, grace=0.1, drain_delay=0)
+with listening_socket(settings) as listening:
+    workers = Workers(target, listening, settings, lambda said: os.kill(started[0], signal.SIGKILL))
+    workers.context.Process = Process
+    workers.run()
+print(len(started))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_a_worker_that_gets_sigterm_before_it_has_begun_does_not_end_the_server(tmp_path: Path) -> None:
+    assert in_a_process(_HASTY, tmp_path).strip() == "3"
 
 
 def test_a_worker_that_cannot_open_its_model_says_why(tmp_path: Path) -> None:

@@ -28,8 +28,10 @@ __all__ = ["Listener", "Serving", "listening_socket", "serve"]
 
 _CHECK_SECONDS = 0.2  # between two looks at slow clients
 _EXTRA_SECONDS = 5.0  # beyond the grace time, after which what still hangs is killed
+_PAUSE = 1.0  # after several processes in a row that ended before they were ready; clients wait meanwhile
 _BACKLOG = 2048
 _STOPPING = "stopping after the requests that were accepted; a second signal stops at once"
+_HELD = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} if hasattr(signal, "pthread_sigmask") else set()
 _HEADERS = [("x-content-type-options", "nosniff")]  # of every answer
 
 
@@ -278,7 +280,8 @@ class Workers:
         process = self.context.Process(
             target=_work, args=(self.target, self.listening, reporter, self.alive_end, others), daemon=False
         )
-        process.start()
+        with _signals_held():  # or it would pass them on to this process before it has handlers of its own
+            process.start()
         reporter.close()
         self.processes[process] = report
 
@@ -311,7 +314,7 @@ class Workers:
                     f"a server process ended while it started (exit code {process.exitcode})", "is there enough memory?"
                 )
             self.failures += 1
-            self.next_start = time.monotonic() + (0.0 if self.failures < 3 else min(30.0, 0.25 * 2**self.failures))
+            self.next_start = time.monotonic() + (0.0 if self.failures < 3 else _PAUSE)
             logger.error("process %s ended with code %s; it is replaced", process.pid, process.exitcode)
 
     def _signal(self, what: str) -> None:
@@ -321,6 +324,17 @@ class Workers:
                     os.kill(process.pid, signal.SIGHUP)
                 else:
                     getattr(process, what)()
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals wait until the end of the block; those of a process forked in it wait until it allows them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD) if _HELD else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(
@@ -336,6 +350,8 @@ def _work(
     for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _HELD:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
     try:
         target(listening, reporter, alive_end.fileno())
     except HangtagError as error:
