@@ -211,3 +211,9 @@ def test_tls(start_server: Callable[..., AbstractContextManager[Running]], toy_p
 
     with pytest.raises(UsageError, match="its own key"):
         serve(["unused.onnx"], Settings(port=0, certfile=str(key), keyfile=str(key)), lambda _: None)
+
+
+@pytest.mark.parametrize("host", ["a" * 300, "a..b", "no such name"])
+def test_a_name_that_cannot_be_one_is_an_error(host: str) -> None:
+    with pytest.raises(UsageError, match="no such address"):
+        listening_socket(Settings(host=host, port=0, no_auth=True))
