@@ -63,8 +63,9 @@ def _too_many(most: int) -> Refusal:
 
 
 async def _from_form(request: Request, body: bytes, most: int) -> Posted:
+    from python_multipart.multipart import parse_options_header
     from starlette.datastructures import UploadFile
-    from starlette.formparsers import MultiPartException, MultiPartParser, parse_options_header
+    from starlette.formparsers import MultiPartException, MultiPartParser
 
     charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
     if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):  # the parser would take any codec of Python
