@@ -247,3 +247,13 @@ def test_tls(start_server: Callable[..., AbstractContextManager[Running]], toy_p
 
     with pytest.raises(UsageError, match="its own key"):
         serve(["unused.onnx"], Settings(port=0, certfile=str(key), keyfile=str(key)), lambda _: None)
+
+
+@pytest.mark.parametrize("error", [UnicodeError("label too long"), socket.gaierror(-2, "Name or service not known")])
+def test_a_name_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(UsageError, match="no such address"):
+        listening_socket(Settings(host="a" * 300, port=0, no_auth=True))

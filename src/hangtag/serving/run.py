@@ -406,8 +406,9 @@ def listening_socket(settings: Settings) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         opened = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UsageError(f"--host {host}: no such address ({error.strerror})", "use 127.0.0.1 or 0.0.0.0") from None
+    except (OSError, UnicodeError) as error:
+        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        raise UsageError(f"--host {host}: no such address{why}", "use 127.0.0.1 or 0.0.0.0") from None
     try:
         if os.name == "posix":
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
