@@ -396,7 +396,7 @@ def _examined(read: "_Read", mode: str) -> Examined:
     return Examined(read.pixels, colourful, mode, changes, read.size or read.pixels.shape[1::-1], read.values)
 
 
-def _bare_png(content: bytes) -> NDArray[np.uint8] | None:
+def _bare_png(content: bytes, most: int = MAX_PIXELS) -> NDArray[np.uint8] | None:
     """The pixels of a PNG file that holds only a header, one chunk of 8-bit grey or RGB pixels and an end.
 
     Most small pictures are such files, and Pillow needs longer to look for other chunks than to decode the pixels, so
@@ -409,7 +409,7 @@ def _bare_png(content: bytes) -> NDArray[np.uint8] | None:
     whole = len(content) == _PNG_START.size + size + 4 + len(_PNG_END) and zlib.crc32(content[12:29]) == check
     if mode is None or not whole or (signature, length, header, chunk) != (_PNG, 13, b"IHDR", b"IDAT"):
         return None
-    if not 0 < width * height <= MAX_PIXELS:
+    if not 0 < width * height <= most:
         return None
     try:
         decoded = Image.frombytes(mode, (width, height), content[_PNG_START.size : -len(_PNG_END) - 4], "zip", mode)
@@ -830,6 +830,9 @@ def _too_large(size: str, most: int = MAX_PIXELS) -> PictureError:
 
 
 def _from_file(content: bytes, spec: ImageSpec, most: int = MAX_PIXELS) -> _Read:
+    bare = _bare_png(content, most)
+    if bare is not None and bare.shape[2:] == spec.shape[2:]:
+        return _Read(bare, {})
     with _open(content, most) as opened:
         size = opened.size
         _reduce(opened, spec)

@@ -52,6 +52,12 @@ def test_strange_pictures_are_a_drift() -> None:
     assert set(verdicts(300, 5, strange=0.4)) == {"drift"}
 
 
+def test_a_few_strange_pictures_are_found() -> None:
+    found = verdicts(1000, 20, strange=0.1)
+
+    assert found.count("drift") >= 18, "half of them are counted as unfamiliar: 9.5% instead of 5%"
+
+
 def test_another_mix_of_labels_alone_is_no_drift() -> None:
     found = verdicts(400, 30, mix=(0.1, 0.2, 0.7))
 

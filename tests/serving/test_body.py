@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from hangtag.serving.body import decompressed, parse_json
+from hangtag.serving.body import decompressed
 from hangtag.serving.refusals import Refusal
 
 _RAW = zlib.compressobj(wbits=-15)
@@ -46,10 +46,3 @@ def test_what_is_damaged_too_large_or_unknown_is_refused(body: bytes, encoding: 
     with pytest.raises(Refusal) as caught:
         decompressed(body, encoding, 300)
     assert caught.value.status == status
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"NaN", b'"\xff"', b"1 2"])
-def test_text_that_is_not_json_is_refused(body: bytes) -> None:
-    with pytest.raises(Refusal, match="not valid JSON") as caught:
-        parse_json(body)
-    assert caught.value.status == 400

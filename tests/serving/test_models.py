@@ -1,6 +1,11 @@
 """A new model file replaces the old one while it serves; a bad one does not."""
 
+import asyncio
+import errno
 import json
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,6 +53,38 @@ def test_a_damaged_file_leaves_the_old_one_serving(tmp_path: Path) -> None:
     path.write_bytes(NEW)
     models.refresh()
     assert models.default is not old and not models.problems
+
+
+def test_a_disk_that_does_not_answer_for_a_while_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object, **__: object) -> os.stat_result:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    async def watched(until: Callable[[], bool]) -> None:
+        task = asyncio.create_task(models.watch(0.01))
+        end = time.monotonic() + 10
+        while not until():
+            assert time.monotonic() < end and not task.done()
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(OLD)
+    models = Models([path])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stale)
+        asyncio.run(watched(lambda: "toy" in models.problems))
+    asyncio.run(watched(lambda: not models.problems))
+
+    looks: list[bool] = []
+
+    def failing(is_patient: bool = False) -> None:
+        looks.append(is_patient)
+        raise OSError("nobody expected this")
+
+    monkeypatch.setattr(models, "refresh", failing)
+    asyncio.run(watched(lambda: len(looks) > 1))
 
 
 def test_a_run_is_replaced_as_a_whole_or_file_by_file(tmp_path: Path) -> None:

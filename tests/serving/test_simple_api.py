@@ -132,6 +132,9 @@ def test_parameters_are_checked_before_pictures(client: httpx.Client, query: str
     [
         (400, {"content": b"{", "headers": {"content-type": "application/json"}}),
         (400, {"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}),
+        (400, {"content": b'{"image": NaN}', "headers": {"content-type": "application/json"}}),
+        (400, {"content": b'{"image": "\xff"}', "headers": {"content-type": "application/json"}}),
+        (400, {"content": b"{} {}", "headers": {"content-type": "application/json"}}),
         (400, {"content": b"x", "headers": {"content-type": "multipart/form-data"}}),
         (400, {"content": b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\nx',
                "headers": {"content-type": "multipart/form-data; boundary=b"}}),

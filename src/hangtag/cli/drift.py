@@ -24,9 +24,9 @@ def drift(
 ) -> None:
     """Compare a model's answers in use with its answers to the images it was judged on.
 
-    The distributions of OOD scores, confidence and labels are tested, with p-values adjusted for three tests: without
-    any drift, a difference is reported at most once in 20 times. True labels are unknown here, so drift does not prove
-    that accuracy fell, and no drift does not prove that it held.
+    The share of unfamiliar pictures and the distributions of OOD scores, confidence and labels are tested, with
+    p-values adjusted for the number of tests: without any drift, a difference is reported at most once in 20 times.
+    True labels are unknown here, so drift does not prove that accuracy fell, and no drift does not prove that it held.
 
     The exit code is 1 if OOD scores or confidence have drifted, and 0 if not, if only the mix of labels has changed, or
     if there are too few answers.

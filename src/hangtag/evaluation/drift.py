@@ -27,7 +27,7 @@ from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE, AnswerPolicy
 from hangtag.model.predictor import Predictor
 from hangtag.npz import Limits, read_npz, write_npz
 from hangtag.serializable import Serializable
-from hangtag.significance import holm, homogeneity, kolmogorov_smirnov
+from hangtag.significance import holm, homogeneity, hypergeometric_tail, kolmogorov_smirnov
 from hangtag.words import amount, first_few
 
 __all__ = [
@@ -99,9 +99,10 @@ class DriftTest:
     """One comparison of two distributions.
 
     Attributes:
-        of: "OOD score", "confidence" or "labels".
-        distance: the largest difference of the cumulative shares (Kolmogorov-Smirnov) at the same mix of
-            labels; for labels, half the sum of all differences of shares (total variation). From 0 to 1.
+        of: "unfamiliar", "OOD score", "confidence" or "labels".
+        distance: for the share of unfamiliar pictures, the difference; for OOD scores and confidence, the largest
+            difference of the cumulative shares (Kolmogorov-Smirnov); all three at the same mix of labels; for labels,
+            half the sum of all differences of shares (total variation).
         p_value: the probability of such a distance without any drift.
         adjusted: the same for the smallest of all tests (Holm).
         is_significant: whether `adjusted` is below 0.05.
@@ -296,7 +297,9 @@ def compare(model: Predictor, reference: Answers, part: str, answers: Answers) -
     if len(answers) >= LEAST:
         if len(one) >= LEAST and len(two) >= LEAST:
             chosen = weights[np.isfinite(reference.ood_scores)]
-            found.append(("OOD score", *kolmogorov_smirnov(one, two, chosen / chosen.sum())))
+            chosen /= chosen.sum()
+            found.append(("unfamiliar", *_more_unfamiliar(reference.unfamiliar, answers.unfamiliar, chosen)))
+            found.append(("OOD score", *kolmogorov_smirnov(one, two, chosen)))
         before, now = (np.round(each.probabilities, _DIGITS) for each in (reference, answers))
         found.append(("confidence", *kolmogorov_smirnov(before, now, weights)))
         classes = len(model.class_names)
@@ -347,6 +350,18 @@ def _weights(reference: NDArray[np.int64], answers: NDArray[np.int64]) -> Floats
     return np.asarray(weights / weights.sum(), np.float64)
 
 
+def _more_unfamiliar(reference: NDArray[np.bool_], now: NDArray[np.bool_], weights: Floats) -> tuple[float, float]:
+    """The difference of the shares of unfamiliar pictures, and Fisher's one-sided exact p-value for more of them now.
+
+    A few strange pictures among many change this share long before they change the whole distribution.
+    """
+    before = float(weights[reference].sum())
+    size = round(1 / float((weights**2).sum()))  # Kish's effective size
+    hits = int(now.sum())
+    p_value = hypergeometric_tail(hits, size + len(now), round(before * size) + hits, len(now))
+    return hits / len(now) - before, p_value
+
+
 def _verdict(
     tests: tuple[DriftTest, ...], answers: Answers, part: str, unfamiliar: Spread | None, difference: float,
     labels: list[LabelShare], detectable: float,
@@ -364,7 +379,7 @@ def _verdict(
     if moved:
         small = "slightly " if max(test.distance for test in moved) < _SMALL else ""
         what = []
-        if any(test.of == "OOD score" for test in moved) and unfamiliar and unfamiliar.now.share is not None:
+        if any(test.of != "confidence" for test in moved) and unfamiliar and unfamiliar.now.share is not None:
             what.append(f"{unfamiliar.now} are unfamiliar, {unfamiliar.reference} before")
         if any(test.of == "confidence" for test in moved):
             what.append(

@@ -40,8 +40,9 @@ class Spread(Serializable):
         if not -10 <= self.low <= self.median <= self.high <= 10:
             raise ValueError("the statistics of training images are out of range")
 
-    def holds(self, value: float, slack: float) -> bool:
-        return self.low - slack <= value <= self.high + slack
+    def holds(self, values: NDArray[np.float64], slack: float) -> NDArray[np.bool_]:
+        """Which of these values are between the limits, or at most `slack` beyond them."""
+        return (self.low - slack <= values) & (values <= self.high + slack)
 
 
 @dataclass(frozen=True)

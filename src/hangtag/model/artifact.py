@@ -225,14 +225,15 @@ class Artifact:
         Raises:
             ArtifactError: the graph fails, or returns something other than its metadata says.
         """
-        per_call = min(self._most_per_call, max(1, _PIXELS_PER_CALL // int(np.prod(images.shape[1:]))))
+        per_call = min(self._most_per_call, max(1, _PIXELS_PER_CALL // max(1, math.prod(images.shape[1:]))))
         rows = [
             self._run(np.ascontiguousarray(images[start : start + per_call]), names)
             for start in range(0, len(images), per_call)
         ]
         if not rows:
             return {name: np.zeros((0, *self._sides(name)), np.float32) for name in names}
-        outputs = {name: np.concatenate([row[place] for row in rows]) for place, name in enumerate(names)}
+        whole = rows[0] if len(rows) == 1 else [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+        outputs = dict(zip(names, whole, strict=True))
         _check_values(outputs)
         return outputs
 
@@ -286,9 +287,7 @@ def _check_values(outputs: Mapping[str, NDArray[np.float32]]) -> None:
     for name, rows in outputs.items():
         if not np.isfinite(rows).all():
             raise ArtifactError(f"its graph returns NaN or infinite numbers as '{name}'", RETRAIN)
-        if name in (OUTPUT, "fold_uncalibrated") and (
-            rows.min() < 0 or not np.isclose(rows.sum(axis=-1), 1, atol=1e-3).all()
-        ):
+        if name in (OUTPUT, "fold_uncalibrated") and (rows.min() < 0 or np.abs(rows.sum(axis=-1) - 1).max() > 1e-3):
             raise ArtifactError("its graph does not return probabilities", RETRAIN)
 
 

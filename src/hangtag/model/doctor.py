@@ -9,7 +9,7 @@ Photos on backgrounds of all kinds support none of this, and pictures for models
 This module proposes; `predictor.py` lets the model score all proposals, and uses one only if it is more familiar.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,13 +85,17 @@ class Doctor:
         self.spec, self.appearance = spec, appearance
         self._fitted, self._squashed = Sizer(spec), Sizer(replace(spec, fit="squash"))
 
-    def is_blank(self, picture: NDArray[np.uint8]) -> bool:
-        """Whether a decoded picture (H, W[, 3]) has one colour."""
-        return bool(np.ptp(_few(picture)) <= _BLANK)
+    def is_blank(self, pictures: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """(N,) whether a decoded picture of (N, H, W[, 3]) has one colour."""
+        height, width = pictures.shape[1:3]
+        few = pictures[:, :: -(-height // 256), :: -(-width // 256)]
+        sides = tuple(range(1, few.ndim))
+        blank: NDArray[np.bool_] = np.ptp(few, axis=sides) <= _BLANK
+        return blank
 
-    def warnings(self, picture: NDArray[np.uint8]) -> list[str]:
-        """What no repair can mend in a decoded picture (H, W[, 3]), in sentences without a full stop."""
-        strip = picture.shape[1] * self.spec.height / (picture.shape[0] * self.spec.width)
+    def warnings(self, height: int, width: int) -> list[str]:
+        """What no repair can mend in a decoded picture of this size, in sentences without a full stop."""
+        strip = width * self.spec.height / (height * self.spec.width)
         if max(strip, 1 / strip) <= _STRIP:
             return []
         times, shape = (strip, "wide") if strip > 1 else (1 / strip, "high")
@@ -99,25 +103,26 @@ class Doctor:
             f"compared with the training images, this picture is {times:.0f} times as {shape}; crop it to the object"
         ]
 
-    def is_off(self, picture: NDArray[np.uint8]) -> bool:
-        """Whether a decoded picture, in the model's colours, differs in what can be repaired."""
-        if not (self.appearance.is_plain or (self.appearance.is_grey and self.spec.channels == 3)):
-            return False
-        return self._is_off(self._fitted(picture).reshape(self.spec.height, self.spec.width, -1) / np.float32(255))
-
-    def _is_off(self, seen: Grid) -> bool:
-        trained = self.appearance
-        statistics = statistics_of(seen[np.newaxis], np.array(trained.background))
+    def is_off(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
+        """(N,) whether decoded pictures, in the model's colours, differ in what can be repaired."""
+        trained, spec = self.appearance, self.spec
+        if not len(pictures) or not (trained.is_plain or (trained.is_grey and spec.channels == 3)):
+            return np.zeros(len(pictures), bool)
+        fitted = np.stack([self._fitted(picture) for picture in pictures])
+        seen = fitted.reshape(len(fitted), spec.height, spec.width, -1) / np.float32(255)
+        statistics = statistics_of(seen, np.array(trained.background))
         if not trained.is_plain:
             return self._has_needless_colour(statistics)
         spreads = ["border", "contrast"]
         spreads += ["extent"] if trained.is_framed else []
         spreads += ["mass" if trained.centres_mass else "box"] if trained.is_centred else []
-        values = {name: float(getattr(statistics, name)[0]) for name in spreads}
-        return any(not getattr(trained, name).holds(value, TRIM) for name, value in values.items())
+        off = np.zeros(len(fitted), bool)
+        for name in spreads:
+            off |= ~getattr(trained, name).holds(getattr(statistics, name), TRIM)
+        return off
 
-    def _has_needless_colour(self, statistics: Statistics) -> bool:
-        return self.spec.channels == 3 and self.appearance.is_grey and float(statistics.colour[0]) > 0.02
+    def _has_needless_colour(self, statistics: Statistics) -> NDArray[np.bool_]:
+        return (statistics.colour > 0.02) & (self.spec.channels == 3 and self.appearance.is_grey)
 
     def proposals(self, picture: NDArray[np.uint8]) -> list[Proposal] | None:
         """Repaired pictures, those with the fewest repairs first; None if there is nothing in the picture.
@@ -276,11 +281,6 @@ def _softened(mask: NDArray[np.bool_]) -> Grid:
     rows = padded[:-2] + padded[1:-1] + padded[2:]
     soft: Grid = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
     return soft
-
-
-def _few(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = picture.shape[:2]
-    return picture[:: -(-height // 256), :: -(-width // 256)]
 
 
 def _to_8_bits(pixels: Grid) -> NDArray[np.uint8]:

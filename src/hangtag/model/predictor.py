@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from numbers import Integral
 from typing import Any, TypeAlias, cast
 
@@ -370,6 +371,7 @@ class Predictor:
         self, patients: list[Prepared], outputs: dict[str, NDArray[np.float32]], policy: AnswerPolicy
     ) -> list[Answer]:
         verdicts = self.guarantees.decide(outputs, policy)
+        order = np.argsort(-outputs[OUTPUT], axis=1, kind="stable")
         why_not = self.guarantees.why_not(policy)
         limits = [why_not] if why_not else []
         answers = []
@@ -384,7 +386,7 @@ class Predictor:
                 notes = [note for note in notes if not note.startswith(RESIZED)]
             else:
                 notes += [*([NOTHING] if patient.is_blank else []), *patient.warnings]
-            answer = self._answer(outputs[OUTPUT][place], verdicts, place, (*notes, *limits), patient)
+            answer = self._answer(outputs[OUTPUT][place], order[place], verdicts, place, (*notes, *limits), patient)
             if patient.is_blank or patient.warnings or patient.repaired:  # nothing is promised for these
                 familiar = patient.repaired is not None and float(outputs["ood_score"][place]) <= _SURE_AFTER
                 answer = replace(answer, coverage=None, sure=answer.sure and familiar)
@@ -396,17 +398,18 @@ class Predictor:
     def _examined(self, patients: list[Prepared], names: list[str]) -> dict[str, NDArray[np.float32]]:
         """The outputs of these names for pictures, or for what the doctor made of them."""
         appearance, images = self.metadata.appearance, [patient.pixels for patient in patients]
-        asked = [patient for patient in patients if patient.picture is not None]
+        asked = [place for place, patient in enumerate(patients) if patient.picture is not None]
         if not asked or appearance is None or not self.has_output("ood_distance"):
             return self._rows(images, names)
         doctor = Doctor(self.spec, appearance)
         outputs = self._rows(images, list(dict.fromkeys([*names, *_SCORES])))
-        for place, patient in enumerate(patients):
-            if patient.picture is None:
-                continue
-            patient.is_blank, patient.warnings = doctor.is_blank(patient.pixels), doctor.warnings(patient.pixels)
-            if patient.is_blank or outputs["ood_score"][place] <= _SUSPECT or not doctor.is_off(patient.pixels):
-                continue
+        for places, same_size in _by_shape([images[place] for place in asked]):
+            warnings_of_all = doctor.warnings(*same_size.shape[1:3])
+            for place, is_blank in zip(places, doctor.is_blank(same_size).tolist(), strict=True):
+                patients[asked[place]].is_blank, patients[asked[place]].warnings = is_blank, warnings_of_all
+        strange = [place for place in asked if outputs["ood_score"][place] > _SUSPECT and not patients[place].is_blank]
+        for place in compress(strange, doctor.is_off([images[place] for place in strange])):
+            patient = patients[place]
             proposals = doctor.proposals(self._in_colour(patient))
             patient.is_blank = proposals is None
             if proposals:
@@ -507,25 +510,24 @@ class Predictor:
 
     def _rows(self, images: list[NDArray[np.uint8]], names: list[str]) -> dict[str, NDArray[np.float32]]:
         """Outputs for images of different sizes; the model runs once for each size."""
-        by_shape: dict[tuple[int, ...], list[int]] = {} if images else {self.spec.shape: []}
-        for position, image in enumerate(images):
-            by_shape.setdefault(image.shape, []).append(position)
         outputs: dict[str, NDArray[np.float32]] = {}
-        for positions in by_shape.values():
-            none = np.empty((0, *self.spec.shape), np.uint8)
-            same_size: Images = np.stack([images[position] for position in positions]) if positions else none
-            for name, rows in self._artifact.outputs(same_size, *names).items():
-                outputs.setdefault(name, np.empty((len(images), *rows.shape[1:]), np.float32))[positions] = rows
+        for places, same_size in _by_shape(images) if images else [([], np.empty((0, *self.spec.shape), np.uint8))]:
+            found = self._artifact.outputs(same_size, *names)
+            if len(places) == len(images):
+                return found
+            for name, rows in found.items():
+                outputs.setdefault(name, np.empty((len(images), *rows.shape[1:]), np.float32))[places] = rows
         return outputs
 
     def _answer(
-        self, row: NDArray[np.float32], verdicts: Verdicts, position: int, warnings: tuple[str, ...], picture: Prepared
-    ) -> Answer:
-        order = np.argsort(-row, kind="stable")
-        ranked = tuple((self.class_names[index], float(row[index])) for index in order[: picture.top])
+        self, row: NDArray[np.float32], order: NDArray[np.int64], verdicts: Verdicts, position: int,
+        warnings: tuple[str, ...], picture: Prepared,
+    ) -> Answer:  # fmt: skip
+        names, best = self.class_names, order[: picture.top]
+        ranked = tuple([(names[index], share) for index, share in zip(best.tolist(), row[best].tolist(), strict=True)])
         is_ood = None if verdicts.is_ood is None else bool(verdicts.is_ood[position])
         in_set = None if verdicts.in_set is None or is_ood else verdicts.in_set[position]
-        labels = None if in_set is None else tuple(self.class_names[index] for index in order if in_set[index])
+        labels = None if in_set is None else tuple([names[index] for index in order[in_set[order]].tolist()])
         return Answer(
             label=ranked[0][0],
             probability=ranked[0][1],
@@ -551,6 +553,15 @@ def _shown(answer: Answer, prepared: Prepared, pixels: NDArray[np.float32]) -> A
 def _check_top(top: object) -> None:
     if not isinstance(top, Integral) or int(top) < 1:
         raise UsageError(f"top must be at least 1, got {top!r}", "it is the number of classes to show")
+
+
+def _by_shape(images: list[NDArray[np.uint8]]) -> Iterator[tuple[list[int], Images]]:
+    """The images of each shape together, and their places."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        by_shape.setdefault(image.shape, []).append(place)
+    for places in by_shape.values():
+        yield places, np.stack([images[place] for place in places]) if len(places) > 1 else images[places[0]][None]
 
 
 def _image_of(picture: Any) -> Any:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import orjson
+
 from hangtag.serving.line_log import LineLog
 from hangtag.serving.metrics import Metrics, Seen, current_request
 
@@ -105,8 +107,6 @@ def open_access_log(path: str | os.PathLike[str], metrics: Metrics) -> LineLog:
 
 
 def _line(values: Any) -> bytes:
-    import orjson
-
     line = dict(zip(_NAMES, values, strict=True))
     line["time"] = datetime.fromtimestamp(line["time"], UTC)
     line["request_id"] = line["request_id"].decode("ascii")

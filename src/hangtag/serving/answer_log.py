@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from hangtag.errors import HangtagError
 from hangtag.serving.line_log import LineLog
 
 if TYPE_CHECKING:
@@ -36,11 +39,11 @@ class AnswerLog:
         self.sample, self._random = sample, random.Random()  # seeded by the system: processes draw differently
         self._log = LineLog(Path(path), _line, lambda: metrics.lost_line("answers"), most_bytes)
 
-    def answered(self, model: str, answers: "Sequence[Answer]") -> None:
-        """Log a sample of these answers; can be called on any thread."""
+    def answered(self, model: str, answers: "Sequence[Answer | HangtagError]") -> None:
+        """Log a sample of these answers to pictures that could be read; can be called on any thread."""
         now = time.time()
         for answer in answers:
-            if self.sample >= 1 or self._random.random() < self.sample:
+            if not isinstance(answer, HangtagError) and (self.sample >= 1 or self._random.random() < self.sample):
                 self._log.write((now, model, answer))
 
     def close(self) -> None:
@@ -48,8 +51,6 @@ class AnswerLog:
 
 
 def _line(entry: Any) -> bytes:
-    import orjson
-
     moment, name, answer = entry
     return orjson.dumps(
         {

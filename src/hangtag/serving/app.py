@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hangtag.errors import HangtagError
+from hangtag.errors import HangtagError, logger
 from hangtag.serving.access_log import AccessLog, open_access_log
 from hangtag.serving.answer_log import AnswerLog
 from hangtag.serving.batching import Batcher
@@ -25,10 +25,10 @@ from hangtag.serving.line_log import LineLog
 from hangtag.serving.metrics import SECONDS, Metrics
 from hangtag.serving.models import Models
 from hangtag.serving.refusals import Refusal
-from hangtag.serving.replies import json_response
+from hangtag.serving.replies import error_response, json_response
 from hangtag.serving.settings import Settings
 
-__all__ = ["Server", "create_app", "json_response"]
+__all__ = ["Server", "create_app"]
 
 
 @dataclass(eq=False)
@@ -61,7 +61,10 @@ class Server:
     async def count(self) -> None:
         """Keep the counts fresh for scrapes that another process answers."""
         while True:
-            self.metrics.flush()
+            try:
+                self.metrics.flush()
+            except Exception:  # a count that fails must not end all others
+                logger.exception("requests could not be counted")
             await asyncio.sleep(SECONDS)
 
     def close(self) -> None:
@@ -121,15 +124,13 @@ def create_app(models: Models, settings: Settings | None = None) -> Starlette:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    from hangtag.serving.open_inference import error_in_words
-
     assert isinstance(error, HangtagError)
-    said = error_in_words(error) if request.url.path.startswith("/v2/") else error.to_json()
-    return json_response(said, *((error.status, error.headers) if isinstance(error, Refusal) else (400, None)))
+    return error_response(error, request.url.path)
 
 
 async def _refuse_path(request: Request, error: Exception) -> Response:
     """No such path, or no such method there."""
     assert isinstance(error, HTTPException)
     hint = "/docs lists the paths and their methods"
-    return json_response({"error": error.detail.lower(), "hint": hint}, error.status_code, dict(error.headers or {}))
+    refusal = Refusal(error.status_code, error.detail.lower(), hint, dict(error.headers or {}))
+    return error_response(refusal, request.url.path)

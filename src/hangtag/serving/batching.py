@@ -435,7 +435,6 @@ class Batcher:
 
         for part in parts:
             ask, pictures = part.job.ask, part.job.payload[part.start : part.stop]
-            part.job.queued = part.job.queued or began - part.job.began
             assert ask is not None
             found: list[Any] = [None] * len(pictures)
             if pictures:  # the request may have ended just now

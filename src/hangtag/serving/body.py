@@ -2,13 +2,12 @@
 
 import asyncio
 import zlib
-from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
 from hangtag.serving.refusals import Refusal
 
-__all__ = ["decompressed", "parse_json", "read_body"]
+__all__ = ["decompressed", "read_body"]
 
 _INLINE = 4096  # compressed bytes that are decompressed in the event loop, at most 4 MB in 10 ms
 
@@ -83,16 +82,6 @@ def decompressed(body: bytes, encoding: str, most: int) -> bytes:
                 raise zlib.error("bytes after the end")
     except zlib.error:
         raise Refusal(400, f"the body is not valid {encoding}", "send it whole, or without Content-Encoding") from None
-
-
-def parse_json(body: bytes) -> Any:
-    """The value of a JSON text in UTF-8; at most 1,024 nested lists and objects; raises Refusal (400)."""
-    import orjson
-
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refusal(400, f"the body is not valid JSON (at character {error.pos:,})", "check its syntax") from None
 
 
 def _too_large(most: int) -> Refusal:

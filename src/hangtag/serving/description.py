@@ -1,13 +1,22 @@
-"""The OpenAPI description: bodies, answers, statuses and parameters of the simple API, and all paths of the server."""
+"""The OpenAPI description: bodies, answers, statuses and parameters of both APIs, and all paths of the server."""
 
 from collections.abc import Iterable
 from typing import Any
 
+from hangtag.serving.guard import OPEN_PATHS
 from hangtag.serving.parameters import MODEL, PREDICT, TIMEOUT_HEADER, described
 from hangtag.serving.routes import Router
 from hangtag.version import __version__
 
-__all__ = ["MODEL_PARAMETERS", "PREDICT_BODY", "PREDICT_PARAMETERS", "answers_with", "describe"]
+__all__ = [
+    "INFER_BODY",
+    "MODEL_PARAMETERS",
+    "PREDICT_BODY",
+    "PREDICT_PARAMETERS",
+    "answers_with",
+    "describe",
+    "in_path",
+]
 
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
 _BASE64 = {"type": "string", "description": "The bytes of a picture in base64, or a data URI."}
@@ -29,6 +38,10 @@ def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
     return {"type": "object", "required": list(required), "properties": {**required, **optional}}
 
 
+def _list(items: dict[str, Any], **limits: Any) -> dict[str, Any]:
+    return {"type": "array", "items": items, **limits}
+
+
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
@@ -38,8 +51,9 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _TEXT, _NUMBER, _WHOLE, _TRUTH = ({"type": name} for name in ("string", "number", "integer", "boolean"))
-_TEXTS = {"type": "array", "items": _TEXT}
+_TEXTS = _list(_TEXT)
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_COUNT, _AT_LEAST_ONE = ({"type": "integer", "minimum": least} for least in (0, 1))
 _DATA_URI = {"type": "string", "pattern": "^data:image/png;base64,"}
 
 _SCHEMAS = {
@@ -48,7 +62,7 @@ _SCHEMAS = {
         {
             "label": _TEXT,
             "probability": _SHARE,
-            "top": {"type": "array", "items": _object({"label": _TEXT, "probability": _SHARE})},
+            "top": _list(_object({"label": _TEXT, "probability": _SHARE})),
             "warnings": _TEXTS,
             "model": {**_TEXT, "description": "Fingerprint of the model file."},
             "prediction_set": _or_null(_TEXTS),
@@ -56,12 +70,9 @@ _SCHEMAS = {
             "ood_score": _or_null(_SHARE),
             "is_ood": _or_null(_TRUTH),
             "sure": _or_null(_TRUTH),
-            "repairs": {
-                "type": "array",
-                "items": _object(
-                    {"name": _TEXT, "reason": _TEXT, "before": _or_null(_NUMBER), "after": _or_null(_NUMBER)}
-                ),
-            },
+            "repairs": _list(
+                _object({"name": _TEXT, "reason": _TEXT, "before": _or_null(_NUMBER), "after": _or_null(_NUMBER)})
+            ),
         },
         file={**_TEXT, "description": "The client's name for the file, if the picture came in a form."},
         why={
@@ -74,11 +85,11 @@ _SCHEMAS = {
         },
     ),
     "Prediction": {
-        "oneOf": [_ref("Answer"), {"type": "array", "items": {"anyOf": [_ref("Answer"), _ref("Error")]}}],
+        "oneOf": [_ref("Answer"), _list({"anyOf": [_ref("Answer"), _ref("Error")]})],
         "description": "An answer, or a list if several pictures were sent as a form or as images in JSON.",
     },
     "Labels": _TEXTS,
-    "Models": {"type": "array", "items": _object({"name": _TEXT, "version": _TEXT})},
+    "Models": _list(_object({"name": _TEXT, "version": _TEXT})),
     "Health": _object({"status": _TEXT}),
     "Model": _object({
         **dict.fromkeys(("name", "version", "sha256", "network", "created"), _TEXT),
@@ -88,12 +99,34 @@ _SCHEMAS = {
         "parameters": _WHOLE,
         "score": _or_null(_object({
             "part": _TEXT, "images": _WHOLE, "accuracy": _SHARE,
-            "accuracy_interval": {"type": "array", "items": _SHARE},
+            "accuracy_interval": _list(_SHARE),
         })),
         "guarantees": _object({"can_abstain": _TRUTH, "held_out": _WHOLE, "limitations": _TEXTS}),
         "policy": _object({"coverage": _SHARE, "method": _TEXT, "ood_false_positive_rate": _SHARE}),
         "limits": _object({"pictures": _WHOLE, "bytes": _WHOLE, "pixels": _WHOLE, "seconds": _NUMBER}),
     }),
+    "Tensor": _object({"name": _TEXT, "datatype": _TEXT, "shape": _list(_WHOLE)}),
+    "ServerMetadata": _object({"name": _TEXT, "version": _TEXT, "extensions": _TEXTS}),
+    "ModelMetadata": _object(
+        {"name": _TEXT, "platform": _TEXT, "inputs": _list(_ref("Tensor")), "outputs": _list(_ref("Tensor"))},
+        versions=_TEXTS,
+    ),
+    "ModelIndex": _list(_object({"name": _TEXT, "version": _TEXT, "state": _TEXT})),
+    "Live": _object({"live": _TRUTH}),
+    "Ready": _object({"ready": _TRUTH}, name=_TEXT),
+    "InferenceRequest": _object(
+        {"inputs": _list(_object(
+            {"name": _TEXT, "shape": _list(_COUNT, maxItems=8), "datatype": _TEXT},
+            data={"type": "array"}, parameters=_object({}, binary_data_size=_COUNT),
+        ))},
+        id=_TEXT, parameters=_object({}, timeout=_COUNT, binary_data_output=_TRUTH),
+        outputs=_list(_object(
+            {"name": _TEXT}, parameters=_object({}, binary_data=_TRUTH, classification=_AT_LEAST_ONE)
+        )),
+    ),
+    "InferenceResponse": _object(
+        {"model_name": _TEXT, "outputs": _list(_ref("Tensor"))}, model_version=_TEXT, id=_TEXT
+    ),
 }  # fmt: skip
 
 MODEL_PARAMETERS = described(MODEL)
@@ -116,18 +149,28 @@ PREDICT_BODY: dict[str, Any] = {
         "image/*": _PICTURE,
         "application/octet-stream": _PICTURE,
         "multipart/form-data": {"schema": {
-            **_object({}, pictures={"type": "array", "minItems": 1, "items": _PICTURE["schema"]}),
+            **_object({}, pictures=_list(_PICTURE["schema"], minItems=1)),
             "description": "Files under any names. Parameters may be fields of the form, too.",
         }},
         "application/json": {"schema": {
             "oneOf": [
                 _object({"image": _BASE64}),
-                _object({"images": {"type": "array", "minItems": 1, "items": _BASE64}}),
+                _object({"images": _list(_BASE64, minItems=1)}),
             ],
             "description": "Parameters may be keys of the object, too.",
         }},
     },
 }  # fmt: skip
+
+
+INFER_BODY: dict[str, Any] = {
+    "required": True, "content": {"application/json": {"schema": _ref("InferenceRequest")}},
+}  # fmt: skip
+
+
+def in_path(*names: str) -> list[dict[str, Any]]:
+    """Parameters that are parts of a path."""
+    return [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
 
 
 def answers_with(schema: str, *errors: int) -> dict[int | str, dict[str, Any]]:
@@ -159,4 +202,7 @@ def describe(routers: Iterable[Router], needs_token: bool) -> dict[str, Any]:
     if needs_token:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{"token": []}]
+        for path in OPEN_PATHS & found["paths"].keys():
+            for operation in found["paths"][path].values():
+                operation["security"] = []
     return found

@@ -2,23 +2,22 @@
 
 import hmac
 import ipaddress
-import secrets
 import traceback
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from starlette.requests import ClientDisconnect
 
-from hangtag.errors import HangtagError, logger
+from hangtag.errors import logger
 from hangtag.serving.refusals import Refusal
+from hangtag.serving.replies import error_response
 from hangtag.serving.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
     from hangtag.serving.app import Server
 
-__all__ = ["OPEN_PATHS", "Guard", "error_body"]
+__all__ = ["OPEN_PATHS", "Guard"]
 
 OPEN_PATHS = frozenset(
     {"/", "/favicon.ico", "/docs", "/openapi.json", "/healthz", "/v2/health/live", "/v2/health/ready"}
@@ -44,7 +43,7 @@ class Guard:
         try:
             self.check(scope)
         except Refusal as refusal:
-            await _send(send, refusal.status, error_body(refusal, scope["path"]), refusal.headers)
+            await error_response(refusal, scope["path"])(scope, receive, send)
             return
         started = False
 
@@ -55,15 +54,14 @@ class Guard:
 
         try:
             await self.app(scope, receive, watched)
+        except ClientDisconnect:
+            pass  # nobody waits for an answer
         except Exception as error:
-            if isinstance(error, ClientDisconnect):
-                return  # nobody waits for an answer
-            number = request_id(scope)
+            number = scope["state"]["request_id"]
             logger.error("request %s failed:\n%s", number, "".join(traceback.format_exception(error)))
             if not started:
-                hint = f"it is logged as request {number}"
-                body = error_body(HangtagError("the server made a mistake", hint), scope["path"])
-                await _send(send, 500, body, {"X-Request-ID": number})
+                failure = Refusal(500, "the server failed to answer", f"its log says more under request {number}")
+                await error_response(failure, scope["path"])(scope, receive, send)
 
     def check(self, scope: Any) -> None:
         """Raise Refusal for a request that no handler may see."""
@@ -86,7 +84,7 @@ class Guard:
             raise Refusal(421, "this server does not answer to that host name", "start it with --allow-host NAME")
         if origin is not None and method not in _SAFE and not self._is_allowed_origin(origin, host):
             raise Refusal(403, "pages of this origin may not call the server", "start it with --allow-origin ORIGIN")
-        if self.token is not None and not (method in _SAFE and is_open(path)):
+        if self.token is not None and not (method in _SAFE and (path in OPEN_PATHS or path.startswith("/static/"))):
             scheme, _, secret = token.partition(b" ")
             if not hmac.compare_digest(b"Bearer " + secret.strip(), self.token) or scheme.lower() != b"bearer":
                 raise Refusal(
@@ -139,27 +137,3 @@ class _Hosts:
         except ValueError:
             return False
         return self.is_public
-
-
-def is_open(path: str) -> bool:
-    """Whether a path can be read without a token."""
-    return path in OPEN_PATHS or path.startswith("/static/")
-
-
-def request_id(scope: Any) -> str:
-    """The number by which the access log knows a request."""
-    state = scope.get("state") or {}
-    return str(state.get("request_id") or secrets.token_hex(8))
-
-
-def error_body(error: HangtagError, path: str) -> dict[str, str]:
-    """What an error says in JSON; the Open Inference Protocol has no hints."""
-    return {"error": str(error)} if path.startswith("/v2") else error.to_json()
-
-
-async def _send(send: Any, status: int, value: Any, headers: dict[str, str]) -> None:
-    body = orjson.dumps(value)
-    fields = {"content-type": "application/json", "content-length": str(len(body)), **headers}
-    raw = [(name.lower().encode(), text.encode("latin-1")) for name, text in fields.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})

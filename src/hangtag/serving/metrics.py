@@ -107,12 +107,11 @@ class Metrics(Recorder):
         self._registry = CollectorRegistry()
         self._children: dict[tuple[Any, ...], Any] = {}
         self._requests: list[tuple[str, str, int, float]] = []
-        self._batches: list[tuple[float, int]] = []
-        self._decoded: list[Sequence[float]] = []
+        self._decoded: list[float] = []
+        self._inferred: list[tuple[int, float]] = []
         self._queued: list[float] = []
-        self._answered: list[tuple[str, Sequence[Answer]]] = []
+        self._answered: list[tuple[ServedModel, Sequence[Answer | HangtagError]]] = []
         self._computed: list[tuple[ServedModel, Mapping[str, NDArray[Any]], int]] = []
-        self._unreadable: list[tuple[str, int]] = []
         self.answer_log: AnswerLog | None = None
         self._lost: list[str] = []
         self._versions: set[tuple[str, str]] = set()
@@ -131,7 +130,7 @@ class Metrics(Recorder):
             "requests": counter("requests", "Finished requests.", "endpoint", "method", "status"),
             "errors": counter("errors", "Requests with a status of 400 or more, by kind.", "kind"),
             "request": spread("request_seconds", "Time from a request's headers to its last byte.", _TIMES, "endpoint"),
-            "queue": spread("queue_seconds", "Time that the first picture of a request waited.", _TIMES),
+            "queue": spread("queue_seconds", "Time that requests waited for their batch.", _TIMES),
             "decode": spread("decode_seconds", "Time to decode a picture.", _TIMES),
             "inference": spread("inference_seconds", "Time of a batch in the model.", _TIMES),
             "batch": spread("batch_pictures", "Pictures in a batch.", _SIZES),
@@ -159,31 +158,24 @@ class Metrics(Recorder):
         self._requests.append((endpoint, method, status, seconds))
 
     def decoded(self, seconds: Sequence[float]) -> None:
-        self._decoded.append(seconds)
+        self._decoded.extend(seconds)
 
     def inferred(self, pictures: int, seconds: float) -> None:
-        self._batches.append((seconds, pictures))
+        self._inferred.append((pictures, seconds))
 
     def answered(self, model: "ServedModel", answers: "Sequence[Answer | HangtagError]", queued: float) -> None:
-        read = [each for each in answers if not isinstance(each, HangtagError)]
-        self._answered.append((model.name, read))
-        if len(read) < len(answers):
-            self._unreadable.append((model.name, len(answers) - len(read)))
-        self._over(model, len(answers), queued)
-        if self.answer_log is not None:
-            self.answer_log.answered(model.name, read)
-
-    def computed(self, model: "ServedModel", outputs: Mapping[str, NDArray[Any]], pictures: int, queued: float) -> None:
-        self._computed.append((model, outputs, pictures))
-        self._over(model, pictures, queued)
-
-    def _over(self, model: "ServedModel", pictures: int, queued: float) -> None:
         self._queued.append(queued)
-        seen = current_request.get()
-        if seen is not None:
-            seen.pictures += pictures
-            seen.queued = max(seen.queued, queued)
-            seen.model = model.version
+        self._answered.append((model, answers))
+        if self.answer_log is not None:
+            self.answer_log.answered(model.name, answers)
+        self._note(model, len(answers), queued)
+
+    def computed(
+        self, model: "ServedModel", outputs: Mapping[str, NDArray[np.float32]], pictures: int, queued: float
+    ) -> None:
+        self._queued.append(queued)
+        self._computed.append((model, outputs, pictures))
+        self._note(model, pictures, queued)
 
     def lost_line(self, log: str) -> None:
         """A line of this log could not be written."""
@@ -208,11 +200,24 @@ class Metrics(Recorder):
         with self._lock:
             self._count_requests()
             self._count_work()
-            for model, answers in _taken(self._answered):
-                self._count_answers(model, answers)
-            for served, outputs, pictures in _taken(self._computed):
-                self._count_outputs(served, outputs, pictures)
+            answers: dict[str, list[Answer | HangtagError]] = {}
+            for model, some in _taken(self._answered):
+                answers.setdefault(model.name, []).extend(some)
+            for name, found in answers.items():
+                self._count_answers(name, found)
+            outputs: dict[ServedModel, list[tuple[Mapping[str, NDArray[Any]], int]]] = {}
+            for model, rows, pictures in _taken(self._computed):
+                outputs.setdefault(model, []).append((rows, pictures))
+            for model, computed in outputs.items():
+                self._count_outputs(model, computed)
             self._set_gauges()
+
+    def _note(self, model: "ServedModel", pictures: int, queued: float) -> None:
+        seen = current_request.get()
+        if seen is not None:
+            seen.pictures += pictures
+            seen.queued = max(seen.queued, queued)
+            seen.model = model.version
 
     def _child(self, name: str, *labels: str) -> Any:
         key = (name, *labels)
@@ -234,41 +239,44 @@ class Metrics(Recorder):
             self._child("request", endpoint).observe_all(times)
 
     def _count_work(self) -> None:
-        if batches := _taken(self._batches):
-            for name, values in zip(("inference", "batch"), zip(*batches, strict=True), strict=True):
+        batches = _taken(self._inferred)
+        for name, values in (
+            ("queue", _taken(self._queued)), ("decode", _taken(self._decoded)),
+            ("batch", [pictures for pictures, _ in batches]), ("inference", [seconds for _, seconds in batches]),
+        ):  # fmt: skip
+            if values:
                 self._child(name).observe_all(values)
-        if decoded := _taken(self._decoded):
-            self._child("decode").observe_all([each for seconds in decoded for each in seconds])
-        if queued := _taken(self._queued):
-            self._child("queue").observe_all(queued)
         for log, count in Counter(_taken(self._lost)).items():
             self._child("lost", log).inc(count)
-        for model, pictures in _taken(self._unreadable):
-            self._child("pictures", model).inc(pictures)
-            self._child("unreadable", model).inc(pictures)
 
-    def _count_answers(self, model: str, answers: "Sequence[Answer]") -> None:
+    def _count_answers(self, model: str, answers: "Sequence[Answer | HangtagError]") -> None:
+        read = [each for each in answers if not isinstance(each, HangtagError)]
         self._child("pictures", model).inc(len(answers))
-        self._count_labels(model, Counter(str(each.label) for each in answers))
-        sure = Counter("unknown" if each.sure is None else "yes" if each.sure else "no" for each in answers)
+        self._child("unreadable", model).inc(len(answers) - len(read))
+        if not read:
+            return
+        self._count_labels(model, Counter(str(each.label) for each in read))
+        sure = Counter("unknown" if each.sure is None else "yes" if each.sure else "no" for each in read)
         for kind, count in sure.items():
             self._child("sure", model, kind).inc(count)
-        self._child("unfamiliar", model).inc(sum(bool(each.is_ood) for each in answers))
-        self._child("confidence", model).observe_all([each.probability or 0.0 for each in answers])
-        self._child("ood", model).observe_all([each.ood_score for each in answers if each.ood_score is not None])
+        self._child("unfamiliar", model).inc(sum(bool(each.is_ood) for each in read))
+        self._child("confidence", model).observe_all([each.probability or 0.0 for each in read])
+        self._child("ood", model).observe_all([each.ood_score for each in read if each.ood_score is not None])
 
-    def _count_outputs(self, served: "ServedModel", outputs: Mapping[str, NDArray[Any]], pictures: int) -> None:
-        model, rows, scores = served.name, outputs.get(OUTPUT), outputs.get("ood_score")
-        self._child("pictures", model).inc(pictures)
-        if rows is not None:
-            places, counts = np.unique(rows.argmax(axis=1), return_counts=True)
-            names = served.predictor.class_names
-            labels = {names[place]: int(count) for place, count in zip(places, counts, strict=True)}
-            self._count_labels(model, labels)
-            self._child("confidence", model).observe_all(rows.max(axis=1))
-        if scores is not None:
-            self._child("unfamiliar", model).inc(int((scores > 1 - OOD_FALSE_POSITIVE_RATE).sum()))
-            self._child("ood", model).observe_all(scores)
+    def _count_outputs(self, model: "ServedModel", computed: list[tuple[Mapping[str, NDArray[Any]], int]]) -> None:
+        name, names = model.name, model.predictor.class_names
+        self._child("pictures", name).inc(sum(pictures for _, pictures in computed))
+        rows = [each[OUTPUT] for each, _ in computed if OUTPUT in each]
+        if rows:
+            labels = np.concatenate([each.argmax(axis=1) for each in rows])
+            places, counts = np.unique(labels, return_counts=True)
+            self._count_labels(name, {names[place]: int(n) for place, n in zip(places, counts, strict=True)})
+            self._child("confidence", name).observe_all(np.concatenate([each.max(axis=1) for each in rows]))
+        scores = [each["ood_score"] for each, _ in computed if "ood_score" in each]
+        if scores:
+            values = np.concatenate(scores)
+            self._child("unfamiliar", name).inc(int((values > 1 - OOD_FALSE_POSITIVE_RATE).sum()))
+            self._child("ood", name).observe_all(values)
 
     def _count_labels(self, model: str, counts: Mapping[str, int]) -> None:
         known = self._labels.setdefault(model, set())

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,8 +25,10 @@ from hangtag.model.predictor import Answer
 from hangtag.pictures import Images, check_images
 from hangtag.serving.batching import Ask
 from hangtag.serving.body import read_body
+from hangtag.serving.description import INFER_BODY, answers_with, in_path
 from hangtag.serving.models import ServedModel
 from hangtag.serving.refusals import Refusal
+from hangtag.serving.replies import json_response
 from hangtag.serving.routes import Router
 from hangtag.serving.settings import Settings
 from hangtag.serving.tensors import DATATYPES, HEADER_LENGTH, Inference, Input, Output, Reply, read_inference, shown
@@ -34,7 +37,7 @@ from hangtag.version import __version__
 if TYPE_CHECKING:
     from hangtag.serving.app import Server
 
-__all__ = ["error_in_words", "router"]
+__all__ = ["router"]
 
 LABEL, ANSWER = "label", "answer"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)", "parameters")
@@ -43,108 +46,52 @@ _INLINE = 300_000  # bytes that are compressed, or read into images of 8 bits, i
 _LEAST_COMPRESSED = 256  # bytes
 _MOST_ANSWER = 256_000_000  # bytes of the outputs of a request
 
-_TEXT, _TRUTH = {"type": "string"}, {"type": "boolean"}
-_SHAPE = {"type": "array", "maxItems": 8, "items": {"type": "integer", "minimum": 0}}
-
-
-def _object(required: Sequence[str] = (), **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "required": list(required), "properties": properties}
-
-
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-def _responses(schema: dict[str, Any], *errors: int) -> dict[int | str, dict[str, Any]]:
-    error = _object(["error"], error=_TEXT, hint=_TEXT)
-    found = {200: ("The answer.", schema), **dict.fromkeys((401, 403, *errors), ("The reason.", error))}
-    return {
-        status: {"description": text, "content": {"application/json": {"schema": schema}}}
-        for status, (text, schema) in found.items()
-    }
-
-
-def _named(*names: str) -> list[dict[str, Any]]:
-    return [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
-
-
-_TENSOR = _object(["name", "datatype", "shape"], name=_TEXT, datatype=_TEXT, shape=_list({"type": "integer"}))
-_SERVER = _object(["name", "version", "extensions"], name=_TEXT, version=_TEXT, extensions=_list(_TEXT))
-_ABOUT = _object(
-    ["name", "platform", "inputs", "outputs"], name=_TEXT, platform=_TEXT, versions=_list(_TEXT),
-    inputs=_list(_TENSOR), outputs=_list(_TENSOR),
-)  # fmt: skip
-_INDEX = _list(_object(["name", "version", "state"], name=_TEXT, version=_TEXT, state=_TEXT))
-_READY = _object(["ready"], ready=_TRUTH, name=_TEXT)
-_REQUEST = _object(
-    ["inputs"], id=_TEXT, parameters=_object(timeout={"type": "integer", "minimum": 0}, binary_data_output=_TRUTH),
-    inputs=_list(_object(
-        ["name", "shape", "datatype"], name=_TEXT, shape=_SHAPE, datatype=_TEXT, data={"type": "array"},
-        parameters=_object(binary_data_size={"type": "integer", "minimum": 0}),
-    )),
-    outputs=_list(_object(
-        ["name"], name=_TEXT,
-        parameters=_object(binary_data=_TRUTH, classification={"type": "integer", "minimum": 1}),
-    )),
-)  # fmt: skip
-_RESPONSE = _object(["model_name", "outputs"], model_name=_TEXT, model_version=_TEXT, id=_TEXT, outputs=_list(_TENSOR))
-_ERRORS = (400, 404, 413, 415, 503, 504)
-_BODY = {"required": True, "content": {"application/json": {"schema": _REQUEST}}}
-_MODEL: dict[str, Any] = {"responses": _responses(_ABOUT, 404), "openapi_extra": {"parameters": _named("model")}}
-_VERSION: dict[str, Any] = {**_MODEL, "openapi_extra": {"parameters": _named("model", "version")}}
-_INFER: dict[str, Any] = {
-    "responses": _responses(_RESPONSE, *_ERRORS),
-    "openapi_extra": {"parameters": _named("model"), "requestBody": _BODY},
-}
-_INFER_VERSION: dict[str, Any] = {
-    **_INFER,
-    "openapi_extra": {"parameters": _named("model", "version"), "requestBody": _BODY},
-}
+_MODEL: dict[str, Any] = {"openapi_extra": {"parameters": in_path("model")}}
+_VERSION: dict[str, Any] = {"openapi_extra": {"parameters": in_path("model", "version")}}
+_INFER: dict[str, Any] = {"openapi_extra": {**_MODEL["openapi_extra"], "requestBody": INFER_BODY}}
+_INFER_VERSION: dict[str, Any] = {"openapi_extra": {**_VERSION["openapi_extra"], "requestBody": INFER_BODY}}
+_METADATA, _READY = answers_with("ModelMetadata", 404), answers_with("Ready", 404, 503)
+_INFERENCE = answers_with("InferenceResponse", 400, 404, 413, 415, 503, 504)
 
 router = Router(tags=["Open Inference Protocol v2"])
 
 
-def error_in_words(error: HangtagError) -> dict[str, str]:
-    """The body of an error; clients of this protocol show only `error`."""
-    return {"error": f"{error.message}: {error.hint}" if error.hint else error.message, "hint": error.hint}
-
-
-@router.get("/v2", responses=_responses(_SERVER))
+@router.get("/v2", responses=answers_with("ServerMetadata"))
 @router.get("/v2/", include_in_schema=False)
-async def server_metadata() -> Response:
+async def server_metadata(request: Request) -> Response:
     """What this server is, and which extensions of the protocol it has."""
-    return _json({"name": "hangtag", "version": __version__, "extensions": EXTENSIONS})
+    return json_response({"name": "hangtag", "version": __version__, "extensions": EXTENSIONS})
 
 
-@router.get("/v2/health/live", responses=_responses(_object(["live"], live=_TRUTH)))
-async def live() -> Response:
+@router.get("/v2/health/live", responses=answers_with("Live"))
+async def live(request: Request) -> Response:
     """Whether the server answers at all."""
-    return _json({"live": True})
+    return json_response({"live": True})
 
 
-@router.get("/v2/health/ready", responses=_responses(_READY, 503))
+@router.get("/v2/health/ready", responses=answers_with("Ready", 503))
 async def ready(request: Request) -> Response:
     """Whether the server takes requests, and all models are in order; 503 if not."""
     server: Server = request.app.state.server
     return _readiness({}, server, list(server.models.problems))
 
 
-@router.post("/v2/repository/index", responses=_responses(_INDEX, 503))
+@router.post("/v2/repository/index", responses=answers_with("ModelIndex", 503))
 async def repository_index(request: Request) -> Response:
     """The models and their versions."""
     server: Server = request.app.state.server
     state = "UNAVAILABLE" if server.is_draining else "READY"
-    return _json([{"name": each.name, "version": each.version, "state": state} for each in server.models])
+    return json_response([{"name": each.name, "version": each.version, "state": state} for each in server.models])
 
 
-@router.get("/v2/models/{model}", **_MODEL)
-@router.get("/v2/models/{model}/versions/{version}", **_VERSION)
+@router.get("/v2/models/{model}", responses=_METADATA, **_MODEL)
+@router.get("/v2/models/{model}/versions/{version}", responses=_METADATA, **_VERSION)
 async def model_metadata(request: Request) -> Response:
     """The inputs and outputs of a model; -1 stands for a length that may vary."""
     model = _model_of(request)
     axes = [-1, -1, -1, *model.predictor.spec.shape[2:]]
     images = {"datatypes": ", ".join([*DATATYPES, "BYTES"])}
-    return _json({
+    return json_response({
         "name": model.name,
         "versions": [model.version],
         "platform": "onnx_onnxv1",
@@ -156,8 +103,8 @@ async def model_metadata(request: Request) -> Response:
     })  # fmt: skip
 
 
-@router.get("/v2/models/{model}/ready", **{**_MODEL, "responses": _responses(_READY, 404, 503)})
-@router.get("/v2/models/{model}/versions/{version}/ready", **{**_VERSION, "responses": _responses(_READY, 404, 503)})
+@router.get("/v2/models/{model}/ready", responses=_READY, **_MODEL)
+@router.get("/v2/models/{model}/versions/{version}/ready", responses=_READY, **_VERSION)
 async def model_ready(request: Request) -> Response:
     """Whether a model answers; 503 if not."""
     server: Server = request.app.state.server
@@ -165,14 +112,13 @@ async def model_ready(request: Request) -> Response:
     return _readiness({"name": name}, server, [name] if name in server.models.problems else [])
 
 
-@router.post("/v2/models/{model}/infer", **_INFER)
-@router.post("/v2/models/{model}/versions/{version}/infer", **_INFER_VERSION)
+@router.post("/v2/models/{model}/infer", responses=_INFERENCE, **_INFER)
+@router.post("/v2/models/{model}/versions/{version}/infer", responses=_INFERENCE, **_INFER_VERSION)
 async def infer(request: Request) -> Response:
     """Classify a batch of images."""
     server: Server = request.app.state.server
     began, headers = time.monotonic(), request.headers
     model = _model_of(request)
-    server.batcher.admit(1)  # refused before the body is read
     body = await read_body(request)
     inference = read_inference(body, headers.get(HEADER_LENGTH))
     deadline = began + min(inference.timeout, _seconds(headers.get("x-request-timeout")), server.settings.timeout)
@@ -216,8 +162,6 @@ async def _add_outputs(
 async def _add_answers(
     server: "Server", model: ServedModel, images: Input, inference: Inference, reply: Reply, deadline: float
 ) -> None:
-    import orjson
-
     predictor = model.predictor
     names = [OUTPUT, LABEL, *(["ood_score"] if predictor.guarantees.has_ood_score else []), ANSWER]
     wanted = _wanted(inference, names, " for encoded pictures")
@@ -355,14 +299,10 @@ def _compressed(content: bytes, encoding: str) -> bytes:
 
 
 def _readiness(about: dict[str, Any], server: "Server", troubled: list[str]) -> Response:
-    problem = "the server is shutting down" if server.is_draining else ""
-    if troubled and not problem:
-        problem = f"the file of {', '.join(troubled)} cannot be used; the version opened last answers"
-    said = {"error": problem} if problem else {}
-    return _json({**about, "ready": not problem, **said}, 503 if problem else 200)
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    import orjson
-
-    return Response(orjson.dumps(value), status, media_type="application/json")
+    if server.is_draining:
+        error, hint = "the server is shutting down", "send requests to another server, or try again in a second"
+    elif troubled:
+        error, hint = f"the file of {', '.join(troubled)} cannot be used", "the version that was opened last answers"
+    else:
+        return json_response({**about, "ready": True})
+    return json_response({**about, "ready": False, "error": error, "hint": hint}, 503)

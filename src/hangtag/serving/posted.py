@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 
 from hangtag.errors import HangtagError, PictureError
@@ -103,8 +104,6 @@ def _cleaned(name: str) -> str:
 
 
 def _from_json(body: bytes) -> Posted:
-    import orjson
-
     how = 'send {"image": "BASE64"} or {"images": ["BASE64", ...]}'
     try:
         content: Any = orjson.loads(body)

@@ -1,12 +1,30 @@
-"""Answers as JSON."""
+"""Answers and errors as JSON."""
 
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
-__all__ = ["json_response"]
+from hangtag.errors import HangtagError
+from hangtag.serving.refusals import Refusal
+
+__all__ = ["error_response", "json_response"]
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(value), status, headers, "application/json")
+
+
+def error_response(error: HangtagError, path: str) -> Response:
+    """An error as {"error", "hint"}; clients of the Open Inference Protocol show only `error`, so it has the hint, too.
+
+    The status is that of a `Refusal`, and 400 for another error.
+
+    Args:
+        path: of the request.
+    """
+    status, headers = (error.status, error.headers) if isinstance(error, Refusal) else (400, None)
+    said = error.to_json()
+    if path.startswith("/v2") and error.hint:
+        said["error"] = f"{error.message}: {error.hint}"
+    return json_response(said, status, headers)

@@ -3,12 +3,9 @@
 Importing FastAPI takes a third of the time and a fifth of the memory in which the server starts.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
@@ -20,7 +17,7 @@ __all__ = ["Router"]
 class Router:
     """Collects handlers with the decorators of FastAPI's `APIRouter`.
 
-    A handler takes the request, or nothing, and returns a `Response`.
+    A handler takes the request and returns a `Response`.
 
     Args:
         described: what FastAPI needs to know about all paths, such as `tags`.
@@ -47,20 +44,9 @@ class Router:
 
     @property
     def routes(self) -> list[Route]:
-        return [
-            Route(path, handler if inspect.signature(handler).parameters else _called_without(handler), methods=methods)
-            for path, methods, handler, _ in self.entries
-        ]
+        return [Route(path, handler, methods=methods) for path, methods, handler, _ in self.entries]
 
     def describe_to(self, app: "FastAPI") -> None:
         """Add the paths to an application that is only described, never served."""
         for path, methods, handler, described in self.entries:
             app.add_api_route(path, handler, methods=list(methods), **{**self.described, **described})
-
-
-def _called_without(handler: Callable[..., Any]) -> Callable[[Request], Any]:
-    async def call(request: Request) -> Response:
-        response: Response = await handler()
-        return response
-
-    return call

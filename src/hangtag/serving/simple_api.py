@@ -45,7 +45,6 @@ async def predict(request: Request) -> Response:
     began = time.monotonic()
     wish = wish_of(request.scope["query_string"])
     model = server.models.find(wish.model)
-    server.batcher.admit(1)  # refused before the body is read
     posted = await read_posted(request, server.settings)
     if posted.fields:
         wish = wish_of(request.scope["query_string"], posted.fields)
@@ -134,7 +133,7 @@ async def models(request: Request) -> Response:
 
 
 @router.get("/healthz", tags=["health"], responses=answers_with("Health"))
-async def healthz() -> Response:
+async def healthz(request: Request) -> Response:
     """Whether this process answers. Whether it takes new work is at /v2/health/ready."""
     return json_response({"status": "ok"})
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from hangtag.serving.refusals import Refusal
@@ -272,8 +273,6 @@ class Reply:
 
     def encoded(self) -> tuple[bytes, int | None]:
         """The body, and how many of its bytes are JSON if there is binary data."""
-        import orjson
-
         head = orjson.dumps({**self.head, "outputs": self._tensors}, option=orjson.OPT_SERIALIZE_NUMPY)
         return (b"".join([head, *self._parts]), len(head)) if self._parts else (head, None)
 
