@@ -97,9 +97,13 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--cases", type=int, default=2000, help="of each description, at least")
     parser.add_argument("--v2", type=Path, default=HERE / "open_inference.yaml", help="a description of the protocol")
+    parser.add_argument("--only", nargs="*", help="of ours, 'ours, with a token' and v2")
     asked = parser.parse_args()
     results = {}
-    for what, arguments in {"ours": [], "ours, with a token": ["--token", TOKEN], "v2": []}.items():
+    campaigns = {"ours": [], "ours, with a token": ["--token", TOKEN], "v2": []}
+    for what, arguments in campaigns.items():
+        if asked.only and what not in asked.only:
+            continue
         with served(asked.run, *arguments) as address:
             ours, checks = what != "v2", "all"
             model = read(address, "/v2/repository/index", "POST")[0]

@@ -50,7 +50,7 @@ CLIENTS = 6
 PATIENCE = 30.0  # seconds after which a client hangs
 NAME = "served"  # of the model
 FRESH = 20  # connections in a row that agree: all workers do
-SOON = 10.0  # seconds within which a new or damaged file must be noticed on a busy machine
+SOON = 15.0  # seconds within which a new or damaged file must be noticed on a busy machine
 VARIANTS: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("", 3, {}),
     ("top=1&coverage=0.99", 1, {"coverage": 0.99}),
@@ -322,8 +322,9 @@ class Load:
     """Clients that send one request after the other until the block ends or `most` pictures are answered.
 
     Attributes:
-        counts: what became of the requests: a status, if the answer is right, or "wrong", "error" (the connection
-            ended without an answer), "waits" (nothing came within `PATIENCE`) and "not accepted".
+        counts: what became of the requests: a status, if the answer is right, or "wrong", "refused" (the server said
+            that it is overloaded), "error" (the connection ended without an answer), "waits" (nothing came within
+            `PATIENCE`) and "not accepted".
         answers: for pictures, that were right.
         wrong: some of the wrong answers, with their requests.
     """
@@ -374,6 +375,9 @@ class Load:
                 connection = None
 
     def _judge(self, request: Request, response: http.client.HTTPResponse, body: bytes) -> None:
+        if response.status == 503 and response.getheader("retry-after"):
+            self._count("refused")
+            return
         try:
             is_right = request.check(response.status, response.headers, body)
         except Exception:  # an answer of another form
@@ -415,7 +419,7 @@ def answers(count: int, run: str, requests: Sequence[Request]) -> bool:
             seconds, sizes = time.monotonic() - began, [*sizes, memory(process)]
             print(f"{workers} workers, {seconds:.0f} s: {load.said}; MB {[round(size) for size in sizes]}", flush=True)
             is_flat = sizes[-1] < 1.2 * sizes[min(2, len(sizes) - 1)] + 20
-            good &= load.has_none("wrong", "error", "waits", "not accepted") and is_flat
+            good &= load.has_none("wrong", "refused", "error", "waits", "not accepted") and is_flat
     return good
 
 
@@ -442,7 +446,10 @@ def kills(count: int, run: str, requests: Sequence[Request]) -> bool:
     killed = 0
     with Load(port, requests) as load:
         while killed < count:
-            time.sleep(0.3)
+            time.sleep(0.2)
+            before, end = load.answers, time.monotonic() + PATIENCE
+            while load.answers == before and time.monotonic() < end:  # a busy machine needs time for new workers
+                time.sleep(0.05)
             with suppress(ProcessLookupError, IndexError):
                 os.kill(children(process)[killed % 2], signal.SIGKILL)
                 killed += 1
@@ -454,12 +461,12 @@ def kills(count: int, run: str, requests: Sequence[Request]) -> bool:
 
 
 def swaps(count: int, models: dict[str, bytes], requests: Sequence[Request]) -> bool:
-    """Swap two versions under load, with damaged, missing and half-written files in between.
+    """Swap two versions under light load, with damaged, missing and half-written files in between.
 
     A file is swapped with one worker, a run folder with two. Whether no answer was lost or mixed, new versions served
     soon, and bad files were reported and left the old version serving.
     """
-    good = True
+    good, requests = True, [request for request in requests if request.pictures <= 8]
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder, NAME) if workers == 2 else Path(folder, f"{NAME}.onnx")

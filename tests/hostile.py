@@ -255,7 +255,7 @@ _case("PUT, DELETE and PATCH are not answered", _get(b"/predict", method=b"DELET
 _case("HTTP/9.9", _get(b"/predict", version=b"HTTP/9.9"))
 _case("HTTP/2.0", _get(b"/predict", version=b"HTTP/2.0"))
 _case("HTTP/1.1 with more", _get(b"/predict", version=b"HTTP/1.1x"))
-_case("HTTP/0.9", b"GET /predict\r\n")
+_case("HTTP/0.9", b"GET /predict\r\n", 400, 408, CLOSED, slow=True)
 _case("preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
 _case("absolute URL", _get(b"http://evil.example/predict"))
 _case("absolute URL of a file", _get(b"file:///etc/passwd"))

@@ -284,6 +284,21 @@ def test_the_programs_of_the_serving_page_get_our_answer(served: tuple[Path, str
     assert str(answer.label) in done.stdout or done.stdout == f"{place}\n"
 
 
+def test_the_serving_page_lists_every_option_metric_kind_of_error_and_field() -> None:
+    from hangtag.serving.access_log import _NAMES
+    from hangtag.serving.metrics import KINDS, Metrics
+
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    options = (ROOT / "docs/help.md").read_text(encoding="utf-8").split("\n## hangtag serve\n")[1].split("\n## ")[0]
+    metrics = {each.describe()[0].name for each in Metrics(lambda: (), lambda: 0)._of.values()}
+
+    assert {each for each in re.findall(r"^  (--[\w-]+)", options, re.MULTILINE) if f"`{each}`" not in page} == set()
+    assert {each for each in metrics if f"| `{each}` |" not in page and f"| `{each}_total` |" not in page} == set()
+    assert {each for each in KINDS.values() if each not in page} == set()
+    assert {status for status in KINDS if str(status) not in page} == set()
+    assert {each for each in _NAMES if f"`{each}`" not in page} == set()
+
+
 # --- pages whose code runs on a part of the data -------------------------------------------------------------------
 
 NUMBER = re.compile(r"\d+\.\d+")

@@ -1,6 +1,8 @@
 import io
 import os
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +109,17 @@ def test_a_picture_from_a_pipe_is_read_once() -> None:
 
     os.close(reading)
     assert np.array_equal(pixels, COLOUR)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_of_many_tiny_parts_is_refused(kind: str) -> None:
+    stored = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(stored, kind)
+    content = stored.getvalue()
+    text = b"\0\0\0\x03tEXta\0b" + struct.pack(">I", zlib.crc32(b"tEXta\0b"))
+    parts = {"PNG": (33, [text]), "JPEG": (2, [b"\xff\xe1\0\x02", b"\xff", b"\xff\0"])}
+    place, each = parts[kind]
+    for part in each:
+        assert decode(content[:place] + part * 100 + content[place:], SPEC)[0].shape == (16, 16, 3)
+        with pytest.raises(PictureError, match="too many small parts"):
+            decode(content[:place] + part * 5000 + content[place:], SPEC)

@@ -121,6 +121,7 @@ _LOW_BYTES = {
 _GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _JPEG, _SCAN, _MAX_SCANS = b"\xff\xd8\xff", b"\xff\xda", 100  # a progressive JPEG has about ten; an attack, thousands
 _PNG = b"\x89PNG\r\n\x1a\n"
+_LEAST_PARTS, _BYTES_A_PART = 1000, 200  # Pillow reads chunks and segments in Python: many small ones take minutes
 _PLAIN = ("PNG", "JPEG")
 _PNG_START = struct.Struct(">8sI4sIIBBBBBII4s")  # signature, header with its checksum, start of the next chunk
 _NPY = b"\x93NUMPY"
@@ -757,6 +758,8 @@ def _open(content: bytes, most: int = MAX_PIXELS) -> Image.Image:
             f"has more than {_MAX_SCANS} scans, and each takes as long as decoding an ordinary JPEG",
             "save it again as an ordinary JPEG", "takes too long",
         )  # fmt: skip
+    if _has_many_parts(content):
+        raise PictureError("has too many small parts", "save it again with another program", "takes too long")
     try:
         with _nothing if _decode_only else _filtered_warnings():
             if content.startswith(_PNG):  # as Image.open does, without trying other formats
@@ -783,6 +786,31 @@ def _open(content: bytes, most: int = MAX_PIXELS) -> Image.Image:
     if opened.width * opened.height > most:
         raise _too_large(f"{opened.width}x{opened.height}", most)
     return opened
+
+
+def _has_many_parts(content: bytes) -> bool:
+    """Whether a PNG has more chunks, or a JPEG more segments before its pixels, than any program writes."""
+    if len(content) < _LEAST_PARTS * 4:
+        return False
+    left = max(_LEAST_PARTS, len(content) // _BYTES_A_PART)
+    if content.startswith(_PNG):
+        place = 8
+        while left > 0 and place < len(content):
+            place += 12 + int.from_bytes(content[place : place + 4], "big")
+            left -= 1
+    elif content.startswith(_JPEG):
+        place = 2
+        while left > 0 and content[place : place + 2] != _SCAN and place < len(content) - 1:
+            marker = content[place + 1]
+            if content[place] != 0xFF or marker == 0xFF:  # Pillow skips such bytes one by one
+                size = max(1, content.find(b"\xff", place + 1) - place)
+                left -= size
+                place += size
+                continue
+            is_bare = marker == 0 or 0xD0 <= marker <= 0xD9
+            place += 2 if is_bare else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+            left -= 1
+    return left <= 0
 
 
 def _is_heic(content: bytes) -> bool:

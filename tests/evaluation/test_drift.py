@@ -172,3 +172,21 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
     found = difference_interval(one, two)
 
     assert found == pytest.approx((0.2, 0.0524, 0.3339), abs=2e-4), "56/70 - 48/80, table II of Newcombe (1998)"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '"repairs": 5', '"repairs": true', '"repairs": {"before": [1]}', '"repairs": [{"before": 1e300}]',
+        '"ood_score": 1' + "0" * 400, '"time": "0001-01-01T00:00:00+14:00"', '"time": "9999-12-31T23:59:59-14:00"',
+        '"time": 1e300', '"sure": [1]',
+    ],
+)  # fmt: skip
+def test_odd_values_of_a_line_count_as_unknown(odd: str, tmp_path: Path) -> None:
+    usual = f'"label": "{MODEL.class_names[0]}", "probability": 0.5, "time": "2026-01-01T00:00:00Z"'
+    (tmp_path / "a.jsonl").write_text("\n".join([f"{{{usual}}}"] * LEAST + [f"{{{usual}, {odd}}}"]))
+
+    found = read_answers([tmp_path / "a.jsonl"], MODEL)
+
+    assert len(found) == LEAST + 1
+    assert str(compare(MODEL, found, "test", found)).startswith("no drift")

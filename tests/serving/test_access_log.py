@@ -1,6 +1,7 @@
 """Lines of the access log and of the answers' log: what they say, what they never say, and what harms them not."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -216,3 +217,18 @@ def test_a_log_that_cannot_be_opened_is_an_error_before_serving(toy_run: Path, t
     for setting in ("access_log", "log_answers"):
         with pytest.raises(SaveError, match="cannot be written"):
             create_app(Models([toy_run]), Settings(**{setting: str(tmp_path / "missing" / "log")}))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
+def test_a_pipe_that_nobody_reads_is_an_error_at_once_and_one_that_is_read_gets_lines(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SaveError, match="cannot be written"):
+        LineLog(tmp_path / "pipe", str.encode, lambda: None)  # type: ignore[arg-type]
+
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    log = LineLog(tmp_path / "pipe", str.encode, lambda: None)  # type: ignore[arg-type]
+    log.write("one")
+    log.close()
+
+    assert os.read(reading, 100) == b"one\n"
+    os.close(reading)

@@ -315,3 +315,22 @@ def test_responses_are_compressed_as_the_client_wants(client: httpx.Client) -> N
         said = client.post(INFER, json=ask(), headers={"Accept-Encoding": accepted})
 
         assert said.headers.get("content-encoding") == used and len(said.json()["outputs"]) > 1
+
+
+def test_elements_beyond_the_shape_are_not_read(client: httpx.Client) -> None:
+    size = {"binary_data_size": 4_000_000}
+    head = json.dumps({"inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "parameters": size}]}).encode()
+    binary = client.post(
+        INFER, content=head + bytes(4_000_000), headers={"Inference-Header-Content-Length": str(len(head))}
+    )
+    in_json = client.post(INFER, json=ask([1, 1, 2], data=[0] * 100_000))
+
+    assert binary.status_code == 400 and "more elements than its shape [1] says" in binary.json()["error"]
+    assert in_json.status_code == 400 and "must have 2 elements" in in_json.json()["error"]
+
+
+def test_json_of_millions_of_elements_or_thousands_of_objects_is_refused(client: httpx.Client) -> None:
+    for data in ([0] * 2_000_002, [{}] * 40_000):
+        said = client.post(INFER, json=ask([1, 1, 2], data=data))
+
+        assert said.status_code == 413 and "binary data" in said.json()["error"]

@@ -113,3 +113,29 @@ def test_ending_closes_idle_connections_and_serves_those_that_still_ask(
         assert read_all(idle) == b""
         idle.close()
         busy.close()
+
+
+def test_bodies_that_are_being_received_are_limited_together(
+    start_server: Callable[..., AbstractContextManager[Running]], toy_png: bytes
+) -> None:
+    head = b"POST /predict HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: %d\r\n" + _HEAD + b"\r\n"
+    with start_server(max_queue_bytes=100_000) as server:
+        bodies = server.listener.config.http_protocol_class.args[1]  # type: ignore[union-attr]
+        with connect(server) as alone:  # larger than the limit, but nobody else sends anything
+            alone.sendall(head % 150_001 + bytes(150_000))
+            deadline = time.monotonic() + 5
+            while bodies.size < 150_000 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert bodies.size == 150_000
+            with connect(server) as another:
+                another.sendall(head % 1000 + bytes(500))
+                assert another.recv(1000).startswith(b"HTTP/1.1 503 ")
+            alone.sendall(b"\0")
+            assert alone.recv(1000).startswith(b"HTTP/1.1 422 ")  # it was read as a whole
+        with connect(server) as later:
+            later.sendall(head % len(toy_png) + toy_png)
+            assert later.recv(1000).startswith(b"HTTP/1.1 200 ")
+        deadline = time.monotonic() + 5
+        while bodies.size and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert bodies.size == 0

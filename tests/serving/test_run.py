@@ -19,6 +19,7 @@ import hangtag
 from hangtag.errors import ArtifactError, UsageError
 from hangtag.serving.run import listening_socket, serve
 from hangtag.serving.settings import Settings
+from toys import in_a_process
 
 from .conftest import Running
 
@@ -142,6 +143,40 @@ def test_workers_end_with_code_0(toy_run: Path) -> None:
         assert started.process.wait(10) == 0
 
 
+_HASTY = """
+import multiprocessing.context, os, signal, time
+from hangtag.serving.run import Workers, listening_socket
+from hangtag.serving.settings import Settings
+
+started = []
+
+def target(listening, reporter, alive_end):
+    reporter.send("ready")
+    time.sleep(60)
+
+class Process(multiprocessing.context.ForkProcess):
+    def start(self):
+        super().start()
+        started.append(self.pid)
+        if len(started) == 2:
+            os.kill(self.pid, signal.SIGTERM)
+        if len(started) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+settings = Settings(port=0, grace=0.1, drain_delay=0)
+with listening_socket(settings) as listening:
+    workers = Workers(target, listening, settings, lambda said: os.kill(started[0], signal.SIGKILL))
+    workers.context.Process = Process
+    workers.run()
+print(len(started))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_a_worker_that_gets_sigterm_before_it_has_begun_does_not_end_the_server(tmp_path: Path) -> None:
+    assert in_a_process(_HASTY, tmp_path).strip() == "3"
+
+
 def test_a_worker_that_cannot_open_its_model_says_why(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a model")
 
@@ -212,3 +247,13 @@ def test_tls(start_server: Callable[..., AbstractContextManager[Running]], toy_p
 
     with pytest.raises(UsageError, match="its own key"):
         serve(["unused.onnx"], Settings(port=0, certfile=str(key), keyfile=str(key)), lambda _: None)
+
+
+@pytest.mark.parametrize("error", [UnicodeError("label too long"), socket.gaierror(-2, "Name or service not known")])
+def test_a_name_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(UsageError, match="no such address"):
+        listening_socket(Settings(host="a" * 300, port=0, no_auth=True))

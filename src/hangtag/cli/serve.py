@@ -26,7 +26,8 @@ def serve(
         ),
     ],
     host: Annotated[
-        str, typer.Option(help="The address to listen on; 0.0.0.0 for all. Others than this machine's need a token.")
+        str,
+        typer.Option(help="The address to listen on; 0.0.0.0 for all. Addresses beyond this machine need a token."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 8000,
     token: Annotated[
@@ -57,7 +58,7 @@ def serve(
     ] = None,
     max_batch: Annotated[int, typer.Option(help="The most pictures that are inferred together.")] = 64,
     max_delay_ms: Annotated[
-        float, typer.Option(help="How long a picture may wait for others, in milliseconds, while the server is busy.")
+        float, typer.Option(help="Milliseconds that a picture may wait for others while the server is busy.")
     ] = 2.0,
     max_queue: Annotated[int, typer.Option(help="Pictures that may wait; more are refused with status 503.")] = 1000,
     max_queue_bytes: Annotated[int, typer.Option(help="Bytes of pictures that may wait.")] = 256_000_000,
@@ -84,10 +85,11 @@ def serve(
     max_pictures: Annotated[int, typer.Option(help="Pictures of a request.")] = 256,
     max_pixels: Annotated[int, typer.Option(help="Pixels of a picture.")] = 50_000_000,
     access_log: Annotated[
-        str, typer.Option(help="A file that gets a line of JSON for each request; -: stderr; none: no log.")
+        str, typer.Option(help="A file for a line of JSON about each request; - is stderr, none is no log.")
     ] = "-",
     log_answers: Annotated[
-        Path | None, path_option("A file that gets a line of JSON for each answer, for example for hangtag drift.")
+        Path | None,
+        path_option("A file for a line of JSON about each answer, for hangtag drift. It has no pictures."),
     ] = None,
     sample: Annotated[
         float, typer.Option(help="Share of answers that --log-answers keeps, drawn at random: 0.01 for 1%.")
@@ -97,12 +99,13 @@ def serve(
     ] = 1_000_000_000,
     as_json: AsJson = False,
 ) -> None:
-    """Answer over HTTP what hangtag predict answers on the command line.
+    """Answer over HTTP, as hangtag predict answers on the command line.
 
-    The page at http://127.0.0.1:8000/ takes pictures; /docs describes the API for programs. For example:
+    http://127.0.0.1:8000/ is a page to try pictures on, and /docs describes the API for programs. For example:
     curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
 
-    SIGTERM or Ctrl-C ends the server after it has finished what it accepted. SIGHUP makes it look for new models.
+    New files of the models are noticed and served while requests go on. SIGTERM or Ctrl-C ends the server after it has
+    answered what it accepted. docs/serving.md in the source code describes statuses, metrics, logs and limits.
     """
     MissingExtra.check_serving()
     from hangtag.serving.settings import Settings

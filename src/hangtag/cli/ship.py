@@ -33,9 +33,11 @@ def ship(
 ) -> None:
     """Write a model for other servers, containers or browsers. Nothing is uploaded or started.
 
-    triton: a model repository for NVIDIA Triton. kserve: an InferenceService. docker: a small container image without
-    PyTorch, not run as root. systemd: a hardened service. web: one page in which the model answers in the browser,
-    without a network. docs/serving.md in the source code describes each.
+    triton: a model repository for NVIDIA Triton. kserve: InferenceServices for Kubernetes. docker: a Dockerfile for a
+    small image without PyTorch, not run as root. systemd: a hardened service. web: one page in which the model answers
+    in the browser, without a network. Each prints what to do next. docs/serving.md in the source code describes them.
+
+    For example, into a folder for each: hangtag ship last shipped --to docker --to web
     """
     from hangtag.cli import screen
     from hangtag.shipping.parcel import Parcel, check_name, name_for

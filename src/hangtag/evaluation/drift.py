@@ -47,6 +47,7 @@ _BINS = 10
 _ENOUGH = 20  # reference answers of a label that stand for it
 _DIGITS = 4  # of numbers that are compared: the rest may be rounding, which differs between batches
 _WINDOWS = (60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
+_LATEST = 10_000_000_000  # seconds since 1970: in the year 2286
 _BEFORE = re.compile(r"\(OOD score ([0-9.]+) ->")
 _KEPT: dict[str, type[np.generic]] = {
     "label": np.int64,
@@ -470,7 +471,7 @@ _LONGEST = 1_000_000  # bytes of a line
 
 
 def _number(value: Any) -> float | None:
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, OverflowError):
         number = float(value)
         return number if np.isfinite(number) else None
     return None
@@ -482,21 +483,27 @@ def _flag(value: Any) -> int:
 
 def _score_before_repairs(line: _Line) -> float:
     """The picture's OOD score; repairs make pictures more familiar, but the reference has none."""
-    repairs = [line.repairs] if isinstance(line.repairs, str | dict) else line.repairs or []
+    repairs = line.repairs if isinstance(line.repairs, list) else [line.repairs]
     for repair in repairs:
         if isinstance(repair, dict) and _number(repair.get("before")) is not None:
-            return float(repair["before"])
+            return _share(repair["before"])
         if isinstance(repair, str) and (before := _BEFORE.search(repair)):
-            return _number(before[1]) or 0.0
-    score = _number(line.ood_score)
-    return np.nan if score is None or not 0 <= score <= 1 else score
+            return _share(before[1])
+    return _share(line.ood_score)
+
+
+def _share(value: Any) -> float:
+    """The number, if it is from 0 to 1; else NaN."""
+    number = _number(value)
+    return np.nan if number is None or not 0 <= number <= 1 else number
 
 
 def _seconds(value: Any) -> float:
-    """Seconds since 1970 of a time in ISO 8601 or a date of a table; NaN if there is none."""
+    """Seconds since 1970 of a time in ISO 8601 or a date of a table; NaN if there is none, or none of a server."""
     with suppress(TypeError, ValueError, OverflowError):
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return seconds if 0 <= seconds <= _LATEST else np.nan
     return np.nan
 
 

@@ -107,7 +107,9 @@ class LineLog:
                     return
             os.close(self._file)
             self._file, self._begins_broken = -1, False
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+        self._file = os.open(self._path, flags, 0o640)  # a named pipe that nobody reads is an error at once
+        os.set_blocking(self._file, True)
 
     def _rename(self, inode: int) -> bool:
         """Rename the full file, unless another process did so meanwhile; whether it has another name now."""

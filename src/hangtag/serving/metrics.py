@@ -36,7 +36,7 @@ SECONDS = 0.5
 """How old counts may be that another process reports; a killed process loses at most those."""
 KINDS = {
     400: "bad request", 401: "no token", 403: "forbidden", 404: "not found", 405: "method", 408: "slow client",
-    413: "too large", 415: "media type", 421: "wrong host", 422: "unprocessable", 429: "overloaded",
+    413: "too large", 415: "media type", 421: "wrong host", 422: "unprocessable",
     431: "headers too large", 499: "client left", 500: "internal", 503: "overloaded", 504: "deadline",
 }  # fmt: skip
 """The kind of error of each HTTP status; other statuses are "other"."""

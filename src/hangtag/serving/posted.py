@@ -49,7 +49,7 @@ async def read_posted(request: Request, settings: Settings) -> Posted:
     elif kind == "multipart/form-data":
         posted = await _from_form(request, body, settings.max_pictures)
     elif kind == "application/json" or kind.endswith("+json"):
-        posted = _from_json(body)
+        posted = _from_json(body, settings.max_pictures)
     else:
         raise Refusal(415, f"the content type must be an image, a form or JSON, got {visible(kind[:60])}", _HOW)
     if not body or not posted.pictures:
@@ -64,8 +64,13 @@ def _too_many(most: int) -> Refusal:
 
 
 async def _from_form(request: Request, body: bytes, most: int) -> Posted:
+    from python_multipart.multipart import parse_options_header
     from starlette.datastructures import UploadFile
     from starlette.formparsers import MultiPartException, MultiPartParser
+
+    charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):  # the parser would take any codec of Python
+        raise Refusal(415, f"the charset of a form must be UTF-8, got {visible(charset[:60].decode('latin-1'))}", _HOW)
 
     class InMemory(MultiPartParser):
         spool_max_size = len(body) + 1  # nothing of a client's is written to disk
@@ -103,7 +108,9 @@ def _cleaned(name: str) -> str:
     return visible(name.replace("\\", "/").rstrip("/").rpartition("/")[2])[:_MOST_NAME]
 
 
-def _from_json(body: bytes) -> Posted:
+def _from_json(body: bytes, most: int) -> Posted:
+    if body.count(b",") > 2 * most + _MOST_FIELDS:  # one after each picture, and one in a data URI
+        raise _too_many(most)
     how = 'send {"image": "BASE64"} or {"images": ["BASE64", ...]}'
     try:
         content: Any = orjson.loads(body)
@@ -127,7 +134,7 @@ def _decoded(text: str) -> bytes | HangtagError:
         if not head.endswith(";base64"):
             return PictureError("the data URI is not base64", "write data:image/png;base64,...", "not an image")
     try:
-        return binascii.a2b_base64("".join(text.split()), strict_mode=True)
+        return binascii.a2b_base64(text.encode("ascii").translate(None, b" \t\r\n"), strict_mode=True)
     except ValueError:  # also of characters beyond ASCII
         return PictureError(
             "the string is not base64", "send the bytes of a picture in base64; addresses and paths are not read",

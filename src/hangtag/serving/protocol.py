@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.settings import Settings
 
-__all__ = ["LimitedProtocol"]
+__all__ = ["Bodies", "LimitedProtocol"]
 
 _MOST_PIPELINED = 32
 _MOST_OVERHEAD = 65_536  # bytes of a body's chunk headers, extensions and trailers beyond the bytes of the body
@@ -22,27 +22,55 @@ _QUIET = 0.25  # seconds without a request after which a connection is closed wh
 
 
 class _Transport:
-    """What a protocol writes to. Closing it goes through the protocol, which may have to read on."""
+    """What a protocol writes to. Closing it goes through the protocol, which may have to read on.
 
-    __slots__ = ("close", "raw", "write")
+    Attributes:
+        head: of an answer, which waits for the first bytes of its body: one call of the system sends both.
+    """
+
+    __slots__ = ("close", "head", "raw")
 
     def __init__(self, raw: asyncio.Transport, protocol: "LimitedProtocol") -> None:
-        self.raw, self.write, self.close = raw, raw.write, protocol.close
+        self.raw, self.close, self.head = raw, protocol.close, b""
+
+    def write(self, data: bytes) -> None:
+        if self.head:
+            data, self.head = self.head + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n") and data[9:12] != b"100":
+            self.head = data
+            return
+        self.raw.write(data)
+
+    def flush(self) -> None:
+        """Send a head without a body."""
+        if self.head:
+            self.write(b"")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.raw, name)
+
+
+class Bodies:
+    """The bodies that are being received on all connections, before a handler sees them.
+
+    Attributes:
+        size: their bytes so far.
+    """
+
+    size = 0
 
 
 class LimitedProtocol(HttpToolsProtocol):
     """One connection.
 
     Attributes:
+        counted: its share of `Bodies.size`.
         since: when what the connection waits for began, in seconds of the event loop's clock.
     """
 
-    def __init__(self, settings: Settings, **uvicorns: Any) -> None:
+    def __init__(self, settings: Settings, bodies: Bodies, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
-        self.limits = settings
+        self.limits, self.bodies, self.counted = settings, bodies, 0
         self.refusal: Refusal | None = None
         self.running: Any = None  # the request that is being answered
         self.is_receiving = False  # a request has begun and is not complete
@@ -60,7 +88,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.raw = transport
-        self.transport = _Transport(transport, self)  # type: ignore[assignment]
+        self.transport = self.ours = _Transport(transport, self)  # type: ignore[assignment]
         if len(self.connections) > self.limits.max_connections and not self._make_room():
             self.refuse(Refusal(503, "the server has too many connections", "try again later", {"Retry-After": "1"}))
 
@@ -111,6 +139,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """
         if self.is_closing:
             return
+        self.ours.flush()
         self.is_closing = self.is_deaf = True
         if self.is_ended or not (self.is_receiving or self.is_refused):
             self.raw.close()
@@ -125,6 +154,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.is_deaf:
             return
         running, self.is_deaf, self.is_refused = self.running, True, True
+        self._forget_body()
         if self.is_answering:
             if running is not self.cycle or not running.more_body:  # the refused request is a later one
                 if self.is_receiving and not self.is_head:
@@ -222,17 +252,31 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stop(
                 Refusal(413, f"the body must have at most {self.limits.max_body:,} bytes", "send fewer pictures")
             )
+        self.counted += len(body)
+        self.bodies.size += len(body)
+        if self.counted < self.bodies.size > self.limits.max_queue_bytes:
+            self._stop(Refusal(503, "the server is overloaded", "try again in a second", {"Retry-After": "1"}))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._forget_body()
         self.is_receiving, self.is_head, self.received = False, True, 0
         self.since = self.loop.time()
 
     def on_response_complete(self) -> None:
+        self.ours.flush()
         super().on_response_complete()
         if not self.is_receiving:
             self.since = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_body()
+        super().connection_lost(exc)
+
+    def _forget_body(self) -> None:
+        self.bodies.size -= self.counted
+        self.counted = 0
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self.running = cycle

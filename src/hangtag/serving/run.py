@@ -21,15 +21,17 @@ from hangtag.evaluation.run_folder import find_run
 from hangtag.serving.app import create_app
 from hangtag.serving.metrics import shared_by_workers
 from hangtag.serving.models import Models
-from hangtag.serving.protocol import LimitedProtocol
+from hangtag.serving.protocol import Bodies, LimitedProtocol
 from hangtag.serving.settings import Settings
 
 __all__ = ["Listener", "Serving", "listening_socket", "serve"]
 
 _CHECK_SECONDS = 0.2  # between two looks at slow clients
 _EXTRA_SECONDS = 5.0  # beyond the grace time, after which what still hangs is killed
+_PAUSE = 1.0  # after several processes in a row that ended before they were ready; clients wait meanwhile
 _BACKLOG = 2048
 _STOPPING = "stopping after the requests that were accepted; a second signal stops at once"
+_HELD = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} if hasattr(signal, "pthread_sigmask") else set()
 _HEADERS = [("x-content-type-options", "nosniff")]  # of every answer
 
 
@@ -66,7 +68,7 @@ class Listener(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                app, http=partial(LimitedProtocol, settings), ws="none", log_config=None, log_level="error",  # type: ignore[arg-type]
+                app, http=partial(LimitedProtocol, settings, Bodies()), ws="none", log_config=None, log_level="error",  # type: ignore[arg-type]
                 access_log=False, server_header=False, proxy_headers=False, headers=_HEADERS, lifespan="on",
                 timeout_keep_alive=max(1, int(settings.keep_alive)),
                 timeout_graceful_shutdown=max(0.1, settings.grace),  # type: ignore[arg-type]
@@ -278,7 +280,8 @@ class Workers:
         process = self.context.Process(
             target=_work, args=(self.target, self.listening, reporter, self.alive_end, others), daemon=False
         )
-        process.start()
+        with _signals_held():  # or it would pass them on to this process before it has handlers of its own
+            process.start()
         reporter.close()
         self.processes[process] = report
 
@@ -311,7 +314,7 @@ class Workers:
                     f"a server process ended while it started (exit code {process.exitcode})", "is there enough memory?"
                 )
             self.failures += 1
-            self.next_start = time.monotonic() + (0.0 if self.failures < 3 else min(30.0, 0.25 * 2**self.failures))
+            self.next_start = time.monotonic() + (0.0 if self.failures < 3 else _PAUSE)
             logger.error("process %s ended with code %s; it is replaced", process.pid, process.exitcode)
 
     def _signal(self, what: str) -> None:
@@ -321,6 +324,17 @@ class Workers:
                     os.kill(process.pid, signal.SIGHUP)
                 else:
                     getattr(process, what)()
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals wait until the end of the block; those of a process forked in it wait until it allows them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD) if _HELD else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(
@@ -336,6 +350,8 @@ def _work(
     for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _HELD:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
     try:
         target(listening, reporter, alive_end.fileno())
     except HangtagError as error:
@@ -390,8 +406,9 @@ def listening_socket(settings: Settings) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         opened = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UsageError(f"--host {host}: no such address ({error.strerror})", "use 127.0.0.1 or 0.0.0.0") from None
+    except (OSError, UnicodeError) as error:
+        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        raise UsageError(f"--host {host}: no such address{why}", "use 127.0.0.1 or 0.0.0.0") from None
     try:
         if os.name == "posix":
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

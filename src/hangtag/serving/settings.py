@@ -26,7 +26,7 @@ class Settings:
         max_batch: the most pictures that are inferred together.
         max_delay_ms: how long a picture may wait for others, in milliseconds; nothing waits while the server is idle.
         max_queue: pictures that may wait; requests beyond that are refused.
-        max_queue_bytes: bytes of pictures that may wait.
+        max_queue_bytes: bytes of pictures that may wait, and bytes of bodies that are being received at the same time.
         timeout: seconds that a request may take, including its transfer, unless the client wants fewer.
         client_timeout: seconds that a client may take to send the head of a request, or to read on in an answer.
         keep_alive: seconds after which an idle connection is closed.

@@ -31,6 +31,8 @@ DATATYPES = {
 """Datatypes of numbers, and what NumPy calls them."""
 
 _MOST_AXES = 8
+_MOST_IN_JSON, _MOST_OBJECTS = 2_000_000, 1000  # parsing more would hold up all other requests for seconds
+_SHORT = 100_000  # bytes of JSON that need no counting
 _MOST_SHOWN = 60  # characters of a client's words in an error
 _Length = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -97,6 +99,8 @@ class Input(msgspec.Struct):
         else:
             found, place = [], 0
             while place < len(self.binary):
+                if len(found) == math.prod(self.shape):
+                    raise self._wrong(f"has more elements than its shape {self.shape} says", "change either")
                 if place + 4 > len(self.binary):
                     break
                 (length,) = struct.unpack_from("<I", self.binary, place)
@@ -128,6 +132,8 @@ class Input(msgspec.Struct):
     def _parsed(self, kind: Any, must: str) -> Any:
         if not self.has_data:
             raise self._wrong("has no data", "send it in data, or as binary data with binary_data_size")
+        if (least := bytes(self.data).count(b",") + 1) > max(1, math.prod(self.shape)):
+            raise self._wrong_number(least)
         try:
             return msgspec.json.decode(self.data, type=kind)
         except msgspec.ValidationError as error:
@@ -191,6 +197,11 @@ def read_inference(body: bytes, header_length: str | None) -> Inference:
     """
     length = _json_length(body, header_length)
     content = memoryview(body)
+    if length > _SHORT and (body.count(b",", 0, length) > _MOST_IN_JSON or body.count(b"{", 0, length) > _MOST_OBJECTS):
+        raise Refusal(
+            413, f"the JSON may have at most {_MOST_IN_JSON:,} elements and {_MOST_OBJECTS:,} objects",
+            f"send tensors as binary data after it, see {HEADER_LENGTH}",
+        )  # fmt: skip
     try:
         request = _DECODER.decode(content[:length])
     except msgspec.ValidationError as error:
