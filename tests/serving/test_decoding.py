@@ -2,7 +2,9 @@
 
 import io
 import os
+import shutil
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -51,6 +53,16 @@ def test_a_decoder_that_hangs_or_crashes_ends_only_its_process() -> None:
     os.kill(sandbox.process.pid, signal.SIGKILL)
     decode(saved("BMP"), SPEC)
     end_sandboxes()
+
+
+def test_a_sandbox_that_cannot_start_is_an_error_of_the_picture_and_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("true"))
+
+    with pytest.raises(PictureError, match="its decoder crashed"):
+        decode(saved("BMP"), SPEC)
+    assert not decoding._idle
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP"])

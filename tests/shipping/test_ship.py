@@ -1,7 +1,6 @@
 """Shipping as a whole: folders written whole or not at all, and what each target contains."""
 
 import io
-import json
 import shutil
 import stat
 import subprocess
@@ -133,7 +132,6 @@ def test_the_inference_services_are_yaml_and_carry_what_the_user_named(parcel: P
     (container,) = custom["spec"]["predictor"]["containers"]
     assert container["image"] == "registry/toys:1"
     assert container["securityContext"]["runAsNonRoot"] is True
-    assert yaml.safe_load(json.dumps(custom)) == custom
     with pytest.raises(UsageError, match="must be a URI"):
         kserve.ship(parcel, "bucket", None)
 
