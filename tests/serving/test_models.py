@@ -6,6 +6,8 @@ import json
 import os
 import time
 from collections.abc import Callable
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,15 @@ def test_models_need_names_of_their_own_and_good_files(tmp_path: Path) -> None:
     (tmp_path / "toy.onnx").write_bytes(OLD[:-100])
     with pytest.raises(ArtifactError):
         Models([tmp_path / "toy.onnx"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, names of files are text")
+def test_a_name_that_is_no_text_is_escaped(toy_run: Path, tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff\nb"))
+    folder.mkdir()
+    shutil.copy(toy_run / "model.onnx", folder)
+
+    name = Models([folder]).default.name
+
+    assert name.isprintable() and name.encode()
+    assert Models([folder]).find(name).name == name

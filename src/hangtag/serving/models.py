@@ -17,6 +17,7 @@ from hangtag.model.artifact import MODEL_FILE, open_artifact
 from hangtag.model.predictor import Predictor
 from hangtag.serving.decoding import decode
 from hangtag.serving.refusals import Refusal
+from hangtag.words import visible
 
 __all__ = ["Models", "ServedModel"]
 
@@ -29,7 +30,8 @@ class ServedModel:
     """One version of a model.
 
     Attributes:
-        name: of the run's folder, or of the file without its ending.
+        name: of the run's folder, or of the file without its ending; control characters and bytes that are no text
+            are escaped.
         version: the fingerprint of the model file.
         predictor: answers with limits on every picture, one thread for each call.
         path: of the model file or its run folder; clients never see it.
@@ -56,7 +58,7 @@ class Models:
         self._places: dict[str, Path] = {}
         for place in places:
             path = Path(place)
-            name = path.stem if path.suffix == ".onnx" else Path(os.path.abspath(path)).name  # noqa: PTH100
+            name = visible(path.stem if path.suffix == ".onnx" else Path(os.path.abspath(path)).name)  # noqa: PTH100
             if name in self._places:
                 raise UsageError(f"two models are named '{name}'", "rename one of the folders")
             self._places[name] = path
