@@ -1,6 +1,8 @@
 """The models that a server answers with, by name and version."""
 
 import asyncio
+import contextlib
+import ctypes
 import math
 import os
 import threading
@@ -110,6 +112,7 @@ class Models:
                 if model.version != self._current[name].version:
                     self._current = {**self._current, name: model}
                     logger.info("model '%s': version %s serves now", name, model.version)
+                    _give_memory_back()
 
     async def watch(self, seconds: float = 1.0) -> None:
         """Look for new files until cancelled."""
@@ -123,6 +126,12 @@ class Models:
     def _settle(self, name: str) -> None:
         self.problems.pop(name, None)
         self._failed.pop(name, None)
+
+
+def _give_memory_back() -> None:
+    """Let the system have what models before left: glibc keeps it for each thread that opened or used one."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _stamp(path: Path) -> tuple[Any, ...]:
