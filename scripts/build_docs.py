@@ -235,10 +235,7 @@ def help_page() -> str:
 
 def command_names() -> list[str]:
     """In the order of `hangtag --help`."""
-    return [
-        command.name or str(getattr(command.callback, "__name__", ""))
-        for command in command_line.app.registered_commands
-    ]
+    return [name for _, name, _, _ in command_line.COMMANDS]
 
 
 def _section(title: str, output: str) -> str:

@@ -22,7 +22,7 @@ def test_model_prints_the_layer_table(hangtag: Any) -> None:
 
 def test_bench_measures_this_machine(hangtag: Any, capsys: pytest.CaptureFixture[str]) -> None:  # exports a network
     typed = hangtag("bench", "tiny", "--path", "files", "--seconds", "1", "--device", "cpu", "--json")
-    screen.print_bench(screen.console(), Bench(**typed.json))
+    screen.print_bench(Bench(**typed.json))
     table = capsys.readouterr().out
 
     assert (typed.code, typed.err.strip()) == (0, "")

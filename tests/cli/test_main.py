@@ -299,7 +299,7 @@ def test_ctrl_c_while_c_code_is_imported_is_no_traceback(hangtag: Any, monkeypat
         except KeyboardInterrupt as interrupt:
             raise ImportError("initialization failed") from interrupt
 
-    monkeypatch.setattr(main, "app", imports)
+    monkeypatch.setattr(main, "_app", lambda arguments: imports)
 
     outcome = hangtag("data")
 

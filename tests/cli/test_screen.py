@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hangtag.cli import screen
+from hangtag.cli import live, screen
 from hangtag.cli.answers import print_answer, print_frequent
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.metrics import Evaluation, evaluate
@@ -21,7 +21,7 @@ def evaluation_of(count: int) -> Evaluation:
 
 
 def test_the_evaluation_of_1500_classes_fits_on_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
-    screen.print_evaluation(screen.console(), evaluation_of(1500), "test")
+    screen.print_evaluation(evaluation_of(1500), "test")
 
     out = capsys.readouterr().out
     assert len(out.splitlines()) < 60
@@ -33,18 +33,18 @@ def test_a_confusion_matrix_is_shown_where_the_screen_is_wide_enough(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    screen.print_evaluation(screen.console(), evaluation_of(31), "test")
+    screen.print_evaluation(evaluation_of(31), "test")
     assert "true \\ predicted" in capsys.readouterr().out
 
 
 def test_a_confusion_matrix_wider_than_the_screen_is_a_list(capsys: pytest.CaptureFixture[str]) -> None:
-    screen.print_evaluation(screen.console(), evaluation_of(31), "test")
+    screen.print_evaluation(evaluation_of(31), "test")
     assert "the most frequent confusions:" in capsys.readouterr().out
 
 
 def test_a_table_of_1500_classes_shows_the_smallest(capsys: pytest.CaptureFixture[str]) -> None:
     names = tuple(f"class {index}" for index in range(1500))
-    screen.print_class_table(screen.console(), names, {"train": [*range(1500, 0, -1)]})
+    screen.print_class_table(names, {"train": [*range(1500, 0, -1)]})
     out = capsys.readouterr().out
     assert "the 20 smallest of 1,500 classes:" in out
     assert "class 1499" in out
@@ -78,9 +78,9 @@ def test_only_slow_folds_have_a_line(
     seconds: float, lines: list[str] | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(np.arange(100) * seconds)
-    monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
     epoch = Epoch(1, 1, 1, 1, 0.0, 0.0, 0.0, 0.0)
-    with screen.fold_progress(screen.console()) as progress:
+    with live.fold_progress(live.console()) as progress:
         for fold in range(1, 6):
             now = [next(clock)]
             progress(fold, 5, epoch)
@@ -93,9 +93,9 @@ def test_a_class_without_training_images_is_not_shown_as_another(capsys: pytest.
     images = np.zeros((3, 8, 8), np.uint8)
     parts = {"train": slice(0, 2), "test": slice(2, 3)}
     data = LabelledImages(images, np.array([0, 2, 1]), ("bar", "dot", "edge"), parts=parts)
-    console = screen.Console(force_terminal=True, color_system="truecolor")
+    console = live.Console(force_terminal=True, color_system="truecolor")
 
-    screen.print_contact_sheet(console, data)
+    live.print_contact_sheet(console, data)
 
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["bar", "edge"]

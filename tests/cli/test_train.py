@@ -103,7 +103,7 @@ def test_ctrl_c_before_there_is_a_model_says_how_to_continue(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("hangtag.cli.screen.show_epochs", interrupted)
+        patched.setattr("hangtag.cli.live.show_epochs", interrupted)
         answer = train_tiny("--out", "run")
 
     assert answer.code == 130

@@ -4,10 +4,10 @@ import asyncio
 import errno
 import json
 import os
-import time
-from collections.abc import Callable
 import shutil
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hangtag.cli.screen import show_epochs
+from hangtag.cli.live import show_epochs
 from hangtag.training.engine import loop
 from hangtag.training.estimator import ImageClassifier
 from hangtag.training.fit_progress import show_progress

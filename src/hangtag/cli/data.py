@@ -60,10 +60,10 @@ def describe(
 
 
 def _export(data: "LabelledImages", folder: Path) -> None:
-    from hangtag.cli import screen
+    from hangtag.cli import live
     from hangtag.data.labelled_images import export_folder
 
-    with screen.byte_progress() as progress:
+    with live.byte_progress() as progress:
         paths = export_folder(data, folder, progress)
     print(f"wrote {len(paths):,} images under {folder}", file=sys.stderr)
 
@@ -77,7 +77,7 @@ def look(
     as_json: options.AsJson = False,
 ) -> None:
     """Draw one image and a grid of 25, and print a table of the classes and a contact sheet."""
-    from hangtag.cli import screen
+    from hangtag.cli import live, screen
     from hangtag.reports.report import no_figures
 
     missing, drawn = no_figures(), list[str]()
@@ -87,10 +87,10 @@ def look(
     counts = {name: data.counts(name).tolist() for name in data.parts} or {"all": data.counts().tolist()}
     if as_json:
         return screen.print_json({"classes": list(data.class_names), "counts": counts, "pictures": drawn})
-    console = screen.console()
+    console = live.console()
     options.print_description(data)
-    screen.print_class_table(console, data.class_names, counts)
-    screen.print_contact_sheet(console, data)
+    screen.print_class_table(data.class_names, counts)
+    live.print_contact_sheet(console, data)
     for name in drawn:
         print(f"wrote {out / name}")
     screen.print_notes(missing)
@@ -134,7 +134,7 @@ def audit(
     The data is not changed. Decide about images on the page and save decisions.csv, or fill it in (keep, drop,
     relabel: CLASS), then run hangtag train DATA --decisions FILE.
     """
-    from hangtag.cli import screen
+    from hangtag.cli import live, screen
 
     find_label_errors = None
     if labels:  # before reading, because the device may not be available
@@ -150,7 +150,7 @@ def audit(
     if not as_json:
         options.print_description(data)
     make_own_folder(out)  # an unwritable folder is an error before the work, not after it
-    with screen.byte_progress() as progress:
+    with live.byte_progress() as progress:
         from hangtag.data import audit as auditing
         from hangtag.reports.audit_page import write_audit_page
 
@@ -158,7 +158,7 @@ def audit(
         written = [*auditing.write_audit(result, out), write_audit_page(result, out / "audit.html")]
     if as_json:
         return screen.print_json(result.to_json())
-    screen.print_audit(screen.console(), result, written)
+    screen.print_audit(result, written)
     return None
 
 
@@ -186,5 +186,5 @@ def cache(
         return screen.print_json(
             {"limit_bytes": store.limit_bytes(), "entries": [entry.to_json() for entry in entries]}
         )
-    screen.print_cache(screen.console(), entries, store.limit_bytes())
+    screen.print_cache(entries, store.limit_bytes())
     return None

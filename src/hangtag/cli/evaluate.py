@@ -50,7 +50,7 @@ def evaluate(
             result if cleaned is None else {"before_decisions": result, "cleaned": cleaned.to_json()}
         )
     screen.print_notes(judged.notes)
-    screen.print_evaluation(screen.console(), judged.evaluation, judged.part)
+    screen.print_evaluation(judged.evaluation, judged.part)
     screen.print_guarantees(judged.guarantees, judged.part)
     if judged.before_decisions:
         print(f"before your decisions: {judged.before_decisions}")
@@ -71,14 +71,14 @@ def _judge(
         read: data of another run, which is not read again if it is also this run's.
     """
     from hangtag.evaluation.judge import evaluate, judge_own, read_again
-    from hangtag.model.predictor import load
+    from hangtag.model.predictor import load_for_many
 
     if what is None and path is None:
         is_read = read is not None and read.fingerprint == run.config("data")["data"]["fingerprint"]
         own = read if read is not None and is_read else read_again(run)
-        model = load(run.path)
+        model = load_for_many(run.path)
         return judge_own(run, own, model), own, model
-    model = load(run.path)
+    model = load_for_many(run.path)
     return evaluate(model, options.read_data(what, path, data_options, model.spec)), None, model
 
 
@@ -158,13 +158,13 @@ def stress(
 
     If you name a dataset, the report stays unchanged; --group-by COLUMN then also tests the groups in that column.
     """
-    from hangtag.cli import screen
+    from hangtag.cli import live, screen
     from hangtag.evaluation.run_folder import find_run
 
     _check_options(what, path, data_options, groups=True)
     folder = find_run(run)
     judged, own, model = _judge(folder, what, path, data_options)
-    with screen.share_progress() as progress:
+    with live.share_progress() as progress:
         progress("corrupting images", 0.0)
         from hangtag.evaluation import stress_test
 
@@ -179,7 +179,7 @@ def stress(
     if as_json:
         return screen.print_json(result.to_json())
     _print_left_out(judged)
-    screen.print_stress(screen.console(), result)
+    screen.print_stress(result)
     if report:
         print(f"wrote {folder.path / 'stress.json'}\nwrote {report}")
         screen.print_notes(no_figures())

@@ -22,6 +22,7 @@ def model(
     """Show the network of a recipe, layer by layer, for 28x28 grey images and ten classes."""
     MissingExtra.check_training()
     from hangtag.cli import screen
+    from hangtag.cli.text_table import TextTable
     from hangtag.pictures import ImageSpec
     from hangtag.training.engine.build import build_network
     from hangtag.training.engine.networks import layers, parameter_count
@@ -35,13 +36,13 @@ def model(
         return screen.print_json(
             {"network": settings.network, "layers": [vars(row) for row in rows], "parameters": total}
         )
-    table = screen.table_of("layer", "kind", ">output shape", ">parameters")
+    table = TextTable("layer", "kind", ">output shape", ">parameters")
     for row in rows:
         table.add_row(row.name, row.kind, f"(N, {', '.join(map(str, row.shape))})", f"{row.parameters:,}")
     table.add_section()
     table.add_row("total", "", "", f"{total:,}")
     print(f"{settings.network}: the network of recipe '{settings.name}' ({settings.description})")
-    screen.console().print(table)
+    table.show()
     return None
 
 
@@ -57,17 +58,17 @@ def bench(
     benchmarks/RESULTS.md in the source code has the same numbers for a known machine and for other frameworks.
     """
     MissingExtra.check_training()
-    from hangtag.cli import screen
+    from hangtag.cli import live, screen
 
     data = read_data(what, path)
-    with screen.share_progress() as progress:
+    with live.share_progress() as progress:
         progress("starting", 0.0)
         from hangtag.cli.bench import measure_machine
 
         result = measure_machine(data, device, seconds, progress)
     if as_json:
         return screen.print_json(result.to_json())
-    screen.print_bench(screen.console(), result)
+    screen.print_bench(result)
     return None
 
 
@@ -78,20 +79,20 @@ def tutorial(
 ) -> None:
     """Follow the lesson "Basic image classification" step by step on the real images, in about a minute."""
     MissingExtra.check_training()
-    from hangtag.cli import screen
+    from hangtag.cli import live
     from hangtag.cli.tutorial import Section, walk
     from hangtag.training.classifier import Classifier
 
     data = read_data("fashion-mnist", path)
     make_own_folder(out)
-    console = screen.console()
+    console = live.console()
     steps: Any = walk(data, Classifier("tutorial", seed=seed, device="cpu"), out)
     for kind, group in groupby(steps, type):
         if kind is Section:
             for section in group:
-                screen.print_section(console, section)
+                live.print_section(console, section)
         else:
-            screen.show_epochs(console, group)
+            live.show_epochs(console, group)
     print(
         "What comes after the lesson:\n"
         "  your own images        hangtag predict RUN photo.jpg takes any size and colour, prepared as in training\n"

@@ -10,13 +10,13 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from hangtag.cli import data, drift, evaluate, learn, predict, serve, ship, train
 from hangtag.cli.options import print_error
 from hangtag.errors import HangtagError, MissingExtra, SaveError, UsageError
 from hangtag.files import is_full
@@ -67,19 +67,28 @@ class _Coercion:
         return self._original().coerce(value, param=param, ctx=ctx)
 
 
-app = typer.Typer(
-    name="hangtag",
-    cls=_Group,
-    help="From labelled images to a classifier you can trust, in one command, on your own machine.",
-    epilog="Example: hangtag train photos/",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+COMMANDS = (
+    ("data.describe", "data", "Read a dataset and describe it.", "photos/ --size 64"),
+    ("data.look", "look", "Look at images and class counts.", "fashion-mnist --out pictures"),
+    ("data.audit", "audit", "Find problems in images and labels.", "photos/ --out audit"),
+    ("train.train", "train", "Train and evaluate a classifier.", "photos/ --recipe fast --out runs/photos"),
+    ("evaluate.evaluate", "evaluate", "Evaluate a run's model.", "last"),
+    ("evaluate.report", "report", "Rewrite a run's report.", "last"),
+    ("predict.predict", "predict", "Classify images.", "last photos/ --out answers.csv --sheet sheet.html"),
+    ("serve.serve", "serve", "Answer over HTTP.", "last --port 8000"),
+    ("ship.ship", "ship", "Write a model for other servers or browsers.", "last --to web clothes-page"),
+    ("drift.drift", "drift", "Find out whether pictures have changed.", "last answers.jsonl --out drift.html"),
+    ("evaluate.compare", "compare", "Test whether one of two models is better.", "runs/a runs/b --out diff.html"),
+    ("evaluate.stress", "stress", "Test a model on corrupted images.", "last --images 1000"),
+    ("evaluate.check", "check", "Check that a model labels images as expected.", "runs/clothes expectations/"),
+    ("learn.model", "model", "Show a recipe's network layer by layer.", "tutorial"),
+    ("learn.tutorial", "tutorial", "Follow the lesson step by step.", "--out lesson"),
+    ("learn.bench", "bench", "Measure the speed of this machine.", "--json > this-machine.json"),
+    ("data.cache", "cache", "Show or clear the cache on disk.", "--clear"),
 )
+"""Module and function, name, summary and example of each command."""
 
 
-@app.callback(invoke_without_command=True)
 def _global_options(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -89,26 +98,25 @@ def _global_options(
         raise typer.Exit
 
 
-for _function, _name, _summary, _example in (
-    (data.describe, "data", "Read a dataset and describe it.", "photos/ --size 64"),
-    (data.look, "look", "Look at images and class counts.", "fashion-mnist --out pictures"),
-    (data.audit, "audit", "Find problems in images and labels.", "photos/ --out audit"),
-    (train.train, "train", "Train and evaluate a classifier.", "photos/ --recipe fast --out runs/photos"),
-    (evaluate.evaluate, "evaluate", "Evaluate a run's model.", "last"),
-    (evaluate.report, "report", "Rewrite a run's report.", "last"),
-    (predict.predict, "predict", "Classify images.", "last photos/ --out answers.csv --sheet sheet.html"),
-    (serve.serve, "serve", "Answer over HTTP.", "last --port 8000"),
-    (ship.ship, "ship", "Write a model for other servers or browsers.", "last --to web clothes-page"),
-    (drift.drift, "drift", "Find out whether pictures have changed.", "last answers.jsonl --out drift.html"),
-    (evaluate.compare, "compare", "Test whether one of two models is better.", "runs/a runs/b --out diff.html"),
-    (evaluate.stress, "stress", "Test a model on corrupted images.", "last --images 1000"),
-    (evaluate.check, "check", "Check that a model labels images as expected.", "runs/clothes expectations/"),
-    (learn.model, "model", "Show a recipe's network layer by layer.", "tutorial"),
-    (learn.tutorial, "tutorial", "Follow the lesson step by step.", "--out lesson"),
-    (learn.bench, "bench", "Measure the speed of this machine.", "--json > this-machine.json"),
-    (data.cache, "cache", "Show or clear the cache on disk.", "--clear"),
-):
-    app.command(_name, cls=_Command, short_help=_summary, epilog=f"Example: hangtag {_name} {_example}")(_function)
+def _app(arguments: Sequence[str]) -> typer.Typer:
+    """The command line. If the first argument names a command, only that one is built, because this is quicker."""
+    app = typer.Typer(
+        name="hangtag",
+        cls=_Group,
+        help="From labelled images to a classifier you can trust, in one command, on your own machine.",
+        epilog="Example: hangtag train photos/",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_global_options)
+    called = [command for command in COMMANDS if command[1] in arguments[:1]]
+    for place, name, summary, example in called or COMMANDS:
+        module, function = place.split(".")
+        command = getattr(import_module(f"hangtag.cli.{module}"), function)
+        app.command(name, cls=_Command, short_help=summary, epilog=f"Example: hangtag {name} {example}")(command)
+    return app
 
 
 class _Careful:
@@ -142,7 +150,7 @@ def main() -> None:
     try:
         try:
             _refuse_empty(sys.argv[1:])
-            app(prog_name="hangtag")
+            _app(sys.argv[1:])(prog_name="hangtag")
         finally:
             sys.stdout.flush()
     except HangtagError as error:

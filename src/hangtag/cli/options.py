@@ -211,7 +211,7 @@ def read_data(
     Args:
         spec, photo_side, photos: see `read`.
     """
-    from hangtag.cli import screen
+    from hangtag.cli import live
     from hangtag.data.read import read
 
     arguments = (options or DataOptions()).given()
@@ -224,7 +224,7 @@ def read_data(
     if isinstance(arguments.get("size"), list):
         arguments["size"] = tuple(arguments["size"])
     arguments |= {"spec": spec, "photo_side": photo_side, "photos": photos}
-    with print_warnings(), screen.byte_progress() as progress:
+    with print_warnings(), live.byte_progress() as progress:
         try:
             return read(what or "fashion-mnist", path, progress, choose=_ask, **arguments)
         except KeyboardInterrupt:

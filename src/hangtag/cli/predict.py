@@ -311,7 +311,7 @@ def _run(
     if not outputs.lines and not outputs.json:
         from hangtag.cli import screen
 
-        screen.print_tally(screen.console(), tally)
+        screen.print_tally(tally)
     elif tally.sure_only and tally.unsure:
         print(f"left out {tally.unsure:,} of {tally.done:,} images because the model is not sure", file=sys.stderr)
 
@@ -325,9 +325,9 @@ def _late_progress() -> Iterator["Progress"]:
 
         def progress(what: str, done: int, total: int) -> None:
             if not bars and time.monotonic() - began > _BAR_SECONDS:
-                from hangtag.cli import screen
+                from hangtag.cli import live
 
-                bars.append(stack.enter_context(screen.byte_progress()))
+                bars.append(stack.enter_context(live.byte_progress()))
             if bars:
                 bars[0](what, done, total)
 

@@ -102,11 +102,11 @@ def train(
     To continue a run that was killed, run the same command again, or use --resume.
     """
     MissingExtra.check_training()
-    from hangtag.cli import screen
+    from hangtag.cli import live, screen
     from hangtag.training.engine.recipes import FINE_TUNING
     from hangtag.training.trackers import Tracking
 
-    console = screen.console(stderr=as_json)
+    console = live.console(stderr=as_json)
     changes = {
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
         "folds": folds, "backbone": backbone, "fine_tune": FINE_TUNING.epochs if fine_tune else None,
@@ -170,7 +170,7 @@ def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement")
 
 def _train_and_judge(console: "Console", training: "Training", tracking: "Tracking") -> tuple["Judgement", bool]:
     """Train to the end, or to Ctrl-C, and evaluate; returns whether training was stopped."""
-    from hangtag.cli import screen
+    from hangtag.cli import live
 
     data, name = training.data, training.config["recipe"]["name"]
     console.print(
@@ -181,7 +181,7 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
     with _stop_on_interrupt() as stop:
         epochs = tracking.track(training.epochs(stop), training.run, training.config["recipe"])
         try:
-            screen.show_epochs(console, epochs, training.notes)
+            live.show_epochs(console, epochs, training.notes)
         except KeyboardInterrupt:  # while features were computed, or the second Ctrl-C
             console.print(
                 "stopped before there was a model; what was computed so far is kept. "
@@ -190,7 +190,7 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
             raise typer.Exit(130) from None
         stopped = stop() and training.stopped  # Ctrl-C in the last steps comes too late
         if training.folds and not stopped:
-            with screen.fold_progress(console) as progress:
+            with live.fold_progress(console) as progress:
                 training.cross_fit(stop, progress)
             stopped = stop() and training.stopped
         if not training.can_finish:
@@ -322,11 +322,11 @@ def _find_near_duplicates(data: "LabelledImages", recipe: "Recipe") -> None:
 
     if not (recipe.validation or choose_folds(recipe, data)[0]) or "validation" in data.parts:
         return
-    from hangtag.cli import screen
+    from hangtag.cli import live
     from hangtag.data.splits import near_groups
 
     _ = data.contents  # hashes every image once; the parts take their hashes along
-    with screen.byte_progress() as progress:
+    with live.byte_progress() as progress:
         near_groups(data.train, progress)
 
 
@@ -340,7 +340,7 @@ def _new_training(request: _Request) -> "Training":
 
 def _planned_training(console: "Console", request: _Request, minutes: float) -> "Training":
     """A training planned to end in this time, or a killed one with the same plan."""
-    from hangtag.cli import screen
+    from hangtag.cli import live
     from hangtag.training.choose_recipe import PHOTO_SIDE, may_transfer
     from hangtag.training.classifier import Classifier
     from hangtag.training.engine.loop import choose_device
@@ -359,7 +359,7 @@ def _planned_training(console: "Console", request: _Request, minutes: float) -> 
 
     def watch(title: str, epochs: Iterator["Epoch"]) -> None:
         console.print(title)
-        screen.show_epochs(console, epochs)
+        live.show_epochs(console, epochs)
 
     chosen = plan(data, minutes, BEGAN, device, seed, watch)
     console.print(chosen.in_words)

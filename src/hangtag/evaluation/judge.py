@@ -23,7 +23,7 @@ from hangtag.evaluation.run_folder import Run, find_run
 from hangtag.files import user_path
 from hangtag.machine import now
 from hangtag.model.artifact import OUTPUT
-from hangtag.model.predictor import Predictor, load
+from hangtag.model.predictor import Predictor, load_for_many
 from hangtag.words import first_few
 
 __all__ = [
@@ -177,7 +177,7 @@ def opened(model: Model) -> Predictor:
     if isinstance(model, Predictor):
         return model
     if isinstance(model, (str, PathLike)):
-        return load(model if _is_file(model) else find_run(model))
+        return load_for_many(model if _is_file(model) else find_run(model))
     return model.predictor_
 
 
@@ -210,7 +210,7 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
         RunError, ArtifactError: the folder or its model is incomplete.
         DataError: the data changed since training, or has no class that the model knows.
     """
-    return evaluate(run.path, data) if data is not None else judge_own(run, read_again(run), load(run.path))
+    return evaluate(run.path, data) if data is not None else judge_own(run, read_again(run), load_for_many(run.path))
 
 
 def judge_own(run: Run, data: LabelledImages, predictor: Predictor) -> Judgement:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import math
 import os
+import random
 import threading
 import unicodedata
 import weakref
@@ -184,22 +185,28 @@ class Artifact:
         sha256: of the file.
         fingerprint: the first 12 hex digits of `sha256`.
         threads: how many threads a call uses at most; None: one per core.
+        spins: whether threads wait for their next task in a loop, see `open_session`.
     """
 
     def __init__(
-        self, content: bytes, metadata: Metadata, outputs: dict[str, Value], threads: int | None = None
+        self,
+        content: bytes,
+        metadata: Metadata,
+        outputs: dict[str, Value],
+        threads: int | None = None,
+        spins: bool = True,
     ) -> None:
         self._content, self._outputs = content, outputs
-        self.threads = threads
+        self.threads, self.spins = threads, spins
         self._most_per_call = _PIXELS_PER_CALL
-        self._session = open_session(content, threads)
+        self._session = open_session(content, threads, spins)
         self.metadata = metadata
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.fingerprint = self.sha256[:12]
         _OPENED.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_artifact, (self._content, self.threads)
+        return open_artifact, (self._content, self.threads, self.spins)
 
     @property
     def content(self) -> bytes:
@@ -239,7 +246,7 @@ class Artifact:
 
     def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
         if self._session is None:
-            self._session = open_session(self._content, self.threads)
+            self._session = open_session(self._content, self.threads, self.spins)
         try:
             rows: list[NDArray[np.float32]] = self._session.run(list(names), {INPUT: images}, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
@@ -254,7 +261,7 @@ class Artifact:
 
         Matrix products of one row and of several may be added up in another order.
         """
-        images = np.random.default_rng(0).integers(0, 256, (8, *self.metadata.image.shape), dtype=np.uint8)
+        images = _noise(random.Random(0), (8, *self.metadata.image.shape))
         alone = [self._run(image[np.newaxis], (OUTPUT,))[0] for image in images]
         for count in (2, 3, 8):
             if count * images[0].size > _PIXELS_PER_CALL:
@@ -269,10 +276,10 @@ class Artifact:
 
     def check(self) -> None:
         """Run the graph on a few pictures of several sizes; raise ArtifactError unless its outputs are possible."""
-        spec, random = self.metadata.image, np.random.default_rng(0)
+        spec, source = self.metadata.image, random.Random(0)
         small = (min(spec.height, 64) + 1, min(spec.width, 64) // 2 + 1)
         for count, size in ((1, spec.shape[:2]), (2, spec.shape[:2]), (1, (1, 1)), (3, small)):
-            images = random.integers(0, 256, (count, *size, *spec.shape[2:]), dtype=np.uint8)
+            images = _noise(source, (count, *size, *spec.shape[2:]))
             images[0] = 0 if count > 1 else images[0]
             with limited_time() as options:
                 rows = dict(zip(self._outputs, self._run(images, tuple(self._outputs), options), strict=True))
@@ -280,6 +287,11 @@ class Artifact:
             scores = rows.get("ood_score", np.zeros(1))
             if scores.min() < 0 or scores.max() > 1:
                 raise ArtifactError("its graph returns OOD scores that are not from 0 to 1", RETRAIN)
+
+
+def _noise(source: random.Random, shape: tuple[int, ...]) -> Images:
+    """Random images; importing NumPy's generators would take longer than the rest of a check."""
+    return np.frombuffer(bytearray(source.randbytes(math.prod(shape))), np.uint8).reshape(shape)
 
 
 def _check_values(outputs: Mapping[str, NDArray[np.float32]]) -> None:
@@ -309,11 +321,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_sessions)
 
 
-def open_artifact(source: str | os.PathLike[str] | bytes, threads: int | None = None) -> Artifact:
+def open_artifact(source: str | os.PathLike[str] | bytes, threads: int | None = None, spins: bool = True) -> Artifact:
     """Open a `model.onnx`, its bytes, or the run folder that holds one.
 
     Args:
-        threads: see `Artifact`.
+        threads, spins: see `Artifact`.
 
     Raises:
         UsageError: the number of threads is out of range.
@@ -331,7 +343,7 @@ def open_artifact(source: str | os.PathLike[str] | bytes, threads: int | None = 
     if folder is not None:
         _check_record(folder, content)
     try:
-        artifact = Artifact(content, *check_file(content), threads)
+        artifact = Artifact(content, *check_file(content), threads, spins)
         artifact.check()
     except ArtifactError as error:
         raise ArtifactError(f"{name}: {error.message}", error.hint) from error.__cause__
@@ -492,8 +504,12 @@ def needs_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
-def open_session(content: bytes, threads: int | None = None) -> Any:
+def open_session(content: bytes, threads: int | None = None, spins: bool = True) -> Any:
     """An ONNX Runtime session on the CPU, in which a graph can use at most half of the memory.
+
+    Args:
+        spins: whether threads wait for their next task in a loop. One image is then answered sooner; for thousands of
+            images it takes twice the processor time, and longer on a busy machine.
 
     Raises:
         ArtifactError: ONNX Runtime cannot open the graph.
@@ -503,6 +519,7 @@ def open_session(content: bytes, threads: int | None = None) -> Any:
     _limit_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: one per core
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
     options.log_severity_level = 4  # errors are raised; their log lines would only repeat them
     options.add_session_config_entry("session.use_env_allocators", "1")
     try:

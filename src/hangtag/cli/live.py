@@ -1,0 +1,223 @@
+"""What the command line draws with Rich: progress bars, the lines and curves of a training, a contact sheet.
+
+Without a terminal there are no bars and no images, only lines that suit a log file.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import progress
+from rich.color import Color
+from rich.console import Console
+from rich.rule import Rule
+from rich.style import Style
+from rich.text import Text
+
+from hangtag.words import printable
+
+if TYPE_CHECKING:
+    from hangtag.cli.tutorial import Section
+    from hangtag.data.labelled_images import LabelledImages
+    from hangtag.training.engine.loop import Epoch
+
+_FOLD_SECONDS = 5  # folds that take less have no line of their own
+
+
+class _Console(Console):
+    """Prints names from strangers with escapes; Rich alone would send their control characters to the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+
+def console(stderr: bool = False) -> Console:
+    stream: Any = sys.stderr if stderr else sys.stdout
+    while hasattr(stream, "rich_proxied_file"):  # Rich draws with control characters, which `print` shows as escapes
+        stream = stream.rich_proxied_file
+    return _Console(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False)  # names may hold brackets
+
+
+class _Amount(progress.ProgressColumn):
+    """A number of images, or bytes and their speed."""
+
+    def render(self, task: progress.Task) -> Text:
+        if task.description.endswith(("pictures", "images")):
+            return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f}")
+        done = progress.DownloadColumn().render(task)
+        return Text.assemble(done, " ", progress.TransferSpeedColumn().render(task))
+
+
+@contextmanager
+def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr for bytes or images; it appears with the first report."""
+    with _progress(console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount()) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, visible=True)
+
+
+@contextmanager
+def share_progress() -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on stderr for work that reports what it does and how much is done, from 0 to 1."""
+    remaining = progress.TextColumn("ETA"), progress.TimeRemainingColumn(compact=True)
+    with _progress(console(stderr=True), _text("{task.description:<24}"), progress.BarColumn(), *remaining) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
+
+
+@contextmanager
+def fold_progress(console: Console) -> Iterator[Callable[[int, int, "Epoch"], None]]:
+    """A progress bar for the networks of a cross-validation; without a terminal, a line for each slow one of them."""
+    with _progress(console, _text("{task.description}"), progress.BarColumn(bar_width=24)) as bar:
+        task = bar.add_task("", total=1.0)
+        begun = {0: float("-inf")}  # fold -> when the line of this fold, or of one before it, was printed
+
+        def show(fold: int, folds: int, epoch: "Epoch") -> None:
+            what = f"cross-validation: fold {fold} of {folds}"
+            if fold not in begun:
+                last = max(begun.values())
+                is_due = time.monotonic() - last > _FOLD_SECONDS and not console.is_terminal
+                console.print(what) if is_due else None
+                begun[fold] = time.monotonic() if is_due else last
+            done = (epoch.number - 1 + epoch.step / max(1, epoch.steps)) / epoch.epochs
+            bar.update(task, description=what, completed=(fold - 1 + done) / folds)
+
+        yield show
+
+
+def _progress(console: Console, *columns: progress.ProgressColumn) -> progress.Progress:
+    remaining = progress.TextColumn("ETA"), progress.TimeRemainingColumn(compact=True)
+    return progress.Progress(*columns, *remaining, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _text(template: str) -> progress.TextColumn:
+    return progress.TextColumn(template, markup=False)
+
+
+def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[], list[str]] = list) -> list["Epoch"]:
+    """Show a progress bar, and print a line for each finished epoch that has one; returns all finished epochs.
+
+    The notes of the training are printed first. While each epoch has a line, the bar is that of the current epoch; with
+    many epochs, it is that of all of them.
+    """
+    finished: list[Epoch] = []
+    columns = _text("{task.description}"), progress.BarColumn(bar_width=24), _text("{task.fields[numbers]}")
+    with _progress(console, *columns) as bar:
+        task = bar.add_task("", total=None, numbers="")
+        for index, epoch in enumerate(epochs):
+            if index == 0:
+                for note in notes():
+                    bar.console.print(f"note: {note}")
+            if epoch.finished:
+                finished.append(epoch)
+                if epoch.has_line:
+                    bar.console.print(_epoch_line(epoch))
+                if all(each.has_line for each in finished):
+                    bar.reset(task, total=epoch.steps, numbers="")
+            elif epoch.doing:
+                bar.update(task, description=epoch.doing, completed=epoch.step, total=epoch.steps,
+                           numbers=f"{epoch.step:,}/{epoch.steps:,}")  # fmt: skip
+            else:
+                numbers = f"{epoch.step}/{epoch.steps}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
+                if finished and finished[-1].val_accuracy is not None:
+                    numbers += f"  val accuracy {finished[-1].val_accuracy:.4f}"
+                done, total = epoch.step, epoch.steps
+                if not all(each.has_line for each in finished):
+                    done, total = (epoch.number - 1) * total + done, epoch.epochs * total
+                description = f"epoch {epoch.number}/{epoch.epochs}"
+                numbers += f"  {_per_step(epoch)}"
+                bar.update(task, description=description, completed=done, total=total, numbers=numbers)
+    print_curves(console, finished)
+    if finished and finished[-1].enough:
+        console.print(f"early stopping: no improvement since epoch {finished[-1].kept}; its weights were restored")
+    elif finished and finished[-1].kept not in (None, finished[-1].number):
+        console.print(f"epoch {finished[-1].kept} had the lowest validation loss; its weights were restored")
+    return finished
+
+
+def _epoch_line(epoch: "Epoch") -> str:
+    if epoch.doing:
+        return f"{epoch}  {epoch.seconds:.1f} s"
+    line = f"{epoch}  learning rate {epoch.learning_rate:.2g}"
+    busy = (
+        f"  {epoch.cores} of {epoch.most_cores} cores (the others are busy)" if epoch.cores < epoch.most_cores else ""
+    )
+    return f"{line}  {epoch.seconds:.1f} s  {_per_step(epoch)}{busy}"
+
+
+_LEVELS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+
+
+def print_curves(console: Console, history: Sequence["Epoch"]) -> None:
+    """Print loss, accuracy and learning rate over the epochs, one line each; nothing for fewer than three epochs.
+
+    A head and the fine-tuning after it have no common curve: their losses differ.
+    """
+    history = [epoch for epoch in history if not epoch.doing]
+    if len(history) < 3 or "utf" not in console.encoding:
+        return
+    for name in ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate"):
+        values = [value for value in (getattr(epoch, name) for epoch in history) if value is not None]
+        if values:
+            title = name.replace("_", " ")
+            console.print(f"{title:>13}  {_curve(values)}  {values[0]:.4g} to {values[-1]:.4g}")
+
+
+def _curve(values: Sequence[float], width: int = 40) -> str:
+    """At most `width` of the values, as blocks of eight heights."""
+    indices = np.linspace(0, len(values) - 1, min(width, len(values))).round().astype(int)
+    lowest, highest = min(values), max(values)
+    span = (highest - lowest) or 1.0
+    return "".join(_LEVELS[round(7 * (values[index] - lowest) / span)] for index in indices)
+
+
+def _per_step(epoch: "Epoch") -> str:
+    milliseconds = 1000 * epoch.seconds / max(1, epoch.step)
+    return f"{milliseconds:.2f} ms/step" if milliseconds < 10 else f"{milliseconds:.0f} ms/step"
+
+
+def print_contact_sheet(console: Console, data: "LabelledImages") -> None:
+    """Show the first training image of each of the first ten classes that have one.
+
+    Only a terminal with colours and block characters shows images.
+    """
+    if not console.is_terminal or console.color_system not in ("256", "truecolor") or "utf" not in console.encoding:
+        return
+    train = data.train
+    firsts = np.unique(train.labels, return_index=True)[1][:10].tolist()
+    for start in range(0, len(firsts), 5):
+        row = firsts[start : start + 5]
+        console.print("".join(f"{data.class_names[train.labels[first]]:<15.14}" for first in row))
+        for cells in zip(*(_half_blocks(train.images[first]) for first in row), strict=True):
+            console.print(Text(" ").join(cells))
+        console.print()
+
+
+def _half_blocks(image: NDArray[np.uint8], side: int = 14) -> list[Text]:
+    """One image as side/2 lines of side characters, each showing two pixels, one above the other."""
+    rows = np.linspace(0, image.shape[0] - 1, side).round().astype(int)
+    columns = np.linspace(0, image.shape[1] - 1, side).round().astype(int)
+    small = image[np.ix_(rows, columns)]
+    colour = np.stack([small] * 3, axis=-1) if small.ndim == 2 else small
+    lines = []
+    for upper, lower in zip(colour[::2], colour[1::2], strict=True):
+        line = Text()
+        for above, below in zip(upper, lower, strict=True):
+            line.append("\u2580", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
+        lines.append(line)
+    return lines
+
+
+def print_section(console: Console, section: "Section") -> None:
+    console.print(Rule(section.title, align="left"))
+    print(section.text)
+    print("\n".join(f">>> {line}" for line in section.code.splitlines()))
+    if section.output:
+        print(section.output)
+    if section.figure:
+        print(f"wrote {section.figure}")
+    print()
