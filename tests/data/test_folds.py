@@ -66,7 +66,7 @@ def test_equal_images_count_once_and_the_order_of_the_images_changes_nothing() -
     assert (other.of[np.argsort(order)] == one.of).all()
 
 
-def test_two_images_a_class_make_folds_and_one_image_a_class_is_refused() -> None:
-    assert folds_of(textures([0, 0, 1, 1]), 5, seed=0).count == 4
+def test_two_images_a_class_make_two_folds_and_one_image_a_class_is_refused() -> None:
+    assert folds_of(textures([0, 0, 1, 1]), 5, seed=0).count == 2
     with pytest.raises(DataError, match="no image can be held out"):
         folds_of(textures([0, 1, 2]), 5, seed=0)

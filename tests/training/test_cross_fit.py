@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hangtag.data.labelled_images import LabelledImages
@@ -56,9 +55,7 @@ class Linear(nn.Module):
 
 
 def begun(folder: Path, data: LabelledImages, **settings: Any) -> Training:
-    return Training.begin(
-        Classifier(RECIPE, **{"folds": 5, **settings}), data, {"what": "shapes", "path": None}, folder
-    )
+    return Training.begin(Classifier(RECIPE, **settings), data, {"what": "shapes", "path": None}, folder)
 
 
 def test_labels_learned_by_heart_are_not_recognised_while_held_out() -> None:
@@ -207,19 +204,18 @@ def test_a_test_part_judges_even_if_folds_are_asked_for(tmp_path: Path) -> None:
 def test_folds_are_chosen_for_few_images_that_nothing_else_judges() -> None:
     data, recipe = few(60), find_recipe("fast")
 
-    assert choose_folds(recipe, data) == (20, "")
+    assert choose_folds(recipe, data) == (5, "")
     assert choose_folds(replace(recipe, folds=0), data) == (0, "")
     parts = {"train": slice(0, 40), "test": slice(40, 60)}
     assert choose_folds(recipe, replace(data, parts=parts)) == (0, "")
-    assert choose_folds(find_recipe("transfer"), replace(data, parts=parts)) == (20, "")
+    assert choose_folds(find_recipe("transfer"), replace(data, parts=parts)) == (5, "")
     assert choose_folds(
         find_recipe("transfer"), replace(data, parts={**parts, "test": slice(40, 50), "validation": slice(50, 60)})
     ) == (0, "")
     assert choose_folds(find_recipe("fast", validation=0.2), data)[0] == 0
     assert choose_folds(replace(recipe, patience=2), data)[0] == 0
     assert choose_folds(recipe, few(2000))[0] == 0
-    assert choose_folds(find_recipe("transfer"), data) == (20, "")
-    assert [choose_folds(find_recipe("transfer"), few(n))[0] for n in (100, 102, 498, 501)] == [20, 10, 10, 5]
+    assert choose_folds(find_recipe("transfer"), data) == (5, "")
     assert choose_folds(find_recipe("transfer", fine_tune=3), data)[0] == 0  # held-out images decide on it
     parts = {"train": slice(0, 30), "test": slice(30, 60)}
     assert choose_folds(recipe, replace(data, parts=parts))[0] == 0
@@ -228,28 +224,6 @@ def test_folds_are_chosen_for_few_images_that_nothing_else_judges() -> None:
     assert none == 0 and "would take long; 10% of the images are held out instead" in why and "--folds 5" in why
     none, why = choose_folds(replace(recipe, network="own:net"), data)
     assert none == 0 and "custom network" in why
-
-
-def test_classes_count_in_each_fold_as_much_as_in_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[NDArray[np.float64] | None] = []
-    fit = Classifier.fit_epochs
-
-    def fit_epochs(self: Classifier, X: LabelledImages, *args: Any, sample_weight: Any = None, **more: Any) -> Any:
-        if sample_weight is not None:
-            seen.append(np.bincount(X.labels, sample_weight))
-        return fit(self, X, *args, sample_weight=sample_weight, **more)
-
-    monkeypatch.setattr(Classifier, "fit_epochs", fit_epochs)
-    data = few(60).take(np.flatnonzero(np.arange(60) % 3 * (np.arange(60) > 35) != 2))  # 20, 20 and 12 images
-
-    Classifier(RECIPE, folds=20, balance="off").fit(data)
-
-    counts = np.bincount(data.labels)
-    assert len(seen) > 10
-    np.testing.assert_allclose(seen, np.tile(counts, (len(seen), 1)))
-    seen.clear()
-    Classifier(RECIPE, folds=20, balance="weights").fit(data)  # which gives each class the same weight in any fold
-    assert not seen
 
 
 @pytest.mark.parametrize("setting", [{"validation": 0.2}, {"patience": 3}])

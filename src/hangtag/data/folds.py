@@ -45,7 +45,7 @@ class Folds:
 
 
 def folds_of(images: LabelledImages, count: int, seed: int) -> Folds:
-    """Divide images into `count` folds, or fewer if there are fewer images or groups of images.
+    """Divide images into `count` folds, or fewer if no class has as many images or groups of images.
 
     The folds depend on the content of images, not on the order in which they were read.
 
@@ -94,18 +94,18 @@ def stratified_folds(labels: NDArray[np.int64], groups: NDArray[np.int64], count
     Args:
         labels: (N,) int64.
         groups: (N,) int64, equal for images that stay together; a group counts for the class of its first image.
-        count: at most this many folds, each with at least one group.
+        count: at most this many folds, each with at least one image.
         seed: the same seed, labels and groups give the same folds.
 
     >>> stratified_folds(np.array([0, 0, 0, 1, 1, 2]), np.arange(6), 5, seed=0).tolist()
-    [4, 3, 1, 0, 2, -1]
+    [2, 0, 1, 0, 1, -1]
     """
     random = np.random.default_rng(seed)
     _, firsts, group_of, sizes = np.unique(
         in_order_of_appearance(groups), return_index=True, return_inverse=True, return_counts=True
     )
     group_of, label_of = group_of.reshape(-1), labels[firsts]
-    count = min(count, len(firsts))
+    count = min(count, int(np.bincount(label_of).max()))
     fold, images = np.full(len(firsts), -1, np.int64), np.zeros(count, np.int64)
     for name in np.unique(label_of):
         members = random.permutation(np.flatnonzero(label_of == name))

@@ -34,7 +34,7 @@ from hangtag.model.predictor import Pictures, Predictor, load
 from hangtag.pictures import Images, many_images
 from hangtag.training.arguments import SETTINGS, Arguments, check_settings, seed_of, split_seed_of
 from hangtag.training.choose_recipe import why_too_small
-from hangtag.training.cross_fit import CrossFit, Progress, cross_fit, for_one_fold, with_checked_folds, with_folds
+from hangtag.training.cross_fit import CrossFit, Progress, cross_fit, with_checked_folds, with_folds, without_own_split
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import check_augment, suit_loss
@@ -290,14 +290,13 @@ class Classifier(Arguments):
             return
         epochs = max((epoch.number for epoch in self.history_), default=0)
         self._forget_model()
-        keep_shares = self.recipe_.balance == "off" and self.loss is None  # else balanced, or there may be no weights
-        self._crossed = cross_fit(self, self._for_fold, *self._to_cross_fit, keep_shares, epochs, stop, progress)
+        self._crossed = cross_fit(self, self._for_fold, *self._to_cross_fit, epochs, stop, progress)
         self.folds_finished_ = self._crossed.count if self._crossed is not None else 0
 
     def _for_fold(self, images: LabelledImages) -> "Classifier":
         """An unfitted classifier with the same settings for some of the images, which holds nothing out."""
         own = dict.fromkeys((*SETTINGS, "balance", "class_weight", "settings"))
-        own |= {"recipe": for_one_fold(self._chosen, self.recipe_.balance, len(images)), "verbose": 0}
+        own |= {"recipe": without_own_split(self._chosen, len(images)), "verbose": 0}
         network = None if isinstance(self.model, str) else self.model
         fold = Classifier(**{**self.arguments(), **own, "model": network})
         fold._tries_export = False

@@ -38,18 +38,15 @@ __all__ = [
     "Progress",
     "choose_folds",
     "cross_fit",
-    "for_one_fold",
     "with_checked_folds",
     "with_folds",
+    "without_own_split",
 ]
 
 FEW = 2000
 """With fewer images than this and nothing else to judge the model on, it is cross-fitted if there is time."""
 
 _MOST_WORK = 6e12  # multiplications and additions of all folds: about a minute on two cores; docs/log.md
-
-_MORE_FOLDS = ((100, 4 * FOLDS), (500, 2 * FOLDS))
-"""Up to so many images, the number of folds: a network trained on four fifths of few images is noticeably worse."""
 
 Progress = Callable[[int, int, Epoch], None]
 """Called with the number of a fold from 1, the number of folds, and the state of its training."""
@@ -112,26 +109,18 @@ def choose_folds(recipe: Recipe, data: LabelledImages) -> tuple[int, str]:
     ):
         return 0, ""
     if recipe.backbone:
-        return _most_folds(len(train)), ""  # the features are computed once
+        return FOLDS, ""  # the features are computed once
     if recipe.network not in NETWORKS:
         why = "not cross-validated: how long a custom network takes is not known"
         return 0, f"{why}; --folds {FOLDS} cross-validates anyway"
     network = build_network(recipe.network, data.spec, len(data.class_names), 0)
     adapted, _ = adapt_to_size(recipe, len(train))
-    images = adapted.epochs * adapted.mean_fraction_kept * len(train)
-    work = 3 * images * _work_per_image(network, data.spec.shape)  # backwards takes twice as much as forwards
-    folds = _most_folds(len(train))
-    while folds > FOLDS and work * (folds - 1) > _MOST_WORK:
-        folds //= 2
-    if work * (folds - 1) > _MOST_WORK:
+    images = adapted.epochs * adapted.mean_fraction_kept * len(train) * (FOLDS - 1)
+    if 3 * images * _work_per_image(network, data.spec.shape) > _MOST_WORK:  # backwards takes twice as much as forwards
         instead = f"; {recipe.validation:.0%} of the images are held out instead" if recipe.validation else ""
         why = f"not cross-validated, because training {FOLDS} more networks would take long{instead}"
         return 0, f"{why}; --folds {FOLDS} cross-validates anyway"
-    return folds, ""
-
-
-def _most_folds(images: int) -> int:
-    return next((folds for most, folds in _MORE_FOLDS if images <= most), FOLDS)
+    return FOLDS, ""
 
 
 def _work_per_image(network: nn.Module, shape: tuple[int, ...]) -> int:
@@ -238,7 +227,6 @@ def cross_fit(
     images: LabelledImages,
     folds: Folds,
     weights: NDArray[np.float64] | None,
-    keep_shares: bool,
     epochs: int,
     stop: Callable[[], bool],
     progress: Progress | None,
@@ -251,8 +239,6 @@ def cross_fit(
         images: all N training images.
         folds: of these images.
         weights: (N,) how much each image counts, or None.
-        keep_shares: let each class count as much as in all images; else a held-out image's class is rarer than for the
-            final network, and the answers for the class are worse.
         epochs: how many each network is trained for, at most.
         stop: called several times per second; when it returns True, the folds that are finished count.
     """
@@ -262,12 +248,9 @@ def cross_fit(
         fold = folds.of == number
         rest = np.flatnonzero(~fold)
         part = images.take(rest)
-        own = None if weights is None else weights[rest]
-        if keep_shares:
-            own = _with_shares_of_all(images.labels, rest, weights)
         trained = unfitted(part)
         try:
-            for epoch in trained.fit_epochs(part, stop=stop, sample_weight=own):
+            for epoch in trained.fit_epochs(part, stop=stop, sample_weight=None if weights is None else weights[rest]):
                 if progress is not None:
                     progress(number + 1, folds.count, epoch)
                 if epoch.finished and epoch.number >= epochs:
@@ -300,17 +283,6 @@ def cross_fit(
     )
 
 
-def _with_shares_of_all(
-    labels: NDArray[np.int64], rest: NDArray[np.int64], weights: NDArray[np.float64] | None
-) -> NDArray[np.float64] | None:
-    """Weights of the images in `rest` that give each class its share of the weight of all N images; None: all equal."""
-    of_all = np.ones(len(labels)) if weights is None else weights
-    own = of_all[rest]
-    before, left = (np.bincount(of, share, len(labels)) for of, share in ((labels, of_all), (labels[rest], own)))
-    own = own * (before / np.where(left > 0, left, 1))[labels[rest]]
-    return None if weights is None and np.ptp(own) < 1e-9 else own
-
-
 def with_folds(split: Split, folds: Folds) -> Split:
     """The split that records a cross-validation."""
     return replace(
@@ -319,9 +291,9 @@ def with_folds(split: Split, folds: Folds) -> Split:
     )  # fmt: skip
 
 
-def for_one_fold(recipe: Recipe, balance: str, images: int) -> Recipe:
-    """The recipe for one fold: holds nothing out, a batch that fits, and classes balanced as in the final training."""
-    return replace(recipe, folds=0, validation=0.0, batch_size=min(recipe.batch_size, images), balance=balance)
+def without_own_split(recipe: Recipe, images: int) -> Recipe:
+    """The recipe for one fold, which holds nothing out, with a batch that fits."""
+    return replace(recipe, folds=0, validation=0.0, batch_size=min(recipe.batch_size, images))
 
 
 def _head(network: nn.Module, final: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
