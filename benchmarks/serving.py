@@ -1,9 +1,10 @@
 """`hangtag serve` under load on loopback, beside the usual handler, LitServe, BentoML and raw ONNX Runtime.
 
-    python -m benchmarks.serving RUN [--parts throughput tensors latency overload start] [--seconds 8] [--rounds 3]
+    python -m benchmarks.serving [RUN] [--parts throughput tensors latency overload start] [--seconds 8] [--rounds 3]
         [--peers FOLDER] [--json FILE]
 
-RUN is a run of `fast` on Fashion-MNIST. Client and server share the machine's cores. Requests are PNG files of 28x28
+RUN is a run of `fast` on Fashion-MNIST; without it, one is trained for an epoch, which answers as
+quickly. Client and server share the machine's cores. Requests are PNG files of 28x28
 from the test images over keep-alive connections (`http_load.py`). The servers are measured one after the other in each
 round, each in a fresh process that is warmed up first.
 
@@ -60,7 +61,7 @@ class Way:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--slow", type=Path, help="a run with a model for photos, for the part overload")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--seconds", type=float, default=8)
@@ -69,7 +70,13 @@ def main() -> None:
     settings = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
     others = Others()
-    with alone():
+    with tempfile.TemporaryDirectory(prefix="hangtag-bench-") as folder, alone():
+        if settings.run is None:
+            settings.run = Path(folder) / "clothes"
+            subprocess.run(
+                [*["python", "-m", "hangtag", "train", "fashion-mnist", "--recipe", "fast", "--epochs", "1", "--out"], str(settings.run)],
+                executable=sys.executable, check=True, env={**os.environ, "PYTHONPATH": str(SOURCE / "src")},
+            )  # fmt: skip
         for _ in range(settings.rounds):
             for part in settings.parts:
                 for name, values in globals()[part](settings):

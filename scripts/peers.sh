@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${HANGTAG_PEERS:-.venv-peers}
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(tensorflow jax pytorch skorch sklearn fastai)
+[ ${#names[@]} -gt 0 ] || names=(tensorflow jax pytorch skorch sklearn fastai litserve bentoml)
 
 python=.venv/bin/python
 [ -x "$python" ] || python=python3
