@@ -73,10 +73,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hangtag-bench-") as folder, alone():
         if settings.run is None:
             settings.run = Path(folder) / "clothes"
-            subprocess.run(
-                [*["python", "-m", "hangtag", "train", "fashion-mnist", "--recipe", "fast", "--epochs", "1", "--out"], str(settings.run)],
-                executable=sys.executable, check=True, env={**os.environ, "PYTHONPATH": str(SOURCE / "src")},
-            )  # fmt: skip
+            command = ["-m", "hangtag", "train", "fashion-mnist", "--recipe", "fast", "--epochs", "1", "--out"]
+            source = {**os.environ, "PYTHONPATH": str(SOURCE / "src")}
+            subprocess.run([sys.executable, *command, str(settings.run)], check=True, env=source)
         for _ in range(settings.rounds):
             for part in settings.parts:
                 for name, values in globals()[part](settings):
