@@ -184,6 +184,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "weights.safetensors": Path.read_bytes,
     "model.onnx": undated,
     "neighbours.npz": Path.read_bytes,
+    "reference.npz": Path.read_bytes,
     "metrics.json": Path.read_bytes,
 }
 """The files of a finished run, each with a function that reads what must be equal."""

@@ -31,7 +31,7 @@ def test_train_fills_a_run_folder_that_evaluate_predict_and_report_use(
     assert "epoch 2/2  1/1  loss" in trained.out
     assert sorted(path.name for path in run.iterdir()) == [
         ".hangtag", "config.json", "figures", "history.jsonl", "metrics.json", "model.onnx", "neighbours.npz",
-        "report.html", "weights.safetensors",
+        "reference.npz", "report.html", "weights.safetensors",
     ]  # fmt: skip
     assert json.loads((run / "config.json").read_text())["status"] == "finished"
 
