@@ -6,7 +6,6 @@ imported inside the commands to keep `--help` fast.
 """
 
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -144,7 +143,6 @@ def main() -> None:
     for name in ("SIGTERM", "SIGHUP"):  # as an exception, they leave no temporary files behind
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
             signal.signal(getattr(signal, name), _end)
-    gc.set_threshold(20_000)  # importing makes many objects and little garbage: the default costs 5% of a short command
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Careful(sys.stdout), _Careful(sys.stderr)
     try:
