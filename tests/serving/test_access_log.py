@@ -194,6 +194,23 @@ def test_a_full_disk_stops_no_answer(client_of: Any, tmp_path: Path) -> None:
     assert 'hangtag_lost_log_lines_total{log="access"} 3.0' in text
 
 
+def test_a_line_that_cannot_be_made_is_lost_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lost = []
+
+    def make(line: object) -> bytes:
+        if line == "bad":
+            raise ValueError("not a line")
+        return str(line).encode()
+
+    log = LineLog(tmp_path / "log", make, lambda: lost.append(1))
+    for line in ("one", "bad", "two"):
+        log.write(line)
+    log.close()
+
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+    assert len(lost) == 1 and "could not be made" in caplog.text
+
+
 def test_a_slow_disk_makes_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hangtag.serving.line_log._MOST_LINES", 10)
     blocked = threading.Event()

@@ -37,7 +37,7 @@ class Client:
 @pytest.fixture
 def client(toy_run: Path) -> Callable[..., Client]:
     def make(**settings: Any) -> Client:
-        app = create_app(Models([toy_run]), Settings(**settings))
+        app = create_app(Models([toy_run]), Settings(**{"access_log": None, **settings}))
 
         async def broken(request: Request) -> None:
             raise RuntimeError("/home/secret at 0x7f0000")

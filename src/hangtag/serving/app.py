@@ -1,7 +1,6 @@
 """The web application: what answers at which path, and what stands before it."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -45,7 +44,6 @@ class Server:
     metrics: Metrics = field(init=False)
     access_log: LineLog | None = None
     is_draining: bool = False
-    began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         settings = self.settings

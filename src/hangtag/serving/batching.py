@@ -502,7 +502,11 @@ def _together(predictor: Predictor, prepared: list[Prepared]) -> list[Answer | H
 
 def _hand_over(results: list[_Result]) -> None:
     for job, start, found in results:
-        job.take(start, found)
+        try:
+            job.take(start, found)
+        except Exception:  # the other requests of the batch must get theirs
+            logger.exception("the results of a batch do not fit its request")
+            job.take(start, _failed())
 
 
 def _too_late() -> Refusal:

@@ -74,10 +74,20 @@ class LineLog:
             self._some.clear()
             while self._waiting:
                 count = min(len(self._waiting), _AT_ONCE)
-                self._append([self._make(self._waiting.popleft()) for _ in range(count)])
+                lines = (self._made(self._waiting.popleft()) for _ in range(count))
+                self._append([line for line in lines if line is not None])
             if self._closing:
                 return
             time.sleep(_PAUSE)  # lines that come meanwhile are written together
+
+    def _made(self, line: object) -> bytes | None:
+        """Its bytes; None if they cannot be made, which must not end the log."""
+        try:
+            return self._make(line)
+        except Exception:
+            self._lost()
+            logger.exception("a line of a log could not be made")
+            return None
 
     def _append(self, lines: list[bytes]) -> None:
         content = b"\n".join([*lines, b""])
