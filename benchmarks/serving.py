@@ -3,10 +3,10 @@
     python -m benchmarks.serving [RUN] [--parts throughput tensors latency overload start] [--seconds 8] [--rounds 3]
         [--peers FOLDER] [--json FILE]
 
-RUN is a run of `fast` on Fashion-MNIST; without it, one is trained for an epoch, which answers as
-quickly. Client and server share the machine's cores. Requests are PNG files of 28x28
-from the test images over keep-alive connections (`http_load.py`). The servers are measured one after the other in each
-round, each in a fresh process that is warmed up first.
+RUN is a run of `fast` on Fashion-MNIST; without it, one is trained for an epoch, which answers as quickly. Client and
+server share the machine's cores. Requests are PNG files of 28x28 from the test images over keep-alive connections
+(`http_load.py`). The servers are measured one after the other in each round, each in a fresh process that is warmed up
+first.
 
 throughput: 64 busy connections; answers a second, and the processor time of all processes of the server for an answer,
     which other programs on the machine disturb less. hangtag and the eager handler get the picture as the body of the

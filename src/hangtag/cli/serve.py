@@ -61,7 +61,9 @@ def serve(
         float, typer.Option(help="Milliseconds that a picture may wait for others while the server is busy.")
     ] = 2.0,
     max_queue: Annotated[int, typer.Option(help="Pictures that may wait; more are refused with status 503.")] = 1000,
-    max_queue_bytes: Annotated[int, typer.Option(help="Bytes of pictures that may wait.")] = 256_000_000,
+    max_queue_bytes: Annotated[
+        int, typer.Option(help="Bytes of pictures that may wait, and of bodies being received.")
+    ] = 256_000_000,
     timeout: Annotated[
         float, typer.Option(help="Seconds that a request may take. Clients can ask for fewer: X-Request-Timeout.")
     ] = 30.0,
@@ -164,3 +166,4 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
     for name in ("uvicorn.error", "asyncio"):
         logging.getLogger(name).addHandler(handler)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that a client got wrong

@@ -38,7 +38,7 @@ __all__ = [
 LEAST = 50
 """Answers below which nothing is tested: even a change of a quarter of them could go unseen."""
 LEVEL = 0.05
-"""The probability of calling anything a drift where there is none."""
+"""The probability of reporting any difference when there is no drift."""
 
 _SMALL = 0.1  # a distance of distributions up to which a drift is called small
 _MOST = 10_000  # answers that are kept as the reference
@@ -66,11 +66,11 @@ class Answers:
     Attributes:
         labels: (N,) indices of classes.
         probabilities: (N,) of these labels.
-        ood_scores: (N,) before repairs; NaN where there is none.
+        ood_scores: (N,) before repairs; NaN if unknown.
         sure: (N,) 1, 0, or -1 if the model cannot tell.
         times: (N,) seconds since 1970; NaN where unknown.
         others: answers of other versions of the model, which are left out.
-        unusable: lines that are no answer of this model: damaged, or about a picture that could not be read.
+        unusable: lines without an answer of this model: damaged, or about a picture that could not be read.
     """
 
     labels: NDArray[np.int64]
@@ -206,7 +206,7 @@ class Drift(Serializable):
 
     @property
     def has_drifted(self) -> bool:
-        """Whether OOD scores or confidence differ; a changed mix of labels alone is none."""
+        """Whether OOD scores or confidence differ; a changed mix of labels alone does not count."""
         return self.verdict == "drift"
 
 
@@ -499,7 +499,7 @@ def _share(value: Any) -> float:
 
 
 def _seconds(value: Any) -> float:
-    """Seconds since 1970 of a time in ISO 8601 or a date of a table; NaN if there is none, or none of a server."""
+    """Seconds since 1970 of a time in ISO 8601 or a date of a table; NaN if it is missing or implausible."""
     with suppress(TypeError, ValueError, OverflowError):
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
