@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,8 +210,8 @@ def test_an_address_that_this_machine_does_not_have_is_an_error(monkeypatch: pyt
 def test_more_connections_than_allowed_are_refused_unless_another_is_idle(
     start_server: Callable[..., AbstractContextManager[Running]], toy_png: bytes
 ) -> None:
-    with start_server(max_connections=2) as server:
-        busy = [half_sent(server.port, toy_png) for _ in range(2)]
+    with start_server(max_connections=2) as server, ExitStack() as stack:
+        busy = [stack.enter_context(half_sent(server.port, toy_png)) for _ in range(2)]
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as third:
             assert third.recv(1000).startswith(b"HTTP/1.1 503 ")
         for connection in busy:
@@ -221,8 +221,6 @@ def test_more_connections_than_allowed_are_refused_unless_another_is_idle(
             fourth.sendall(toy_png[-1:])
             assert fourth.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert busy[0].recv(1) == b""
-        for connection in busy:
-            connection.close()
 
 
 def test_tls(start_server: Callable[..., AbstractContextManager[Running]], toy_png: bytes, tmp_path: Path) -> None:

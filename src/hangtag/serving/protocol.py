@@ -5,6 +5,7 @@ uvicorn has few limits of its own (its issue 157), and an application sees a req
 
 import asyncio
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -65,7 +66,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     Attributes:
         counted: its share of `Bodies.size`.
-        since: when what the connection waits for began, in seconds of the event loop's clock.
+        since: when what the connection waits for began, by `time.monotonic` (uvloop's own clock counts milliseconds, so
+            that two connections could be equally old).
     """
 
     def __init__(self, settings: Settings, bodies: Bodies, **uvicorns: Any) -> None:
@@ -79,7 +81,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.is_refused = self.is_closing = self.is_draining = False
         self.is_ended = False  # the client sends nothing more
         self.received = self.of_body = self.chunks = 0
-        self.since = self.loop.time()
+        self.since = monotonic()
         self.paused_at: float | None = None  # since when the client has not read what was written
         self.unsent = 0
 
@@ -206,7 +208,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def pause_writing(self) -> None:
-        self.paused_at, self.unsent = self.loop.time(), self.raw.get_write_buffer_size()
+        self.paused_at, self.unsent = monotonic(), self.raw.get_write_buffer_size()
         super().pause_writing()
 
     def resume_writing(self) -> None:
@@ -218,7 +220,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.is_receiving = self.is_head = True
-        self.received, self.since = 0, self.loop.time()
+        self.received, self.since = 0, monotonic()
 
     def on_headers_complete(self) -> None:
         limits, headers, url = self.limits, self.headers, self.url
@@ -262,13 +264,13 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._forget_body()
         self.is_receiving, self.is_head, self.received = False, True, 0
-        self.since = self.loop.time()
+        self.since = monotonic()
 
     def on_response_complete(self) -> None:
         self.ours.flush()
         super().on_response_complete()
         if not self.is_receiving:
-            self.since = self.loop.time()
+            self.since = monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_body()

@@ -133,7 +133,7 @@ class Listener(uvicorn.Server):
     async def _check_connections(self) -> None:
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
-            now = self.loop.time()
+            now = time.monotonic()
             connections: list[Any] = list(self.server_state.connections)
             for connection in connections:
                 try:
