@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -87,6 +88,8 @@ class Listener(uvicorn.Server):
             loop.add_reader(self.parent, self._parent_ended)
         await super().startup(sockets)
         self.checking = loop.create_task(self._check_connections())
+        if threading.current_thread() is threading.main_thread():
+            gc.freeze()  # or else the collector walks through modules and models for 20 ms again and again
         self.ready.set()
         if self.on_ready is not None:
             self.on_ready()
