@@ -22,6 +22,7 @@ from hangtag.evaluation.run_folder import find_run
 from hangtag.serving.app import create_app
 from hangtag.serving.metrics import shared_by_workers
 from hangtag.serving.models import Models
+from hangtag.serving.overload import EarlyRefusals
 from hangtag.serving.protocol import Bodies, LimitedProtocol
 from hangtag.serving.settings import Settings
 
@@ -67,9 +68,10 @@ class Listener(uvicorn.Server):
     def __init__(
         self, app: Any, settings: Settings, on_ready: Callable[[], None] | None = None, parent: int | None = None
     ) -> None:
+        http: Any = partial(LimitedProtocol, settings, Bodies(), EarlyRefusals(app.state.server))
         super().__init__(
             uvicorn.Config(
-                app, http=partial(LimitedProtocol, settings, Bodies()), ws="none", log_config=None, log_level="error",  # type: ignore[arg-type]
+                app, http=http, ws="none", log_config=None, log_level="error",
                 access_log=False, server_header=False, proxy_headers=False, headers=_HEADERS, lifespan="on",
                 timeout_keep_alive=max(1, int(settings.keep_alive)),
                 timeout_graceful_shutdown=max(0.1, settings.grace),  # type: ignore[arg-type]
