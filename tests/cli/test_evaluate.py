@@ -191,6 +191,7 @@ def test_runs_are_judged_compared_stressed_and_checked_in_python(
     assert package.stress(run, drawn, images=20) == stressed
     assert checked.pictures == 120 and checked.kept != bool(checked.broken)
     assert len(audited.findings) == len(audited.to_json()["findings"])
+    assert "only 3 of the" in replace(judged, notes=("only 3 of the <b> images",))._repr_html_()
     for result in (judged, compared, stressed, checked, audited, run, judged.evaluation):
         assert len(repr(result)) < 300
         assert result._repr_html_().startswith('<div class="hangtag-view">')

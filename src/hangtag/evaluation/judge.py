@@ -119,7 +119,7 @@ class Judgement:
         return f"<Judgement: {self.data.name}, {self.evaluation}>"
 
     def _repr_html_(self) -> str:
-        return self.evaluation._repr_html_()
+        return metrics.notebook_view(self.evaluation, self.notes)
 
     @property
     def probabilities(self) -> NDArray[np.float32]:

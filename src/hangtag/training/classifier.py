@@ -393,7 +393,7 @@ class Classifier(Arguments):
         """What the folds' networks answered for the images that they were trained without; None without folds."""
         return self._exported().answers_of_folds
 
-    def known_outputs(self, images: LabelledImages) -> dict[str, NDArray[np.float32]] | None:
+    def _known_outputs(self, images: LabelledImages) -> dict[str, NDArray[np.float32]] | None:
         """The file's verified outputs for these images if they are the held-out ones, in their order; else None."""
         rows = self._exported().held_out
         if rows is None or not np.array_equal(self._held_out[1], images.labels):

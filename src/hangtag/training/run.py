@@ -296,7 +296,7 @@ class Training:
             return Judgement.of_folds(predictor, answers, self.data.train, classifier.training_accuracy_)
         part, images = judged_part(self.run, self.data)
         before = data_before_decisions(self.config, part)
-        known = classifier.known_outputs(images)
+        known = classifier._known_outputs(images)
         judgement = Judgement.of(predictor, part, images, classifier.training_accuracy_, before, known)
         if known is None:
             verify_outputs(
