@@ -354,13 +354,17 @@ class Classifier(Arguments):
         write_bytes(user_path(path), self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """The model file, verified on some training images to answer as the network does."""
+        """The model file, verified to answer as the network does: on held-out images and, if those are few, others."""
         self._require_fitted()
         if self._content is None:
             content = with_metadata(self._exported().content, self.metadata())
             artifact = open_artifact(content)
-            heads = self._exported().fold_heads
-            verify(artifact, self.shipped_, self._sample, self.ood_detector_, self.features_device_, heads)
+            exported = self._exported()
+            more = self._sample[len(next(iter(exported.held_out.values()))) if exported.held_out else 0 :]
+            if len(more):
+                verify(
+                    artifact, self.shipped_, more, self.ood_detector_, self.features_device_, exported.fold_heads
+                )  # fmt: skip
             self._content, self._predictor = content, Predictor(artifact)
         return self._content
 
@@ -373,11 +377,11 @@ class Classifier(Arguments):
     def neighbours(self, count: int = KEPT) -> Neighbours:
         """At most `count` (never more than `KEPT`) training images, reduced in size, with the network's embeddings."""
         self._require_fitted()
-        if not hasattr(self, "_kept_images"):
+        embeddings = self._exported().embeddings
+        if embeddings is None:
             raise RunError("a classifier that was pickled has no training images", "fit it again")
-        pictures, labels = self._kept_images.neighbours(count)
-        features = extract_features(self.shipped_, pictures, self.features_device_)
-        return Neighbours.of(pictures, labels, features.embedding)
+        places = self._kept_images.neighbours(count)
+        return Neighbours.of(*self._kept_images.at(places), embeddings[places])
 
     @property
     def guarantees_(self) -> Guarantees:
@@ -388,6 +392,13 @@ class Classifier(Arguments):
     def answers_of_folds_(self) -> CrossValidation | None:
         """What the folds' networks answered for the images that they were trained without; None without folds."""
         return self._exported().answers_of_folds
+
+    def _known_outputs(self, images: LabelledImages) -> dict[str, NDArray[np.float32]] | None:
+        """The file's verified outputs for these images if they are the held-out ones, in their order; else None."""
+        rows = self._exported().held_out
+        if rows is None or not np.array_equal(self._held_out[1], images.labels):
+            return None
+        return rows if np.array_equal(np.asarray(self._held_out[0]), images.images) else None
 
     @property
     def ood_detector_(self) -> OodDetector:
@@ -477,6 +488,8 @@ class Classifier(Arguments):
         state = dict(cast(Mapping[str, Any], super().__getstate__()))
         for name in ("_kept_images", "_held_out"):
             state.pop(name, None)
+        if state.get("_export") is not None:
+            state["_export"] = replace(state["_export"], embeddings=None, held_out=None)
         # an ONNX Runtime session cannot be pickled
         return state | {"_predictor": None, "_to_cross_fit": None, "_crossed": None}
 
