@@ -292,7 +292,7 @@ class Trained:
             13,
             "from nothing, tried in a third of the time, was not better",
         ),
-        (1900, "transfer", 10.0, 20.0, "transfer", 0, "not fine-tuned, because fewer than 2,000 images"),
+        (1900, "transfer", 10.0, 20.0, "transfer", 0, "not fine-tuned, because a tenth of fewer than 2,000 images"),
         (2100, "transfer", 10.0, 200.0, "transfer", 0, "accuracy"),  # no time for three epochs of fine-tuning
         (600, "accurate", 10.0, 20.0, "accurate", 0, "better than recipe 'transfer': on 60 held-out images"),
         (600, "transfer", 400.0, 20.0, "accurate", 0, "expected to take"),  # no time for the features

@@ -282,7 +282,7 @@ class Classifier(Arguments):
 
     def _keep_scenes_together(self, network: FrozenNetwork) -> None:
         """Divide the images into folds again if their features say that some show one scene."""
-        if self._to_cross_fit is None or self._to_cross_fit[0].groups is not None:
+        if network.embed is None or self._to_cross_fit is None or self._to_cross_fit[0].groups is not None:
             return
         images, folds, weights = self._to_cross_fit
         scenes = same_scenes(network.embed(images.images), images.labels)

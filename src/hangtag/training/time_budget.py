@@ -168,9 +168,7 @@ def plan(
             return replace(chosen, compared=f"better than recipe 'transfer': {numbers}")
         compared = f"recipe '{trial.recipe.name}' from nothing, tried in a third of the time, was not better: {numbers}"
     if _is_few(data, {"validation"}):
-        why = (
-            f"not fine-tuned, because fewer than {FEW:,} images, of which a tenth would judge it, cannot show its gain"
-        )
+        why = f"not fine-tuned, because a tenth of fewer than {FEW:,} images is too few to show a gain"
         return pretrained.plan(minutes, began, f"{compared}; {why}", tunes=False)
     return pretrained.plan(minutes, began, compared)
 
