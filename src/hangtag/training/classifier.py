@@ -64,6 +64,7 @@ from hangtag.training.fit_input import (
 )
 from hangtag.training.fit_progress import folds_progress, show_progress
 from hangtag.training.mirroring import choose_flip
+from hangtag.training.scenes import same_scenes
 from hangtag.training.transfer import build_frozen, fine_tune, fit_frozen
 
 __all__ = ["Classifier"]
@@ -253,6 +254,7 @@ class Classifier(Arguments):
             )  # fmt: skip
             return
         yield from fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
+        self._keep_scenes_together(self.module_)
         if recipe.fine_tune and not stop():
             self.module_, note = yield from fine_tune(
                 self.module_, data.spec, training, self._held_out, recipe, seed, weights, device, stop
@@ -277,6 +279,20 @@ class Classifier(Arguments):
             self._to_cross_fit = images, parts, None if image_weights is None else image_weights[train]
             self.split_ = with_folds(self.split_, parts)
         return data, weights
+
+    def _keep_scenes_together(self, network: FrozenNetwork) -> None:
+        """Divide the images into folds again if their features say that some show one scene."""
+        if network.embed is None or self._to_cross_fit is None or self._to_cross_fit[0].groups is not None:
+            return
+        images, folds, weights = self._to_cross_fit
+        scenes = same_scenes(network.embed(images.images), images.labels)
+        if scenes is None:
+            return
+        parts = folds_of(images, folds.count, split_seed_of(self), scenes)
+        own = tuple(note for note in self.split_.notes if note not in folds.notes)
+        self.split_ = with_folds(replace(self.split_, notes=own), parts)
+        self.notes_ = [*(note for note in self.notes_ if note not in folds.notes), *parts.notes]
+        self._to_cross_fit = images, parts, weights
 
     def cross_fit(self, stop: Callable[[], bool] = lambda: False, progress: Progress | None = None) -> None:
         """Train a network without each fold, if the recipe has folds and this was not done yet; `fit` does it.
