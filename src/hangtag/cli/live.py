@@ -52,12 +52,30 @@ class _Amount(progress.ProgressColumn):
         return Text.assemble(done, " ", progress.TransferSpeedColumn().render(task))
 
 
+class ByteProgress:
+    """A progress bar on stderr for bytes or images, which is on the screen from its first report until `hide`."""
+
+    def __init__(self) -> None:
+        self._bar = _progress(console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount())
+        self._task = self._bar.add_task("", total=None)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=what, completed=done, total=total)
+        self._bar.start()
+
+    def hide(self) -> None:
+        """Leave the screen to a question, whose answer a bar would overwrite; the next report shows the bar again."""
+        self._bar.stop()
+
+
 @contextmanager
-def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr for bytes or images; it appears with the first report."""
-    with _progress(console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount()) as bar:
-        task = bar.add_task("", total=None, visible=False)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, visible=True)
+def byte_progress() -> Iterator[ByteProgress]:
+    """A progress bar that is taken off the screen at the end."""
+    bar = ByteProgress()
+    try:
+        yield bar
+    finally:
+        bar.hide()
 
 
 @contextmanager
