@@ -43,11 +43,13 @@ def console(stderr: bool = False) -> Console:
 
 
 class _Amount(progress.ProgressColumn):
-    """A number of images, or bytes and their speed."""
+    """A number of images or bytes, and their speed."""
 
     def render(self, task: progress.Task) -> Text:
-        if task.description.endswith(("pictures", "images")):
-            return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f}")
+        if task.description.endswith(("pictures", "images", "shards")):
+            of = f"/{task.total:,.0f}" if task.total else ""
+            speed = f" {task.speed:,.0f}/s" if task.speed else ""
+            return Text(f"{task.completed:,.0f}{of}{speed}")
         done = progress.DownloadColumn().render(task)
         return Text.assemble(done, " ", progress.TransferSpeedColumn().render(task))
 
@@ -60,7 +62,7 @@ class ByteProgress:
         self._task = self._bar.add_task("", total=None)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=what, completed=done, total=total)
+        self._bar.update(self._task, description=what, completed=done, total=total or None)
         self._bar.start()
 
     def hide(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from hangtag.data.picture_list import PictureList, list_pictures
 from hangtag.data.store.containers import Container, Folder, Sample
-from hangtag.errors import HangtagError, PictureError, UsageError
+from hangtag.errors import HangtagError, PictureError, StoreError, UsageError
 from hangtag.model.doctor import Repair
 from hangtag.model.predictor import Answer, Predictor, load
 from hangtag.progress import Progress
@@ -114,9 +114,7 @@ def answers(
     if workers is None and total <= FEW:
         found = _here(predictor, pictures, top)
     else:
-        from hangtag.prediction.crew import answer_all
-
-        found = answer_all(predictor, pictures, top, workers)
+        found = _in_processes(predictor, pictures, top, workers)
     for done, (sample, fields) in enumerate(zip(pictures.samples, found, strict=True), 1):
         known = pictures.problems.get(done - 1)
         yield Row(sample, *_answer(predictor, dict(zip(("error", "hint"), known, strict=True)) if known else fields))
@@ -136,7 +134,13 @@ def source_of(container: Container, key: Any) -> str | bytes:
 
 
 def problem_of(error: HangtagError) -> dict[str, str]:
-    """Why a picture has no answer, without its name, and what to do next."""
+    """Why a picture has no answer, without its name, and what to do next.
+
+    Raises:
+        StoreError: it is one, so that no other picture has an answer, either.
+    """
+    if isinstance(error, StoreError):
+        raise error
     return {"error": error.reason if isinstance(error, PictureError) else error.message, "hint": error.hint}
 
 
@@ -147,6 +151,17 @@ def _here(predictor: Predictor, pictures: PictureList, top: int) -> Iterator[dic
             yield limited(source_of(pictures.containers[sample.container], sample.key), top).to_json()
         except HangtagError as error:
             yield problem_of(error)
+
+
+def _in_processes(
+    predictor: Predictor, pictures: PictureList, top: int, workers: int | None
+) -> Iterator[dict[str, Any]]:
+    from hangtag.prediction.crew import Crew, Wanted
+
+    containers = [each.to_json() for each in pictures.containers]
+    wanted = (Wanted(row, containers[each.container], each.key) for row, each in enumerate(pictures.samples))
+    with Crew(predictor, top, workers) as crew:
+        yield from crew.answers(wanted, len(pictures.samples))
 
 
 def _answer(predictor: Predictor, found: dict[str, Any]) -> tuple[Answer, str]:
