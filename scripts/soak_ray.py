@@ -41,14 +41,15 @@ class Fleet:
     """A cluster of a head and two more nodes, each with one CPU."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.cluster, self.started = folder, None, 0
+        self.folder, self.started = folder, 0
+        self.cluster: Any = None
         self.start()
 
     def start(self) -> None:
         from ray.cluster_utils import Cluster
 
         self.started += 1
-        self.cluster: Any = Cluster()
+        self.cluster = Cluster()
         temporary = self.folder / f"r{self.started}"
         self.cluster.add_node(**self._settings(), temp_dir=str(temporary), include_dashboard=False)
         for _ in range(2):

@@ -2,8 +2,8 @@
 
 Each unit is a small row. An actor of `map_batches` has the model and a process for pictures (`prediction/units.py`),
 and writes a unit's shard where it is made, so rows never travel; what comes back is a count. Ray Data replaces actors
-and nodes that are lost, and gives their units to others. Ray Data runs only inside a cluster, so an actor without a CPU,
-the coordinator, runs it for a driver that may be a client from elsewhere. Its messages stay in the logs of the cluster.
+and nodes that are lost, and gives their units to others. Ray Data runs only inside a cluster, and a driver may be a
+client from elsewhere, so an actor without a CPU, the coordinator, runs it. Its messages stay in the cluster's logs.
 """
 
 import hashlib
