@@ -169,16 +169,16 @@ class Campaign:
         self.fleet, self.chance, self.kills = fleet, chance, kills
         self.killed: Counter[str] = Counter()
         self.said: Counter[str] = Counter()
-        self.usual = 10.0  # seconds of a command that nothing disturbs
+        self.usual = 0.0  # seconds of the first command, which nothing disturbs
 
     def run(self, command: list[str], log: Path, out: Path) -> bool:
         """Whether a command has finished its job, or has to be run again."""
-        began, before = time.monotonic(), self.killed.total()
+        began = time.monotonic()
         with log.open("w") as file:
             driver = subprocess.Popen([*command, f"--ray={self.fleet.address}"], stdout=file, stderr=file)
             while driver.poll() is None:
                 self._wait(driver)
-                if driver.poll() is None and self.killed.total() < self.kills:
+                if driver.poll() is None and self.usual and self.killed.total() < self.kills:
                     kind = self.chance.choices(list(KINDS), list(KINDS.values()))[0]
                     if kill(kind, self.fleet, driver, self.chance):
                         self.killed[kind] += 1
@@ -188,13 +188,12 @@ class Campaign:
             sys.exit(f"a command ended with {driver.returncode} and said: {text[-3000:]}")
         if driver.returncode == 1:
             self.said[text.strip().splitlines()[-1][:150]] += 1
-        elif driver.returncode == 0 and self.killed.total() == before:
-            self.usual = time.monotonic() - began
+        self.usual = self.usual or time.monotonic() - began
         return driver.returncode == 0
 
     def _wait(self, driver: "subprocess.Popen[bytes]") -> None:
         """Wait until the next kill, or until the command ends; none may take for ever."""
-        is_last = self.killed.total() >= self.kills
+        is_last = not self.usual or self.killed.total() >= self.kills
         end = time.monotonic() + (PATIENCE if is_last else self.chance.uniform(0, self.usual))
         while time.monotonic() < end and driver.poll() is None:
             time.sleep(0.05)

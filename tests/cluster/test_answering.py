@@ -1,10 +1,5 @@
-"""Units of a job, answered on a real cluster: the shards are those without Ray, and nodes without the data are named."""
+"""Units of a job on a real cluster: the shards are those without Ray, and nodes without the data are named."""
 
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +11,9 @@ import toys
 from hangtag.cluster import answering
 from hangtag.cluster.answering import Speed, answer_on
 from hangtag.cluster.connect import connected
-from hangtag.errors import ClusterError, HangtagError
+from hangtag.errors import ClusterError
 from hangtag.model.predictor import Predictor, load
-from hangtag.prediction.job import Done, Job, begin
+from hangtag.prediction.job import Done, begin
 from hangtag.prediction.units import UnitWorkers
 
 
