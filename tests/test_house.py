@@ -51,6 +51,7 @@ HOMES = {
     "mlflow": "training.trackers",
     "tensorboard": "training.trackers",
     "pyarrow": "data",
+    "optuna": "training.sampler",
     "pooch": "data.public.download",
     "requests": "data.public.download",
     "threadpoolctl": "machine",
