@@ -18,7 +18,7 @@ from rich.rule import Rule
 from rich.style import Style
 from rich.text import Text
 
-from hangtag.words import printable
+from hangtag.words import printable, setting_text
 
 if TYPE_CHECKING:
     from hangtag.cli.tutorial import Section
@@ -149,9 +149,9 @@ def trial_head(space: Iterable[str]) -> str:
                       *(f"{name:>{_WIDTH}}" for name in space)])  # fmt: skip
 
 
-def trial_line(trial: "Trial", space: Iterable[str], shown: Callable[[Any], str]) -> str:
+def trial_line(trial: "Trial", space: Iterable[str]) -> str:
     loss, accuracy = (f"{each:.4f}" if each is not None else "-" for each in (trial.loss, trial.accuracy))
-    cells = (f"{shown(trial.settings.get(name)):>{max(_WIDTH, len(name))}}" for name in space)
+    cells = (f"{setting_text(trial.settings.get(name)):>{max(_WIDTH, len(name))}}" for name in space)
     epochs, state = f"{len(trial.curve)}/{trial.epochs}", "" if trial.state == "completed" else f"  {trial.in_words}"
     numbers = [f"{trial.number:>5}", f"{loss:>7}", f"{accuracy:>8}", f"{epochs:>9}", f"{trial.seconds:>6.1f} s"]
     return "  ".join([*numbers, *cells]) + state

@@ -10,7 +10,7 @@ import typer
 from hangtag.cli import options
 from hangtag.cli.train import RecipeName, Request, stop_on_interrupt, train_and_judge
 from hangtag.errors import HangtagError, MissingExtra
-from hangtag.words import amount
+from hangtag.words import amount, setting_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,7 +94,7 @@ def tune(
         facts = {"run": str(training.run.path), "tuning": found.results.to_json(), "seconds": training.seconds}
         screen.print_json({**facts, **judged.to_json()})
     else:
-        screen.print_trials(found.results)
+        screen.print_trials(found.results, judged.part)
         screen.print_summary(training, judged, report)
     if stopped:
         raise typer.Exit(130)
@@ -110,7 +110,6 @@ def _check_space(request: Request, search: list[str]) -> None:
 def _search(console: "Console", search: "Search") -> None:
     """Run all trials that are not finished, one after the other."""
     from hangtag.cli import live
-    from hangtag.training.search_space import shown
     from hangtag.training.tuning import run_trial
 
     if search.is_chosen:
@@ -119,7 +118,7 @@ def _search(console: "Console", search: "Search") -> None:
     console.print(live.trial_head(search.space))
     with stop_on_interrupt() as stop, live.jobs(console, "trial", search.count, len(search.results)) as jobs:
         for earlier in search.results.trials:
-            console.print(live.trial_line(earlier, search.space, shown))
+            console.print(live.trial_line(earlier, search.space))
         while (job := next(search.waiting(), None)) is not None:
             trial = run_trial(
                 job, search.searched, search.source, lambda: stop() or search.is_out_of_time,
@@ -128,7 +127,7 @@ def _search(console: "Console", search: "Search") -> None:
             if trial is not None:
                 search.add(trial)
                 jobs.note = _best_in_words(search)
-                jobs.end(job.number, live.trial_line(trial, search.space, shown))
+                jobs.end(job.number, live.trial_line(trial, search.space))
             if stop():
                 break
         else:
@@ -162,6 +161,4 @@ def _begin_in_words(search: "Search") -> str:
 
 def _as_options(trial: "Trial") -> str:
     """The settings as options of `hangtag train`."""
-    from hangtag.training.search_space import shown
-
-    return " ".join(f"--set {name}={shlex.quote(shown(value))}" for name, value in trial.settings.items())
+    return " ".join(f"--set {name}={shlex.quote(setting_text(value))}" for name, value in trial.settings.items())

@@ -115,6 +115,19 @@ class Trials(Serializable):
         states = ", ".join(f"{counts[state]} {state}" for state in _HOW if counts[state])
         return f"{amount(len(self.trials), 'trial')} ({states})"
 
+    def caution(self, part: str) -> str:
+        """How the search affects the numbers of the model's evaluation, in a sentence.
+
+        Args:
+            part: what the model was judged on, as in `Judgement`.
+        """
+        if part == "test":
+            return "The test images took no part in the search."
+        return (
+            "The images that chose the settings also judge the model, because there is no test part, so its numbers "
+            "are optimistic."
+        )
+
     def to_csv(self) -> str:
         """A row for each trial."""
         head = ["trial", "state", "loss", "accuracy", "epochs", "seconds", *self.space, "reason"]

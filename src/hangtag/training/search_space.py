@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 from hangtag.errors import UsageError
 from hangtag.training.engine.recipes import Recipe, changed, parsed, typed
+from hangtag.words import setting_text
 
 __all__ = [
-    "Choice", "Range", "Space", "default_space", "own_settings", "parse_space", "shown", "size_of",
+    "Choice", "Range", "Space", "default_space", "own_settings", "parse_space", "size_of",
     "space_from_python",
 ]  # fmt: skip
 
@@ -74,7 +75,7 @@ class Choice:
         return value in self.values
 
     def __str__(self) -> str:
-        return ", ".join(shown(value) for value in self.values)
+        return ", ".join(setting_text(value) for value in self.values)
 
 
 Space: TypeAlias = Mapping[str, Range | Choice]
@@ -84,17 +85,6 @@ Space: TypeAlias = Mapping[str, Range | Choice]
 def size_of(space: Space) -> float:
     """The number of different combinations; infinite if a range of fractions is among them."""
     return math.prod(each.size for each in space.values())
-
-
-def shown(value: Any) -> str:
-    """A setting's value as `--set` takes it.
-
-    >>> shown(0.0031), shown(True), shown(None)
-    ('0.0031', 'yes', 'none')
-    """
-    if value is None or isinstance(value, bool):
-        return {True: "yes", False: "no", None: "none"}[value]
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def parse_space(recipe: Recipe, searches: Iterable[str]) -> Space:
@@ -201,7 +191,7 @@ def _choice(name: str, values: Sequence[Any]) -> Choice:
         raise UsageError(f"{name} has the same value twice", "give each value once")
     if len(values) < 2:
         raise UsageError(
-            f"{name} has only one value to search", f"give several, or fix it: --set {name}={shown(*values)}"
+            f"{name} has only one value to search", f"give several, or fix it: --set {name}={setting_text(*values)}"
         )
     return Choice(tuple(values))
 
