@@ -133,7 +133,7 @@ def test_a_search_that_is_interrupted_anywhere_gives_the_same_result(
         found = search(tmp_path)
         resumed += found.resumed
         while running := (job := next(found.waiting(), None)) is not None:
-            checks, limit = count(), random.integers(1, 14)
+            checks, limit = count(), random.integers(1, 10)
             trial = run_trial(job, found.searched, found.source, lambda: next(checks) >= limit)  # noqa: B023
             if trial is None:
                 break
