@@ -115,13 +115,19 @@ class Training:
 
     @classmethod
     def resume(
-        cls, run: Run, device: str = "auto", source: dict[str, Any] | None = None, network: str | None = None
+        cls,
+        run: Run,
+        device: str = "auto",
+        source: dict[str, Any] | None = None,
+        network: str | None = None,
+        data: LabelledImages | None = None,
     ) -> "Training":
         """Resume an interrupted or stopped run with the settings it began with.
 
         Args:
             network: the custom network `module:function` that may be imported; a run folder alone imports nothing.
             source: where the data are now; None if they did not move.
+            data: the run's data, if it was read already.
 
         Raises:
             RunError: it cannot be resumed, or another process is training there.
@@ -132,7 +138,8 @@ class Training:
         config, recipe = run.config(), _recipe(run)
         choose_device(device)
         classifier = Classifier(recipe=recipe, seed=config["seed"], device=device, split_seed=config.get("split_seed"))
-        training = cls._resume(classifier, read_again(run, source), run, _lock(run))
+        data = read_again(run, source) if data is None else data
+        training = cls._resume(classifier, data, run, _lock(run))
         if source is not None:
             training.record(source=source)
         return training

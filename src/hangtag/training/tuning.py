@@ -172,13 +172,14 @@ class Search:
             for rung in range(len(_RUNGS))
         )
         recipe = changed(self.classifier.chosen_recipe(self.data), settings)
-        return Job(number, _with_recipe(self.classifier, recipe), settings, rivals, self._folder(number))
+        return Job(number, _with_recipe(self.classifier, recipe), settings, rivals, self.folder(number))
 
     def _known(self, number: int) -> list[Trial]:
         """The trials whose results may influence this one."""
         return [trial for trial in self.results.trials if trial.number <= number - self.parallel]
 
-    def _folder(self, number: int) -> Path:
+    def folder(self, number: int) -> Path:
+        """Where a trial trains."""
         return self.run.path / "trials" / str(number)
 
     def add(self, trial: Trial) -> None:
@@ -189,7 +190,7 @@ class Search:
         """
         self.results = replace(self.results.with_trial(trial), seconds=self.seconds)
         write_trials(self.run.path, self.results)
-        _remove(self._folder(trial.number))
+        _remove(self.folder(trial.number))
         failed = [each for each in self.results.trials if each.state == "failed"]
         if len(failed) == len(self.results) and len(failed) >= min(self.count, _LEAST_RIVALS):
             self.lock.close()
