@@ -64,6 +64,7 @@ HOMES = {
     "tensorboard": "training.trackers",
     "pyarrow": "data",
     "optuna": "training.sampler",
+    "fsspec": "data.store.remote",
     "pooch": "data.public.download",
     "requests": "data.public.download",
     "threadpoolctl": "machine",
