@@ -217,7 +217,7 @@ def _fit_fold(
     folds, weights, epochs = Folds(**shared["folds"]), shared["weights"], shared["epochs"]
     fitting = CrossFitting(lambda _: _classifier(own), received(images), folds, weights, epochs)
     answers = fitting.fit(number, link.stop, lambda fold, count, epoch: link.report(epoch))
-    return None if answers is None else answers.to_bytes(epochs)
+    return None if answers is None else answers.to_bytes()
 
 
 def _plain(classifier: Arguments, nodes: Nodes) -> dict[str, Any]:

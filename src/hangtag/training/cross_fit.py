@@ -219,25 +219,27 @@ class FoldAnswers:
 
     Attributes:
         number: of the fold, from 0.
+        epochs: how many it was trained for, at most.
         positions: (J,) of the images that it judges.
         distances: (J,) distances and logits.
         state: the weights of the network, by name.
     """
 
     number: int
+    epochs: int
     positions: NDArray[np.int64]
     distances: Distances
     state: Mapping[str, torch.Tensor]
 
-    def to_bytes(self, epochs: int) -> bytes:
-        """As safetensors, with the most epochs that the network was trained for."""
+    def to_bytes(self) -> bytes:
+        """As safetensors."""
         arrays = {
             "positions": self.positions,
             **{f"distances.{name}": each for name, each in vars(self.distances).items()},
         }
         tensors = {name: torch.from_numpy(np.ascontiguousarray(each)) for name, each in arrays.items()}
         tensors |= {f"state.{name}": each.cpu().clone().contiguous() for name, each in self.state.items()}
-        return safetensors.torch.save(tensors, {"number": str(self.number), "epochs": str(epochs)})
+        return safetensors.torch.save(tensors, {"number": str(self.number), "epochs": str(self.epochs)})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "FoldAnswers":
@@ -246,7 +248,7 @@ class FoldAnswers:
         header = msgspec.json.decode(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         state = {name.removeprefix("state."): each for name, each in tensors.items() if name.startswith("state.")}
         distances = Distances(*(tensors[f"distances.{name}"].numpy() for name in ("pixels", "features", "logits")))
-        return cls(int(header["number"]), tensors["positions"].numpy(), distances, state)
+        return cls(int(header["number"]), int(header["epochs"]), tensors["positions"].numpy(), distances, state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +304,7 @@ class CrossFitting:
             statistics[rest], others.descriptor, self.images.labels[rest], statistics[judged], held_out.descriptor,
             held_out.logits,
         )  # fmt: skip
-        return FoldAnswers(number, judged, distances, trained.module_.state_dict())
+        return FoldAnswers(number, self.epochs, judged, distances, trained.module_.state_dict())
 
 
 FoldRunner = Callable[[CrossFitting, Sequence[int]], Iterator[FoldAnswers]]
@@ -320,16 +322,15 @@ class KeptFolds:
         found = []
         for number in range(fitting.folds.count):
             with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError):
-                content = self._path(number).read_bytes()
-                answers = FoldAnswers.from_bytes(content)
-                same = np.array_equal(answers.positions, fitting.judged(number)) and answers.number == number
-                if same and content == answers.to_bytes(fitting.epochs):
+                answers = FoldAnswers.from_bytes(self._path(number).read_bytes())
+                is_of_fold = (answers.number, answers.epochs) == (number, fitting.epochs)
+                if is_of_fold and np.array_equal(answers.positions, fitting.judged(number)):
                     found.append(answers)
         return found
 
-    def keep(self, answers: FoldAnswers, epochs: int) -> None:
+    def keep(self, answers: FoldAnswers) -> None:
         make_folder(self.folder)
-        write_bytes(self._path(answers.number), answers.to_bytes(epochs))
+        write_bytes(self._path(answers.number), answers.to_bytes())
 
     def remove(self) -> None:
         """Remove the files of a cross-validation that is complete."""
@@ -357,7 +358,7 @@ def cross_fit(
     for answers in run(fitting, [number for number in range(folds.count) if number not in done]):
         done[answers.number] = answers
         if kept is not None:
-            kept.keep(answers, fitting.epochs)
+            kept.keep(answers)
     if not done:
         return None
     fitted = [done[number] for number in sorted(done)]
