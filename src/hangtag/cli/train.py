@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,15 +19,17 @@ from hangtag.files import user_path
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hangtag.cluster.trainings import Nodes
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.judge import Judgement
     from hangtag.training.classifier import Classifier
     from hangtag.training.engine.loop import Epoch
     from hangtag.training.engine.recipes import Recipe
     from hangtag.training.run import Training
+    from hangtag.training.seeds import Seeds
     from hangtag.training.trackers import Tracking
 
-__all__ = ["train"]
+__all__ = ["RecipeName", "Request", "on_cluster", "stop_on_interrupt", "train", "train_and_judge"]
 
 BEGAN = time.perf_counter()
 """When the command began; `--minutes` counts from here."""
@@ -89,6 +91,8 @@ def train(
         float | None,
         typer.Option(help="Choose recipe, network and epochs so that the whole command takes about this many minutes."),
     ] = None,
+    ray: options.Ray = None,
+    cpus: Annotated[int, typer.Option(help="With --ray: CPUs, and so threads, of each training.", min=1)] = 1,
     log_to: Annotated[str | None, typer.Option(help="Also log each epoch to tensorboard or mlflow.")] = None,
     device: options.Device = "auto",
     out: Annotated[
@@ -111,19 +115,22 @@ def train(
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
         "folds": folds, "backbone": backbone, "fine_tune": FINE_TUNING.epochs if fine_tune else None,
     }  # fmt: skip
-    request = _Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
+    request = Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
-    with options.print_warnings():
+    if log_to is not None and ray is not None:
+        raise UsageError("--log-to and --ray cannot be combined", "each run folder has its epochs in history.jsonl")
+    with options.print_warnings(), ExitStack() as stack:
         tracking = Tracking(log_to)
+        nodes = None if ray is None else stack.enter_context(on_cluster(ray, cpus, device))
         if seeds is not None:
-            return _train_seeds(console, request, seeds, tracking, as_json)
+            return _train_seeds(console, request, seeds, tracking, as_json, nodes)
         if minutes is not None:
             training = _planned_training(console, request, minutes)
         elif resume is not None:
             training = _resumed_training(request, resume)
         else:
             training = _new_training(request)
-        judged, stopped = _train_and_judge(console, training, tracking)
+        judged, stopped = train_and_judge(console, training, tracking, nodes)
         from hangtag.reports.report import write_report_and_pictures
 
         report = write_report_and_pictures(training.run, training.data, judged)
@@ -137,7 +144,7 @@ def train(
     return None
 
 
-def _check_combination(request: "_Request", seeds: int | None, minutes: float | None, resume: str | None) -> None:
+def _check_combination(request: "Request", seeds: int | None, minutes: float | None, resume: str | None) -> None:
     """Raises UsageError if options exclude each other; no data is read before."""
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(f"--minutes must be above 0, got {minutes:g}", "for example --minutes 5")
@@ -156,10 +163,7 @@ def _check_combination(request: "_Request", seeds: int | None, minutes: float | 
         )
     if request.out is not None and resume is not None:
         raise UsageError("--resume and --out cannot be combined", "a resumed run stays in its folder")
-    if request.out is not None:
-        from hangtag.evaluation.run_folder import check_new
-
-        check_new(request.out, resumable=True)
+    request.check_out()
 
 
 def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement") -> None:
@@ -168,8 +172,14 @@ def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement")
         console.print(f"training log: {where}")
 
 
-def _train_and_judge(console: "Console", training: "Training", tracking: "Tracking") -> tuple["Judgement", bool]:
-    """Train to the end, or to Ctrl-C, and evaluate; returns whether training was stopped."""
+def train_and_judge(
+    console: "Console", training: "Training", tracking: "Tracking", nodes: "Nodes | None" = None
+) -> tuple["Judgement", bool]:
+    """Train to the end, or to Ctrl-C, and evaluate; returns whether training was stopped.
+
+    Args:
+        nodes: train the networks of a cross-validation there.
+    """
     from hangtag.cli import live
 
     data, name = training.data, training.config["recipe"]["name"]
@@ -178,7 +188,7 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
     )
     if training.resume_message:
         console.print(training.resume_message)
-    with _stop_on_interrupt() as stop:
+    with stop_on_interrupt() as stop:
         epochs = tracking.track(training.epochs(stop), training.run, training.config["recipe"])
         try:
             live.show_epochs(console, epochs, training.notes)
@@ -190,6 +200,8 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
             raise typer.Exit(130) from None
         stopped = stop() and training.stopped  # Ctrl-C in the last steps comes too late
         if training.folds and not stopped:
+            if nodes is not None:
+                _cross_fit_on(nodes, console, training, stop)
             with live.fold_progress(console) as progress:
                 training.cross_fit(stop, progress)
             stopped = stop() and training.stopped
@@ -210,27 +222,21 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
         return training.finish(), stopped
 
 
-def _train_seeds(console: "Console", request: "_Request", count: int, tracking: "Tracking", as_json: bool) -> None:
-    """Train with one seed after the other, then print what they have in common."""
+def _train_seeds(
+    console: "Console", request: "Request", count: int, tracking: "Tracking", as_json: bool, nodes: "Nodes | None"
+) -> None:
+    """Train with one seed after the other, or with all of them on a cluster; then print what they have in common."""
     classifier, data = request.classifier_and_data()
     from hangtag.cli import screen
-    from hangtag.training.run import Training
     from hangtag.training.seeds import Seeds
 
     seeds = Seeds(classifier, data, request.source, request.out, count)
     console.print(f"training with {count} seeds; run folder: {seeds.run.path}{'; resuming' if seeds.resumed else ''}")
     try:
-        for number, step in seeds.trainings():
-            if not isinstance(step, Training):
-                console.print(f"seed {number}: already trained; {step.in_words}")
-                continue
-            console.print(f"seed {number}:")
-            judged, stopped = _train_and_judge(console, step, tracking)
-            console.print(f"seed {number}: {judged.in_words}")
-            _end_tracking(console, tracking, judged)
-            if stopped:
-                console.print("to continue with all seeds, run the same command again")
-                raise typer.Exit(130)
+        if nodes is None:
+            _train_in_turn(console, seeds, tracking)
+        else:
+            _train_on_cluster(console, seeds, nodes)
     except HangtagError:
         seeds.discard()
         raise
@@ -244,9 +250,57 @@ def _train_seeds(console: "Console", request: "_Request", count: int, tracking: 
     return None
 
 
+def _train_in_turn(console: "Console", seeds: "Seeds", tracking: "Tracking") -> None:
+    from hangtag.training.run import Training
+
+    for number, step in seeds.trainings():
+        if not isinstance(step, Training):
+            console.print(f"seed {number}: already trained; {step.in_words}")
+            continue
+        console.print(f"seed {number}:")
+        judged, stopped = train_and_judge(console, step, tracking)
+        console.print(f"seed {number}: {judged.in_words}")
+        _end_tracking(console, tracking, judged)
+        if stopped:
+            console.print("to continue with all seeds, run the same command again")
+            raise typer.Exit(130)
+
+
+def _train_on_cluster(console: "Console", seeds: "Seeds", nodes: "Nodes") -> None:
+    from hangtag.cli import live
+    from hangtag.cluster.trainings import train_seeds
+
+    with stop_on_interrupt() as stop, live.jobs(console, "seed", len(seeds.numbers)) as jobs:
+        for number, words, _ in train_seeds(nodes, seeds, stop, jobs.report, jobs.bar.console.print):
+            jobs.end(number, f"seed {number}: {words}")
+    if stop():
+        console.print("stopped; to continue with all seeds, run the same command again")
+        raise typer.Exit(130)
+
+
+def _cross_fit_on(nodes: "Nodes", console: "Console", training: "Training", stop: "_Interrupt") -> None:
+    from hangtag.cli import live
+    from hangtag.cluster.trainings import fold_runner
+
+    with live.jobs(console, "fold", training.folds) as jobs:
+        run = fold_runner(nodes, stop, jobs.report, jobs.end, jobs.bar.console.print)
+        training.cross_fit(stop, run=run)
+
+
+@contextmanager
+def on_cluster(ray: str, cpus: int, device: str) -> "Iterator[Nodes]":
+    """The cluster of --ray, if it has room for one training; how many it can do at once is printed."""
+    with options.on_cluster(ray, 1, cpus) as cluster:
+        from hangtag.cluster.trainings import Nodes
+
+        nodes = Nodes(cluster, cpus, device)
+        print(nodes, file=sys.stderr)
+        yield nodes
+
+
 @dataclass(frozen=True)
-class _Request:
-    """The options of `hangtag train`; None or empty where none was given."""
+class Request:
+    """The options of `hangtag train` and `tune`; None or empty where none was given."""
 
     what: str | None
     path: Path | None
@@ -257,6 +311,13 @@ class _Request:
     seed: int | None
     device: str
     out: Path | None
+
+    def check_out(self) -> None:
+        """Raise RunError unless a run can begin in the folder `out`, or an interrupted one can be resumed there."""
+        if self.out is not None:
+            from hangtag.evaluation.run_folder import check_new
+
+            check_new(self.out, resumable=True)
 
     def changed_recipe(self, name: str | None = None) -> "Recipe":
         """The recipe with the user's settings.
@@ -330,7 +391,7 @@ def _find_near_duplicates(data: "LabelledImages", recipe: "Recipe") -> None:
         near_groups(data.train, progress)
 
 
-def _new_training(request: _Request) -> "Training":
+def _new_training(request: Request) -> "Training":
     """A new training, or a killed one with exactly these settings."""
     classifier, data = request.classifier_and_data()
     from hangtag.training.run import Training
@@ -338,7 +399,7 @@ def _new_training(request: _Request) -> "Training":
     return Training.begin(classifier, data, request.source, request.out)
 
 
-def _planned_training(console: "Console", request: _Request, minutes: float) -> "Training":
+def _planned_training(console: "Console", request: Request, minutes: float) -> "Training":
     """A training planned to end in this time, or a killed one with the same plan."""
     from hangtag.cli import live
     from hangtag.training.choose_recipe import PHOTO_SIDE, may_transfer
@@ -369,7 +430,7 @@ def _planned_training(console: "Console", request: _Request, minutes: float) -> 
     return training
 
 
-def _resumed_training(request: _Request, name: str) -> "Training":
+def _resumed_training(request: Request, name: str) -> "Training":
     """The named training; options given again must be its own. Its data may have moved, and is checked to be the same.
 
     Raises:
@@ -422,7 +483,7 @@ class _Interrupt:
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[_Interrupt]:
+def stop_on_interrupt() -> Iterator[_Interrupt]:
     """The first Ctrl-C requests a clean end; a second one is an ordinary KeyboardInterrupt."""
     interrupt = _Interrupt()
 
