@@ -4,6 +4,7 @@ torch.distributed carries the numbers: gloo between processors, NCCL between GPU
 because everything that one could depend on is summed over all workers or comes from the first.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from hangtag.errors import RunError
 from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
 
-__all__ = ["GradientSum", "Workers", "lost_worker"]
+__all__ = ["GradientSum", "Workers", "joined_as_torchrun_says", "lost_worker", "started_by_torchrun"]
 
 _BUCKET = 1_000_000  # weights whose gradients are sent together; DistributedDataParallel sends six times as many
 
@@ -113,10 +114,46 @@ class Workers:
             values = torch.frombuffer(bytearray(first), dtype=torch.uint8)
         return bytes(self.of_first(values).numpy().tobytes()) if length else b""
 
+    def bytes_of_all(self, content: bytes) -> list[bytes]:
+        """What each worker passes, in the order of ranks."""
+        lengths = torch.zeros(self.count, dtype=torch.int64)
+        lengths[self.rank] = len(content)
+        lengths = self.summed(lengths)
+        rows = torch.zeros(self.count, int(lengths.max()), dtype=torch.uint8)
+        rows[self.rank, : len(content)] = torch.tensor(list(content), dtype=torch.uint8)
+        rows = self.summed(rows)
+        return [row[:length].numpy().tobytes() for row, length in zip(rows, lengths.tolist(), strict=True)]
+
     def synchronise(self, tensors: list[Tensor]) -> None:
         """Give every worker the first one's values, so that unlike processors do not drift apart."""
         for tensor in tensors:
             self.of_first(tensor.data)
+
+
+@contextmanager
+def joined_as_torchrun_says(device: torch.device) -> Iterator[Workers | None]:
+    """The workers that torchrun started; None if this process was started alone.
+
+    Raises:
+        RunError: the others cannot be reached.
+    """
+    if not started_by_torchrun():
+        yield None
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    with lost_worker():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Workers.of_process_group(device)
+    finally:
+        dist.destroy_process_group()
+
+
+def started_by_torchrun() -> bool:
+    """Whether the environment says that this process is one of several of a training."""
+    named = all(os.environ.get(name) for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"))
+    return named and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 @contextmanager
