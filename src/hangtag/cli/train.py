@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hangtag.training.run import Training
     from hangtag.training.trackers import Tracking
 
-__all__ = ["train"]
+__all__ = ["RecipeName", "Request", "stop_on_interrupt", "train", "train_and_judge"]
 
 BEGAN = time.perf_counter()
 """When the command began; `--minutes` counts from here."""
@@ -111,7 +111,7 @@ def train(
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
         "folds": folds, "backbone": backbone, "fine_tune": FINE_TUNING.epochs if fine_tune else None,
     }  # fmt: skip
-    request = _Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
+    request = Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
     with options.print_warnings():
         tracking = Tracking(log_to)
@@ -123,7 +123,7 @@ def train(
             training = _resumed_training(request, resume)
         else:
             training = _new_training(request)
-        judged, stopped = _train_and_judge(console, training, tracking)
+        judged, stopped = train_and_judge(console, training, tracking)
         from hangtag.reports.report import write_report_and_pictures
 
         report = write_report_and_pictures(training.run, training.data, judged)
@@ -137,7 +137,7 @@ def train(
     return None
 
 
-def _check_combination(request: "_Request", seeds: int | None, minutes: float | None, resume: str | None) -> None:
+def _check_combination(request: "Request", seeds: int | None, minutes: float | None, resume: str | None) -> None:
     """Raises UsageError if options exclude each other; no data is read before."""
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(f"--minutes must be above 0, got {minutes:g}", "for example --minutes 5")
@@ -156,10 +156,7 @@ def _check_combination(request: "_Request", seeds: int | None, minutes: float | 
         )
     if request.out is not None and resume is not None:
         raise UsageError("--resume and --out cannot be combined", "a resumed run stays in its folder")
-    if request.out is not None:
-        from hangtag.evaluation.run_folder import check_new
-
-        check_new(request.out, resumable=True)
+    request.check_out()
 
 
 def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement") -> None:
@@ -168,7 +165,7 @@ def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement")
         console.print(f"training log: {where}")
 
 
-def _train_and_judge(console: "Console", training: "Training", tracking: "Tracking") -> tuple["Judgement", bool]:
+def train_and_judge(console: "Console", training: "Training", tracking: "Tracking") -> tuple["Judgement", bool]:
     """Train to the end, or to Ctrl-C, and evaluate; returns whether training was stopped."""
     from hangtag.cli import live
 
@@ -178,7 +175,7 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
     )
     if training.resume_message:
         console.print(training.resume_message)
-    with _stop_on_interrupt() as stop:
+    with stop_on_interrupt() as stop:
         epochs = tracking.track(training.epochs(stop), training.run, training.config["recipe"])
         try:
             live.show_epochs(console, epochs, training.notes)
@@ -210,7 +207,7 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
         return training.finish(), stopped
 
 
-def _train_seeds(console: "Console", request: "_Request", count: int, tracking: "Tracking", as_json: bool) -> None:
+def _train_seeds(console: "Console", request: "Request", count: int, tracking: "Tracking", as_json: bool) -> None:
     """Train with one seed after the other, then print what they have in common."""
     classifier, data = request.classifier_and_data()
     from hangtag.cli import screen
@@ -225,7 +222,7 @@ def _train_seeds(console: "Console", request: "_Request", count: int, tracking: 
                 console.print(f"seed {number}: already trained; {step.in_words}")
                 continue
             console.print(f"seed {number}:")
-            judged, stopped = _train_and_judge(console, step, tracking)
+            judged, stopped = train_and_judge(console, step, tracking)
             console.print(f"seed {number}: {judged.in_words}")
             _end_tracking(console, tracking, judged)
             if stopped:
@@ -245,8 +242,8 @@ def _train_seeds(console: "Console", request: "_Request", count: int, tracking: 
 
 
 @dataclass(frozen=True)
-class _Request:
-    """The options of `hangtag train`; None or empty where none was given."""
+class Request:
+    """The options of `hangtag train` and `tune`; None or empty where none was given."""
 
     what: str | None
     path: Path | None
@@ -257,6 +254,13 @@ class _Request:
     seed: int | None
     device: str
     out: Path | None
+
+    def check_out(self) -> None:
+        """Raise RunError unless a run can begin in the folder `out`, or an interrupted one can be resumed there."""
+        if self.out is not None:
+            from hangtag.evaluation.run_folder import check_new
+
+            check_new(self.out, resumable=True)
 
     def changed_recipe(self, name: str | None = None) -> "Recipe":
         """The recipe with the user's settings.
@@ -330,7 +334,7 @@ def _find_near_duplicates(data: "LabelledImages", recipe: "Recipe") -> None:
         near_groups(data.train, progress)
 
 
-def _new_training(request: _Request) -> "Training":
+def _new_training(request: Request) -> "Training":
     """A new training, or a killed one with exactly these settings."""
     classifier, data = request.classifier_and_data()
     from hangtag.training.run import Training
@@ -338,7 +342,7 @@ def _new_training(request: _Request) -> "Training":
     return Training.begin(classifier, data, request.source, request.out)
 
 
-def _planned_training(console: "Console", request: _Request, minutes: float) -> "Training":
+def _planned_training(console: "Console", request: Request, minutes: float) -> "Training":
     """A training planned to end in this time, or a killed one with the same plan."""
     from hangtag.cli import live
     from hangtag.training.choose_recipe import PHOTO_SIDE, may_transfer
@@ -369,7 +373,7 @@ def _planned_training(console: "Console", request: _Request, minutes: float) -> 
     return training
 
 
-def _resumed_training(request: _Request, name: str) -> "Training":
+def _resumed_training(request: Request, name: str) -> "Training":
     """The named training; options given again must be its own. Its data may have moved, and is checked to be the same.
 
     Raises:
@@ -422,7 +426,7 @@ class _Interrupt:
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[_Interrupt]:
+def stop_on_interrupt() -> Iterator[_Interrupt]:
     """The first Ctrl-C requests a clean end; a second one is an ordinary KeyboardInterrupt."""
     interrupt = _Interrupt()
 

@@ -377,8 +377,10 @@ class Classifier(Arguments):
         return self._content
 
     def validation_logits(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Logits (V, K) of the held-out images before calibration, and their classes (V,)."""
+        """Logits (V, K) of the held-out images before calibration, and their classes (V,); with folds, out of fold."""
         self._require_fitted()
+        if self._crossed is not None:
+            return self._crossed.held_out.logits, self._crossed.labels
         images, labels = self._held_out
         return extract_features(self.shipped_, images, self.features_device_).logits, labels
 

@@ -121,13 +121,19 @@ class Training:
 
     @classmethod
     def resume(
-        cls, run: Run, device: str = "auto", source: dict[str, Any] | None = None, network: str | None = None
+        cls,
+        run: Run,
+        device: str = "auto",
+        source: dict[str, Any] | None = None,
+        network: str | None = None,
+        data: LabelledImages | None = None,
     ) -> "Training":
         """Resume an interrupted or stopped run with the settings it began with.
 
         Args:
             network: the custom network `module:function` that may be imported; a run folder alone imports nothing.
             source: where the data are now; None if they did not move.
+            data: the run's data, if it was read already.
 
         Raises:
             RunError: it cannot be resumed, or another process is training there.
@@ -138,7 +144,8 @@ class Training:
         config, recipe = run.config(), _recipe(run)
         choose_device(device)
         classifier = Classifier(recipe=recipe, seed=config["seed"], device=device, split_seed=config.get("split_seed"))
-        training = cls._resume(classifier, read_again(run, source), run, _lock(run))
+        data = read_again(run, source) if data is None else data
+        training = cls._resume(classifier, data, run, _lock(run))
         if source is not None:
             training.record(source=source)
         return training
@@ -380,6 +387,10 @@ def _lock(run: Run) -> Lock:
     return lock
 
 
+_SEARCH = ("search", "trials", "minutes", "parallel")
+"""What determines a search for settings, in config.json under "tuning"."""
+
+
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Where the configs of two runs differ, in words; empty if both describe the same training.
 
@@ -387,10 +398,15 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     >>> _differences(begun, {**begun, "recipe": {"epochs": 3}, "seed": 1})
     ['epochs 9 there, 3 here', 'seed 0 there, 1 here']
     """
+    old_tuning, new_tuning = (config.get("tuning", {}) for config in (old, new))  # its recipe is that before the search
+    old, new = (
+        {**config, **({"recipe": config["tuning"]["recipe"]} if "tuning" in config else {})} for config in (old, new)
+    )
     old_recipe, new_recipe = ({**config.get("recipe", {}), "description": "", "given": []} for config in (old, new))
     pairs = [(name, old_recipe.get(name), new_recipe.get(name)) for name in {**old_recipe, **new_recipe}]
     keys = ["seed", "seeds", "hangtag"] if old.get("seed") != new.get("seed") else ["split_seed", "seeds", "hangtag"]
     pairs += [(key, old.get(key), new.get(key)) for key in keys]
+    pairs += [(f"tuning {key}", old_tuning.get(key), new_tuning.get(key)) for key in _SEARCH]
     old_code, new_code = (config.get("from_python", {}) for config in (old, new))
     pairs += [(name, old_code.get(name), new_code.get(name)) for name in {**old_code, **new_code}]
     differences = [f"{name} {before} there, {after} here" for name, before, after in pairs if before != after]

@@ -33,7 +33,7 @@ from hangtag.training.engine.sampling import class_weights
 from hangtag.training.engine.steps import has_bfloat16, steps_for
 from hangtag.training.engine.workers import Workers
 
-__all__ = ["Epoch", "Labelled", "choose_device", "learning_rate_at", "train"]
+__all__ = ["Epoch", "Labelled", "choose_device", "learning_rate_at", "train", "use_threads"]
 
 Labelled = tuple[Images | MappedRows, NDArray[np.int64]]
 """Images (N, H, W[, 3]) uint8 and class indices (N,)."""
@@ -537,6 +537,11 @@ def choose_device(wanted: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise UsageError(f"device '{wanted}' cannot be used: {reason}", "use the device cpu") from None
     return device
+
+
+def use_threads(count: int) -> None:
+    """Let PyTorch compute with this many threads in this process; the same number gives the same last digits."""
+    torch.set_num_threads(count)
 
 
 @contextmanager
