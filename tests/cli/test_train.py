@@ -147,9 +147,7 @@ def test_a_stopped_run_resumes_with_moved_data_and_refuses_other_data(
 def test_ctrl_c_in_the_last_steps_comes_too_late(
     train_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        train, "stop_on_interrupt", lambda: nullcontext(Pressed(after=1))
-    )  # chunks; each epoch has one
+    monkeypatch.setattr(train, "stop_on_interrupt", lambda: nullcontext(Pressed(after=1)))  # chunks; each epoch has one
     answer = train_tiny("--out", "run")
 
     assert (answer.code, "To continue later" in answer.out) == (0, False)

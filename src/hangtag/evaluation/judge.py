@@ -1,6 +1,7 @@
 """Judging a model file on images it was not trained on: at the end of training, and later on request."""
 
 import inspect
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike

@@ -169,8 +169,12 @@ class Training:
         """Where an interrupted training resumes; empty for a new one."""
         if self.checkpoint is not None:
             before = self.checkpoint.metadata.get("workers", 1)
-            other = f"; it was saved by {amount(before, 'worker')}, and the last digits of weights depend on their number"
-            return f"resuming from a checkpoint in epoch {self.checkpoint.epoch}{other if before != self.workers else ''}"
+            other = (
+                f"; it was saved by {amount(before, 'worker')}, and the last digits of weights depend on their number"
+            )
+            return (
+                f"resuming from a checkpoint in epoch {self.checkpoint.epoch}{other if before != self.workers else ''}"
+            )
         return "this run was interrupted before its first checkpoint, so it starts over" if self.resumed else ""
 
     def record(self, **facts: Any) -> None:

@@ -27,7 +27,7 @@ from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.workers import Workers
 from hangtag.training.fit_input import part_of
 
-__all__ = ["OnWorkers", "Task", "Trainer", "by_these", "check_shareable", "follow", "take_part"]
+__all__ = ["OnWorkers", "Part", "Task", "TheseWorkers", "Trainer", "check_shareable", "follow"]
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -108,58 +108,78 @@ def check_shareable(recipe: Recipe) -> None:
         )
 
 
-def by_these(workers: Workers) -> Trainer:
+class TheseWorkers:
     """Trains on the workers of this process group, of which this process is the first; the others `follow`."""
 
-    def trainer(
-        task: Task, network: nn.Module, data: LabelledImages, stop: Callable[[], bool],
+    def __init__(self, workers: Workers) -> None:
+        self.workers, self.waiting = workers, True
+
+    def __call__(
+        self, task: Task, network: nn.Module, data: LabelledImages, stop: Callable[[], bool],
         checkpoint_writer: CheckpointWriter | None, resume: Checkpoint | None,
     ) -> Iterator[Epoch]:  # fmt: skip
-        workers.bytes_of_first(task.to_bytes())
-        yield from take_part(task, workers, stop, checkpoint_writer, resume, data, network)
+        self.waiting = False
+        self.workers.bytes_of_first(task.to_bytes())
+        yield from Part(task, self.workers, data, network).epochs(stop, checkpoint_writer, resume)
 
-    return trainer
+    def dismiss(self) -> None:
+        """Let the others go if there was nothing to train."""
+        if self.waiting:
+            self.workers.bytes_of_first(None)
 
 
 def follow(workers: Workers, stop: Callable[[], bool]) -> None:
-    """As one of the other workers, wait for the first one's task and take part in it."""
+    """As one of the other workers, wait for the first one's task and take part in it; there may be none."""
     content = workers.bytes_of_first(None)
     if content is not None:
-        for _ in take_part(Task.from_bytes(content), workers, stop):
+        for _ in Part(Task.from_bytes(content), workers).epochs(stop):
             pass
 
 
-def take_part(
-    task: Task, workers: Workers | None, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None = None,
-    resume: Checkpoint | None = None, data: LabelledImages | None = None, network: nn.Module | None = None,
-) -> Iterator[Epoch]:  # fmt: skip
-    """Train as one of the workers, or alone.
+class Part:
+    """What one worker does of a training.
 
     Args:
-        data, network: what is trained, if this process has them; None: they are read and built as the task says.
+        workers: all of them; None: this process is the only one.
+        data, network: what is trained; None: they are read and built as the task says.
 
     Raises:
         HangtagError: a worker cannot take part; every worker gets the error, which names its machine.
     """
-    problem: HangtagError | None = None
-    try:
-        recipe = msgspec.convert(task.recipe, Recipe)
-        if data is None:
-            data, _ = split_of(read_same(task.source, task.name, task.fingerprint), 0.0, task.seed)
-        if network is None:
-            network = build_network(recipe.network, data.spec, len(data.class_names), task.seed)
-        parts = [part_of(data, np.frombuffer(each, np.int64)) for each in (task.train, task.validation)]
-        device = choose_device(task.device)
-    except HangtagError as error:
-        problem = error
-    if workers is not None:
-        _agree(workers, problem)
-    if problem is not None:
-        raise problem
-    assert network is not None
-    yield from train(
-        network, *parts[0], recipe, task.seed, parts[1], device, stop, checkpoint_writer, resume, workers=workers
-    )
+
+    network: nn.Module
+
+    def __init__(
+        self, task: Task, workers: Workers | None, data: LabelledImages | None = None, network: nn.Module | None = None
+    ) -> None:
+        self.task, self.workers = task, workers
+        problem: HangtagError | None = None
+        try:
+            self.recipe = msgspec.convert(task.recipe, Recipe)
+            if data is None:
+                data, _ = split_of(read_same(task.source, task.name, task.fingerprint), 0.0, task.seed)
+            if network is None:
+                network = build_network(self.recipe.network, data.spec, len(data.class_names), task.seed)
+            self.images, self.validation = (
+                part_of(data, np.frombuffer(each, np.int64)) for each in (task.train, task.validation)
+            )
+            self.network, self.device = network, choose_device(task.device)
+        except HangtagError as error:
+            problem = error
+        if workers is not None:
+            _agree(workers, problem)
+        if problem is not None:
+            raise problem
+
+    def epochs(
+        self, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None = None,
+        resume: Checkpoint | None = None,
+    ) -> Iterator[Epoch]:  # fmt: skip
+        """Train; as `engine.loop.train`."""
+        yield from train(
+            self.network, *self.images, self.recipe, self.task.seed, self.validation, self.device, stop,
+            checkpoint_writer, resume, workers=self.workers,
+        )  # fmt: skip
 
 
 def _agree(workers: Workers, problem: HangtagError | None) -> None:

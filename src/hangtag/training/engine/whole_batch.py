@@ -51,7 +51,8 @@ class _BatchStatistics(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _batch_norm(
-        self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+        self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,  # noqa: A002 - PyTorch's name
+        weight: Tensor | None = None,
         bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
     ) -> Tensor:  # fmt: skip
         if not training:
@@ -62,16 +63,17 @@ class _BatchStatistics(TorchFunctionMode):
                 unbiased = variance * (count / (count - 1).clamp_min(1))
                 for running, now in ((running_mean, mean), (running_var, unbiased)):
                     running.mul_(1 - momentum).add_(now.to(running.dtype), alpha=momentum)
-        output: Tensor = _Normalise.apply(input, weight, bias, mean.float(), variance.float(), count, eps, self.workers)
-        return output
+        return _Normalise.apply(  # type: ignore[no-any-return, no-untyped-call]
+            input, weight, bias, mean.float(), variance.float(), count, eps, self.workers
+        )
 
 
-def _statistics(input: Tensor, workers: Workers) -> tuple[Tensor, Tensor, Tensor]:
+def _statistics(x: Tensor, workers: Workers) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (C,) and biased variance (C,) over all workers' images as float64, and the number of values of a channel."""
-    channels = input.shape[1]
-    zeros = torch.zeros(2, channels, device=input.device)
-    mean, variance = (each.double() for each in torch.batch_norm_update_stats(input, zeros[0], zeros[1], 0.0))
-    count = 0 if workers.idle else input.numel() // channels
+    channels = x.shape[1]
+    zeros = torch.zeros(2, channels, device=x.device)
+    mean, variance = (each.double() for each in torch.batch_norm_update_stats(x, zeros[0], zeros[1], 0.0))
+    count = 0 if workers.idle else x.numel() // channels
     # The sum of squares needs float64, because the variance is a small difference of large numbers.
     own = torch.cat([mean * count, (variance + mean * mean) * count, mean.new_full((1,), count)])
     total = workers.summed(own if count else torch.zeros_like(own))
@@ -88,28 +90,28 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor,
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor,
         count: Tensor, eps: float, workers: Workers,
     ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(input, weight, mean, variance, count)
+        ctx.save_for_backward(x, weight, mean, variance, count)
         ctx.eps, ctx.workers = eps, workers
-        return functional.batch_norm(input, mean, variance, weight, bias, False, 0.0, eps)
+        return functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        input, weight, mean, variance, count = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance, count = ctx.saved_tensors
         ones = torch.ones_like(mean) if weight is None else weight
         direct, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, input, ones, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            gradient, x, ones, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
         sums = torch.stack((of_weight, of_bias)).double()
         sums = (ctx.workers.summed(torch.zeros_like(sums) if ctx.workers.idle else sums) / count).float()
         factor = -ones / torch.sqrt(variance + ctx.eps)
-        through = functional.batch_norm(input, mean, variance, factor * sums[0], factor * sums[1], False, 0.0, ctx.eps)
+        through = functional.batch_norm(x, mean, variance, factor * sums[0], factor * sums[1], False, 0.0, ctx.eps)
         return direct.add_(through), None if weight is None else of_weight, of_bias, None, None, None, None, None
 
 
-class _RandomNumbers(TorchDispatchMode):
+class _RandomNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves some classes untyped
     """Draws random numbers for the whole batch and passes on the rows of this worker's images.
 
     It recognises them by their first dimension, the number of this worker's images. Every worker draws all other
@@ -117,7 +119,7 @@ class _RandomNumbers(TorchDispatchMode):
     """
 
     def __init__(self, workers: Workers) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.workers = workers
         part = workers.part(workers.batch)
         self.own, self.rows = len(part), slice(part.start, part.stop, part.step)
@@ -131,7 +133,9 @@ class _RandomNumbers(TorchDispatchMode):
             return func(*args, **kwargs)
         # Tensors with a row for each of this worker's images become as large as the batch, and so do such sizes.
         enlarged, named = [self._enlarged(each) for each in args], {n: self._enlarged(v) for n, v in kwargs.items()}
-        if all(one is other for one, other in zip((*args, *kwargs.values()), (*enlarged, *named.values()), strict=True)):
+        if all(
+            one is other for one, other in zip((*args, *kwargs.values()), (*enlarged, *named.values()), strict=True)
+        ):
             return func(*args, **kwargs)
         results = func(*enlarged, **named)
         if isinstance(results, tuple):

@@ -1,7 +1,7 @@
 """Several processes, the workers, that train one network: each takes its part of every batch, and gradients are summed.
 
-torch.distributed carries the numbers: gloo between processors, NCCL between GPUs. Every worker makes the same decisions,
-because everything that one could depend on is summed over all workers or comes from the first.
+torch.distributed carries the numbers: gloo between processors, NCCL between GPUs. Every worker makes the same
+decisions, because everything that one could depend on is summed over all workers or comes from the first.
 """
 
 import os
@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hangtag.errors import RunError
+from hangtag.errors import WorkerLostError
 from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
 
@@ -135,7 +135,7 @@ def joined_as_torchrun_says(device: torch.device) -> Iterator[Workers | None]:
     """The workers that torchrun started; None if this process was started alone.
 
     Raises:
-        RunError: the others cannot be reached.
+        WorkerLostError: the others cannot be reached.
     """
     if not started_by_torchrun():
         yield None
@@ -158,13 +158,13 @@ def started_by_torchrun() -> bool:
 
 @contextmanager
 def lost_worker() -> Iterator[None]:
-    """Turn the error of a connection to another worker into a RunError; other errors pass through."""
+    """Turn the error of a connection to another worker into a WorkerLostError; other errors pass through."""
     try:
         yield
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)):
             raise
-        raise RunError(
+        raise WorkerLostError(
             f"another worker of this training stopped or cannot be reached: {str(error).splitlines()[0]}",
             "repeat the command; the training resumes from its last checkpoint",
         ) from error
@@ -173,8 +173,8 @@ def lost_worker() -> Iterator[None]:
 class GradientSum:
     """Adds the gradients of all workers: in one call for a small network, for a large one while others are computed.
 
-    `DistributedDataParallel` does not suit: it adds in another order after its first step, so that a resumed training of
-    three workers or more would get other bits; it wants every weight to be used in every step; and it imports
+    `DistributedDataParallel` does not suit: it adds in another order after its first step, so that a resumed training
+    of three workers or more would get other bits; it wants every weight to be used in every step; and it imports
     PyTorch's compiler, which takes longer than training a small network.
 
     Args:
@@ -195,7 +195,9 @@ class GradientSum:
         """The backward pass within it ends with the sums of all workers' gradients."""
         self.sums, self.waiting = [], [len(bucket) for bucket in self.buckets]
         hooks = [
-            parameter.register_post_accumulate_grad_hook(partial(self._computed, number))
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
+                partial(self._computed, number)
+            )
             for number, bucket in enumerate(self.buckets[:-1])
             for parameter in bucket
         ]
@@ -213,7 +215,7 @@ class GradientSum:
         for bucket, (total, work) in zip(self.buckets, self.sums, strict=True):
             with lost_worker():
                 work.wait()
-            *values, used = total.to(bucket[0].device).split([*(each.numel() for each in bucket), len(bucket)])
+            *values, used = torch.split(total.to(bucket[0].device), [*(each.numel() for each in bucket), len(bucket)])
             for parameter, value, count in zip(bucket, values, used.tolist(), strict=True):
                 if count and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
