@@ -5,7 +5,7 @@ Without a terminal there are no bars and no images, only lines that suit a log f
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,12 @@ class Jobs:
         numbers = "" if epoch.doing else f"loss {epoch.loss:.4f}  {_per_step(epoch)}"
         self.bar.update(self.tasks[number], description=description, completed=self.shares[number], numbers=numbers)
         self._show_whole()
+
+    def report(self, number: int, state: Mapping[str, Any], where: str) -> None:
+        """Show the state of a job on a cluster."""
+        from hangtag.training.engine.loop import Epoch
+
+        self.show(number, Epoch(**state), where)
 
     def end(self, number: int, line: str = "", finished: bool = True) -> None:
         """Print the result of a job that has ended, and remove its bar."""

@@ -15,19 +15,22 @@ import typer
 from hangtag.cli import options
 from hangtag.errors import HangtagError, MissingExtra, UsageError
 from hangtag.files import user_path
+from hangtag.words import amount
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hangtag.cluster.connect import Cluster
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.judge import Judgement
     from hangtag.training.classifier import Classifier
     from hangtag.training.engine.loop import Epoch
     from hangtag.training.engine.recipes import Recipe
     from hangtag.training.run import Training
+    from hangtag.training.seeds import Seeds
     from hangtag.training.trackers import Tracking
 
-__all__ = ["RecipeName", "Request", "stop_on_interrupt", "train", "train_and_judge"]
+__all__ = ["RecipeName", "Request", "on_cluster_for_trainings", "stop_on_interrupt", "train", "train_and_judge"]
 
 BEGAN = time.perf_counter()
 """When the command began; `--minutes` counts from here."""
@@ -89,6 +92,8 @@ def train(
         float | None,
         typer.Option(help="Choose recipe, network and epochs so that the whole command takes about this many minutes."),
     ] = None,
+    ray: options.Ray = None,
+    cpus: Annotated[int, typer.Option(help="With --ray: CPUs, and so threads, of each training.", min=1)] = 1,
     log_to: Annotated[str | None, typer.Option(help="Also log each epoch to tensorboard or mlflow.")] = None,
     device: options.Device = "auto",
     out: Annotated[
@@ -113,10 +118,12 @@ def train(
     }  # fmt: skip
     request = Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
+    if log_to is not None and ray is not None:
+        raise UsageError("--log-to and --ray cannot be combined", "each run folder has its epochs in history.jsonl")
     with options.print_warnings():
         tracking = Tracking(log_to)
         if seeds is not None:
-            return _train_seeds(console, request, seeds, tracking, as_json)
+            return _train_seeds(console, request, seeds, tracking, as_json, ray, cpus)
         if minutes is not None:
             training = _planned_training(console, request, minutes)
         elif resume is not None:
@@ -207,27 +214,21 @@ def train_and_judge(console: "Console", training: "Training", tracking: "Trackin
         return training.finish(), stopped
 
 
-def _train_seeds(console: "Console", request: "Request", count: int, tracking: "Tracking", as_json: bool) -> None:
-    """Train with one seed after the other, then print what they have in common."""
+def _train_seeds(
+    console: "Console", request: "Request", count: int, tracking: "Tracking", as_json: bool, ray: str | None, cpus: int
+) -> None:
+    """Train with one seed after the other, or with all of them on a cluster; then print what they have in common."""
     classifier, data = request.classifier_and_data()
     from hangtag.cli import screen
-    from hangtag.training.run import Training
     from hangtag.training.seeds import Seeds
 
     seeds = Seeds(classifier, data, request.source, request.out, count)
     console.print(f"training with {count} seeds; run folder: {seeds.run.path}{'; resuming' if seeds.resumed else ''}")
     try:
-        for number, step in seeds.trainings():
-            if not isinstance(step, Training):
-                console.print(f"seed {number}: already trained; {step.in_words}")
-                continue
-            console.print(f"seed {number}:")
-            judged, stopped = train_and_judge(console, step, tracking)
-            console.print(f"seed {number}: {judged.in_words}")
-            _end_tracking(console, tracking, judged)
-            if stopped:
-                console.print("to continue with all seeds, run the same command again")
-                raise typer.Exit(130)
+        if ray is None:
+            _train_in_turn(console, seeds, tracking)
+        else:
+            _train_on_cluster(console, seeds, ray, cpus)
     except HangtagError:
         seeds.discard()
         raise
@@ -239,6 +240,49 @@ def _train_seeds(console: "Console", request: "Request", count: int, tracking: "
         return screen.print_json({"run": str(seeds.run.path), **seeds.run.metrics()})
     screen.print_seeds(seeds, best, judged, report)
     return None
+
+
+def _train_in_turn(console: "Console", seeds: "Seeds", tracking: "Tracking") -> None:
+    from hangtag.training.run import Training
+
+    for number, step in seeds.trainings():
+        if not isinstance(step, Training):
+            console.print(f"seed {number}: already trained; {step.in_words}")
+            continue
+        console.print(f"seed {number}:")
+        judged, stopped = train_and_judge(console, step, tracking)
+        console.print(f"seed {number}: {judged.in_words}")
+        _end_tracking(console, tracking, judged)
+        if stopped:
+            console.print("to continue with all seeds, run the same command again")
+            raise typer.Exit(130)
+
+
+def _train_on_cluster(console: "Console", seeds: "Seeds", ray: str, cpus: int) -> None:
+    from hangtag.cli import live
+    from hangtag.cluster.trainings import train_seeds
+
+    with on_cluster_for_trainings(ray, cpus, seeds.classifier.device) as cluster, stop_on_interrupt() as stop:
+        with live.jobs(console, "seed", len(seeds.numbers)) as jobs:
+            for number, words, _ in train_seeds(cluster, seeds, cpus, stop, jobs.report, console.print):
+                jobs.end(number, f"seed {number}: {words}")
+        if stop():
+            console.print("stopped; to continue with all seeds, run the same command again")
+            raise typer.Exit(130)
+
+
+@contextmanager
+def on_cluster_for_trainings(ray: str, cpus: int, device: str) -> "Iterator[Cluster]":
+    """The cluster of --ray, if it has room for one training; how many it can do at once is printed."""
+    with options.on_cluster(ray, 1, cpus) as cluster:
+        from hangtag.cluster.connect import Resources
+        from hangtag.cluster.trainings import gpus_for
+
+        gpus = gpus_for(cluster, device)
+        room = cluster.room_for(Resources(1, cpus, gpus))
+        each = amount(cpus, "CPU") + (f" and {amount(gpus, 'GPU')}" if gpus else "")
+        print(f"{amount(room, 'training')} at once, each with {each}", file=sys.stderr)
+        yield cluster
 
 
 @dataclass(frozen=True)

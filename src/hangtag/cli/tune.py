@@ -1,6 +1,8 @@
 """`hangtag tune`: a search over a recipe's settings, and the training of the best one."""
 
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hangtag.cli import options
-from hangtag.cli.train import RecipeName, Request, stop_on_interrupt, train_and_judge
+from hangtag.cli.train import RecipeName, Request, on_cluster_for_trainings, stop_on_interrupt, train_and_judge
 from hangtag.errors import HangtagError, MissingExtra
 from hangtag.words import amount, setting_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hangtag.cli.live import Jobs
+    from hangtag.cluster.connect import Cluster
     from hangtag.evaluation.tuning_results import Trial
     from hangtag.training.tuning import Search
 
@@ -50,6 +54,8 @@ def tune(
         int,
         typer.Option(help="A trial may use the results of trials that are this many before it, and of earlier ones."),
     ] = 4,
+    ray: options.Ray = None,
+    cpus: Annotated[int, typer.Option(help="With --ray: CPUs, and so threads, of each trial.", min=1)] = 1,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     out: Annotated[
@@ -79,7 +85,7 @@ def tune(
         classifier, data = request.classifier_and_data()
         found = Search(classifier, data, request.source, out, search or [], trials, minutes, parallel)
         try:
-            _search(console, found)
+            _search(console, found, ray, cpus)
         except HangtagError:
             found.discard()
             raise
@@ -107,30 +113,26 @@ def _check_space(request: Request, search: list[str]) -> None:
     parse_space(request.changed_recipe(), search)
 
 
-def _search(console: "Console", search: "Search") -> None:
-    """Run all trials that are not finished, one after the other."""
+def _search(console: "Console", search: "Search", ray: str | None, cpus: int) -> None:
+    """Run all trials that are not finished."""
     from hangtag.cli import live
-    from hangtag.training.tuning import run_trial
 
     if search.is_chosen:
         return
     console.print(_begin_in_words(search))
     console.print(live.trial_head(search.space))
-    with stop_on_interrupt() as stop, live.jobs(console, "trial", search.count, len(search.results)) as jobs:
-        for earlier in search.results.trials:
-            console.print(live.trial_line(earlier, search.space))
-        while (job := next(search.waiting(), None)) is not None:
-            trial = run_trial(
-                job, search.searched, search.source, lambda: stop() or search.is_out_of_time,
-                partial(jobs.show, job.number),
-            )  # fmt: skip
-            if trial is not None:
-                search.add(trial)
-                jobs.note = _best_in_words(search)
-                jobs.end(job.number, live.trial_line(trial, search.space))
-            if stop():
-                break
-        else:
+    for trial in search.results.trials:
+        console.print(live.trial_line(trial, search.space))
+    with ExitStack() as stack:
+        cluster = (
+            None if ray is None else stack.enter_context(on_cluster_for_trainings(ray, cpus, search.classifier.device))
+        )
+        stop = stack.enter_context(stop_on_interrupt())
+        jobs = stack.enter_context(live.jobs(console, "trial", search.count, len(search.results)))
+        for trial in _in_turn(search, stop, jobs) if cluster is None else _on(cluster, search, cpus, stop, jobs):
+            jobs.note = _best_in_words(search)
+            jobs.end(trial.number, live.trial_line(trial, search.space))
+        if not stop():
             return
     search.pause()
     console.print(
@@ -138,6 +140,25 @@ def _search(console: "Console", search: "Search") -> None:
         "command again"
     )
     raise typer.Exit(130)
+
+
+def _in_turn(search: "Search", stop: Callable[[], bool], jobs: "Jobs") -> "Iterator[Trial]":
+    """Run one trial after the other; yields each, recorded."""
+    from hangtag.training.tuning import run_trial
+
+    while not stop() and (job := next(search.waiting(), None)) is not None:
+        trial = run_trial(
+            job, search.searched, search.source, lambda: stop() or search.is_out_of_time, partial(jobs.show, job.number)
+        )
+        if trial is not None:
+            search.add(trial)
+            yield trial
+
+
+def _on(cluster: "Cluster", search: "Search", cpus: int, stop: Callable[[], bool], jobs: "Jobs") -> "Iterator[Trial]":
+    from hangtag.cluster.trainings import run_trials
+
+    return run_trials(cluster, search, cpus, stop, jobs.report, jobs.bar.console.print)
 
 
 def _best_in_words(search: "Search") -> str:

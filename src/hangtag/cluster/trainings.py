@@ -7,6 +7,7 @@ its end. The results are those of one machine, seed for seed.
 
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import msgspec
 from hangtag.cluster.connect import Cluster
 from hangtag.cluster.crew import Crew, Link, Show
 from hangtag.cluster.images import SharedImages, on_each_node, received
+from hangtag.evaluation.run_folder import Run
 from hangtag.evaluation.tuning_results import Trial
 from hangtag.files import make_folder, write_bytes
 from hangtag.training.classifier import Classifier
@@ -27,6 +29,7 @@ from hangtag.training.tuning import Job, Search, run_trial
 
 __all__ = ["gpus_for", "run_trials", "train_seeds"]
 
+_LEAVING_SECONDS = 20.0
 _SENT = ("checkpoints", "config.json", "history.jsonl")
 Say = Callable[[str], None]
 
@@ -145,7 +148,7 @@ def _classifier(own: Mapping[str, Any]) -> Classifier:
 @contextmanager
 def _token(folder: Path) -> Iterator[Path]:
     """A file in the run folder, by which a node sees that it shares the folder's file system."""
-    token = folder / f".shared-{secrets.token_hex(8)}"
+    token = folder / f".shared-{secrets.token_hex(8)}.partial"
     write_bytes(token, token.name.encode())
     try:
         yield token
@@ -188,6 +191,7 @@ def _received_folder(sent: Mapping[str, Any]) -> Iterator[tuple[Path, Callable[[
     path = Path(sent["path"])
     if _sees(sent["token"]):
         make_folder(path.parent)
+        _wait_for(Run(path))
         yield path, dict
         return
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
@@ -197,6 +201,13 @@ def _received_folder(sent: Mapping[str, Any]) -> Iterator[tuple[Path, Callable[[
             own,
             lambda: {each.relative_to(own).as_posix(): each.read_bytes() for each in own.rglob("*") if each.is_file()},
         )
+
+
+def _wait_for(run: Run) -> None:
+    """Wait until a worker of a driver that was killed has ended, too."""
+    end = time.monotonic() + _LEAVING_SECONDS
+    while run.path.is_dir() and run.is_locked() and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def _keep(files: Mapping[str, bytes], folder: Path) -> None:
