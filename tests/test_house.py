@@ -65,8 +65,6 @@ HOMES = {
     "pyarrow": "data",
     "fsspec": "data.store.remote",
     "optuna": "training.sampler",
-    "optuna": "training.sampler",
-    "fsspec": "data.store.remote",
     "pooch": "data.public.download",
     "requests": "data.public.download",
     "threadpoolctl": "machine",

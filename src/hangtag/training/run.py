@@ -244,6 +244,12 @@ class Training:
         """Whether anything can judge the model: false if a training with folds was stopped before the first one."""
         return not self.folds or self.classifier.folds_finished_ > 0
 
+    def refuse(self) -> None:
+        """End a training that cannot begin; a new folder is removed."""
+        self.lock.close()
+        if not self.resumed:
+            self.run.discard()
+
     def leave(self) -> None:
         """End a training that was stopped and cannot finish: keep its weights, to be resumed later."""
         self.run.write_weights(_weights(self.classifier.module_))
