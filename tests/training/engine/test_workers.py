@@ -111,5 +111,3 @@ def test_random_numbers_of_a_part_are_those_of_the_whole_batch() -> None:
             parts = drawn(x[rank::3])
         for part, of_all in zip(parts, whole, strict=True):
             assert torch.equal(part, of_all[rank::3] if len(of_all) == 7 else of_all)
-
-
