@@ -12,7 +12,8 @@ from hangtag.errors import HangtagError, PictureError
 from hangtag.model.guarantees import AnswerPolicy
 from hangtag.model.predictor import Answer
 from hangtag.pictures import encode_jpeg, encode_png
-from hangtag.serving.batching import Ask, Batcher, Recorder
+from hangtag.serving.batching import Batcher, Recorder
+from hangtag.serving.compute import Ask
 from hangtag.serving.models import Models, ServedModel
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.settings import Settings
