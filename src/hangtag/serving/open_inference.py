@@ -23,8 +23,8 @@ from hangtag.errors import HangtagError, PictureError
 from hangtag.model.artifact import INPUT, OUTPUT
 from hangtag.model.predictor import Answer
 from hangtag.pictures import Images, check_images
-from hangtag.serving.compute import Ask
 from hangtag.serving.body import read_body
+from hangtag.serving.compute import Ask
 from hangtag.serving.description import INFER_BODY, answers_with, in_path
 from hangtag.serving.models import ServedModel
 from hangtag.serving.parameters import timeout_in
