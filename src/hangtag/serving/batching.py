@@ -173,14 +173,13 @@ class Batcher:
         self.engine = engine or Here(settings)
         self.waiting = self.waiting_bytes = 0
         self.seconds = 0.0
-        self._count = self.engine.threads
         self._queues: dict[Any, _Queue] = {}  # by key; none of them is empty
         self._lock = threading.Lock()
         self._wakings: SimpleQueue[None] = SimpleQueue()  # an item lets one idle thread look for work
         self._threads: list[threading.Thread] = []  # started by the first request, in the process that answers it
         self._idle = 0
         self._waking_in: Any = None  # the event loop that is about to wake a thread
-        self._slow = ThreadPoolExecutor(max(2, self._count), "hangtag-slow")
+        self._slow = ThreadPoolExecutor(max(2, self.engine.threads), "hangtag-slow")
         self._is_closed = False
 
     @property
@@ -191,7 +190,7 @@ class Batcher:
     @property
     def wait(self) -> float:
         """Estimated seconds until everything that waits now has an answer."""
-        return self.waiting * self.seconds / self._count
+        return self.waiting * self.seconds / self.engine.threads
 
     def admit(self, pictures: int, size: int = 0) -> None:
         """Raise Refusal (503) if so many more pictures, of so many bytes in all, cannot wait.
@@ -316,9 +315,8 @@ class Batcher:
             queue = self._queues.setdefault(job.key, _Queue())
             for part in quick:
                 queue.push(part)
-            if not self._threads:
-                for _ in range(self._count):
-                    self._start()
+            while len(self._threads) < self.engine.threads:
+                self._start()
         if self._waking_in is not job.loop:  # after this round of the loop, in which more requests may arrive
             self._waking_in = job.loop
             job.loop.call_soon(self._wake, job.loop)
@@ -331,7 +329,7 @@ class Batcher:
                 return
             queue = max(self._queues.values(), key=lambda queue: queue.pictures)
             model = queue.parts[0].job.model
-            if is_late or self._idle == self._count or queue.pictures >= model.least_batch:
+            if is_late or self._idle == len(self._threads) or queue.pictures >= model.least_batch:
                 self._idle -= 1
                 self._wakings.put(None)
                 return
@@ -356,9 +354,15 @@ class Batcher:
                 self._start()
 
     def _next(self) -> list[_Part] | None:
-        """The next batch, when there is one; None when the batcher is closed and nothing waits."""
+        """The next batch, when there is one; None ends the thread: all is done, or the engine has shrunk."""
         while True:
             with self._lock:
+                if len(self._threads) > self.engine.threads and not self._is_closed:
+                    self._threads.remove(threading.current_thread())
+                    if self._queues and self._idle:  # another does what this one was woken for
+                        self._idle -= 1
+                        self._wakings.put(None)
+                    return None
                 if self._queues:
                     return self._take()
                 if self._is_closed:

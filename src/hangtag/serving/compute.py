@@ -61,27 +61,29 @@ class Work(NamedTuple):
 
 
 class Engine(Protocol):
-    """Computes the batches of a `Batcher`, which calls it on several threads.
+    """Computes the batches of a `Batcher`, which calls it on several threads."""
 
-    Attributes:
-        threads: the most batches that are computed at the same time.
-    """
+    @property
+    def threads(self) -> int:
+        """The most batches that are computed at the same time, at least 1; may change."""
 
-    threads: int
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be computed now; None if all is well."""
 
     def answers(self, model: "ServedModel", pieces: Sequence[Piece], seconds: float) -> Work:
         """The answers to a batch of pictures, which somebody waits for so many seconds longer."""
-        ...
 
     def outputs(
         self, model: "ServedModel", images: Images, names: Sequence[str], seconds: float
     ) -> dict[str, NDArray[Any]]:
         """Outputs of the model by name, for checked images (N, H, W[, 3]); raises HangtagError."""
-        ...
 
 
 class Here:
     """An `Engine` that computes in the thread that calls it."""
+
+    problem: str | None = None
 
     def __init__(self, settings: Settings) -> None:
         self.threads, self.most_pixels = settings.threads or processors(), settings.max_pixels

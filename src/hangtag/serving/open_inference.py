@@ -290,6 +290,8 @@ def _compressed(content: bytes, encoding: str) -> bytes:
 def _readiness(about: dict[str, Any], server: "Server", troubled: list[str]) -> Response:
     if server.is_draining:
         error, hint = "the server is shutting down", "send requests to another server, or try again in a second"
+    elif server.batcher.engine.problem is not None:
+        error, hint = server.batcher.engine.problem, "try again in some seconds"
     elif troubled:
         error, hint = f"the file of {', '.join(troubled)} cannot be used", "the version that was opened last answers"
     else:
