@@ -13,6 +13,7 @@
     |   `-- DivergedError           a training whose loss became NaN or infinite
     |-- ArtifactError             a model file that hangtag did not write, or that is damaged or inconsistent
     |   `-- ModelNotFound         a missing model file
+    |-- ClusterError              a Ray cluster that cannot be reached, does not suit the work, or failed
     |-- RunError                  a run folder that is missing or incomplete
     |   `-- RunNotFound           a missing run folder
     |-- SaveError                 a file that could not be written; no partial file is left behind
@@ -33,6 +34,7 @@ from typing import Literal, TypeAlias
 
 __all__ = [
     "ArtifactError",
+    "ClusterError",
     "DataError",
     "DataNotFound",
     "DivergedError",
@@ -147,6 +149,10 @@ class DivergedError(ModelError):
 
 class ArtifactError(HangtagError):
     """A model file that hangtag did not write, or that is damaged or inconsistent."""
+
+
+class ClusterError(HangtagError):
+    """A Ray cluster that cannot be reached, does not suit the work, or failed."""
 
 
 class RunError(HangtagError):

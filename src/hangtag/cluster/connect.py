@@ -1,0 +1,401 @@
+"""Connecting to a Ray cluster, or starting one on this machine, and checking that it can do the work.
+
+Ray is quiet: its messages and those of its workers stay off the screen unless RAY_LOG_TO_DRIVER=1 is set, and usage
+statistics are off. A cluster that was started here ends with the context, also after Ctrl-C or SIGTERM.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hangtag.cluster.remote import ray_errors
+from hangtag.errors import ClusterError, HangtagWarning, MissingExtra, UsageError
+from hangtag.machine import processors, versions
+from hangtag.words import amount, listed
+
+__all__ = ["LOCAL", "Cluster", "Node", "Resources", "connected"]
+
+LOCAL = "local"
+"""The address that stands for a cluster on this machine, started for the work and ended after it."""
+
+_ANSWER_SECONDS = 10.0  # that a cluster has to answer
+_WORKER_SECONDS = 60.0  # that a node has to start a worker
+_ADDRESS = re.compile(r"(?P<client>ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
+_MUST_AGREE = ("hangtag", "ray", "python")
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TQDM": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray announces that this will be its default
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # would upload the current folder to the cluster
+}
+"""What Ray reads from the environment when it is imported, and when it starts processes."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What some work needs: a number of workers, each with this many CPUs and GPUs."""
+
+    workers: int = 1
+    cpus: float = 1
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a cluster: Ray's id, the name in messages, its CPUs and GPUs."""
+
+    id: str
+    name: str
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster to which this process is connected.
+
+    Attributes:
+        address: where it was reached; "local" if it was started here.
+        nodes: those that were alive when the connection was made.
+        dashboard: the URL of Ray's dashboard; None if there is none.
+    """
+
+    address: str
+    nodes: tuple[Node, ...]
+    dashboard: str | None
+
+    @property
+    def cpus(self) -> float:
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        return sum(node.gpus for node in self.nodes)
+
+    def name_of(self, node_id: str) -> str:
+        """The name of a node; a node that joined later is called by the start of its id."""
+        return next((node.name for node in self.nodes if node.id == node_id), node_id[:8])
+
+    def room_for(self, needs: Resources) -> int:
+        """How many such workers fit on the nodes at once."""
+        return sum(
+            int(min(node.cpus / needs.cpus if needs.cpus else 1e6, node.gpus / needs.gpus if needs.gpus else 1e6))
+            for node in self.nodes
+        )
+
+    def __str__(self) -> str:
+        gpus = f", {amount(round(self.gpus), 'GPU')}" if self.gpus else ""
+        where = f"; dashboard: {self.dashboard}" if self.dashboard else ""
+        return f"Ray: {amount(len(self.nodes), 'node')}, {amount(round(self.cpus), 'CPU')}{gpus}{where}"
+
+
+@contextmanager
+def connected(address: str | None = None, needs: Resources | None = None) -> Iterator[Cluster]:
+    """A connection to a Ray cluster; Ray's own errors inside the context become `ClusterError`s.
+
+    Args:
+        address: "HOST:PORT" on a node of the cluster, "ray://HOST:PORT" from any other machine. None or "local":
+            the cluster that RAY_ADDRESS names, as in a Ray job; without it, one that is started on this machine.
+        needs: what the work takes; checked at once.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        UsageError: the address is malformed, or this process is already connected.
+        ClusterError: the cluster does not answer within 10 seconds, its versions differ from those of this machine, or
+            it has too few CPUs or GPUs.
+    """
+    target = _target(address)
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtra.named("ray", "ray")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        raise UsageError("this process is already connected to a Ray cluster", "call ray.shutdown() first")
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    folder = Path(tempfile.mkdtemp(prefix="hangtag-ray-"))
+    try:
+        with ray_errors():
+            context = _start(folder) if target == LOCAL else _connect(target, folder)
+            cluster = Cluster(target, _nodes(), _dashboard(context))
+            _check_room(cluster, needs or Resources(0, 0, 0))
+            _check_nodes(cluster)
+            yield cluster
+    finally:
+        with _handlers_kept():
+            ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _target(address: str | None) -> str:
+    if address in (None, LOCAL):
+        address = os.environ.get("RAY_ADDRESS") or LOCAL
+    if address in (LOCAL, "auto"):
+        return address
+    found = _ADDRESS.fullmatch(address)
+    if found is None or int(found["port"]) > 65535:
+        raise UsageError(
+            f"the address of a Ray cluster must be HOST:PORT or ray://HOST:PORT, got {address}",
+            "for example ray://head:10001; a URL that begins with http is the dashboard's",
+        )
+    return address
+
+
+def _start(folder: Path) -> Any:
+    """Start a cluster on this machine."""
+    return _init(folder, address="local", num_cpus=processors(), _temp_dir=str(folder))
+
+
+def _connect(address: str, folder: Path) -> Any:
+    found = _ADDRESS.fullmatch(address)
+    if found is not None:
+        _check_answers(address, found)
+    try:
+        return _init(folder, address=address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise _refused(address, error) from error
+
+
+def _init(folder: Path, **settings: Any) -> Any:
+    """`ray.init` without its side effects on this process.
+
+    Ray lets workers import from the driver's current folder. That may be a folder of a stranger's files, so the
+    current folder is an empty one meanwhile.
+    """
+    import ray
+
+    chatty = os.environ.get("RAY_LOG_TO_DRIVER") == "1"
+    with contextlib.chdir(folder), _handlers_kept(), _stderr_hidden(chatty), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ray.init(**settings, log_to_driver=chatty, logging_level=logging.CRITICAL, configure_logging=chatty)
+
+
+@contextmanager
+def _stderr_hidden(shown: bool) -> Iterator[None]:
+    """Ray's parts in C++ write to the file descriptor itself."""
+    if shown:
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Ray replaces the handler of SIGTERM; this process keeps its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_answers(address: str, found: re.Match[str]) -> None:
+    """Raise an error unless there is a Ray cluster; Ray itself would try for two minutes."""
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    where = f"{found['host']}:{found['port']}"
+    failure: str | None = None
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), _ANSWER_SECONDS).close()
+    except OSError as error:
+        failure = str(error.strerror or error)
+    else:
+        channel = init_grpc_channel(where)
+        try:
+            if found["client"]:
+                grpc.channel_ready_future(channel).result(_ANSWER_SECONDS)
+            else:
+                stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+                reply = stub.CheckAlive(
+                    gcs_service_pb2.CheckAliveRequest(), timeout=_ANSWER_SECONDS, wait_for_ready=True
+                )
+                _check_version("the cluster", {"ray": reply.ray_version})
+        except grpc.FutureTimeoutError:
+            failure = "what listens there is not a Ray cluster"
+        except grpc.RpcError as error:
+            is_client = error.code() == grpc.StatusCode.UNIMPLEMENTED
+            failure = "is its port for clients" if is_client else "what listens there is not a Ray cluster"
+        finally:
+            channel.close()
+    if failure == "is its port for clients":
+        raise ClusterError(f"{address}: this is not the port of a Ray cluster's head", f"try ray://{address}")
+    if failure is not None:
+        raise ClusterError(
+            f"{address}: no Ray cluster answers: {failure}",
+            "check the address and that the cluster runs; --ray alone starts Ray on this machine",
+        )
+
+
+def _refused(address: str, error: Exception) -> ClusterError:
+    """Why Ray did not connect, in one line."""
+    text = " ".join(str(error).split())
+    if "ersion mismatch" in text or "mismatched version" in text:
+        return ClusterError(
+            f"{address}: the cluster has other versions of Ray or Python than this machine: {text[:300]}",
+            "install the same versions everywhere",
+        )
+    if not address.startswith("ray://"):
+        host = address.rpartition(":")[0]
+        return ClusterError(
+            f"{address}: this machine is not a node of that cluster, or the cluster is ending: {text[:200]}",
+            f"from other machines, connect to its client port: ray://{host or 'HOST'}:10001",
+        )
+    return ClusterError(f"{address}: Ray refused the connection: {text[:300]}", "check the cluster's logs")
+
+
+def _nodes() -> tuple[Node, ...]:
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    named = [
+        node["NodeManagerHostname"] if node["NodeName"] == node["NodeManagerAddress"] else node["NodeName"]
+        for node in alive
+    ]
+    return tuple(
+        Node(
+            node["NodeID"],
+            name if named.count(name) == 1 else f"{name}-{node['NodeID'][-4:]}",
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+        )
+        for name, node in sorted(zip(named, alive, strict=True), key=lambda each: each[0])
+    )
+
+
+def _dashboard(context: Any) -> str | None:
+    url = getattr(context, "dashboard_url", None)
+    return f"http://{url}" if url and "://" not in url else url or None
+
+
+def _check_nodes(cluster: Cluster) -> None:
+    """Raise an error if a node has no hangtag, or other versions than this machine."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    probe = ray.remote(num_cpus=0, max_retries=0)(_probe())
+    asked = {
+        node.id: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote()
+        for node in cluster.nodes
+    }
+    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_WORKER_SECONDS)
+    for node in cluster.nodes:
+        if asked[node.id] not in ready:
+            raise ClusterError(
+                f"node {node.name} started no worker within {_WORKER_SECONDS:.0f} s", "check its memory and logs"
+            )
+        try:
+            found = ray.get(asked[node.id])
+        except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+            continue  # the node has just been lost
+        _check_version(f"node {node.name}", found)
+
+
+def _probe() -> Any:
+    """A function that tells a node's versions. It travels as code, because the node may lack hangtag."""
+
+    def tell() -> dict[str, str | None]:
+        import importlib.metadata
+        import platform
+
+        import ray
+
+        told: dict[str, str | None] = {"python": platform.python_version(), "ray": ray.__version__}
+        for name in ("torch", "onnxruntime", "numpy", "pillow"):
+            try:
+                told[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        try:
+            from hangtag.version import __version__
+        except ImportError:
+            return {**told, "hangtag": None}
+        return {**told, "hangtag": __version__}
+
+    return tell
+
+
+def _check_version(where: str, theirs: dict[str, str | None]) -> None:
+    """Raise an error if results could not be trusted, and warn of versions that can change their last digits."""
+    import ray
+
+    ours = {**versions(), "ray": ray.__version__}
+    if theirs.get("hangtag", "") is None:
+        raise ClusterError(f"{where} has no hangtag", "install it there: pip install 'hangtag[ray]'")
+    for name, version in theirs.items():
+        mine = ours.get(name)
+        if version is None or mine is None:
+            continue
+        same = _minor(version) == _minor(mine) if name == "python" else version == mine
+        if same:
+            continue
+        if name in _MUST_AGREE:
+            shown = {"ray": "Ray", "python": "Python"}.get(name, name)
+            raise ClusterError(
+                f"{where} has {shown} {version}, this machine has {shown} {mine}", "install the same version everywhere"
+            )
+        warnings.warn(
+            f"{where} has {name} {version}, this machine has {mine}: the last digits of results can differ",
+            HangtagWarning,
+            stacklevel=2,
+        )
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _check_room(cluster: Cluster, needs: Resources) -> None:
+    """Raise an error if the cluster is too small, now and after it has grown as far as it may."""
+    import ray
+
+    most = ray._private.state.state.get_max_resources_from_cluster_config() if not _is_client() else None
+    for kind, now, each in (("GPU", cluster.gpus, needs.gpus), ("CPU", cluster.cpus, needs.cpus)):
+        wanted, has = needs.workers * each, max(now, (most or {}).get(kind, 0))
+        if wanted > has:
+            raise ClusterError(
+                f"asked for {amount(round(wanted), kind)}, the cluster has {has:g}",
+                "ask for fewer workers, or add nodes to the cluster",
+            )
+    if not most and cluster.room_for(needs) < needs.workers:
+        each_has = listed([f"{value:g} {kind}s" for kind, value in (("CPU", needs.cpus), ("GPU", needs.gpus)) if value])
+        raise ClusterError(
+            f"asked for {amount(needs.workers, 'worker')} with {each_has} each, "
+            f"the nodes of the cluster have room for {cluster.room_for(needs)}",
+            "ask for fewer workers, or for less for each",
+        )
+
+
+def _is_client() -> bool:
+    from ray.util.client import ray as client
+
+    return bool(client.is_connected())

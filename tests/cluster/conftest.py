@@ -1,0 +1,66 @@
+"""A real Ray cluster on this machine, started once for all tests of the room: a head and two more nodes."""
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+NODES = ("head", "east", "west")
+"""The nodes of the cluster, each with one CPU."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the room run in one process of pytest-xdist, and are skipped where Ray is missing."""
+    missing = importlib.util.find_spec("ray") is None
+    for item in items:
+        if "/tests/cluster/" in item.path.as_posix():
+            item.add_marker(pytest.mark.xdist_group("ray"))
+            if missing:
+                item.add_marker(pytest.mark.skip(reason="Ray is not installed: pip install 'hangtag[ray]'"))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A running `ray.cluster_utils.Cluster` of three nodes; no test may stop one of them."""
+    with three_nodes() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def address(cluster: Any) -> str:
+    """Where the shared cluster is reached from this machine."""
+    return loopback(cluster)
+
+
+def loopback(cluster: Any) -> str:
+    """The address of a cluster on this machine, on the one interface that tests may use."""
+    return f"127.0.0.1:{cluster.address.rpartition(':')[2]}"
+
+
+class three_nodes:  # noqa: N801 - used like a function
+    """A cluster of a head and two more nodes; `add` starts another node."""
+
+    def __enter__(self) -> Any:
+        from hangtag.cluster import connect
+
+        for name, value in connect._QUIET.items():
+            os.environ.setdefault(name, value)
+        from ray.cluster_utils import Cluster
+
+        self.folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+        self.cluster = Cluster()
+        self.cluster.add_node(**SETTINGS, temp_dir=self.folder.name, node_name=NODES[0], include_dashboard=False)
+        for name in NODES[1:]:
+            self.cluster.add_node(**SETTINGS, node_name=name, wait=False)
+        self.cluster.wait_for_nodes()
+        return self.cluster
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.shutdown()
+        self.folder.cleanup()
+
+
+SETTINGS: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}
