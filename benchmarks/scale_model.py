@@ -38,6 +38,7 @@ from benchmarks.common import Others, Result, alone, options, ordinary_environme
 from benchmarks.serving import children, fashion
 
 SOURCE = Path(__file__).resolve().parent.parent
+COMMAND = ("-m", "hangtag", "predict")
 SMALL = (500, 2000)
 ROWS = 25_000  # of a Parquet file with bytes
 
@@ -319,7 +320,7 @@ def command(run: Path, place: Path, out: Path, amount: float = float("inf")) -> 
     """Processor seconds and seconds of the command, which goes on with what is in `out`, and whether it finished; it is
     killed once it has used the amount."""
     environment = {**ordinary_environment(), "PYTHONPATH": str(SOURCE / "src"), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "hangtag", "predict", str(run), str(place), "--out", str(out)]
+    words = [sys.executable, *COMMAND, str(run), str(place), "--out", str(out)]
     began, used = time.perf_counter(), 0.0
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)

@@ -251,7 +251,7 @@ def _deployed(models: int, settings: Settings, threads: int, wanted: Replicas) -
     name = f"hangtag-{secrets.token_hex(4)}"
     deployment: Any = ray_serve.deployment(
         Replica, name=_DEPLOYMENT, max_ongoing_requests=threads * _AHEAD, ray_actor_options={"num_cpus": threads},
-        graceful_shutdown_timeout_s=settings.grace, logging_config=quiet, **number,
+        graceful_shutdown_timeout_s=settings.grace, graceful_shutdown_wait_loop_s=0.1, logging_config=quiet, **number,
     )  # fmt: skip
     application = deployment.bind(threads, models, settings.max_pixels)
     try:
