@@ -63,6 +63,7 @@ HOMES = {
     "mlflow": "training.trackers",
     "tensorboard": "training.trackers",
     "pyarrow": "data",
+    "fsspec": "data.store.remote",
     "pooch": "data.public.download",
     "requests": "data.public.download",
     "threadpoolctl": "machine",

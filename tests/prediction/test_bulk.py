@@ -141,13 +141,13 @@ def test_an_abandoned_prediction_leaves_no_process(
 def test_only_some_answers_are_in_memory(tag: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = tmp_path / "one.png"
     one.write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
-    work, begun = crew._Crew._work, []
+    work, begun = crew.Crew._work, []
 
-    def counting(self: crew._Crew, chunk: list[list[object]]) -> list[dict[str, object]]:
+    def counting(self: crew.Crew, chunk: list[list[object]]) -> list[dict[str, object]]:
         begun.append(len(chunk))
         return work(self, chunk)
 
-    monkeypatch.setattr(crew._Crew, "_work", counting)
+    monkeypatch.setattr(crew.Crew, "_work", counting)
     rows = bulk.answers(tag, list_pictures([one] * 3000, tmp_path), workers=1)
     for _ in range(300):
         next(rows)

@@ -1,15 +1,16 @@
 """Places that a user points at -> the list of pictures to classify: files, folders, patterns, archives, tables, names.
 
-Nothing is decoded here, and labels are not read. Hidden files and those of operating systems are left out. What only
-folders, archives and tables need is imported when one is named, so that a few files are answered at once.
+Places may be addresses such as s3://bucket/photos. Nothing is decoded here, and labels are not read. Hidden files and
+those of operating systems are left out. What only folders, archives and tables need is imported when one is named, so
+that a few files are answered at once.
 """
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hangtag.data.picture_facts import Skipped
 from hangtag.data.store.containers import Container, Folder, Listing, Sample, archive_listing
@@ -18,9 +19,27 @@ from hangtag.files import user_path
 from hangtag.pictures import PICTURE_ENDINGS
 from hangtag.words import amount, visible
 
-__all__ = ["PictureList", "list_pictures", "names_in"]
+__all__ = ["Listed", "PictureList", "list_each", "list_pictures", "names_in"]
 
 _ENDINGS = tuple(f".{ending}" for ending in ("zip", "tar", "tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz"))
+_MOST_OTHERS = 100  # files of other kinds whose names are kept
+
+
+class Listed(NamedTuple):
+    """A picture that was found.
+
+    Attributes:
+        name: for the user.
+        container, key: where its bytes are.
+        size: bytes; None if unknown.
+        problem: why it cannot be read and what to do, if that is known already.
+    """
+
+    name: str
+    container: Container
+    key: Any
+    size: int | None = None
+    problem: tuple[str, str] | None = None
 
 
 @dataclass
@@ -39,13 +58,6 @@ class PictureList:
     problems: dict[int, tuple[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, container: Container, named: Iterable[tuple[str, Any]]) -> None:
-        """Pictures of a container: the name and the key of each."""
-        if container not in self.containers:
-            self.containers.append(container)
-        place = self.containers.index(container)
-        self.samples += [Sample(name, place, key) for name, key in named]
-
 
 def list_pictures(
     places: Iterable[str | os.PathLike[str]],
@@ -54,32 +66,53 @@ def list_pictures(
     root: Path | None = None,
     refuse: bool = True,
 ) -> PictureList:
-    """List the pictures of all places, one place after the other.
+    """List the pictures of all places, one place after the other; arguments and errors as for `list_each`."""
+    found = PictureList()
+    numbers: dict[int, int] = {}  # of containers, by identity
+    for name, container, key, _, problem in list_each(places, folder, image_column, root, found.notes, refuse):
+        if id(container) not in numbers:
+            numbers[id(container)] = len(found.containers)
+            found.containers.append(container)
+        if problem is not None:
+            found.problems[len(found.samples)] = problem
+        found.samples.append(Sample(name, numbers[id(container)], key))
+    return found
+
+
+def list_each(
+    places: Iterable[str | os.PathLike[str]],
+    folder: Path,
+    image_column: str | None = None,
+    root: Path | None = None,
+    notes: list[str] | None = None,
+    refuse: bool = True,
+) -> Iterator[Listed]:
+    """Find the pictures of all places, one place after the other; of a folder tree, one folder at a time is in memory.
 
     Args:
         places: files, folders, patterns such as "photos/*.jpg", zip and tar files, tables. A file that does not exist
             is listed, so that it has a row with an error.
         folder: an empty folder for archives that must be unpacked and pictures that are cells of a table.
         image_column, root: of tables: the column of pictures, and the folder to which its paths are relative.
+        notes: a list that gets what was left out, in sentences.
         refuse: whether a place that has no picture or cannot be read is an error; False: it is a row with an error.
 
     Raises:
         DataError: a place has no picture, or cannot be read.
         UsageError: a place is empty or an address, or there is none.
     """
-    found = PictureList()
+    finder = _Finder(folder, image_column, root, [] if notes is None else notes)
     for name in places:
         place = os.fspath(name)
         try:
-            _add_place(found, place, folder, image_column, root)
+            yield from finder.place(place)
         except HangtagError as error:
             if refuse:
                 raise
-            found.problems[len(found.samples)] = (error.message.removeprefix(f"{place}: "), error.hint)
-            found.add(Folder(str(Path.cwd())), [(place, None)])
-    if not found.samples:
+            problem = (error.message.removeprefix(f"{place}: "), error.hint)
+            yield Listed(place, finder.here, None, None, problem)
+    if finder.is_empty:
         raise UsageError("no pictures were named", "name files, folders, archives or tables")
-    return found
 
 
 def names_in(content: bytes) -> list[str]:
@@ -97,13 +130,113 @@ def names_in(content: bytes) -> list[str]:
     return names
 
 
-def _add_place(found: PictureList, place: str, folder: Path, image_column: str | None, root: Path | None) -> None:
-    path = user_path(place)
-    if "://" in place and not path.exists():
-        raise UsageError(f"{place}: addresses are not read", "download the picture, and name its file")
-    matches = _matching(str(path)) if glob.has_magic(place) and not os.path.lexists(path) else [str(path)]
-    for match in matches:
-        _add(found, match, folder, image_column, root)
+class _Finder:
+    """Finds pictures; arguments as for `list_each`."""
+
+    def __init__(self, folder: Path, image_column: str | None, root: Path | None, notes: list[str]) -> None:
+        self.folder, self.image_column, self.root, self.notes = folder, image_column, root, notes
+        self.here = Folder(str(Path.cwd()))
+        self.count = 0  # of files written to the folder
+        self.is_empty = True
+
+    def place(self, place: str) -> Iterator[Listed]:
+        self.is_empty = False
+        path = user_path(place)
+        if "://" in place and not path.exists():
+            raise UsageError(f"{place}: addresses are not read", "download the picture, and name its file")
+        matches = _matching(str(path)) if glob.has_magic(place) and not os.path.lexists(path) else [str(path)]
+        for match in matches:
+            yield from self._file(match)
+
+    def _file(self, place: str) -> Iterator[Listed]:
+        path, name = Path(place), place.lower()
+        if path.is_dir():
+            yield from self._tree(path, place)
+        elif name.endswith(_ENDINGS) and path.is_file():
+            container, listing = archive_listing(path.absolute(), self._new())
+            yield from self._listed(container, listing, place)
+        elif not name.endswith(PICTURE_ENDINGS) and path.is_file() and _is_table(name):
+            yield from self._table(path)
+        else:
+            yield Listed(place, self.here, place)
+
+    def _tree(self, path: Path, place: str) -> Iterator[Listed]:
+        """The pictures in a folder and those in it."""
+        from hangtag.data.folder_layout import is_picture_name
+
+        container, listing, lead = Folder(str(path.absolute())), Listing(), place.rstrip("/")
+        others: list[str] = []
+        nothing, count = True, 0
+        for entry in container.files(listing):
+            if is_picture_name(entry.name):
+                nothing = False
+                yield Listed(f"{lead}/{entry.name}", container, entry.key, entry.size)
+            else:
+                count += 1
+                if len(others) < _MOST_OTHERS or entry.name.lower().endswith(_ENDINGS):
+                    others.append(entry.name)
+        if nothing:  # perhaps there are only hidden folders
+            yield from self._listed(container, container.listing(), place)
+        else:
+            self._note(place, listing, others, count)
+
+    def _listed(self, container: Container, listing: Listing, place: str) -> Iterator[Listed]:
+        """The pictures among files that were all listed."""
+        from hangtag.data.folder_layout import is_picture_name
+        from hangtag.data.manifest import found_instead
+
+        entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
+        if not entries:
+            raise DataError(
+                f"{place}: no images found{found_instead(listing, listing.skipped)}", "name a folder that holds images"
+            )
+        others = [entry.name for entry in listing.entries if not is_picture_name(entry.name)]
+        self._note(place, listing, others, len(others))
+        lead = place.rstrip("/")
+        for entry in entries:
+            yield Listed(f"{lead}/{entry.name}", container, entry.key, entry.size)
+
+    def _note(self, place: str, listing: Listing, others: list[str], count: int) -> None:
+        """What was left out of a folder or archive."""
+        from hangtag.data.describe import counted
+        from hangtag.data.manifest import ARCHIVES
+
+        notes = [*listing.notes, *listing.notes_on_own()]
+        if listing.skipped:
+            notes.append(f"set aside: {counted(listing.skipped)}")
+        inside = [name for name in others if name.lower().endswith(ARCHIVES)]
+        if others:
+            notes.append(f"{amount(count, 'file')} of other kinds left out, such as {visible(others[0])}")
+        if inside:
+            notes.append(f"archives in it are not read; name them, too: {visible(inside[0])}")
+        self.notes += [f"{place}: {note}" for note in notes]
+
+    def _table(self, path: Path) -> Iterator[Listed]:
+        from hangtag.data.columns import find_image_column
+        from hangtag.data.folder_layout import refuse
+        from hangtag.data.manifest import pictures_of
+        from hangtag.data.tables import read_table, with_images_of_pixels
+
+        table = with_images_of_pixels(read_table([path], self.root), refuse)
+        column = find_image_column(table, refuse, self.image_column)
+        wanted, container, _, missing, notes = pictures_of(table, column, [None] * table.rows, self._new(), refuse)
+        self.notes += [f"{path}: {note}" for note in (*table.notes, *notes)]
+        if isinstance(container, Folder):
+            container = Folder(str(Path(container.root).absolute()))
+            names = [str(value) for value in _written(table.columns[column])]
+        else:
+            names = [f"{path}: row {row}" for row in range(1, table.rows + 1)]
+        reasons = iter(missing)
+        for name, each in zip(names, wanted, strict=True):
+            if each is None:
+                yield Listed(name, container, None, None, _why_missing(next(reasons)))
+            else:
+                yield Listed(name, container, each.key)
+
+    def _new(self) -> Path:
+        """A file that does not exist yet."""
+        self.count += 1
+        return self.folder / f"{self.count:06d}"
 
 
 def _matching(pattern: str) -> list[str]:
@@ -115,71 +248,10 @@ def _matching(pattern: str) -> list[str]:
     return matches
 
 
-def _add(found: PictureList, place: str, folder: Path, image_column: str | None, root: Path | None) -> None:
-    path, name = Path(place), place.lower()
-    if path.is_dir():
-        listing = Folder(str(path.absolute())).listing()
-        _add_listed(found, Folder(str(path.absolute())), listing, place)
-    elif name.endswith(_ENDINGS) and path.is_file():
-        container, listing = archive_listing(path.absolute(), folder / f"unpacked-{len(found.containers)}")
-        _add_listed(found, container, listing, place)
-    elif not name.endswith(PICTURE_ENDINGS) and path.is_file() and _is_table(name):
-        _add_table(found, path, folder, image_column, root)
-    else:
-        found.add(Folder(str(Path.cwd())), [(place, place)])
-
-
 def _is_table(name: str) -> bool:
     from hangtag.data.tables import TABLE_ENDINGS
 
     return name.endswith(TABLE_ENDINGS)
-
-
-def _add_listed(found: PictureList, container: Container, listing: Listing, place: str) -> None:
-    """The pictures in a folder or an archive."""
-    from hangtag.data.describe import counted
-    from hangtag.data.folder_layout import is_picture_name
-    from hangtag.data.manifest import ARCHIVES, found_instead
-
-    entries = [entry for entry in listing.entries if is_picture_name(entry.name)]
-    if not entries:
-        raise DataError(
-            f"{place}: no images found{found_instead(listing, listing.skipped)}", "name a folder that holds images"
-        )
-    notes = [*listing.notes, *listing.notes_on_own()]
-    if listing.skipped:
-        notes.append(f"set aside: {counted(listing.skipped)}")
-    others = [entry.name for entry in listing.entries if not is_picture_name(entry.name)]
-    inside = [name for name in others if name.lower().endswith(ARCHIVES)]
-    if others:
-        notes.append(f"{amount(len(others), 'file')} of other kinds left out, such as {visible(others[0])}")
-    if inside:
-        notes.append(f"archives in it are not read; name them, too: {visible(inside[0])}")
-    found.notes += [f"{place}: {note}" for note in notes]
-    lead = place.rstrip("/")
-    found.add(container, [(f"{lead}/{entry.name}", entry.key) for entry in entries])
-
-
-def _add_table(found: PictureList, path: Path, folder: Path, image_column: str | None, root: Path | None) -> None:
-    from hangtag.data.columns import find_image_column
-    from hangtag.data.folder_layout import refuse
-    from hangtag.data.manifest import pictures_of
-    from hangtag.data.tables import read_table, with_images_of_pixels
-
-    table = with_images_of_pixels(read_table([path], root), refuse)
-    column = find_image_column(table, refuse, image_column)
-    beside = folder / f"pictures-{len(found.containers)}"
-    wanted, container, _, missing, notes = pictures_of(table, column, [None] * table.rows, beside, refuse)
-    found.notes += [f"{path}: {note}" for note in (*table.notes, *notes)]
-    if isinstance(container, Folder):
-        container = Folder(str(Path(container.root).absolute()))
-        names = [str(value) for value in _written(table.columns[column])]
-    else:
-        names = [f"{path}: row {row}" for row in range(1, table.rows + 1)]
-    start = len(found.samples)
-    found.add(container, [(name, each.key if each else None) for name, each in zip(names, wanted, strict=True)])
-    reasons = iter(missing)
-    found.problems |= {start + row: _why_missing(next(reasons)) for row, each in enumerate(wanted) if each is None}
 
 
 def _written(values: Sequence[Any]) -> list[Any]:

@@ -114,9 +114,7 @@ def answers(
     if workers is None and total <= FEW:
         found = _here(predictor, pictures, top)
     else:
-        from hangtag.prediction.crew import answer_all
-
-        found = answer_all(predictor, pictures, top, workers)
+        found = _in_processes(predictor, pictures, top, workers)
     for done, (sample, fields) in enumerate(zip(pictures.samples, found, strict=True), 1):
         known = pictures.problems.get(done - 1)
         yield Row(sample, *_answer(predictor, dict(zip(("error", "hint"), known, strict=True)) if known else fields))
@@ -147,6 +145,17 @@ def _here(predictor: Predictor, pictures: PictureList, top: int) -> Iterator[dic
             yield limited(source_of(pictures.containers[sample.container], sample.key), top).to_json()
         except HangtagError as error:
             yield problem_of(error)
+
+
+def _in_processes(
+    predictor: Predictor, pictures: PictureList, top: int, workers: int | None
+) -> Iterator[dict[str, Any]]:
+    from hangtag.prediction.crew import Crew, Wanted
+
+    containers = [each.to_json() for each in pictures.containers]
+    wanted = (Wanted(row, containers[each.container], each.key) for row, each in enumerate(pictures.samples))
+    with Crew(predictor, top, workers) as crew:
+        yield from crew.answers(wanted, len(pictures.samples))
 
 
 def _answer(predictor: Predictor, found: dict[str, Any]) -> tuple[Answer, str]:

@@ -4,24 +4,24 @@ Each process has one thread of its own. One that dies or hangs is replaced, and 
 alone; only if that fails again is it a row with an error.
 """
 
+import itertools
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from hangtag.data.picture_list import PictureList
 from hangtag.data.store.process import Retries, WorkerProcess
+from hangtag.errors import DataError
 from hangtag.files import saving
 from hangtag.machine import hardware, processors
 from hangtag.model.predictor import Predictor
 
-__all__ = ["answer_all"]
+__all__ = ["Crew", "Wanted"]
 
 _MODULE = "hangtag.prediction.worker"
 _BYTES_PER_WORKER = 1_000_000_000  # of this machine's memory; a worker takes 0.2 GB, and more for a large picture
@@ -30,94 +30,100 @@ _CHUNK_SECONDS = 0.2  # intended time of a chunk
 _AHEAD = 3  # chunks of each worker that may be waiting for an earlier one
 
 
-def answer_all(
-    predictor: Predictor, pictures: PictureList, top: int, workers: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """For each picture in order, the fields of its answer, or {"error": why there is none, "hint": what to do}.
+class Wanted(NamedTuple):
+    """A picture to answer: its number, its container as JSON, and its key there."""
+
+    row: int
+    container: list[Any]
+    key: Any
+
+
+class Crew:
+    """Worker processes, and one thread for each that sends it pictures and waits for its answers; a context manager.
 
     Args:
+        predictor: whose answers they give.
+        top: number of classes in an answer.
         workers: number of processes; None: one per core.
-
-    Raises:
-        DataError: no process can be started.
+        as_rows: whether answers are the values of a table's row (`table.values_of`), not the fields of an `Answer`.
     """
-    with tempfile.TemporaryDirectory(prefix="hangtag-") as folder:
-        model = Path(folder) / "model.onnx"
+
+    def __init__(self, predictor: Predictor, top: int, workers: int | None = None, as_rows: bool = False) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="hangtag-")
+        model = Path(self.folder.name) / "model.onnx"
         with saving(model):
             model.write_bytes(predictor.content)
-        settings = {
+        self.settings = {
             "model": str(model), "policy": asdict(predictor.policy), "doctor": predictor.doctor, "top": top,
-            "containers": [each.to_json() for each in pictures.containers],
+            "as_rows": as_rows,
         }  # fmt: skip
-        with closing(_Crew(settings, workers or _count())) as crew:
-            yield from crew.rows(pictures)
-
-
-def _count() -> int:
-    """One process for each core, if the machine has the memory for them."""
-    memory: int = hardware().get("memory_bytes", 16 * _BYTES_PER_WORKER)
-    return max(1, min(processors(), memory // _BYTES_PER_WORKER))
-
-
-class _Crew:
-    """Worker processes, and one thread for each that sends it pictures and waits for its answers."""
-
-    def __init__(self, settings: dict[str, Any], count: int) -> None:
-        self.settings, self.count = settings, count
+        self.count = workers or _count()
         self.stop = threading.Event()
         self.idle: list[WorkerProcess] = []
         self.retries = Retries(_MODULE, "classifies images")
         self.seconds = 0.0  # for one picture, most recently
-        self.threads = ThreadPoolExecutor(count, "hangtag")
+        self.threads = ThreadPoolExecutor(self.count, "hangtag")
 
-    def rows(self, pictures: PictureList) -> Iterator[dict[str, Any]]:
-        """The fields of each picture's answer, or {"error": ...}, in order; only some are in memory at a time."""
-        waiting: deque[Future[list[dict[str, Any]]]] = deque()
-        for chunk in self._chunks(pictures):
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop.set()
+        self.threads.shutdown(wait=True, cancel_futures=True)
+        for worker in self.idle:
+            worker.end()
+        self.folder.cleanup()
+
+    def answers(self, pictures: Iterator[Wanted], total: int) -> Iterator[Any]:
+        """What the workers answer to each picture, in order, or {"error": why there is none, "hint": what to do}.
+
+        Only some are in memory at a time.
+
+        Raises:
+            DataError: no process can be started, or no picture of a container can be read any more.
+        """
+        waiting: deque[Future[list[Any]]] = deque()
+        for chunk in self._chunks(pictures, total):
             waiting.append(self.threads.submit(self._work, chunk))
             while len(waiting) > _AHEAD * self.count or (waiting and waiting[0].done()):
                 yield from _result(waiting.popleft())
         while waiting:
             yield from _result(waiting.popleft())
 
-    def close(self) -> None:
-        self.stop.set()
-        self.threads.shutdown(wait=True, cancel_futures=True)
-        for worker in self.idle:
-            worker.end()
-
-    def _chunks(self, pictures: PictureList) -> Iterator[list[list[Any]]]:
+    def _chunks(self, pictures: Iterator[Wanted], left: int) -> Iterator[list[Wanted]]:
         """Pieces of the list that take about the same time; fewer towards the end, so that all finish together."""
-        samples, start = pictures.samples, 0
-        while start < len(samples):
+        while True:
             size = _FIRST_CHUNK if not self.seconds else round(_CHUNK_SECONDS / self.seconds)
-            share = (len(samples) - start) // (2 * self.count)
-            end = start + max(1, min(size, share, _LARGEST_CHUNK))
-            yield [[row, samples[row].container, samples[row].key] for row in range(start, min(end, len(samples)))]
-            start = end
+            chunk = list(itertools.islice(pictures, max(1, min(size, left // (2 * self.count), _LARGEST_CHUNK))))
+            if not chunk:
+                return
+            yield chunk
+            left -= len(chunk)
 
-    def _work(self, chunk: list[list[Any]]) -> list[dict[str, Any]]:
-        done: dict[int, dict[str, Any]] = {}
+    def _work(self, chunk: list[Wanted]) -> list[Any]:
+        done: dict[int, Any] = {}
         rest, size = chunk, len(chunk)
         while rest and not self.stop.is_set():
-            part = rest[: self.retries.together([row for row, *_ in rest[:size]])]
+            part = rest[: self.retries.together([each.row for each in rest[:size]])]
             worker, began = self._take(), time.monotonic()
-            found = worker.answer(part, self.stop)
+            found = worker.answer(_by_container(part), self.stop)
             if found is not None:
                 self.idle.append(worker)
                 self.retries.succeeded()
+                if found and isinstance(found[0], dict) and "stop" in found[0]:
+                    raise DataError(found[0]["stop"], found[0]["hint"])
                 self.seconds = max((time.monotonic() - began) / len(part), 1e-6)
-                done |= {row: answer for (row, *_), answer in zip(part, found, strict=True)}
+                done |= {each.row: answer for each, answer in zip(part, found, strict=True)}
                 rest = rest[len(part) :]
             elif not self.stop.is_set():  # it died or hung
                 failure = worker.failure()
                 size = max(1, size // 4)
                 if self.retries.is_given_up(failure):
                     done[failure.row] = {"error": f"{failure.kind}: {failure.reason}"}
-                    rest = [each for each in rest if each[0] != failure.row]
+                    rest = [each for each in rest if each.row != failure.row]
             else:
                 worker.end()
-        return [done[row] for row, *_ in chunk] if not self.stop.is_set() else []
+        return [done[each.row] for each in chunk] if not self.stop.is_set() else []
 
     def _take(self) -> WorkerProcess:
         try:
@@ -126,7 +132,19 @@ class _Crew:
             return WorkerProcess(_MODULE, self.settings)
 
 
-def _result(future: "Future[list[dict[str, Any]]]") -> list[dict[str, Any]]:
+def _count() -> int:
+    """One process for each core, if the machine has the memory for them."""
+    memory: int = hardware().get("memory_bytes", 16 * _BYTES_PER_WORKER)
+    return max(1, min(processors(), memory // _BYTES_PER_WORKER))
+
+
+def _by_container(pictures: list[Wanted]) -> list[list[Any]]:
+    """Pictures as a worker takes them: for each run of the same container, the container and [row, key] of each."""
+    groups = itertools.groupby(pictures, key=lambda each: each.container)
+    return [[container, [[each.row, each.key] for each in group]] for container, group in groups]
+
+
+def _result(future: "Future[list[Any]]") -> list[Any]:
     """What a thread found; it waits in short steps, so that Ctrl-C is noticed at once."""
     while True:
         try:

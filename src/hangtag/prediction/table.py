@@ -4,7 +4,7 @@ from typing import Any
 
 from hangtag.model.predictor import Answer
 
-__all__ = ["columns", "row_of"]
+__all__ = ["columns", "row_of", "values_of"]
 
 
 def columns(top: int, classes: int) -> dict[str, type]:
@@ -20,12 +20,14 @@ def columns(top: int, classes: int) -> dict[str, type]:
 
 def row_of(file: str, answer: Answer) -> dict[str, Any]:
     """The values of one row; None where the model gives none."""
-    row: dict[str, Any] = {
-        "file": file, "label": answer.label, "probability": answer.probability, "sure": answer.sure,
-        "prediction_set": answer.prediction_set, "is_ood": answer.is_ood, "ood_score": answer.ood_score,
-        "warnings": answer.warnings, "error": answer.error, "model": answer.model,
-        "repairs": [str(each) for each in answer.repairs],
-    }  # fmt: skip
-    for place, (label, probability) in enumerate(answer.top[1:], 2):
-        row |= {f"label_{place}": label, f"probability_{place}": probability}
-    return row
+    values = [file, *values_of(answer), answer.model]
+    return dict(zip(columns(len(answer.top), len(answer.top)), values, strict=True))
+
+
+def values_of(answer: Answer) -> list[Any]:
+    """The values of one row between the first column, the file, and the last, the model."""
+    others = [value for each in answer.top[1:] for value in each]
+    return [
+        answer.label, answer.probability, answer.sure, answer.prediction_set, answer.is_ood, answer.ood_score,
+        *others, answer.warnings, [str(each) for each in answer.repairs], answer.error,
+    ]  # fmt: skip

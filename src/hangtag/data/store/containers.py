@@ -15,7 +15,7 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -68,6 +68,7 @@ _DEEPEST_HEADER = 16  # such headers before one member; programs write up to fou
 _MOST_MEMBERS = 5_000_000  # of an archive
 _BATCH_BYTES = 16_000_000  # pictures of a Parquet file that are in memory at a time
 _MODEL, _MARKED = "/model.onnx", f"/{MARKER}"
+_OF_RUN = {"model.onnx", "config.json"}
 _PIECE = 1 << 16
 _COMPRESSION: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 # zipfile raises RuntimeError for a password and its child NotImplementedError for an unknown compression.
@@ -145,9 +146,12 @@ class Listing:
     hidden: list[str] = field(default_factory=list)
 
     def add(self, path: str, name: str, status: os.stat_result) -> None:
+        self.entries.append(self.found(path, name, status))
+
+    def found(self, path: str, name: str, status: os.stat_result) -> ListedFile:
         """A file of a folder; its key is its name."""
         self.newest = max(self.newest, status.st_ctime_ns)
-        self.entries.append(ListedFile(name, status.st_size, stamp_of(path, status), name))
+        return ListedFile(name, status.st_size, stamp_of(path, status), name)
 
     def refuse(self, name: str, kind: str, reason: str) -> None:
         self.skipped.append(Skipped(name, kind, reason))
@@ -235,9 +239,17 @@ class Folder:
 
     def listing(self) -> Listing:
         listing = Listing()
-        self._walk(self.root, "", listing, os.path.realpath(self.root), frozenset())
+        listing.entries = list(self._walk(self.root, "", listing, os.path.realpath(self.root), frozenset(), True))
         settle(listing.newest)
         return listing.sorted()
+
+    def files(self, listing: Listing) -> Iterator[ListedFile]:
+        """The files in the order of their names, as they are found: only the names of one folder are in memory.
+
+        Folders that hangtag wrote and hidden folders are left out, and the listing gets their names and what is
+        refused.
+        """
+        return self._walk(self.root, "", listing, os.path.realpath(self.root), frozenset(), False)
 
     def content(self, key: str) -> bytes:
         path = f"{self.root}/{key}" if key[:1] != "/" else key  # tables may contain absolute paths
@@ -264,8 +276,14 @@ class Folder:
     def to_json(self) -> list[str]:
         return ["folder", self.root]
 
-    def _walk(self, folder: str, prefix: str, listing: Listing, real_root: str, above: frozenset[str]) -> None:
-        """List a folder and those in it; `above` holds the real paths of the links that lead to it."""
+    def _walk(  # noqa: PLR0912 - a case for each kind of child
+        self, folder: str, prefix: str, listing: Listing, real_root: str, above: frozenset[str], everything: bool
+    ) -> Iterator[ListedFile]:
+        """The files in a folder and those in it; `above` holds the real paths of the links that lead to it.
+
+        Args:
+            everything: also what `Listing.sorted` leaves out.
+        """
         try:
             with os.scandir(folder) as children:
                 found = list(children)
@@ -273,14 +291,16 @@ class Folder:
             kind = "permission denied" if isinstance(error, PermissionError) else "cannot be read"
             listing.refuse(prefix.rstrip("/") or ".", kind, f"the folder cannot be listed: {error.strerror}")
             return
-        hidden = {child.name: child for child in found if child.name[0] == "."}
-        if MARKER in hidden and prefix:
+        names = {child.name: child for child in found if child.name[0] == "." or child.name in _OF_RUN}
+        if prefix and (MARKER in names or (not everything and names.keys() >= _OF_RUN)):
             listing.own.append(prefix.rstrip("/"))
             return
-        before = len(listing.entries)
-        loose = _names_in(hidden[LOOSE]) if LOOSE in hidden else frozenset[str]()
+        count = len(listing.own)
+        loose = _names_in(names[LOOSE]) if LOOSE in names else frozenset[str]()
         listing.own += [prefix + child.name for child in found if child.name in loose] if loose else []
-        entries = listing.entries
+        is_empty = True
+        if not everything:
+            found.sort(key=_place_in_order)
         for child in found:
             own = child.name
             if own in loose or own in _JUNK or own.lower() in _JUNK:
@@ -290,20 +310,27 @@ class Folder:
             name = prefix + own
             try:
                 if child.is_file(follow_symlinks=False):
-                    listing.add(child.path, name, child.stat(follow_symlinks=False))
+                    is_empty = False
+                    yield listing.found(child.path, name, child.stat(follow_symlinks=False))
                 elif child.is_symlink() and not self._may_follow(child, folder, name, listing, real_root, above):
                     continue
                 elif child.is_dir():
+                    if own[0] == "." and not everything:
+                        listing.hidden.append(name)
+                        continue
                     real = above | {os.path.realpath(child.path)} if child.is_symlink() else above
-                    self._walk(child.path, f"{name}/", listing, real_root, real)
+                    for each in self._walk(child.path, f"{name}/", listing, real_root, real, everything):
+                        is_empty = False
+                        yield each
                 elif child.is_file():
-                    listing.add(child.path, name, child.stat())
+                    is_empty = False
+                    yield listing.found(child.path, name, child.stat())
                 else:
                     listing.refuse(name, "not a file", "a device, pipe, socket or broken link")
             except OSError as error:
                 listing.refuse(name, "cannot be read", error.strerror or str(error))
 
-        if prefix and len(entries) == before and not any(own.startswith(prefix) for own in listing.own):
+        if prefix and is_empty and len(listing.own) == count:
             listing.empty.append(prefix.rstrip("/"))
 
     @staticmethod
@@ -635,6 +662,11 @@ def _has_dot(folder: str) -> bool:
 def is_junk(name: str) -> bool:
     """Whether files of this name are hidden or belong to the operating system, such as Thumbs.db."""
     return (name.startswith(".") and name != "..") or name.lower() in _JUNK
+
+
+def _place_in_order(child: "os.DirEntry[str]") -> str:
+    """Sorts the children of a folder so that whole names come in order."""
+    return child.name if child.is_file() else f"{child.name}/"
 
 
 def _names_in(file: "os.DirEntry[str]") -> frozenset[str]:
