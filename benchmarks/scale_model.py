@@ -219,12 +219,12 @@ def constants_of(run: Path, folder: Path) -> Constants:
     small, _ = timed(lambda: shard_of(job.columns, rows[:1], about))
     lists, _ = timed(lambda: job.pictures(unit))
     check, _ = timed(lambda: read_shard(content, str(shard)))
-    units = sorted((folder / "job" / "_units").iterdir())
+    list_bytes = sum(each.stat().st_size for each in (folder / "job" / "_units").iterdir())
     shutil.rmtree(folder / "job")
     found = Constants(
         listing=listing / count, read=read / count, decode=decode / count, infer=infer / count,
         row=(row + lists) / count, unit=small, check=check, row_bytes=len(content) / count,
-        image_bytes=sum(map(len, contents)) / count, list_bytes=sum(each.stat().st_size for each in units) / count,
+        image_bytes=sum(map(len, contents)) / count, list_bytes=list_bytes / count,
     )  # fmt: skip
     used = [min(ran(run, place, folder / "out")[0] for _ in range(3)) for place in places]
     slope = (used[1] - used[0]) / (SMALL[1] - SMALL[0])
@@ -351,8 +351,12 @@ def running_seconds(pid: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def units_of(out: Path) -> list[int]:
-    return list(json.loads((out / "_manifest.json").read_text(encoding="utf-8"))["units"])
+def units_of(out: Path, count: int) -> list[int]:
+    """The numbers of images in the units of a finished job, which must have answered all of them."""
+    manifest = json.loads((out / "_manifest.json").read_text(encoding="utf-8"))
+    if (manifest["counts"]["images"], manifest["counts"]["failed"]) != (count, 0):
+        raise SystemExit(f"{out}: {manifest['counts']} instead of {count:,} images")
+    return list(manifest["units"])
 
 
 # --- together --------------------------------------------------------------------------------------------------------
@@ -379,8 +383,8 @@ def checked(settings: argparse.Namespace, constants: Constants, folder: Path) ->
         for count in settings.pictures:
             place, out = folder / f"{kind}-{count}-of", folder / "out"
             write[kind](place, count)
-            used, seconds, _ = ran(settings.run, place, out)
-            units = units_of(out)
+            used, seconds, _ = ran(settings.run, place / "*.parquet" if kind == "parquet" else place, out)
+            units = units_of(out, count)
             each = constants.listing + constants.image - (constants.read if kind == "parquet" else 0)
             predicted = constants.start + count * each + len(units) * constants.unit
             yield Row(f"{kind}, {count:,} images, {len(units)} units", predicted, used, seconds)
