@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from hangtag.cli.options import print_error
+from hangtag.cli.options import join_ray, print_error
 from hangtag.errors import HangtagError, MissingExtra, SaveError, UsageError
 from hangtag.files import is_full
 from hangtag.version import __version__
@@ -43,7 +43,7 @@ class _Group(TyperGroup):
 class _Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _convert_lazily(self, ctx)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, join_ray(args))
 
 
 class _Coercion:

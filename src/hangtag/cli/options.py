@@ -5,6 +5,7 @@ Questions and notes go to stderr. Heavy packages are imported inside functions t
 
 import functools
 import inspect
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from hangtag.files import user_path
 from hangtag.words import is_whole_number, visible
 
 if TYPE_CHECKING:
+    from hangtag.cluster.connect import Cluster
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.model.predictor import Predictor
     from hangtag.pictures import ImageSpec
@@ -34,12 +36,15 @@ __all__ = [
     "Device",
     "Model",
     "OtherData",
+    "Ray",
     "RunName",
     "Seed",
     "complete_data",
     "complete_recipe",
     "complete_run",
+    "join_ray",
     "model_path",
+    "on_cluster",
     "open_model",
     "path_option",
     "print_description",
@@ -117,6 +122,51 @@ Seed = Annotated[
     int, typer.Option(help="The same seed, machine and versions give the same result.", min=0, max=MAX_SEED)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Work on a Ray cluster: HOST:PORT on one of its nodes, ray://HOST:PORT from elsewhere. Without an address, "
+        "start Ray on this machine.",
+    ),
+]
+
+_LOCAL = "local"
+_RAY_ADDRESS = re.compile(r"(ray://.+|(\[[0-9a-fA-F:]+\]|[\w.-]+):\d+)", re.ASCII)
+
+
+def join_ray(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which --ray has a value, so that it never takes the next argument for one.
+
+    Only what can be nothing but an address is joined to it: ray://HOST:PORT or HOST:PORT. Any value can follow
+    an equals sign.
+
+    >>> join_ray(["predict", "last", "--ray", "photos/"])
+    ['predict', 'last', '--ray=local', 'photos/']
+    >>> join_ray(["predict", "--ray", "head:6379", "last", "photos/"])
+    ['predict', '--ray=head:6379', 'last', 'photos/']
+    """
+    joined: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--":
+            return [*joined, argument, *waiting]
+        if argument == "--ray":
+            argument = f"--ray={waiting.pop(0) if waiting and _RAY_ADDRESS.fullmatch(waiting[0]) else _LOCAL}"
+        joined.append(argument)
+    return joined
+
+
+@contextmanager
+def on_cluster(address: str, workers: int = 1, cpus: float = 1, gpus: float = 0) -> "Iterator[Cluster]":
+    """The cluster of --ray, with a note of its size and dashboard on stderr; see `cluster.connect.connected`."""
+    from hangtag.cluster.connect import Resources, connected
+
+    with print_warnings(), connected(address, Resources(workers, cpus, gpus)) as cluster:
+        print(cluster, file=sys.stderr)
+        yield cluster
 
 
 @dataclass(frozen=True)
