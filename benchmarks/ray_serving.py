@@ -10,10 +10,12 @@ replicas end: docs/cluster.md.
 """
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 from benchmarks.common import Others, Result, alone, options, publish, summary
 from benchmarks.http_load import closed_loop
 from benchmarks.serving import Way, hangtag, measured, memory, pngs, sent, server, told
@@ -51,11 +53,21 @@ def ways(run: Path) -> Iterator[Way]:
 def loaded(way: Way, settings: Any) -> Iterator[tuple[int, dict[str, float]]]:
     pictures = pngs(1000)
     with server(way) as (port, process):
+        until_answered(port, pictures[0])
         requests = [sent(way.body, each, port) for each in pictures]
         for connections in settings.connections:
             closed_loop(port, requests, connections, 2)
             load, cost = measured(process.pid, port, requests, connections, settings.seconds)
             yield connections, told(load) | {"cpu": cost, "memory": memory(process.pid)}
+
+
+def until_answered(port: int, picture: bytes) -> None:
+    """Ray's proxy answers before it knows any application."""
+    end = time.monotonic() + 60
+    while httpx.post(f"http://127.0.0.1:{port}/predict", content=picture).status_code != 200:
+        if time.monotonic() > end:
+            raise SystemExit("the server does not answer")
+        time.sleep(0.1)
 
 
 def describe(found: dict[str, list[dict[str, float]]], others: float) -> Result:
@@ -72,10 +84,8 @@ def describe(found: dict[str, list[dict[str, float]]], others: float) -> Result:
     for name, values in numbers.items():
         ours = numbers[f"{OURS}, {name.rpartition(', ')[2]}"]
         if name.startswith("Ray's"):
-            says.append(
-                f"{OURS} gives {ours['rate']['median'] / values['rate']['median']:.1f} times as many answers as {name}, "
-                f"each for {ours['cpu']['median'] / values['cpu']['median']:.2f} of the processor time."
-            )
+            rate, cost = (ours[key]["median"] / values[key]["median"] for key in ("rate", "cpu"))
+            says.append(f"{OURS} gives {rate:.1f} times as many answers as {name}, each for {cost:.2f} of the CPU.")
     columns = ("what", "answers a second", "p50 ms", "p99 ms", "CPU us an answer", "MB", "lost or wrong", "n")
     return Result("ray_serving", "The prediction server on Ray", columns, rows, says, numbers)
 

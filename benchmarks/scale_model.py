@@ -5,8 +5,8 @@
 
 RUN is a run of `fast` on Fashion-MNIST. docs/scale.md explains the model and shows what this prints.
 
-1. Constants: processor seconds of each step, on a few thousand images. What the steps do not explain (passing images and
-   answers between processes) is the rest of two small runs of 500 and 2,000 files.
+1. Constants: processor seconds of each step, on a few thousand images. What the steps do not explain (passing images
+   and answers between processes) is the rest of two small runs of 500 and 2,000 files.
 2. Runs: `hangtag predict RUN PLACE --out DIR` for each number of images, as PNG files in folders and as rows of Parquet
    files, predicted first and measured then. Compared are processor seconds, which other programs change little; on a
    quiet machine, seconds too. Disk: 0.5 GB for 100,000 files, 5 GB for 1,000,000 (Parquet: a tenth).
@@ -195,10 +195,9 @@ def killed(units: Sequence[int], constants: Constants, amounts: Sequence[float])
 def constants_of(run: Path, folder: Path) -> Constants:
     """Measured on a few thousand small images."""
     from hangtag.data.shards import read_shard, shard_of
+    from hangtag.model.predictor import load
     from hangtag.prediction.job import begin
     from hangtag.prediction.units import UnitWorkers
-
-    from hangtag.model.predictor import load
 
     predictor = load(run, threads=1)
     places = [folder / f"files-{count}" for count in SMALL]
@@ -236,6 +235,7 @@ def constants_of(run: Path, folder: Path) -> Constants:
 def table_of(shard: Path) -> tuple[list[list[Any]], dict[str, Any]]:
     """The rows of a shard, and what it says about itself."""
     import pyarrow.parquet as pq
+
     from hangtag.data.shards import read_shard
 
     table = pq.read_table(shard)
@@ -398,7 +398,7 @@ def with_kills(settings: argparse.Namespace, constants: Constants, place: Path, 
     rng = random.Random(settings.seed)
     work = constants.start + sum(units) * (constants.listing + constants.image)
     least = constants.start + sum(units) * constants.listing
-    amounts = [least + rng.expovariate(2 / work) for _ in range(settings.kills)]
+    amounts = [least + rng.expovariate(3 / work) for _ in range(settings.kills)]
     used, seconds = 0.0, 0.0
     for amount in [*amounts, float("inf")]:
         took, lasted, is_done = command(settings.run, place, out, amount)
@@ -442,10 +442,8 @@ def describe(settings: argparse.Namespace, constants: Constants, rows: list[Row]
         for row in rows
     ]
     says = [f"Others used {others:.0%} of the machine meanwhile."]
-    units = {"bytes": 1.0, "us": 1e6}
     for name, value in asdict(constants).items():
-        unit = "bytes" if name.endswith("bytes") else "us"
-        says.append(f"{name}: {value * units[unit]:,.0f} {unit}")
+        says.append(f"{name}: {value:,.0f} bytes" if name.endswith("bytes") else f"{name}: {1e6 * value:,.0f} us")
     says += [
         f"decode {kind} ({size / 1e3:,.0f} kB): {1000 * took:.2f} ms" for kind, size, took in decoding(settings.run)
     ]
@@ -458,8 +456,8 @@ def describe(settings: argparse.Namespace, constants: Constants, rows: list[Row]
             numbers["plan"].append({"unit": unit, "life_hours": life, **asdict(found)})
             says.append(
                 f"10^9 images in units of {unit:,}, a machine fails every {life:g} h: {found.seconds / 3600:.2f} h "
-                f"(ideal {ideal / 3600:.2f} h), {found.wasted / found.busy:.2%} of the work lost, {found.retries} units "
-                f"again, tail {found.tail:.0f} s"
+                f"(ideal {ideal / 3600:.2f} h), {found.wasted / found.busy:.2%} of the work lost, {found.retries} "
+                f"units again, tail {found.tail:.0f} s"
             )
     columns = ("run", "predicted CPU s", "measured CPU s", "error", "seconds")
     return Result("scale_model", "The cost of very many images", columns, table, says, numbers)

@@ -37,7 +37,7 @@ def application(run: str, kind: str) -> Any:
             from hangtag.serving.compute import Ask, answer_all
 
             (found,) = answer_all(self.predictor, [(Ask(), pictures)], 50_000_000).results
-            return [each.to_json() for each in found]  # type: ignore[union-attr]
+            return [each.to_json() for each in found]
 
         async def __call__(self, request: Any) -> Any:
             from starlette.responses import Response

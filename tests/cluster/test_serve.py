@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -203,9 +202,9 @@ def test_a_new_model_file_is_served_by_all_replicas(served: Serving) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--workers", "2", "--ray", "local"), "--workers and --ray contradict each other"),
+        (("--workers", "2", "--ray"), "--workers and --ray contradict each other"),
         (("--replicas", "2"), "--replicas needs --ray"),
-        (("--replicas", "two", "--ray", "local"), "--replicas must be a number"),
+        (("--replicas", "two", "--ray"), "--replicas must be a number"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_ray_starts(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hangtag.cli.options import AsJson, Ray, complete_run, path_option
+from hangtag.cli.options import AsJson, Ray, complete_run, path_option, print_warnings
 from hangtag.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -141,10 +141,11 @@ def serve(
         from hangtag.cluster.serve import Replicas, serve_on_ray
 
         wanted = Replicas.parsed(replicas or "1")
-        serve_on_ray(
-            runs, settings, lambda serving: _announce(serving, settings, as_json), ray, wanted,
-            lambda cluster: print(cluster, file=sys.stderr, flush=True),
-        )  # fmt: skip
+        with print_warnings():
+            serve_on_ray(
+                runs, settings, lambda serving: _announce(serving, settings, as_json), ray, wanted,
+                lambda cluster: print(cluster, file=sys.stderr, flush=True),
+            )  # fmt: skip
         return
     from hangtag.serving.run import serve as run
 

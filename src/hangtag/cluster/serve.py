@@ -10,15 +10,18 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.cluster.connect import Cluster, Resources, connected
 from hangtag.errors import ClusterError, HangtagError, UsageError, logger
+from hangtag.model.artifact import OUTPUT
 from hangtag.model.guarantees import AnswerPolicy
 from hangtag.model.predictor import Predictor
 from hangtag.pictures import Images
@@ -90,7 +93,7 @@ def serve_on_ray(
         threads = settings.threads or 1
         with connected(address, Resources(wanted.least, threads)) as cluster:
             told(cluster)
-            with _deployed(len(list(models)), settings, threads, wanted) as computing:
+            with _deployed(models, settings, threads, wanted) as computing:
                 yield computing
 
     serve(places, settings, announce, engine)
@@ -131,6 +134,17 @@ class OnReplicas:
     ) -> dict[str, NDArray[Any]]:
         rows: dict[str, NDArray[Any]] = self._call("outputs", model, seconds, images, list(names))
         return rows
+
+    def warm_up(self, models: Iterable[ServedModel]) -> None:
+        """Let the replicas open the models, so that the first requests need not wait; as many calls as they take."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            for model in models:
+                blank = np.zeros((1, *model.predictor.spec.shape), np.uint8)
+                calls = [
+                    pool.submit(self.outputs, model, blank, (OUTPUT,), _START_SECONDS) for _ in range(self.threads)
+                ]
+                for call in calls:
+                    call.result()
 
     def close(self) -> None:
         self._is_over.set()
@@ -190,8 +204,6 @@ class Replica:
     """
 
     def __init__(self, threads: int, models: int, most_pixels: int) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         self._pool = ThreadPoolExecutor(threads, "hangtag-batch")
         self._most_open, self._most_pixels = models + _SPARE, most_pixels
         self._opened: OrderedDict[str, Predictor] = OrderedDict()
@@ -235,7 +247,7 @@ def _ask(plain: dict[str, Any]) -> Ask:
 
 
 @contextmanager
-def _deployed(models: int, settings: Settings, threads: int, wanted: Replicas) -> Iterator[OnReplicas]:
+def _deployed(models: Models, settings: Settings, threads: int, wanted: Replicas) -> Iterator[OnReplicas]:
     """A deployment that is deleted at the end of the block."""
     import logging
 
@@ -253,7 +265,7 @@ def _deployed(models: int, settings: Settings, threads: int, wanted: Replicas) -
         Replica, name=_DEPLOYMENT, max_ongoing_requests=threads * _AHEAD, ray_actor_options={"num_cpus": threads},
         graceful_shutdown_timeout_s=settings.grace, graceful_shutdown_wait_loop_s=0.1, logging_config=quiet, **number,
     )  # fmt: skip
-    application = deployment.bind(threads, models, settings.max_pixels)
+    application = deployment.bind(threads, len(list(models)), settings.max_pixels)
     try:
         (handle,) = ray_serve.run_many(
             [ray_serve.RunTarget(application, name=name, route_prefix=None)], wait_for_applications_running=False
@@ -261,6 +273,7 @@ def _deployed(models: int, settings: Settings, threads: int, wanted: Replicas) -
         _wait(name, wanted.least)
         engine = OnReplicas(handle, lambda: _running(name)[0], threads * _AHEAD)
         try:
+            engine.warm_up(models)
             yield engine
         finally:
             engine.close()
@@ -303,5 +316,5 @@ def _running(name: str) -> tuple[int, str | None]:
     if "FAILED" in application.status.value:
         lines = (deployment.message if deployment else application.message).strip().splitlines()
         failure = lines[-1].strip() if lines else "Ray does not say why"
-    states: dict[str, int] = {} if deployment is None else {**deployment.replica_states}  # type: ignore[dict-item]
+    states: dict[str, int] = {} if deployment is None else {**deployment.replica_states}
     return states.get("RUNNING", 0), failure
