@@ -39,8 +39,8 @@ _MUST_AGREE = ("hangtag", "ray", "python")
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # drops what nodes say about lost workers, which Ray prints on stdout
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_TQDM": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray announces that this will be its default
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # would upload the current folder to the cluster
 }
