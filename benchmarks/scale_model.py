@@ -1,9 +1,10 @@
 """What a job of very many images costs: a model, its constants measured here, checked by simulation against real runs.
 
-    python -m benchmarks.scale_model RUN [--pictures 10000 100000] [--kinds files parquet] [--kills 5] [--folder DIR]
-        [--json FILE]
+    python -m benchmarks.scale_model RUN [--photos RUN] [--pictures 10000 100000] [--kinds files parquet] [--kills 4]
+        [--folder DIR] [--json FILE]
 
-RUN is a run of `fast` on Fashion-MNIST. docs/scale.md explains the model and shows what this prints.
+RUN is a run of `fast` on Fashion-MNIST, the other one of a model for photos. docs/scale.md explains the model and shows
+what this prints.
 
 1. Constants: processor seconds of each step, on a few thousand images. What the steps do not explain (passing images
    and answers between processes) is the rest of two small runs of 500 and 2,000 files.
@@ -88,17 +89,46 @@ class Machines:
         spread: standard deviation of the logarithm of a machine's speed.
         dispatch: seconds in which the driver hands out one unit.
         restart: seconds in which a worker starts and opens the model.
-        dollars_per_hour: of a machine.
     """
 
     count: int = 250
     cores: int = 4
-    mean_life: float = 72 * 3600.0
+    mean_life: float = 24 * 3600.0
     replacement: float = 180.0
     spread: float = 0.1
     dispatch: float = 0.005
     restart: float = 8.0
-    dollars_per_hour: float = 0.04 * 4
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """What is assumed of a cloud; not measured here. Dollars and seconds.
+
+    Attributes:
+        core_hour: of a rented core.
+        get, put, page: of a request that reads an object, writes one, or lists 1,000.
+        get_seconds, page_seconds: until such a request is answered.
+        bytes_per_second: that a core can read.
+    """
+
+    core_hour: float = 0.04
+    get: float = 0.4e-6
+    put: float = 5e-6
+    page: float = 5e-6
+    get_seconds: float = 0.03
+    page_seconds: float = 0.1
+    bytes_per_second: float = 75e6
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of image: processor seconds for one, its bytes, how many are in one object, and in one unit."""
+
+    name: str
+    seconds: float
+    bytes: float
+    in_object: int
+    unit: int
 
 
 @dataclass
@@ -111,6 +141,22 @@ class Simulated:
     wasted: float = 0.0
     retries: int = 0
     tail: float = 0.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a case costs: hours, dollars and bytes, and what the simulation of its units says."""
+
+    listing_hours: float
+    hours: float
+    resume_hours: float
+    dollars: float
+    core_hours: float
+    requests: float
+    read_bytes: float
+    list_bytes: float
+    row_bytes: float
+    simulated: Simulated
 
 
 def simulate(units: Sequence[float], machines: Machines, seed: int = 0) -> Simulated:
@@ -264,6 +310,15 @@ def decoding(run: Path) -> list[tuple[str, float, float]]:
     return rows
 
 
+def inferring(run: Path) -> float:
+    """Processor seconds of an image in the model, in batches of 64."""
+    from hangtag.model.predictor import load
+
+    predictor = load(run, threads=1)
+    blank = [predictor.prepare(np.full((256, 256, 3), number, np.uint8)) for number in range(64)]
+    return timed(lambda: predictor.together(blank))[0] / len(blank)
+
+
 def timed(work: Any, times: int = 3) -> tuple[float, Any]:
     """The least processor seconds of some repetitions, and the result."""
     found = []
@@ -408,10 +463,46 @@ def with_kills(settings: argparse.Namespace, constants: Constants, place: Path, 
     return Row(f"the same, killed {settings.kills} times", killed(units, constants, amounts), used, seconds)
 
 
-def plan(constants: Constants, images: int, unit: int, machines: Machines, seed: int) -> Simulated:
-    """A job on a cluster."""
-    of_unit = constants.unit + unit * (constants.image + constants.listing)
-    return simulate([of_unit] * -(-images // unit), machines, seed)
+def planned(case: Case, constants: Constants, images: int, machines: Machines, cloud: Cloud, seed: int) -> Planned:
+    """A job on a cluster, its images in an object store.
+
+    The driver alone lists, page after page, and checks finished units when a job goes on. A worker reads its images one
+    after the other.
+    """
+    units, objects = -(-images // case.unit), -(-images // case.in_object)
+    waits = cloud.get_seconds / case.in_object + case.bytes / cloud.bytes_per_second
+    of_unit = constants.unit + 2 * cloud.get_seconds + case.unit * (case.seconds + waits)
+    found = simulate([of_unit] * units, machines, seed)
+    listing = objects / 1000 * cloud.page_seconds + images * constants.listing + units * cloud.get_seconds
+    cores = machines.count * machines.cores
+    core_hours = (cores * found.seconds + listing) / 3600
+    requests = objects * cloud.get + units * (cloud.get + 2 * cloud.put) + objects / 1000 * cloud.page
+    return Planned(
+        listing / 3600, found.seconds / 3600, units * (constants.check + cloud.get_seconds) / 3600,
+        core_hours * cloud.core_hour + requests, core_hours, requests, images * case.bytes,
+        images * constants.list_bytes, images * constants.row_bytes, found,
+    )  # fmt: skip
+
+
+def cases(settings: argparse.Namespace, constants: Constants) -> list[Case]:
+    """The small images of the runs, and photos of 1024x1024 loose and in large files."""
+    around = constants.row + constants.passing
+    found = [
+        Case(
+            "PNG 28x28, 25,000 in a file",
+            constants.decode + constants.infer + around,
+            constants.image_bytes,
+            ROWS,
+            10_000,
+        )
+    ]
+    if settings.photos is not None:
+        decoded = {kind: (size, seconds) for kind, size, seconds in decoding(settings.photos)}
+        size, seconds = decoded["JPEG 1024x1024"]
+        seconds += inferring(settings.photos) + around
+        found.append(Case("JPEG 1024x1024, one in an object", seconds, size, 1, 1000))
+        found.append(Case("JPEG 1024x1024, 1,000 in a file", seconds, size, 1000, 1000))
+    return found
 
 
 def main() -> None:
@@ -419,7 +510,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--pictures", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--kinds", nargs="+", default=["files", "parquet"], choices=("files", "parquet"))
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--images", type=int, default=10**9, help="of the plan")
+    parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where files are made and deleted; the system's folder otherwise")
     settings = parser.parse_args()
@@ -448,16 +541,20 @@ def describe(settings: argparse.Namespace, constants: Constants, rows: list[Row]
         f"decode {kind} ({size / 1e3:,.0f} kB): {1000 * took:.2f} ms" for kind, size, took in decoding(settings.run)
     ]
     numbers: dict[str, Any] = {"constants": asdict(constants), "rows": [asdict(row) for row in rows], "plan": []}
-    for unit in (1000, 10_000, 100_000):
-        for life in (float("inf"), 72.0, 6.0):
-            machines = replace(Machines(), mean_life=life * 3600 if life < float("inf") else 1e12)
-            found = plan(constants, 10**9, unit, machines, settings.seed)
-            ideal = 10**9 * (constants.image + constants.listing) / (machines.count * machines.cores)
-            numbers["plan"].append({"unit": unit, "life_hours": life, **asdict(found)})
+    for case in cases(settings, constants):
+        for life in (1e9, 24.0, 1.0):
+            machines = replace(Machines(), mean_life=life * 3600)
+            found = planned(case, constants, settings.images, machines, Cloud(), settings.seed)
+            numbers["plan"].append({"case": case.name, "life_hours": life, **asdict(found)})
+            lost = found.simulated
             says.append(
-                f"10^9 images in units of {unit:,}, a machine fails every {life:g} h: {found.seconds / 3600:.2f} h "
-                f"(ideal {ideal / 3600:.2f} h), {found.wasted / found.busy:.2%} of the work lost, {found.retries} "
-                f"units again, tail {found.tail:.0f} s"
+                f"{settings.images:,} of {case.name}; "
+                f"{'no failures' if life > 1e6 else f'a machine fails every {life:g} h'}: listing "
+                f"{found.listing_hours:.1f} h, then {found.hours:.2f} h on {machines.count * machines.cores:,} cores, "
+                f"${found.dollars:,.0f} (requests ${found.requests:,.0f}); {lost.retries:,} units again, "
+                f"{lost.wasted / lost.busy:.2%} of the work lost, tail {lost.tail:.0f} s; going on "
+                f"{found.resume_hours:.1f} h; read {found.read_bytes / 1e12:.1f} TB, list {found.list_bytes / 1e9:.0f} GB, "
+                f"rows {found.row_bytes / 1e9:.0f} GB"
             )
     columns = ("run", "predicted CPU s", "measured CPU s", "error", "seconds")
     return Result("scale_model", "The cost of very many images", columns, table, says, numbers)
