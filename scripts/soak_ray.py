@@ -26,8 +26,7 @@ from typing import Any
 import pyarrow.parquet
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import toys
 from hangtag.model.predictor import load
@@ -42,14 +41,15 @@ class Fleet:
     """A cluster of a head and two more nodes, each with one CPU."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.cluster, self.started = folder, None, 0
+        self.folder, self.started = folder, 0
+        self.cluster: Any = None
         self.start()
 
     def start(self) -> None:
         from ray.cluster_utils import Cluster
 
         self.started += 1
-        self.cluster: Any = Cluster()
+        self.cluster = Cluster()
         temporary = self.folder / f"r{self.started}"
         self.cluster.add_node(**self._settings(), temp_dir=str(temporary), include_dashboard=False)
         for _ in range(2):
@@ -77,28 +77,25 @@ class Fleet:
 
     def workers(self) -> list[int]:
         """The actors that answer, and their processes for pictures."""
-        found = []
-        for pid, parent, command in processes():
-            if "ray::" in command and "Worker" in command and "hangtag" not in command:
-                found.append(pid)
-            elif "hangtag.prediction.worker" in command:
-                found.append(pid)
-        return found
+        return [
+            pid
+            for pid, command in processes().items()
+            if "MapWorker" in command or "hangtag.prediction.worker" in command
+        ]
 
 
-def processes() -> list[tuple[int, int, str]]:
-    """Process, parent and command line of all processes that this one has started."""
+def processes() -> dict[int, str]:
+    """The command lines of all processes that this one has started, and those that they have started."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             found[int(folder.name)] = (parent, (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    ours, grown = {os.getpid()}, True
-    while grown:
+    ours, more = {os.getpid()}, {0}
+    while more:
         more = {pid for pid, (parent, _) in found.items() if parent in ours} - ours
-        grown = bool(more)
         ours |= more
-    return [(pid, *found[pid]) for pid in sorted(ours) if pid in found]
+    return {pid: found[pid][1] for pid in ours if pid in found}
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -120,7 +117,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--unit-images", type=int, default=50)
     arguments = parser.parse_args()
-    os.environ["PYTHONPATH"] = str(ROOT / "src")
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1] / "src")
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
         soak(Path(folder), arguments)
 
@@ -142,61 +139,70 @@ def soak(folder: Path, arguments: argparse.Namespace) -> None:
     with UnitWorkers(job, job.predictor(model)) as workers:
         list(workers.answer(job.units, job.manifest.images))
     expected, names = shards(reference), rows(reference)
-    fleet = Fleet(folder)
-    killed: Counter[str] = Counter()
-    lost = doubled = 0
-    said: Counter[str] = Counter()
-    usual = 10.0  # seconds of a command that nothing disturbs
-    number = 0
+    campaign = Campaign(Fleet(folder), chance, arguments.kills)
+    jobs = lost = doubled = 0
     try:
-        while killed.total() < arguments.kills:
-            number += 1
-            out = new_job(f"out{number}")
-            finished = False
-            while not finished:
-                log = (folder / "log").open("w+")
-                began = time.monotonic()
-                command = [sys.executable, "-m", "hangtag", "predict", str(model), str(photos), "--out", str(out)]
-                driver = subprocess.Popen([*command, f"--ray={fleet.address}"], stdout=log, stderr=log, cwd=folder)
-                disturbed = False
-                while driver.poll() is None:
-                    due = time.monotonic() + chance.uniform(0, usual)
-                    if killed.total() >= arguments.kills:
-                        due = began + PATIENCE
-                    while time.monotonic() < due and driver.poll() is None:
-                        time.sleep(0.05)
-                    if driver.poll() is not None:
-                        break
-                    if time.monotonic() - began > PATIENCE:
-                        driver.kill()
-                        sys.exit(f"a command hangs after {dict(killed)}")
-                    kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
-                    if kill(kind, fleet, driver, chance):
-                        killed[kind] += 1
-                        disturbed = True
-                        print(f"{killed.total()} killed: {kind}, {len(shards(out))} shards there", flush=True)
-                code = driver.wait()
-                log.seek(0)
-                text = log.read()
-                log.close()
-                if "Traceback" in text or code not in (0, 1, -signal.SIGKILL):
-                    sys.exit(f"a command ended with {code} and said: {text[-3000:]}")
-                finished = code == 0
-                if code == 1:
-                    said[text.strip().splitlines()[-1][:150]] += 1
-                if finished and not disturbed:
-                    usual = time.monotonic() - began
+        while campaign.killed.total() < arguments.kills:
+            jobs += 1
+            out = new_job(f"out{jobs}")
+            command = [sys.executable, "-m", "hangtag", "predict", str(model), str(photos), "--out", str(out)]
+            while not campaign.run(command, folder / "log", out):
+                pass
             found = rows(out)
             lost += (names - found).total()
             doubled += (found - names).total()
             if shards(out) != expected:
                 sys.exit(f"{out.name}: the shards differ from those without Ray")
     finally:
-        fleet.cluster.shutdown()
-    print(json.dumps({"kills": killed, "jobs": number, "rows_lost": lost, "rows_doubled": doubled, "said": said}))
+        campaign.fleet.cluster.shutdown()
+    print(
+        json.dumps(
+            {"kills": campaign.killed, "jobs": jobs, "rows_lost": lost, "rows_doubled": doubled, "said": campaign.said}
+        )
+    )
 
 
-def kill(kind: str, fleet: Fleet, driver: "subprocess.Popen[Any]", chance: random.Random) -> bool:
+class Campaign:
+    """Runs commands and kills something now and then."""
+
+    def __init__(self, fleet: Fleet, chance: random.Random, kills: int) -> None:
+        self.fleet, self.chance, self.kills = fleet, chance, kills
+        self.killed: Counter[str] = Counter()
+        self.said: Counter[str] = Counter()
+        self.usual = 0.0  # seconds of the first command, which nothing disturbs
+
+    def run(self, command: list[str], log: Path, out: Path) -> bool:
+        """Whether a command has finished its job, or has to be run again."""
+        began = time.monotonic()
+        with log.open("w") as file:
+            driver = subprocess.Popen([*command, f"--ray={self.fleet.address}"], stdout=file, stderr=file)
+            while driver.poll() is None:
+                self._wait(driver)
+                if driver.poll() is None and self.usual and self.killed.total() < self.kills:
+                    kind = self.chance.choices(list(KINDS), list(KINDS.values()))[0]
+                    if kill(kind, self.fleet, driver, self.chance):
+                        self.killed[kind] += 1
+                        print(f"{self.killed.total()} killed: {kind}, {len(shards(out))} shards there", flush=True)
+        text = log.read_text()
+        if "Traceback" in text or driver.returncode not in (0, 1, -signal.SIGKILL):
+            sys.exit(f"a command ended with {driver.returncode} and said: {text[-3000:]}")
+        if driver.returncode == 1:
+            self.said[text.strip().splitlines()[-1][:150]] += 1
+        self.usual = self.usual or time.monotonic() - began
+        return driver.returncode == 0
+
+    def _wait(self, driver: "subprocess.Popen[bytes]") -> None:
+        """Wait until the next kill, or until the command ends; none may take for ever."""
+        is_last = not self.usual or self.killed.total() >= self.kills
+        end = time.monotonic() + (PATIENCE if is_last else self.chance.uniform(0, self.usual))
+        while time.monotonic() < end and driver.poll() is None:
+            time.sleep(0.05)
+        if is_last and driver.poll() is None:
+            driver.kill()
+            sys.exit(f"a command hangs after {dict(self.killed)}")
+
+
+def kill(kind: str, fleet: Fleet, driver: "subprocess.Popen[bytes]", chance: random.Random) -> bool:
     """Kill one of a kind; False if there is none at the moment."""
     if kind == "driver":
         driver.kill()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hangtag.cli.options import AsJson, Model, open_model, path_option, print_error
+from hangtag.cli.options import AsJson, Model, Ray, open_model, path_option, print_error
 from hangtag.errors import HangtagError, UsageError
 from hangtag.files import make_own_folder, user_path
 from hangtag.words import amount
@@ -88,6 +88,7 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(help="Number of processes. [default: one per core, none for a few images]", min=1)
     ] = None,
+    ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify images and say how sure each answer is. Files that cannot be read are reported and skipped.
@@ -101,7 +102,8 @@ def predict(
     More than 50 images are counted by label in a terminal; --out, --sort-into and --sheet keep the answers.
 
     For very many images, --out names a folder (a name without an ending, with / at its end, or one that exists) or an
-    address: a job that writes Parquet shards. If it is interrupted, even killed, the same command goes on.
+    address: a job that writes Parquet shards. If it is interrupted, even killed, the same command goes on. With --ray,
+    all nodes of a cluster work on it; they must see the images and the folder at the same paths.
     """
     from hangtag.data.picture_list import list_pictures, names_in
     from hangtag.model.guarantees import AnswerPolicy
@@ -114,6 +116,8 @@ def predict(
     if drawings and as_is:
         raise UsageError("--doctor and --as-is contradict each other", "give only one of them")
     shards, table = _shards_or_table(out, sort_into, sheet, why, drawings, sure_only)
+    if ray is not None and shards is None:
+        raise UsageError("--ray needs a folder or an address for shards", "for example --out answers/")
     _check_outputs(table, sort_into, sheet, why, drawings)
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="hangtag-"))
@@ -127,10 +131,11 @@ def predict(
             place = places.index("-")
             places = [*places[:place], *names_in(sys.stdin.buffer.read()), *places[place + 1 :]]
         if shards is not None:
-            from hangtag.cli.predict_job import answer_here, predict_into
+            from hangtag.cli.predict_job import answer_here, answer_on_ray, predict_into
 
-            failed = predict_into(shards, predictor, places, answer_here(workers), top=top, image_column=image_column,
-                                  root=root, refuse=refuse, as_json=as_json)  # fmt: skip
+            answer = answer_here(workers) if ray is None else stack.enter_context(answer_on_ray(ray, workers))
+            failed = predict_into(shards, predictor, places, answer, top=top, image_column=image_column, root=root,
+                                  refuse=refuse, as_json=as_json)  # fmt: skip
             raise typer.Exit(1 if failed else 0)
         pictures = list_pictures(places, Path(temporary), image_column, root, refuse)
         if not as_json:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hangtag.model.predictor import Predictor
     from hangtag.progress import Progress
 
-__all__ = ["AnswerUnits", "answer_here", "folder_of", "predict_into"]
+__all__ = ["AnswerUnits", "answer_here", "answer_on_ray", "folder_of", "predict_into"]
 
 AnswerUnits: TypeAlias = "Callable[[Job, Predictor, Iterable[Unit], int, Progress], Iterator[Done]]"
 """Answers units of a job: called with the job, its model, the units, the number of their images and a progress."""
@@ -55,6 +55,19 @@ def answer_here(workers: int | None) -> AnswerUnits:
             yield from crew.answer(units, images, progress)
 
     return answer
+
+
+@contextmanager
+def answer_on_ray(address: str, workers: int | None) -> Iterator[AnswerUnits]:
+    """A function that answers units on a Ray cluster, while connected to it; it says at the end what each node did."""
+    from hangtag.cli.options import on_cluster
+    from hangtag.cluster.answering import Speed, answer_on
+
+    speed = Speed()
+    with on_cluster(address, workers or 1) as cluster:
+        yield answer_on(cluster, workers, speed)
+        if len(cluster.nodes) > 1 and speed.images:
+            print(f"images a second: {speed}", file=sys.stderr)
 
 
 def predict_into(
@@ -122,7 +135,7 @@ def _progress() -> Iterator["Progress"]:
     def line(what: str, done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        start, first = began.setdefault(what, (now, done))
+        start, first = began.setdefault(what.rpartition(": ")[2], (now, done))  # nodes and their speeds may precede it
         if now - last < _LINE_SECONDS:
             return
         last = now

@@ -1,14 +1,13 @@
 """Units of a job, answered on all nodes of a cluster: operators of Ray Data over the list of units.
 
-Each unit is a small row. An actor of `map_batches` has the model and one process for pictures (`prediction/units.py`),
+Each unit is a small row. An actor of `map_batches` has the model and a process for pictures (`prediction/units.py`),
 and writes a unit's shard where it is made, so rows never travel; what comes back is a count. Ray Data replaces actors
-and nodes that are lost, and gives their units to others. Ray Data runs only inside a cluster, so an actor without a CPU,
-the coordinator, runs it for a driver that may be a client from elsewhere. Its messages stay in the logs of the cluster.
+and nodes that are lost, and gives their units to others. Ray Data runs only inside a cluster, and a driver may be a
+client from elsewhere, so an actor without a CPU, the coordinator, runs it. Its messages stay in the cluster's logs.
 """
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +24,7 @@ from hangtag.model.predictor import Predictor
 from hangtag.prediction.bulk import source_of
 from hangtag.prediction.job import Done, Job, Unit
 from hangtag.progress import Progress
+from hangtag.words import first_few
 
 __all__ = ["Speed", "answer_on"]
 
@@ -49,8 +49,8 @@ class Speed:
 
     def __str__(self) -> str:
         now = time.monotonic()
-        return ", ".join(
-            f"{node} {self.images[node] / max(now - self.began[node], 1e-3):,.0f}/s" for node in sorted(self.images)
+        return first_few(
+            [f"{node} {self.images[node] / max(now - self.began[node], 1e-3):,.0f}/s" for node in sorted(self.images)]
         )
 
 
@@ -85,7 +85,7 @@ def answer_on(
                     losses = 0
                     answered += done.images
                     speed.add(found["node"], done.images, found["seconds"])
-                    progress("classifying images", answered, images)
+                    progress(f"{speed}: classifying images", answered, images)
                     yield done
             except _CoordinatorLostError as error:
                 losses += 1
