@@ -553,8 +553,8 @@ def describe(settings: argparse.Namespace, constants: Constants, rows: list[Row]
                 f"{found.listing_hours:.1f} h, then {found.hours:.2f} h on {machines.count * machines.cores:,} cores, "
                 f"${found.dollars:,.0f} (requests ${found.requests:,.0f}); {lost.retries:,} units again, "
                 f"{lost.wasted / lost.busy:.2%} of the work lost, tail {lost.tail:.0f} s; going on "
-                f"{found.resume_hours:.1f} h; read {found.read_bytes / 1e12:.1f} TB, list {found.list_bytes / 1e9:.0f} GB, "
-                f"rows {found.row_bytes / 1e9:.0f} GB"
+                f"{found.resume_hours:.1f} h; read {found.read_bytes / 1e12:.1f} TB, list "
+                f"{found.list_bytes / 1e9:.0f} GB, rows {found.row_bytes / 1e9:.0f} GB"
             )
     columns = ("run", "predicted CPU s", "measured CPU s", "error", "seconds")
     return Result("scale_model", "The cost of very many images", columns, table, says, numbers)
