@@ -64,6 +64,7 @@ HOMES = {
     "tensorboard": "training.trackers",
     "pyarrow": "data",
     "fsspec": "data.store.remote",
+    "optuna": "training.sampler",
     "pooch": "data.public.download",
     "requests": "data.public.download",
     "threadpoolctl": "machine",

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from hangtag.pictures import encode_jpeg, encode_png
-from hangtag.words import amount, interval, out_of_100, rate, times
+from hangtag.words import amount, interval, out_of_100, rate, setting_text, times
 
 __all__ = [
     "MOST_CELLS", "Line", "Thumbnail", "chart", "confusion_cells", "curve", "data_uri", "heat_map", "is_light_on_black",
@@ -33,7 +33,9 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("hangtag"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(count="{:,}".format, percent=lambda share: f"{out_of_100(share)}%", times=times)
+    environment.filters.update(
+        count="{:,}".format, percent=lambda share: f"{out_of_100(share)}%", times=times, setting=setting_text
+    )
     environment.globals.update(amount=amount, interval=interval, rate=rate, which_mistakes=which_mistakes)
     return environment
 
@@ -105,7 +107,7 @@ def which_mistakes(shown: int, total: int) -> str:
 
 
 class Line(NamedTuple):
-    """A line of a chart: `kind` ("training" or "validation") decides its colour and markers."""
+    """A line of a chart: `kind` ("training", "validation", "other" or "dots") decides its colour and markers."""
 
     kind: str
     legend: str

@@ -24,6 +24,7 @@ __all__ = [
     "rate",
     "rate_with_count",
     "seconds_in_words",
+    "setting_text",
     "times",
     "visible",
 ]
@@ -106,6 +107,17 @@ def times(count: int) -> str:
 
 def seconds_in_words(value: float) -> str:
     return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def setting_text(value: object) -> str:
+    """A setting's value as `--set` takes it.
+
+    >>> setting_text(0.0031), setting_text(True), setting_text(None)
+    ('0.0031', 'yes', 'none')
+    """
+    if value is None or isinstance(value, bool):
+        return {True: "yes", False: "no", None: "none"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def listed(items: Sequence[str]) -> str:

@@ -77,7 +77,7 @@ def test_a_resumed_run_still_lists_every_use_of_the_test_images(
     hangtag: Any, train_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(train, "_stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
+        patched.setattr(train, "stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
         assert train_tiny("--out", "run").code == 130
 
     assert hangtag("train", "--resume", "run").code == 0
@@ -87,7 +87,7 @@ def test_a_resumed_run_still_lists_every_use_of_the_test_images(
 def test_names_are_printed_as_they_are_and_commands_can_be_copied(
     train_tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "_stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
+    monkeypatch.setattr(train, "stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
     answer = train_tiny("--out", "my [first] run")
 
     assert "run folder: my [first] run" in answer.out
@@ -127,7 +127,7 @@ def test_a_stopped_run_resumes_with_moved_data_and_refuses_other_data(
     hangtag: Any, train_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(train, "_stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
+        patched.setattr(train, "stop_on_interrupt", lambda: nullcontext(Pressed(after=0)))
         train_tiny("--out", "run")
     (tmp_path / "files").rename(tmp_path / "moved")
     (tmp_path / "other" / "cat").mkdir(parents=True)
@@ -147,9 +147,7 @@ def test_a_stopped_run_resumes_with_moved_data_and_refuses_other_data(
 def test_ctrl_c_in_the_last_steps_comes_too_late(
     train_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        train, "_stop_on_interrupt", lambda: nullcontext(Pressed(after=1))
-    )  # chunks; each epoch has one
+    monkeypatch.setattr(train, "stop_on_interrupt", lambda: nullcontext(Pressed(after=1)))  # chunks; each epoch has one
     answer = train_tiny("--out", "run")
 
     assert (answer.code, "To continue later" in answer.out) == (0, False)

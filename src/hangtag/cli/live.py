@@ -5,7 +5,7 @@ Without a terminal there are no bars and no images, only lines that suit a log f
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,16 @@ from rich.rule import Rule
 from rich.style import Style
 from rich.text import Text
 
-from hangtag.words import printable
+from hangtag.words import printable, setting_text
 
 if TYPE_CHECKING:
     from hangtag.cli.tutorial import Section
     from hangtag.data.labelled_images import LabelledImages
+    from hangtag.evaluation.tuning_results import Trial
     from hangtag.training.engine.loop import Epoch
 
+_LONG = 1e9  # seconds; the speed of jobs is that of all that were done
+_WIDTH = 9  # of a column with a setting
 _FOLD_SECONDS = 5  # folds that take less have no line of their own
 
 
@@ -93,9 +96,84 @@ def fold_progress(console: Console) -> Iterator[Callable[[int, int, "Epoch"], No
         yield show
 
 
-def _progress(console: Console, *columns: progress.ProgressColumn) -> progress.Progress:
+class Jobs:
+    """Bars for work that consists of several trainings: one for the whole, and one for each that is in progress.
+
+    Args:
+        noun: what they are, such as "trial".
+        total: how many there are, or the amount of work if `measure` says how much is done.
+        done: how many were finished before.
+    """
+
+    def __init__(self, console: Console, noun: str, total: float, done: int = 0) -> None:
+        self.noun, self.total, self.finished, self.note = noun, total, done, ""
+        columns = _text("{task.description}"), progress.BarColumn(bar_width=24), _text("{task.fields[numbers]}")
+        self.bar = _progress(console, *columns, seconds=_LONG)
+        self.whole = self.bar.add_task("", total=total, completed=done, numbers="")
+        self.tasks: dict[int, progress.TaskID] = {}
+        self.shares: dict[int, float] = {}
+
+    def show(self, number: int, epoch: "Epoch", where: str = "") -> None:
+        """Show the state of a job."""
+        if number not in self.tasks:
+            self.tasks[number] = self.bar.add_task("", total=1.0, numbers="")
+        self.shares[number] = (epoch.number - 1 + epoch.step / max(1, epoch.steps)) / max(1, epoch.epochs)
+        what = epoch.doing or f"epoch {epoch.number}/{epoch.epochs}"
+        description = f"{self.noun} {number}{f' on {where}' if where else ''}: {what}"
+        numbers = "" if epoch.doing else f"loss {epoch.loss:.4f}  {_per_step(epoch)}"
+        self.bar.update(self.tasks[number], description=description, completed=self.shares[number], numbers=numbers)
+        self._show_whole()
+
+    def report(self, number: int, state: Mapping[str, Any], where: str) -> None:
+        """Show the state of a job on a cluster."""
+        from hangtag.training.engine.loop import Epoch
+
+        self.show(number, Epoch(**state), where)
+
+    def end(self, number: int, line: str = "", finished: bool = True) -> None:
+        """Print the result of a job that has ended, and remove its bar."""
+        if number in self.tasks:
+            self.bar.remove_task(self.tasks.pop(number))
+        self.shares.pop(number, None)
+        self.finished += finished
+        self.bar.console.print(line) if line else None
+        self._show_whole()
+
+    def _show_whole(self) -> None:
+        done = self.finished + sum(self.shares.values())
+        description = f"{self.noun}s: {self.finished} of {self.total:g} done"
+        self.bar.update(self.whole, description=description, completed=done, numbers=self.note)
+
+
+@contextmanager
+def jobs(console: Console, noun: str, total: float, done: int = 0) -> Iterator[Jobs]:
+    """Bars for several trainings, with the time that the whole will take; without a terminal, only the lines."""
+    shown = Jobs(console, noun, total, done)
+    with shown.bar:
+        yield shown
+
+
+def trial_head(space: Iterable[str]) -> str:
+    """The head of the table of trials, which `trial_line` continues."""
+    return "  ".join(["trial", f"{'loss':>7}", "accuracy", f"{'epochs':>9}", f"{'time':>8}",
+                      *(f"{name:>{_WIDTH}}" for name in space)])  # fmt: skip
+
+
+def trial_line(trial: "Trial", space: Iterable[str]) -> str:
+    loss, accuracy = (f"{each:.4f}" if each is not None else "-" for each in (trial.loss, trial.accuracy))
+    cells = (f"{setting_text(trial.settings.get(name)):>{max(_WIDTH, len(name))}}" for name in space)
+    epochs, state = f"{len(trial.curve)}/{trial.epochs}", "" if trial.state == "completed" else f"  {trial.in_words}"
+    numbers = [f"{trial.number:>5}", f"{loss:>7}", f"{accuracy:>8}", f"{epochs:>9}", f"{trial.seconds:>6.1f} s"]
+    return "  ".join([*numbers, *cells]) + state
+
+
+def _progress(console: Console, *columns: progress.ProgressColumn, seconds: float = 30.0) -> progress.Progress:
+    """A bar that is gone at the end; its ETA is that of the speed in the last `seconds`."""
     remaining = progress.TextColumn("ETA"), progress.TimeRemainingColumn(compact=True)
-    return progress.Progress(*columns, *remaining, console=console, transient=True, disable=not console.is_terminal)
+    return progress.Progress(
+        *columns, *remaining, console=console, transient=True, disable=not console.is_terminal,
+        speed_estimate_period=seconds,
+    )  # fmt: skip
 
 
 def _text(template: str) -> progress.TextColumn:

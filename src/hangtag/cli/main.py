@@ -71,6 +71,7 @@ COMMANDS = (
     ("data.look", "look", "Look at images and class counts.", "fashion-mnist --out pictures"),
     ("data.audit", "audit", "Find problems in images and labels.", "photos/ --out audit"),
     ("train.train", "train", "Train and evaluate a classifier.", "photos/ --recipe fast --out runs/photos"),
+    ("tune.tune", "tune", "Search for better settings.", "photos/ --trials 30 --search learning_rate=1e-4..1e-1"),
     ("evaluate.evaluate", "evaluate", "Evaluate a run's model.", "last"),
     ("evaluate.report", "report", "Rewrite a run's report.", "last"),
     ("predict.predict", "predict", "Classify images.", "last photos/ --out answers.csv --sheet sheet.html"),

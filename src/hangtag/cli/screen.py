@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from hangtag.cli.text_table import TextTable, screen_width
-from hangtag.words import ENOUGH, amount
+from hangtag.words import ENOUGH, amount, setting_text
 
 if TYPE_CHECKING:
     from hangtag.cli.bench import Bench
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from hangtag.evaluation.metrics import Evaluation
     from hangtag.evaluation.run_folder import Run
     from hangtag.evaluation.stress_test import Stress
+    from hangtag.evaluation.tuning_results import Trials
     from hangtag.training.run import Training
     from hangtag.training.seeds import Seeds
 
 T = TypeVar("T")
 
+_BEST = 5  # trials that are shown at the end of a search
 _TABLE, _SHOWN = 50, 20  # classes: the most that a table shows; of more, this many
 
 
@@ -76,6 +78,19 @@ def print_seeds(seeds: "Seeds", best: int, judged: "Judgement", report: Path) ->
     print(judged.evaluation.gap_in_words)
     _print_confidence(judged.guarantees)
     _print_results(seeds.run, report)
+
+
+def print_trials(trials: "Trials", part: str) -> None:
+    """Print the best trials as a table, and which of them was chosen."""
+    table = TextTable("", ">trial", f">{trials.judged_by} loss", ">accuracy", *(f">{name}" for name in trials.space))
+    for trial in trials.ranked()[:_BEST]:
+        numbers = (f"{each:.4f}" if each is not None else "-" for each in (trial.loss, trial.accuracy))
+        settings = (setting_text(trial.settings.get(name)) for name in trials.space)
+        kept = "chosen" if trial.number == trials.chosen else "" if trial.state == "completed" else trial.state
+        table.add_row(kept, str(trial.number), *numbers, *settings)
+    print(f"the best of {trials.in_words}, by {trials.judged_by} loss:")
+    table.show()
+    print(trials.caution(part))
 
 
 def _print_confidence(report: "GuaranteeReport") -> None:

@@ -4,30 +4,36 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from hangtag.cli import options
 from hangtag.errors import HangtagError, MissingExtra, UsageError
 from hangtag.files import user_path
+from hangtag.words import amount
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hangtag.cluster.connect import Cluster
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.judge import Judgement
     from hangtag.training.classifier import Classifier
     from hangtag.training.engine.loop import Epoch
     from hangtag.training.engine.recipes import Recipe
+    from hangtag.training.engine.workers import Workers
     from hangtag.training.run import Training
+    from hangtag.training.seeds import Seeds
+    from hangtag.training.shared import Trainer
     from hangtag.training.trackers import Tracking
 
-__all__ = ["train"]
+__all__ = ["RecipeName", "Request", "on_cluster_for_trainings", "stop_on_interrupt", "train", "train_and_judge"]
 
 BEGAN = time.perf_counter()
 """When the command began; `--minutes` counts from here."""
@@ -40,7 +46,10 @@ _FINE_TUNE_HELP = (
     "Also train the last blocks of the backbone (on a GPU, all of it), and keep it if it is better on held-out images."
 )
 _BACKBONE_HELP = "The pretrained network of recipe transfer: efficientnet-lite0, -lite1, timm:NAME or FILE.onnx."
+_CPUS_HELP = "With --ray: CPUs, and so threads, of each training (default: 1), or of each worker (default: as many as there are)."
+_WORKERS_HELP = "With --ray: divide every batch among this many workers. torchrun's processes do so by themselves."
 _RESUME_HELP = "Continue this interrupted run with its own settings; 'last' is the newest."
+_SAME_PRESS_SECONDS = 1.0
 RecipeName = Annotated[str | None, typer.Option(help=_RECIPE_HELP, autocompletion=options.complete_recipe)]
 ResumedRun = Annotated[str | None, typer.Option(help=_RESUME_HELP, autocompletion=options.complete_run)]
 
@@ -89,6 +98,9 @@ def train(
         float | None,
         typer.Option(help="Choose recipe, network and epochs so that the whole command takes about this many minutes."),
     ] = None,
+    ray: options.Ray = None,
+    cpus: Annotated[int | None, typer.Option(help=_CPUS_HELP, min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help=_WORKERS_HELP, min=1)] = None,
     log_to: Annotated[str | None, typer.Option(help="Also log each epoch to tensorboard or mlflow.")] = None,
     device: options.Device = "auto",
     out: Annotated[
@@ -111,19 +123,21 @@ def train(
         "network": model, "epochs": epochs, "batch_size": batch_size, "patience": patience, "balance": balance,
         "folds": folds, "backbone": backbone, "fine_tune": FINE_TUNING.epochs if fine_tune else None,
     }  # fmt: skip
-    request = _Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
+    request = Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
-    with options.print_warnings():
+    _check_workers(workers, ray, seeds, minutes, log_to)
+    with options.print_warnings(), _team(console, workers, ray, cpus, device) as divide:
         tracking = Tracking(log_to)
         if seeds is not None:
-            return _train_seeds(console, request, seeds, tracking, as_json)
+            return _train_seeds(console, request, seeds, tracking, as_json, ray, cpus or 1)
         if minutes is not None:
             training = _planned_training(console, request, minutes)
         elif resume is not None:
             training = _resumed_training(request, resume)
         else:
             training = _new_training(request)
-        judged, stopped = _train_and_judge(console, training, tracking)
+        divide(training)
+        judged, stopped = train_and_judge(console, training, tracking)
         from hangtag.reports.report import write_report_and_pictures
 
         report = write_report_and_pictures(training.run, training.data, judged)
@@ -137,7 +151,7 @@ def train(
     return None
 
 
-def _check_combination(request: "_Request", seeds: int | None, minutes: float | None, resume: str | None) -> None:
+def _check_combination(request: "Request", seeds: int | None, minutes: float | None, resume: str | None) -> None:
     """Raises UsageError if options exclude each other; no data is read before."""
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(f"--minutes must be above 0, got {minutes:g}", "for example --minutes 5")
@@ -156,10 +170,96 @@ def _check_combination(request: "_Request", seeds: int | None, minutes: float | 
         )
     if request.out is not None and resume is not None:
         raise UsageError("--resume and --out cannot be combined", "a resumed run stays in its folder")
-    if request.out is not None:
-        from hangtag.evaluation.run_folder import check_new
+    request.check_out()
 
-        check_new(request.out, resumable=True)
+
+def _check_workers(
+    workers: int | None, ray: str | None, seeds: int | None, minutes: float | None, log_to: str | None
+) -> None:
+    """Raises UsageError if the options of clusters exclude others, or do nothing."""
+    from hangtag.training.engine.workers import started_by_torchrun
+
+    if seeds is not None and log_to is not None and ray is not None:
+        raise UsageError("--log-to and --ray cannot be combined", "each run folder has its epochs in history.jsonl")
+    divides = "--workers" if workers is not None else "torchrun" if started_by_torchrun() else ""
+    for name, value in (("--seeds", seeds), ("--minutes", minutes)):
+        if divides and value is not None:
+            raise UsageError(
+                f"{divides} divides one training among several workers, so it cannot be combined with {name}",
+                "remove one of them; --seeds 5 --ray trains several seeds at once",
+            )
+    if started_by_torchrun() and ray is not None:
+        raise UsageError("torchrun has started the workers, so --ray has nothing to do", "remove one of them")
+    if workers is not None and ray is None and not started_by_torchrun():
+        raise UsageError(
+            "--workers divides a training among processes that Ray starts, so it needs --ray",
+            "add --ray to start them on this machine, or --ray ADDRESS for a cluster",
+        )
+    if ray is not None and workers is None and seeds is None:
+        raise UsageError(
+            "--ray needs to know what to do with the cluster",
+            "--workers 2 divides one training among two workers; --seeds 5 trains five seeds at once",
+        )
+
+
+@contextmanager
+def _team(
+    console: "Console", workers: int | None, ray: str | None, cpus: int | None, device: str
+) -> "Iterator[Callable[[Training], None]]":
+    """A function that lets a training use several workers, if there are any.
+
+    In all but the first of torchrun's processes, this trains until the first has ended, and then exits.
+    """
+    from hangtag.training.engine.loop import choose_device
+    from hangtag.training.engine.workers import joined_as_torchrun_says, started_by_torchrun
+
+    if started_by_torchrun():
+        from hangtag.training.shared import TheseWorkers
+
+        with joined_as_torchrun_says(choose_device(device)) as group:
+            assert group is not None
+            if group.rank:
+                _follow(group)
+            these = TheseWorkers(group)
+            try:
+                if workers not in (None, group.count):
+                    raise UsageError(f"--workers {workers}, but torchrun started {group.count}", "leave --workers out")
+                yield lambda training: _divide(training, group.count, these)
+            finally:
+                these.dismiss()
+    elif workers is not None and ray is not None:
+        with options.on_cluster(ray, workers, cpus or 1, int(device == "cuda")) as cluster:
+            from hangtag.cluster.one_training import on_workers
+
+            trainer = on_workers(cluster, workers, cpus, device, console.print)
+            yield lambda training: _divide(training, workers, trainer)
+    else:
+        yield lambda training: None
+
+
+def _divide(training: "Training", workers: int, trainer: "Trainer") -> None:
+    """Raises UsageError if this training cannot be divided; a new run folder is then removed."""
+    from hangtag.training.shared import check_shareable
+
+    try:
+        check_shareable(training.classifier.chosen_recipe(training.data))
+    except UsageError:
+        training.refuse()
+        raise
+    training.workers, training.trainer = workers, trainer
+
+
+def _follow(group: "Workers") -> NoReturn:
+    """Take part in the training of the first process, which alone prints and writes; then exit."""
+    from hangtag.training.shared import follow
+
+    try:
+        with stop_on_interrupt(quiet=True) as stop, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            follow(group, stop)
+    except HangtagError:  # the first process says what is wrong
+        raise typer.Exit(1) from None
+    raise typer.Exit(130 if stop() else 0)
 
 
 def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement") -> None:
@@ -168,7 +268,7 @@ def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement")
         console.print(f"training log: {where}")
 
 
-def _train_and_judge(console: "Console", training: "Training", tracking: "Tracking") -> tuple["Judgement", bool]:
+def train_and_judge(console: "Console", training: "Training", tracking: "Tracking") -> tuple["Judgement", bool]:
     """Train to the end, or to Ctrl-C, and evaluate; returns whether training was stopped."""
     from hangtag.cli import live
 
@@ -178,7 +278,7 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
     )
     if training.resume_message:
         console.print(training.resume_message)
-    with _stop_on_interrupt() as stop:
+    with stop_on_interrupt() as stop:
         epochs = tracking.track(training.epochs(stop), training.run, training.config["recipe"])
         try:
             live.show_epochs(console, epochs, training.notes)
@@ -210,27 +310,21 @@ def _train_and_judge(console: "Console", training: "Training", tracking: "Tracki
         return training.finish(), stopped
 
 
-def _train_seeds(console: "Console", request: "_Request", count: int, tracking: "Tracking", as_json: bool) -> None:
-    """Train with one seed after the other, then print what they have in common."""
+def _train_seeds(
+    console: "Console", request: "Request", count: int, tracking: "Tracking", as_json: bool, ray: str | None, cpus: int
+) -> None:
+    """Train with one seed after the other, or with all of them on a cluster; then print what they have in common."""
     classifier, data = request.classifier_and_data()
     from hangtag.cli import screen
-    from hangtag.training.run import Training
     from hangtag.training.seeds import Seeds
 
     seeds = Seeds(classifier, data, request.source, request.out, count)
     console.print(f"training with {count} seeds; run folder: {seeds.run.path}{'; resuming' if seeds.resumed else ''}")
     try:
-        for number, step in seeds.trainings():
-            if not isinstance(step, Training):
-                console.print(f"seed {number}: already trained; {step.in_words}")
-                continue
-            console.print(f"seed {number}:")
-            judged, stopped = _train_and_judge(console, step, tracking)
-            console.print(f"seed {number}: {judged.in_words}")
-            _end_tracking(console, tracking, judged)
-            if stopped:
-                console.print("to continue with all seeds, run the same command again")
-                raise typer.Exit(130)
+        if ray is None:
+            _train_in_turn(console, seeds, tracking)
+        else:
+            _train_on_cluster(console, seeds, ray, cpus)
     except HangtagError:
         seeds.discard()
         raise
@@ -244,9 +338,52 @@ def _train_seeds(console: "Console", request: "_Request", count: int, tracking: 
     return None
 
 
+def _train_in_turn(console: "Console", seeds: "Seeds", tracking: "Tracking") -> None:
+    from hangtag.training.run import Training
+
+    for number, step in seeds.trainings():
+        if not isinstance(step, Training):
+            console.print(f"seed {number}: already trained; {step.in_words}")
+            continue
+        console.print(f"seed {number}:")
+        judged, stopped = train_and_judge(console, step, tracking)
+        console.print(f"seed {number}: {judged.in_words}")
+        _end_tracking(console, tracking, judged)
+        if stopped:
+            console.print("to continue with all seeds, run the same command again")
+            raise typer.Exit(130)
+
+
+def _train_on_cluster(console: "Console", seeds: "Seeds", ray: str, cpus: int) -> None:
+    from hangtag.cli import live
+    from hangtag.cluster.trainings import train_seeds
+
+    with on_cluster_for_trainings(ray, cpus, seeds.classifier.device) as cluster, stop_on_interrupt() as stop:
+        with live.jobs(console, "seed", len(seeds.numbers)) as jobs:
+            for number, words, _ in train_seeds(cluster, seeds, cpus, stop, jobs.report, console.print):
+                jobs.end(number, f"seed {number}: {words}")
+        if stop():
+            console.print("stopped; to continue with all seeds, run the same command again")
+            raise typer.Exit(130)
+
+
+@contextmanager
+def on_cluster_for_trainings(ray: str, cpus: int, device: str) -> "Iterator[Cluster]":
+    """The cluster of --ray, if it has room for one training; how many it can do at once is printed."""
+    with options.on_cluster(ray, 1, cpus) as cluster:
+        from hangtag.cluster.connect import Resources
+        from hangtag.cluster.trainings import gpus_for
+
+        gpus = gpus_for(cluster, device)
+        room = cluster.room_for(Resources(1, cpus, gpus))
+        each = amount(cpus, "CPU") + (f" and {amount(gpus, 'GPU')}" if gpus else "")
+        print(f"{amount(room, 'training')} at once, each with {each}", file=sys.stderr)
+        yield cluster
+
+
 @dataclass(frozen=True)
-class _Request:
-    """The options of `hangtag train`; None or empty where none was given."""
+class Request:
+    """The options of `hangtag train` and `tune`; None or empty where none was given."""
 
     what: str | None
     path: Path | None
@@ -257,6 +394,13 @@ class _Request:
     seed: int | None
     device: str
     out: Path | None
+
+    def check_out(self) -> None:
+        """Raise RunError unless a run can begin in the folder `out`, or an interrupted one can be resumed there."""
+        if self.out is not None:
+            from hangtag.evaluation.run_folder import check_new
+
+            check_new(self.out, resumable=True)
 
     def changed_recipe(self, name: str | None = None) -> "Recipe":
         """The recipe with the user's settings.
@@ -330,7 +474,7 @@ def _find_near_duplicates(data: "LabelledImages", recipe: "Recipe") -> None:
         near_groups(data.train, progress)
 
 
-def _new_training(request: _Request) -> "Training":
+def _new_training(request: Request) -> "Training":
     """A new training, or a killed one with exactly these settings."""
     classifier, data = request.classifier_and_data()
     from hangtag.training.run import Training
@@ -338,7 +482,7 @@ def _new_training(request: _Request) -> "Training":
     return Training.begin(classifier, data, request.source, request.out)
 
 
-def _planned_training(console: "Console", request: _Request, minutes: float) -> "Training":
+def _planned_training(console: "Console", request: Request, minutes: float) -> "Training":
     """A training planned to end in this time, or a killed one with the same plan."""
     from hangtag.cli import live
     from hangtag.training.choose_recipe import PHOTO_SIDE, may_transfer
@@ -369,7 +513,7 @@ def _planned_training(console: "Console", request: _Request, minutes: float) -> 
     return training
 
 
-def _resumed_training(request: _Request, name: str) -> "Training":
+def _resumed_training(request: Request, name: str) -> "Training":
     """The named training; options given again must be its own. Its data may have moved, and is checked to be the same.
 
     Raises:
@@ -422,13 +566,29 @@ class _Interrupt:
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[_Interrupt]:
-    """The first Ctrl-C requests a clean end; a second one is an ordinary KeyboardInterrupt."""
-    interrupt = _Interrupt()
+def stop_on_interrupt(quiet: bool = False) -> Iterator[_Interrupt]:
+    """The first Ctrl-C requests a clean end; a second one is an ordinary KeyboardInterrupt.
+
+    torchrun passes Ctrl-C on to processes that the terminal has already interrupted; both together count once.
+
+    Args:
+        quiet: whether nothing is printed.
+    """
+    from hangtag.training.engine.workers import started_by_torchrun
+
+    interrupt, first = _Interrupt(), 0.0
 
     def request_stop(signum: int, frame: object) -> None:
-        interrupt.pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        nonlocal first
+        if interrupt.pressed:
+            if time.monotonic() - first > _SAME_PRESS_SECONDS:
+                raise KeyboardInterrupt
+            return
+        interrupt.pressed, first = True, time.monotonic()
+        if not started_by_torchrun():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if quiet:
+            return
         doing = "almost done" if interrupt.finishing else "finishing the current steps"
         print(f"\n{doing}; press Ctrl-C again to abort", file=sys.stderr)
 

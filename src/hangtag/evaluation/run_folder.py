@@ -8,6 +8,7 @@
     figures/*.png         figures, and .drawn, by which `hangtag report` sees that they need not be drawn again
     neighbours.npz        small copies of some training images, to explain answers
     reference.npz         answers to the images that the model was judged on, for `hangtag drift`
+    tuning.json           trials of `hangtag tune`, and trials.csv the same as a table, if it found the settings
     stress.json           results of `hangtag stress`, if it was run
     skipped.csv           files that were skipped while reading, if any
     checkpoints/          the state of an unfinished training
@@ -168,6 +169,10 @@ class Run:
             raise RunError(
                 f"{self.path}: this run has several seeds", "to resume it, repeat the command that started it"
             )
+        if is_searching(config):
+            raise RunError(
+                f"{self.path}: the search for its settings is not finished", "to continue it, repeat the command"
+            )
         if config.get("status") not in (TRAINING, STOPPED):
             raise RunError(
                 f"{self.path}: this run cannot be resumed: its status is '{config.get('status')}'",
@@ -295,6 +300,14 @@ class _Split(TypedDict, total=False):
     judged: int
 
 
+class _Tuning(TypedDict, total=False):
+    recipe: Required[dict[str, Any]]
+    search: dict[str, Any]
+    trials: int
+    tried: int
+    chosen: int
+
+
 class _Config(TypedDict, total=False):
     """The keys of config.json that hangtag reads."""
 
@@ -321,6 +334,7 @@ class _Config(TypedDict, total=False):
     notes: list[str]
     test_opened: list[str]
     plan: dict[str, Any]
+    tuning: _Tuning
 
 
 class _Metrics(TypedDict, total=False):
@@ -435,6 +449,11 @@ def unfinished(wanted: Path | None, default_name: str) -> list[Run]:
     return runs
 
 
+def is_searching(config: dict[str, Any]) -> bool:
+    """Whether the run is a search for settings that has not ended; see `hangtag tune`."""
+    return "tuning" in config and "chosen" not in config["tuning"]
+
+
 def newest_unfinished() -> Run:
     """The newest run under runs/ that was killed or stopped and is not locked.
 
@@ -445,7 +464,11 @@ def newest_unfinished() -> Run:
     for run in map(Run, RUNS.glob("*/")):
         with suppress(RunError):
             config = run.config()
-            if config.get("status") in (TRAINING, STOPPED) and "seeds" not in config and not run.is_locked():
+            if (
+                config.get("status") in (TRAINING, STOPPED)
+                and "seeds" not in config
+                and not (is_searching(config) or run.is_locked())
+            ):
                 runs.append((str(config.get("created", "")), run.path))
     if not runs:
         raise RunNotFound("there is no unfinished run under runs/", "name the run: hangtag train --resume RUN")

@@ -14,6 +14,7 @@ from hangtag.evaluation.guarantee_report import GuaranteeReport
 from hangtag.evaluation.metrics import Evaluation
 from hangtag.evaluation.run_folder import Run
 from hangtag.evaluation.stress_test import Stress
+from hangtag.evaluation.tuning_results import Trials, read_trials
 from hangtag.html import Thumbnail, is_light_on_black, thumbnail
 from hangtag.pictures import Images
 from hangtag.words import in_percent
@@ -37,6 +38,7 @@ class Facts:
     evaluation: Evaluation
     guarantees: GuaranteeReport | None
     stress: Stress | None
+    tuning: Trials | None
     before_decisions: Evaluation | None
     notes: Sequence[str]
 
@@ -132,8 +134,15 @@ def gather_facts(
         evaluation=evaluation,
         guarantees=GuaranteeReport.from_json(metrics["guarantees"], where) if metrics.get("guarantees") else None,
         stress=None if stress is None else Stress.from_json(stress, str(run.path / "stress.json")),
+        tuning=None if is_other else _finished_search(run),
         before_decisions=(
             Evaluation.from_json(metrics["before_decisions"], where) if metrics.get("before_decisions") else None
         ),
         notes=metrics.get("notes", []),
     )
+
+
+def _finished_search(run: Run) -> Trials | None:
+    """The search that found the run's settings; None if there was none."""
+    trials = read_trials(run.path)
+    return trials if trials is not None and trials.chosen is not None else None

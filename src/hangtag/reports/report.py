@@ -24,6 +24,7 @@ from hangtag.pictures import Images
 from hangtag.reports.advice import advice
 from hangtag.reports.facts import Facts, gather_facts
 from hangtag.reports.guarantees_section import guarantee_tiles, guarantee_values, stress_values
+from hangtag.reports.tuning_section import tuning_values
 from hangtag.version import __version__
 from hangtag.words import ENOUGH, bytes_in_words, rate_with_count, seconds_in_words
 
@@ -139,6 +140,7 @@ def write_report(
         "sheet": None if len(facts.names) <= MOST_CELLS else _sheet(facts),
         "mistakes": _mistakes(facts),
         "stress": facts.stress and stress_values(facts.stress),
+        "tuning": facts.tuning and tuning_values(facts.tuning, facts.split, len(facts.names)),
         "advice": advice(facts),
         "charts": _charts(facts),
         **_commands(run),

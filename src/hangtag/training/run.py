@@ -38,6 +38,8 @@ from hangtag.training.engine.loop import Epoch, choose_device
 from hangtag.training.engine.networks import layers, parameter_count
 from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.speed import Speed, speed_of
+from hangtag.training.shared import OnWorkers, Trainer
+from hangtag.words import amount
 
 __all__ = ["DIVERGED", "NOT_EXPORTED", "Training", "find_planned", "initial_config", "open_run"]
 
@@ -63,6 +65,8 @@ class Training:
         history: the finished epochs before the checkpoint.
         seconds: duration of each stage.
         speed: of the steps; set by `finish`.
+        workers: number of workers that train.
+        trainer: trains on them; None: this process trains.
         why_no_folds: why the model is not cross-validated, in a sentence; empty if nobody would expect it.
     """
 
@@ -76,6 +80,8 @@ class Training:
     history: list[Epoch] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     speed: Speed = field(init=False)
+    workers: int = 1
+    trainer: Trainer | None = None
     why_no_folds: str = ""
 
     @classmethod
@@ -115,13 +121,19 @@ class Training:
 
     @classmethod
     def resume(
-        cls, run: Run, device: str = "auto", source: dict[str, Any] | None = None, network: str | None = None
+        cls,
+        run: Run,
+        device: str = "auto",
+        source: dict[str, Any] | None = None,
+        network: str | None = None,
+        data: LabelledImages | None = None,
     ) -> "Training":
         """Resume an interrupted or stopped run with the settings it began with.
 
         Args:
             network: the custom network `module:function` that may be imported; a run folder alone imports nothing.
             source: where the data are now; None if they did not move.
+            data: the run's data, if it was read already.
 
         Raises:
             RunError: it cannot be resumed, or another process is training there.
@@ -132,7 +144,8 @@ class Training:
         config, recipe = run.config(), _recipe(run)
         choose_device(device)
         classifier = Classifier(recipe=recipe, seed=config["seed"], device=device, split_seed=config.get("split_seed"))
-        training = cls._resume(classifier, read_again(run, source), run, _lock(run))
+        data = read_again(run, source) if data is None else data
+        training = cls._resume(classifier, data, run, _lock(run))
         if source is not None:
             training.record(source=source)
         return training
@@ -155,7 +168,13 @@ class Training:
     def resume_message(self) -> str:
         """Where an interrupted training resumes; empty for a new one."""
         if self.checkpoint is not None:
-            return f"resuming from a checkpoint in epoch {self.checkpoint.epoch}"
+            before = self.checkpoint.metadata.get("workers", 1)
+            other = (
+                f"; it was saved by {amount(before, 'worker')}, and the last digits of weights depend on their number"
+            )
+            return (
+                f"resuming from a checkpoint in epoch {self.checkpoint.epoch}{other if before != self.workers else ''}"
+            )
         return "this run was interrupted before its first checkpoint, so it starts over" if self.resumed else ""
 
     def record(self, **facts: Any) -> None:
@@ -176,6 +195,10 @@ class Training:
         """Train; write each finished epoch, and regular checkpoints, to the folder."""
         started = time.perf_counter()
         trained = self.resumed
+        data, on_workers = self.config["data"], None
+        if self.trainer is not None:
+            on_workers = OnWorkers(self.trainer, self.config["source"], data["name"], data["fingerprint"])
+            self.record(workers=self.workers)
         try:
             for epoch in self.classifier.fit_epochs(
                 self.data,
@@ -183,6 +206,7 @@ class Training:
                 checkpoint_writer=CheckpointWriter(self.run.checkpoints),
                 resume=self.checkpoint,
                 history=self.history,
+                workers=on_workers,
             ):
                 trained = True
                 if epoch.finished:
@@ -219,6 +243,12 @@ class Training:
     def can_finish(self) -> bool:
         """Whether anything can judge the model: false if a training with folds was stopped before the first one."""
         return not self.folds or self.classifier.folds_finished_ > 0
+
+    def refuse(self) -> None:
+        """End a training that cannot begin; a new folder is removed."""
+        self.lock.close()
+        if not self.resumed:
+            self.run.discard()
 
     def leave(self) -> None:
         """End a training that was stopped and cannot finish: keep its weights, to be resumed later."""
@@ -367,6 +397,10 @@ def _lock(run: Run) -> Lock:
     return lock
 
 
+_SEARCH = ("search", "trials", "minutes", "parallel")
+"""What determines a search for settings, in config.json under "tuning"."""
+
+
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Where the configs of two runs differ, in words; empty if both describe the same training.
 
@@ -374,10 +408,15 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     >>> _differences(begun, {**begun, "recipe": {"epochs": 3}, "seed": 1})
     ['epochs 9 there, 3 here', 'seed 0 there, 1 here']
     """
+    old_tuning, new_tuning = (config.get("tuning", {}) for config in (old, new))  # its recipe is that before the search
+    old, new = (
+        {**config, **({"recipe": config["tuning"]["recipe"]} if "tuning" in config else {})} for config in (old, new)
+    )
     old_recipe, new_recipe = ({**config.get("recipe", {}), "description": "", "given": []} for config in (old, new))
     pairs = [(name, old_recipe.get(name), new_recipe.get(name)) for name in {**old_recipe, **new_recipe}]
     keys = ["seed", "seeds", "hangtag"] if old.get("seed") != new.get("seed") else ["split_seed", "seeds", "hangtag"]
     pairs += [(key, old.get(key), new.get(key)) for key in keys]
+    pairs += [(f"tuning {key}", old_tuning.get(key), new_tuning.get(key)) for key in _SEARCH]
     old_code, new_code = (config.get("from_python", {}) for config in (old, new))
     pairs += [(name, old_code.get(name), new_code.get(name)) for name in {**old_code, **new_code}]
     differences = [f"{name} {before} there, {after} here" for name, before, after in pairs if before != after]

@@ -28,7 +28,7 @@ from hangtag.training.arguments import seed_of
 from hangtag.training.classifier import Classifier
 from hangtag.training.run import DIVERGED, NOT_EXPORTED, Training, initial_config, open_run
 
-__all__ = ["Seeds", "check_count", "spread"]
+__all__ = ["Seeds", "begin_seed", "check_count", "spread"]
 
 _MOST = 1000  # seeds
 _COPIED = ("weights.safetensors", "model.onnx", "metrics.json", "history.jsonl")
@@ -79,8 +79,8 @@ class Seeds:
         check_count(count)
         self.data, self.source, self.classifier = data, source, classifier
         self.numbers = [seed_of(classifier) + index for index in range(count)]
-        seed_of(self._unfitted(self.numbers[-1]))  # raises an error if it is too large
-        config = initial_config(self._unfitted(seed_of(classifier)), data, source) | {"seeds": self.numbers}
+        seed_of(self.unfitted(self.numbers[-1]))  # raises an error if it is too large
+        config = initial_config(self.unfitted(seed_of(classifier)), data, source) | {"seeds": self.numbers}
         name = f"{data.name}-{config['recipe']['name']}-seeds"
         self.run, self.lock, self.resumed = open_run(config, out, name)
 
@@ -91,24 +91,7 @@ class Seeds:
             RunError: an earlier training with this seed failed and would fail again.
         """
         for number in self.numbers:
-            run = Run(self._folder(number))
-            status = run.config().get("status") if (run.path / "config.json").is_file() else None
-            if status == DIVERGED:
-                raise RunError(
-                    f"{run.path}: training with seed {number} diverged, and would diverge again",
-                    "use a smaller learning rate, --set learning_rate=NUMBER, and another --out",
-                )
-            if status == NOT_EXPORTED:
-                raise RunError(
-                    f"{run.path}: its network could not be exported", "change the network, and choose another --out"
-                )
-            if status == "finished":
-                yield number, judge(run)
-            elif status == STOPPED:
-                network = self.classifier.chosen_recipe(self.data).network
-                yield number, Training.resume(run, self.classifier.device, network=network)
-            else:
-                yield number, Training.begin(self._unfitted(number), self.data, self.source, run.path)
+            yield number, begin_seed(self.unfitted(number), self.data, self.source, self.folder(number))
 
     def finish(self) -> tuple[int, Judgement]:
         """Keep the run with the smallest validation or cross-validation loss, or the first one without either.
@@ -119,7 +102,7 @@ class Seeds:
         Raises:
             RunError: a seed's training is not finished.
         """
-        runs = [Run(self._folder(number)) for number in self.numbers]
+        runs = [Run(self.folder(number)) for number in self.numbers]
         for run in runs:
             status = run.config().get("status")
             if status != "finished":
@@ -139,17 +122,18 @@ class Seeds:
 
     def discard(self) -> None:
         """Remove the folder if no seed's run began, as when the first one is refused."""
-        if not any(self._folder(number).exists() for number in self.numbers):
+        if not any(self.folder(number).exists() for number in self.numbers):
             with suppress(OSError):
                 (self.run.path / "seeds").rmdir()
             self.run.discard()
 
-    def _unfitted(self, seed: int) -> Classifier:
+    def unfitted(self, seed: int) -> Classifier:
         """A new classifier for one seed; a fitted one would keep its images in memory."""
         own = {"seed": seed, "random_state": None, "split_seed": seed_of(self.classifier)}
         return Classifier(**{**self.classifier.arguments(), **own})
 
-    def _folder(self, number: int) -> Path:
+    def folder(self, number: int) -> Path:
+        """The run folder of one seed."""
         return self.run.path / "seeds" / str(number)
 
     def _statistics(self, runs: list[Run], best: int, losses: list[float | None]) -> dict[str, Any]:
@@ -167,6 +151,30 @@ class Seeds:
         low, high = summary["accuracy"]["interval"]
         summary["accuracy"]["interval"] = (max(0.0, low), min(1.0, high))  # Student's t is unbounded
         return summary
+
+
+def begin_seed(
+    classifier: Classifier, data: LabelledImages, source: dict[str, str | None], folder: Path
+) -> Training | Judgement:
+    """A training to run and finish, new or resumed, or the judgement of a finished one in this folder.
+
+    Raises:
+        RunError: an earlier training in the folder failed and would fail again.
+    """
+    run = Run(folder)
+    status = run.config().get("status") if (run.path / "config.json").is_file() else None
+    if status == DIVERGED:
+        raise RunError(
+            f"{run.path}: training with seed {seed_of(classifier)} diverged, and would diverge again",
+            "use a smaller learning rate, --set learning_rate=NUMBER, and another --out",
+        )
+    if status == NOT_EXPORTED:
+        raise RunError(f"{run.path}: its network could not be exported", "change the network, and choose another --out")
+    if status == "finished":
+        return judge(run)
+    if status == STOPPED:
+        return Training.resume(run, classifier.device, network=classifier.chosen_recipe(data).network, data=data)
+    return Training.begin(classifier, data, source, folder)
 
 
 def _validation_loss(run: Run) -> float | None:

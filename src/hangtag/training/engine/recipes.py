@@ -17,6 +17,7 @@ __all__ = [
     "BALANCE",
     "DEFAULT",
     "FINE_TUNING",
+    "KINDS",
     "OF_HEAD",
     "RECIPES",
     "Recipe",
@@ -26,6 +27,8 @@ __all__ = [
     "check_not_two",
     "find_recipe",
     "is_given",
+    "parsed",
+    "typed",
     "with_settings",
 ]
 
@@ -154,8 +157,8 @@ class Recipe:
     given: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        for name, kind in _KINDS.items():
-            object.__setattr__(self, name, _typed(name, getattr(self, name), kind))
+        for name in KINDS:
+            object.__setattr__(self, name, typed(name, getattr(self, name)))
         if ".onnx" in self.backbone.lower() and not self.backbone.startswith("timm:"):  # a run may go on elsewhere
             object.__setattr__(self, "backbone", str(user_path(self.backbone).absolute()))
         object.__setattr__(self, "given", tuple(self.given))
@@ -182,12 +185,18 @@ class Recipe:
 
 
 _NOT_SETTINGS = ("name", "description", "given")
-_KINDS: dict[str, Any] = {each.name: each.type for each in fields(Recipe) if each.name not in _NOT_SETTINGS}
+KINDS: dict[str, Any] = {each.name: each.type for each in fields(Recipe) if each.name not in _NOT_SETTINGS}
 """The settings and their types."""
 
 
-def _typed(name: str, value: Any, kind: Any) -> Any:
-    """The value as Python's own type; numbers of numpy, as a search may draw them, are accepted."""
+def typed(name: str, value: Any) -> Any:
+    """A setting's value as Python's own type; numbers of numpy, as a search may draw them, are accepted.
+
+    Raises:
+        UnknownName: there is no such setting.
+        UsageError: the value has the wrong type.
+    """
+    kind = _kind(name)
     is_bool = type(value).__name__ in ("bool", "bool_")
     if kind is str and isinstance(value, str):
         return str(value)
@@ -200,6 +209,12 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     if kind is float and isinstance(value, Real) and not is_bool:
         return float(value)
     raise UsageError(f"{name} must be {_EXPECTED[kind][0]}, got {value!r}", f"for example {name}={_EXPECTED[kind][1]}")
+
+
+def _kind(name: str) -> Any:
+    if name not in KINDS:
+        raise UnknownName.among("setting", str(name), KINDS)
+    return KINDS[name]
 
 
 _EXPECTED: dict[Any, tuple[str, str]] = {
@@ -347,8 +362,7 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         UsageError: a setting has the wrong type or is out of range, or two contradict each other.
     """
     for name in settings:
-        if name not in _KINDS:
-            raise UnknownName.among("setting", str(name), _KINDS)
+        _kind(name)
     result = replace(recipe, **settings, given=tuple(sorted({*recipe.given, *settings})))
     if bool(result.backbone) != bool(recipe.backbone):
         raise UsageError(
@@ -448,8 +462,8 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         name, equals, value = setting.partition("=")
         if not equals:
             raise UsageError(f"setting '{setting}' has no value", "write name=value: --set learning_rate=0.002")
-        parsed = _parsed(name, value, _KINDS[name]) if name in _KINDS else value
-        check_not_two(name, changes.setdefault(name, parsed), parsed)
+        given = parsed(name, value)
+        check_not_two(name, changes.setdefault(name, given), given)
     return changed(recipe, changes)
 
 
@@ -462,7 +476,9 @@ def check_not_two(name: str, one: Any, other: Any) -> None:
 _BOOLEANS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
 
 
-def _parsed(name: str, value: str, kind: Any) -> Any:
+def parsed(name: str, value: str) -> Any:
+    """A setting's value from text. Errors as for `typed`."""
+    kind = _kind(name)
     if kind is str:
         return value
     if kind is bool:
