@@ -4,8 +4,8 @@
     python -m benchmarks.cluster_training --seeds 2 --epochs 1 --set prune_fraction=0     a quick look
 
 Every training is the command of a user, in a process of its own; both kinds take turns. Two workers have one thread
-each (`--workers 2 --cpus 1 --ray`), one worker has two threads. The speed is that of the steps, as `config.json` records
-it: starting Ray and its workers is not in it, and is shown on its own. The weights after one epoch are compared with
+each (`--workers 2 --cpus 1 --ray`), one worker has two threads. The speed is that of the steps, as `config.json`
+records it: starting Ray and its workers is not in it, and is shown on its own. The weights after one epoch are compared with
 those of one worker, and beside it those of one thread with those of two, because the last digits depend on both alike.
 The machine must be quiet: workers wait for each other after every step.
 """
@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from scipy import stats
-
 from benchmarks.common import Result, alone, options, publish
+from scipy import stats
 
 KINDS: dict[str, tuple[list[str], int]] = {
     "one worker, two threads": (["--set", "cores=2"], 2),

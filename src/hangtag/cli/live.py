@@ -46,11 +46,13 @@ def console(stderr: bool = False) -> Console:
 
 
 class _Amount(progress.ProgressColumn):
-    """A number of images, or bytes and their speed."""
+    """A number of images or bytes, and their speed."""
 
     def render(self, task: progress.Task) -> Text:
-        if task.description.endswith(("pictures", "images")):
-            return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f}")
+        if task.description.endswith(("pictures", "images", "shards")):
+            of = f"/{task.total:,.0f}" if task.total else ""
+            speed = f" {task.speed:,.0f}/s" if task.speed else ""
+            return Text(f"{task.completed:,.0f}{of}{speed}")
         done = progress.DownloadColumn().render(task)
         return Text.assemble(done, " ", progress.TransferSpeedColumn().render(task))
 
@@ -60,7 +62,9 @@ def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on stderr for bytes or images; it appears with the first report."""
     with _progress(console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount()) as bar:
         task = bar.add_task("", total=None, visible=False)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, visible=True)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total or None, visible=True
+        )
 
 
 @contextmanager

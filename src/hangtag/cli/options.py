@@ -127,7 +127,7 @@ Ray = Annotated[
     typer.Option(
         "--ray",
         metavar="[ADDRESS]",
-        help="Work on a Ray cluster: HOST:PORT on one of its nodes, ray://HOST:PORT from elsewhere. Without an address, "
+        help="Use a Ray cluster: HOST:PORT on one of its nodes, ray://HOST:PORT from elsewhere. Without an address, "
         "start Ray on this machine.",
     ),
 ]

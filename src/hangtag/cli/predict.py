@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hangtag.cli.options import AsJson, Model, open_model, path_option, print_error
+from hangtag.cli.options import AsJson, Model, Ray, open_model, path_option, print_error
 from hangtag.errors import HangtagError, UsageError
-from hangtag.files import make_own_folder
+from hangtag.files import make_own_folder, user_path
 from hangtag.words import amount
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hangtag.prediction.bulk import Row
     from hangtag.progress import Progress
 
-__all__ = ["Tally", "predict"]
+__all__ = ["Tally", "late_progress", "predict"]
 
 _MOST_LINES = 50  # answers that are printed one by one in a terminal
 _MOST_ERRORS = 20  # files that cannot be read, named on the screen
@@ -40,7 +40,7 @@ def predict(
         typer.Argument(
             metavar="PICTURES...",
             help="Image files, folders, patterns in quotes, zip or tar files, tables (.csv, .tsv, .jsonl, .parquet), "
-            "or - for a list of names on standard input.",
+            "addresses of those such as s3://bucket/photos, or - for a list of names on standard input.",
         ),
     ],
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
@@ -59,7 +59,12 @@ def predict(
     ] = 0.05,
     sure_only: Annotated[bool, typer.Option("--sure-only", help="Keep only answers the model is sure of.")] = False,
     out: Annotated[
-        Path | None, path_option("Write the answers to a new table: .csv, .jsonl or .parquet, a row for each image.")
+        str | None,
+        typer.Option(
+            help="Write the answers, a row for each image: to a new table (.csv, .jsonl or .parquet), or as Parquet "
+            "shards into a folder or to an address such as s3://bucket/answers.",
+            metavar="<path>",
+        ),
     ] = None,
     sort_into: Annotated[
         Path | None, path_option("Put the images into a new folder, one folder per label and one named 'not sure'.")
@@ -83,6 +88,7 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(help="Number of processes. [default: one per core, none for a few images]", min=1)
     ] = None,
+    ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify images and say how sure each answer is. Files that cannot be read are reported and skipped.
@@ -94,6 +100,10 @@ def predict(
     laid on their background. What was done is printed; --as-is turns it off.
 
     More than 50 images are counted by label in a terminal; --out, --sort-into and --sheet keep the answers.
+
+    For very many images, --out names a folder (a name without an ending, with / at its end, or one that exists) or an
+    address: a job that writes Parquet shards. If it is interrupted, even killed, the same command goes on. With --ray,
+    all nodes of a cluster work on it; they must see the images and the folder at the same paths.
     """
     from hangtag.data.picture_list import list_pictures, names_in
     from hangtag.model.guarantees import AnswerPolicy
@@ -105,7 +115,10 @@ def predict(
     drawings = doctor_into or (_DOCTOR if doctor else None)
     if drawings and as_is:
         raise UsageError("--doctor and --as-is contradict each other", "give only one of them")
-    _check_outputs(out, sort_into, sheet, why, drawings)
+    shards, table = _shards_or_table(out, sort_into, sheet, why, drawings, sure_only)
+    if ray is not None and shards is None:
+        raise UsageError("--ray needs a folder or an address for shards", "for example --out answers/")
+    _check_outputs(table, sort_into, sheet, why, drawings)
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="hangtag-"))
         predictor = open_model(run).with_policy(policy).with_doctor(False if as_is else None)
@@ -117,13 +130,20 @@ def predict(
         if not refuse:
             place = places.index("-")
             places = [*places[:place], *names_in(sys.stdin.buffer.read()), *places[place + 1 :]]
+        if shards is not None:
+            from hangtag.cli.predict_job import answer_here, answer_on_ray, predict_into
+
+            answer = answer_here(workers) if ray is None else stack.enter_context(answer_on_ray(ray, workers))
+            failed = predict_into(shards, predictor, places, answer, top=top, image_column=image_column, root=root,
+                                  refuse=refuse, as_json=as_json)  # fmt: skip
+            raise typer.Exit(1 if failed else 0)
         pictures = list_pictures(places, Path(temporary), image_column, root, refuse)
         if not as_json:
             for sentence in (*predictor.guarantees.limitations, *pictures.notes):
                 print(f"note: {sentence}", file=sys.stderr)
         tally = Tally(predictor.can_abstain, sure_only)
         outputs = _Outputs(predictor, pictures, top, run, tally)
-        outputs.open(stack, out, sort_into, link, sheet, why, drawings, as_json)
+        outputs.open(stack, table, sort_into, link, sheet, why, drawings, as_json)
         _run(predictor, pictures, top, workers, tally, outputs)
     if tally.failed:
         raise typer.Exit(1)
@@ -170,6 +190,30 @@ class Tally:
         if self.failed:
             said.append(f"{self.failed:,} could not be read")
         return ", ".join(said)
+
+
+def _shards_or_table(
+    out: str | None,
+    sort_into: Path | None,
+    sheet: Path | None,
+    why: Path | None,
+    drawings: Path | None,
+    sure_only: bool,
+) -> tuple[str | None, Path | None]:  # fmt: skip
+    """The folder of shards or the table that --out names."""
+    if out is None:
+        return None, None
+    from hangtag.cli.predict_job import folder_of
+
+    folder = folder_of(out)
+    if folder is None:
+        return None, user_path(out)
+    others = {"--sort-into": sort_into, "--sheet": sheet, "--why": why, "--doctor": drawings, "--sure-only": sure_only}
+    for option, value in others.items():
+        if value:
+            hint = "filter its column 'sure'" if value is True else "give it a table: --out answers.csv"
+            raise UsageError(f"{option} and --out with a folder of shards cannot be combined", hint)
+    return folder, None
 
 
 def _check_outputs(
@@ -291,7 +335,7 @@ def _run(
 ) -> None:
     from hangtag.prediction.bulk import answers
 
-    with _late_progress() as progress:
+    with late_progress() as progress:
         for row in answers(predictor, pictures, top, workers, progress):
             tally.add(row.answer)
             if row.answer.error is not None:
@@ -317,7 +361,7 @@ def _run(
 
 
 @contextmanager
-def _late_progress() -> Iterator["Progress"]:
+def late_progress() -> Iterator["Progress"]:
     """A progress bar that appears if the work takes longer than a moment."""
     began = time.monotonic()
     with ExitStack() as stack:

@@ -39,8 +39,8 @@ _MUST_AGREE = ("hangtag", "ray", "python")
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # drops what nodes say about lost workers, which Ray prints on stdout
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_TQDM": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray announces that this will be its default
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # would upload the current folder to the cluster
 }
@@ -139,7 +139,7 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
             _check_nodes(cluster)
             yield cluster
     finally:
-        with _handlers_kept():
+        with _handlers_kept(), _threads_quiet():
             ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -215,6 +215,22 @@ def _handlers_kept() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _threads_quiet() -> Iterator[None]:
+    """Threads of Ray's client that fail while the connection ends print no traceback."""
+    before = threading.excepthook
+
+    def print_others(failed: threading.ExceptHookArgs) -> None:
+        if failed.thread is None or not failed.thread.name.startswith("ray_client"):
+            before(failed)
+
+    threading.excepthook = print_others
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _check_answers(address: str, found: re.Match[str]) -> None:

@@ -35,10 +35,13 @@ from hangtag.serializable import Serializable
 from hangtag.version import __version__
 from hangtag.words import amount
 
-__all__ = ["Done", "Job", "Manifest", "Unit", "UnitPictures", "begin"]
+__all__ = ["MOST_PROBLEMS", "Done", "Job", "Manifest", "Unit", "UnitPictures", "begin"]
 
 _MANIFEST, _UNITS = "_manifest.json", "_units"
 _SCHEMA = 1
+MOST_PROBLEMS = 20
+"""Pictures that a `Done` names."""
+
 _UNIT_ROWS = 10_000
 _UNIT_BYTES = 256_000_000  # of pictures: a few seconds of work, which is what a kill can cost
 _UNKNOWN_BYTES = 250_000  # of a picture whose size the list does not say
@@ -86,6 +89,7 @@ class Done:
         unit: its number.
         images, failed, unsure, strange: all; those not read; of the others, those not sure, and those unfamiliar.
         labels, sure: counts by label; of sure answers alone.
+        problems: the first pictures not read, and why.
     """
 
     unit: int = -1
@@ -95,6 +99,7 @@ class Done:
     strange: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     sure: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
@@ -106,7 +111,8 @@ class Done:
     def __add__(self, other: "Done") -> "Done":
         """The counts of both."""
         mine, theirs = vars(self), vars(other)
-        return Done(**{name: mine[name] + theirs[name] for name in mine} | {"unit": -1})
+        both = {name: mine[name] + theirs[name] for name in mine}
+        return Done(**both | {"unit": -1, "problems": both["problems"][:MOST_PROBLEMS]})
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,12 @@ from typing import Any, Self
 
 from hangtag.model.predictor import Predictor
 from hangtag.prediction.crew import Crew, Wanted
-from hangtag.prediction.job import Done, Job, Unit, UnitPictures
+from hangtag.prediction.job import MOST_PROBLEMS, Done, Job, Unit, UnitPictures
+from hangtag.progress import Progress
 
 __all__ = ["UnitWorkers", "answer_unit"]
+
+_REPORTED = 50  # images between two reports of progress
 
 
 class UnitWorkers:
@@ -38,12 +41,13 @@ class UnitWorkers:
     def __exit__(self, *error: object) -> None:
         self.crew.__exit__(*error)
 
-    def answer(self, units: Iterable[Unit], images: int) -> Iterator[Done]:
+    def answer(self, units: Iterable[Unit], images: int, progress: Progress | None = None) -> Iterator[Done]:
         """Answer units one after the other, without a pause between them, and write their shards.
 
         Args:
             units: which.
             images: how many they have together.
+            progress: called with ("classifying images", done, total).
 
         Raises:
             DataError: no process can be started, a list is damaged, or no picture can be read any more.
@@ -59,9 +63,11 @@ class UnitWorkers:
                     yield Wanted(unit.first + place, pictures.containers[where], key)
 
         rows: list[list[Any]] = []
-        for found in self.crew.answers(wanted(), images):
+        for count, found in enumerate(self.crew.answers(wanted(), images), 1):
             unit, pictures = begun[0]
             rows.append(self._row(pictures, len(rows), found))
+            if progress is not None and count % _REPORTED == 0:
+                progress("classifying images", count, images)
             if len(rows) == unit.images:
                 begun.popleft()
                 done = self._counts(unit, rows)
@@ -83,6 +89,7 @@ class UnitWorkers:
             unit.number, len(rows), len(rows) - len(read), sum(not row[self._sure] for row in read),
             sum(bool(row[self._ood]) for row in read), Counter(row[self._label] for row in read),
             Counter(row[self._label] for row in read if row[self._sure]),
+            [f"{row[0]}: {row[self._error]}" for row in rows if row[self._error] is not None][:MOST_PROBLEMS],
         )  # fmt: skip
 
 

@@ -1,0 +1,94 @@
+"""Units of a job on a real cluster: the shards are those without Ray, and nodes without the data are named."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import toys
+from hangtag.cluster import answering
+from hangtag.cluster.answering import Speed, answer_on
+from hangtag.cluster.connect import connected
+from hangtag.errors import ClusterError
+from hangtag.model.predictor import Predictor, load
+from hangtag.prediction.job import Done, begin
+from hangtag.prediction.units import UnitWorkers
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 toy images, one of them damaged."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, image in enumerate(toys.shapes(60)[0]):
+        Image.fromarray(np.asarray(image)).save(folder / f"{number:02d}.png")
+    (folder / "07.png").write_bytes(b"\x89PNG not really")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> Predictor:
+    return load(toys.toy_model())
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("part-*"))}
+
+
+def answer(address: str, model: Predictor, photos: Path, out: Path, **settings: Any) -> tuple[Done, Speed]:
+    speed = Speed()
+    with connected(address) as cluster, begin(model, [str(photos)], str(out), unit_images=6) as job:
+        progress = settings.pop("progress", lambda *_: None)
+        work = answer_on(cluster, settings.pop("workers", None), speed)
+        units = list(job.pending())
+        return sum(work(job, model, units, sum(unit.images for unit in units), progress), Done()), speed
+
+
+def test_shards_are_those_without_ray_on_every_number_of_workers(
+    address: str, model: Predictor, photos: Path, tmp_path: Path
+) -> None:
+    with begin(model, [str(photos)], str(tmp_path / "here"), unit_images=6) as job, UnitWorkers(job, model, 1) as crew:
+        here = sum(crew.answer(job.units, 60), Done())
+    seen: list[tuple[str, int, int]] = []
+
+    done, speed = answer(address, model, photos, tmp_path / "ray", progress=lambda *each: seen.append(each))
+    alone, _ = answer(address, model, photos, tmp_path / "alone", workers=1)
+
+    assert shards(tmp_path / "ray") == shards(tmp_path / "here") == shards(tmp_path / "alone")
+    assert (done.images, done.failed, done.labels) == (60, 1, here.labels) and alone.labels == here.labels
+    assert speed.images.total() == 60 and set(speed.images) <= {"head", "east", "west"}
+    assert [each[1:] for each in seen] == [(count, 60) for count in range(6, 61, 6)]
+    assert seen[-1][0] == f"{speed}: classifying images" or "/s" in seen[-1][0]
+
+
+def test_a_job_goes_on_where_a_killed_worker_and_a_stopped_driver_left_it(
+    address: str, model: Predictor, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with connected(address) as cluster, begin(model, [str(photos)], str(out), unit_images=6) as job:
+        found = answer_on(cluster)(job, model, job.units, 60, lambda *_: None)
+        next(found)
+        found.close()  # type: ignore[attr-defined]
+    there = shards(out)
+    assert there
+
+    done, _ = answer(address, model, photos, out)
+
+    assert done.images == 60 - 6 * len(there)
+    assert len(shards(out)) == 10 and there.items() <= shards(out).items()
+
+
+def test_a_node_without_the_images_is_named(address: str, model: Predictor, photos: Path, tmp_path: Path) -> None:
+    with connected(address) as cluster, begin(model, [str(photos)], str(tmp_path / "out"), unit_images=6) as job:
+        task = answering._Task(job.store.place, job.manifest.id, answering._witnesses(job, job.units))
+        assert len(task.witnesses) == 8
+        elsewhere = [(name, ["folder", "/nowhere"], key, digest) for name, _, key, digest in task.witnesses]
+        for wrong, says in (
+            (answering._Task(task.place, task.id, elsewhere), "this node cannot read what the driver can"),
+            (answering._Task(str(tmp_path / "other"), task.id, task.witnesses), "cannot read the output folder"),
+            (answering._Task(task.place, "another", task.witnesses), "another folder of that name"),
+        ):
+            with pytest.raises(ClusterError, match=f"on node (head|east|west): .*{says}"):
+                list(answering._reports(cluster, wrong, model.content, job.units, 1))
+    assert shards(tmp_path / "out") == {}
