@@ -5,8 +5,8 @@
 
 Every training is the command of a user, in a process of its own; both kinds take turns. Two workers have one thread
 each (`--workers 2 --cpus 1 --ray`), one worker has two threads. The speed is that of the steps, as `config.json`
-records it: starting Ray and its workers is not in it, and is shown on its own. The weights after one epoch are compared with
-those of one worker, and beside it those of one thread with those of two, because the last digits depend on both alike.
+records it: starting Ray and its workers is not in it, and is shown on its own. The weights after one epoch are compared
+with those of one worker, and beside it those of one thread with those of two, because the last digits depend on both.
 The machine must be quiet: workers wait for each other after every step.
 """
 
