@@ -436,16 +436,18 @@ def checked(settings: argparse.Namespace, constants: Constants, folder: Path) ->
     write = {"files": write_files, "parquet": write_parquet}
     for kind in settings.kinds:
         for count in settings.pictures:
-            place, out = folder / f"{kind}-{count}-of", folder / "out"
-            write[kind](place, count)
-            used, seconds, _ = ran(settings.run, place / "*.parquet" if kind == "parquet" else place, out)
+            written, out = folder / f"{kind}-{count}-of", folder / "out"
+            write[kind](written, count)
+            place = written / "*.parquet" if kind == "parquet" else written
+            used, seconds, _ = ran(settings.run, place, out)
             units = units_of(out, count)
             each = constants.listing + constants.image - (constants.read if kind == "parquet" else 0)
             predicted = constants.start + count * each + len(units) * constants.unit
             yield Row(f"{kind}, {count:,} images, {len(units)} units", predicted, used, seconds)
             if kind == settings.kinds[0] and count == max(settings.pictures) and settings.kills:
                 yield with_kills(settings, constants, place, folder / "killed", units)
-            shutil.rmtree(place)
+                units_of(folder / "killed", count)
+            shutil.rmtree(written)
 
 
 def with_kills(settings: argparse.Namespace, constants: Constants, place: Path, out: Path, units: list[int]) -> Row:
