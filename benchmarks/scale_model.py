@@ -488,22 +488,21 @@ def planned(case: Case, constants: Constants, images: int, machines: Machines, c
 
 def cases(settings: argparse.Namespace, constants: Constants) -> list[Case]:
     """The small images of the runs, and photos of 1024x1024 loose and in large files."""
+    from hangtag.prediction.job import _UNIT_BYTES, _UNIT_ROWS, _UNKNOWN_BYTES
+
     around = constants.row + constants.passing
+    small, of_parquet = constants.decode + constants.infer + around, _UNIT_BYTES // _UNKNOWN_BYTES
     found = [
-        Case(
-            "PNG 28x28, 25,000 in a file",
-            constants.decode + constants.infer + around,
-            constants.image_bytes,
-            ROWS,
-            10_000,
-        )
+        Case("PNG 28x28, 25,000 in a Parquet file", small, constants.image_bytes, ROWS, of_parquet),
+        Case("PNG 28x28, 25,000 in a tar file", small, constants.image_bytes, ROWS, _UNIT_ROWS),
     ]
     if settings.photos is not None:
         decoded = {kind: (size, seconds) for kind, size, seconds in decoding(settings.photos)}
         size, seconds = decoded["JPEG 1024x1024"]
         seconds += inferring(settings.photos) + around
-        found.append(Case("JPEG 1024x1024, one in an object", seconds, size, 1, 1000))
-        found.append(Case("JPEG 1024x1024, 1,000 in a file", seconds, size, 1000, 1000))
+        unit = int(_UNIT_BYTES / size)
+        found.append(Case("JPEG 1024x1024, 1,000 in a tar file", seconds, size, 1000, unit))
+        found.append(Case("JPEG 1024x1024, one in an object", seconds, size, 1, unit))
     return found
 
 
