@@ -266,11 +266,14 @@ def test_a_signal_leaves_no_temporary_file(name: str, tmp_path: Path) -> None:
         [sys.executable, "-m", "hangtag", "data", "set.tar.gz"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
         preexec_fn=partial(signal.signal, getattr(signal, name), signal.SIG_DFL),  # noqa: PLW1509 - jobs may ignore it
     )  # fmt: skip
-    while process.poll() is None and not list(tmp_path.glob("tmp/*/tar")):
-        time.sleep(0.01)
-
-    process.send_signal(getattr(signal, name))
-    _, said = process.communicate(timeout=60)
+    try:
+        while process.poll() is None and not list(tmp_path.glob("tmp/*/tar")):
+            time.sleep(0.01)
+        process.send_signal(getattr(signal, name))
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
 
     assert process.returncode == 128 + getattr(signal, name)
     assert b"stopped" in said and b"Traceback" not in said

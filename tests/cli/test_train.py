@@ -208,10 +208,14 @@ def test_ctrl_c_keeps_the_model(fashion: LabelledImages, tmp_path: Path) -> None
     )
     history = tmp_path / "runs/fashion-mnist-tutorial/history.jsonl"
     deadline = time.monotonic() + 120
-    while not history.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
+    try:
+        while not history.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate()
 
     assert process.returncode == 130
     assert "stopped early; the model so far is kept" in out
