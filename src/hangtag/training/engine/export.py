@@ -220,7 +220,7 @@ def _compare(
         )
     if ood_detector is not None:
         scores, found = ood_detector.score(images, features.descriptor, features.logits), outputs["ood_score"]
-        signs = np.random.default_rng(0).choice(np.float32([-1, 1]), features.descriptor.shape)
+        signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), features.descriptor.shape)
         rounded = ood_detector.score(images, features.descriptor * (1 + _ROUNDING * signs), features.logits)
         slack = np.float32(_SLACK) * (1 + np.abs(scores)) + _PATHS * np.abs(rounded - scores).max(initial=0)
         lowest, highest = (ood_detector.shares_below(scores + change) for change in (-slack, slack))
