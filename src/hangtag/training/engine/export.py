@@ -227,7 +227,9 @@ def _compare(
         )
     if ood_detector is not None:
         scores, found = ood_detector.score(images, features.descriptor, features.logits), outputs["ood_score"]
-        slack = np.float32(_SLACK) * (1 + np.abs(scores))
+        signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), features.descriptor.shape)
+        rounded = ood_detector.score(images, features.descriptor * (1 + _ROUNDING * signs), features.logits)
+        slack = np.float32(_SLACK) * (1 + np.abs(scores)) + _PATHS * np.abs(rounded - scores).max(initial=0)
         lowest, highest = (ood_detector.shares_below(scores + change) for change in (-slack, slack))
         if not ((found >= lowest - 1e-5) & (found <= highest + 1e-5)).all():
             difference = np.abs(found - ood_detector.shares_below(scores)).max()
@@ -398,6 +400,9 @@ def _ood_score(ood_detector: OodDetector, spec: ImageSpec) -> tuple[dict[str, ND
 
 _ELEMENT = {"f": "float", "i": "int64"}
 _SLACK = 0.02  # standard deviations by which rounding may change a raw OOD score
+_ROUNDING, _PATHS = np.float32(1e-6), np.float32(8)
+"""Relative rounding of features, and by how many times its effect on OOD scores these may differ: features that hardly
+vary are far apart in units of their own deviation."""
 
 _CALIBRATION = """
             embedding = Identity (network_embedding)
