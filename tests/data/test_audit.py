@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from hangtag.data.audit import KINDS, Audit, Finding, audit, write_audit
+from hangtag.data.audit import KINDS, Audit, Finding, LabelErrors, audit, write_audit
 from hangtag.data.decisions import apply_decisions, read_decisions
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.picture_facts import FACTS, Skipped
@@ -197,7 +197,8 @@ def test_nobody_is_accused_in_a_clean_small_set(clean: tuple[np.ndarray, np.ndar
     found = audit(from_arrays(*clean), label_error_finder())
 
     assert "suspect label" not in found.counts()
-    assert found.labels_checked.endswith("their disagreement is no sign of wrong labels.")
+    doubts = "; where they disagreed, the models may be wrong as well as the labels." in found.labels_checked
+    assert doubts is ("with 100% of" not in found.labels_checked)
 
 
 def test_a_model_that_is_often_wrong_accuses_nobody() -> None:
@@ -250,6 +251,19 @@ def test_parts_drawn_at_random_do_not_differ(seed: int) -> None:
     data = LabelledImages(textured(300), labels, tuple("abcdefghij"), parts=parts)
 
     assert "shift" not in audit(data).counts()
+
+
+@pytest.mark.parametrize(
+    ("agreement", "said"),
+    [(1.0, "agreed with 100% of the labels."), (0.94, "where they disagreed, the models may be wrong as well")],
+)
+def test_an_audit_without_suspects_does_not_say_that_all_labels_are_right(agreement: float, said: str) -> None:
+    data = troubled()
+    nobody = np.zeros(0, np.int64), np.zeros(len(data)), data.labels, np.full((len(data), 2), 0.5, np.float32)
+
+    found = audit(data, lambda *_: LabelErrors(*nobody, agreement, (), judged=True))
+
+    assert said in found.labels_checked and "no sign" not in found.labels_checked
 
 
 def test_a_part_from_which_all_images_were_dropped_is_not_compared() -> None:

@@ -323,8 +323,10 @@ def _how_checked(data: LabelledImages, errors: LabelErrors) -> str:
         return "There are too few different images of each class to judge labels."
     if not errors.judged:
         return f"No model could be trained well enough on these {amount(len(data), 'image')} to judge labels. {agreed}."
+    if errors.agreement == 1:
+        return f"{agreed}."
     if not len(errors.positions):
-        return f"{agreed}; their disagreement is no sign of wrong labels."
+        return f"{agreed}; where they disagreed, the models may be wrong as well as the labels."
     if not errors.convincing:
         return f"{agreed}; there are signs of wrong labels, but they may be chance."
     return f"{agreed}; their disagreement cannot be explained without wrong labels."

@@ -118,8 +118,10 @@ def _serialized(model: onnx.ModelProto, metadata: Metadata) -> bytes:
 def plain_model(whole: onnx.ModelProto) -> onnx.ModelProto:
     """The model with nothing but what it needs to run: no notes of the exporter, and all weights as plain bytes."""
     graph = onnx.GraphProto(name="hangtag", input=whole.graph.input, output=whole.graph.output)
+    used = {name for node in whole.graph.node for name in node.input} | {value.name for value in whole.graph.output}
     for tensor in whole.graph.initializer:
-        graph.initializer.append(_plain_tensor(tensor))
+        if tensor.name in used:  # ONNX Runtime warns about others whenever somebody opens the file
+            graph.initializer.append(_plain_tensor(tensor))
     for node in whole.graph.node:  # the exporter stores paths and source lines of this machine, which are private
         copy = graph.node.add(input=node.input, output=node.output, name=node.name, op_type=node.op_type)
         copy.domain = node.domain
