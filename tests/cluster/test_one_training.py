@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tests.training.engine.workers_cases import images_and_labels
 
 from hangtag.cluster.connect import Resources, connected
 from hangtag.cluster.one_training import on_workers
@@ -17,6 +16,7 @@ from hangtag.data.labelled_images import LabelledImages, from_arrays
 from hangtag.errors import ClusterError, DivergedError
 from hangtag.training.classifier import Classifier
 from hangtag.training.run import Training
+from workers_cases import images_and_labels
 
 SETTINGS = {"bfloat16": False, "muon_learning_rate": 0.0, "adapt_cores": False}
 
