@@ -436,16 +436,18 @@ def checked(settings: argparse.Namespace, constants: Constants, folder: Path) ->
     write = {"files": write_files, "parquet": write_parquet}
     for kind in settings.kinds:
         for count in settings.pictures:
-            place, out = folder / f"{kind}-{count}-of", folder / "out"
-            write[kind](place, count)
-            used, seconds, _ = ran(settings.run, place / "*.parquet" if kind == "parquet" else place, out)
+            written, out = folder / f"{kind}-{count}-of", folder / "out"
+            write[kind](written, count)
+            place = written / "*.parquet" if kind == "parquet" else written
+            used, seconds, _ = ran(settings.run, place, out)
             units = units_of(out, count)
             each = constants.listing + constants.image - (constants.read if kind == "parquet" else 0)
             predicted = constants.start + count * each + len(units) * constants.unit
             yield Row(f"{kind}, {count:,} images, {len(units)} units", predicted, used, seconds)
             if kind == settings.kinds[0] and count == max(settings.pictures) and settings.kills:
                 yield with_kills(settings, constants, place, folder / "killed", units)
-            shutil.rmtree(place)
+                units_of(folder / "killed", count)
+            shutil.rmtree(written)
 
 
 def with_kills(settings: argparse.Namespace, constants: Constants, place: Path, out: Path, units: list[int]) -> Row:
@@ -486,22 +488,21 @@ def planned(case: Case, constants: Constants, images: int, machines: Machines, c
 
 def cases(settings: argparse.Namespace, constants: Constants) -> list[Case]:
     """The small images of the runs, and photos of 1024x1024 loose and in large files."""
+    from hangtag.prediction.job import _UNIT_BYTES, _UNIT_ROWS, _UNKNOWN_BYTES
+
     around = constants.row + constants.passing
+    small, of_parquet = constants.decode + constants.infer + around, _UNIT_BYTES // _UNKNOWN_BYTES
     found = [
-        Case(
-            "PNG 28x28, 25,000 in a file",
-            constants.decode + constants.infer + around,
-            constants.image_bytes,
-            ROWS,
-            10_000,
-        )
+        Case("PNG 28x28, 25,000 in a Parquet file", small, constants.image_bytes, ROWS, of_parquet),
+        Case("PNG 28x28, 25,000 in a tar file", small, constants.image_bytes, ROWS, _UNIT_ROWS),
     ]
     if settings.photos is not None:
         decoded = {kind: (size, seconds) for kind, size, seconds in decoding(settings.photos)}
         size, seconds = decoded["JPEG 1024x1024"]
         seconds += inferring(settings.photos) + around
-        found.append(Case("JPEG 1024x1024, one in an object", seconds, size, 1, 1000))
-        found.append(Case("JPEG 1024x1024, 1,000 in a file", seconds, size, 1000, 1000))
+        unit = int(_UNIT_BYTES / size)
+        found.append(Case("JPEG 1024x1024, 1,000 in a tar file", seconds, size, 1000, unit))
+        found.append(Case("JPEG 1024x1024, one in an object", seconds, size, 1, unit))
     return found
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -57,12 +58,17 @@ def test_a_terminal_gets_bars_and_questions_but_no_codes_of_strangers(tmp_path: 
     terminal, end = pty.openpty()
     program = [sys.executable, "-m", "hangtag", "data", str(tmp_path)]
     with subprocess.Popen(program, env=environment, stdin=end, stdout=end, stderr=end) as running:
+        asked = ""
+        while "Enter a number from 1 to" not in asked:
+            asked += os.read(terminal, 1 << 16).decode()
+        redrawn = select.select([terminal], [], [], 0.4)[0]  # a bar would be, ten times a second
         os.write(terminal, b"1\n")
         assert running.wait(120) == 0
-        shown = os.read(terminal, 1 << 16).decode()
+        shown = asked + os.read(terminal, 1 << 16).decode()
     os.close(terminal)
     os.close(end)
 
+    assert not redrawn and "\x1b[?25l" not in asked  # what is typed stays visible, and the cursor
     assert "which ones are the classes?" in shown and "read as with --classes top, as you answered" in shown
     assert "\x1b[" in shown  # of the progress bar
     assert "a/x\\x1b[2Jx" in shown and "\x1b[2Jx" not in shown and "\\x1b[2K" not in shown

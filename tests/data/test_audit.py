@@ -278,6 +278,27 @@ def test_findings_land_in_files_and_decisions_stay(tmp_path: Path) -> None:
     assert "043.png" in page and 'src="data:image/png' in page and "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.parametrize(
+    ("written", "stays"),
+    [
+        ("name,decision\n021.png,\n", False),
+        ("name,decision\n021.png,  \n", False),
+        ("name,decision\n021.png,keep\n", True),
+        ("name,decision\n021.png,dorp\n", True),
+        ("notes of mine\n", True),
+    ],
+)
+def test_a_list_to_fill_in_is_replaced_by_that_of_the_next_audit_until_somebody_decides(
+    tmp_path: Path, written: str, stays: bool
+) -> None:
+    (tmp_path / "decisions.csv").write_text(written)
+
+    paths = write_audit(audit(troubled()), tmp_path)
+
+    assert ((tmp_path / "decisions.csv").read_text() == written) is stays
+    assert (tmp_path / "decisions.csv" not in paths) is stays
+
+
 def test_decisions_change_what_is_trained_on_and_nothing_else(tmp_path: Path) -> None:
     data = troubled()
     (tmp_path / "d.csv").write_text(

@@ -184,15 +184,22 @@ def verify_outputs(
     images: Images,
     ood_detector: OodDetector | None,
     device: torch.device | None = None,
+    features: Features | None = None,
 ) -> None:
     """Verify that a model file's outputs for `images` equal the network's; see `verify`.
 
     A GPU rounds differently from the processor that the file runs on: before a file is refused, the network answers
     again where it is.
+
+    Args:
+        features: of `images`, computed on `device`; None: they are computed.
     """
-    if device is not None and device.type != device_of(network).type:
-        with contextlib.suppress(ModelError):
-            return _compare(outputs, metadata, extract_features(network, images, device), images, ood_detector)
+    elsewhere = device is not None and device.type != device_of(network).type
+    if features is None and elsewhere:
+        features = extract_features(network, images, device)
+    if features is not None:
+        with contextlib.suppress(ModelError) if elsewhere else contextlib.nullcontext():
+            return _compare(outputs, metadata, features, images, ood_detector)
     return _compare(outputs, metadata, extract_features(network, images), images, ood_detector)
 
 
