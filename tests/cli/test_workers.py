@@ -22,7 +22,6 @@ TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_
         (["--workers", "2"], "so it needs --ray"),
         (["--workers", "2", "--ray", "--seeds", "3"], "cannot be combined with --seeds"),
         (["--workers", "2", "--ray", "--minutes", "1"], "cannot be combined with --minutes"),
-        (["--ray"], "--ray needs to know what to do with the cluster"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(hangtag: Any, arguments: list[str], message: str) -> None:
