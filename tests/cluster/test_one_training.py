@@ -27,7 +27,13 @@ def data() -> LabelledImages:
 
 def begun(out: Path, **more: Any) -> Training:
     settings = {**SETTINGS, **more.pop("settings", {})}
-    arguments: dict[str, Any] = {"recipe": "fast", "epochs": 3, "batch_size": 16, "settings": settings} | more
+    arguments: dict[str, Any] = {
+        "recipe": "fast",
+        "epochs": 3,
+        "batch_size": 16,
+        "folds": 0,
+        "settings": settings,
+    } | more
     return Training.begin(Classifier(**arguments), data(), {}, out)
 
 

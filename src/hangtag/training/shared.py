@@ -104,11 +104,6 @@ def check_shareable(recipe: Recipe) -> None:
             f"recipe '{recipe.name}' fits a linear head, which several workers cannot share",
             "leave --workers out, or train a network: --recipe fast",
         )
-    if recipe.folds:
-        raise UsageError(
-            "a cross-validation is not divided among the workers of one training",
-            "leave out --workers or --folds",
-        )
 
 
 class TheseWorkers:
