@@ -18,6 +18,8 @@ from hangtag.training.classifier import Classifier
 from hangtag.training.run import Training
 from workers_cases import images_and_labels
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Train's, about Ray Data
+
 SETTINGS = {"bfloat16": False, "muon_learning_rate": 0.0, "adapt_cores": False}
 
 
