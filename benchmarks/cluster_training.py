@@ -61,7 +61,7 @@ def train(data: str, seed: int, arguments: list[str], threads: int, more: list[s
 def distance(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     """How far weights are from each other, relative to the size of the array that they are in."""
     apart = [
-        float(np.linalg.norm(one[name] - other[name]) / max(np.linalg.norm(one[name]), 1e-12))
+        float(np.linalg.norm(one[name] - other[name])) / max(float(np.linalg.norm(one[name])), 1e-12)
         for name in one
         if one[name].dtype.kind == "f"
     ]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tests.training.engine.workers_cases import images_and_labels
 
 from hangtag.cluster.connect import Resources, connected
 from hangtag.cluster.one_training import on_workers
@@ -17,6 +16,9 @@ from hangtag.data.labelled_images import LabelledImages, from_arrays
 from hangtag.errors import ClusterError, DivergedError
 from hangtag.training.classifier import Classifier
 from hangtag.training.run import Training
+from workers_cases import images_and_labels
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Train's, about Ray Data
 
 SETTINGS = {"bfloat16": False, "muon_learning_rate": 0.0, "adapt_cores": False}
 
@@ -27,7 +29,13 @@ def data() -> LabelledImages:
 
 def begun(out: Path, **more: Any) -> Training:
     settings = {**SETTINGS, **more.pop("settings", {})}
-    arguments: dict[str, Any] = {"recipe": "fast", "epochs": 3, "batch_size": 16, "settings": settings} | more
+    arguments: dict[str, Any] = {
+        "recipe": "fast",
+        "epochs": 3,
+        "batch_size": 16,
+        "folds": 0,
+        "settings": settings,
+    } | more
     return Training.begin(Classifier(**arguments), data(), {}, out)
 
 

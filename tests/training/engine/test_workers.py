@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.engine import workers_cases
-from tests.training.engine.workers_cases import CASES
 from torch import Tensor
 
+import workers_cases
 from hangtag.training.engine.whole_batch import as_whole_batch
 from hangtag.training.engine.workers import Workers
+from workers_cases import CASES
 
 WORKERS = 3
 CONTINUED = ("pruned", "dense")
