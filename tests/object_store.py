@@ -45,8 +45,12 @@ class ObjectStore:
 
 
 @contextmanager
-def object_store(bucket: str = "pictures") -> Iterator[ObjectStore]:
-    """Start a server on a free port, make a bucket in it, and stop it afterwards; skip the test without moto."""
+def object_store(bucket: str = "pictures", auth: bool = False) -> Iterator[ObjectStore]:
+    """Start a server on a free port, make a bucket in it, and stop it afterwards; skip the test without moto.
+
+    Args:
+        auth: whether it denies access to everybody; then it has no bucket.
+    """
     pytest.importorskip("moto", reason="moto[server] is the object store of these tests")
     pytest.importorskip("pyarrow")
     with socket.socket() as free:
@@ -58,12 +62,14 @@ def object_store(bucket: str = "pictures") -> Iterator[ObjectStore]:
     }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, **environment, **({"INITIAL_NO_AUTH_ACTION_COUNT": "0"} if auth else {})},
     )  # fmt: skip
     try:
         _wait(port, process)
         store = ObjectStore(environment, bucket, process)
-        store.system().create_dir(bucket)
+        if not auth:
+            store.system().create_dir(bucket)
         yield store
     finally:
         process.kill()

@@ -326,8 +326,10 @@ def begin(
     store = store_of(out)
     with locked(out):
         wanted = _request(predictor, named, top, image_column, root)
+        for folder in ("", _UNITS):
+            store.clean(folder)
         manifest = _found(store, wanted)
-        if manifest is None or manifest.status == "listing":
+        if manifest is None:
             manifest = _freeze(store, wanted, named, unit_images, refuse, progress)
         yield Job(store, manifest)
 
@@ -349,7 +351,7 @@ def _request(
 
 
 def _found(store: Store, wanted: Manifest) -> Manifest | None:
-    """The manifest in the folder, if it is of the wanted job; None if the folder is empty."""
+    """The manifest in the folder, if it is of the wanted job; None if there is none whose list is complete."""
     place = without_query(store.place)
     try:
         content = store.read(_MANIFEST)
@@ -361,6 +363,8 @@ def _found(store: Store, wanted: Manifest) -> Manifest | None:
             ) from None
         return None
     found = Manifest.read(content, f"{place}/{_MANIFEST}")
+    if found.status == "listing":  # nothing was answered
+        return None
     for name, sentence in _REQUEST.items():
         if getattr(found, name) != getattr(wanted, name):
             raise UsageError(f"{place}: the job in this folder {sentence}", "choose another folder for this one")

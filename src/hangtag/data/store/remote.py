@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from hangtag.errors import DataError, DataNotFound, MissingExtra, StoreError, UsageError
-from hangtag.files import cache_home, is_partial, make_folder, saving, user_path, write_bytes
+from hangtag.files import cache_home, is_partial, make_folder, remove_partial, saving, user_path, write_bytes
 
 __all__ = [
     "Store", "Stored", "below", "is_address", "is_folder", "locked", "open_address", "reading", "size_at", "store_of",
@@ -86,6 +86,10 @@ class Store:
                 return []
         return sorted(each for each in found if not is_partial(Path(each.name)))
 
+    def clean(self, folder: str = "") -> None:
+        """Delete what killed processes left of files that they had not finished; nobody may be writing there."""
+        remove_partial(Path(self.place) / folder)
+
     def delete(self, name: str) -> None:
         """Delete a file, if it exists."""
         with saving(Path(self.place) / name):
@@ -149,6 +153,9 @@ class _AtAddress(Store):
                 Stored(each.base_name, each.size) for each in _children(system, f"{path}/{folder}".rstrip("/"))
                 if each.is_file and not each.base_name.endswith(".partial")
             )  # fmt: skip
+
+    def clean(self, folder: str = "") -> None:
+        """Object stores keep nothing of an unfinished file that could be read."""
 
     def delete(self, name: str) -> None:
         system, path = _opened(self.place)
@@ -341,13 +348,13 @@ def locked(place: str) -> Iterator[None]:
         path = user_path(place).absolute() / "_lock"
     make_folder(path.parent)
     lock = FileLock(path)  # released by the system when a process is killed
-    try:
-        with saving(path):
+    with saving(path):
+        try:
             lock.acquire(blocking=False)
-    except Timeout:
-        raise UsageError(
-            f"{without_query(place)}: another command is writing there", "wait until it has finished, or stop it"
-        ) from None
+        except Timeout:  # also an OSError
+            raise UsageError(
+                f"{without_query(place)}: another command is writing there", "wait until it has finished, or stop it"
+            ) from None
     try:
         yield
     finally:
