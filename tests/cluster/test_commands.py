@@ -53,22 +53,20 @@ def test_a_job_on_a_cluster_prints_nothing_of_rays(address: str, folder: Path) -
     assert (again.returncode, again.stdout) == (0, done.stdout)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_cluster_on_this_machine_ends_with_a_command_that_is_stopped(folder: Path, number: int, code: int) -> None:
-    command = subprocess.Popen(
+def test_a_cluster_on_this_machine_ends_with_a_command_that_is_stopped(folder: Path) -> None:
+    with subprocess.Popen(
         [*COMMAND, "--out", "shards", "--ray"], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    assert command.stderr is not None
-    first = command.stderr.readline()
-    there = descendants(command.pid)
-    time.sleep(0.5)
+    ) as command:
+        assert command.stderr is not None
+        first = command.stderr.readline()
+        there = descendants(command.pid)
+        time.sleep(0.5)
+        command.send_signal(signal.SIGTERM)
+        rest = command.stderr.read()
 
-    command.send_signal(number)
-    rest = command.stderr.read()
-
-    assert command.wait(60) == code, rest
+    assert command.returncode == 128 + signal.SIGTERM, rest
     assert first.startswith("Ray: 1 node, ") and "; dashboard: http://127.0.0.1:" in first
-    assert rest.splitlines()[-1:] == ["stopped"], rest
+    assert all(line.startswith(("note: ", "stopped")) for line in rest.splitlines() if line), rest
     assert len(there) > 3
     end = time.monotonic() + 20
     while any(map(is_alive, there)) and time.monotonic() < end:

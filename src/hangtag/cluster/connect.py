@@ -132,7 +132,7 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="hangtag-ray-"))
     try:
-        with ray_errors():
+        with _exit_code_kept(), ray_errors():
             context = _start(folder) if target == LOCAL else _connect(target, folder)
             cluster = Cluster(target, _nodes(), _dashboard(context))
             _check_room(cluster, needs or Resources(0, 0, 0))
@@ -224,6 +224,31 @@ def _stderr_hidden(shown: bool) -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@contextmanager
+def _exit_code_kept() -> Iterator[None]:
+    """A handler of SIGTERM may raise SystemExit; Ray, where it waits, would replace its code by 1."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    codes: list[Any] = []
+
+    def noting(number: int, frame: Any) -> None:
+        try:
+            before(number, frame)
+        except SystemExit as end:
+            codes.append(end.code)
+            raise
+
+    signal.signal(signal.SIGTERM, noting)
+    try:
+        yield
+    except SystemExit as end:
+        raise SystemExit(codes[0] if codes else end.code) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
