@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 import toys
-from object_store import object_store
 from hangtag.cluster import answering
 from hangtag.cluster.answering import Speed, answer_on
 from hangtag.cluster.connect import connected
@@ -16,6 +15,7 @@ from hangtag.errors import ClusterError
 from hangtag.model.predictor import Predictor, load
 from hangtag.prediction.job import Done, begin
 from hangtag.prediction.units import UnitWorkers
+from object_store import object_store
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +103,11 @@ def test_images_and_shards_in_an_object_store_give_the_rows_of_files(
             monkeypatch.setenv(name, value)
         place = f"s3://{store.bucket}/{{}}?endpoint_override={store.environment['AWS_ENDPOINT_URL']}"
         store.put({f"photos/{path.name}": path.read_bytes() for path in sorted(photos.iterdir())[:12]})
-        with begin(model, [place.format("photos")], place.format("here"), unit_images=6) as job:
-            with UnitWorkers(job, model, 1) as crew:
-                here = sum(crew.answer(job.units, 12), Done())
+        with (
+            begin(model, [place.format("photos")], place.format("here"), unit_images=6) as job,
+            UnitWorkers(job, model, 1) as crew,
+        ):
+            here = sum(crew.answer(job.units, 12), Done())
 
         done, _ = answer(address, model, place.format("photos"), place.format("ray"))
 
