@@ -1,6 +1,10 @@
-"""`hangtag predict FOLDER --out answers.csv` against a plain loop of Pillow and ONNX Runtime, from start to exit.
+"""`hangtag predict FOLDER --out ...` against a plain loop of Pillow and ONNX Runtime, from start to exit.
 
     python -m benchmarks.bulk_predict [--photos 200] [--small 20000] [--rounds 3] [--model MODEL] [--json FILE]
+    python -m benchmarks.bulk_predict --rows 1000000    (only the memory of a job of that many small pictures)
+
+hangtag writes one table (a CSV file) or a folder of Parquet shards. Issue 25 asks for --photos 5000 --small 100000. The
+peak memory is that of all processes of a command together (proportional set sizes, read every half second).
 
 Photos are generated JPEGs of 12 megapixels with shapes, texture and noise, 3 to 6 MB each; small pictures are PNGs of
 28x28. The plain loop opens one picture after the other with Pillow, runs the same model file in ONNX Runtime with its
@@ -14,6 +18,7 @@ colour and 28x28 grey; it is as quick as a trained one.
 import csv
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,8 +31,10 @@ from benchmarks.common import Others, Result, alone, options, ordinary_environme
 from PIL import Image
 
 SOURCE = Path(__file__).resolve().parent.parent
-SIDES = ("hangtag", "loop, Pillow resizes", "loop, the model resizes")
+SIDES = ("hangtag", "hangtag, shards", "loop, Pillow resizes", "loop, the model resizes")
+OURS = 2  # of the sides
 DIFFERENT = 12  # generated photos; the others are links to them
+MOST_LINKS = 50_000  # to one file
 
 LOOP = """
 import csv, json, sys
@@ -54,12 +61,13 @@ with open(out, "w", newline="") as file:
 
 @dataclass(frozen=True)
 class Took:
-    """Seconds from start to exit, processor seconds, share of the machine that others used, and the labels."""
+    """Seconds from start to exit, processor seconds, share of the machine that others used, labels, peak bytes."""
 
     seconds: float
     processor: float
     others: float
     labels: dict[str, str]
+    memory: int
 
 
 def main() -> None:
@@ -68,7 +76,11 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", type=Path, help="a model file or run folder for the photos")
+    parser.add_argument("--rows", type=int, help="only measure the memory of a job of this many small pictures")
     settings = parser.parse_args()
+    if settings.rows:
+        memory_of(settings.rows)
+        return
     found: dict[str, dict[str, list[Took]]] = {}
     with tempfile.TemporaryDirectory(prefix="hangtag-bench-") as name:
         place = Path(name)
@@ -107,6 +119,36 @@ def photos(folder: Path, count: int) -> Path:
     return folder
 
 
+def memory_of(rows: int) -> None:
+    """Print the peak memory of a job, and check that every picture has one row."""
+    import pyarrow.parquet
+
+    with tempfile.TemporaryDirectory(prefix="hangtag-bench-") as name:
+        place = Path(name)
+        folder = small(place / "few", 1000)
+        files, many = sorted(folder.iterdir()), place / "many"
+        for number in range(rows):
+            below = many / f"{number // 10_000:04d}"
+            if number % 10_000 == 0:
+                below.mkdir(parents=True)
+            if number % MOST_LINKS == 0 and number:
+                files = [copied(file, number) for file in files]
+            (below / f"{number:08d}.png").hardlink_to(files[number % len(files)])
+        took = run("hangtag, shards", model(place, None, 1), many, place / "answers")
+        names = pyarrow.parquet.read_table(place / "answers", columns=["file"])["file"].to_pylist()
+        print(f"{len(names):,} rows of {len(set(names)):,} pictures in {took.seconds:.0f} s ({took.processor:.0f} s of "
+              f"processor, others {took.others:.0%}); peak memory {took.memory / 1e9:.2f} GB")  # fmt: skip
+        if sorted(names) != [str(path) for path in sorted(many.rglob("*.png"))]:
+            raise SystemExit("rows are missing or doubled")
+
+
+def copied(file: Path, number: int) -> Path:
+    """A copy, for more links than a file can have."""
+    copy = file.with_name(f"{file.stem[:6]}-{number}.png")
+    copy.write_bytes(file.read_bytes())
+    return copy
+
+
 def small(folder: Path, count: int) -> Path:
     """Grey PNG files of 28x28 pixels."""
     folder.mkdir()
@@ -140,42 +182,85 @@ def model(folder: Path, given: Path | None, channels: int) -> Path:
 
 def run(side: str, file: Path, folder: Path, out: Path) -> Took:
     """One side in a process of its own, or several, until its table is written."""
+    shutil.rmtree(out, ignore_errors=True)
     out.unlink(missing_ok=True)
     environment = ordinary_environment() | {"PYTHONPATH": str(SOURCE / "src")}
-    if side == "hangtag":
-        command = ["-m", "hangtag", "predict", str(file), str(folder), "--out", str(out), "--top", "1"]
+    shards = side == "hangtag, shards"
+    if side.startswith("hangtag"):
+        target = f"{out}/" if shards else str(out)
+        command = ["-m", "hangtag", "predict", str(file), str(folder), "--out", target, "--top", "1"]
     else:
         command = ["-c", LOOP, str(file), str(folder), str(out), side.split()[1]]
     others, began, before = Others(), time.perf_counter(), os.times()
-    subprocess.run([sys.executable, *command], check=True, capture_output=True, env=environment)
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               env=environment)  # fmt: skip
+    peak, used_until = 0, began
+    while process.poll() is None:
+        if time.perf_counter() - used_until > 0.5:
+            peak, used_until = max(peak, memory_below(process.pid)), time.perf_counter()
+        time.sleep(0.005)
+    if process.returncode:
+        raise SystemExit(f"{side} ended with exit status {process.returncode}")
     seconds, after = time.perf_counter() - began, os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
-    with out.open(newline="", encoding="utf-8") as table:
-        labels = {row["file"]: row["label"] for row in csv.DictReader(table)}
-    return Took(seconds, used, others.share(), labels)
+    share = others.share()
+    if shards:
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(out, columns=["file", "label"])
+        labels = dict(zip(table["file"].to_pylist(), table["label"].to_pylist(), strict=True))
+    else:
+        with out.open(newline="", encoding="utf-8") as file_:
+            labels = {row["file"]: row["label"] for row in csv.DictReader(file_)}
+    return Took(seconds, used, share, labels, peak)
+
+
+def memory_below(process: int) -> int:
+    """Bytes of memory of a process and those it started, shared pages counted once."""
+    total, waiting = 0, [process]
+    while waiting:
+        place = Path(f"/proc/{waiting.pop()}")
+        try:
+            waiting += [int(each) for file in place.glob("task/*/children") for each in file.read_text().split()]
+            lines = (place / "smaps_rollup").read_text().splitlines()
+            total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        except OSError:
+            continue
+    return total
 
 
 def describe(found: dict[str, dict[str, list[Took]]]) -> Result:
     rows, says, numbers = [], [], {}
     for what, sides in found.items():
         times = {side: [took.seconds for took in each] for side, each in sides.items()}
-        loop = min(SIDES[1:], key=lambda side: min(times[side]))
-        ratios = [theirs / ours for theirs, ours in zip(times[loop], times["hangtag"], strict=True)]
+        loop = min(SIDES[OURS:], key=lambda side: min(times[side]))
+        all_ratios = {
+            side: [theirs / ours for theirs, ours in zip(times[loop], times[side], strict=True)]
+            for side in SIDES[:OURS]
+        }
+        ratios = all_ratios["hangtag"]
         ours = sides["hangtag"][0].labels
         for side, each in sides.items():
             differ = sum(ours[file] != label for file, label in each[0].labels.items())
             middle, processor = summary(times[side])["median"], summary([took.processor for took in each])["median"]
             speed = f"{len(ours) / middle:,.0f}/s"
-            rows.append((what, side, f"{middle:.1f} s", speed, f"{processor:.1f} s", str(differ)))
-        says.append(f"{what}: hangtag is {summary(ratios)['median']:.2f} times as fast as the quicker loop ({loop}).")
+            memory = max(took.memory for took in each) / 1e6
+            cells = (f"{middle:.1f} s", speed, f"{processor:.1f} s", f"{memory:,.0f} MB", str(differ))
+            rows.append((what, side, *cells))
+        for side, values in all_ratios.items():
+            says.append(
+                f"{what}: {side} is {summary(values)['median']:.2f} times as fast as the quicker loop ({loop})."
+            )
         numbers[what] = {
             "seconds": {side: summary(values) for side, values in times.items()},
             "processor": {side: summary([took.processor for took in each]) for side, each in sides.items()},
             "others": {side: [took.others for took in each] for side, each in sides.items()},
             "ratio": summary(ratios),
+            "ratio of shards": summary(all_ratios["hangtag, shards"]),
+            "memory": {side: max(took.memory for took in each) for side, each in sides.items()},
             "loop": loop,
         }
-    columns = ("pictures", "side", "from start to exit", "speed", "processor", "other labels")
+    columns = ("pictures", "side", "from start to exit", "speed", "processor", "peak memory", "other labels")
     return Result("bulk_predict", "Many pictures, from start to exit", columns, rows, says, numbers)
 
 

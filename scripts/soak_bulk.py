@@ -61,20 +61,11 @@ def main() -> None:
             paths = [*(folder / "photos").iterdir(), *(folder / place for place in places[1:])]
             store.put({str(path.relative_to(folder)): path.read_bytes() for path in paths})
             files, lead = store.system(), f"s3://{store.bucket}/"
-        command = [
-            sys.executable,
-            "-c",
-            PROGRAM,
-            "predict",
-            "model.onnx",
-            *(lead + place for place in places),
-            "--top",
-            "1",
-        ]
+        named = [lead + place for place in places]
+        command = [sys.executable, "-c", PROGRAM, "predict", "model.onnx", *named, "--top", "1", "--out"]
+        quiet: dict[str, Any] = {"cwd": folder, "env": environment, "stdout": subprocess.DEVNULL}
         began = time.monotonic()
-        subprocess.run(
-            [*command, "--out", f"{lead}whole"], cwd=folder, env=environment, check=True, capture_output=True
-        )
+        subprocess.run([*command, f"{lead}whole"], check=True, **quiet)
         seconds = time.monotonic() - began
         expected = rows(folder, "whole", files, lead)
         print(f"undisturbed: {expected.num_rows:,} rows in {seconds:.1f} s", flush=True)
@@ -87,8 +78,6 @@ def main() -> None:
                 kills += 1
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(source.choice(victims), signal.SIGKILL)
-                if victims == [process.pid]:
-                    process.wait()
             code = process.wait()
             assert code in (0, -signal.SIGKILL), process.stderr.read().decode() if process.stderr else code
             print(f"kill {kills}: {shards(folder, files, lead)} shards", flush=True)

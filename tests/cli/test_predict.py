@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hangtag.cli.predict_job import folder_of
 from hangtag.pictures import encode_png
 from hangtag.prediction import bulk
 from toys import toy_model
@@ -195,3 +196,34 @@ def test_predict_draws_repairs_or_leaves_images_as_they_are(in_trained: Any, tra
     assert elsewhere[0]["doctor"] == "drawings/here/241.png" and (trained / "drawings/here/241.png").is_file()
     assert as_is[0]["repairs"] == []
     assert both.code == 2 and "contradict" in both.err
+
+
+@pytest.mark.parametrize(
+    ("out", "folder"),
+    [
+        ("answers", True), ("answers.d/", True), ("photos", True), ("s3://bucket/answers", True),
+        ("answers.csv", False), ("a/b.parquet", False), ("answers.txt", False),
+    ],
+)  # fmt: skip
+def test_out_names_a_folder_of_shards_or_a_table(many: Path, monkeypatch: Any, out: str, folder: bool) -> None:
+    monkeypatch.chdir(many)
+
+    assert (folder_of(out) is not None) == folder
+
+
+def test_predict_writes_shards_and_continues(hangtag: Any, many: Path) -> None:
+    shown = hangtag("predict", "model.onnx", "photos", "--out", "answers", "--top", "1")
+    again = hangtag("predict", "model.onnx", "photos", "--out", "answers", "--top", "1", "--json")
+
+    assert shown.code == 1 and again.code == 1
+    assert "31 images, 1 could not be read" in shown.out
+    assert "photos/a/broken.jpg: not an image that hangtag can read" in shown.err
+    assert "wrote 1 shard in" in shown.err
+    assert (again.json["images"], again.json["failed"], again.json["shards"]) == (31, 1, 1)
+    for option in ("--sort-into=sorted", "--sheet=page.html", "--sure-only"):
+        refused = hangtag("predict", "model.onnx", "photos", "--out", "answers", "--top", "1", option)
+        assert refused.code == 2 and "cannot be combined" in refused.err
+    refused = hangtag("predict", "model.onnx", "photos", "--out", "s3://bucket/answers.csv")
+    assert refused.code == 2 and "tables are written to this machine only" in refused.err
+    refused = hangtag("predict", "model.onnx", "photos", "--out", "answers")
+    assert refused.code == 2 and "has another --top" in refused.err

@@ -311,7 +311,9 @@ class Folder:
         is_empty = True
         if not everything:
             found.sort(key=_place_in_order)
-        for child in found:
+        found.reverse()
+        while found:  # each entry is released with what the system said about it
+            child = found.pop()
             own = child.name
             if own in loose or own in _JUNK or own.lower() in _JUNK:
                 continue
