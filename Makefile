@@ -46,6 +46,7 @@ soak: $(STAMP) data  ## kills, full disks, damaged caches, model files and layou
 	$(PYTHON) scripts/soak_layouts.py
 	$(PYTHON) scripts/mutated_models.py
 	$(PYTHON) scripts/soak_serving.py
+	$(PYTHON) scripts/soak_ray.py
 	$(PYTHON) scripts/soak_bulk.py
 	$(PYTHON) scripts/soak_bulk.py --store --images 1200
 

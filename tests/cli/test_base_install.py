@@ -167,8 +167,11 @@ for name in missing:
 def test_the_missing_extra_is_named_before_anything_is_read(base: Any, command: list[str], hint: str) -> None:
     commands = [command, ["bench", "nowhere"], ["tutorial", "--path", "nowhere"], ["model"]]
     commands.append(["predict", "nowhere.onnx", "nowhere.png", "--why", "why.png"])
+    on_ray = ["predict", "nowhere.onnx", "nowhere.png", "--out", "shards/", "--ray"]
 
-    outcomes = base(*commands)
+    *outcomes, without_ray = base(*commands, on_ray)
+
+    assert without_ray[2] == "hangtag: this needs 'ray', which is not installed (pip install 'hangtag[ray]')\n"
 
     assert outcomes[0] == (1, "", f"hangtag: this needs 'torch', which is not installed ({hint})\n")
     for code, out, err in outcomes[1:]:

@@ -49,6 +49,8 @@ class three_nodes:  # noqa: N801 - used like a function
 
         for name, value in connect._QUIET.items():
             os.environ.setdefault(name, value)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            os.environ.setdefault(name, "test")  # nodes hand their environment to their workers
         from ray.cluster_utils import Cluster
 
         self.folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)

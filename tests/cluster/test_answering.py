@@ -15,6 +15,7 @@ from hangtag.errors import ClusterError
 from hangtag.model.predictor import Predictor, load
 from hangtag.prediction.job import Done, begin
 from hangtag.prediction.units import UnitWorkers
+from object_store import object_store
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("part-*"))}
 
 
-def answer(address: str, model: Predictor, photos: Path, out: Path, **settings: Any) -> tuple[Done, Speed]:
+def answer(address: str, model: Predictor, photos: Path | str, out: Path | str, **settings: Any) -> tuple[Done, Speed]:
     speed = Speed()
     with connected(address) as cluster, begin(model, [str(photos)], str(out), unit_images=6) as job:
         progress = settings.pop("progress", lambda *_: None)
@@ -92,3 +93,26 @@ def test_a_node_without_the_images_is_named(address: str, model: Predictor, phot
             with pytest.raises(ClusterError, match=f"on node (head|east|west): .*{says}"):
                 list(answering._reports(cluster, wrong, model.content, job.units, 1))
     assert shards(tmp_path / "out") == {}
+
+
+def test_images_and_shards_in_an_object_store_give_the_rows_of_files(
+    address: str, model: Predictor, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with object_store() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        place = f"s3://{store.bucket}/{{}}?endpoint_override={store.environment['AWS_ENDPOINT_URL']}"
+        store.put({f"photos/{path.name}": path.read_bytes() for path in sorted(photos.iterdir())[:12]})
+        with (
+            begin(model, [place.format("photos")], place.format("here"), unit_images=6) as job,
+            UnitWorkers(job, model, 1) as crew,
+        ):
+            here = sum(crew.answer(job.units, 12), Done())
+
+        done, _ = answer(address, model, place.format("photos"), place.format("ray"))
+
+        assert (done.images, done.failed, done.labels) == (12, 1, here.labels)
+        system = store.system()
+        for name in ("part-000000.parquet", "part-000001.parquet"):
+            made, wanted = (system.open_input_file(f"{store.bucket}/{out}/{name}").readall() for out in ("ray", "here"))
+            assert made == wanted

@@ -116,8 +116,12 @@ def predict(
     if drawings and as_is:
         raise UsageError("--doctor and --as-is contradict each other", "give only one of them")
     shards, table = _shards_or_table(out, sort_into, sheet, why, drawings, sure_only)
-    if ray is not None and shards is None:
-        raise UsageError("--ray needs a folder or an address for shards", "for example --out answers/")
+    if ray is not None:
+        from hangtag.cluster.connect import check_address
+
+        if shards is None:
+            raise UsageError("--ray needs a folder or an address for shards", "for example --out answers/")
+        check_address(ray)
     _check_outputs(table, sort_into, sheet, why, drawings)
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="hangtag-"))

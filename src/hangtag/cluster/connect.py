@@ -28,7 +28,7 @@ from hangtag.errors import ClusterError, HangtagWarning, MissingExtra, UsageErro
 from hangtag.machine import processors, versions
 from hangtag.words import amount, listed
 
-__all__ = ["LOCAL", "Cluster", "Node", "Resources", "connected"]
+__all__ = ["LOCAL", "Cluster", "Node", "Resources", "check_address", "connected"]
 
 LOCAL = "local"
 """The address that stands for a cluster on this machine, started for the work and ended after it."""
@@ -122,9 +122,7 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
         ClusterError: the cluster does not answer within 10 seconds, its versions differ from those of this machine, or
             it has too few CPUs or GPUs.
     """
-    target = _target(address)
-    if importlib.util.find_spec("ray") is None:
-        raise MissingExtra.named("ray", "ray")
+    target = check_address(address)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import ray
@@ -134,7 +132,7 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="hangtag-ray-"))
     try:
-        with ray_errors():
+        with _exit_code_kept(), ray_errors():
             context = _start(folder) if target == LOCAL else _connect(target, folder)
             cluster = Cluster(target, _nodes(), _dashboard(context))
             _check_room(cluster, needs or Resources(0, 0, 0))
@@ -146,7 +144,10 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _target(address: str | None) -> str:
+def check_address(address: str | None) -> str:
+    """The address to which `connected` connects; raises its errors about a missing extra and a malformed address."""
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtra.named("ray", "ray")
     if address in (None, LOCAL):
         address = os.environ.get("RAY_ADDRESS") or LOCAL
     if address in (LOCAL, "auto"):
@@ -202,7 +203,10 @@ def _within(seconds: float, function: Callable[..., Any], settings: dict[str, An
             done.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    return done.result(seconds)
+    try:
+        return done.result(seconds)
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
 
 
 @contextmanager
@@ -220,6 +224,31 @@ def _stderr_hidden(shown: bool) -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@contextmanager
+def _exit_code_kept() -> Iterator[None]:
+    """A handler of SIGTERM may raise SystemExit; Ray, where it waits, would replace its code by 1."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    codes: list[Any] = []
+
+    def noting(number: int, frame: Any) -> None:
+        try:
+            before(number, frame)
+        except SystemExit as end:
+            codes.append(end.code)
+            raise
+
+    signal.signal(signal.SIGTERM, noting)
+    try:
+        yield
+    except SystemExit as end:
+        raise SystemExit(codes[0] if codes else end.code) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -304,7 +333,10 @@ def _refused(address: str, error: Exception) -> ClusterError:
             f"{address}: this machine is not a node of that cluster, or the cluster is ending: {text[:200]}",
             f"from other machines, connect to its client port: ray://{host or 'HOST'}:10001",
         )
-    return ClusterError(f"{address}: Ray refused the connection: {text[:300]}", "check the cluster's logs")
+    return ClusterError(
+        f"{address}: this is not the client port of a Ray cluster, or it refuses clients: {text[:200]}",
+        "the client port is usually 10001; on a node of the cluster, use HOST:PORT without ray://",
+    )
 
 
 def _nodes() -> tuple[Node, ...]:
