@@ -180,3 +180,45 @@ def test_without_a_gpu_the_benchmark_that_needs_one_says_so_and_counts_as_skippe
     assert subprocess.run(command, check=False, cwd=ROOT).returncode == module("common").NO_GPU == 3
     assert capfd.readouterr().out == "skipped gpu_recipes: no GPU here\n"
     assert module("run_all").ran("gpu_recipes")
+
+
+# --- the model of docs/scale.md ----------------------------------------------------------------------------------
+
+
+def test_machines_that_do_not_fail_take_as_long_as_their_units(module: Callable[[str], ModuleType]) -> None:
+    scale = module("scale_model")
+    perfect = scale.Machines(count=5, cores=2, mean_life=1e12, spread=0.0, dispatch=0.0, restart=3.0)
+
+    found = scale.simulate([7.0] * 41, perfect)
+
+    assert found.seconds == pytest.approx(3 + 5 * 7)  # 41 units on 10 workers: 5 rounds
+    assert found.busy == pytest.approx(41 * 7) and found.wasted == found.retries == 0
+    assert found.tail == pytest.approx(7)
+
+
+def test_a_driver_that_hands_out_slowly_is_the_limit(module: Callable[[str], ModuleType]) -> None:
+    scale = module("scale_model")
+    slow = scale.Machines(count=50, cores=2, mean_life=1e12, spread=0.0, dispatch=0.5, restart=0.0)
+
+    assert scale.simulate([1.0] * 1000, slow).seconds == pytest.approx(1000 * 0.5 + 1)
+
+
+def test_failures_cost_what_theory_says(module: Callable[[str], ModuleType]) -> None:
+    """Work t that begins again after each failure, at rate r, takes (exp(r t) - 1) / r on average."""
+    scale = module("scale_model")
+    life, unit = 100.0, 60.0
+    failing = scale.Machines(count=40, cores=1, mean_life=life, spread=0.0, dispatch=0.0, replacement=0.0, restart=0.0)
+
+    found = scale.simulate([unit] * 8000, failing)
+
+    assert found.busy / 8000 == pytest.approx(life * (np.exp(unit / life) - 1), rel=0.03)
+    assert found.busy - found.wasted == pytest.approx(8000 * unit)
+
+
+def test_a_job_that_is_killed_begins_its_units_again(module: Callable[[str], ModuleType]) -> None:
+    scale = module("scale_model")
+    constants = scale.Constants(start=1.0, listing=0.01, infer=0.1, check=0.5)
+
+    assert scale.killed([100] * 3, constants, []) == pytest.approx(1 + 3 + 3 * 10)
+    # killed while it lists; in the second unit; then one is checked and two are answered
+    assert scale.killed([100] * 3, constants, [2.0, 20.0]) == pytest.approx(2 + 20 + (1 + 0.5 + 2 * 10))

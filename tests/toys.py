@@ -83,13 +83,13 @@ def tiny_backbone(side: int = 32) -> "Backbone":
     return dataclasses.replace(with_weights(empty, network), record=record)
 
 
-def toy_model(channels: int = 1, image: ImageSpec | None = None) -> bytes:
+def toy_model(channels: int = 1, image: ImageSpec | None = None, seed: int = 0) -> bytes:
     """A model file for the toy images, its network untrained; made once per test run."""
     from hangtag.training.engine.build import build_network
     from hangtag.training.engine.export import export_model
 
     spec = image or ImageSpec(SIDE, SIDE, channels, background=0)
-    return export_model(build_network("mlp", spec, len(CLASSES), seed=0), metadata(spec))
+    return export_model(build_network("mlp", spec, len(CLASSES), seed=seed), metadata(spec))
 
 
 def in_a_process(program: str, folder: Path) -> str:

@@ -15,7 +15,8 @@
     |   `-- ModelNotFound         a missing model file
     |-- ClusterError              a Ray cluster that cannot be reached, does not suit the work, or failed
     |-- RunError                  a run folder that is missing or incomplete
-    |   `-- RunNotFound           a missing run folder
+    |   |-- RunNotFound           a missing run folder
+    |   `-- WorkerLostError       another worker of the same training that stopped
     |-- SaveError                 a file that could not be written; no partial file is left behind
     |-- MissingExtra              an optional part of hangtag that is not installed; also an ImportError
     `-- MissingAttribute          a name such as `hangtag.figures` that needs such a part; also an AttributeError
@@ -54,6 +55,7 @@ __all__ = [
     "SaveError",
     "UnknownName",
     "UsageError",
+    "WorkerLostError",
     "logger",
 ]
 
@@ -216,6 +218,10 @@ class PictureNotFound(PictureError, FileNotFoundError):
 
 class ModelNotFound(ArtifactError, FileNotFoundError):
     """A model file that does not exist."""
+
+
+class WorkerLostError(RunError):
+    """Another worker of the same training stopped or cannot be reached."""
 
 
 class RunNotFound(RunError, FileNotFoundError):

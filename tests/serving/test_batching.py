@@ -1,7 +1,10 @@
 """Answers of the batcher are those of the library, whatever shares their batch; overload is refused at once."""
 
 import asyncio
+import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ from hangtag.errors import HangtagError, PictureError
 from hangtag.model.guarantees import AnswerPolicy
 from hangtag.model.predictor import Answer
 from hangtag.pictures import encode_jpeg, encode_png
-from hangtag.serving.batching import Ask, Batcher, Recorder
+from hangtag.serving.batching import Batcher, Recorder
+from hangtag.serving.compute import Ask, Here, Piece, Work
 from hangtag.serving.models import Models, ServedModel
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.settings import Settings
@@ -231,3 +235,59 @@ def test_a_large_picture_does_not_delay_small_ones(model: ServedModel, tmp_path:
         assert done == ["small", "large"]
 
     asyncio.run(both())
+
+
+class Elsewhere(Here):
+    """An engine whose size changes, and which has the batches of its threads counted."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.busy = self.most_busy = 0
+        self.lock = threading.Lock()
+
+    def answers(self, model: ServedModel, pieces: Sequence[Piece], seconds: float) -> Work:
+        with self.lock:
+            self.busy += 1
+            self.most_busy = max(self.most_busy, self.busy)
+        time.sleep(0.02)
+        with self.lock:
+            self.busy -= 1
+        return super().answers(model, pieces, seconds)
+
+
+def test_as_many_batches_are_computed_at_once_as_the_engine_takes_now(model: ServedModel) -> None:
+    engine, eager = Elsewhere(Settings(threads=1)), replace(model, call_seconds=0.0, least_batch=1)
+    batcher = Batcher(Settings(max_batch=1), engine=engine)
+    given = pictures(12)
+
+    def most_at_once(threads: int) -> int:
+        engine.threads, engine.most_busy = threads, 0
+
+        async def ask() -> list[Any]:
+            return await asyncio.gather(*(batcher.answers(eager, [each], Ask(), soon()) for each in given))
+
+        found = asyncio.run(ask())
+        assert [each for (each,) in found] == [model.predictor(each) for each in given]
+        return engine.most_busy
+
+    assert most_at_once(1) == 1
+    assert most_at_once(4) == 4
+    most_at_once(2)  # threads beyond two end after their batch
+    assert most_at_once(2) == 2
+    batcher.close()
+
+
+def test_an_error_of_the_engine_is_the_answer_to_each_request_of_the_batch(model: ServedModel) -> None:
+    class Gone(Here):
+        def answers(self, model: ServedModel, pieces: Sequence[Piece], seconds: float) -> Work:
+            raise Refusal(503, "the replicas ended", "try again", {"Retry-After": "1"})
+
+    async def ask() -> list[Any]:
+        batcher = Batcher(Settings(threads=1), engine=Gone(Settings(threads=1)))
+        found = await asyncio.gather(
+            *(batcher.answers(model, [each], Ask(), soon()) for each in pictures(3)), return_exceptions=True
+        )
+        batcher.close()
+        return found
+
+    assert [each.status for each in asyncio.run(ask())] == [503, 503, 503]

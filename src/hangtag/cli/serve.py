@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hangtag.cli.options import AsJson, complete_run, path_option
+from hangtag.cli.options import AsJson, Ray, complete_run, path_option, print_warnings
 from hangtag.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def serve(
     keyfile: Annotated[Path | None, path_option("A PEM file with the certificate's key.")] = None,
     workers: Annotated[int, typer.Option(help="Number of processes. One that ends is replaced.")] = 1,
     threads: Annotated[
-        int | None, typer.Option(help="Threads of each process that decode and infer. [default: one per core]")
+        int | None,
+        typer.Option(help="Threads of each process that decode and infer. [default: one per core; of a replica, 1]"),
     ] = None,
     max_batch: Annotated[int, typer.Option(help="The most pictures that are inferred together.")] = 64,
     max_delay_ms: Annotated[
@@ -99,6 +100,11 @@ def serve(
     log_answers_bytes: Annotated[
         int, typer.Option(help="Size at which the file of --log-answers is renamed to NAME.1 and begun again.")
     ] = 1_000_000_000,
+    ray: Ray = None,
+    replicas: Annotated[
+        str | None,
+        typer.Option(help="With --ray: number of processes that compute, or MIN..MAX as the load needs.  [default: 1]"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer over HTTP, as hangtag predict answers on the command line.
@@ -128,9 +134,21 @@ def serve(
         max_connections=max_connections, max_body=max_body, max_chunks=max_chunks, max_headers=max_headers,
         max_header_bytes=max_header_bytes, max_url=max_url, max_pictures=max_pictures, max_pixels=max_pixels,
     )  # fmt: skip
+    _log_to_stderr()
+    if replicas is not None and ray is None:
+        raise UsageError("--replicas needs --ray", "without Ray, --workers says how many processes answer")
+    if ray is not None:
+        from hangtag.cluster.serve import Replicas, serve_on_ray
+
+        wanted = Replicas.parsed(replicas or "1")
+        with print_warnings():
+            serve_on_ray(
+                runs, settings, lambda serving: _announce(serving, settings, as_json), ray, wanted,
+                lambda cluster: print(cluster, file=sys.stderr, flush=True),
+            )  # fmt: skip
+        return
     from hangtag.serving.run import serve as run
 
-    _log_to_stderr()
     run(runs, settings, lambda serving: _announce(serving, settings, as_json))
 
 

@@ -4,11 +4,12 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from hangtag.training.classifier import Classifier
     from hangtag.training.engine.loop import Epoch
     from hangtag.training.engine.recipes import Recipe
+    from hangtag.training.engine.workers import Workers
     from hangtag.training.run import Training
     from hangtag.training.seeds import Seeds
+    from hangtag.training.shared import Trainer
     from hangtag.training.trackers import Tracking
 
 __all__ = ["RecipeName", "Request", "on_cluster", "stop_on_interrupt", "train", "train_and_judge"]
@@ -42,7 +45,10 @@ _FINE_TUNE_HELP = (
     "Also train the last blocks of the backbone (on a GPU, all of it), and keep it if it is better on held-out images."
 )
 _BACKBONE_HELP = "The pretrained network of recipe transfer: efficientnet-lite0, -lite1, timm:NAME or FILE.onnx."
+_CPUS_HELP = "With --ray: CPUs, and so threads, of each training or worker. [default: 1; workers share all CPUs]"
+_WORKERS_HELP = "With --ray: divide every batch among this many workers. torchrun's processes do so by themselves."
 _RESUME_HELP = "Continue this interrupted run with its own settings; 'last' is the newest."
+_SAME_PRESS_SECONDS = 1.0
 RecipeName = Annotated[str | None, typer.Option(help=_RECIPE_HELP, autocompletion=options.complete_recipe)]
 ResumedRun = Annotated[str | None, typer.Option(help=_RESUME_HELP, autocompletion=options.complete_run)]
 
@@ -92,7 +98,8 @@ def train(
         typer.Option(help="Choose recipe, network and epochs so that the whole command takes about this many minutes."),
     ] = None,
     ray: options.Ray = None,
-    cpus: Annotated[int, typer.Option(help="With --ray: CPUs, and so threads, of each training.", min=1)] = 1,
+    cpus: Annotated[int | None, typer.Option(help=_CPUS_HELP, min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help=_WORKERS_HELP, min=1)] = None,
     log_to: Annotated[str | None, typer.Option(help="Also log each epoch to tensorboard or mlflow.")] = None,
     device: options.Device = "auto",
     out: Annotated[
@@ -117,11 +124,10 @@ def train(
     }  # fmt: skip
     request = Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
-    if log_to is not None and ray is not None:
-        raise UsageError("--log-to and --ray cannot be combined", "each run folder has its epochs in history.jsonl")
-    with options.print_warnings(), ExitStack() as stack:
+    _check_workers(workers, ray, seeds, minutes, log_to, bool(folds or resume))
+    with options.print_warnings(), ExitStack() as stack, _team(console, workers, ray, cpus, device) as divide:
         tracking = Tracking(log_to)
-        nodes = None if ray is None else stack.enter_context(on_cluster(ray, cpus, device))
+        nodes = stack.enter_context(on_cluster(ray, cpus or 1, device)) if ray is not None and workers is None else None
         if seeds is not None:
             return _train_seeds(console, request, seeds, tracking, as_json, nodes)
         if minutes is not None:
@@ -130,6 +136,7 @@ def train(
             training = _resumed_training(request, resume)
         else:
             training = _new_training(request)
+        divide(training)
         judged, stopped = train_and_judge(console, training, tracking, nodes)
         from hangtag.reports.report import write_report_and_pictures
 
@@ -164,6 +171,96 @@ def _check_combination(request: "Request", seeds: int | None, minutes: float | N
     if request.out is not None and resume is not None:
         raise UsageError("--resume and --out cannot be combined", "a resumed run stays in its folder")
     request.check_out()
+
+
+def _check_workers(
+    workers: int | None, ray: str | None, seeds: int | None, minutes: float | None, log_to: str | None, folds: bool
+) -> None:
+    """Raises UsageError if the options of clusters exclude others, or do nothing."""
+    from hangtag.training.engine.workers import started_by_torchrun
+
+    if seeds is not None and log_to is not None and ray is not None:
+        raise UsageError("--log-to and --ray cannot be combined", "each run folder has its epochs in history.jsonl")
+    divides = "--workers" if workers is not None else "torchrun" if started_by_torchrun() else ""
+    for name, value in (("--seeds", seeds), ("--minutes", minutes)):
+        if divides and value is not None:
+            raise UsageError(
+                f"{divides} divides one training among several workers, so it cannot be combined with {name}",
+                "remove one of them; --seeds 5 --ray trains several seeds at once",
+            )
+    if started_by_torchrun() and ray is not None:
+        raise UsageError("torchrun has started the workers, so --ray has nothing to do", "remove one of them")
+    if workers is not None and ray is None and not started_by_torchrun():
+        raise UsageError(
+            "--workers divides a training among processes that Ray starts, so it needs --ray",
+            "add --ray to start them on this machine, or --ray ADDRESS for a cluster",
+        )
+    if ray is not None and workers is None and seeds is None and not folds:
+        raise UsageError(
+            "--ray needs to know what to do with the cluster",
+            "--workers 2 divides one training among two workers; --seeds 5 trains five seeds at once; --folds 5 trains "
+            "the networks of a cross-validation at once",
+        )
+
+
+@contextmanager
+def _team(
+    console: "Console", workers: int | None, ray: str | None, cpus: int | None, device: str
+) -> "Iterator[Callable[[Training], None]]":
+    """A function that lets a training use several workers, if there are any.
+
+    In all but the first of torchrun's processes, this trains until the first has ended, and then exits.
+    """
+    from hangtag.training.engine.loop import choose_device
+    from hangtag.training.engine.workers import joined_as_torchrun_says, started_by_torchrun
+
+    if started_by_torchrun():
+        from hangtag.training.shared import TheseWorkers
+
+        with joined_as_torchrun_says(choose_device(device)) as group:
+            assert group is not None
+            if group.rank:
+                _follow(group)
+            these = TheseWorkers(group)
+            try:
+                if workers not in (None, group.count):
+                    raise UsageError(f"--workers {workers}, but torchrun started {group.count}", "leave --workers out")
+                yield lambda training: _divide(training, group.count, these)
+            finally:
+                these.dismiss()
+    elif workers is not None and ray is not None:
+        with options.on_cluster(ray, workers, cpus or 1, int(device == "cuda")) as cluster:
+            from hangtag.cluster.one_training import on_workers
+
+            trainer = on_workers(cluster, workers, cpus, device, console.print)
+            yield lambda training: _divide(training, workers, trainer)
+    else:
+        yield lambda training: None
+
+
+def _divide(training: "Training", workers: int, trainer: "Trainer") -> None:
+    """Raises UsageError if this training cannot be divided; a new run folder is then removed."""
+    from hangtag.training.shared import check_shareable
+
+    try:
+        check_shareable(training.classifier.chosen_recipe(training.data))
+    except UsageError:
+        training.refuse()
+        raise
+    training.workers, training.trainer = workers, trainer
+
+
+def _follow(group: "Workers") -> NoReturn:
+    """Take part in the training of the first process, which alone prints and writes; then exit."""
+    from hangtag.training.shared import follow
+
+    try:
+        with stop_on_interrupt(quiet=True) as stop, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            follow(group, stop)
+    except HangtagError:  # the first process says what is wrong
+        raise typer.Exit(1) from None
+    raise typer.Exit(130 if stop() else 0)
 
 
 def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement") -> None:
@@ -483,13 +580,29 @@ class _Interrupt:
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[_Interrupt]:
-    """The first Ctrl-C requests a clean end; a second one is an ordinary KeyboardInterrupt."""
-    interrupt = _Interrupt()
+def stop_on_interrupt(quiet: bool = False) -> Iterator[_Interrupt]:
+    """The first Ctrl-C requests a clean end; a second one is an ordinary KeyboardInterrupt.
+
+    torchrun passes Ctrl-C on to processes that the terminal has already interrupted; both together count once.
+
+    Args:
+        quiet: whether nothing is printed.
+    """
+    from hangtag.training.engine.workers import started_by_torchrun
+
+    interrupt, first = _Interrupt(), 0.0
 
     def request_stop(signum: int, frame: object) -> None:
-        interrupt.pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        nonlocal first
+        if interrupt.pressed:
+            if time.monotonic() - first > _SAME_PRESS_SECONDS:
+                raise KeyboardInterrupt
+            return
+        interrupt.pressed, first = True, time.monotonic()
+        if not started_by_torchrun():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if quiet:
+            return
         doing = "almost done" if interrupt.finishing else "finishing the current steps"
         print(f"\n{doing}; press Ctrl-C again to abort", file=sys.stderr)
 

@@ -141,7 +141,7 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
             _check_nodes(cluster)
             yield cluster
     finally:
-        with _handlers_kept():
+        with _handlers_kept(), _threads_quiet():
             ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -233,6 +233,22 @@ def _handlers_kept() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _threads_quiet() -> Iterator[None]:
+    """Threads of Ray's client that fail while the connection ends print no traceback."""
+    before = threading.excepthook
+
+    def print_others(failed: threading.ExceptHookArgs) -> None:
+        if failed.thread is None or not failed.thread.name.startswith("ray_client"):
+            before(failed)
+
+    threading.excepthook = print_others
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _check_answers(address: str, found: re.Match[str]) -> None:

@@ -1,6 +1,7 @@
 """Judging a model file on images it was not trained on: at the end of training, and later on request."""
 
 import inspect
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -28,7 +29,7 @@ from hangtag.words import first_few
 
 __all__ = [
     "Fitted", "Judgement", "Model", "data_before_decisions", "evaluate", "is_cross_validated", "judge", "judge_own",
-    "judged_part", "opened", "read_again",
+    "judged_part", "opened", "read_again", "read_same",
 ]  # fmt: skip
 
 _FEW_REPEATED = 0.02  # the share of repeated images up to which intervals are as good as right
@@ -329,8 +330,19 @@ def read_again(run: Run, source: dict[str, Any] | None = None) -> LabelledImages
     """
     config = run.config("data")
     source = config.get("source", {}) if source is None else source
-    data = _read(source.get("what") or config["data"]["name"], source.get("path"), source.get("options", {}))
-    name, fingerprint = config["data"]["name"], config["data"]["fingerprint"]
+    return read_same(source, config["data"]["name"], config["data"]["fingerprint"])
+
+
+def read_same(source: Mapping[str, Any], name: str, fingerprint: str) -> LabelledImages:
+    """The data from where a run found it, verified by its fingerprint.
+
+    Args:
+        source: as in the run's config.
+
+    Raises:
+        DataError: the data is different.
+    """
+    data = _read(source.get("what") or name, source.get("path"), source.get("options", {}))
     if data.fingerprint != fingerprint:
         change = "has changed since this run" if data.name == name else f"is not the data of this run, {name}"
         raise DataError(

@@ -19,6 +19,7 @@ from hangtag.errors import HangtagError, logger
 from hangtag.serving.access_log import AccessLog, open_access_log
 from hangtag.serving.answer_log import AnswerLog
 from hangtag.serving.batching import Batcher
+from hangtag.serving.compute import Engine
 from hangtag.serving.guard import Guard
 from hangtag.serving.line_log import LineLog
 from hangtag.serving.metrics import SECONDS, Metrics
@@ -40,6 +41,7 @@ class Server:
 
     models: Models
     settings: Settings
+    engine: Engine | None = None
     batcher: Batcher = field(init=False)
     metrics: Metrics = field(init=False)
     access_log: LineLog | None = None
@@ -48,7 +50,7 @@ class Server:
     def __post_init__(self) -> None:
         settings = self.settings
         self.metrics = Metrics(lambda: list(self.models), lambda: self.batcher.waiting)
-        self.batcher = Batcher(settings, self.metrics)
+        self.batcher = Batcher(settings, self.metrics, self.engine)
         if settings.access_log is not None:
             self.access_log = open_access_log(settings.access_log, self.metrics)
         if settings.log_answers is not None:
@@ -74,11 +76,11 @@ class Server:
                 log.close()
 
 
-def create_app(models: Models, settings: Settings | None = None) -> Starlette:
-    """An ASGI application that answers with these models."""
+def create_app(models: Models, settings: Settings | None = None, engine: Engine | None = None) -> Starlette:
+    """An ASGI application that answers with these models; an `engine` other than this process computes elsewhere."""
     from hangtag.serving import open_inference, page, simple_api
 
-    server = Server(models, settings or Settings())
+    server = Server(models, settings or Settings(), engine)
     routers = [simple_api.router, open_inference.router, page.router]
 
     @asynccontextmanager

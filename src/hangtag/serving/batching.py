@@ -15,8 +15,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -24,38 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import HangtagError, logger
-from hangtag.machine import processors
-from hangtag.model.guarantees import AnswerPolicy
-from hangtag.model.predictor import Answer, Predictor, Prepared
+from hangtag.model.predictor import Answer
 from hangtag.pictures import Images
-from hangtag.serving.decoding import decode, end_sandboxes, is_quick
+from hangtag.serving.compute import Ask, Engine, Here, failure
+from hangtag.serving.decoding import end_sandboxes, is_quick
 from hangtag.serving.models import ServedModel
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.settings import Settings
 
-__all__ = ["Ask", "Batcher", "Recorder"]
+__all__ = ["Batcher", "Recorder"]
 
-_BYTES_AT_ONCE = 16_000_000  # decoded pictures that a thread holds
 _LARGE = 500_000  # pixels of an image of a tensor that is answered on its own
 _SMOOTHING = 0.1  # weight of the latest batch in the time of a picture
 _LONGEST_WAIT = 60  # seconds that Retry-After asks for at most
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What a request wants to know about each of its pictures.
-
-    Attributes:
-        top: number of classes.
-        policy: how cautious answers are.
-        doctor: as `Predictor.doctor`.
-        why: whether answers come with `picture` and `seen`, from which a heat map is made.
-    """
-
-    top: int = 3
-    policy: AnswerPolicy = field(default_factory=AnswerPolicy)
-    doctor: bool | None = None
-    why: bool = False
 
 
 class Recorder:
@@ -180,25 +159,27 @@ class _Queue:
 class Batcher:
     """Answers requests, while at most `Settings.max_queue` pictures and `Settings.max_queue_bytes` are waiting.
 
+    Args:
+        engine: what computes the batches; this process unless given.
+
     Attributes:
         waiting: pictures that were admitted and have no answer yet.
         waiting_bytes: the bytes of them all.
         seconds: that a thread needs for a picture, recently; 0 before the first.
     """
 
-    def __init__(self, settings: Settings, recorder: Recorder = _SILENT) -> None:
+    def __init__(self, settings: Settings, recorder: Recorder = _SILENT, engine: Engine | None = None) -> None:
         self.settings, self.recorder = settings, recorder
+        self.engine = engine or Here(settings)
         self.waiting = self.waiting_bytes = 0
         self.seconds = 0.0
-        self._decode = partial(decode, most=settings.max_pixels)
-        self._count = settings.threads or processors()
         self._queues: dict[Any, _Queue] = {}  # by key; none of them is empty
         self._lock = threading.Lock()
         self._wakings: SimpleQueue[None] = SimpleQueue()  # an item lets one idle thread look for work
         self._threads: list[threading.Thread] = []  # started by the first request, in the process that answers it
         self._idle = 0
         self._waking_in: Any = None  # the event loop that is about to wake a thread
-        self._slow = ThreadPoolExecutor(max(2, self._count), "hangtag-slow")
+        self._slow = ThreadPoolExecutor(max(2, self.engine.threads), "hangtag-slow")
         self._is_closed = False
 
     @property
@@ -209,7 +190,7 @@ class Batcher:
     @property
     def wait(self) -> float:
         """Estimated seconds until everything that waits now has an answer."""
-        return self.waiting * self.seconds / self._count
+        return self.waiting * self.seconds / self.engine.threads
 
     def admit(self, pictures: int, size: int = 0) -> None:
         """Raise Refusal (503) if so many more pictures, of so many bytes in all, cannot wait.
@@ -334,9 +315,8 @@ class Batcher:
             queue = self._queues.setdefault(job.key, _Queue())
             for part in quick:
                 queue.push(part)
-            if not self._threads:
-                for _ in range(self._count):
-                    self._start()
+            while len(self._threads) < self.engine.threads:
+                self._start()
         if self._waking_in is not job.loop:  # after this round of the loop, in which more requests may arrive
             self._waking_in = job.loop
             job.loop.call_soon(self._wake, job.loop)
@@ -349,7 +329,7 @@ class Batcher:
                 return
             queue = max(self._queues.values(), key=lambda queue: queue.pictures)
             model = queue.parts[0].job.model
-            if is_late or self._idle == self._count or queue.pictures >= model.least_batch:
+            if is_late or self._idle == len(self._threads) or queue.pictures >= model.least_batch:
                 self._idle -= 1
                 self._wakings.put(None)
                 return
@@ -374,9 +354,15 @@ class Batcher:
                 self._start()
 
     def _next(self) -> list[_Part] | None:
-        """The next batch, when there is one; None when the batcher is closed and nothing waits."""
+        """The next batch, when there is one; None ends the thread: all is done, or the engine has shrunk."""
         while True:
             with self._lock:
+                if len(self._threads) > self.engine.threads and not self._is_closed:
+                    self._threads.remove(threading.current_thread())
+                    if self._queues and self._idle:  # another does what this one was woken for
+                        self._idle -= 1
+                        self._wakings.put(None)
+                    return None
                 if self._queues:
                     return self._take()
                 if self._is_closed:
@@ -406,73 +392,42 @@ class Batcher:
         results: list[_Result] = [(part.job, part.start, _too_late()) for part in parts if part.job.deadline <= now]
         try:
             if live:
-                results += self._pictures(live) if live[0].job.ask is not None else self._tensors(live)
+                work = self._pictures if live[0].job.ask is not None else self._tensors
+                results += work(live, max(part.job.deadline for part in live) - now)
+        except HangtagError as error:
+            results += [(part.job, part.start, error) for part in live]
         except BaseException as error:
             logger.error("a batch failed", exc_info=error)
-            results += [(part.job, part.start, _failed()) for part in live]
+            results += [(part.job, part.start, failure()) for part in live]
         for loop in {result[0].loop for result in results}:
             some = [result for result in results if result[0].loop is loop]
             with suppress(RuntimeError):  # the loop was closed, and nobody waits
                 loop.call_soon_threadsafe(_hand_over, some)
 
-    def _pictures(self, parts: list[_Part]) -> list[_Result]:
-        predictor, results = parts[0].job.model.predictor, []
-        prepare = predictor.with_decoder(self._decode).prepare
-        prepared: list[Prepared] = []
-        waiting: list[tuple[list[Any], int]] = []  # for the answers of `prepared`
-        decoding: list[float] = []
-        size, began = 0, time.perf_counter()
+    def _pictures(self, parts: list[_Part], seconds: float) -> list[_Result]:
+        pieces = [(part, part.job.ask, part.job.payload[part.start : part.stop]) for part in parts]
+        pieces = [piece for piece in pieces if piece[2]]  # a request may have ended just now
+        if not pieces:
+            return []
+        began = time.perf_counter()
+        work = self.engine.answers(
+            parts[0].job.model, [(ask, pictures) for _, ask, pictures in pieces if ask is not None], seconds
+        )
+        for pictures, took in work.inferred:
+            self.recorder.inferred(pictures, took)
+        self.recorder.decoded(work.decoded)
+        self._measure(len(work.decoded), time.perf_counter() - began)
+        return [(part.job, part.start, found) for (part, _, _), found in zip(pieces, work.results, strict=True)]
 
-        def flush() -> None:
-            nonlocal size
-            clock = time.perf_counter()
-            for (found, place), answer in zip(waiting, _together(predictor, prepared), strict=True):
-                found[place] = answer
-            self.recorder.inferred(len(prepared), time.perf_counter() - clock)
-            prepared.clear()
-            waiting.clear()
-            size = 0
-
-        for part in parts:
-            ask, pictures = part.job.ask, part.job.payload[part.start : part.stop]
-            assert ask is not None
-            found: list[Any] = [None] * len(pictures)
-            if pictures:  # the request may have ended just now
-                results.append((part.job, part.start, found))
-            for place, picture in enumerate(pictures):
-                clock = time.perf_counter()
-                try:
-                    prepared.append(each := prepare(picture, ask.top, ask.policy, ask.doctor, ask.why))
-                except HangtagError as error:
-                    found[place] = error
-                    continue
-                except Exception:
-                    logger.exception("a picture could not be decoded")
-                    found[place] = _failed()
-                    continue
-                finally:
-                    decoding.append(time.perf_counter() - clock)
-                waiting.append((found, place))
-                size += each.pixels.nbytes
-                if size >= _BYTES_AT_ONCE:
-                    flush()
-        if prepared:
-            flush()
-        self.recorder.decoded(decoding)
-        self._measure(len(decoding), time.perf_counter() - began)
-        return results
-
-    def _tensors(self, parts: list[_Part]) -> list[_Result]:
+    def _tensors(self, parts: list[_Part], seconds: float) -> list[_Result]:
         pieces = [(part, part.job.payload[part.start : part.stop]) for part in parts]
         pieces = [(part, images) for part, images in pieces if len(images)]  # a request may have ended just now
         if not pieces:
             return []
         began = time.perf_counter()
         (model, names, _), arrays = parts[0].job.key, [images for _, images in pieces]
-        try:
-            rows = model.predictor.outputs(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), *names)
-        except HangtagError as error:
-            return [(part.job, part.start, error) for part, _ in pieces]
+        together = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        rows = self.engine.outputs(model, together, names, seconds)
         results, start = [], 0
         for part, images in pieces:
             stop = start + len(images)
@@ -487,33 +442,14 @@ class Batcher:
             self.seconds += (seconds / pictures - self.seconds) * (_SMOOTHING if self.seconds else 1)
 
 
-def _together(predictor: Predictor, prepared: list[Prepared]) -> list[Answer | HangtagError]:
-    """Answers, or errors; a picture that the graph fails on spoils no other's answer."""
-    try:
-        return [*predictor.together(prepared)]
-    except Exception as error:
-        if len(prepared) > 1:
-            return [_together(predictor, [each])[0] for each in prepared]
-        if isinstance(error, HangtagError):
-            return [error]
-        logger.exception("a picture could not be answered")
-        return [_failed()]
-
-
 def _hand_over(results: list[_Result]) -> None:
     for job, start, found in results:
         try:
             job.take(start, found)
         except Exception:  # the other requests of the batch must get theirs
             logger.exception("the results of a batch do not fit its request")
-            job.take(start, _failed())
+            job.take(start, failure())
 
 
 def _too_late() -> Refusal:
     return Refusal(504, "the deadline has passed", "allow more time, or try again when the server has less to do")
-
-
-def _failed() -> Refusal:
-    return Refusal(
-        500, "the server failed to answer", "this is a bug or a broken model; the log of the server says more"
-    )

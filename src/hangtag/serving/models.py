@@ -21,7 +21,7 @@ from hangtag.serving.decoding import decode
 from hangtag.serving.refusals import Refusal
 from hangtag.words import visible
 
-__all__ = ["Models", "ServedModel"]
+__all__ = ["Models", "ServedModel", "open_to_serve"]
 
 _MEASURED = 4  # images of a batch whose time is measured
 _GAIN = 4  # times the cost of a call that the pictures of an efficient batch take
@@ -156,10 +156,15 @@ def _without_path(error: Exception, path: Path) -> str:
     return f"the new file cannot be used{f': {reason}' if reason and os.sep not in reason else ''}"
 
 
-def _opened(name: str, path: Path) -> ServedModel:
-    artifact = open_artifact(path, threads=1)
+def open_to_serve(source: Path | bytes) -> Predictor:
+    """A model file, its bytes or its run folder, opened as servers do; errors as of `open_artifact`."""
+    artifact = open_artifact(source, threads=1)
     artifact.settle_batches()
-    predictor = Predictor(artifact, decode_picture=decode)
+    return Predictor(artifact, decode_picture=decode)
+
+
+def _opened(name: str, path: Path) -> ServedModel:
+    predictor = open_to_serve(path)
     return ServedModel(name, predictor.fingerprint, predictor, path, *_cost(predictor))
 
 

@@ -23,8 +23,8 @@ from hangtag.errors import HangtagError, PictureError
 from hangtag.model.artifact import INPUT, OUTPUT
 from hangtag.model.predictor import Answer
 from hangtag.pictures import Images, check_images
-from hangtag.serving.batching import Ask
 from hangtag.serving.body import read_body
+from hangtag.serving.compute import Ask
 from hangtag.serving.description import INFER_BODY, answers_with, in_path
 from hangtag.serving.models import ServedModel
 from hangtag.serving.parameters import timeout_in
@@ -290,6 +290,8 @@ def _compressed(content: bytes, encoding: str) -> bytes:
 def _readiness(about: dict[str, Any], server: "Server", troubled: list[str]) -> Response:
     if server.is_draining:
         error, hint = "the server is shutting down", "send requests to another server, or try again in a second"
+    elif server.batcher.engine.problem is not None:
+        error, hint = server.batcher.engine.problem, "try again in some seconds"
     elif troubled:
         error, hint = f"the file of {', '.join(troubled)} cannot be used", "the version that was opened last answers"
     else:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from hangtag.errors import UnknownName, UsageError
 from hangtag.model.conformal import METHODS
 from hangtag.model.guarantees import COVERAGE, OOD_FALSE_POSITIVE_RATE, TARGET_ACCURACIES, AnswerPolicy
-from hangtag.serving.batching import Ask
+from hangtag.serving.compute import Ask
 from hangtag.serving.refusals import Refusal
 from hangtag.words import visible
 

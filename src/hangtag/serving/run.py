@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ import uvicorn
 from hangtag.errors import HangtagError, UsageError, logger
 from hangtag.evaluation.run_folder import find_run
 from hangtag.serving.app import create_app
+from hangtag.serving.compute import Engine
 from hangtag.serving.metrics import shared_by_workers
 from hangtag.serving.models import Models
 from hangtag.serving.protocol import Bodies, LimitedProtocol
@@ -371,12 +373,18 @@ def _names(models: Models) -> tuple[tuple[str, str], ...]:
     return tuple((model.name, model.version) for model in models)
 
 
-def serve(places: Sequence[str], settings: Settings, announce: Callable[[Serving], None]) -> None:
+def serve(
+    places: Sequence[str],
+    settings: Settings,
+    announce: Callable[[Serving], None],
+    engine: Callable[[Models], AbstractContextManager[Engine]] | None = None,
+) -> None:
     """Answer requests until SIGTERM or Ctrl-C.
 
     Args:
         places: runs (folders, names under runs/, `last`) and files ending with .onnx.
         announce: called once the server answers.
+        engine: what computes the answers, ended after the last of them; the server's own threads unless given.
 
     Raises:
         HangtagError: a model that cannot be opened, or an address on which the server cannot listen.
@@ -394,8 +402,9 @@ def serve(places: Sequence[str], settings: Settings, announce: Callable[[Serving
                 Workers(target, listening, settings, lambda names: announce(Serving(url, names))).run()
         else:
             models = Models(found)
-            listener = Listener(create_app(models, settings), settings, lambda: announce(Serving(url, _names(models))))
-            listener.run([listening])
+            with engine(models) if engine else contextlib.nullcontext() as computing:
+                app = create_app(models, settings, computing)
+                Listener(app, settings, lambda: announce(Serving(url, _names(models)))).run([listening])
 
 
 def listening_socket(settings: Settings) -> socket.socket:

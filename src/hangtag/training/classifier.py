@@ -75,6 +75,7 @@ from hangtag.training.fit_input import (
 )
 from hangtag.training.fit_progress import folds_progress, show_progress
 from hangtag.training.mirroring import choose_flip
+from hangtag.training.shared import OnWorkers, check_shareable
 from hangtag.training.transfer import build_frozen, fine_tune, fit_frozen
 
 __all__ = ["Classifier"]
@@ -180,6 +181,7 @@ class Classifier(Arguments):
         *,
         sample_weight: Any = None,
         validation_data: LabelledImages | tuple[Any, Any] | None = None,
+        workers: OnWorkers | None = None,
     ) -> Iterator[Epoch]:
         """`fit` as an iterator over its progress. You can leave it at any time and keep the weights trained so far.
 
@@ -188,7 +190,9 @@ class Classifier(Arguments):
             checkpoint_writer: saves checkpoints at intervals.
             resume: where to resume, with the `history` of the epochs before.
             sample_weight, validation_data: as for `fit`.
+            workers: what trains the network on several workers; None: this process trains it.
         """
+        self._workers = workers
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # so that a failed fit leaves no earlier model behind
         try:
@@ -196,6 +200,8 @@ class Classifier(Arguments):
         except Exception:
             self._failed = True
             raise
+        finally:
+            self._workers = None
 
     def _fit_epochs(
         self, X: LabelledImages | Images, y: Any, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None,
@@ -219,6 +225,8 @@ class Classifier(Arguments):
             recipe = replace(recipe, balance="off")  # automatic weights would be applied on top of the user's own
         recipe, folds = with_checked_folds(recipe, given)
         check_settings(recipe, given)
+        if self._workers is not None:
+            check_shareable(recipe)
         images, labels = train_part.images[:_TRIED], train_part.labels[:_TRIED]
         if self.augment is not None:
             check_augment(self.augment, channels_first(torch.from_numpy(np.array(images))).to(device))
@@ -257,6 +265,10 @@ class Classifier(Arguments):
         resume: Checkpoint | None,
     ) -> Iterator[Epoch]:  # fmt: skip
         seed = seed_of(self)
+        if self._workers is not None:
+            task = self._workers.task(recipe, seed, self.split_.train, self.split_.validation, self.device)
+            yield from self._workers.trainer(task, self.module_, data, stop, checkpoint_writer, resume)
+            return
         if not isinstance(self.module_, FrozenNetwork):
             yield from train(
                 self.module_, *training, recipe, seed, self._held_out, device, stop, checkpoint_writer, resume, weights,

@@ -38,6 +38,8 @@ from hangtag.training.engine.loop import Epoch, choose_device
 from hangtag.training.engine.networks import layers, parameter_count
 from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.speed import Speed, speed_of
+from hangtag.training.shared import OnWorkers, Trainer
+from hangtag.words import amount
 
 __all__ = ["DIVERGED", "NOT_EXPORTED", "Training", "find_planned", "initial_config", "open_run"]
 
@@ -67,6 +69,8 @@ class Training:
         history: the finished epochs before the checkpoint.
         seconds: duration of each stage.
         speed: of the steps; set by `finish`.
+        workers: number of workers that train.
+        trainer: trains on them; None: this process trains.
         why_no_folds: why the model is not cross-validated, in a sentence; empty if nobody would expect it.
     """
 
@@ -80,6 +84,8 @@ class Training:
     history: list[Epoch] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     speed: Speed = field(init=False)
+    workers: int = 1
+    trainer: Trainer | None = None
     why_no_folds: str = ""
 
     @classmethod
@@ -166,7 +172,13 @@ class Training:
     def resume_message(self) -> str:
         """Where an interrupted training resumes; empty for a new one."""
         if self.checkpoint is not None:
-            return f"resuming from a checkpoint in epoch {self.checkpoint.epoch}"
+            before = self.checkpoint.metadata.get("workers", 1)
+            other = (
+                f"; it was saved by {amount(before, 'worker')}, and the last digits of weights depend on their number"
+            )
+            return (
+                f"resuming from a checkpoint in epoch {self.checkpoint.epoch}{other if before != self.workers else ''}"
+            )
         return "this run was interrupted before its first checkpoint, so it starts over" if self.resumed else ""
 
     def record(self, **facts: Any) -> None:
@@ -187,6 +199,10 @@ class Training:
         """Train; write each finished epoch, and regular checkpoints, to the folder."""
         started = time.perf_counter()
         trained = self.resumed
+        data, on_workers = self.config["data"], None
+        if self.trainer is not None:
+            on_workers = OnWorkers(self.trainer, self.config["source"], data["name"], data["fingerprint"])
+            self.record(workers=self.workers)
         try:
             for epoch in self.classifier.fit_epochs(
                 self.data,
@@ -194,6 +210,7 @@ class Training:
                 checkpoint_writer=CheckpointWriter(self.run.checkpoints),
                 resume=self.checkpoint,
                 history=self.history,
+                workers=on_workers,
             ):
                 trained = True
                 if epoch.finished:
@@ -236,6 +253,12 @@ class Training:
     def can_finish(self) -> bool:
         """Whether anything can judge the model: false if a training with folds was stopped before the first one."""
         return not self.folds or self.classifier.folds_finished_ > 0
+
+    def refuse(self) -> None:
+        """End a training that cannot begin; a new folder is removed."""
+        self.lock.close()
+        if not self.resumed:
+            self.run.discard()
 
     def leave(self) -> None:
         """End a training that was stopped and cannot finish: keep its weights, to be resumed later."""

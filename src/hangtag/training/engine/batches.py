@@ -20,6 +20,7 @@ from hangtag.training.engine.guard import custom_code
 from hangtag.training.engine.networks import channels_first
 from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.sampling import Pruning, balanced_order
+from hangtag.training.engine.workers import Workers
 
 __all__ = ["Batches", "Chunk", "mixed_seed"]
 
@@ -31,7 +32,8 @@ class Chunk(NamedTuple):
     """Several consecutive batches of `Batches.batch_size` images each.
 
     Attributes:
-        images: (M, C, H, W) uint8, or float32 from 0 to 255 after a custom augmentation.
+        images: (M, C, H, W) uint8, or float32 from 0 to 255 after a custom augmentation; with several workers, only the
+            images that this one computes.
         labels: (M,) int64.
         weights: (M,) float32 sample weights, those from pruning included; None: 1 each.
     """
@@ -44,6 +46,18 @@ class Chunk(NamedTuple):
         """The first `count` images of the chunk."""
         weights = None if self.weights is None else self.weights[:count]
         return Chunk(self.images[:count], self.labels[:count], weights)
+
+
+class Rows(NamedTuple):
+    """Some images of a chunk, for which random numbers are drawn as for all of it.
+
+    Attributes:
+        which: their numbers in the chunk.
+        total: number of all images.
+    """
+
+    which: Tensor | slice
+    total: int
 
 
 class Batches:
@@ -101,20 +115,33 @@ class Batches:
         """Number of chunks in an epoch."""
         return -(-self.steps(epoch) // self._chunk_steps)
 
-    def chunk(self, epoch: int, number: int) -> Chunk:
-        """Chunk `number`, counted from 0, of an epoch."""
+    def chunk(self, epoch: int, number: int, most: int | None = None, workers: Workers | None = None) -> Chunk:
+        """Chunk `number`, counted from 0, of an epoch.
+
+        Args:
+            most: its first images, if it has more; None: all.
+            workers: those among which its batches are divided; only the images of this worker are read. A custom
+                augmentation gets all images from every worker, because their numbers may depend on each other.
+        """
         positions = self._positions_of(epoch, number)
-        chunk = channels_first(self._gather(positions))
+        total = len(positions)
+        used: slice | Tensor = slice(most)
+        if workers is not None:
+            used = torch.tensor(workers.parts(len(positions[:most]), self.batch_size), device=self.device)
+        rows = Rows(used if self.augment is None else slice(None), total)
+        some = positions[rows.which]
+        chunk = channels_first(self._gather(some))
         if self.recipe.flip:
-            chunk = flipped(chunk, (self.mirrored[positions] + epoch) % 2 == 0)
+            chunk = flipped(chunk, (self.mirrored[some] + epoch) % 2 == 0)
         random = _random(self.seed, epoch, number)
         if self.recipe.random_shift:
-            chunk = shifted(chunk, self.recipe.random_shift, random)
+            chunk = shifted(chunk, self.recipe.random_shift, random, rows)
         if self.recipe.random_erasing:
-            chunk = erased(chunk, self.recipe.random_erasing, random)
+            chunk = erased(chunk, self.recipe.random_erasing, random, rows)
         if self.augment is not None:
             with custom_code("the augmentation failed", "it must take every image of the training data"):
-                chunk = augmented(self.augment, chunk, random)
+                chunk = augmented(self.augment, chunk, random)[used]
+        positions = positions[:most]
         weights = self.pruning.weights(positions.cpu()).to(self.device) if self.pruning is not None else None
         if self.weights is not None:
             weights = self.weights[positions] if weights is None else self.weights[positions] * weights
@@ -171,25 +198,29 @@ def flipped(images: Tensor, mirror: Tensor) -> Tensor:
     return torch.where(mirror[:, None, None, None], images.flip(3), images)
 
 
-def shifted(images: Tensor, max_shift: int, random: torch.Generator) -> Tensor:
+def shifted(images: Tensor, max_shift: int, random: torch.Generator, rows: Rows | None = None) -> Tensor:
     """(M, C, H, W), each shifted by -max_shift to max_shift pixels in both directions, edges filled by reflection."""
     count, _, height, width = images.shape
-    shifts = torch.randint(-max_shift, max_shift + 1, (2, count), generator=random).to(images.device)
-    rows, columns = (
+    drawn = rows or Rows(slice(None), count)
+    shifts = torch.randint(-max_shift, max_shift + 1, (2, drawn.total), generator=random)[:, _on_cpu(drawn.which)]
+    shifts = shifts.to(images.device)
+    lines, columns = (
         _reflected(shift[:, None] + torch.arange(size, device=images.device), size)
         for shift, size in zip(shifts, (height, width), strict=True)
     )
     which = torch.arange(count, device=images.device)
-    return images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images[which[:, None, None], :, lines[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def erased(images: Tensor, probability: float, random: torch.Generator) -> Tensor:
+def erased(images: Tensor, probability: float, random: torch.Generator, rows: Rows | None = None) -> Tensor:
     """(M, C, H, W) uint8; with this probability, a rectangle of 2 to 30 % of an image's area becomes noise.
 
     Its height is 0.3 to 3.3 times its width (Zhong et al., 2020, "Random erasing data augmentation").
     """
     count, _, height, width = images.shape
-    uniform = torch.rand(5, count, generator=random)
+    drawn = rows or Rows(slice(None), count)
+    which = _on_cpu(drawn.which)
+    uniform = torch.rand(5, drawn.total, generator=random)[:, which]
     area = (0.02 + 0.28 * uniform[0]) * height * width
     aspect = 0.3 * (3.3 / 0.3) ** uniform[1]
     tall, wide = (area * aspect).sqrt().clamp(max=height - 1), (area / aspect).sqrt().clamp(max=width - 1)
@@ -202,8 +233,12 @@ def erased(images: Tensor, probability: float, random: torch.Generator) -> Tenso
         inside.append((places >= begin[:, None]) & (places < (begin + extent)[:, None]))
     chosen = uniform[4] < probability
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :] & chosen[:, None, None, None]
-    noise = torch.randint(0, 256, images.shape, generator=random, dtype=torch.uint8)
+    noise = torch.randint(0, 256, (drawn.total, *images.shape[1:]), generator=random, dtype=torch.uint8)[which]
     return torch.where(hole.to(images.device), noise.to(images.device), images)
+
+
+def _on_cpu(which: Tensor | slice) -> Tensor | slice:
+    return which.cpu() if isinstance(which, Tensor) else which
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:

@@ -116,8 +116,11 @@ class CheckpointWriter:
         write_bytes(self.folder / f"{number:05d}{_SUFFIX}", make().to_bytes())
         for old in _files(self.folder)[:-_KEPT]:
             old.unlink(missing_ok=True)
-        self.last = time.perf_counter()
-        self.wait = max(_FIRST_SECONDS, (self.last - began) / _COST)
+        self.saved_in(time.perf_counter() - began)
+
+    def saved_in(self, seconds: float) -> None:
+        """A checkpoint has just been saved, which took this long."""
+        self.last, self.wait = time.perf_counter(), max(_FIRST_SECONDS, seconds / _COST)
 
     def remove(self) -> None:
         """Remove all checkpoints of a complete run; files that cannot be removed do no harm."""

@@ -17,8 +17,12 @@ from hangtag.machine import processors
 from hangtag.training.engine.native import library
 from hangtag.training.engine.networks import WHITE
 from hangtag.training.engine.recipes import ADAM_BETA1, Recipe
+from hangtag.training.engine.workers import Workers
 
 __all__ = ["CompiledSteps", "DenseSteps", "copy_state", "dense_layers"]
+
+KIND = "dense"
+"""Of checkpoints: steps in C and by PyTorch can read each other's."""
 
 
 class CompiledSteps:
@@ -28,6 +32,7 @@ class CompiledSteps:
     back, so that the network can be used normally between calls.
     """
 
+    kind = KIND
     torch_threads = 1  # PyTorch's waiting threads would spin on the cores that dense.c needs
 
     def __init__(self, network: nn.Module, recipe: Recipe, batch_size: int) -> None:
@@ -58,13 +63,23 @@ class CompiledSteps:
         return logits
 
     def state(self) -> dict[str, Tensor]:
-        averages = {"means": self.means, "squares": self.squares}
-        state = {f"{name}.{at}": value for name, values in averages.items() for at, value in enumerate(values)}
-        return {"step": torch.tensor(self.steps_done), **state}
+        matrices = self._matrices(self.means), self._matrices(self.squares)
+        return _state(self.steps_done, *([torch.cat(parts) for parts in each] for each in matrices))
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        copy_state(state, self.state())
+        read = {name: value.clone() for name, value in self.state().items()}
+        copy_state(state, read)
+        for name, values in (("means", self.means), ("squares", self.squares)):
+            for at, parts in enumerate(self._matrices(values)):
+                saved = torch.split(read[f"{name}.{at}"], [len(part) for part in parts])
+                for part, rows in zip(parts, saved, strict=True):
+                    part.copy_(rows)
         self.steps_done = int(state["step"])
+
+    def _matrices(self, stored: list[Tensor]) -> list[list[Tensor]]:
+        """Views of each layer's values as matrices (some units, inputs + 1)."""
+        layers = zip(stored, self.layers, strict=True)
+        return [[part for part, _ in _parts(each, layer, first=not at)] for at, (each, layer) in enumerate(layers)]
 
     def _run_equal(
         self, images: Tensor, labels: Tensor, rates: list[float], size: int, logits: Tensor, weights: Tensor | None
@@ -126,9 +141,16 @@ def _parts(stored: Tensor, layer: nn.Linear, first: bool) -> list[tuple[Tensor, 
 def copy_state(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
     """Copy saved tensors into tensors with the same names and shapes, or raise ValueError."""
     if {name: value.shape for name, value in source.items()} != {name: value.shape for name, value in target.items()}:
-        raise ValueError("it was saved by other training steps, or on another kind of processor")
+        raise ValueError("it was saved by other training steps")
     for name, value in source.items():
         target[name].copy_(value)
+
+
+def _state(steps_done: int, means: list[Tensor], squares: list[Tensor]) -> dict[str, Tensor]:
+    """Adam's state, with a matrix (units, inputs + 1) per layer; the same for steps in C and by PyTorch."""
+    averages = {"means": means, "squares": squares}
+    state = {f"{name}.{at}": value for name, values in averages.items() for at, value in enumerate(values)}
+    return {"step": torch.tensor(steps_done), **state}
 
 
 class _Layer(ctypes.Structure):
@@ -173,11 +195,16 @@ class DenseSteps:
 
     Every example is a column that ends with a 1, so that a layer is one product: `[weights bias] @ inputs`. The weights
     and biases of all layers become views of one vector, so that Adam is one call and the network stays usable.
+
+    Args:
+        workers: each of them computes the gradient of its part of a batch; they are added in one call.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, batch_size: int) -> None:
+    kind = KIND
+
+    def __init__(self, network: nn.Module, recipe: Recipe, batch_size: int, workers: Workers | None = None) -> None:
         layers = dense_layers(network)
-        self.recipe, self.batch_size = recipe, batch_size
+        self.recipe, self.batch_size, self.workers = recipe, batch_size, workers
         self.cores = recipe.most_cores(torch.get_num_threads())
         self.sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
         length = sum((inputs + 1) * units for inputs, units in zip(self.sizes, self.sizes[1:], strict=False))
@@ -198,7 +225,7 @@ class DenseSteps:
         return self.cores
 
     def state(self) -> dict[str, Tensor]:
-        return {"step": torch.tensor(self.steps_done), "means": self.means[0], "squares": self.mean_squares[0]}
+        return _state(self.steps_done, *(self._matrices(each[0]) for each in (self.means, self.mean_squares)))
 
     def set_state(self, state: dict[str, Tensor]) -> None:
         copy_state(state, self.state())
@@ -230,6 +257,8 @@ class DenseSteps:
         steps = zip(work.inputs.mT.unbind(), work.targets, work.logits, shares, rates, numbers, strict=True)
         for x, target, logits, share, rate, number in steps:
             self._compute_gradients(x, target, logits, share, work)
+            if self.workers is not None:
+                self.workers.summed(self.gradient.mul_(self.workers.share))
             self._adam(rate, number)
         return work.logits.mT.reshape(-1, self.sizes[-1])
 

@@ -31,6 +31,7 @@ from hangtag.training.engine.networks import channels_last
 from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.sampling import class_weights
 from hangtag.training.engine.steps import has_bfloat16, steps_for
+from hangtag.training.engine.workers import Workers
 
 __all__ = ["Epoch", "Labelled", "choose_device", "learning_rate_at", "train", "use_threads"]
 
@@ -124,6 +125,7 @@ def train(
     weights: NDArray[np.float32] | None = None,
     loss: Loss | None = None,
     augment: Augment | None = None,
+    workers: Workers | None = None,
 ) -> Iterator[Epoch]:
     """Train `network` in place.
 
@@ -140,21 +142,25 @@ def train(
         resume: the checkpoint to continue from; the final weights equal those of an uninterrupted training.
         weights: (N,) the weight of each image in the loss, with mean 1; None: all equal.
         loss, augment: a custom loss, and a custom augmentation; see `custom.py`.
+        workers: those among which every batch and the validation images are divided. Each of them calls this function
+            with the same arguments, gets the same epochs and ends with the same weights. Only the first needs `resume`
+            and saves checkpoints; all stop when one should.
 
     Raises:
         DivergedError: the training or validation loss or a weight became NaN or infinite; the network has the weights
             from before this epoch.
         ModelError: out of memory, or the network's own code raised an exception.
-        RunError: `resume` belongs to another training.
+        RunError: `resume` belongs to another training, or another worker stopped.
+        UsageError: there are more workers than images in a batch.
     """
-    run = _Run(network, (images, labels), recipe, seed, torch.device(device), resume, weights, loss, augment)
+    run = _Run(network, (images, labels), recipe, seed, torch.device(device), resume, weights, loss, augment, workers)
     while not run.finished:
         run.begin_epoch()
         stopped = False
         while run.has_chunk and not stopped:
             run.run_chunk()
-            stopped = stop()
-            if checkpoint_writer is not None and (stopped or checkpoint_writer.due()):
+            stopped = stop() if workers is None else workers.any(stop())
+            if checkpoint_writer is not None and run.saves and (stopped or checkpoint_writer.due()):
                 checkpoint_writer.save(run.checkpoint)
             if run.report_due and not stopped:
                 yield run.report()
@@ -205,8 +211,10 @@ class _Run:
         weights: NDArray[np.float32] | None,
         loss: Loss | None,
         augment: Augment | None,
+        workers: Workers | None,
     ) -> None:
         images, labels = data
+        self.workers = workers
         self.loss = None if loss is None else on_device(loss, device)
         self.network, self.recipe, self.seed, self.device = network, recipe, seed, device
         with _enough_memory(min(recipe.batch_size, len(labels))), _training_errors():
@@ -215,20 +223,32 @@ class _Run:
             balanced = recipe.balance == "weights"
             self.class_weights = class_weights(np.bincount(labels)).to(device) if balanced else None
             batch_size, floats = self.batches.batch_size, augment is not None
-            self.optimizer = steps_for(network, recipe, batch_size, device, self.loss, floats)
+            if workers is not None:
+                _check_batch_size(batch_size, workers)
+                content = workers.bytes_of_first(None if resume is None else resume.to_bytes())
+                resume = None if content is None else Checkpoint.from_bytes(content)
+            self.optimizer = steps_for(network, recipe, batch_size, device, self.loss, floats, workers)
             self.restore_point, self.early_stopping = RestorePoint(network), EarlyStopping(recipe.patience)
             self.position = _Position() if resume is None else self._restore(resume)
-        self.adapts = recipe.adapt_cores and device.type == "cpu"
+        # Workers wait for each other, which looks like a busy machine.
+        self.adapts = recipe.adapt_cores and device.type == "cpu" and workers is None
         self.cores = CoreChoice(self.optimizer.cores, self.position.cores)
         *steps, last = (self.batches.steps(number) for number in range(1, recipe.epochs + 1))
         self.steps_of_epochs = [*steps, max(1, round(recipe.last_epoch_fraction * last))]
         self.total_steps = sum(self.steps_of_epochs)
         self.finished = False
 
+    @property
+    def saves(self) -> bool:
+        """Whether this process saves checkpoints."""
+        return self.workers is None or self.workers.rank == 0
+
     def begin_epoch(self) -> None:
         at = self.position
         self.began = self.reported = time.perf_counter() - at.seconds
         self.resumed_seconds = at.seconds
+        if not at.chunk and self.workers is not None:  # unlike processors drift apart
+            self.workers.synchronise(list(self.network.state_dict().values()))
         if not at.chunk:  # else these are weights of the middle of an epoch, and the checkpoint held the earlier ones
             self.restore_point.update(self.network, at.epoch - 1)
         self.epoch_steps = self.steps_of_epochs[at.epoch - 1]
@@ -246,11 +266,13 @@ class _Run:
         """Take the steps of the next chunk."""
         at, size = self.position, self.batches.batch_size
         with _seeded(self.device, self.seed, at.epoch, at.chunk), self._threads(), _enough_memory(size):
-            chunk = self.batches.chunk(at.epoch, at.chunk).first((self.epoch_steps - self.step) * size)
+            chunk = self.batches.chunk(at.epoch, at.chunk, (self.epoch_steps - self.step) * size, self.workers)
             steps = math.ceil(len(chunk.labels) / size)
             rates = [self._rate(self.steps_done + ahead) for ahead in range(steps)]
             logits = self._take_steps(chunk.images, chunk.labels, rates, self._sample_weights(chunk))
             losses = self._losses(logits, chunk.labels, self.recipe.label_smoothing)
+            if self.workers is not None:
+                self.workers.of_first(losses)  # unlike processors would prune other images
             at.add(losses, logits.argmax(1) == chunk.labels, chunk.weights)
             self.batches.record_losses(at.epoch, at.chunk, losses)
         at.chunk, self.step, self.steps_done = at.chunk + 1, self.step + steps, self.steps_done + steps
@@ -301,7 +323,8 @@ class _Run:
         }
         tensors = {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
         metadata = {
-            "steps": type(self.optimizer).__name__,
+            "steps": self.optimizer.kind,
+            "workers": self.workers.count if self.workers is not None else 1,
             "position": asdict(self.position),
             "best": self.early_stopping.metadata(),
             "restore": self.restore_point.epoch,
@@ -339,12 +362,21 @@ class _Run:
         bfloat16 = self.recipe.bfloat16 and has_bfloat16(self.device.type)
         threads = torch_settings(self.cores.count)
         with threads, torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            logits = predict_logits(self.network, validation[0])
+            logits = self._predict(validation[0])
         labels = torch.from_numpy(validation[1])
         with _seeded(self.device, self.seed, self.position.epoch):
-            loss = float(self._losses(logits, labels).mean())
+            mean = self._losses(logits, labels).mean()
+            loss = float(mean if self.workers is None else self.workers.of_first(mean))
         self._require_finite(math.isfinite(loss) and _is_finite(logits), "the validation loss", where)
         return loss, float((logits.argmax(1) == labels).float().mean())
+
+    def _predict(self, images: Images | MappedRows) -> Tensor:
+        """(N, K) logits; each worker computes some of them."""
+        if self.workers is None:
+            return predict_logits(self.network, images)
+        own = predict_logits(self.network, self.workers.some_of(images))
+        self.workers.batch = len(images)
+        return self.workers.gathered(own)
 
     def _losses(self, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """(M,) the loss of each image; if a custom loss returns one number per batch, that number."""
@@ -388,8 +420,8 @@ class _Run:
             for key, value in saved.tensors.items():
                 part, _, name = key.partition(".")
                 parts[part][name] = value
-            if saved.metadata["steps"] != (kind := type(self.optimizer).__name__):
-                raise ValueError(f"it was saved by {saved.metadata['steps']}, but this training uses {kind}")
+            if saved.metadata["steps"] != (kind := self.optimizer.kind):
+                raise ValueError(f"it was saved by {saved.metadata['steps']} steps, but this training uses {kind} ones")
             self.network.load_state_dict(parts["network"])
             self.optimizer.set_state(parts["steps"])
             self.early_stopping.set_state(parts["best"], saved.metadata["best"])
@@ -397,6 +429,8 @@ class _Run:
             if self.batches.pruning is not None:
                 self.batches.pruning.set_state(parts["pruning"])
             position = msgspec.convert(saved.metadata["position"], _Position)
+            if saved.metadata.get("workers", 1) != (1 if self.workers is None else self.workers.count):
+                position.cores = None  # another number of workers has another number of cores for each
             if position.epoch > self.recipe.epochs + 1 or position.chunk < 0:
                 raise ValueError(f"it is in epoch {position.epoch} of {self.recipe.epochs}")
             return position
@@ -537,6 +571,14 @@ def _prepare(network: nn.Module, recipe: Recipe, device: torch.device) -> None:
 def _min_batch(network: nn.Module) -> int:
     """The smallest batch a step is taken on: batch normalisation may need two images to compute a deviation."""
     return 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()) else 1
+
+
+def _check_batch_size(batch_size: int, workers: Workers) -> None:
+    if batch_size < workers.count:
+        raise UsageError(
+            f"{workers.count} workers cannot divide a batch of {batch_size} images",
+            f"use at most {batch_size} workers, or a larger batch: --batch-size {workers.count}",
+        )
 
 
 def _is_finite(tensor: Tensor) -> bool:
