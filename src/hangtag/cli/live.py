@@ -5,7 +5,7 @@ Without a terminal there are no bars and no images, only lines that suit a log f
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.tuning_results import Trial
     from hangtag.training.engine.loop import Epoch
+    from hangtag.training.search_space import Space
 
 _LONG = 1e9  # seconds; the speed of jobs is that of all that were done
 _WIDTH = 9  # of a column with a setting
@@ -169,18 +170,24 @@ def jobs(console: Console, noun: str, total: float, done: int = 0) -> Iterator[J
         yield shown
 
 
-def trial_head(space: Iterable[str]) -> str:
+def trial_head(space: "Space") -> str:
     """The head of the table of trials, which `trial_line` continues."""
-    return "  ".join(["trial", f"{'loss':>7}", "accuracy", f"{'epochs':>9}", f"{'time':>8}",
-                      *(f"{name:>{_WIDTH}}" for name in space)])  # fmt: skip
+    names = (f"{name:>{width}}" for name, width in _widths(space).items())
+    return "  ".join(["trial", f"{'loss':>7}", "accuracy", f"{'epochs':>9}", f"{'time':>8}", *names])
 
 
-def trial_line(trial: "Trial", space: Iterable[str]) -> str:
+def trial_line(trial: "Trial", space: "Space") -> str:
     loss, accuracy = (f"{each:.4f}" if each is not None else "-" for each in (trial.loss, trial.accuracy))
-    cells = (f"{setting_text(trial.settings.get(name)):>{max(_WIDTH, len(name))}}" for name in space)
-    epochs, state = f"{len(trial.curve)}/{trial.epochs}", "" if trial.state == "completed" else f"  {trial.in_words}"
+    cells = (f"{setting_text(trial.settings.get(name)):>{width}}" for name, width in _widths(space).items())
+    epochs = f"{len(trial.curve)}/{trial.epochs}" if trial.curve else "-"
     numbers = [f"{trial.number:>5}", f"{loss:>7}", f"{accuracy:>8}", f"{epochs:>9}", f"{trial.seconds:>6.1f} s"]
-    return "  ".join([*numbers, *cells]) + state
+    return "  ".join([*numbers, *cells]) + ("" if trial.state == "completed" else f"  {trial.in_words}")
+
+
+def _widths(space: "Space") -> dict[str, int]:
+    """The width of each setting's column."""
+    values = {name: map(setting_text, getattr(each, "values", ())) for name, each in space.items()}
+    return {name: max(_WIDTH, len(name), *map(len, texts)) for name, texts in values.items()}
 
 
 def _progress(console: Console, *columns: progress.ProgressColumn, seconds: float = 30.0) -> progress.Progress:

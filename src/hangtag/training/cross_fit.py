@@ -312,7 +312,7 @@ FoldRunner = Callable[[CrossFitting, Sequence[int]], Iterator[FoldAnswers]]
 
 
 class KeptFolds:
-    """The answers of finished folds in a folder, so that an interrupted cross-validation goes on with the next fold."""
+    """The answers of finished folds in a folder, so that an interrupted cross-validation continues with the others."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -236,7 +236,7 @@ class Training:
         """Train a network without each fold, if the run has folds; `finish` does it if it was not done before.
 
         Finished folds are kept in the folder `folds` until the run is complete, so that a run that is interrupted here
-        goes on with the next fold. Arguments as for `Classifier.cross_fit`.
+        continues with the next fold. Arguments as for `Classifier.cross_fit`.
         """
         if not self.folds:
             return
