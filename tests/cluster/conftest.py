@@ -18,6 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "/tests/cluster/" in item.path.as_posix():
             item.add_marker(pytest.mark.xdist_group("ray"))
+            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))  # Ray leaves sockets unclosed
             if missing:
                 item.add_marker(pytest.mark.skip(reason="Ray is not installed: pip install 'hangtag[ray]'"))
 

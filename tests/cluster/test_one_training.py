@@ -16,7 +16,7 @@ from hangtag.data.labelled_images import LabelledImages, from_arrays
 from hangtag.errors import ClusterError, DivergedError
 from hangtag.training.classifier import Classifier
 from hangtag.training.run import Training
-from tests.training.engine.workers_cases import images_and_labels
+from workers_cases import images_and_labels
 
 SETTINGS = {"bfloat16": False, "muon_learning_rate": 0.0, "adapt_cores": False}
 

@@ -46,7 +46,7 @@ _FINE_TUNE_HELP = (
     "Also train the last blocks of the backbone (on a GPU, all of it), and keep it if it is better on held-out images."
 )
 _BACKBONE_HELP = "The pretrained network of recipe transfer: efficientnet-lite0, -lite1, timm:NAME or FILE.onnx."
-_CPUS_HELP = "With --ray: CPUs, and so threads, of each training (default: 1), or of each worker (default: as many as there are)."
+_CPUS_HELP = "With --ray: CPUs, and so threads, of each training or worker. [default: 1; workers share all CPUs]"
 _WORKERS_HELP = "With --ray: divide every batch among this many workers. torchrun's processes do so by themselves."
 _RESUME_HELP = "Continue this interrupted run with its own settings; 'last' is the newest."
 _SAME_PRESS_SECONDS = 1.0

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from torch import nn
 
 from hangtag import errors
 from hangtag.cluster.connect import Cluster, Resources
@@ -30,7 +29,7 @@ from hangtag.errors import ClusterError, HangtagError
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.loop import Epoch, choose_device, use_threads
 from hangtag.training.engine.workers import Workers
-from hangtag.training.shared import Part, Task, Trainer
+from hangtag.training.shared import Network, Part, Task, Trainer
 from hangtag.words import amount, listed
 
 __all__ = ["on_workers"]
@@ -59,7 +58,7 @@ def on_workers(cluster: Cluster, workers: int, cpus: int | None, device: str, sa
     needs = _needs(cluster, workers, cpus, gpus)
 
     def trainer(
-        task: Task, network: nn.Module, data: LabelledImages, stop: Callable[[], bool],
+        task: Task, network: Network, data: LabelledImages, stop: Callable[[], bool],
         checkpoint_writer: CheckpointWriter | None, resume: Checkpoint | None,
     ) -> Iterator[Epoch]:  # fmt: skip
         images = SharedImages(cluster, data)
@@ -107,7 +106,7 @@ class _Training:
         self.no_room_since: float | None = None
 
     def epochs(
-        self, network: nn.Module, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None
+        self, network: Network, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None
     ) -> Iterator[Epoch]:
         """What the workers report; the network has their weights at the end."""
         import ray
@@ -310,7 +309,7 @@ def _work(message: dict[str, Any]) -> None:
         raise
 
 
-def _weights(network: nn.Module) -> bytes:
+def _weights(network: Network) -> bytes:
     return Checkpoint(network.state_dict(), {}).to_bytes()
 
 

@@ -27,7 +27,10 @@ from hangtag.training.engine.recipes import Recipe
 from hangtag.training.engine.workers import Workers
 from hangtag.training.fit_input import part_of
 
-__all__ = ["OnWorkers", "Part", "Task", "TheseWorkers", "Trainer", "check_shareable", "follow"]
+__all__ = ["Network", "OnWorkers", "Part", "Task", "TheseWorkers", "Trainer", "check_shareable", "follow"]
+
+Network = nn.Module
+"""What is trained."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -109,7 +112,7 @@ def check_shareable(recipe: Recipe) -> None:
 
 
 class TheseWorkers:
-    """Trains on the workers of this process group, of which this process is the first; the others `follow`."""
+    """Trains on the workers of this process group. This process is the first one; the others `follow`."""
 
     def __init__(self, workers: Workers) -> None:
         self.workers, self.waiting = workers, True

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import workers_cases
 from hangtag.training.engine.whole_batch import as_whole_batch
 from hangtag.training.engine.workers import Workers
-from tests.training.engine import workers_cases
-from tests.training.engine.workers_cases import CASES
+from workers_cases import CASES
 
 WORKERS = 3
 CONTINUED = ("pruned", "dense")
@@ -111,5 +111,3 @@ def test_random_numbers_of_a_part_are_those_of_the_whole_batch() -> None:
             parts = drawn(x[rank::3])
         for part, of_all in zip(parts, whole, strict=True):
             assert torch.equal(part, of_all[rank::3] if len(of_all) == 7 else of_all)
-
-

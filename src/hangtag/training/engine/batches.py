@@ -53,11 +53,11 @@ class Rows(NamedTuple):
 
     Attributes:
         which: their numbers in the chunk.
-        count: number of all images.
+        total: number of all images.
     """
 
     which: Tensor | slice
-    count: int
+    total: int
 
 
 class Batches:
@@ -201,15 +201,15 @@ def flipped(images: Tensor, mirror: Tensor) -> Tensor:
 def shifted(images: Tensor, max_shift: int, random: torch.Generator, rows: Rows | None = None) -> Tensor:
     """(M, C, H, W), each shifted by -max_shift to max_shift pixels in both directions, edges filled by reflection."""
     count, _, height, width = images.shape
-    rows = rows or Rows(slice(None), count)
-    shifts = torch.randint(-max_shift, max_shift + 1, (2, rows.count), generator=random)[:, _on_cpu(rows.which)]
+    drawn = rows or Rows(slice(None), count)
+    shifts = torch.randint(-max_shift, max_shift + 1, (2, drawn.total), generator=random)[:, _on_cpu(drawn.which)]
     shifts = shifts.to(images.device)
-    rows, columns = (
+    lines, columns = (
         _reflected(shift[:, None] + torch.arange(size, device=images.device), size)
         for shift, size in zip(shifts, (height, width), strict=True)
     )
     which = torch.arange(count, device=images.device)
-    return images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images[which[:, None, None], :, lines[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def erased(images: Tensor, probability: float, random: torch.Generator, rows: Rows | None = None) -> Tensor:
@@ -218,9 +218,9 @@ def erased(images: Tensor, probability: float, random: torch.Generator, rows: Ro
     Its height is 0.3 to 3.3 times its width (Zhong et al., 2020, "Random erasing data augmentation").
     """
     count, _, height, width = images.shape
-    rows = rows or Rows(slice(None), count)
-    which = _on_cpu(rows.which)
-    uniform = torch.rand(5, rows.count, generator=random)[:, which]
+    drawn = rows or Rows(slice(None), count)
+    which = _on_cpu(drawn.which)
+    uniform = torch.rand(5, drawn.total, generator=random)[:, which]
     area = (0.02 + 0.28 * uniform[0]) * height * width
     aspect = 0.3 * (3.3 / 0.3) ** uniform[1]
     tall, wide = (area * aspect).sqrt().clamp(max=height - 1), (area / aspect).sqrt().clamp(max=width - 1)
@@ -233,7 +233,7 @@ def erased(images: Tensor, probability: float, random: torch.Generator, rows: Ro
         inside.append((places >= begin[:, None]) & (places < (begin + extent)[:, None]))
     chosen = uniform[4] < probability
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :] & chosen[:, None, None, None]
-    noise = torch.randint(0, 256, (rows.count, *images.shape[1:]), generator=random, dtype=torch.uint8)[which]
+    noise = torch.randint(0, 256, (drawn.total, *images.shape[1:]), generator=random, dtype=torch.uint8)[which]
     return torch.where(hole.to(images.device), noise.to(images.device), images)
 
 

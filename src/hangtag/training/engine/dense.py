@@ -71,7 +71,8 @@ class CompiledSteps:
         copy_state(state, read)
         for name, values in (("means", self.means), ("squares", self.squares)):
             for at, parts in enumerate(self._matrices(values)):
-                for part, rows in zip(parts, read[f"{name}.{at}"].split([len(part) for part in parts]), strict=True):
+                saved = torch.split(read[f"{name}.{at}"], [len(part) for part in parts])
+                for part, rows in zip(parts, saved, strict=True):
                     part.copy_(rows)
         self.steps_done = int(state["step"])
 

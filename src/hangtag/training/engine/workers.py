@@ -69,7 +69,7 @@ class Workers:
         return range(self.rank, size, self.count) if self.rank < size else range(self.rank % size, size, size)
 
     def parts(self, images: int, batch_size: int) -> list[int]:
-        """The same for `images` images in batches of `batch_size`, the last of which may be smaller."""
+        """The same for `images` images in batches of `batch_size`; the last batch may be smaller."""
         starts = range(0, images, batch_size)
         return [start + row for start in starts for row in self.part(min(batch_size, images - start))]
 

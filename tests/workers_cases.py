@@ -1,6 +1,6 @@
 """What `test_workers.py` runs in one process, and in three that train together.
 
-    python workers_cases.py RANK COUNT FOLDER     as worker RANK of COUNT; writes FOLDER/RANK-CASE.pt
+python workers_cases.py RANK COUNT FOLDER     as worker RANK of COUNT; writes FOLDER/RANK-CASE.pt
 """
 
 import os
