@@ -34,6 +34,7 @@ from hangtag.prediction.job import Job, begin
 from hangtag.prediction.units import UnitWorkers
 
 KINDS = {"driver": 4, "worker": 4, "node": 3, "head": 1}
+SETTINGS: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}
 PATIENCE = 180.0  # seconds after which a command hangs
 
 
@@ -51,13 +52,9 @@ class Fleet:
         self.started += 1
         self.cluster = Cluster()
         temporary = self.folder / f"r{self.started}"
-        self.cluster.add_node(**self._settings(), temp_dir=str(temporary), include_dashboard=False)
+        self.cluster.add_node(**SETTINGS, temp_dir=str(temporary), include_dashboard=False)
         for _ in range(2):
-            self.cluster.add_node(**self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        here = len(self.cluster.list_all_nodes()) if self.cluster else 0
-        return {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": f"127.0.0.{here + 1}"}
+            self.cluster.add_node(**SETTINGS)
 
     @property
     def address(self) -> str:
@@ -66,9 +63,8 @@ class Fleet:
     def kill_node(self, chance: random.Random) -> None:
         nodes = sorted(self.cluster.worker_nodes, key=lambda each: str(each.unique_id))
         lost = chance.choice(nodes)
-        settings = {**self._settings(), "node_ip_address": lost.node_ip_address}
         self.cluster.remove_node(lost, allow_graceful=False)
-        self.cluster.add_node(**settings)
+        self.cluster.add_node(**SETTINGS)
 
     def kill_head(self) -> None:
         for node in self.cluster.list_all_nodes()[::-1]:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from hangtag.training.engine.loop import Epoch as Epoch
     from hangtag.training.engine.recipes import Recipe as Recipe
     from hangtag.training.estimator import ImageClassifier as ImageClassifier
+    from hangtag.training.tuning import tune as tune
 
 # PyTorch's threads spin while they wait for each other, which made training a hundred times slower on a busy machine.
 # With this limit they soon sleep instead. PyTorch reads it when it is imported, so it is set here. See docs/log.md.
@@ -91,9 +92,10 @@ _HOME = {
     "predict": "prediction.bulk",
     "read": "data.read",
     "stress": "evaluation.stress_test",
+    "tune": "training.tuning",
 }
 _MODULES = {"errors": "errors", "figures": "reports.figures", "recipes": "training.engine.recipes"}
-_NEED = {"Epoch": "torch", "ImageClassifier": "torch", "figures": "matplotlib"}
+_NEED = {"Epoch": "torch", "ImageClassifier": "torch", "figures": "matplotlib", "tune": "torch"}
 """The package of an extra that a name needs."""
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])  # noqa: PLE0605

@@ -1,4 +1,4 @@
-"""Units of a job on a real cluster: the shards are those without Ray, and nodes without the data are named."""
+"""A job answered on a real cluster: its shards are those without Ray, and nodes without the data are named."""
 
 from pathlib import Path
 from typing import Any

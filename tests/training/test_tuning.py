@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hangtag
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import RunError, UsageError
 from hangtag.evaluation.judge import judge
 from hangtag.evaluation.run_folder import Run
-from hangtag.evaluation.tuning_results import Trial, read_trials
+from hangtag.evaluation.tuning_results import Trial
 from hangtag.training import tuning
 from hangtag.training.engine.recipes import Recipe
 from hangtag.training.estimator import ImageClassifier
@@ -85,7 +86,7 @@ def test_the_best_setting_is_trained_and_judged_once(undisturbed: Search) -> Non
     assert len(run.config()["test_opened"]) == 1
     assert run.history()[-1]["val_loss"] == best.curve[-1]  # the same images were held out, and the seed is the same
     assert judge(run).evaluation.accuracy == run.metrics()["accuracy"]
-    assert read_trials(run.path) == trials
+    assert run.trials() == trials
     assert not (run.path / "trials").exists()
     assert (run.path / "trials.csv").read_text().splitlines()[0].startswith("trial,state,loss,accuracy,epochs,seconds,")
 
@@ -240,3 +241,26 @@ def test_the_loss_does_not_depend_on_the_scale_of_the_logits() -> None:
 def test_successive_halving_keeps_the_best_third() -> None:
     assert not tuning._is_worse(9.0, [1.0, 2.0])  # too few to compare with
     assert [tuning._is_worse(loss, [1.0, 2.0, 3.0, 4.0, 5.0]) for loss in (0.5, 1.5, 2.5)] == [False, False, True]
+
+
+def test_tune_in_python_returns_a_run_that_loads_and_evaluates(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "toys.npz", x_train=data().train.images, y_train=data().train.labels,
+        x_test=shapes(60)[0], y_test=shapes(60)[1],
+    )  # fmt: skip
+    seen: list[Trial] = []
+    own = {"validation": 0.2, "epochs": 2}
+    run = hangtag.tune(
+        tmp_path / "toys.npz",
+        "quick",
+        {"batch_size": [8, 16]},
+        settings=own,
+        out=tmp_path / "run",
+        progress=seen.append,
+    )
+
+    trials = run.trials()
+    assert trials is not None and list(trials.trials) == seen
+    assert len(seen) == 2
+    assert hangtag.load(run)(data().images[0]).label in ("0", "1", "2")
+    assert run.config()["status"] == "finished"

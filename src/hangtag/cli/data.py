@@ -1,6 +1,8 @@
 """`hangtag data`, `look`, `audit` and `cache`: read, show and check datasets, and manage the cache."""
 
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,6 +129,10 @@ def audit(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [default: auto]")] = None,
+    ray: options.Ray = None,
+    cpus: Annotated[
+        int | None, typer.Option(help="With --ray: CPUs of each network that checks labels. [default: 1]", min=1)
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Find duplicates, wrong labels, damaged files and small classes; write the findings and a page that shows them.
@@ -137,25 +143,34 @@ def audit(
     from hangtag.cli import live, screen
 
     find_label_errors = None
-    if labels:  # before reading, because the device may not be available
-        MissingExtra.check_training(", or leave the labels unchecked: --no-labels")
-        from hangtag.training.label_errors import label_error_finder
+    options.refuse(["cpus"] if cpus and ray is None else [], "has no effect without --ray", "add --ray, or remove it")
+    with ExitStack() as stack:
+        if labels:  # before reading, because the device or the cluster may not be available
+            MissingExtra.check_training(", or leave the labels unchecked: --no-labels")
+            from hangtag.training.label_errors import label_error_finder
 
-        find_label_errors = label_error_finder(seed or 0, device or "auto")
-    else:
-        given = {"seed": seed, "device": device}
-        unused = [name for name, value in given.items() if value is not None]
-        options.refuse(unused, "has no effect with --no-labels", "remove one of them")
-    data = options.read_data(what, path, data_options)
-    if not as_json:
-        options.print_description(data)
-    make_own_folder(out)  # an unwritable folder is an error before the work, not after it
-    with live.byte_progress() as progress:
-        from hangtag.data import audit as auditing
-        from hangtag.reports.audit_page import write_audit_page
+            run = None
+            if ray is not None:
+                from hangtag.cli.train import on_cluster
+                from hangtag.cluster.trainings import label_fold_runner
 
-        result = auditing.audit(data, find_label_errors, progress)
-        written = [*auditing.write_audit(result, out), write_audit_page(result, out / "audit.html")]
+                nodes = stack.enter_context(on_cluster(ray, cpus or 1, device or "auto"))
+                run = label_fold_runner(nodes, partial(print, file=sys.stderr))
+            find_label_errors = label_error_finder(seed or 0, device or "auto", run)
+        else:
+            given = {"seed": seed, "device": device, "ray": ray}
+            unused = [name for name, value in given.items() if value is not None]
+            options.refuse(unused, "has no effect with --no-labels", "remove one of them")
+        data = options.read_data(what, path, data_options)
+        if not as_json:
+            options.print_description(data)
+        make_own_folder(out)  # an unwritable folder is an error before the work, not after it
+        with live.byte_progress() as progress:
+            from hangtag.data import audit as auditing
+            from hangtag.reports.audit_page import write_audit_page
+
+            result = auditing.audit(data, find_label_errors, progress)
+            written = [*auditing.write_audit(result, out), write_audit_page(result, out / "audit.html")]
     if as_json:
         return screen.print_json(result.to_json())
     screen.print_audit(result, written)

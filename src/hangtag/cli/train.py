@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -16,12 +16,11 @@ import typer
 from hangtag.cli import options
 from hangtag.errors import HangtagError, MissingExtra, UsageError
 from hangtag.files import user_path
-from hangtag.words import amount
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hangtag.cluster.connect import Cluster
+    from hangtag.cluster.trainings import Nodes
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.evaluation.judge import Judgement
     from hangtag.training.classifier import Classifier
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from hangtag.training.shared import Trainer
     from hangtag.training.trackers import Tracking
 
-__all__ = ["RecipeName", "Request", "on_cluster_for_trainings", "stop_on_interrupt", "train", "train_and_judge"]
+__all__ = ["RecipeName", "Request", "on_cluster", "stop_on_interrupt", "train", "train_and_judge"]
 
 BEGAN = time.perf_counter()
 """When the command began; `--minutes` counts from here."""
@@ -125,11 +124,12 @@ def train(
     }  # fmt: skip
     request = Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
-    _check_workers(workers, ray, seeds, minutes, log_to)
-    with options.print_warnings(), _team(console, workers, ray, cpus, device) as divide:
+    _check_workers(workers, ray, seeds, minutes, log_to, bool(folds or resume))
+    with options.print_warnings(), ExitStack() as stack, _team(console, workers, ray, cpus, device) as divide:
         tracking = Tracking(log_to)
+        nodes = stack.enter_context(on_cluster(ray, cpus or 1, device)) if ray is not None and workers is None else None
         if seeds is not None:
-            return _train_seeds(console, request, seeds, tracking, as_json, ray, cpus or 1)
+            return _train_seeds(console, request, seeds, tracking, as_json, nodes)
         if minutes is not None:
             training = _planned_training(console, request, minutes)
         elif resume is not None:
@@ -137,7 +137,7 @@ def train(
         else:
             training = _new_training(request)
         divide(training)
-        judged, stopped = train_and_judge(console, training, tracking)
+        judged, stopped = train_and_judge(console, training, tracking, nodes)
         from hangtag.reports.report import write_report_and_pictures
 
         report = write_report_and_pictures(training.run, training.data, judged)
@@ -174,7 +174,7 @@ def _check_combination(request: "Request", seeds: int | None, minutes: float | N
 
 
 def _check_workers(
-    workers: int | None, ray: str | None, seeds: int | None, minutes: float | None, log_to: str | None
+    workers: int | None, ray: str | None, seeds: int | None, minutes: float | None, log_to: str | None, folds: bool
 ) -> None:
     """Raises UsageError if the options of clusters exclude others, or do nothing."""
     from hangtag.training.engine.workers import started_by_torchrun
@@ -195,10 +195,11 @@ def _check_workers(
             "--workers divides a training among processes that Ray starts, so it needs --ray",
             "add --ray to start them on this machine, or --ray ADDRESS for a cluster",
         )
-    if ray is not None and workers is None and seeds is None:
+    if ray is not None and workers is None and seeds is None and not folds:
         raise UsageError(
             "--ray needs to know what to do with the cluster",
-            "--workers 2 divides one training among two workers; --seeds 5 trains five seeds at once",
+            "--workers 2 divides one training among two workers; --seeds 5 trains five seeds at once; --folds 5 trains "
+            "the networks of a cross-validation at once",
         )
 
 
@@ -268,8 +269,14 @@ def _end_tracking(console: "Console", tracking: "Tracking", judged: "Judgement")
         console.print(f"training log: {where}")
 
 
-def train_and_judge(console: "Console", training: "Training", tracking: "Tracking") -> tuple["Judgement", bool]:
-    """Train to the end, or to Ctrl-C, and evaluate; returns whether training was stopped."""
+def train_and_judge(
+    console: "Console", training: "Training", tracking: "Tracking", nodes: "Nodes | None" = None
+) -> tuple["Judgement", bool]:
+    """Train to the end, or to Ctrl-C, and evaluate; returns whether training was stopped.
+
+    Args:
+        nodes: train the networks of a cross-validation there.
+    """
     from hangtag.cli import live
 
     data, name = training.data, training.config["recipe"]["name"]
@@ -290,6 +297,8 @@ def train_and_judge(console: "Console", training: "Training", tracking: "Trackin
             raise typer.Exit(130) from None
         stopped = stop() and training.stopped  # Ctrl-C in the last steps comes too late
         if training.folds and not stopped:
+            if nodes is not None:
+                _cross_fit_on(nodes, console, training, stop)
             with live.fold_progress(console) as progress:
                 training.cross_fit(stop, progress)
             stopped = stop() and training.stopped
@@ -311,7 +320,7 @@ def train_and_judge(console: "Console", training: "Training", tracking: "Trackin
 
 
 def _train_seeds(
-    console: "Console", request: "Request", count: int, tracking: "Tracking", as_json: bool, ray: str | None, cpus: int
+    console: "Console", request: "Request", count: int, tracking: "Tracking", as_json: bool, nodes: "Nodes | None"
 ) -> None:
     """Train with one seed after the other, or with all of them on a cluster; then print what they have in common."""
     classifier, data = request.classifier_and_data()
@@ -321,10 +330,10 @@ def _train_seeds(
     seeds = Seeds(classifier, data, request.source, request.out, count)
     console.print(f"training with {count} seeds; run folder: {seeds.run.path}{'; resuming' if seeds.resumed else ''}")
     try:
-        if ray is None:
+        if nodes is None:
             _train_in_turn(console, seeds, tracking)
         else:
-            _train_on_cluster(console, seeds, ray, cpus)
+            _train_on_cluster(console, seeds, nodes)
     except HangtagError:
         seeds.discard()
         raise
@@ -354,31 +363,36 @@ def _train_in_turn(console: "Console", seeds: "Seeds", tracking: "Tracking") -> 
             raise typer.Exit(130)
 
 
-def _train_on_cluster(console: "Console", seeds: "Seeds", ray: str, cpus: int) -> None:
+def _train_on_cluster(console: "Console", seeds: "Seeds", nodes: "Nodes") -> None:
     from hangtag.cli import live
     from hangtag.cluster.trainings import train_seeds
 
-    with on_cluster_for_trainings(ray, cpus, seeds.classifier.device) as cluster, stop_on_interrupt() as stop:
-        with live.jobs(console, "seed", len(seeds.numbers)) as jobs:
-            for number, words, _ in train_seeds(cluster, seeds, cpus, stop, jobs.report, console.print):
-                jobs.end(number, f"seed {number}: {words}")
-        if stop():
-            console.print("stopped; to continue with all seeds, run the same command again")
-            raise typer.Exit(130)
+    with stop_on_interrupt() as stop, live.jobs(console, "seed", len(seeds.numbers)) as jobs:
+        for number, words, _ in train_seeds(nodes, seeds, stop, jobs.report, jobs.bar.console.print):
+            jobs.end(number, f"seed {number}: {words}")
+    if stop():
+        console.print("stopped; to continue with all seeds, run the same command again")
+        raise typer.Exit(130)
+
+
+def _cross_fit_on(nodes: "Nodes", console: "Console", training: "Training", stop: "_Interrupt") -> None:
+    from hangtag.cli import live
+    from hangtag.cluster.trainings import fold_runner
+
+    with live.jobs(console, "fold", training.folds) as jobs:
+        run = fold_runner(nodes, stop, jobs.report, jobs.end, jobs.bar.console.print)
+        training.cross_fit(stop, run=run)
 
 
 @contextmanager
-def on_cluster_for_trainings(ray: str, cpus: int, device: str) -> "Iterator[Cluster]":
+def on_cluster(ray: str, cpus: int, device: str) -> "Iterator[Nodes]":
     """The cluster of --ray, if it has room for one training; how many it can do at once is printed."""
     with options.on_cluster(ray, 1, cpus) as cluster:
-        from hangtag.cluster.connect import Resources
-        from hangtag.cluster.trainings import gpus_for
+        from hangtag.cluster.trainings import Nodes
 
-        gpus = gpus_for(cluster, device)
-        room = cluster.room_for(Resources(1, cpus, gpus))
-        each = amount(cpus, "CPU") + (f" and {amount(gpus, 'GPU')}" if gpus else "")
-        print(f"{amount(room, 'training')} at once, each with {each}", file=sys.stderr)
-        yield cluster
+        nodes = Nodes(cluster, cpus, device)
+        print(nodes, file=sys.stderr)
+        yield nodes
 
 
 @dataclass(frozen=True)

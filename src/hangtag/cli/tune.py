@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hangtag.cli import options
-from hangtag.cli.train import RecipeName, Request, on_cluster_for_trainings, stop_on_interrupt, train_and_judge
+from hangtag.cli.train import RecipeName, Request, on_cluster, stop_on_interrupt, train_and_judge
 from hangtag.errors import HangtagError, MissingExtra
 from hangtag.words import amount, setting_text
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hangtag.cli.live import Jobs
-    from hangtag.cluster.connect import Cluster
+    from hangtag.cluster.trainings import Nodes
     from hangtag.evaluation.tuning_results import Trial
     from hangtag.training.tuning import Search
 
@@ -80,12 +80,13 @@ def tune(
     changes = {"network": model, "backbone": None, "fine_tune": None}
     request = Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     request.check_out()
-    with options.print_warnings():
+    with options.print_warnings(), ExitStack() as stack:
+        nodes = None if ray is None else stack.enter_context(on_cluster(ray, cpus, device))
         _check_space(request, search or [])
         classifier, data = request.classifier_and_data()
         found = Search(classifier, data, request.source, out, search or [], trials, minutes, parallel)
         try:
-            _search(console, found, ray, cpus)
+            _search(console, found, nodes)
         except HangtagError:
             found.discard()
             raise
@@ -113,7 +114,7 @@ def _check_space(request: Request, search: list[str]) -> None:
     parse_space(request.changed_recipe(), search)
 
 
-def _search(console: "Console", search: "Search", ray: str | None, cpus: int) -> None:
+def _search(console: "Console", search: "Search", nodes: "Nodes | None") -> None:
     """Run all trials that are not finished."""
     from hangtag.cli import live
 
@@ -123,13 +124,8 @@ def _search(console: "Console", search: "Search", ray: str | None, cpus: int) ->
     console.print(live.trial_head(search.space))
     for trial in search.results.trials:
         console.print(live.trial_line(trial, search.space))
-    with ExitStack() as stack:
-        cluster = (
-            None if ray is None else stack.enter_context(on_cluster_for_trainings(ray, cpus, search.classifier.device))
-        )
-        stop = stack.enter_context(stop_on_interrupt())
-        jobs = stack.enter_context(live.jobs(console, "trial", search.count, len(search.results)))
-        for trial in _in_turn(search, stop, jobs) if cluster is None else _on(cluster, search, cpus, stop, jobs):
+    with stop_on_interrupt() as stop, live.jobs(console, "trial", search.count, len(search.results)) as jobs:
+        for trial in _in_turn(search, stop, jobs) if nodes is None else _on(nodes, search, stop, jobs):
             jobs.note = _best_in_words(search)
             jobs.end(trial.number, live.trial_line(trial, search.space))
         if not stop():
@@ -155,10 +151,10 @@ def _in_turn(search: "Search", stop: Callable[[], bool], jobs: "Jobs") -> "Itera
             yield trial
 
 
-def _on(cluster: "Cluster", search: "Search", cpus: int, stop: Callable[[], bool], jobs: "Jobs") -> "Iterator[Trial]":
+def _on(nodes: "Nodes", search: "Search", stop: Callable[[], bool], jobs: "Jobs") -> "Iterator[Trial]":
     from hangtag.cluster.trainings import run_trials
 
-    return run_trials(cluster, search, cpus, stop, jobs.report, jobs.bar.console.print)
+    return run_trials(nodes, search, stop, jobs.report, jobs.bar.console.print)
 
 
 def _best_in_words(search: "Search") -> str:

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ LOCAL = "local"
 """The address that stands for a cluster on this machine, started for the work and ended after it."""
 
 _ANSWER_SECONDS = 10.0  # that a cluster has to answer
+_JOIN_SECONDS = 30.0  # that Ray has to join a cluster that answers
 _WORKER_SECONDS = 60.0  # that a node has to start a worker
 _ADDRESS = re.compile(r"(?P<client>ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
 _MUST_AGREE = ("hangtag", "ray", "python")
@@ -160,7 +162,7 @@ def _target(address: str | None) -> str:
 
 def _start(folder: Path) -> Any:
     """Start a cluster on this machine."""
-    return _init(folder, address="local", num_cpus=processors(), _temp_dir=str(folder))
+    return _init(folder, address=LOCAL, num_cpus=processors(), _temp_dir=str(folder))
 
 
 def _connect(address: str, folder: Path) -> Any:
@@ -169,22 +171,38 @@ def _connect(address: str, folder: Path) -> Any:
         _check_answers(address, found)
     try:
         return _init(folder, address=address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise _refused(address, error) from error
 
 
 def _init(folder: Path, **settings: Any) -> Any:
-    """`ray.init` without its side effects on this process.
+    """`ray.init` without its side effects on this process, and without its patience.
 
     Ray lets workers import from the driver's current folder. That may be a folder of a stranger's files, so the
-    current folder is an empty one meanwhile.
+    current folder is an empty one meanwhile. A cluster that is started here must be started by the main thread,
+    because its processes end with the thread that started them.
     """
     import ray
 
     chatty = os.environ.get("RAY_LOG_TO_DRIVER") == "1"
+    settings |= {"log_to_driver": chatty, "logging_level": logging.CRITICAL, "configure_logging": chatty}
     with contextlib.chdir(folder), _handlers_kept(), _stderr_hidden(chatty), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return ray.init(**settings, log_to_driver=chatty, logging_level=logging.CRITICAL, configure_logging=chatty)
+        return ray.init(**settings) if settings["address"] == LOCAL else _within(_JOIN_SECONDS, ray.init, settings)
+
+
+def _within(seconds: float, function: Callable[..., Any], settings: dict[str, Any]) -> Any:
+    """What a function returns, or TimeoutError; it then goes on in a thread that does not keep the process alive."""
+    done: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(function(**settings))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return done.result(seconds)
 
 
 @contextmanager

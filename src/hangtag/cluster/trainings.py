@@ -1,4 +1,4 @@
-"""Many trainings on a Ray cluster: several seeds, and the trials of a search.
+"""Many trainings on a Ray cluster: several seeds, the trials of a search, and the folds of a cross-validation.
 
 Each training is a job of a `Crew`. It works in its own folder below the run folder where its node sees that folder, so
 that it continues from its checkpoint after an interruption; elsewhere in a temporary folder, whose files travel back at
@@ -8,51 +8,86 @@ its end. The results are those of one machine, seed for seed.
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from hangtag.cluster.connect import Cluster
+from hangtag.cluster.connect import Cluster, Resources
 from hangtag.cluster.crew import Crew, Link, Show
 from hangtag.cluster.images import SharedImages, on_each_node, received
+from hangtag.data.folds import Folds
+from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.run_folder import Run
 from hangtag.evaluation.tuning_results import Trial
 from hangtag.files import make_folder, write_bytes
+from hangtag.progress import Progress
+from hangtag.training.arguments import Arguments
 from hangtag.training.classifier import Classifier
+from hangtag.training.cross_fit import CrossFitting, FoldAnswers, FoldRunner
 from hangtag.training.engine.recipes import Recipe
+from hangtag.training.label_errors import LEARNING, LabelFold, LabelFoldRunner
 from hangtag.training.run import Training
 from hangtag.training.seeds import Seeds, begin_seed
 from hangtag.training.tuning import Job, Search, run_trial
+from hangtag.words import amount
 
-__all__ = ["gpus_for", "run_trials", "train_seeds"]
+__all__ = ["Nodes", "fold_runner", "label_fold_runner", "run_trials", "train_seeds"]
 
 _LEAVING_SECONDS = 20.0
 _SENT = ("checkpoints", "config.json", "history.jsonl")
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Nodes:
+    """A cluster, the CPUs of each training, and the device that trainings may use: auto, cpu or cuda."""
+
+    cluster: Cluster
+    cpus: int = 1
+    device: str = "auto"
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of each training: one, if the cluster has any and the device may be a GPU."""
+        return int(self.cluster.gpus > 0 and self.device != "cpu")
+
+    @property
+    def worker_device(self) -> str:
+        """The device in a worker; Ray may let it see GPUs that are not its own."""
+        return self.device if self.gpus else "cpu"
+
+    def crew(self, show: Show) -> Crew:
+        return Crew(self.cluster, self.cpus, self.gpus, show)
+
+    def __str__(self) -> str:
+        room = self.cluster.room_for(Resources(1, self.cpus, self.gpus))
+        gpus = f" and {amount(self.gpus, 'GPU')}" if self.gpus else ""
+        return f"{amount(room, 'training')} at once, each with {amount(self.cpus, 'CPU')}{gpus}"
+
+
 def train_seeds(
-    cluster: Cluster, seeds: Seeds, cpus: int, stop: Callable[[], bool], show: Show, say: Say
+    nodes: Nodes, seeds: Seeds, stop: Callable[[], bool], show: Show, say: Say
 ) -> Iterator[tuple[int, str, bool]]:
     """Train all seeds that are not finished; yields the number, result in words and whether it was stopped, of each.
 
     Args:
-        cpus: of each training.
         stop: called several times a second; when it returns True, the trainings stop and keep their checkpoints.
         show: as for `Crew`.
         say: called with sentences about how images and files travel.
     """
-    gpus = gpus_for(cluster, seeds.classifier.device)
-    crew = Crew(cluster, cpus, gpus, show)
-    images = SharedImages(cluster, seeds.data)
+    crew = nodes.crew(show)
+    images = SharedImages(nodes.cluster, seeds.data)
     say(images.in_words)
     with _token(seeds.run.path) as token:
-        say(_folder_in_words(cluster, seeds.run.path, token))
+        say(_folder_in_words(nodes.cluster, seeds.run.path, token))
         for number in seeds.numbers:
-            own = _plain(seeds.unfitted(number), gpus)
+            own = _plain(seeds.unfitted(number), nodes)
             folder = _sent(seeds.folder(number), token)
             crew.start(number, _train_seed, own, images.message, seeds.source, folder)
         for number, found in crew.results(stop):
@@ -60,28 +95,25 @@ def train_seeds(
             yield number, found["words"], found["stopped"]
 
 
-def run_trials(
-    cluster: Cluster, search: Search, cpus: int, stop: Callable[[], bool], show: Show, say: Say
-) -> Iterator[Trial]:
+def run_trials(nodes: Nodes, search: Search, stop: Callable[[], bool], show: Show, say: Say) -> Iterator[Trial]:
     """Run the trials of a search until it is over or stopped; yields each, recorded, as it ends.
 
     Arguments as for `train_seeds`.
     """
-    gpus = gpus_for(cluster, search.classifier.device)
-    crew = Crew(cluster, cpus, gpus, show)
-    images = SharedImages(cluster, search.searched)
+    crew = nodes.crew(show)
+    images = SharedImages(nodes.cluster, search.searched)
     say(images.in_words)
 
     def start(token: Path) -> None:
         for job in [] if stop() else search.waiting(crew.running):
             message = {
                 "number": job.number, "settings": dict(job.settings), "rivals": job.rivals,
-                "classifier": _plain(job.classifier, gpus),
+                "classifier": _plain(job.classifier, nodes),
             }  # fmt: skip
             crew.start(job.number, _run_trial, message, images.message, search.source, _sent(job.folder, token))
 
     with _token(search.run.path) as token:
-        say(_folder_in_words(cluster, search.run.path, token))
+        say(_folder_in_words(nodes.cluster, search.run.path, token))
         start(token)
         for number, found in crew.results(lambda: stop() or search.is_out_of_time):
             if found["trial"] is None:
@@ -93,9 +125,56 @@ def run_trials(
             start(token)
 
 
-def gpus_for(cluster: Cluster, device: str) -> int:
-    """GPUs of each training: one, if the cluster has any and the device may be a GPU."""
-    return int(cluster.gpus > 0 and device != "cpu")
+def fold_runner(
+    nodes: Nodes, stop: Callable[[], bool], show: Show, ended: Callable[[int], None], say: Say
+) -> FoldRunner:
+    """A runner for `Training.cross_fit`, which fits all folds at once, as far as there is room."""
+
+    def run(fitting: CrossFitting, numbers: Sequence[int]) -> Iterator[FoldAnswers]:
+        if not numbers:
+            return
+        crew = nodes.crew(show)
+        images = SharedImages(nodes.cluster, fitting.images)
+        say(images.in_words)
+        shared = {"folds": vars(fitting.folds), "weights": fitting.weights, "epochs": fitting.epochs}
+        for number in numbers:
+            own = _plain(fitting.unfitted(int((fitting.folds.of != number).sum())), nodes)
+            crew.start(number, _fit_fold, own, images.message, shared, number)
+        for number, content in crew.results(stop):
+            ended(number)
+            if content is not None:
+                yield FoldAnswers.from_bytes(content)
+
+    return run
+
+
+def label_fold_runner(nodes: Nodes, say: Say) -> LabelFoldRunner:
+    """A runner for `label_error_finder`, which trains the networks of all folds at once, as far as there is room."""
+
+    def run(
+        data: LabelledImages, folds: Sequence[LabelFold], progress: Progress | None
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        shares = dict.fromkeys((fold.number for fold in folds), 0.0)
+
+        def show(number: int, state: Mapping[str, Any], _: str) -> None:
+            done = state["number"] - 1 + state["step"] / max(1, state["steps"])
+            shares[number] = max(shares[number], done / state["epochs"])
+            if progress:
+                progress(LEARNING, round(1000 * sum(shares.values())), 1000 * len(shares))
+
+        crew = nodes.crew(show)
+        images = SharedImages(nodes.cluster, data)
+        say(images.in_words)
+        for fold in folds:
+            crew.start(fold.number, _score_fold, images.message, vars(fold), nodes.worker_device)
+        yield from crew.results(lambda: False)
+
+    return run
+
+
+def _score_fold(link: Link, images: Mapping[str, Any], fold: Mapping[str, Any], device: str) -> NDArray[np.float64]:
+    """In a worker: the scores of one fold of an audit."""
+    return LabelFold(**fold).scores(received(images), device, link.report)
 
 
 def _train_seed(
@@ -131,11 +210,21 @@ def _run_trial(
         return {"trial": trial and trial.to_json(), "files": files() if trial is None else {}}
 
 
-def _plain(classifier: Classifier, gpus: int) -> dict[str, Any]:
+def _fit_fold(
+    link: Link, own: Mapping[str, Any], images: Mapping[str, Any], shared: Mapping[str, Any], number: int
+) -> bytes | None:
+    """In a worker: fit one fold."""
+    folds, weights, epochs = Folds(**shared["folds"]), shared["weights"], shared["epochs"]
+    fitting = CrossFitting(lambda _: _classifier(own), received(images), folds, weights, epochs)
+    answers = fitting.fit(number, link.stop, lambda fold, count, epoch: link.report(epoch))
+    return None if answers is None else answers.to_bytes()
+
+
+def _plain(classifier: Arguments, nodes: Nodes) -> dict[str, Any]:
     """The arguments of a classifier that was made from names and numbers alone."""
     arguments = classifier.arguments()
     own = {name: arguments[name] for name in ("seed", "split_seed")}
-    return {**own, "recipe": classifier.chosen_recipe().to_json(), "device": classifier.device if gpus else "cpu"}
+    return {**own, "recipe": classifier.chosen_recipe().to_json(), "device": nodes.worker_device}
 
 
 def _classifier(own: Mapping[str, Any]) -> Classifier:

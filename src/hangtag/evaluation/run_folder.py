@@ -32,6 +32,7 @@ from urllib.parse import quote
 import msgspec
 
 from hangtag.errors import RunError, RunNotFound, SaveError
+from hangtag.evaluation.tuning_results import Trials, read_trials
 from hangtag.files import (
     MARKER,
     append_line,
@@ -157,6 +158,10 @@ class Run:
     def stress(self) -> dict[str, Any] | None:
         """Results of `hangtag stress`; None if it was not run."""
         return read_json(self.path, "stress.json") if (self.path / "stress.json").is_file() else None
+
+    def trials(self) -> Trials | None:
+        """The trials of `hangtag tune`; None for a run without a search. Raises RunError if the file is damaged."""
+        return read_trials(self.path)
 
     def check_resumable(self, network: str | None = None) -> None:
         """Raise RunError unless this is an interrupted or stopped run that `--resume` can continue.

@@ -14,7 +14,7 @@ from hangtag.evaluation.guarantee_report import GuaranteeReport
 from hangtag.evaluation.metrics import Evaluation
 from hangtag.evaluation.run_folder import Run
 from hangtag.evaluation.stress_test import Stress
-from hangtag.evaluation.tuning_results import Trials, read_trials
+from hangtag.evaluation.tuning_results import Trials
 from hangtag.html import Thumbnail, is_light_on_black, thumbnail
 from hangtag.pictures import Images
 from hangtag.words import in_percent
@@ -144,5 +144,5 @@ def gather_facts(
 
 def _finished_search(run: Run) -> Trials | None:
     """The search that found the run's settings; None if there was none."""
-    trials = read_trials(run.path)
+    trials = run.trials()
     return trials if trials is not None and trials.chosen is not None else None

@@ -34,7 +34,18 @@ from hangtag.model.predictor import Pictures, Predictor, load
 from hangtag.pictures import Images, many_images
 from hangtag.training.arguments import SETTINGS, Arguments, check_settings, seed_of, split_seed_of
 from hangtag.training.choose_recipe import why_too_small
-from hangtag.training.cross_fit import CrossFit, Progress, cross_fit, with_checked_folds, with_folds, without_own_split
+from hangtag.training.cross_fit import (
+    CrossFit,
+    CrossFitting,
+    FoldRunner,
+    KeptFolds,
+    Progress,
+    cross_fit,
+    in_turn,
+    with_checked_folds,
+    with_folds,
+    without_own_split,
+)
 from hangtag.training.engine.build import build_network, custom_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.custom import check_augment, suit_loss
@@ -290,25 +301,34 @@ class Classifier(Arguments):
             self.split_ = with_folds(self.split_, parts)
         return data, weights
 
-    def cross_fit(self, stop: Callable[[], bool] = lambda: False, progress: Progress | None = None) -> None:
+    def cross_fit(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Progress | None = None,
+        run: FoldRunner | None = None,
+        kept: KeptFolds | None = None,
+    ) -> None:
         """Train a network without each fold, if the recipe has folds and this was not done yet; `fit` does it.
 
         Args:
             stop: called several times per second; when it returns True, only the finished folds count.
             progress: called with the number of the fold, the number of folds, and the state of its training.
+            run: trains the folds, instead of one after the other in this process.
+            kept: where finished folds are kept until the run is complete.
         """
         self._require_fitted()
         if self._to_cross_fit is None or self._crossed is not None:
             return
         epochs = max((epoch.number for epoch in self.history_), default=0)
         self._forget_model()
-        self._crossed = cross_fit(self, self._for_fold, *self._to_cross_fit, epochs, stop, progress)
+        fitting = CrossFitting(self._for_fold, *self._to_cross_fit, epochs)
+        self._crossed = cross_fit(self, fitting, run or in_turn(stop, progress), kept)
         self.folds_finished_ = self._crossed.count if self._crossed is not None else 0
 
-    def _for_fold(self, images: LabelledImages) -> "Classifier":
-        """An unfitted classifier with the same settings for some of the images, which holds nothing out."""
+    def _for_fold(self, images: int) -> "Classifier":
+        """An unfitted classifier with the same settings for this many of the images, which holds nothing out."""
         own = dict.fromkeys((*SETTINGS, "balance", "class_weight", "settings"))
-        own |= {"recipe": without_own_split(self._chosen, len(images)), "verbose": 0}
+        own |= {"recipe": without_own_split(self._chosen, images), "verbose": 0}
         network = None if isinstance(self.model, str) else self.model
         fold = Classifier(**{**self.arguments(), **own, "model": network})
         fold._tries_export = False

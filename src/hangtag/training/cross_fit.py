@@ -4,11 +4,16 @@ A copy of the classifier is fitted on all folds but one and answers for the imag
 accuracy, calibration, thresholds and OOD limits of the final model, which is trained on all images.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -19,6 +24,7 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.splits import Split
 from hangtag.errors import UsageError
 from hangtag.evaluation.cross_validation import CrossValidation
+from hangtag.files import make_folder, write_bytes
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.calibration import Calibrator, Floats, cross_fitted, softmax
 from hangtag.model.guarantees import Guarantees, better_than_chance, fit_guarantees
@@ -31,13 +37,21 @@ from hangtag.training.engine.loop import Epoch
 from hangtag.training.engine.networks import NETWORKS
 from hangtag.training.engine.recipes import Recipe, adapt_to_size, is_given
 
+if TYPE_CHECKING:
+    from hangtag.training.classifier import Classifier
+
 __all__ = [
     "FEW",
     "CrossFit",
+    "CrossFitting",
     "Fitted",
+    "FoldAnswers",
+    "FoldRunner",
+    "KeptFolds",
     "Progress",
     "choose_folds",
     "cross_fit",
+    "in_turn",
     "with_checked_folds",
     "with_folds",
     "without_own_split",
@@ -200,78 +214,163 @@ class CrossFit:
 
 
 @dataclass(frozen=True, eq=False)
-class _Fold:
+class FoldAnswers:
+    """What the network of one fold, trained without its J images, says about them.
+
+    Attributes:
+        number: of the fold, from 0.
+        epochs: how many it was trained for, at most.
+        positions: (J,) of the images that it judges.
+        distances: (J,) distances and logits.
+        state: the weights of the network, by name.
+    """
+
+    number: int
+    epochs: int
     positions: NDArray[np.int64]
     distances: Distances
-    head: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+    state: Mapping[str, torch.Tensor]
+
+    def to_bytes(self) -> bytes:
+        """As safetensors."""
+        arrays = {
+            "positions": self.positions,
+            **{f"distances.{name}": each for name, each in vars(self.distances).items()},
+        }
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(each)) for name, each in arrays.items()}
+        tensors |= {f"state.{name}": each.cpu().clone().contiguous() for name, each in self.state.items()}
+        return safetensors.torch.save(tensors, {"number": str(self.number), "epochs": str(self.epochs)})
 
     @classmethod
-    def of(
-        cls, trained: _Trainable, final: _Trainable, images: LabelledImages, statistics: NDArray[np.float32],
-        fold: NDArray[np.bool_], judged: NDArray[np.int64],
-    ) -> "_Fold":  # fmt: skip
-        network, rest = trained.shipped_, np.flatnonzero(~fold)
-        held_out, others = (
-            extract_features(network, images.images[at], trained.features_device_) for at in (judged, rest)
-        )
-        distances = measure_distances(
-            statistics[rest], others.descriptor, images.labels[rest], statistics[judged], held_out.descriptor,
-            held_out.logits,
-        )  # fmt: skip
-        return cls(judged, distances, _head(trained.module_, final.module_))
+    def from_bytes(cls, content: bytes) -> "FoldAnswers":
+        """Raises ValueError or KeyError for anything but the result of `to_bytes`."""
+        tensors = safetensors.torch.load(content)
+        header = msgspec.json.decode(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        state = {name.removeprefix("state."): each for name, each in tensors.items() if name.startswith("state.")}
+        distances = Distances(*(tensors[f"distances.{name}"].numpy() for name in ("pixels", "features", "logits")))
+        return cls(int(header["number"]), int(header["epochs"]), tensors["positions"].numpy(), distances, state)
 
 
-def cross_fit(
-    final: _Trainable,
-    unfitted: Callable[[LabelledImages], _Trainable],
-    images: LabelledImages,
-    folds: Folds,
-    weights: NDArray[np.float64] | None,
-    epochs: int,
-    stop: Callable[[], bool],
-    progress: Progress | None,
-) -> CrossFit | None:
-    """Train a network without each fold, and let it answer for the fold; None if stopped before the first fold ended.
+@dataclass(frozen=True, eq=False)
+class CrossFitting:
+    """A cross-validation to do.
 
-    Args:
-        final: the classifier that was trained on all images.
-        unfitted: makes a classifier with its settings for some of its images.
+    Attributes:
+        unfitted: makes a classifier with the settings of the final one for this many images.
         images: all N training images.
         folds: of these images.
         weights: (N,) how much each image counts, or None.
         epochs: how many each network is trained for, at most.
-        stop: called several times per second; when it returns True, the folds that are finished count.
     """
-    done: list[_Fold] = []
-    statistics = measured(images.images)
-    for number in range(folds.count):
-        fold = folds.of == number
-        rest = np.flatnonzero(~fold)
-        part = images.take(rest)
-        trained = unfitted(part)
+
+    unfitted: "Callable[[int], Classifier]"
+    images: LabelledImages
+    folds: Folds
+    weights: NDArray[np.float64] | None
+    epochs: int
+
+    def judged(self, number: int) -> NDArray[np.int64]:
+        """(J,) the positions of the images that a fold judges."""
+        judged: NDArray[np.int64] = self.folds.judged[self.folds.of[self.folds.judged] == number]
+        return judged
+
+    @cached_property
+    def statistics(self) -> NDArray[np.float32]:
+        """The `measured` pixels of all images."""
+        return measured(self.images.images)
+
+    def fit(self, number: int, stop: Callable[[], bool], progress: Progress | None = None) -> FoldAnswers | None:
+        """Train a network without one fold, and let it answer for the fold; None if it was stopped."""
+        rest = np.flatnonzero(self.folds.of != number)
+        part, weights = self.images.take(rest), None if self.weights is None else self.weights[rest]
+        trained = self.unfitted(len(part))
         try:
-            for epoch in trained.fit_epochs(part, stop=stop, sample_weight=None if weights is None else weights[rest]):
+            for epoch in trained.fit_epochs(part, stop=stop, sample_weight=weights):
                 if progress is not None:
-                    progress(number + 1, folds.count, epoch)
-                if epoch.finished and epoch.number >= epochs:
+                    progress(number + 1, self.folds.count, epoch)
+                if epoch.finished and epoch.number >= self.epochs:
                     break
         except KeyboardInterrupt:  # by `stop`, while features were computed
             if not stop():
                 raise
         if stop():
-            break
-        done.append(_Fold.of(trained, final, images, statistics, fold, folds.judged[fold[folds.judged]]))
+            return None
+        judged, statistics = self.judged(number), self.statistics
+        held_out, others = (
+            extract_features(trained.shipped_, self.images.images[at], trained.features_device_)
+            for at in (judged, rest)
+        )
+        distances = measure_distances(
+            statistics[rest], others.descriptor, self.images.labels[rest], statistics[judged], held_out.descriptor,
+            held_out.logits,
+        )  # fmt: skip
+        return FoldAnswers(number, self.epochs, judged, distances, trained.module_.state_dict())
+
+
+FoldRunner = Callable[[CrossFitting, Sequence[int]], Iterator[FoldAnswers]]
+"""Fits folds, given by their numbers; yields each as it ends, in any order, and ends early if it is stopped."""
+
+
+class KeptFolds:
+    """The answers of finished folds in a folder, so that an interrupted cross-validation continues with the others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, fitting: CrossFitting) -> list[FoldAnswers]:
+        """Those that belong to this cross-validation; damaged and other files are ignored."""
+        found = []
+        for number in range(fitting.folds.count):
+            with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError):
+                answers = FoldAnswers.from_bytes(self._path(number).read_bytes())
+                is_of_fold = (answers.number, answers.epochs) == (number, fitting.epochs)
+                if is_of_fold and np.array_equal(answers.positions, fitting.judged(number)):
+                    found.append(answers)
+        return found
+
+    def keep(self, answers: FoldAnswers) -> None:
+        make_folder(self.folder)
+        write_bytes(self._path(answers.number), answers.to_bytes())
+
+    def remove(self) -> None:
+        """Remove the files of a cross-validation that is complete."""
+        with suppress(OSError):
+            for path in self.folder.glob("*.safetensors"):
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number}.safetensors"
+
+
+def cross_fit(
+    final: _Trainable, fitting: CrossFitting, run: FoldRunner, kept: KeptFolds | None = None
+) -> CrossFit | None:
+    """Fit all folds, and join their answers; None if stopped before the first fold ended.
+
+    Args:
+        final: the classifier that was trained on all images.
+        run: fits those folds that are not in `kept`.
+        kept: the folds that an earlier process finished, and where others are kept.
+    """
+    images, folds = fitting.images, fitting.folds
+    done = {each.number: each for each in (kept.find(fitting) if kept is not None else [])}
+    for answers in run(fitting, [number for number in range(folds.count) if number not in done]):
+        done[answers.number] = answers
+        if kept is not None:
+            kept.keep(answers)
     if not done:
         return None
-    order = np.argsort(np.concatenate([each.positions for each in done]), kind="stable")
-    positions = np.concatenate([each.positions for each in done])[order]
-    parts = [each.distances for each in done]
+    fitted = [done[number] for number in sorted(done)]
+    order = np.argsort(np.concatenate([each.positions for each in fitted]), kind="stable")
+    positions = np.concatenate([each.positions for each in fitted])[order]
     joined = (
-        np.concatenate([getattr(each, name) for each in parts])[order] for name in ("pixels", "features", "logits")
+        np.concatenate([getattr(each.distances, name) for each in fitted])[order]
+        for name in ("pixels", "features", "logits")
     )
     group_of = np.full(len(images), -1, np.int64)
     group_of[folds.judged] = folds.groups
-    heads = [each.head for each in done if each.head is not None]
+    heads = [head for each in fitted if (head := _head(each.state, final.module_)) is not None]
     return CrossFit(
         images,
         positions,
@@ -281,6 +380,23 @@ def cross_fit(
         Distances(*joined),
         FoldHeads(*(np.stack(each) for each in zip(*heads, strict=True))) if len(heads) == folds.count else None,
     )
+
+
+def in_turn(stop: Callable[[], bool], progress: Progress | None = None) -> FoldRunner:
+    """A runner that fits one fold after the other in this process.
+
+    Args:
+        stop: called several times per second; when it returns True, the folds that are finished count.
+    """
+
+    def run(fitting: CrossFitting, numbers: Sequence[int]) -> Iterator[FoldAnswers]:
+        for number in numbers:
+            answers = fitting.fit(number, stop, progress)
+            if answers is None:
+                return
+            yield answers
+
+    return run
 
 
 def with_folds(split: Split, folds: Folds) -> Split:
@@ -296,10 +412,10 @@ def without_own_split(recipe: Recipe, images: int) -> Recipe:
     return replace(recipe, folds=0, validation=0.0, batch_size=min(recipe.batch_size, images))
 
 
-def _head(network: nn.Module, final: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Weights (K, E) and bias (K,) of a network's last linear layer; None if more than these differ."""
-    name = next((name for name, part in reversed([*network.named_modules()]) if isinstance(part, nn.Linear)), None)
-    own, other = network.state_dict(), final.state_dict()
+def _head(own: Mapping[str, torch.Tensor], final: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Weights (K, E) and bias (K,) of a network's last linear layer, from its state; None if more than these differ."""
+    name = next((name for name, part in reversed([*final.named_modules()]) if isinstance(part, nn.Linear)), None)
+    other = final.state_dict()
     if name is None or own.keys() != other.keys() or f"{name}.bias" not in own:
         return None
     last = (f"{name}.weight", f"{name}.bias")

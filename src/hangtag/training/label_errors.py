@@ -7,7 +7,9 @@ is any label suspected. Otherwise the model contradicts labels no more often tha
 no reason to suspect one.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +25,15 @@ from hangtag.training.descriptors import descriptor_scores
 from hangtag.training.engine.build import build_network
 from hangtag.training.engine.guard import enough_memory
 from hangtag.training.engine.inference import predict_logits
-from hangtag.training.engine.loop import choose_device, train
+from hangtag.training.engine.loop import Epoch, choose_device, train
 from hangtag.training.engine.recipes import adapt_to_size, find_recipe
 
-__all__ = ["find_label_errors", "label_error_finder"]
+__all__ = [
+    "LEARNING", "LabelFold", "LabelFoldRunner", "find_label_errors", "folds_in_turn", "label_error_finder",
+]  # fmt: skip
+
+LEARNING = "learning from images"
+"""What progress calls the training of networks."""
 
 _FOLDS = 3
 _LEAST_IMAGES = 10  # of a class; fewer images teach too little to judge a label
@@ -45,10 +52,45 @@ _RECIPE = replace(
 )
 
 
-def label_error_finder(seed: int = 0, device: str = "auto") -> LabelErrorFinder:
+@dataclass(frozen=True, eq=False)
+class LabelFold:
+    """A network to train on some images and to ask about others.
+
+    Attributes:
+        number: from 0.
+        train, judged: (M,), (J,) positions of the images.
+        labels: (M,) of the images to train on, from 0 to `classes` - 1.
+        seed: of the network.
+    """
+
+    number: int
+    train: NDArray[np.int64]
+    judged: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    classes: int
+    seed: int
+
+    def scores(
+        self, data: LabelledImages, device: str = "auto", report: Callable[[Epoch], None] = lambda _: None
+    ) -> NDArray[np.float64]:
+        """(J, K) logits of the judged images; `report` is called several times a second."""
+        network = build_network("cnn", data.spec, self.classes, self.seed)
+        recipe, _ = adapt_to_size(_RECIPE, len(self.train), defaults=_RECIPE)
+        torch_device = choose_device(device)
+        for epoch in train(network, data.images[self.train], self.labels, recipe, self.seed, device=torch_device):
+            report(epoch)
+        logits: NDArray[np.float64] = predict_logits(network, data.images[self.judged]).to(torch.float64).numpy()
+        return logits
+
+
+LabelFoldRunner = Callable[[LabelledImages, Sequence[LabelFold], Progress | None], Iterator[tuple[int, NDArray[Any]]]]
+"""Trains the networks of folds; yields the number and scores of each as it ends, in any order."""
+
+
+def label_error_finder(seed: int = 0, device: str = "auto", run: LabelFoldRunner | None = None) -> LabelErrorFinder:
     """`find_label_errors` with these settings, for `audit`; raises UsageError if the device is not available."""
     choose_device(device)
-    return lambda data, groups, progress: find_label_errors(data, groups, seed, device, progress)
+    return lambda data, groups, progress: find_label_errors(data, groups, seed, device, progress, run)
 
 
 def find_label_errors(
@@ -57,6 +99,7 @@ def find_label_errors(
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
+    run: LabelFoldRunner | None = None,
 ) -> LabelErrors:
     """Rank the labels of `data` by how little their images support them.
 
@@ -66,6 +109,7 @@ def find_label_errors(
         groups: (N,) int64; images of one group, of one group of the data, and equal images are judged by a model that
             trained on none of them.
         progress: called with (the current activity, steps done, steps in total).
+        run: trains the networks, instead of one after the other in this process.
 
     Raises:
         ModelError: out of memory.
@@ -90,7 +134,8 @@ def find_label_errors(
             calibrated = [log_softmax(_fitted(each, labels).temperature * each, axis=1) for each in both]
             scores = np.sum(calibrated, axis=0)
         else:
-            scores = _network_scores(data, usable, labels, together[usable], len(present), seed, device, progress)
+            run = run or folds_in_turn(device)
+            scores = _network_scores(data, usable, labels, together[usable], len(present), seed, run, progress)
     agreement = float((scores.argmax(axis=1) == labels).mean())
     without, fitted = _fitted(scores, labels), _fitted(scores, labels, with_errors=True)
     probabilities[np.ix_(usable, present)] = softmax(fitted.temperature * scores, axis=1)
@@ -109,29 +154,41 @@ def find_label_errors(
     return LabelErrors(found, wrong, suggested, probabilities, agreement, skipped_classes, judged, convincing)
 
 
+def folds_in_turn(device: str = "auto") -> LabelFoldRunner:
+    """A runner that trains one network after the other in this process."""
+
+    def run(
+        data: LabelledImages, folds: Sequence[LabelFold], progress: Progress | None
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        for done, fold in enumerate(folds):
+
+            def report(epoch: Epoch, done: int = done) -> None:
+                if progress:
+                    total = len(folds) * epoch.epochs * epoch.steps
+                    steps = (done * epoch.epochs + epoch.number - 1) * epoch.steps + epoch.step
+                    progress(LEARNING, min(steps, total), total)
+
+            yield fold.number, fold.scores(data, device, report)
+
+    return run
+
+
 def _network_scores(
     data: LabelledImages, usable: NDArray[np.int64], labels: NDArray[np.int64], groups: NDArray[np.int64],
-    classes: int, seed: int, device: str, progress: Progress | None,
+    classes: int, seed: int, run: LabelFoldRunner, progress: Progress | None,
 ) -> NDArray[np.float64]:  # fmt: skip
     """(M, K) out-of-fold logits of the usable images."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     scores = np.zeros((len(usable), classes))
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(usable, labels, groups)
-    torch_device = choose_device(device)
-    for number, (others, fold) in enumerate(folds):
-        if not len(fold):
-            continue
-        network = build_network("cnn", data.spec, classes, seed + number)
-        recipe, _ = adapt_to_size(_RECIPE, len(others), defaults=_RECIPE)
-        for epoch in train(
-            network, data.images[usable[others]], labels[others], recipe, seed + number, device=torch_device
-        ):
-            if progress:
-                total = _FOLDS * recipe.epochs * epoch.steps
-                steps = (number * recipe.epochs + epoch.number - 1) * epoch.steps + epoch.step
-                progress("learning from images", min(steps, total), total)
-        scores[fold] = predict_logits(network, data.images[usable[fold]]).to(torch.float64).numpy()
+    splits = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(usable, labels, groups)
+    places = {number: (others, fold) for number, (others, fold) in enumerate(splits) if len(fold)}
+    folds = [
+        LabelFold(number, usable[others], usable[fold], labels[others], classes, seed + number)
+        for number, (others, fold) in places.items()
+    ]
+    for number, found in run(data, folds, progress):
+        scores[places[number][1]] = found
     return scores
 
 

@@ -29,7 +29,7 @@ from hangtag.model.predictor import Predictor
 from hangtag.serializable import checked
 from hangtag.training.arguments import seed_of, split_seed_of
 from hangtag.training.classifier import Classifier
-from hangtag.training.cross_fit import Progress, choose_folds
+from hangtag.training.cross_fit import FoldRunner, KeptFolds, Progress, choose_folds
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter, latest
 from hangtag.training.engine.custom import full_name
 from hangtag.training.engine.export import verify_outputs
@@ -48,6 +48,10 @@ NOT_EXPORTED = "not exported"
 
 DIVERGED = "diverged"
 """The status of a run whose loss became NaN or infinite; its weights are the last finite ones."""
+
+
+FOLDS = "folds"
+"""The folder with the answers of finished folds, until a run is complete."""
 
 
 @dataclass(eq=False)
@@ -223,15 +227,21 @@ class Training:
         in_epochs = sum(epoch.seconds for epoch in self.classifier.history_)  # includes those before the interruption
         self.seconds["train"] = max(time.perf_counter() - started, in_epochs)
 
-    def cross_fit(self, stop: Callable[[], bool] = lambda: False, progress: Progress | None = None) -> None:
+    def cross_fit(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Progress | None = None,
+        run: FoldRunner | None = None,
+    ) -> None:
         """Train a network without each fold, if the run has folds; `finish` does it if it was not done before.
 
-        A run that is interrupted here starts with the first fold again when it is resumed.
+        Finished folds are kept in the folder `folds` until the run is complete, so that a run that is interrupted here
+        continues with the next fold. Arguments as for `Classifier.cross_fit`.
         """
         if not self.folds:
             return
         started = time.perf_counter()
-        self.classifier.cross_fit(stop, progress)
+        self.classifier.cross_fit(stop, progress, run, KeptFolds(self.run.path / FOLDS))
         self.seconds["cross-validate"] = time.perf_counter() - started
 
     @property
@@ -316,6 +326,7 @@ class Training:
         )
         if not self.stopped:
             CheckpointWriter(self.run.checkpoints).remove()
+            KeptFolds(self.run.path / FOLDS).remove()
         self.lock.close()
         return judgement
 

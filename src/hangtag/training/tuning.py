@@ -11,6 +11,7 @@ n is, and whether it is pruned, depends on the seed and on trials up to n - `par
 """
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,12 +25,15 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from hangtag.data.labelled_images import LabelledImages
+from hangtag.data.public.datasets import NAMED
+from hangtag.data.read import read
 from hangtag.errors import DataError, HangtagError, ModelError, RunError, SaveError, UsageError
 from hangtag.evaluation.run_folder import Run
 from hangtag.evaluation.tuning_results import Trial, Trials, read_trials, write_trials
-from hangtag.files import make_folder
+from hangtag.files import make_folder, user_path
 from hangtag.model.calibration import log_softmax
 from hangtag.training.arguments import seed_of
+from hangtag.training.choose_recipe import AUTO
 from hangtag.training.classifier import Classifier
 from hangtag.training.cross_fit import choose_folds
 from hangtag.training.engine.loop import Epoch
@@ -38,7 +42,7 @@ from hangtag.training.run import Training, initial_config, open_run
 from hangtag.training.sampler import check_sampler, propose
 from hangtag.training.search_space import Space, default_space, own_settings, parse_space, size_of, space_from_python
 
-__all__ = ["PARALLEL", "TRIALS", "Job", "Search", "run_trial"]
+__all__ = ["PARALLEL", "TRIALS", "Job", "Search", "calibrated_loss", "check_limits", "run_trial", "tune"]
 
 TRIALS = 20
 """The default number of trials."""
@@ -236,6 +240,69 @@ class Search:
         (chosen,) = (trial for trial in self.results.trials if trial.number == self.results.chosen)
         recipe = changed(self.classifier.chosen_recipe(self.data), chosen.settings)
         return _with_recipe(self.classifier, recipe)
+
+
+def tune(
+    data: Any,
+    recipe: str | Recipe = AUTO,
+    search: Mapping[str, Any] | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    parallel: int = PARALLEL,
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    progress: Callable[[Trial], None] = lambda _: None,
+) -> Run:
+    """Search for the settings of a recipe with the lowest validation loss, train with them, and evaluate once.
+
+    Settings are proposed by a tree-structured Parzen estimator (Bergstra et al., 2011, as in Optuna), and bad ones are
+    stopped early by successive halving (Li et al., 2020, "ASHA"). The test images take no part in the search. A search
+    that was interrupted is continued by the same call.
+
+    Args:
+        data: a `LabelledImages`, or anything that `read` takes.
+        recipe: as for `ImageClassifier`.
+        search: what to search: {"learning_rate": (1e-4, 1e-1), "batch_size": [32, 64, 128]}, where a tuple is a range
+            and a list holds values. None: the settings that suit the recipe.
+        settings: fixed settings of the recipe.
+        trials: number of settings to try; None: 20, or as many as there is time for.
+        minutes: how long to search, not counting the final training.
+        parallel: a trial may use the results of trials that are this many before it, and of earlier ones. The same
+            number gives the same result as `hangtag tune` on one machine or a cluster.
+        seed: of the search and of all trainings.
+        device: "auto", "cpu" or "cuda".
+        out: the run folder; None: the next free name under runs/.
+        progress: called with each finished trial.
+
+    Returns:
+        The run. `run.trials()` has all trials, `load(run)` opens its model, and `evaluate(run)` judges it.
+
+    Raises:
+        MissingExtra: Optuna is not installed (extra `tune`).
+        DataError, UsageError: the data or an argument cannot be used.
+        RunError: `out` holds another run, or no trial could be trained.
+    """
+    images = read(data)
+    named = isinstance(data, str | os.PathLike)
+    what = str(data) if str(data) in NAMED or not named else str(user_path(data).absolute())
+    classifier = Classifier(recipe=recipe, settings=settings, seed=seed, device=device)
+    source = {"what": what if named else None, "path": None}
+    found = Search(
+        classifier, images, source, None if out is None else user_path(out), search or {}, trials, minutes, parallel
+    )
+    while not found.is_chosen and (job := next(found.waiting(), None)) is not None:
+        trial = run_trial(job, found.searched, source, lambda: found.is_out_of_time)
+        if trial is not None:
+            found.add(trial)
+            progress(trial)
+    training = found.refit()
+    for _ in training.epochs():
+        pass
+    training.finish()
+    return found.run
 
 
 def check_limits(trials: int | None, minutes: float | None, parallel: int) -> None:
