@@ -2,7 +2,7 @@
 
 Handwritten digits from scikit-learn's own set (8x8, enlarged to 20x20 in the middle, as MNIST has them) and, where it
 can be had, from MNIST itself; letters drawn with the fonts of this machine; patches of photographs that come with
-scikit-image and scikit-learn; uniform noise; clothes with their greys inverted.
+scikit-image and scikit-learn; uniform noise; clothes with their greys inverted, or turned to the left.
 """
 
 import json
@@ -32,6 +32,7 @@ def strangers(clothes: Images, seed: int = 0) -> dict[str, Images]:
         "handwritten digits (scikit-learn)": digits(),
         "uniform noise": random.integers(0, 256, (2000, 28, 28), dtype=np.uint8),
         "inverted clothes": 255 - clothes,
+        "turned clothes": np.rot90(clothes, axes=(1, 2)),
         "letters from fonts": letters(random),
         "photo patches": photos(random),
     }

@@ -6,6 +6,7 @@
     |       `-- PathNotFound          neither a public dataset nor an existing path
     |-- DataError                 labelled images that cannot be used as they are; also a ValueError
     |   |-- DataNotFound          a missing file or folder of a dataset
+    |   |-- StoreError            an object store that does not answer or denies access
     |   `-- PictureError          one picture that cannot be read or does not fit the model
     |       `-- PictureNotFound       a missing picture file
     |-- DownloadError             a public data set or pretrained weights that could not be fetched
@@ -53,6 +54,7 @@ __all__ = [
     "RunError",
     "RunNotFound",
     "SaveError",
+    "StoreError",
     "UnknownName",
     "UsageError",
     "WorkerLostError",
@@ -117,6 +119,10 @@ class UnknownName(UsageError):
 
 class DataError(HangtagError, ValueError):
     """Labelled images that cannot be used as they are."""
+
+
+class StoreError(DataError):
+    """An object store that does not answer or denies access, so that nothing in it can be read or written."""
 
 
 class PictureError(DataError):

@@ -1,8 +1,6 @@
 """This machine and the installed versions: processor, cores, memory, packages, and the time."""
 
-import importlib.metadata
 import os
-import platform
 import time
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
@@ -12,15 +10,22 @@ from typing import Any
 
 from hangtag.version import __version__
 
-__all__ = ["blas_threads", "hardware", "now", "processors", "seconds_waiting_for_a_core", "versions"]
+__all__ = ["blas_threads", "hardware", "memory_bytes", "now", "processors", "seconds_waiting_for_a_core", "versions"]
 
 
 def hardware() -> dict[str, Any]:
     """System, processor, number of cores this process may use, memory in bytes."""
+    import platform
+
     facts: dict[str, Any] = {"system": platform.platform(terse=True), "processor": _cpu_name(), "cores": processors()}
+    return facts | ({"memory_bytes": memory_bytes()} if memory_bytes() else {})
+
+
+def memory_bytes() -> int:
+    """The memory of this machine; 0 if the system does not say."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        facts["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return facts
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def processors() -> int:
@@ -53,6 +58,9 @@ def versions() -> dict[str, str]:
 
 @cache
 def _versions() -> dict[str, str]:
+    import importlib.metadata  # which imports `email` and `zipfile`
+    import platform
+
     result = {"hangtag": __version__, "python": platform.python_version()}
     for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow"):
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -71,6 +79,8 @@ def _cpu_name() -> str:
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
+    import platform
+
     return platform.processor() or platform.machine()
 
 

@@ -3,7 +3,7 @@
 The only module that imports Pillow. It decodes and converts colour but never resizes: the model file resizes, with
 the same code wherever the model runs. A JPEG that is much larger than the model's size is decoded at a half, a quarter
 or an eighth of its size, which costs a fraction of the time; this depends only on the two sizes, so training and
-prediction see the same pixels.
+prediction see the same pixels. Pillow is imported when a picture is decoded: data in the cache needs none.
 """
 
 import importlib.util
@@ -23,16 +23,16 @@ from datetime import UTC, datetime
 from enum import IntFlag
 from os import PathLike, fspath
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 
 from hangtag.errors import PictureError, PictureNotFound, PictureProblem
 from hangtag.levels import Levels, agreed, alone, levels_of, measure, range_in_words, to_8_bits
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "FITS",
@@ -236,10 +236,10 @@ def decode_noting_size(
 
 
 def _read(picture: Picture, spec: ImageSpec, most: int = MAX_PIXELS) -> "_Read":
-    is_array = hasattr(picture, "__array__") and not isinstance(picture, (str, bytes, Image.Image))
+    is_array = hasattr(picture, "__array__") and not isinstance(picture, (str, bytes)) and not _is_pil(picture)
     if is_array or isinstance(picture, list):
         return _from_array(_array(picture), spec)
-    if isinstance(picture, Image.Image):
+    if _is_pil(picture):
         with _naming("image"):
             content = _unread_file(picture)
             is_jpeg = content is not None and content.startswith(_JPEG)
@@ -279,7 +279,7 @@ def is_usual(note: str) -> bool:
 
 def is_one_picture(value: object) -> bool:
     """Whether the value is one picture, not several: a path, an open file or its bytes, or a PIL image."""
-    return isinstance(value, (str, PathLike, bytes, bytearray, memoryview, Image.Image)) or hasattr(value, "read")
+    return isinstance(value, (str, PathLike, bytes, bytearray, memoryview)) or _is_pil(value) or hasattr(value, "read")
 
 
 def many_images(images: Any, labels: Any = None, width: int = 0) -> Any:
@@ -312,7 +312,7 @@ def _shape(images: Any) -> tuple[int, ...]:
     if not isinstance(images, (list, tuple)):
         return tuple(getattr(images, "shape", ()))
     with suppress(ValueError):  # rows of several lengths
-        if images and not isinstance(images[0], Image.Image):
+        if images and not _is_pil(images[0]):
             return len(images), *np.shape(images[0])
     return (len(images),)
 
@@ -372,7 +372,7 @@ def examine(content: bytes, spec: ImageSpec | None = None) -> Examined:
     return _examined(read, mode if raw_mode is None else raw_mode.partition(";")[0] + ";16")._replace(shot=shot)
 
 
-def _shot(image: Image.Image) -> tuple[int, int]:
+def _shot(image: "Image.Image") -> tuple[int, int]:
     """See `Examined.shot`: of Exif's tags Make, Model, DateTimeOriginal and SubSecTimeOriginal."""
     try:
         exif = image.getexif()
@@ -412,6 +412,8 @@ def _bare_png(content: bytes, most: int = MAX_PIXELS) -> NDArray[np.uint8] | Non
         return None
     if not 0 < width * height <= most:
         return None
+    from PIL import Image
+
     try:
         decoded = Image.frombytes(mode, (width, height), content[_PNG_START.size : -len(_PNG_END) - 4], "zip", mode)
     except ValueError:
@@ -419,7 +421,7 @@ def _bare_png(content: bytes, most: int = MAX_PIXELS) -> NDArray[np.uint8] | Non
     return np.frombuffer(decoded.tobytes(), np.uint8).reshape((height, width) if mode == "L" else (height, width, 3))
 
 
-def _plain_pixels(opened: Image.Image) -> NDArray[np.uint8] | None:
+def _plain_pixels(opened: "Image.Image") -> NDArray[np.uint8] | None:
     """The pixels of a picture that is not rotated, transparent or animated; None if it may be."""
     if not _ALTERING.isdisjoint(opened.info) or getattr(opened, "n_frames", 1) > 1:
         return None
@@ -436,6 +438,8 @@ def _plain_pixels(opened: Image.Image) -> NDArray[np.uint8] | None:
 def in_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     """(H, W) or (H, W, 3) uint8 as grey (1) or colour (3), with the result of `decode`."""
     if channels == _GREY_CHANNELS:
+        from PIL import Image
+
         return pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., np.newaxis], _COLOUR_CHANNELS, axis=2)
 
@@ -503,12 +507,11 @@ def finite(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
 
 def _from_list(images: "list[Any] | tuple[Any, ...]") -> "list[Any] | tuple[Any, ...]":
     """The images with those of Pillow as arrays, all grey or all in colour."""
-    if not any(isinstance(each, Image.Image) for each in images):
+    if not any(_is_pil(each) for each in images):
         return images
-    opened = [(each, _deep_mode(each)) if isinstance(each, Image.Image) else (each, None) for each in images]
     grey = all(
-        np.ndim(each) == 2 if not isinstance(each, Image.Image) else each.mode in _GREY_MODES or raw == _DEEP_GREY_ALPHA
-        for each, raw in opened
+        each.mode in _GREY_MODES or _deep_mode(each) == _DEEP_GREY_ALPHA if _is_pil(each) else np.ndim(each) == 2
+        for each in images
     )
     return [
         _array_in(each)
@@ -520,6 +523,8 @@ def _from_list(images: "list[Any] | tuple[Any, ...]") -> "list[Any] | tuple[Any,
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """A uint8 (H, W) or (H, W, 3) array as the bytes of a PNG file; lossless."""
+    from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()
@@ -527,6 +532,8 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
     """A uint8 (H, W) or (H, W, 3) array as the bytes of a JPEG file; `quality` from 1 to 95."""
+    from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
@@ -543,7 +550,7 @@ def picture_bytes(picture: object) -> bytes:
         array = _array(picture)
         return encode_png(array) if array.dtype == np.uint8 else _npy_of(array)
     with _naming(_name(picture)):
-        if isinstance(picture, Image.Image):
+        if _is_pil(picture):
             return _unread_file(picture) or _bytes_of(picture)
         return _content(picture)
 
@@ -628,6 +635,8 @@ def _from_array(array: NDArray[Any], spec: ImageSpec, single: bool = True) -> _R
             return _from_deep(array if alpha is None else array[..., :3], alpha, spec, single)
         if array.ndim == (2 if spec.channels == _GREY_CHANNELS else 3) and array.shape[-1:] != (4,):
             return _Read(array, {})
+        from PIL import Image
+
         return _Read(*_flatten(Image.fromarray(array), spec))
 
 
@@ -639,6 +648,8 @@ def _from_deep(values: NDArray[Any], alpha: NDArray[np.uint8] | None, spec: Imag
         alpha: (H, W), or None.
         single: whether the scale must be certain; in a dataset, all pictures together decide later.
     """
+    from PIL import Image
+
     is_float = values.dtype.kind == "f"
     measured = finite(measure(values[np.newaxis]), "")
     levels = spec.levels(is_float)[0]
@@ -686,7 +697,7 @@ def _naming(name: str) -> Iterator[None]:
 def _name(picture: object) -> str:
     if isinstance(picture, (bytes, bytearray, memoryview)):
         return f"image of {memoryview(picture).nbytes:,} bytes"
-    if isinstance(picture, Image.Image):
+    if _is_pil(picture):
         return "image"
     if isinstance(picture, (str, PathLike)):
         return fspath(picture)
@@ -752,7 +763,9 @@ def _empty() -> PictureError:
     return PictureError("the file is empty", "replace it with an image", "empty")
 
 
-def _open(content: bytes, most: int = MAX_PIXELS) -> Image.Image:
+def _open(content: bytes, most: int = MAX_PIXELS) -> "Image.Image":
+    from PIL import Image, UnidentifiedImageError
+
     if content.startswith(_JPEG) and content.count(_SCAN) > _MAX_SCANS:
         raise PictureError(
             f"has more than {_MAX_SCANS} scans, and each takes as long as decoding an ordinary JPEG",
@@ -763,6 +776,8 @@ def _open(content: bytes, most: int = MAX_PIXELS) -> Image.Image:
     try:
         with _nothing if _decode_only else _filtered_warnings():
             if content.startswith(_PNG):  # as Image.open does, without trying other formats
+                from PIL.PngImagePlugin import PngImageFile
+
                 opened: Image.Image = PngImageFile(io.BytesIO(content))
             elif _is_heic(content):
                 opened = _open_heic(content)
@@ -818,7 +833,7 @@ def _is_heic(content: bytes) -> bool:
     return content[4:8] == b"ftyp" and content[8:12] in HEIC and b"avif" not in content[16:64]
 
 
-def _open_heic(content: bytes) -> Image.Image:
+def _open_heic(content: bytes) -> "Image.Image":
     """pillow-heif rotates as the HEIF file says; Exif's orientation does not count in HEIF."""
     try:
         import pillow_heif
@@ -842,6 +857,8 @@ def _filtered_warnings() -> Iterator[None]:
 
 
 def _filter_warnings() -> None:
+    from PIL import Image
+
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -867,13 +884,13 @@ def _from_file(content: bytes, spec: ImageSpec, most: int = MAX_PIXELS) -> _Read
         return _from_pil(opened, spec, content, size=size)
 
 
-def _reduce(opened: Image.Image, spec: ImageSpec) -> None:
+def _reduce(opened: "Image.Image", spec: ImageSpec) -> None:
     """Have a JPEG that is not decoded yet decoded at a half, a quarter or an eighth of its size, if enough is left.
 
     libjpeg scales in its cosine transform, which averages and saves most of the work.
     """
     least = max(_LEAST_REDUCED, _LEAST_TIMES * max(spec.height, spec.width))
-    if not isinstance(opened, JpegImageFile) or min(opened.size) // 2 < least:
+    if not _is_jpeg(opened) or min(opened.size) // 2 < least:
         return
     size = opened.size if opened.getexif().get(_ORIENTATION, 1) < _FIRST_SIDEWAYS else opened.size[::-1]
     frame = _frame(*size, spec)
@@ -893,7 +910,7 @@ def _frame(width: int, height: int, spec: ImageSpec) -> tuple[int, ...]:
 
 
 def _from_pil(
-    opened: Image.Image,
+    opened: "Image.Image",
     spec: ImageSpec,
     content: bytes | None,
     single: bool = True,
@@ -937,7 +954,7 @@ def _from_pil(
     return read._replace(notes=notes | read.notes, size=size)
 
 
-def _deep_mode(image: Image.Image) -> str | None:
+def _deep_mode(image: "Image.Image") -> str | None:
     """Pillow's name for the layout of a file's 16-bit pixels if it keeps only 8 bits; None for other pictures."""
     tiles = getattr(image, "tile", None)
     if not tiles:
@@ -946,12 +963,12 @@ def _deep_mode(image: Image.Image) -> str | None:
     return layout if layout in _LOW_BYTES else None
 
 
-def _is_white_zero(image: Image.Image) -> bool:
+def _is_white_zero(image: "Image.Image") -> bool:
     """Whether a TIFF file says that 0 is white."""
     return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
-def _deep_grey(image: Image.Image, white_is_zero: bool = False) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+def _deep_grey(image: "Image.Image", white_is_zero: bool = False) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """The pixels of a 16-bit, 32-bit or floating-point image (H, W), and alpha if one value is transparent."""
     values, clear = np.asarray(image), image.info.get("transparency")
     if white_is_zero and values.dtype.itemsize > 1:  # Pillow inverts only 8 bits
@@ -959,11 +976,13 @@ def _deep_grey(image: Image.Image, white_is_zero: bool = False) -> tuple[NDArray
     return values, None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
 
 
-def _deep_colour(upright: Image.Image, mode: str, content: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+def _deep_colour(upright: "Image.Image", mode: str, content: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """All 16 bits of a file whose upper 8 bits Pillow has read, (H, W) or (H, W, 3), and alpha.
 
     Pillow reads the lower bytes too, if the layout it is given has the bytes in the other order.
     """
+    from PIL import ImageFile
+
     with _open(content) as again:
         tiles: list[Any] = again.tile  # type: ignore[attr-defined]
         for place, (codec, extents, offset, how) in enumerate(tiles):
@@ -979,15 +998,28 @@ def _deep_colour(upright: Image.Image, mode: str, content: bytes) -> tuple[NDArr
     return values, high[..., 3] if upright.mode == "RGBA" else None
 
 
-def _unread_file(image: Image.Image) -> bytes | None:
+def _unread_file(image: "Image.Image") -> bytes | None:
     """The file of an opened JPEG, or image of more than 8 bits, that is not loaded yet; None for any other image."""
-    is_jpeg = isinstance(image, JpegImageFile) and image.tile and not image.decoderconfig
+    is_jpeg = _is_jpeg(image) and image.tile and not image.decoderconfig  # type: ignore[attr-defined]
     if _deep_mode(image) is None and not is_jpeg:
         return None
     return _file_content(image.fp)  # type: ignore[attr-defined]
 
 
-def _bytes_of(image: Image.Image) -> bytes:
+def _is_pil(value: object) -> "TypeGuard[Image.Image]":
+    """Whether it is an image of Pillow; there is none before Pillow is imported."""
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(value, pillow.Image)
+
+
+def _is_jpeg(image: "Image.Image") -> bool:
+    """Whether it is a JPEG file; a copy of its pixels is not."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    return isinstance(image, JpegImageFile)
+
+
+def _bytes_of(image: "Image.Image") -> bytes:
     """A PIL image as the bytes of a file that decodes to the same picture."""
     try:
         if image.format != "HEIF" and getattr(image, "n_frames", 1) > 1:
@@ -1035,10 +1067,12 @@ def _array_in(content: bytes, most: int = MAX_PIXELS) -> NDArray[Any]:
     return _array(array)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: "Image.Image") -> "Image.Image":
     """The image rotated as its Exif data says."""
     if image.getexif().get(_ORIENTATION, 1) == 1:
         return image  # Pillow would copy it
+    from PIL import ImageOps
+
     upright = ImageOps.exif_transpose(image)
     assert upright is not None
     return upright
@@ -1051,8 +1085,10 @@ def _damaged(error: Exception) -> PictureError:
     return PictureError(f"damaged image: {error}", hint)
 
 
-def _flatten(image: Image.Image, spec: ImageSpec) -> tuple[NDArray[np.uint8], Notes]:
+def _flatten(image: "Image.Image", spec: ImageSpec) -> tuple[NDArray[np.uint8], Notes]:
     """To (H, W) or (H, W, 3): transparency filled with the background, grey by ITU-R 601-2 luma."""
+    from PIL import Image
+
     target = "L" if spec.channels == _GREY_CHANNELS else "RGB"
     notes: Notes = {}
     grey = image.mode in ("1", "L", "LA", "La")

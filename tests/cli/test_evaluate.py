@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,19 @@ def test_compare_evaluates_both_on_the_same_images(in_trained: Any, trained: Pat
     assert "95% interval" in (trained / "comparison.html").read_text()
     config = json.loads((trained / "runs" / "a" / "config.json").read_text())
     assert len(config["test_opened"]) >= 2
+
+
+def test_evaluating_cached_images_imports_neither_pillow_nor_other_slow_modules(trained: Path) -> None:
+    program = (
+        "import sys; from hangtag.cli import main\n"
+        "try: sys.argv = ['hangtag', 'evaluate', 'runs/a']; main.main()\n"
+        "except SystemExit: pass\n"
+        "slow = {'PIL', 'rich', 'pydantic', 'torch', 'sklearn', 'numpy.ma', 'importlib.metadata'}\n"
+        "print(sorted(slow & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=trained, capture_output=True, text=True, check=True)
+
+    assert "test accuracy" in done.stdout and done.stderr.splitlines()[-1] == "[]"
 
 
 def test_classes_in_another_order_or_spelling_are_the_same_classes(trained: Path) -> None:
@@ -178,6 +193,7 @@ def test_runs_are_judged_compared_stressed_and_checked_in_python(
     assert package.stress(run, drawn, images=20) == stressed
     assert checked.pictures == 120 and checked.kept != bool(checked.broken)
     assert len(audited.findings) == len(audited.to_json()["findings"])
+    assert "only 3 of the" in replace(judged, notes=("only 3 of the <b> images",))._repr_html_()
     for result in (judged, compared, stressed, checked, audited, run, judged.evaluation):
         assert len(repr(result)) < 300
         assert result._repr_html_().startswith('<div class="hangtag-view">')

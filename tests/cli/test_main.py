@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -57,12 +58,17 @@ def test_a_terminal_gets_bars_and_questions_but_no_codes_of_strangers(tmp_path: 
     terminal, end = pty.openpty()
     program = [sys.executable, "-m", "hangtag", "data", str(tmp_path)]
     with subprocess.Popen(program, env=environment, stdin=end, stdout=end, stderr=end) as running:
+        asked = ""
+        while "Enter a number from 1 to" not in asked:
+            asked += os.read(terminal, 1 << 16).decode()
+        redrawn = select.select([terminal], [], [], 0.4)[0]  # a bar would be, ten times a second
         os.write(terminal, b"1\n")
         assert running.wait(120) == 0
-        shown = os.read(terminal, 1 << 16).decode()
+        shown = asked + os.read(terminal, 1 << 16).decode()
     os.close(terminal)
     os.close(end)
 
+    assert not redrawn and "\x1b[?25l" not in asked  # what is typed stays visible, and the cursor
     assert "which ones are the classes?" in shown and "read as with --classes top, as you answered" in shown
     assert "\x1b[" in shown  # of the progress bar
     assert "a/x\\x1b[2Jx" in shown and "\x1b[2Jx" not in shown and "\\x1b[2K" not in shown
@@ -260,11 +266,14 @@ def test_a_signal_leaves_no_temporary_file(name: str, tmp_path: Path) -> None:
         [sys.executable, "-m", "hangtag", "data", "set.tar.gz"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
         preexec_fn=partial(signal.signal, getattr(signal, name), signal.SIG_DFL),  # noqa: PLW1509 - jobs may ignore it
     )  # fmt: skip
-    while process.poll() is None and not list(tmp_path.glob("tmp/*/tar")):
-        time.sleep(0.01)
-
-    process.send_signal(getattr(signal, name))
-    _, said = process.communicate(timeout=60)
+    try:
+        while process.poll() is None and not list(tmp_path.glob("tmp/*/tar")):
+            time.sleep(0.01)
+        process.send_signal(getattr(signal, name))
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
 
     assert process.returncode == 128 + getattr(signal, name)
     assert b"stopped" in said and b"Traceback" not in said

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 import torch
+from onnx import numpy_helper
 
 from hangtag.cli import main, train
 from hangtag.data.labelled_images import LabelledImages
@@ -112,6 +114,38 @@ def test_ctrl_c_before_there_is_a_model_says_how_to_continue(
     assert hangtag("train", "--resume", "run").code == 0
 
 
+def test_a_run_with_a_backbone_in_a_file_resumes_from_any_folder(
+    hangtag: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = np.random.default_rng(0).normal(size=(24, 3, 3, 3)).astype(np.float32)
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[N, 3, 12, 12] x) => (float[N, 24] y)
+        { m = Conv (x, kernel) r = Relu (m) p = GlobalAveragePool (r) y = Flatten (p) }""")
+    model.graph.initializer.append(numpy_helper.from_array(kernel, "kernel"))
+    Path("small.onnx").write_bytes(model.SerializeToString())
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def begin(name: str) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr("hangtag.cli.live.show_epochs", interrupted)
+            assert hangtag("train", "photos", "--backbone", "small.onnx@0..1", "--out", name).code == 130
+
+    begin("run")
+    begin("lost")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = hangtag("train", "--resume", "../run", "--backbone", "../small.onnx@0..1")
+    assert again.code == 0 and "cross-validated" in again.out, again.err
+    wrong = hangtag("train", "--resume", "../lost", "--backbone", "efficientnet-lite0")
+    assert wrong.code == 2 and "small.onnx@0..1, now efficientnet-lite0" in wrong.err
+    Path("../small.onnx").unlink()
+    missing = hangtag("train", "--resume", "../lost")
+    assert missing.code == 1 and "small.onnx" in missing.err and "Traceback" not in missing.err
+
+
 def test_a_run_folder_may_lie_in_the_home_folder_and_an_impossible_one_is_an_error(
     train_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,10 +208,14 @@ def test_ctrl_c_keeps_the_model(fashion: LabelledImages, tmp_path: Path) -> None
     )
     history = tmp_path / "runs/fashion-mnist-tutorial/history.jsonl"
     deadline = time.monotonic() + 120
-    while not history.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
+    try:
+        while not history.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate()
 
     assert process.returncode == 130
     assert "stopped early; the model so far is kept" in out

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from hangtag.data.audit import KINDS, Audit, Finding, audit, write_audit
+from hangtag.data.audit import KINDS, Audit, Finding, LabelErrors, audit, write_audit
 from hangtag.data.decisions import apply_decisions, read_decisions
 from hangtag.data.labelled_images import LabelledImages, Source, from_arrays
 from hangtag.data.picture_facts import FACTS, Skipped
@@ -197,7 +197,8 @@ def test_nobody_is_accused_in_a_clean_small_set(clean: tuple[np.ndarray, np.ndar
     found = audit(from_arrays(*clean), label_error_finder())
 
     assert "suspect label" not in found.counts()
-    assert found.labels_checked.endswith("their disagreement is no sign of wrong labels.")
+    doubts = "; where they disagreed, the models may be wrong as well as the labels." in found.labels_checked
+    assert doubts is ("with 100% of" not in found.labels_checked)
 
 
 def test_a_model_that_is_often_wrong_accuses_nobody() -> None:
@@ -252,6 +253,19 @@ def test_parts_drawn_at_random_do_not_differ(seed: int) -> None:
     assert "shift" not in audit(data).counts()
 
 
+@pytest.mark.parametrize(
+    ("agreement", "said"),
+    [(1.0, "agreed with 100% of the labels."), (0.94, "where they disagreed, the models may be wrong as well")],
+)
+def test_an_audit_without_suspects_does_not_say_that_all_labels_are_right(agreement: float, said: str) -> None:
+    data = troubled()
+    nobody = np.zeros(0, np.int64), np.zeros(len(data)), data.labels, np.full((len(data), 2), 0.5, np.float32)
+
+    found = audit(data, lambda *_: LabelErrors(*nobody, agreement, (), judged=True))
+
+    assert said in found.labels_checked and "no sign" not in found.labels_checked
+
+
 def test_a_part_from_which_all_images_were_dropped_is_not_compared() -> None:
     data = LabelledImages(
         textured(20), np.arange(20) % 2, ("a", "b"), parts={"train": slice(0, 20), "test": slice(20, 20)}
@@ -276,6 +290,27 @@ def test_findings_land_in_files_and_decisions_stay(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(said["findings"]) == len(found.findings)
     assert "043.png" in page and 'src="data:image/png' in page and "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(
+    ("written", "stays"),
+    [
+        ("name,decision\n021.png,\n", False),
+        ("name,decision\n021.png,  \n", False),
+        ("name,decision\n021.png,keep\n", True),
+        ("name,decision\n021.png,dorp\n", True),
+        ("notes of mine\n", True),
+    ],
+)
+def test_a_list_to_fill_in_is_replaced_by_that_of_the_next_audit_until_somebody_decides(
+    tmp_path: Path, written: str, stays: bool
+) -> None:
+    (tmp_path / "decisions.csv").write_text(written)
+
+    paths = write_audit(audit(troubled()), tmp_path)
+
+    assert ((tmp_path / "decisions.csv").read_text() == written) is stays
+    assert (tmp_path / "decisions.csv" not in paths) is stays
 
 
 def test_decisions_change_what_is_trained_on_and_nothing_else(tmp_path: Path) -> None:

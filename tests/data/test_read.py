@@ -324,6 +324,18 @@ def test_no_image_is_hashed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data.take(slice(None)).order is data.order
 
 
+def test_the_order_and_fingerprint_are_those_of_sorting_by_all_columns() -> None:
+    contents = np.random.default_rng(0).integers(0, 4, (300, 2)).astype(np.uint64)  # halves of hashes repeat
+    labels = np.arange(300, dtype=np.int64) % 3
+    data = LabelledImages(np.zeros((300, 4, 4), np.uint8), labels, ("a", "b", "c"), parts={"test": slice(100, 200)})
+    vars(data)["contents"] = contents
+
+    np.testing.assert_array_equal(data.order, np.lexsort((contents[:, 1], contents[:, 0], labels)))
+    rows = np.column_stack([np.repeat([0, 1, 0], 100), labels, contents]).astype("<u8")
+    rows = rows[np.lexsort(rows.T[::-1])]
+    assert data.fingerprint == hashlib.sha256(repr(((4, 4), ["test"])).encode() + rows.tobytes()).hexdigest()
+
+
 # --- from arrays -----------------------------------------------------------------------------------------------
 
 

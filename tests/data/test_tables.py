@@ -108,6 +108,28 @@ def test_a_column_gives_the_split_whatever_its_convention(
     assert parts_of(listing(tmp_path / "a.csv", split_column="none")) == {None: len(values)}
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "values", "parts", "says"),
+    [
+        ("train", "is_valid", [0, 0, 1, 1], {"train": 2, "validation": 2}, ""),
+        ("train", "split", ["train", "train", "test", "test"], {"train": 2, "test": 2}, ""),
+        ("is_test", "is_test", [0, 0, 0, 1], {"test": 4}, "named after test, so 3 images of earlier parts became test"),
+        ("val", "phase", ["train", "train", "val", "test"], {"validation": 3, "test": 1}, "so 2 images of earlier"),
+    ],
+)
+def test_where_the_name_of_a_table_and_its_column_differ_the_later_part_counts_and_a_note_says_so(
+    name: str, column: str, values: list[object], parts: dict[str, int], says: str, tmp_path: Path, listing: List
+) -> None:
+    path = split_table(tmp_path, column, values).rename(tmp_path / f"{name}.csv")
+
+    manifest = listing(path)
+
+    assert parts_of(manifest) == parts
+    assert says in said(manifest) and ("is named after" in said(manifest)) is bool(says)
+    if says:
+        assert parts_of(listing(path, split_column=column)) != parts
+
+
 @pytest.mark.parametrize("value", ["extra", "", "trainval_test", "unlabeled"])
 def test_rows_that_belong_to_no_known_part_are_left_out_and_said(value: str, tmp_path: Path, listing: List) -> None:
     path = split_table(tmp_path, "split", ["train"] * 4 + ["test"] * 2 + [value] * 3)

@@ -52,6 +52,22 @@ def test_the_floor_is_the_error_of_calibrated_answers() -> None:
     assert "no miscalibration beyond chance" in found.in_words
 
 
+@pytest.mark.parametrize("count", [15, 40, 300])
+@pytest.mark.parametrize("power", [0.2, 1, 5])
+def test_the_floor_is_that_of_drawing_each_answer(count: int, power: float) -> None:
+    random = np.random.default_rng(count)
+    confidence = np.sort(0.5 + random.random(count) ** power / 2)  # of two classes
+    found = measure_calibration(np.column_stack([confidence, 1 - confidence]), np.zeros(count, np.int64))
+
+    sizes = np.array([each.images for each in found.bins])
+    means = np.array([each.confidence for each in found.bins])
+    correct = random.random((4000, count)) < confidence
+    accuracies = np.add.reduceat(correct.astype(float), np.cumsum(sizes) - sizes, axis=1) / sizes
+    errors = np.abs(accuracies - means) @ (sizes / count)
+    assert found.ece_floor == pytest.approx(errors.mean(), rel=0.07)  # of 400 drawn sets
+    assert found.ece_high == pytest.approx(np.quantile(errors, 0.95), rel=0.12)
+
+
 def test_overconfidence_is_reported() -> None:
     logits, labels = drawn(3000, temperature=3.0)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import hangtag
 from hangtag.model.appearance import Appearance, fit_appearance
@@ -96,6 +96,27 @@ def test_a_lit_background_becomes_that_of_the_training_images(tag: Predictor, fe
 def test_dark_things_on_a_page_need_all_of_it(tag: Predictor, few: Image8) -> None:
     photos = [encode_jpeg(on_page(image), 80) for image in few]
     check(tag, few, photos, {"inverted", "cropped"}, {"rotated"})
+
+
+def test_strange_things_are_no_more_often_sure_after_repairs(tag: Predictor) -> None:
+    random = np.random.default_rng(0)
+    things = []
+    for _ in range(60):
+        drawn = Image.new("L", (112, 112))
+        for _ in range(random.integers(1, 4)):
+            corners = random.integers(4, 108, (random.integers(3, 8), 2)).flatten().tolist()
+            ImageDraw.Draw(drawn).polygon(corners, int(random.integers(120, 256)))
+        left, top, right, bottom = drawn.getbbox() or (0, 0, 112, 112)
+        side = max(right - left, bottom - top)
+        square = Image.new("L", (side, side))
+        square.paste(drawn.crop((left, top, right, bottom)), ((side - right + left) // 2, (side - bottom + top) // 2))
+        things.append(np.asarray(square.resize((28, 28), Image.Resampling.LANCZOS)))
+
+    prepared = tag.with_doctor(False).many([encode_png(thing) for thing in things])
+    repaired = tag.many([encode_jpeg(on_page(thing), 85) for thing in things])
+
+    assert sum(bool(answer.repairs) for answer in repaired) > 50
+    assert sum(bool(answer.sure) for answer in repaired) <= sum(bool(answer.sure) for answer in prepared)
 
 
 def test_a_picture_turned_by_exif_says_so(tag: Predictor, few: Image8) -> None:

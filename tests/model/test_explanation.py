@@ -109,6 +109,15 @@ def test_a_small_class_is_kept_whole() -> None:
     assert (np.diff(some) > 0).all()
 
 
+def test_preferred_images_of_each_class_are_drawn_first() -> None:
+    labels, preferred = np.array([0] * 50 + [1] * 30), np.array([3, 4, *range(60, 75)])
+
+    some = chosen(labels, 0, 20, preferred)
+
+    assert np.bincount(labels[some]).tolist() == [10, 10]
+    assert {3, 4} < set(some.tolist()) and set(some[some >= 50].tolist()) < set(preferred.tolist())
+
+
 def test_hostile_neighbours_are_refused_before_they_are_read(tmp_path: Path) -> None:
     pictures, labels = np.zeros((2, 8, 8), np.uint8), np.zeros(2, np.int64)
     embeddings = np.ones((2, 4), np.float16)

@@ -43,8 +43,8 @@ def run_server(models: Models, settings: Settings | None = None) -> Iterator[Run
     thread = threading.Thread(target=listener.run, args=([socket],), daemon=True)
     port = socket.getsockname()[1]
     thread.start()
-    assert listener.ready.wait(20)
     try:
+        assert listener.ready.wait(20)
         yield Running(f"{'https' if settings.certfile else 'http'}://127.0.0.1:{port}", port, app, listener)
     finally:
         listener.stop()

@@ -187,8 +187,9 @@ def test_a_full_disk_stops_no_answer(client_of: Any, tmp_path: Path) -> None:
     with client_of(access_log="/dev/full", log_answers="/dev/full") as client:
         for _ in range(3):
             assert client.post("/predict", content=PICTURE).status_code == 200
-        time.sleep(0.3)
-        text = client.get("/metrics").text
+        deadline = time.monotonic() + 20
+        while (text := client.get("/metrics").text).count("} 3.0") < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     assert 'hangtag_lost_log_lines_total{log="answers"} 3.0' in text
     assert 'hangtag_lost_log_lines_total{log="access"} 3.0' in text

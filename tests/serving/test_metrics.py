@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,21 +155,30 @@ sys.stdout.write(metrics.text()[0].decode())
 """
 
 
+@contextmanager
+def counting_child(count: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that is killed at the end, so that a failing test leaves no open pipe."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, count], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
 def test_processes_count_together_also_after_one_was_killed() -> None:
     with shared_by_workers():
         folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-        children = [
-            subprocess.Popen(
-                [sys.executable, "-c", CHILD, count], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            for count in ("3", "4")
-        ]
-        for child in children:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "counted\n"
-        children[0].kill()
-        children[0].communicate()
-        found = values(children[1].communicate("\n", timeout=20)[0])
+        with ExitStack() as running:
+            children = [running.enter_context(counting_child(count)) for count in ("3", "4")]
+            for child in children:
+                assert child.stdout is not None
+                assert child.stdout.readline() == "counted\n"
+            children[0].kill()
+            children[0].communicate()
+            found = values(children[1].communicate("\n", timeout=20)[0])
     assert found['hangtag_requests_total{endpoint="/predict",method="POST",status="200"}'] == 7
     assert found["hangtag_waiting_pictures"] == 5, "of the living process only"
     assert found["hangtag_processes"] == 1

@@ -2,11 +2,13 @@
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import shutil
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +38,22 @@ def test_a_new_file_serves_and_the_old_version_is_gone(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="unknown model or version"):
         models.find("toy", old.version)
     assert old.predictor.probabilities([[[0] * SIDE] * SIDE]).shape[0] == 1
+
+
+def test_the_memory_of_an_old_version_does_not_wait_for_the_collector_which_skips_what_the_server_began_with(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(OLD)
+    models = Models([path])
+    old = weakref.ref(models.default.predictor)
+    gc.disable()
+    try:
+        path.write_bytes(NEW)
+        models.refresh()
+        assert old() is None
+    finally:
+        gc.enable()
 
 
 def test_a_damaged_file_leaves_the_old_one_serving(tmp_path: Path) -> None:

@@ -14,9 +14,12 @@ from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.public import datasets
 from hangtag.data.read import read
 from hangtag.errors import DataError, ModelError, RunError
-from hangtag.evaluation.judge import judge
+from hangtag.evaluation.judge import judge, judge_own
 from hangtag.evaluation.run_folder import Run
+from hangtag.model.artifact import Artifact
 from hangtag.model.predictor import load
+from hangtag.training import exported
+from hangtag.training.engine import inference
 from hangtag.training.engine.build import build_network
 from hangtag.training.estimator import ImageClassifier
 from hangtag.training.run import Training, find_planned
@@ -77,6 +80,38 @@ def test_without_a_test_part_the_held_out_images_judge(tmp_path: Path) -> None:
     run = finished(tmp_path, ImageClassifier(recipe=recipe), data).run
 
     assert (run.metrics()["part"], run.metrics()["images"]) == ("validation", 60)
+
+
+@pytest.mark.parametrize("test_images", [100, 0])
+def test_each_image_passes_once_through_the_network_and_if_it_judges_through_the_file(
+    test_images: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = shapes(300)
+    parts = {"train": slice(0, 200), "test": slice(200, 300)} if test_images else {}
+    data = LabelledImages(images, labels, CLASSES, "shapes", parts=parts)
+    monkeypatch.setattr(exported, "VERIFIED", 20)
+    given = ImageClassifier(recipe=replace(quick_recipe(), validation=0.2))
+    training = Training.begin(given, data, {"what": data.name, "path": None}, tmp_path / "run")
+    list(training.epochs())
+    passed = {"network": 0, "file": 0}
+
+    def counting(name: str, counted: Any) -> Any:
+        def call(first: Any, images: Any, *more: Any) -> Any:
+            passed[name] += len(images)
+            return counted(first, images, *more)
+
+        return call
+
+    monkeypatch.setattr(inference, "_features", counting("network", inference._features))
+    monkeypatch.setattr(Artifact, "outputs", counting("file", Artifact.outputs))
+    judged = training.finish()
+
+    split = training.classifier.split_
+    trained, held_out = len(split.train), len(split.validation)
+    assert held_out > 20 and len(judged.data) == (test_images or held_out)
+    assert passed == {"network": trained + held_out + test_images, "file": held_out + test_images}
+    assert judge_own(training.run, data, load(training.run.path)).to_json() == judged.to_json()
+    assert len(training.classifier.neighbours().labels) == trained
 
 
 def test_no_images_to_judge_on_is_an_error(tmp_path: Path) -> None:

@@ -216,6 +216,25 @@ def test_more_time_than_any_network_needs_ends_early(monkeypatch: pytest.MonkeyP
     assert chosen.in_words.endswith("it ends early")
 
 
+@pytest.mark.parametrize(("count", "epoch", "folds"), [(600, 0.1, 5), (600, 4.0, 0), (2100, 0.1, 0)])
+def test_few_images_are_cross_validated_if_the_time_allows(
+    monkeypatch: pytest.MonkeyPatch, count: int, epoch: float, folds: int
+) -> None:
+    with_costs(monkeypatch, dict.fromkeys(("cnn-large", "cnn", "cnn-small", "mlp"), epoch))
+
+    chosen = plan(data(count), 5.0, NOW, CPU)
+
+    assert chosen.recipe.folds == folds
+    assert (", then 5 folds" in chosen.in_words) == bool(folds)
+    assert chosen.expected_seconds == pytest.approx(5 + chosen.epochs * epoch * max(1, folds))
+    assert chosen.expected_seconds <= 300
+
+
+@pytest.mark.parametrize(("count", "share"), [(110, 0.333), (1000, 0.2), (2100, None)])
+def test_of_few_images_more_are_held_out_for_the_comparison(count: int, share: float | None) -> None:
+    assert time_budget._to_compare(data(count)).get("validation") == share
+
+
 def test_costs_are_measured_on_the_real_steps() -> None:
     chosen = plan(data(), 1.0, time.perf_counter(), CPU)
 
@@ -262,9 +281,10 @@ class Trained:
 
 
 @pytest.mark.parametrize(
-    ("better", "seconds", "epoch", "recipe", "tuning", "words"),
+    ("count", "better", "seconds", "epoch", "recipe", "tuning", "words"),
     [
         (
+            2100,
             "transfer",
             10.0,
             20.0,
@@ -272,14 +292,16 @@ class Trained:
             13,
             "from nothing, tried in a third of the time, was not better",
         ),
-        ("transfer", 10.0, 200.0, "transfer", 0, "accuracy"),  # no time for three epochs of fine-tuning
-        ("accurate", 10.0, 20.0, "accurate", 0, "better than recipe 'transfer': on 60 held-out images"),
-        ("transfer", 400.0, 20.0, "accurate", 0, "expected to take"),  # no time for the features
+        (1900, "transfer", 10.0, 20.0, "transfer", 0, "not fine-tuned, because a tenth of fewer than 2,000 images"),
+        (2100, "transfer", 10.0, 200.0, "transfer", 0, "accuracy"),  # no time for three epochs of fine-tuning
+        (600, "accurate", 10.0, 20.0, "accurate", 0, "better than recipe 'transfer': on 60 held-out images"),
+        (600, "transfer", 400.0, 20.0, "accurate", 0, "expected to take"),  # no time for the features
     ],
 )
 def test_held_out_images_choose_between_pretrained_features_and_training_from_nothing(
-    monkeypatch: pytest.MonkeyPatch, better: str, seconds: float, epoch: float, recipe: str, tuning: int, words: str
-) -> None:
+    monkeypatch: pytest.MonkeyPatch, count: int, better: str, seconds: float, epoch: float, recipe: str, tuning: int,
+    words: str,
+) -> None:  # fmt: skip
     with_costs(monkeypatch, {"cnn-large": 0.5, "cnn": 0.2, "cnn-small": 0.1, "mlp": 0.1})
     pretrained = time_budget._Pretrained(seconds, epoch, besides=20.0)
     monkeypatch.setattr(time_budget._Pretrained, "of", lambda *_: pretrained)
@@ -288,7 +310,7 @@ def test_held_out_images_choose_between_pretrained_features_and_training_from_no
     monkeypatch.setattr(Trained, "better", better)
     watched = []
 
-    chosen = plan(data(), 5.0, NOW, CPU, watch=lambda title, epochs: watched.append(title))
+    chosen = plan(data(count), 5.0, NOW, CPU, watch=lambda title, epochs: watched.append(title))
 
     assert (chosen.recipe.name, chosen.recipe.fine_tune) == (recipe, tuning)
     assert words in chosen.in_words and f"recipe '{recipe}'" in chosen.in_words

@@ -148,6 +148,17 @@ def test_weights_and_balance_reach_the_head(backbone: str) -> None:
     assert own > share + 0.2
 
 
+def test_classes_of_5_and_5000_images_are_both_recognised(backbone: str) -> None:
+    images, labels = coloured(7497)
+    chosen = np.sort(np.concatenate([np.flatnonzero(labels == 0)[:5], np.flatnonzero(labels > 0)[:4998]]))
+    classifier = fitted(backbone, images[chosen], np.minimum(labels[chosen], 1))
+    fresh, truth = coloured(60, seed=1)
+
+    assert any("imbalanced (1 4,498, 0 4 images)" in note for note in classifier.notes_)
+    found = classifier.predict(fresh)
+    assert (found[truth == 0] == 0).mean() > 0.8 and (found[truth > 0] == 1).mean() > 0.8
+
+
 def test_equal_seeds_give_equal_files(backbone: str) -> None:
     first, second = (fitted(backbone, *coloured(), seed=4).network_.logits.weight for _ in range(2))
 

@@ -102,11 +102,13 @@ def look(
 def _draw(data: "LabelledImages", out: Path) -> list[str]:
     """Save one image and a grid of 25 in the folder; returns the names of the files."""
     from hangtag.reports import figures
+    from hangtag.reports.facts import examples
 
     make_own_folder(out)
+    some = examples(data.labels, 25)
     drawn = {
         "1-one-image.png": figures.one_image(data.images[0], data.class_names[data.labels[0]]),
-        "2-grid.png": figures.image_grid(data.images[:25], data.labels[:25], data.class_names),
+        "2-grid.png": figures.image_grid(data.images[some], data.labels[some], data.class_names),
     }
     for name, figure in drawn.items():
         figures.save(figure, out / name)

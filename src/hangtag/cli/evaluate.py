@@ -70,13 +70,14 @@ def _judge(
     Args:
         read: data of another run, which is not read again if it is also this run's.
     """
-    from hangtag.evaluation.judge import evaluate, judge_own, read_again
+    from hangtag.evaluation.judge import evaluate, judge_own, open_own
     from hangtag.model.predictor import load_for_many
 
     if what is None and path is None:
-        is_read = read is not None and read.fingerprint == run.config("data")["data"]["fingerprint"]
-        own = read if read is not None and is_read else read_again(run)
-        model = load_for_many(run.path)
+        if read is not None and read.fingerprint == run.config("data")["data"]["fingerprint"]:
+            own, model = read, load_for_many(run.path)
+        else:
+            own, model = open_own(run)
         return judge_own(run, own, model), own, model
     model = load_for_many(run.path)
     return evaluate(model, options.read_data(what, path, data_options, model.spec)), None, model

@@ -57,14 +57,30 @@ class _Amount(progress.ProgressColumn):
         return Text.assemble(done, " ", progress.TransferSpeedColumn().render(task))
 
 
+class ByteProgress:
+    """A progress bar on stderr for bytes or images, which is on the screen from its first report until `hide`."""
+
+    def __init__(self) -> None:
+        self._bar = _progress(console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount())
+        self._task = self._bar.add_task("", total=None)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=what, completed=done, total=total or None)
+        self._bar.start()
+
+    def hide(self) -> None:
+        """Leave the screen to a question, whose answer a bar would overwrite; the next report shows the bar again."""
+        self._bar.stop()
+
+
 @contextmanager
-def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr for bytes or images; it appears with the first report."""
-    with _progress(console(stderr=True), _text("{task.description}"), progress.BarColumn(), _Amount()) as bar:
-        task = bar.add_task("", total=None, visible=False)
-        yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total or None, visible=True
-        )
+def byte_progress() -> Iterator[ByteProgress]:
+    """A progress bar that is taken off the screen at the end."""
+    bar = ByteProgress()
+    try:
+        yield bar
+    finally:
+        bar.hide()
 
 
 @contextmanager
@@ -183,17 +199,18 @@ def _text(template: str) -> progress.TextColumn:
 def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[], list[str]] = list) -> list["Epoch"]:
     """Show a progress bar, and print a line for each finished epoch that has one; returns all finished epochs.
 
-    The notes of the training are printed first. While each epoch has a line, the bar is that of the current epoch; with
-    many epochs, it is that of all of them.
+    The notes of the training are printed first, and those that are new at the end. While each epoch has a line, the
+    bar is that of the current epoch; with many epochs, it is that of all of them.
     """
     finished: list[Epoch] = []
+    said: set[str] = set()
     columns = _text("{task.description}"), progress.BarColumn(bar_width=24), _text("{task.fields[numbers]}")
     with _progress(console, *columns) as bar:
         task = bar.add_task("", total=None, numbers="")
         for index, epoch in enumerate(epochs):
             if index == 0:
-                for note in notes():
-                    bar.console.print(f"note: {note}")
+                _print_notes(bar.console, notes(), said)
+            said.add(epoch.doing)
             if epoch.finished:
                 finished.append(epoch)
                 if epoch.has_line:
@@ -213,12 +230,20 @@ def show_epochs(console: Console, epochs: Iterator["Epoch"], notes: Callable[[],
                 description = f"epoch {epoch.number}/{epoch.epochs}"
                 numbers += f"  {_per_step(epoch)}"
                 bar.update(task, description=description, completed=done, total=total, numbers=numbers)
+    _print_notes(console, notes() if finished else [], said)
     print_curves(console, finished)
     if finished and finished[-1].enough:
         console.print(f"early stopping: no improvement since epoch {finished[-1].kept}; its weights were restored")
     elif finished and finished[-1].kept not in (None, finished[-1].number):
         console.print(f"epoch {finished[-1].kept} had the lowest validation loss; its weights were restored")
     return finished
+
+
+def _print_notes(console: Console, notes: list[str], said: set[str]) -> None:
+    for note in notes:
+        if note not in said:
+            console.print(f"note: {note}")
+            said.add(note)
 
 
 def _epoch_line(epoch: "Epoch") -> str:

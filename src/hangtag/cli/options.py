@@ -275,8 +275,13 @@ def read_data(
         arguments["size"] = tuple(arguments["size"])
     arguments |= {"spec": spec, "photo_side": photo_side, "photos": photos}
     with print_warnings(), live.byte_progress() as progress:
+
+        def ask(question: str, answers: Sequence[tuple[str, str]]) -> str:
+            progress.hide()
+            return _ask(question, answers)
+
         try:
-            return read(what or "fashion-mnist", path, progress, choose=_ask, **arguments)
+            return read(what or "fashion-mnist", path, progress, choose=ask, **arguments)
         except KeyboardInterrupt:
             print(
                 "stopped reading; images decoded so far are kept. To continue, run the same command again",

@@ -280,8 +280,10 @@ def print_audit(audit: "Audit", written: Sequence[Path]) -> None:
         print(f"  {number}  {step}")
     for path in written:
         print(f"wrote {path}")
+    decisions = written[-1].parent / "decisions.csv"
+    if decisions not in written:
+        print(f"note: {decisions} was kept, because it has decisions")
     if steps:
-        decisions = written[-1].parent / "decisions.csv"
         name = audit.data.name if audit.data.name in NAMED else audit.data.source.origin
         print(f"next         open {written[-1]} in a browser, decide, save {decisions} (or fill it in), then run")
         print(f"             hangtag train {shlex.quote(name)} --decisions {shlex.quote(str(decisions))}")

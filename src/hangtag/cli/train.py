@@ -124,9 +124,10 @@ def train(
     }  # fmt: skip
     request = Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     _check_combination(request, seeds, minutes, resume)
-    _check_workers(workers, ray, seeds, minutes, log_to, bool(folds or resume))
-    with options.print_warnings(), ExitStack() as stack, _team(console, workers, ray, cpus, device) as divide:
+    _check_workers(workers, ray, seeds, minutes, log_to)
+    with options.print_warnings(), ExitStack() as stack:
         tracking = Tracking(log_to)
+        divide = stack.enter_context(_team(console, workers, ray, cpus, device))
         nodes = stack.enter_context(on_cluster(ray, cpus or 1, device)) if ray is not None and workers is None else None
         if seeds is not None:
             return _train_seeds(console, request, seeds, tracking, as_json, nodes)
@@ -136,6 +137,12 @@ def train(
             training = _resumed_training(request, resume)
         else:
             training = _new_training(request)
+        if nodes is not None and not training.folds:
+            training.refuse()
+            raise UsageError(
+                "--ray needs to know what to do with the cluster: this training has no cross-validation",
+                "--workers 2 divides it among two workers; --seeds 5 trains five seeds at once",
+            )
         divide(training)
         judged, stopped = train_and_judge(console, training, tracking, nodes)
         from hangtag.reports.report import write_report_and_pictures
@@ -174,7 +181,7 @@ def _check_combination(request: "Request", seeds: int | None, minutes: float | N
 
 
 def _check_workers(
-    workers: int | None, ray: str | None, seeds: int | None, minutes: float | None, log_to: str | None, folds: bool
+    workers: int | None, ray: str | None, seeds: int | None, minutes: float | None, log_to: str | None
 ) -> None:
     """Raises UsageError if the options of clusters exclude others, or do nothing."""
     from hangtag.training.engine.workers import started_by_torchrun
@@ -194,12 +201,6 @@ def _check_workers(
         raise UsageError(
             "--workers divides a training among processes that Ray starts, so it needs --ray",
             "add --ray to start them on this machine, or --ray ADDRESS for a cluster",
-        )
-    if ray is not None and workers is None and seeds is None and not folds:
-        raise UsageError(
-            "--ray needs to know what to do with the cluster",
-            "--workers 2 divides one training among two workers; --seeds 5 trains five seeds at once; --folds 5 trains "
-            "the networks of a cross-validation at once",
         )
 
 

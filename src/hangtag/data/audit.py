@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.decisions import name_of
+from hangtag.data.decisions import name_of, read_decisions
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.near_duplicates import Pairs, groups_of, near_pairs
 from hangtag.data.picture_facts import COLOUR_FILE
+from hangtag.errors import HangtagError
 from hangtag.files import make_own_folder, write_json, write_text
 from hangtag.pictures import Images
 from hangtag.progress import Progress
@@ -216,7 +217,10 @@ def audit(
 
 
 def write_audit(result: Audit, folder: Path) -> list[Path]:
-    """Write findings.csv, findings.json and, unless it exists, decisions.csv to fill in; returns what was written."""
+    """Write findings.csv, findings.json and decisions.csv to fill in; returns what was written.
+
+    A decisions.csv in which somebody has decided about an image is kept.
+    """
     make_own_folder(folder)
     rows = [each.to_json(result.data) for each in result.findings]
     paths = [folder / "findings.csv", folder / "findings.json"]
@@ -225,13 +229,21 @@ def write_audit(result: Audit, folder: Path) -> list[Path]:
     write_text(paths[0], csv_text(columns, lines))
     write_json(paths[1], result.to_json())
     decisions = folder / "decisions.csv"
-    if not decisions.exists():
+    if not _has_decisions(decisions):
         about = [each for each in result.findings if each.position is not None]
         once = {each.name: each for each in reversed(about)}
         lines = [[each.name, "", each.suggestion, each.kind, each.message] for each in about if once[each.name] is each]
         write_text(decisions, csv_text(["name", "decision", "suggestion", "kind", "message"], lines))
         paths.append(decisions)
     return paths
+
+
+def _has_decisions(path: Path) -> bool:
+    """Whether somebody has decided about an image in this file, or it cannot be read."""
+    try:
+        return path.exists() and bool(read_decisions(path))
+    except HangtagError:
+        return True
 
 
 # --- kinds of findings -----------------------------------------------------------------------------------------
@@ -311,8 +323,10 @@ def _how_checked(data: LabelledImages, errors: LabelErrors) -> str:
         return "There are too few different images of each class to judge labels."
     if not errors.judged:
         return f"No model could be trained well enough on these {amount(len(data), 'image')} to judge labels. {agreed}."
+    if errors.agreement == 1:
+        return f"{agreed}."
     if not len(errors.positions):
-        return f"{agreed}; their disagreement is no sign of wrong labels."
+        return f"{agreed}; where they disagreed, the models may be wrong as well as the labels."
     if not errors.convincing:
         return f"{agreed}; there are signs of wrong labels, but they may be chance."
     return f"{agreed}; their disagreement cannot be explained without wrong labels."

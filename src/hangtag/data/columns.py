@@ -109,7 +109,11 @@ def division_of(table: Table, choose: Choose, split: str | None = None, skip: Se
         return Division([table.part or None] * table.rows, (), found.notes if table.part else (*found.notes, said))
     rank = {part: place for place, part in enumerate((*PARTS, None))}
     later = [max(part, table.part, key=rank.__getitem__) for part in found.parts]
-    return Division(later, found.columns, found.notes)
+    notes = found.notes
+    if moved := sum(one != other for one, other in zip(found.parts, later, strict=True)):
+        said = f"{table.where} is named after {table.part}, so {amount(moved, 'image')} of earlier parts became"
+        notes += (f"{said} {table.part}; to use the column alone: --split-column {found.columns[0]}",)
+    return Division(later, found.columns, notes)
 
 
 def gives_split(tables: Sequence[Table]) -> bool:

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.data.splits import BURST_NOTE, bursts, fingerprint_of, in_order_of_appearance, kept_together, once
+from hangtag.data.splits import (
+    BURST_NOTE,
+    bursts,
+    fingerprint_of,
+    in_order_of_appearance,
+    kept_together,
+    merge_groups,
+    once,
+)
 from hangtag.errors import DataError
 from hangtag.words import amount, first_few
 
@@ -18,6 +26,12 @@ __all__ = ["FOLDS", "MOST_FOLDS", "Folds", "folds_of", "stratified_folds"]
 
 FOLDS, MOST_FOLDS = 5, 100
 """The usual number of folds, and the largest."""
+
+
+_SCENE_NOTE = (
+    "photos of one class that seem to show one scene, such as those of a burst, are in one fold; --group-by (in Python "
+    "group_by) replaces this"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +58,21 @@ class Folds:
         return f"<Folds: {self.count}, {len(self.judged):,} images held out once>"
 
 
-def folds_of(images: LabelledImages, count: int, seed: int) -> Folds:
+def folds_of(images: LabelledImages, count: int, seed: int, scenes: NDArray[np.int64] | None = None) -> Folds:
     """Divide images into `count` folds, or fewer if no class has as many images or groups of images.
 
     The folds depend on the content of images, not on the order in which they were read.
+
+    Args:
+        scenes: (N,) a number for each image, equal for images that show one scene; None if that is not known.
 
     Raises:
         DataError: no image can be held out.
     """
     order = images.order
     groups = kept_together(images)
+    if scenes is not None:
+        groups = scenes if groups is None else merge_groups(groups, scenes)
     in_order = np.arange(len(images)) if groups is None else groups[order]
     fold = np.empty(len(images), np.int64)
     fold[order] = stratified_folds(images.labels[order], in_order, count, seed)
@@ -82,6 +101,8 @@ def folds_of(images: LabelledImages, count: int, seed: int) -> Folds:
         notes.append(f"{what} are in one fold: {groups_of}")
     if images.groups is None and bursts(images) is not None:
         notes.append(BURST_NOTE)
+    if scenes is not None:
+        notes.append(_SCENE_NOTE)
     return Folds(
         int(fold.max()) + 1, fold, held_out, together.reshape(-1).astype(np.int64), fingerprint_of(images, held_out),
         tuple(notes),

@@ -195,7 +195,7 @@ class LabelledImages:
     @cached_property
     def order(self) -> NDArray[np.int64]:
         """(N,) positions in an order that depends on content alone: by label, then by hash of the pixels."""
-        return np.lexsort((self.contents[:, 1], self.contents[:, 0], self.labels)).astype(np.int64)
+        return _sorted(self.labels, self.contents)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -204,7 +204,7 @@ class LabelledImages:
         for number, name in enumerate(sorted(self.parts), 1):
             part_of[self.parts[name]] = number
         rows = np.column_stack([part_of, self.labels.astype(np.uint64), self.contents])
-        rows = rows[np.lexsort(rows.T[::-1])]
+        rows = rows[_sorted(part_of.astype(np.int64) * len(self.class_names) + self.labels, self.contents)]
         digest = hashlib.sha256(repr((self.images.shape[1:], sorted(self.parts))).encode())
         digest.update(np.ascontiguousarray(rows, "<u8").data)
         return digest.hexdigest()
@@ -252,6 +252,16 @@ class LabelledImages:
             known = f"use one of its parts: {', '.join(self.parts)}" if self.parts else "it is not divided into parts"
             raise DataError(f"{self.name} has no '{part}' part", known)
         return self.parts[part]
+
+
+def _sorted(groups: NDArray[np.int64], contents: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """(N,) positions by group, then by content; sorting by half of the hash and then by group is four times as fast."""
+    first, last = contents.T
+    order = np.argsort(first, kind="stable")
+    if np.any((np.diff(first[order]) == 0) & (last[order][1:] < last[order][:-1])):
+        order = np.lexsort((last, first))
+    fits = len(groups) == 0 or groups.max() <= np.iinfo(np.uint16).max  # NumPy sorts these by radix
+    return order[np.argsort(groups[order].astype(np.uint16 if fits else np.int64), kind="stable")].astype(np.int64)
 
 
 def content_hashes(images: Images) -> NDArray[np.uint64]:

@@ -10,18 +10,34 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hangtag.data.picture_facts import Skipped
-from hangtag.data.store.containers import Container, Folder, Listing, Sample, archive_listing
-from hangtag.errors import DataError, DataNotFound, HangtagError, UsageError
-from hangtag.files import user_path
+from hangtag.data.store.containers import (
+    Bucket,
+    Container,
+    Folder,
+    Listing,
+    ParquetColumn,
+    Sample,
+    Zip,
+    ZipSpans,
+    archive_listing,
+    is_junk,
+)
+from hangtag.data.store.remote import is_address, is_folder, open_address, size_at, walk, without_query
+from hangtag.errors import DataError, DataNotFound, HangtagError, StoreError, UsageError
+from hangtag.files import saving, user_path
 from hangtag.pictures import PICTURE_ENDINGS
 from hangtag.words import amount, visible
+
+if TYPE_CHECKING:
+    from hangtag.data.tables import BytesInParquet
 
 __all__ = ["Listed", "PictureList", "list_each", "list_pictures", "names_in"]
 
 _ENDINGS = tuple(f".{ending}" for ending in ("zip", "tar", "tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz"))
+_PIECE, _SAMPLED = 1 << 20, 200  # bytes of a download; rows that say what a column holds
 _MOST_OTHERS = 100  # files of other kinds whose names are kept
 
 
@@ -86,6 +102,7 @@ def list_each(
     root: Path | None = None,
     notes: list[str] | None = None,
     refuse: bool = True,
+    in_place: bool = False,
 ) -> Iterator[Listed]:
     """Find the pictures of all places, one place after the other; of a folder tree, one folder at a time is in memory.
 
@@ -96,18 +113,19 @@ def list_each(
         image_column, root: of tables: the column of pictures, and the folder to which its paths are relative.
         notes: a list that gets what was left out, in sentences.
         refuse: whether a place that has no picture or cannot be read is an error; False: it is a row with an error.
+        in_place: whether members of zip files can be read without the directory of the file.
 
     Raises:
         DataError: a place has no picture, or cannot be read.
-        UsageError: a place is empty or an address, or there is none.
+        UsageError: a place is empty, or there is none.
     """
-    finder = _Finder(folder, image_column, root, [] if notes is None else notes)
+    finder = _Finder(folder, image_column, root, [] if notes is None else notes, in_place)
     for name in places:
         place = os.fspath(name)
         try:
             yield from finder.place(place)
         except HangtagError as error:
-            if refuse:
+            if refuse or isinstance(error, StoreError):
                 raise
             problem = (error.message.removeprefix(f"{place}: "), error.hint)
             yield Listed(place, finder.here, None, None, problem)
@@ -133,8 +151,11 @@ def names_in(content: bytes) -> list[str]:
 class _Finder:
     """Finds pictures; arguments as for `list_each`."""
 
-    def __init__(self, folder: Path, image_column: str | None, root: Path | None, notes: list[str]) -> None:
+    def __init__(
+        self, folder: Path, image_column: str | None, root: Path | None, notes: list[str], in_place: bool
+    ) -> None:
         self.folder, self.image_column, self.root, self.notes = folder, image_column, root, notes
+        self.in_place, self.spans = in_place, ZipSpans("")
         self.here = Folder(str(Path.cwd()))
         self.count = 0  # of files written to the folder
         self.is_empty = True
@@ -142,8 +163,9 @@ class _Finder:
     def place(self, place: str) -> Iterator[Listed]:
         self.is_empty = False
         path = user_path(place)
-        if "://" in place and not path.exists():
-            raise UsageError(f"{place}: addresses are not read", "download the picture, and name its file")
+        if is_address(place) and not path.exists():
+            yield from self._address(place)
+            return
         matches = _matching(str(path)) if glob.has_magic(place) and not os.path.lexists(path) else [str(path)]
         for match in matches:
             yield from self._file(match)
@@ -153,12 +175,78 @@ class _Finder:
         if path.is_dir():
             yield from self._tree(path, place)
         elif name.endswith(_ENDINGS) and path.is_file():
-            container, listing = archive_listing(path.absolute(), self._new())
-            yield from self._listed(container, listing, place)
+            yield from self._archive(str(path.absolute()), place)
         elif not name.endswith(PICTURE_ENDINGS) and path.is_file() and _is_table(name):
             yield from self._table(path)
         else:
             yield Listed(place, self.here, place)
+
+    def _address(self, address: str) -> Iterator[Listed]:
+        place = without_query(address)
+        name = place.lower()
+        if place.startswith("file://"):
+            yield from self._file(place.removeprefix("file://"))
+        elif is_folder(address):
+            yield from self._bucket(address)
+        elif name.endswith(_ENDINGS):
+            yield from self._archive(address, place)
+        elif not name.endswith(PICTURE_ENDINGS) and _is_table(name):
+            yield from self._table_at(address)
+        else:
+            folder, _, key = place.rpartition("/")
+            yield Listed(place, Bucket(address.replace(place, folder, 1)), key, size_at(address))
+
+    def _bucket(self, address: str) -> Iterator[Listed]:
+        """The pictures below an address."""
+        from hangtag.data.folder_layout import is_picture_name
+
+        container, lead = Bucket(address), without_query(address).rstrip("/")
+        others: list[str] = []
+        nothing, count = True, 0
+        for entry in walk(address):
+            if any(is_junk(part) for part in entry.name.split("/")):
+                continue
+            if is_picture_name(entry.name):
+                nothing = False
+                yield Listed(f"{lead}/{entry.name}", container, entry.name, entry.size)
+            else:
+                count += 1
+                if len(others) < _MOST_OTHERS or entry.name.lower().endswith(_ENDINGS):
+                    others.append(entry.name)
+        if nothing:
+            found = f", but files such as {visible(others[0])}" if others else ""
+            raise DataError(f"{lead}: no images found{found}", "name a place that holds images")
+        self._note(lead, Listing(), others, count)
+
+    def _archive(self, path: str, place: str) -> Iterator[Listed]:
+        container, listing = archive_listing(path, self._new())
+        for each in self._listed(container, listing, place):
+            if isinstance(container, Zip) and self.in_place:
+                yield each._replace(container=self._spans_of(container), key=container.span(each.key))
+            else:
+                yield each
+
+    def _spans_of(self, archive: Zip) -> Container:
+        if self.spans.path != archive.path:
+            self.spans = ZipSpans(archive.path)
+        return self.spans
+
+    def _table_at(self, address: str) -> Iterator[Listed]:
+        """The pictures of a table at an address: bytes stay there; a table of paths is downloaded."""
+        from hangtag.data.tables import bytes_in_parquet
+
+        place = without_query(address)
+        if place.lower().endswith((".parquet", ".pq")):
+            found = bytes_in_parquet(address, self.image_column)
+            if found is not None:
+                yield from _rows_of(address, place, found)
+                return
+        copy = self._new().with_suffix(Path(place).suffix)
+        with open_address(address) as file, saving(copy), copy.open("wb") as out:
+            while piece := file.read(_PIECE):
+                out.write(piece)
+        beside = address.replace(place, place.rpartition("/")[0], 1)
+        yield from self._table(copy, place, beside if self.root is None else None)
 
     def _tree(self, path: Path, place: str) -> Iterator[Listed]:
         """The pictures in a folder and those in it."""
@@ -211,21 +299,37 @@ class _Finder:
             notes.append(f"archives in it are not read; name them, too: {visible(inside[0])}")
         self.notes += [f"{place}: {note}" for note in notes]
 
-    def _table(self, path: Path) -> Iterator[Listed]:
+    def _table(self, path: Path, place: str = "", beside: str | None = None) -> Iterator[Listed]:
+        """The pictures of a table.
+
+        Args:
+            place: its name for the user, if that is not its path.
+            beside: the address to which its paths are relative, if it came from one.
+        """
         from hangtag.data.columns import find_image_column
         from hangtag.data.folder_layout import refuse
         from hangtag.data.manifest import pictures_of
-        from hangtag.data.tables import read_table, with_images_of_pixels
+        from hangtag.data.tables import bytes_in_parquet, read_table, with_images_of_pixels
 
+        place = place or str(path)
+        if path.suffix.lower() in (".parquet", ".pq"):
+            found = bytes_in_parquet(str(path), self.image_column)
+            if found is not None:
+                yield from _rows_of(str(path.absolute()), place, found)
+                return
         table = with_images_of_pixels(read_table([path], self.root), refuse)
         column = find_image_column(table, refuse, self.image_column)
+        values = table.columns.get(column, ())
+        if beside is not None or any(isinstance(value, str) and is_address(value) for value in values[:_SAMPLED]):
+            yield from _addresses(_written(values), place, beside, self.root)
+            return
         wanted, container, _, missing, notes = pictures_of(table, column, [None] * table.rows, self._new(), refuse)
-        self.notes += [f"{path}: {note}" for note in (*table.notes, *notes)]
+        self.notes += [f"{place}: {note}" for note in (*table.notes, *notes)]
         if isinstance(container, Folder):
             container = Folder(str(Path(container.root).absolute()))
             names = [str(value) for value in _written(table.columns[column])]
         else:
-            names = [f"{path}: row {row}" for row in range(1, table.rows + 1)]
+            names = [f"{place}: row {row}" for row in range(1, table.rows + 1)]
         reasons = iter(missing)
         for name, each in zip(names, wanted, strict=True):
             if each is None:
@@ -237,6 +341,34 @@ class _Finder:
         """A file that does not exist yet."""
         self.count += 1
         return self.folder / f"{self.count:06d}"
+
+
+def _rows_of(path: str, place: str, found: "BytesInParquet") -> Iterator[Listed]:
+    """The pictures in a column of bytes of a Parquet file."""
+    container, row = ParquetColumn([path], found.column, found.inner), 0
+    for group, (rows, size) in enumerate(found.groups):
+        for number in range(rows):
+            row += 1
+            yield Listed(f"{place}: row {row}", container, [0, group, number], size // rows)
+
+
+def _addresses(values: Sequence[Any], place: str, beside: str | None, root: Path | None) -> Iterator[Listed]:
+    """The pictures of a table that names addresses, or paths below one."""
+    buckets: dict[str, Bucket] = {}
+    query = (beside or "").partition("?")[2]
+    lead = without_query(beside) if beside else None
+    for row, value in enumerate(values, 1):
+        text = "" if value is None else str(value).strip()
+        if not is_address(text):
+            if not text or lead is None:
+                problem = _why_missing(Skipped(text, "", "row: no address"))
+                yield Listed(text or f"{place}: row {row}", Folder(str(root or Path.cwd())), None, None, problem)
+                continue
+            text = f"{lead}/{text.lstrip('/')}"
+        scheme, _, rest = text.partition("://")
+        host, _, key = rest.partition("/")
+        base = f"{scheme}://{host}" + (f"?{query}" if query else "")
+        yield Listed(text, buckets.setdefault(base, Bucket(base)), key)
 
 
 def _matching(pattern: str) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,21 @@ from hangtag.data.pixel_tables import (
     pixels_in,
 )
 from hangtag.data.store.containers import Container, ParquetColumn, need_pyarrow
+from hangtag.data.store.remote import is_address, open_address
 from hangtag.data.table_paths import FilesBelow
 from hangtag.errors import DataError
 from hangtag.pictures import PICTURE_ENDINGS
 
-__all__ = ["TABLE_ENDINGS", "Table", "plain_value", "read_table", "table_of_frame", "with_images_of_pixels"]
+__all__ = [
+    "TABLE_ENDINGS",
+    "BytesInParquet",
+    "Table",
+    "bytes_in_parquet",
+    "plain_value",
+    "read_table",
+    "table_of_frame",
+    "with_images_of_pixels",
+]
 
 TABLE_ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 
@@ -416,6 +426,46 @@ def _parquet(paths: Sequence[Path], root: str, texts: bool) -> Table:
         for name, (inner, keys) in pictures.items()
     }
     return Table(where, root, _without_lists_of_one(columns), rows, dict(containers), names, is_parquet=True)
+
+
+class BytesInParquet(NamedTuple):
+    """A column of a Parquet file that holds pictures: its name, the field in it, and (rows, bytes) of each group."""
+
+    column: str
+    inner: str | None
+    groups: list[tuple[int, int]]
+
+
+def bytes_in_parquet(path: str, wanted: str | None = None) -> BytesInParquet | None:
+    """The column of pictures of a Parquet file or address, without reading it; None if there is no single one.
+
+    Args:
+        wanted: the column that the user named.
+
+    Raises:
+        DataError: it is not a complete Parquet file.
+    """
+    need_pyarrow()
+    import pyarrow
+    import pyarrow.parquet
+    import pyarrow.types
+
+    try:
+        with pyarrow.parquet.ParquetFile(open_address(path) if is_address(path) else path) as file:
+            inside = {each.name: _picture_field(each.type, pyarrow.types) for each in file.schema_arrow}
+            metadata = file.metadata
+            found = [name for name, inner in inside.items()
+                     if inner is not None and not (inner and _is_null(metadata, f"{name}.{inner}"))]  # fmt: skip
+            if wanted is None and len(found) == 1:
+                wanted = found[0]
+            if wanted not in found:
+                return None
+            groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+            return BytesInParquet(
+                str(wanted), inside[str(wanted)] or None, [(group.num_rows, group.total_byte_size) for group in groups]
+            )
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} is not a complete Parquet file: {error}", "download or make it again") from error
 
 
 def _picture_field(kind: Any, types: Any) -> str | None:

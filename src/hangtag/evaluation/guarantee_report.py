@@ -100,7 +100,7 @@ def measure_guarantees(
     verdicts = guarantees.decide(outputs, policy)
     familiar = np.ones(len(labels), bool) if verdicts.is_ood is None else ~verdicts.is_ood
     by_confidence = correct[np.argsort(-probabilities.max(axis=1), kind="stable")]
-    counts = np.unique(np.linspace(1, len(labels), min(_CURVE, len(labels))).round().astype(np.int64))
+    counts = np.linspace(1, len(labels), min(_CURVE, len(labels))).round().astype(np.int64)
     accuracy = np.cumsum(by_confidence)[counts - 1] / counts
     conformal = guarantees.by(policy.method)
     return GuaranteeReport(

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -29,7 +30,7 @@ from hangtag.words import first_few
 
 __all__ = [
     "Fitted", "Judgement", "Model", "data_before_decisions", "evaluate", "is_cross_validated", "judge", "judge_own",
-    "judged_part", "opened", "read_again", "read_same",
+    "judged_part", "open_own", "opened", "read_again", "read_same",
 ]  # fmt: skip
 
 _FEW_REPEATED = 0.02  # the share of repeated images up to which intervals are as good as right
@@ -62,8 +63,9 @@ class Judgement:
 
     @classmethod
     def of(
-        cls, model: Predictor, part: str, data: LabelledImages, accuracy: float | None, before: LabelledImages | None
-    ) -> "Judgement":
+        cls, model: Predictor, part: str, data: LabelledImages, accuracy: float | None, before: LabelledImages | None,
+        outputs: dict[str, NDArray[np.float32]] | None = None,
+    ) -> "Judgement":  # fmt: skip
         """Run the model on `data`, and on the same part before decisions, if any.
 
         Images of classes that the model does not know are judged apart: `Evaluation.strangers`.
@@ -71,6 +73,7 @@ class Judgement:
         Args:
             accuracy: accuracy on the training images, if known.
             before: the part before decisions; None without decisions.
+            outputs: of the model for `data`; None: they are computed.
 
         Raises:
             DataError: there are no images, or none of a class that the model knows.
@@ -85,7 +88,7 @@ class Judgement:
                 f"the model's are {first_few(model.class_names)}",
                 "name data with at least one class of the model",
             )
-        outputs, earlier = model.outputs(data.images, *model.deciding), None
+        outputs, earlier = outputs or model.outputs(data.images, *model.deciding), None
         if before is not None:
             earlier = metrics.evaluate(model.probabilities(before.images), before.labels, before.class_names, accuracy)
         evaluation = metrics.evaluate(outputs[OUTPUT], data.labels, data.class_names, accuracy, strangers)
@@ -117,7 +120,7 @@ class Judgement:
         return f"<Judgement: {self.data.name}, {self.evaluation}>"
 
     def _repr_html_(self) -> str:
-        return self.evaluation._repr_html_()
+        return metrics.notebook_view(self.evaluation, self.notes)
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -211,7 +214,20 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
         RunError, ArtifactError: the folder or its model is incomplete.
         DataError: the data changed since training, or has no class that the model knows.
     """
-    return evaluate(run.path, data) if data is not None else judge_own(run, read_again(run), load_for_many(run.path))
+    return evaluate(run.path, data) if data is not None else judge_own(run, *open_own(run))
+
+
+def open_own(run: Run) -> tuple[LabelledImages, Predictor]:
+    """A run's data, as `read_again` gives it, and its model, opened while the images' checksum is computed.
+
+    Raises:
+        RunError, ArtifactError: the folder or its model is incomplete.
+        DataError: the data changed since training.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        model = beside.submit(load_for_many, run.path)
+        data = read_again(run)
+    return data, model.result()
 
 
 def judge_own(run: Run, data: LabelledImages, predictor: Predictor) -> Judgement:
@@ -280,7 +296,7 @@ def _note_trained_on(model: Predictor, data: LabelledImages) -> list[str]:
 
 
 def _note_repeated(data: LabelledImages) -> list[str]:
-    different = len(np.unique(data.contents[:, 0]))  # a lower bound, found faster
+    different = int(np.count_nonzero(np.diff(np.sort(data.contents[:, 0])))) + 1  # a lower bound, found faster
     if len(data) - different > _FEW_REPEATED * len(data):
         different = len(np.unique(data.contents, axis=0))
     if len(data) - different <= _FEW_REPEATED * len(data):

@@ -4,6 +4,7 @@ This module does arithmetic on arrays; it runs no model and opens no data.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,17 @@ from hangtag.model.calibration import check_probabilities, cross_entropies
 from hangtag.serializable import Serializable
 from hangtag.words import ENOUGH, amount, first_few, rate_with_count
 
-__all__ = ["Z_95", "ClassResult", "Evaluation", "Share", "Strangers", "difference_interval", "evaluate", "wilson"]
+__all__ = [
+    "Z_95",
+    "ClassResult",
+    "Evaluation",
+    "Share",
+    "Strangers",
+    "difference_interval",
+    "evaluate",
+    "notebook_view",
+    "wilson",
+]
 
 Z_95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution, for 95% intervals."""
@@ -185,23 +196,29 @@ class Evaluation(Serializable):
         return f"<Evaluation: {self}>"
 
     def _repr_html_(self) -> str:
-        from hangtag.html import MOST_CELLS, confusion_cells, heat_map, render
-
-        confusion = np.array(self.confusion)
-        is_small = len(confusion) <= MOST_CELLS
-        values = {
-            "evaluation": self,
-            "right": int(confusion.trace()),
-            "matrix": confusion_cells(confusion) if is_small else [],
-            "heat_map": "" if is_small else heat_map(confusion),
-        }
-        return render("notebook_evaluation.html", values)
+        return notebook_view(self)
 
     def __str__(self) -> str:
         low, high = self.accuracy_interval
         images = amount(self.images, "image")
         images = f"{self.folds}-fold cross-validated on {images}" if self.folds else images
         return f"accuracy {self.accuracy:.4f} [{low:.4f}, {high:.4f}], loss {self.loss:.4f}, {images}"
+
+
+def notebook_view(evaluation: Evaluation, notes: Sequence[str] = ()) -> str:
+    """The numbers, the confusion matrix and some notes as HTML."""
+    from hangtag.html import MOST_CELLS, confusion_cells, heat_map, render
+
+    confusion = np.array(evaluation.confusion)
+    is_small = len(confusion) <= MOST_CELLS
+    values = {
+        "evaluation": evaluation,
+        "notes": notes,
+        "right": int(confusion.trace()),
+        "matrix": confusion_cells(confusion) if is_small else [],
+        "heat_map": "" if is_small else heat_map(confusion),
+    }
+    return render("notebook_evaluation.html", values)
 
 
 def evaluate(

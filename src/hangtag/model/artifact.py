@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hangtag.errors import ArtifactError, ModelNotFound, RunError, UsageError
 from hangtag.files import inside, user_path
-from hangtag.machine import hardware
+from hangtag.machine import memory_bytes
 from hangtag.model.appearance import Appearance
 from hangtag.model.conformal import MOST_SCORES, highest_score
 from hangtag.model.guarantees import Guarantees
@@ -550,7 +550,7 @@ def _limit_memory() -> None:
     """Let the graphs of this process use at most half of the memory: a few bytes of a graph can ask for any amount."""
     import onnxruntime
 
-    limit = max(_LEAST_MEMORY, hardware().get("memory_bytes", 0) // 2)
+    limit = max(_LEAST_MEMORY, memory_bytes() // 2)
     where = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )

@@ -107,7 +107,7 @@ def measure_calibration(probabilities: Floats, labels: NDArray[np.int64], bins: 
     edges = np.linspace(0, len(labels), min(bins, len(labels)) + 1).round().astype(np.int64)
     rounded = confidence[order].round(6)  # equal confidences stay in one bin, or it would depend on the images' order
     edges[1:-1] = np.searchsorted(rounded, rounded[edges[1:-1]])
-    edges = np.unique(edges)
+    edges = edges[np.diff(edges, prepend=-1) > 0]
     sizes = np.diff(edges)
     confidences = np.add.reduceat(confidence[order], edges[:-1]) / sizes
     accuracies = np.add.reduceat(correct[order], edges[:-1]) / sizes
@@ -245,14 +245,17 @@ def check_probabilities(probabilities: Floats, labels: NDArray[Any]) -> None:
 
 
 def _floor(confidence: Floats, edges: NDArray[np.int64], means: Floats, weights: Floats) -> tuple[float, float]:
-    """Mean and 95th percentile of the calibration error of perfectly calibrated answers, by simulation."""
-    random = np.random.default_rng(0)
-    errors = np.empty(_DRAWS)
-    sizes = np.diff(edges)
-    for draw in range(_DRAWS):
-        correct = random.random(len(confidence)) < confidence
-        errors[draw] = weights @ np.abs(np.add.reduceat(correct.astype(np.float64), edges[:-1]) / sizes - means)
-    return float(errors.mean()), float(np.quantile(errors, 0.95))
+    """Mean and 95th percentile of the calibration error of perfectly calibrated answers, by simulation.
+
+    Correct answers in a bin are drawn as if all its confidences were equal, and their deviation is then scaled to the
+    smaller variance of unequal ones. Drawing for each image took 15 times as long.
+    """
+    sizes, even = np.diff(edges), np.clip(means, 0, 1)
+    variance = np.add.reduceat(confidence * (1 - confidence), edges[:-1]) / sizes
+    scale = np.sqrt(variance.clip(0) / np.maximum(even * (1 - even), np.finfo(float).tiny))
+    correct = np.random.default_rng(0).binomial(sizes, even, (_DRAWS, len(sizes)))
+    errors = (np.abs(correct / sizes - even) * scale) @ weights
+    return float(errors.mean()), float(np.sort(errors)[int(0.95 * _DRAWS)])
 
 
 def _brier(probabilities: Floats, labels: NDArray[np.int64]) -> float:

@@ -78,12 +78,20 @@ def _reduced(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     return means
 
 
-def chosen(labels: NDArray[np.int64], seed: int, count: int = KEPT) -> NDArray[np.int64]:
-    """Positions of at most `count` images, drawn at random, each class up to an equal share."""
-    random = np.random.default_rng(seed)
+def chosen(
+    labels: NDArray[np.int64], seed: int, count: int = KEPT, preferred: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Positions of at most `count` images, drawn at random, each class up to an equal share.
+
+    Args:
+        preferred: positions of images that are drawn before the others of their class; None: no image is preferred.
+    """
+    random, later = np.random.default_rng(seed), np.ones(len(labels), bool)
+    later[[] if preferred is None else preferred] = False
     present = np.unique(labels)
     each = max(1, count // max(1, len(present)))
-    some = [random.permutation(np.flatnonzero(labels == label))[:each] for label in present]
+    drawn = (random.permutation(np.flatnonzero(labels == label)) for label in present)
+    some = [positions[np.argsort(later[positions], kind="stable")[:each]] for positions in drawn]
     return np.sort(np.concatenate(some)) if some else np.zeros(0, np.int64)
 
 

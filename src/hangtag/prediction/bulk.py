@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from hangtag.data.picture_list import PictureList, list_pictures
 from hangtag.data.store.containers import Container, Folder, Sample
-from hangtag.errors import HangtagError, PictureError, UsageError
+from hangtag.errors import HangtagError, PictureError, StoreError, UsageError
 from hangtag.model.doctor import Repair
 from hangtag.model.predictor import Answer, Predictor, load
 from hangtag.progress import Progress
@@ -134,7 +134,13 @@ def source_of(container: Container, key: Any) -> str | bytes:
 
 
 def problem_of(error: HangtagError) -> dict[str, str]:
-    """Why a picture has no answer, without its name, and what to do next."""
+    """Why a picture has no answer, without its name, and what to do next.
+
+    Raises:
+        StoreError: it is one, so that no other picture has an answer, either.
+    """
+    if isinstance(error, StoreError):
+        raise error
     return {"error": error.reason if isinstance(error, PictureError) else error.message, "hint": error.hint}
 
 

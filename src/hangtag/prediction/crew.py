@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from hangtag.data.store.process import Retries, WorkerProcess
-from hangtag.errors import DataError
+from hangtag.errors import StoreError
 from hangtag.files import saving
 from hangtag.machine import hardware, processors
 from hangtag.model.predictor import Predictor
@@ -80,7 +80,8 @@ class Crew:
         Only some are in memory at a time.
 
         Raises:
-            DataError: no process can be started, or no picture of a container can be read any more.
+            DataError: no process can be started.
+        StoreError: no picture of a container can be read any more.
         """
         waiting: deque[Future[list[Any]]] = deque()
         for chunk in self._chunks(pictures, total):
@@ -111,7 +112,7 @@ class Crew:
                 self.idle.append(worker)
                 self.retries.succeeded()
                 if found and isinstance(found[0], dict) and "stop" in found[0]:
-                    raise DataError(found[0]["stop"], found[0]["hint"])
+                    raise StoreError(found[0]["stop"], found[0]["hint"])
                 self.seconds = max((time.monotonic() - began) / len(part), 1e-6)
                 done |= {each.row: answer for each, answer in zip(part, found, strict=True)}
                 rest = rest[len(part) :]

@@ -2,6 +2,7 @@
 
     DIR/_manifest.json           model, policy, places and options; last written when the list is complete
     DIR/_units/000000.json.gz    the frozen list: the pictures of each unit of work
+    DIR/_pictures/000001         what a compressed tar file or the cells of a table hold
     DIR/part-000000.parquet      the answers of a unit, there as a whole or not at all
 
 A shard's name follows from its unit's number, and its rows from the unit alone, so whoever computes them, however
@@ -13,10 +14,9 @@ import gzip
 import hashlib
 import json
 import os
-import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from hangtag.data.picture_list import Listed, list_each
 from hangtag.data.shards import read_shard, shard_of
+from hangtag.data.store.containers import Spans
 from hangtag.data.store.remote import Store, is_address, locked, store_of, without_query
 from hangtag.errors import DataError, DataNotFound, UsageError
 from hangtag.machine import now
@@ -37,7 +38,7 @@ from hangtag.words import amount
 
 __all__ = ["MOST_PROBLEMS", "Done", "Job", "Manifest", "Unit", "UnitPictures", "begin"]
 
-_MANIFEST, _UNITS = "_manifest.json", "_units"
+_MANIFEST, _UNITS, _PICTURES = "_manifest.json", "_units", "_pictures"
 _SCHEMA = 1
 MOST_PROBLEMS = 20
 """Pictures that a `Done` names."""
@@ -375,20 +376,33 @@ def _freeze(
     units: list[int] = []
     total = 0
     notes: list[str] = []
-    scratch = Path(tempfile.mkdtemp(prefix="hangtag-"))
     root = None if manifest.root is None else Path(manifest.root)
-    listed = list_each(places, scratch, manifest.image_column, root, notes, refuse)
-    for pictures in _in_units(listed, unit_images):
-        content = json.dumps(vars(pictures)).encode()
-        digest.update(content)
-        store.write(f"{_UNITS}/{len(units):06d}.json.gz", gzip.compress(content, 1, mtime=0))
-        units.append(len(pictures.names))
-        total += units[-1]
-        if progress is not None:
-            progress("listing images", total, 0)
+    with store.kept(_PICTURES) as (scratch, keep):
+        listed = list_each(places, scratch, manifest.image_column, root, notes, refuse, in_place=True)
+        for pictures in _in_units(_kept(listed, scratch, keep), unit_images):
+            content = json.dumps(vars(pictures)).encode()
+            digest.update(content)
+            store.write(f"{_UNITS}/{len(units):06d}.json.gz", gzip.compress(content, 1, mtime=0))
+            units.append(len(pictures.names))
+            total += units[-1]
+            if progress is not None:
+                progress("listing images", total, 0)
     manifest = replace(manifest, status="answering", id=digest.hexdigest()[:32], units=units, notes=notes)
     _write(store, manifest)
     return manifest
+
+
+def _kept(pictures: Iterable[Listed], scratch: Path, keep: Callable[[Path], str]) -> Iterator[Listed]:
+    """The pictures, with those in temporary files moved to where the job can read them again."""
+    kept: dict[str, Spans] = {}
+    for each in pictures:
+        path = each.container.path if isinstance(each.container, Spans) else ""
+        if path and Path(path).parent == scratch:
+            if path not in kept:
+                kept[path] = Spans(keep(Path(path)))
+            yield each._replace(container=kept[path])
+        else:
+            yield each
 
 
 def _in_units(pictures: Iterable[Listed], most: int) -> Iterator[UnitPictures]:

@@ -22,7 +22,7 @@ def draw_repairs(as_is: Answer, answer: Answer) -> ReportFigure:
     assert as_is.picture is not None
     assert as_is.seen is not None
     assert answer.seen is not None
-    lines = [str(repair) for repair in answer.repairs] or ["nothing was repaired"]
+    lines = [f"{repair.name}: {repair.reason}" for repair in answer.repairs] or ["nothing was repaired"]
     lines += [f"note: {warning}" for warning in answer.warnings]
     text = "\n".join(textwrap.fill(line, _WIDTH) for line in lines)
     panels: list[tuple[str, NDArray[np.uint8]]] = [("the picture", as_is.picture)]

@@ -19,7 +19,7 @@ from hangtag.html import Thumbnail, is_light_on_black, thumbnail
 from hangtag.pictures import Images
 from hangtag.words import in_percent
 
-__all__ = ["Facts", "gather_facts"]
+__all__ = ["Facts", "examples", "gather_facts"]
 
 _THUMBNAIL = 96  # pixels a side
 
@@ -146,3 +146,14 @@ def _finished_search(run: Run) -> Trials | None:
     """The search that found the run's settings; None if there was none."""
     trials = run.trials()
     return trials if trials is not None and trials.chosen is not None else None
+
+
+def examples(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Positions of at most `count` images to show: the first ones, or evenly spaced ones if they are sorted by class.
+
+    >>> examples(np.array([1, 0, 1, 0]), 2).tolist(), examples(np.array([0, 0, 0, 1, 1, 2]), 3).tolist()
+    ([0, 1], [0, 2, 4])
+    """
+    count = min(count, len(labels))
+    is_sorted = len(labels) and labels[0] != labels[-1] and (np.diff(labels) >= 0).all()
+    return np.arange(count) * len(labels) // count if is_sorted else np.arange(count)

@@ -22,7 +22,7 @@ from hangtag.files import make_folder, write_text
 from hangtag.html import MOST_CELLS, confusion_cells, curve, data_uri, heat_map, render
 from hangtag.pictures import Images
 from hangtag.reports.advice import advice
-from hangtag.reports.facts import Facts, gather_facts
+from hangtag.reports.facts import Facts, examples, gather_facts
 from hangtag.reports.guarantees_section import guarantee_tiles, guarantee_values, stress_values
 from hangtag.reports.tuning_section import tuning_values
 from hangtag.version import __version__
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["no_figures", "write_other_report", "write_report", "write_report_and_pictures"]
 
 _EXAMPLES, _MISTAKES = 15, 12
-_DRAWN, _DRAWN_IMAGES = ".drawn", 25
-"""The file beside the figures that tells whether they must be drawn again; the most images of a part that they show."""
+_DRAWN, _GRID = ".drawn", 25
+"""The file beside the figures that tells whether they must be drawn again; the training images that they show."""
 
 _OF_HEAD = ("name", "description", "backbone", "flip", "validation", "balance", "cores")  # what a recipe has for a head
 _MOST_BARS, _MOST_PICTURES = 40, 40  # classes for bars, for an example of each
@@ -54,7 +54,9 @@ def write_report_and_pictures(run: Run, data: "LabelledImages", judged: "Judgeme
 
         make_folder(run.figures)
         train = data.train
-        for name, figure in figures.lesson(train.images, train.labels, images, labels, rows, data.class_names).items():
+        some, few = examples(train.labels, _GRID), examples(labels, _EXAMPLES)
+        shown_images = train.images[some], train.labels[some], images[few], labels[few]
+        for name, figure in figures.lesson(*shown_images, rows[few], data.class_names).items():
             figures.save(figure, run.figures / f"{name}.png")
         write_text(run.figures / _DRAWN, _seal(run.figures, shown))
     return write_report(run, images, labels, rows, judged)
@@ -66,10 +68,11 @@ def _shown(data: "LabelledImages", judged: "Judgement") -> str:
         return ""
     drawing = Path(__file__).with_name("figures.py").read_bytes()
     digest = hashlib.sha256(drawing + repr((__version__, version("matplotlib"), data.class_names)).encode())
-    for images, labels in ((data.train.images, data.train.labels), (judged.data.images, judged.data.labels)):
-        some = np.asarray(images[:_DRAWN_IMAGES])
-        digest.update(repr((some.shape, labels[:_DRAWN_IMAGES].tolist())).encode() + some.tobytes())
-    digest.update(np.ascontiguousarray(judged.probabilities[:_DRAWN_IMAGES]).tobytes())
+    few = examples(judged.data.labels, _EXAMPLES)
+    for part, rows in ((data.train, examples(data.train.labels, _GRID)), (judged.data, few)):
+        some = np.asarray(part.images[rows])
+        digest.update(repr((some.shape, part.labels[rows].tolist())).encode() + some.tobytes())
+    digest.update(np.ascontiguousarray(judged.probabilities[few]).tobytes())
     return digest.hexdigest()
 
 
@@ -133,7 +136,7 @@ def write_report(
         "judged_on": judged.data.name if judged else "",
         "tiles": _tiles(facts),
         "guarantees": facts.guarantees and guarantee_values(facts.guarantees, facts.names),
-        "examples": [_example(facts, index) for index in range(min(_EXAMPLES, len(facts.labels)))],
+        "examples": [_example(facts, index) for index in examples(facts.labels, _EXAMPLES).tolist()],
         "has_bars": len(facts.names) <= _MOST_BARS,
         "predictions": facts.confusion.sum(axis=0).tolist(),
         "matrix": confusion_cells(facts.confusion),

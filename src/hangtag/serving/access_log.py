@@ -18,7 +18,7 @@ import orjson
 from hangtag.serving.line_log import LineLog
 from hangtag.serving.metrics import Metrics, Seen, current_request
 
-__all__ = ["AccessLog", "open_access_log"]
+__all__ = ["AccessLog", "Requests", "open_access_log"]
 
 CLIENT_LEFT = 499
 """The status in the log of a request whose client left before it was answered."""
@@ -28,30 +28,55 @@ _MOST_PATH = 200  # characters of a path in the log
 _ESCAPED = "/:@!$&'()*+,;=-._~%"
 
 
-class AccessLog:
-    """ASGI middleware that measures each request.
+class Requests:
+    """Gives each request an id, counts it, and writes its line.
 
-    A well-formed `X-Request-Id` of the client is kept, and every answer has one. A line never contains a header other
-    than that, a query string or anything of a body.
+    A well-formed `X-Request-Id` of the client is kept. A line never contains a header other than that, a query string
+    or anything of a body.
 
     Args:
-        app: the application.
         metrics: counts requests.
         log: gets a line for each request; None: no log.
     """
 
-    def __init__(self, app: Any, metrics: Metrics, log: LineLog | None = None) -> None:
-        self.app, self.metrics, self.log = app, metrics, log
+    def __init__(self, metrics: Metrics, log: LineLog | None = None) -> None:
+        self.metrics, self.log = metrics, log
         self._prefix, self._numbers = secrets.token_hex(6), count(1)
+
+    def identify(self, scope: Any) -> bytes:
+        request_id: bytes | None = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        if request_id is None or not _ID.fullmatch(request_id):
+            request_id = f"{self._prefix}-{next(self._numbers):x}".encode()
+        return request_id
+
+    def record(
+        self, scope: Any, request_id: bytes, moment: float, status: int, taken: int, given: int, seconds: float,
+        seen: Seen,
+    ) -> None:  # fmt: skip
+        """A request of this Unix time has ended, after so many bytes in and out."""
+        route = scope.get("route")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self.metrics.requested(getattr(route, "path", "other"), method, status, seconds)
+        if self.log is not None:
+            client = scope.get("client")
+            self.log.write((
+                moment, request_id, method, scope.get("raw_path") or scope["path"].encode(), status, taken, given,
+                seconds, seen.queued, seen.pictures, client[0] if client else None, seen.model,
+            ))  # fmt: skip
+
+
+class AccessLog:
+    """ASGI middleware that measures each request, and gives each answer its id."""
+
+    def __init__(self, app: Any, requests: Requests) -> None:
+        self.app, self.requests = app, requests
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         began, moment = time.perf_counter(), time.time()
-        request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        if request_id is None or not _ID.fullmatch(request_id):
-            request_id = f"{self._prefix}-{next(self._numbers):x}".encode()
+        request_id = self.requests.identify(scope)
         scope.setdefault("state", {})["request_id"] = request_id.decode()
         status, taken, given = 0, 0, 0
 
@@ -82,16 +107,7 @@ class AccessLog:
         finally:
             current_request.reset(token)
             seconds = time.perf_counter() - began
-            status = status or CLIENT_LEFT
-            route = scope.get("route")
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self.metrics.requested(getattr(route, "path", "other"), method, status, seconds)
-            if self.log is not None:
-                client = scope.get("client")
-                self.log.write((
-                    moment, request_id, method, scope.get("raw_path") or scope["path"].encode(), status, taken, given,
-                    seconds, seen.queued, seen.pictures, client[0] if client else None, seen.model,
-                ))  # fmt: skip
+            self.requests.record(scope, request_id, moment, status or CLIENT_LEFT, taken, given, seconds, seen)
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

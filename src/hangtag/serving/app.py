@@ -16,11 +16,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hangtag.errors import HangtagError, logger
-from hangtag.serving.access_log import AccessLog, open_access_log
+from hangtag.serving.access_log import AccessLog, Requests, open_access_log
 from hangtag.serving.answer_log import AnswerLog
 from hangtag.serving.batching import Batcher
 from hangtag.serving.compute import Engine
-from hangtag.serving.guard import Guard
+from hangtag.serving.guard import Checks, Guard
 from hangtag.serving.line_log import LineLog
 from hangtag.serving.metrics import SECONDS, Metrics
 from hangtag.serving.models import Models
@@ -36,6 +36,7 @@ class Server:
     """What the handlers of requests share; `app.state.server`.
 
     Attributes:
+        checks, requests: what comes before and after all handlers.
         is_draining: whether the server finishes what it accepted and takes nothing new.
     """
 
@@ -44,6 +45,8 @@ class Server:
     engine: Engine | None = None
     batcher: Batcher = field(init=False)
     metrics: Metrics = field(init=False)
+    checks: Checks = field(init=False)
+    requests: Requests = field(init=False)
     access_log: LineLog | None = None
     is_draining: bool = False
 
@@ -53,6 +56,8 @@ class Server:
         self.batcher = Batcher(settings, self.metrics, self.engine)
         if settings.access_log is not None:
             self.access_log = open_access_log(settings.access_log, self.metrics)
+        self.checks = Checks(settings, self.batcher.admit)
+        self.requests = Requests(self.metrics, self.access_log)
         if settings.log_answers is not None:
             self.metrics.answer_log = AnswerLog(
                 settings.log_answers, self.metrics, settings.sample, settings.log_answers_bytes
@@ -114,7 +119,7 @@ def create_app(models: Models, settings: Settings | None = None, engine: Engine 
                 allow_headers=["*"], expose_headers=["*"],
             ),
         )  # fmt: skip
-    middleware.insert(0, Middleware(AccessLog, metrics=server.metrics, log=server.access_log))
+    middleware.insert(0, Middleware(AccessLog, requests=server.requests))
     routes = [Route("/openapi.json", openapi), Route("/metrics", metrics)]
     routes += [route for router in routers for route in router.routes]
     handlers: Any = {HangtagError: _refuse, HTTPException: _refuse_path}

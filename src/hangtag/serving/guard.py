@@ -17,7 +17,7 @@ from hangtag.serving.settings import Settings, is_loopback
 if TYPE_CHECKING:
     from hangtag.serving.app import Server
 
-__all__ = ["OPEN_PATHS", "Guard"]
+__all__ = ["OPEN_PATHS", "Checks", "Guard"]
 
 OPEN_PATHS = frozenset(
     {"/", "/favicon.ico", "/docs", "/openapi.json", "/healthz", "/v2/health/live", "/v2/health/ready"}
@@ -32,9 +32,7 @@ class Guard:
     """Pure ASGI middleware around an application."""
 
     def __init__(self, app: Any, server: "Server") -> None:
-        self.app, self.server, self.settings = app, server, server.settings
-        self.token = f"Bearer {server.settings.token}".encode() if server.settings.token else None
-        self.is_known_host: Callable[[bytes], bool] = lru_cache(256)(_Hosts(server.settings).__contains__)
+        self.app, self.check = app, server.checks.check
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -62,6 +60,19 @@ class Guard:
             if not started:
                 failure = Refusal(500, "the server failed to answer", f"its log says more under request {number}")
                 await error_response(failure, scope["path"])(scope, receive, send)
+
+
+class Checks:
+    """What a request must fulfil before any handler sees it.
+
+    Args:
+        admit: raises Refusal if so many more pictures cannot wait.
+    """
+
+    def __init__(self, settings: Settings, admit: Callable[[int], None]) -> None:
+        self.settings, self.admit = settings, admit
+        self.token = f"Bearer {settings.token}".encode() if settings.token else None
+        self.is_known_host: Callable[[bytes], bool] = lru_cache(256)(_Hosts(settings).__contains__)
 
     def check(self, scope: Any) -> None:
         """Raise Refusal for a request that no handler may see."""
@@ -97,7 +108,7 @@ class Guard:
                 {"Connection": "close"},
             )  # fmt: skip
         if method == "POST":
-            self.server.batcher.admit(1)
+            self.admit(1)
 
     def _is_allowed_origin(self, origin: bytes, host: bytes) -> bool:
         allowed = self.settings.allow_origins

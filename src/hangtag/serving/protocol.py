@@ -4,7 +4,7 @@ uvicorn has few limits of its own (its issue 157), and an application sees a req
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
@@ -64,15 +64,20 @@ class Bodies:
 class LimitedProtocol(HttpToolsProtocol):
     """One connection.
 
+    Args:
+        refuse_early: the answer, after its status and common headers, to a request that the application need not see.
+
     Attributes:
         counted: its share of `Bodies.size`.
         since: when what the connection waits for began, by `time.monotonic` (uvloop's own clock counts milliseconds, so
             that two connections could be equally old).
     """
 
-    def __init__(self, settings: Settings, bodies: Bodies, **uvicorns: Any) -> None:
+    def __init__(
+        self, settings: Settings, bodies: Bodies, refuse_early: "Callable[[Any], bytes | None]", **uvicorns: Any
+    ) -> None:
         super().__init__(**uvicorns)
-        self.limits, self.bodies, self.counted = settings, bodies, 0
+        self.limits, self.bodies, self.counted, self.refuse_early = settings, bodies, 0, refuse_early
         self.refusal: Refusal | None = None
         self.running: Any = None  # the request that is being answered
         self.is_receiving = False  # a request has begun and is not complete
@@ -173,8 +178,7 @@ class LimitedProtocol(HttpToolsProtocol):
             body = orjson.dumps(refusal.to_json())
             headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
             lines = [f"{name}: {value}\r\n".encode() for name, value in {**headers, **refusal.headers}.items()]
-            defaults = [name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers]
-            self.raw.write(b"".join([STATUS_LINE[refusal.status], *defaults, *lines, b"\r\n", body]))
+            self.raw.write(b"".join([STATUS_LINE[refusal.status], *self._common_headers(), *lines, b"\r\n", body]))
         self.close()
 
     def send_400_response(self, msg: str) -> None:
@@ -282,7 +286,17 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self.running = cycle
-        super()._start_asgi_task(cycle, app)
+        is_usual = cycle.keep_alive and not cycle.waiting_for_100_continue
+        answer = self.refuse_early(cycle.scope) if is_usual else None
+        if answer is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        self.raw.write(b"".join([STATUS_LINE[503], *self._common_headers(), answer]))
+        cycle.response_started = cycle.response_complete = True
+        cycle.on_response()
+
+    def _common_headers(self) -> list[bytes]:
+        return [name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers]
 
     def _stop(self, refusal: Refusal) -> None:
         """Raise, out of the parser, a refusal that `send_400_response` then sends."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from hangtag.serving.app import create_app
 from hangtag.serving.compute import Engine
 from hangtag.serving.metrics import shared_by_workers
 from hangtag.serving.models import Models
+from hangtag.serving.overload import EarlyRefusals
 from hangtag.serving.protocol import Bodies, LimitedProtocol
 from hangtag.serving.settings import Settings
 
@@ -68,9 +70,10 @@ class Listener(uvicorn.Server):
     def __init__(
         self, app: Any, settings: Settings, on_ready: Callable[[], None] | None = None, parent: int | None = None
     ) -> None:
+        http: Any = partial(LimitedProtocol, settings, Bodies(), EarlyRefusals(app.state.server))
         super().__init__(
             uvicorn.Config(
-                app, http=partial(LimitedProtocol, settings, Bodies()), ws="none", log_config=None, log_level="error",  # type: ignore[arg-type]
+                app, http=http, ws="none", log_config=None, log_level="error",
                 access_log=False, server_header=False, proxy_headers=False, headers=_HEADERS, lifespan="on",
                 timeout_keep_alive=max(1, int(settings.keep_alive)),
                 timeout_graceful_shutdown=max(0.1, settings.grace),  # type: ignore[arg-type]
@@ -90,6 +93,8 @@ class Listener(uvicorn.Server):
             loop.add_reader(self.parent, self._parent_ended)
         await super().startup(sockets)
         self.checking = loop.create_task(self._check_connections())
+        if threading.current_thread() is threading.main_thread():
+            gc.freeze()  # or else the collector walks through modules and models for 20 ms again and again
         self.ready.set()
         if self.on_ready is not None:
             self.on_ready()

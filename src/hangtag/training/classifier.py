@@ -75,6 +75,7 @@ from hangtag.training.fit_input import (
 )
 from hangtag.training.fit_progress import folds_progress, show_progress
 from hangtag.training.mirroring import choose_flip
+from hangtag.training.scenes import same_scenes
 from hangtag.training.shared import OnWorkers, check_shareable
 from hangtag.training.transfer import build_frozen, fine_tune, fit_frozen
 
@@ -276,6 +277,7 @@ class Classifier(Arguments):
             )  # fmt: skip
             return
         yield from fit_frozen(self.module_, data, self.split_, recipe, seed, weights, stop)
+        self._keep_scenes_together(self.module_)
         if recipe.fine_tune and not stop():
             self.module_, note = yield from fine_tune(
                 self.module_, data.spec, training, self._held_out, recipe, seed, weights, device, stop
@@ -300,6 +302,20 @@ class Classifier(Arguments):
             self._to_cross_fit = images, parts, None if image_weights is None else image_weights[train]
             self.split_ = with_folds(self.split_, parts)
         return data, weights
+
+    def _keep_scenes_together(self, network: FrozenNetwork) -> None:
+        """Divide the images into folds again if their features say that some show one scene."""
+        if network.embed is None or self._to_cross_fit is None or self._to_cross_fit[0].groups is not None:
+            return
+        images, folds, weights = self._to_cross_fit
+        scenes = same_scenes(network.embed(images.images), images.labels)
+        if scenes is None:
+            return
+        parts = folds_of(images, folds.count, split_seed_of(self), scenes)
+        own = tuple(note for note in self.split_.notes if note not in folds.notes)
+        self.split_ = with_folds(replace(self.split_, notes=own), parts)
+        self.notes_ = [*(note for note in self.notes_ if note not in folds.notes), *parts.notes]
+        self._to_cross_fit = images, parts, weights
 
     def cross_fit(
         self,
@@ -386,13 +402,17 @@ class Classifier(Arguments):
         write_bytes(user_path(path), self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """The model file, verified on some training images to answer as the network does."""
+        """The model file, verified to answer as the network does: on held-out images and, if those are few, others."""
         self._require_fitted()
         if self._content is None:
             content = with_metadata(self._exported().content, self.metadata())
             artifact = open_artifact(content)
-            heads = self._exported().fold_heads
-            verify(artifact, self.shipped_, self._sample, self.ood_detector_, self.features_device_, heads)
+            exported = self._exported()
+            more = self._sample[len(next(iter(exported.held_out.values()))) if exported.held_out else 0 :]
+            if len(more):
+                verify(
+                    artifact, self.shipped_, more, self.ood_detector_, self.features_device_, exported.fold_heads
+                )  # fmt: skip
             self._content, self._predictor = content, Predictor(artifact)
         return self._content
 
@@ -407,11 +427,11 @@ class Classifier(Arguments):
     def neighbours(self, count: int = KEPT) -> Neighbours:
         """At most `count` (never more than `KEPT`) training images, reduced in size, with the network's embeddings."""
         self._require_fitted()
-        if not hasattr(self, "_kept_images"):
+        embeddings = self._exported().embeddings
+        if embeddings is None:
             raise RunError("a classifier that was pickled has no training images", "fit it again")
-        pictures, labels = self._kept_images.neighbours(count)
-        features = extract_features(self.shipped_, pictures, self.features_device_)
-        return Neighbours.of(pictures, labels, features.embedding)
+        places = self._kept_images.neighbours(count)
+        return Neighbours.of(*self._kept_images.at(places), embeddings[places])
 
     @property
     def guarantees_(self) -> Guarantees:
@@ -422,6 +442,13 @@ class Classifier(Arguments):
     def answers_of_folds_(self) -> CrossValidation | None:
         """What the folds' networks answered for the images that they were trained without; None without folds."""
         return self._exported().answers_of_folds
+
+    def _known_outputs(self, images: LabelledImages) -> dict[str, NDArray[np.float32]] | None:
+        """The file's verified outputs for these images if they are the held-out ones, in their order; else None."""
+        rows = self._exported().held_out
+        if rows is None or not np.array_equal(self._held_out[1], images.labels):
+            return None
+        return rows if np.array_equal(np.asarray(self._held_out[0]), images.images) else None
 
     @property
     def ood_detector_(self) -> OodDetector:
@@ -511,6 +538,8 @@ class Classifier(Arguments):
         state = dict(cast(Mapping[str, Any], super().__getstate__()))
         for name in ("_kept_images", "_held_out"):
             state.pop(name, None)
+        if state.get("_export") is not None:
+            state["_export"] = replace(state["_export"], embeddings=None, held_out=None)
         # an ONNX Runtime session cannot be pickled
         return state | {"_predictor": None, "_to_cross_fit": None, "_crossed": None}
 

@@ -21,7 +21,7 @@ from hangtag.model.neighbours import KEPT, chosen
 from hangtag.model.ood import OodDetector, fit_ood_detector
 from hangtag.pictures import Images
 from hangtag.training.cross_fit import CrossFit
-from hangtag.training.engine.export import FoldHeads, export_model, verify
+from hangtag.training.engine.export import FoldHeads, export_model, verify, verify_outputs
 from hangtag.training.engine.inference import Features, extract_features
 from hangtag.training.engine.loop import Labelled
 from hangtag.training.fit_input import part_of
@@ -56,19 +56,23 @@ class KeptImages:
     def of(cls, data: LabelledImages, train: NDArray[np.int64], seed: int) -> "KeptImages":
         """Those among the training images, which are at the positions `train`."""
         labels = data.labels[train]
-        positions = np.union1d(_described(len(labels), seed), chosen(labels, seed, KEPT))
+        described = _described(len(labels), seed)
+        positions = np.union1d(described, chosen(labels, seed, KEPT, described))
         return cls(labels, positions, part_of(data, train[positions])[0], seed)
 
-    def described(self) -> tuple[Images, NDArray[np.int64]]:
-        """At most `MOST_DESCRIBED` images that the OOD detector is fitted on, and their labels."""
-        return self._at(_described(len(self.labels), self.seed))
+    @property
+    def described(self) -> NDArray[np.int64]:
+        """The places in `images` of at most `MOST_DESCRIBED` that the OOD detector is fitted on."""
+        return np.searchsorted(self.positions, _described(len(self.labels), self.seed))
 
-    def neighbours(self, count: int) -> tuple[Images, NDArray[np.int64]]:
-        """At most `count` images that explain answers, and their labels."""
-        return self._at(chosen(self.labels, self.seed, min(count, KEPT)))
+    def neighbours(self, count: int = KEPT) -> NDArray[np.int64]:
+        """The places in `images` of at most `count` that explain answers, mostly among those described."""
+        described = _described(len(self.labels), self.seed)
+        return np.searchsorted(self.positions, chosen(self.labels, self.seed, min(count, KEPT), described))
 
-    def _at(self, positions: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
-        return np.asarray(self.images[np.searchsorted(self.positions, positions)]), self.labels[positions]
+    def at(self, places: NDArray[np.int64]) -> tuple[Images, NDArray[np.int64]]:
+        """Some of `images`, and their labels."""
+        return np.asarray(self.images[places]), self.labels[self.positions[places]]
 
 
 def _described(images: int, seed: int) -> NDArray[np.int64]:
@@ -81,6 +85,9 @@ class Exported:
 
     Attributes:
         training_accuracy: of the calibrated network on `KeptImages.described`.
+        embeddings: (L, E) of `KeptImages.images`; None in a classifier that was pickled.
+        held_out: outputs of the file for the held-out images, verified to be the network's; None as for `embeddings`,
+            or if no images were held out.
         fold_heads: the last layers of the folds' networks in the file, for its prediction sets; None if it has none.
         answers_of_folds: None if the model was not cross-validated.
     """
@@ -92,6 +99,8 @@ class Exported:
     fold_heads: FoldHeads | None
     answers_of_folds: CrossValidation | None
     appearance: Appearance
+    embeddings: NDArray[np.float32] | None
+    held_out: dict[str, NDArray[np.float32]] | None
 
 
 def export_trained(
@@ -109,29 +118,36 @@ def export_trained(
         metadata: of the model, without guarantees.
         device: where the network computes.
     """
-    pictures, labels = kept.described()
-    trained = extract_features(network, pictures, device)
-    answers_of_folds, heads = None, None
+    features = extract_features(network, kept.images, device)
+    pictures, labels = kept.at(kept.described)
+    trained = features.take(kept.described)
+    answers_of_folds, heads, rows = None, None, None
     if crossed is not None:
         fitted = crossed.fitted(pictures, trained, labels, metadata.class_names)
         guarantees, ood_detector, answers_of_folds = fitted.guarantees, fitted.ood_detector, fitted.answers
         heads = crossed.heads if guarantees.needs_folds else None
         content = export_model(network, replace(metadata, guarantees=guarantees), ood_detector, heads)
     else:
-        content, guarantees, ood_detector = _with_held_out(
+        content, guarantees, ood_detector, rows = _with_held_out(
             network, metadata, device, pictures, trained, labels, held_out
         )
     answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
     accuracy = float((answers == labels).mean())
     appearance = fit_appearance(pictures)
-    return Exported(content, guarantees, ood_detector, accuracy, heads, answers_of_folds, appearance)
+    return Exported(
+        content, guarantees, ood_detector, accuracy, heads, answers_of_folds, appearance, features.embedding, rows
+    )
 
 
 def _with_held_out(
     network: nn.Module, metadata: Metadata, device: torch.device, pictures: Images, trained: Features,
     classes: NDArray[np.int64], held_out: Labelled,
-) -> tuple[bytes, Guarantees, OodDetector]:  # fmt: skip
-    """The file, and what its answers for the held-out images guarantee; `trained` are features of `pictures`."""
+) -> tuple[bytes, Guarantees, OodDetector, dict[str, NDArray[np.float32]] | None]:  # fmt: skip
+    """The file, what its answers for the held-out images guarantee, and these; `trained` are features of `pictures`.
+
+    Raises:
+        ModelError: the file does not answer as the network does for the held-out images.
+    """
     images, labels = held_out
     features = extract_features(network, images, device)
     ood_detector = fit_ood_detector(pictures, trained.descriptor, classes, images, features.descriptor, features.logits)
@@ -141,13 +157,15 @@ def _with_held_out(
         calibrator, out_of_fold = cross_fitted(features.logits, labels)
         guarantees = replace(guarantees, calibrator=calibrator)
     content = export_model(network, replace(metadata, guarantees=guarantees), ood_detector)
+    rows = None
     if len(labels):
         artifact = Artifact(content, *check_file(content))  # `Classifier.to_bytes` opens the final file with all checks
-        rows = artifact.outputs(cast(Images, images), OUTPUT, "uncalibrated")
+        rows = artifact.outputs(cast(Images, images), OUTPUT, "uncalibrated", "ood_score")
+        verify_outputs(rows, artifact.metadata, network, cast(Images, images), ood_detector, device, features)
         guarantees = fit_guarantees(
             rows[OUTPUT], labels, calibrator, metadata.class_names, True, out_of_fold, rows["uncalibrated"]
         )
-    return content, guarantees, ood_detector
+    return content, guarantees, ood_detector, rows
 
 
 def sample_of(data: LabelledImages) -> Images:

@@ -337,11 +337,13 @@ class Training:
             return Judgement.of_folds(predictor, answers, self.data.train, classifier.training_accuracy_)
         part, images = judged_part(self.run, self.data)
         before = data_before_decisions(self.config, part)
-        judgement = Judgement.of(predictor, part, images, classifier.training_accuracy_, before)
-        verify_outputs(
-            judgement.outputs, predictor.metadata, classifier.shipped_, images.images, classifier.ood_detector_,
-            classifier.features_device_,
-        )  # fmt: skip
+        known = classifier._known_outputs(images)
+        judgement = Judgement.of(predictor, part, images, classifier.training_accuracy_, before, known)
+        if known is None:
+            verify_outputs(
+                judgement.outputs, predictor.metadata, classifier.shipped_, images.images, classifier.ood_detector_,
+                classifier.features_device_,
+            )  # fmt: skip
         return judgement
 
 

@@ -4,6 +4,9 @@ Steps of each network are timed, the largest network first, and the first one th
 chosen. For pictures that pretrained features suit, recipe "transfer" and, for a third of the time left, a network from
 nothing are trained; the held-out images choose, and the rest of the time is for fine-tuning or for training from
 nothing. Weights trained here are discarded; features are kept in the cache.
+
+Few images, which nothing else judges, are cross-validated if the time allows. They are not fine-tuned on: that would
+hold a tenth out, and a handful of images cannot show whether it helps.
 """
 
 import gc
@@ -20,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hangtag.data.folds import FOLDS
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.splits import stratified
 from hangtag.errors import DataError, HangtagError, UsageError
@@ -28,6 +32,7 @@ from hangtag.model.neighbours import KEPT
 from hangtag.pictures import Images
 from hangtag.training.choose_recipe import choose_recipe
 from hangtag.training.classifier import Classifier
+from hangtag.training.cross_fit import FEW
 from hangtag.training.engine.backbones import find_backbone
 from hangtag.training.engine.batches import Batches
 from hangtag.training.engine.build import build_network
@@ -57,6 +62,7 @@ _AFTERWARDS = 6.0  # seconds for exporting, opening the file, drawing and writin
 _TRANSFER = "transfer"
 _TRIAL = 1 / 3  # of the time left, in which a network from nothing shows what it can
 _LEAST_TUNING, _MOST_TUNING = 3, 20  # epochs of fine-tuning
+_COMPARED = 200  # images held out of few for the comparison, but at most a third of them
 _SLOWER = 1.1  # a step in a whole training, relative to a step here; see docs/log.md
 
 Watch = Callable[[str, Iterator[Epoch]], object]
@@ -107,12 +113,12 @@ class Plan:
         steps = ", ".join(
             f"{name} {1000 * seconds:.3g} ms per step" for name, seconds in self.measured_step_seconds.items()
         )
-        early = ""
+        early, folds = "", f", then {self.recipe.folds} folds" if self.recipe.folds else ""
         if self.expected_seconds < 0.9 * 60 * self.minutes:
             early = f"; training is limited to {_MOST_EPOCHS:.0f} epochs, so it ends early"
         return (
             f"{self.minutes:g} minutes: recipe '{self.recipe.name}', network '{self.recipe.network}', "
-            f"{self.epochs:.1f} epochs of {self.epoch_seconds:.2g} s (measured: {steps}); "
+            f"{self.epochs:.1f} epochs of {self.epoch_seconds:.2g} s (measured: {steps}){folds}; "
             f"expected to take {self.expected_seconds / 60:.1f} minutes in total{early}"
         )
 
@@ -145,13 +151,14 @@ def plan(
     end, pretrained = began + 60 * minutes, _Pretrained.of(data, device, seed)
     if pretrained.seconds > end - time.perf_counter():
         return _plan_from_nothing(data, minutes, began, device, seed)
-    head = Classifier(find_recipe(_TRANSFER, folds=0), seed=seed, device=device.type)
+    compared_on = _to_compare(data)
+    head = Classifier(find_recipe(_TRANSFER, **compared_on), seed=seed, device=device.type)
     watch("recipe 'transfer':", head.fit_epochs(data))
     left = end - time.perf_counter()
     compared = "there is too little time to compare it with training from nothing"
     with suppress(UsageError):
         trial = _plan_from_nothing(data, _TRIAL * left / 60, time.perf_counter(), device, seed)
-        network = Classifier(trial.recipe, seed=seed, device=device.type)
+        network = Classifier(replace(trial.recipe, **compared_on), seed=seed, device=device.type)
         title = f"recipe '{trial.recipe.name}' from nothing, for a comparison in a third of the time:"
         watch(title, network.fit_epochs(data))
         logits, labels = network.validation_logits()
@@ -160,7 +167,23 @@ def plan(
             chosen = _plan_from_nothing(data, minutes, began, device, seed)
             return replace(chosen, compared=f"better than recipe 'transfer': {numbers}")
         compared = f"recipe '{trial.recipe.name}' from nothing, tried in a third of the time, was not better: {numbers}"
+    if _is_few(data, {"validation"}):
+        why = f"not fine-tuned, because a tenth of fewer than {FEW:,} images is too few to show a gain"
+        return pretrained.plan(minutes, began, f"{compared}; {why}", tunes=False)
     return pretrained.plan(minutes, began, compared)
+
+
+def _is_few(data: LabelledImages, judging: set[str]) -> bool:
+    """Whether there are few images, and none in these parts."""
+    return len(data.train) < FEW and not judging & data.parts.keys()
+
+
+def _to_compare(data: LabelledImages) -> dict[str, Any]:
+    """Settings of trainings that are only compared: of few images, more are held out."""
+    if not _is_few(data, {"validation"}):
+        return {"folds": 0}
+    share = max(find_recipe(_TRANSFER).validation, min(1 / 3, _COMPARED / len(data.train)))
+    return {"folds": 0, "validation": round(share, 3)}
 
 
 def _plan_from_nothing(data: LabelledImages, minutes: float, began: float, device: torch.device, seed: int) -> Plan:
@@ -171,7 +194,7 @@ def _plan_from_nothing(data: LabelledImages, minutes: float, began: float, devic
     needed, refused = 0.0, HangtagError("no network can be trained", "use other images")
     for name, network, least in _CANDIDATES:
         recipe, _ = adapt_to_pixels(find_recipe(name, network=network), math.prod(data.spec.shape))
-        recipe, fewest = _adapt(recipe, least, len(work.train))
+        recipe, fewest, usual = _adapt(recipe, least, len(work.train))
         cost: _Cost | None = None
         try:
             with enough_memory(f"with the network '{network}'", "use smaller images: --size 64"):
@@ -184,13 +207,17 @@ def _plan_from_nothing(data: LabelledImages, minutes: float, began: float, devic
         if cost is None:
             continue
         measured[network] = cost.step
-        epochs = min((end - time.perf_counter() - cost.besides) / cost.epoch, _MOST_EPOCHS)
+        epochs, rounds = (end - time.perf_counter() - cost.besides) / cost.epoch, 1
+        if _is_few(data, {"validation", "test"}) and epochs >= FOLDS * usual:
+            rounds = FOLDS  # one training on all images, and FOLDS on all but one fold of them
+        epochs = min(epochs / rounds, _MOST_EPOCHS)
         fewest = max(fewest, 0.1)
         if epochs >= fewest:
             whole = max(1, -int(-epochs // 1))
             fraction = round(min(1.0, max(0.01, epochs - (whole - 1))), 3)
-            expected = time.perf_counter() - began + epochs * cost.epoch + cost.besides
-            chosen = replace(recipe, epochs=whole, last_epoch_fraction=fraction, folds=0)  # they are not in the plan
+            expected = time.perf_counter() - began + rounds * epochs * cost.epoch + cost.besides
+            folds = FOLDS if rounds > 1 else 0
+            chosen = replace(recipe, epochs=whole, last_epoch_fraction=fraction, folds=folds)
             return Plan(chosen, minutes, expected, epochs, cost.epoch, measured)
         needed = 60 * minutes + (fewest - epochs) * cost.epoch
     if not measured:
@@ -234,11 +261,11 @@ class _Pretrained:
             besides=_AFTERWARDS + once,
         )
 
-    def plan(self, minutes: float, began: float, compared: str) -> Plan:
-        """Recipe "transfer", with as many epochs of fine-tuning as fit; its features are computed already."""
+    def plan(self, minutes: float, began: float, compared: str, tunes: bool = True) -> Plan:
+        """Recipe "transfer", and if it `tunes` as many epochs as fit; its features are computed already."""
         taken = time.perf_counter() - began + _AFTERWARDS
         epochs = min(int((60 * minutes - taken - self.besides) / self.epoch), _MOST_TUNING)
-        if epochs < _LEAST_TUNING:
+        if not tunes or epochs < _LEAST_TUNING:
             return Plan(find_recipe(_TRANSFER), minutes, taken, 1, 0.0, {}, compared)
         recipe, seconds = find_recipe(_TRANSFER, fine_tune=epochs), epochs * self.epoch + self.besides
         return Plan(recipe, minutes, taken + seconds, epochs, self.epoch, {}, compared)
@@ -274,14 +301,14 @@ class _Work:
         return cls(data, train, validation, len(data.positions("test")) if "test" in data.parts else validation)
 
 
-def _adapt(recipe: Recipe, least: float, images: int) -> tuple[Recipe, float]:
-    """The recipe for this many images, and its fewest epochs: few images take more epochs, in smaller batches.
+def _adapt(recipe: Recipe, least: float, images: int) -> tuple[Recipe, float, float]:
+    """The recipe for this many images, its fewest and its usual epochs: few images take more, in smaller batches.
 
     The classifier changes nothing more, because the time determines the epochs, not a least number of steps.
     """
     adapted, _ = adapt_to_size(recipe, images)
     chosen = replace(recipe, batch_size=min(adapted.batch_size, images), min_steps=0)
-    return chosen, min(least * adapted.epochs / recipe.epochs, _MOST_EPOCHS)
+    return chosen, min(least * adapted.epochs / recipe.epochs, _MOST_EPOCHS), min(adapted.epochs, _MOST_EPOCHS)
 
 
 @dataclass(frozen=True)

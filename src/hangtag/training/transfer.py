@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from hangtag.data.labelled_images import LabelledImages, content_hashes
-from hangtag.data.splits import Split, kept_together
+from hangtag.data.splits import Split, kept_together, merge_groups
 from hangtag.mapped import MappedRows
 from hangtag.pictures import Images, ImageSpec
 from hangtag.progress import Progress
@@ -30,6 +30,7 @@ from hangtag.training.engine.recipes import FINE_TUNING, Recipe
 from hangtag.training.engine.sampling import class_weights
 from hangtag.training.features import cached_features
 from hangtag.training.head import fit_head, loss_and_accuracy
+from hangtag.training.scenes import same_scenes
 
 __all__ = ["build_frozen", "fine_tune", "fit_frozen"]
 
@@ -82,6 +83,8 @@ def fit_frozen(
     train, held_out = split.train, split.validation
     labels, groups = data.labels[train], kept_together(data)
     groups = np.arange(len(train)) if groups is None else groups[train]
+    if data.groups is None and (scenes := same_scenes(views[0][train], labels)) is not None:
+        groups = merge_groups(groups, scenes)
     own = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
     if recipe.balance in ("weights", "sampling"):
         own = own * class_weights(np.bincount(labels)).numpy()[labels]

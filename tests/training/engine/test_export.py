@@ -36,7 +36,7 @@ def network(seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_file_predicts_the_same_as_the_network(name: str, channels: int) -> None:
+def test_the_file_predicts_the_same_as_the_network(name: str, channels: int, capfd: pytest.CaptureFixture[str]) -> None:
     spec = dataclasses.replace(GREY, channels=channels)
     trained = build_network(name, spec, len(CLASSES), seed=1).train()
     images = np.random.default_rng(0).integers(0, 256, (33, *spec.shape), dtype=np.uint8)

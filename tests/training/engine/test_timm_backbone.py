@@ -1,8 +1,11 @@
 """Models of timm: what becomes of each form of network, and one line for each thing that can be missing."""
 
 import logging
+import socket
 import sys
-from types import ModuleType
+from pathlib import Path
+from threading import Thread
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -113,6 +116,52 @@ def test_without_a_network_the_retries_of_the_client_are_not_printed(
         find_backbone("timm:small")
     assert not caplog.records
     assert logging.getLogger("huggingface_hub").level == logging.NOTSET
+
+
+@pytest.mark.parametrize("reachable", [False, True])
+def test_a_server_that_cannot_be_reached_is_not_tried_again_and_again(
+    reachable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub: Any = ModuleType("huggingface_hub")
+    seen: list[Any] = []
+    hub.constants = SimpleNamespace(HF_HUB_OFFLINE=False, ENDPOINT="http://hub.invalid")
+    hub.utils = SimpleNamespace(reset_sessions=lambda: seen.append("new connections"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def create(name: str, **_: object) -> nn.Module:
+        seen.append(hub.constants.HF_HUB_OFFLINE)
+        raise OSError("enough")
+
+    package(monkeypatch, create)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        if reachable:
+            Thread(target=answer_once, args=(proxy,), daemon=True).start()
+        else:
+            proxy.close()  # its port refuses connections
+        with pytest.raises(DownloadError, match="enough"):
+            find_backbone("timm:small")
+
+    assert seen == ([False] if reachable else ["new connections", True, "new connections"])
+    assert hub.constants.HF_HUB_OFFLINE is False
+
+
+def answer_once(proxy: socket.socket) -> None:
+    connection, _ = proxy.accept()
+    with connection:
+        connection.recv(10_000)
+        connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_a_torchvision_that_does_not_fit_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "timm.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+
+    with pytest.raises(ModelError, match=r"cannot be imported: operator torchvision::nms.*install a torchvision"):
+        find_backbone("timm:resnet18")
 
 
 def test_without_timm_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """Where the bytes of pictures are: files in a folder, members of a zip or tar file, values of a Parquet column.
 
+A file may also be at an address such as s3://bucket/photos.zip; parts of it are read as they are needed.
+
 A container lists its files and reads one at a time, in place; only a compressed tar file is unpacked first. Members
 that an archive from a stranger should not contain are refused. Containers decode nothing and know no labels.
 """
@@ -8,28 +10,33 @@ import bz2
 import errno
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from hangtag.data.picture_facts import Skipped
+from hangtag.data.store.remote import below, is_address, open_address, reading, size_at, without_query
 from hangtag.data.store.zip_names import decode_names, unicode_path
-from hangtag.errors import DataError, MissingExtra, PictureError
+from hangtag.errors import DataError, DataNotFound, MissingExtra, PictureError, PictureNotFound
 from hangtag.files import LOOSE, MARKER, saving, write_all
 from hangtag.pictures import LARGEST_FILE, PICTURE_ENDINGS
 from hangtag.words import amount, first_few, visible
 
 __all__ = [
     "FAILING",
+    "Bucket",
     "Container",
     "Folder",
     "ListedFile",
@@ -38,6 +45,7 @@ __all__ = [
     "Sample",
     "Spans",
     "Zip",
+    "ZipSpans",
     "archive_listing",
     "common_place",
     "container_of",
@@ -70,6 +78,8 @@ _BATCH_BYTES = 16_000_000  # pictures of a Parquet file that are in memory at a 
 _MODEL, _MARKED = "/model.onnx", f"/{MARKER}"
 _OF_RUN = {"model.onnx", "config.json"}
 _PIECE = 1 << 16
+_LARGEST_BLOCK = 64_000_000  # bytes read from an address at a time
+_TAR_BUFFER = 1 << 19  # bytes read from a tar file at a time; members may be smaller
 _COMPRESSION: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 # zipfile raises RuntimeError for a password and its child NotImplementedError for an unknown compression.
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
@@ -413,19 +423,24 @@ class Zip:
     def _note_rest(self, archive: zipfile.ZipFile, listing: Listing) -> None:
         """Note bytes before the first member and behind the end, which may be another archive."""
         first = min((member.header_offset for member in archive.infolist()), default=0)
-        with open(self.path, "rb") as file:  # noqa: PTH123
-            file.seek(-min(Path(self.path).stat().st_size, _END_OF_ZIP + len(archive.comment)), os.SEEK_END)
+        with _opened(self.path) as file:
+            file.seek(-min(_size_of(self.path), _END_OF_ZIP + len(archive.comment)), os.SEEK_END)
             ends = file.read(4) == b"PK\5\6"
         if first or not ends:
             place = "after the end" if not ends else f"before the first member ({first:,})"
             listing.notes.append(f"the zip file has bytes {place} that were not read; is it two files in one?")
 
     def _refuse_bomb(self, members: list[zipfile.ZipInfo]) -> None:
-        most = 16 * _SMALL + _LARGEST_RATIO * Path(self.path).stat().st_size
+        most = 16 * _SMALL + _LARGEST_RATIO * _size_of(self.path)
         if sum(member.file_size for member in members) > most:  # members may share their packed bytes
             raise _bomb(self.path)
         if len(members) > _MOST_MEMBERS:
             raise _too_many(self.path)
+
+    def span(self, key: int) -> list[int]:
+        """The key of a member in `ZipSpans`."""
+        member = self._open().infolist()[key]
+        return [member.header_offset, member.compress_size, member.file_size, member.compress_type, member.CRC]
 
     def to_json(self) -> list[str]:
         return ["zip", self.path]
@@ -433,7 +448,7 @@ class Zip:
     def _open(self) -> zipfile.ZipFile:
         if self._file is None:
             try:
-                self._file = zipfile.ZipFile(self.path)
+                self._file = zipfile.ZipFile(open_address(self.path) if is_address(self.path) else self.path)
             except OSError as error:
                 raise _unreadable(self.path, error) from error
             except _DAMAGED_ZIP as error:
@@ -441,26 +456,106 @@ class Zip:
         return self._file
 
 
-@dataclass(frozen=True)
 class Spans:
-    """Parts of one file: members of an uncompressed tar, or pictures from memory. Keys: [offset, size]."""
+    """Parts of one file: members of an uncompressed tar, or pictures from memory. Keys: [offset, size].
 
-    path: str
+    Parts of a file at an address that are read one after the other come together.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+        self._start, self._block = 0, b""
 
     def content(self, key: tuple[int, int]) -> bytes:
         offset, size = key
-        try:
-            with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123
-                file.seek(offset)
-                content = file.read(size)
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
+        content = self._read(offset, size)
         if len(content) < size:
             raise PictureError("truncated", _NEW_ARCHIVE, "truncated", self.path)
         return content
 
     def to_json(self) -> list[str]:
         return ["spans", self.path]
+
+    def expect(self, keys: Sequence[Any]) -> None:
+        """At an address: the pictures that are read next."""
+        if not is_address(self.path):
+            return
+        start, end = min(key[0] for key in keys), max(key[0] + key[1] + self._around for key in keys)
+        if end - start <= _LARGEST_BLOCK:
+            self._block = b""
+            self._start, self._block = start, self._read(start, end - start)
+
+    _around = 0  # bytes of a part beside its key's
+
+    def _read(self, offset: int, size: int) -> bytes:
+        """Some bytes; fewer at the end of the file."""
+        place = offset - self._start
+        if self._block and place >= 0 and place + size <= len(self._block):
+            return self._block[place : place + size]
+        try:
+            if not is_address(self.path):
+                with _opened(self.path) as file:
+                    file.seek(offset)
+                    return file.read(size)
+            self._file = self._file or open_address(self.path)
+            with reading(without_query(self.path)):
+                self._file.seek(offset)
+                return self._file.read(size)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+
+class ZipSpans(Spans):
+    """Members of a zip file without its directory. Keys: [offset, packed size, size, compression, CRC]."""
+
+    _around = 512  # the header of a member before its content
+
+    def content(self, key: tuple[int, int]) -> bytes:
+        offset, packed, size, method, checksum = key  # type: ignore[misc]
+        try:
+            block = self._read(offset, packed + self._around)
+            names, extra = struct.unpack_from("<HH", block, 26)
+            start = 30 + names + extra
+            if start + packed > len(block):
+                block = self._read(offset, start + packed)
+            member = zipfile.ZipInfo()
+            member.compress_size, member.file_size, member.compress_type, member.CRC = packed, size, method, checksum
+            if block[:4] != b"PK\3\4":
+                raise zipfile.BadZipFile("no member at its place")
+            with zipfile.ZipExtFile(io.BytesIO(block[start : start + packed]), "r", member) as file:
+                content = file.read(min(size, LARGEST_FILE) + 1)
+        except DataError:
+            raise
+        except (*_DAMAGED_ZIP, struct.error) as error:
+            raise PictureError(f"damaged in the zip file: {error}", _NEW_ARCHIVE, name=self.path) from error
+        if len(content) != size:
+            raise PictureError("truncated", _NEW_ARCHIVE, "truncated", self.path)
+        return content
+
+    def to_json(self) -> list[str]:
+        return ["zip spans", self.path]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Files below an address such as s3://bucket/photos. Keys are relative names."""
+
+    root: str
+
+    def content(self, key: str) -> bytes:
+        address = below(self.root, key)
+        try:
+            with open_address(address) as file, reading(without_query(address)):
+                content = file.read(LARGEST_FILE + 1)
+        except DataNotFound:
+            raise PictureNotFound("no such file", "check its name", "cannot be read", key) from None
+        if len(content) > LARGEST_FILE:
+            raise _too_large(key)
+        return content
+
+    def to_json(self) -> list[str]:
+        return ["bucket", self.root]
 
 
 class ParquetColumn:
@@ -484,7 +579,8 @@ class ParquetColumn:
         file, group, row = key
         path = self.paths[file]
         try:
-            value = self._value(file, group, row)
+            with _failing(path):
+                value = self._value(file, group, row)
         except MemoryError:  # also one of pyarrow's errors
             self._group = (-1, -1)
             raise
@@ -515,7 +611,9 @@ class ParquetColumn:
 
         self._group, self._first, self._batch = (-1, -1), 0, ()
         if self._file[0] != file:  # with a buffer, a column is read page by page instead of whole
-            self._file = (file, pyarrow.parquet.ParquetFile(self.paths[file], buffer_size=1 << 20, pre_buffer=False))
+            path = self.paths[file]
+            opened = open_address(path) if is_address(path) else path
+            self._file = (file, pyarrow.parquet.ParquetFile(opened, buffer_size=1 << 20, pre_buffer=False))
         opened = self._file[1]
         chunks = map(opened.metadata.row_group(group).column, range(opened.metadata.num_columns))
         size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.startswith(self.column))
@@ -527,12 +625,14 @@ class ParquetColumn:
         return ["parquet", self.paths, self.column, self.inner]
 
 
-Container: TypeAlias = Folder | Zip | Spans | ParquetColumn
+Container: TypeAlias = Folder | Bucket | Zip | Spans | ZipSpans | ParquetColumn
 
 
 def container_of(value: list[Any]) -> Container:
     """The container from its `to_json`, for another process."""
-    kinds: dict[str, Any] = {"folder": Folder, "zip": Zip, "spans": Spans, "parquet": ParquetColumn}
+    kinds: dict[str, Any] = {
+        "folder": Folder, "bucket": Bucket, "zip": Zip, "spans": Spans, "zip spans": ZipSpans, "parquet": ParquetColumn,
+    }  # fmt: skip
     container: Container = kinds[value[0]](*value[1:])
     return container
 
@@ -542,6 +642,8 @@ def common_place(container: Container, keys: Iterable[Any]) -> str:
     if isinstance(container, Folder):
         paths = [os.path.abspath(os.path.join(container.root, key)) for key in keys]  # noqa: PTH100, PTH118
         return os.path.commonpath([os.path.dirname(min(paths)), os.path.dirname(max(paths))])  # noqa: PTH120
+    if isinstance(container, Bucket):
+        return container.root
     return container.paths[0] if isinstance(container, ParquetColumn) else container.path
 
 
@@ -555,6 +657,8 @@ def why_unreadable(container: Container, place: str) -> str | None:
             return None
         except OSError as error:
             return error.strerror or str(error)
+    if isinstance(container, Bucket):  # whoever reads from it gets a `StoreError`
+        return None
     why = None
     for path in container.paths if isinstance(container, ParquetColumn) else [container.path]:
         try:
@@ -567,30 +671,46 @@ def why_unreadable(container: Container, place: str) -> str | None:
     return why
 
 
-def archive_listing(path: Path, unpacked: Path) -> tuple[Zip | Spans, Listing]:
-    """The members of a zip or tar file. A compressed tar file is first decompressed into the file `unpacked`.
+def archive_listing(path: Path | str, unpacked: Path) -> tuple[Zip | Spans, Listing]:
+    """The members of a zip or tar file or address. A compressed tar file is first decompressed into `unpacked`.
 
     Raises:
         DataError: the file is neither, is damaged or incomplete, or would unpack to far more than its size.
     """
+    name = str(path)
     try:
-        settle(path.stat().st_ctime_ns)
-        with path.open("rb") as file:
+        if not is_address(name):
+            settle(Path(name).stat().st_ctime_ns)
+        with _opened(name) as file:
             start = file.read(512)
-        if path.suffix.lower() == ".zip" or start[:2] == b"PK":
-            archive = Zip(str(path))
+        if without_query(name).lower().endswith(".zip") or start[:2] == b"PK":
+            archive = Zip(name)
             return archive, archive.listing()
-        plain = path
+        plain = name
         if start[257:262] != b"ustar" and not _is_old_tar(start):
-            plain = unpacked
-            _decompress(path, start, unpacked)
-        return Spans(str(plain)), _tar_listing(plain)
+            plain = str(unpacked)
+            _decompress(name, start, unpacked)
+        return Spans(plain), _tar_listing(plain)
     except DataError:
         raise
     except _DAMAGED_TAR as error:
         if isinstance(error, OSError) and error.errno:
-            raise _unreadable(str(path), error) from error
-        raise DataError(f"{path}: damaged or incomplete tar file: {error}", _NEW_ARCHIVE) from error
+            raise _unreadable(name, error) from error
+        raise DataError(f"{name}: damaged or incomplete tar file: {error}", _NEW_ARCHIVE) from error
+
+
+def _opened(path: str) -> BinaryIO:
+    """A file or address, opened for reading."""
+    return open_address(path) if is_address(path) else open(path, "rb", buffering=0)  # noqa: PTH123
+
+
+def _failing(path: str) -> AbstractContextManager[None]:
+    """Turns what an object store raises into a `StoreError`; errors of files stay as they are."""
+    return reading(without_query(path)) if is_address(path) else nullcontext()
+
+
+def _size_of(path: str) -> int:
+    return size_at(path) if is_address(path) else Path(path).stat().st_size
 
 
 class _TarMember(tarfile.TarInfo):
@@ -607,16 +727,17 @@ class _TarMember(tarfile.TarInfo):
         return member
 
 
-def _tar_listing(path: Path) -> Listing:
+def _tar_listing(path: str) -> Listing:
     listing = Listing()
     files: dict[str, list[int]] = {}  # keys by name, for hard links
     count = 0
-    with tarfile.open(path, "r:", tarinfo=_TarMember) as opened:
+    buffered: Any = io.BufferedReader(_opened(path), _TAR_BUFFER)
+    with buffered, tarfile.open(fileobj=buffered, mode="r:", tarinfo=_TarMember) as opened:
         for count, member in enumerate(opened, 1):
             opened.members = []  # type: ignore[attr-defined] # or it keeps them all
             name = member.name.removeprefix("./")
             if count > _MOST_MEMBERS:
-                raise _too_many(str(path))
+                raise _too_many(path)
             if name.endswith(_MARKED):
                 listing.own.append(name[: -len(_MARKED)])
             if _is_ignored(name) or member.isdir():
@@ -634,15 +755,15 @@ def _tar_listing(path: Path) -> Listing:
     return listing.sorted()
 
 
-def _check_end(path: Path, offset: int, listing: Listing) -> None:
+def _check_end(path: str, offset: int, listing: Listing) -> None:
     """Raise ReadError if the members end at a damaged header; note what follows the end mark."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         file.seek(offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError(f"invalid header at byte {offset:,}")
         while piece := file.read(_PIECE):
             if piece.strip(b"\0"):
-                rest = path.stat().st_size - offset
+                rest = _size_of(path) - offset
                 listing.notes.append(
                     f"{rest:,} bytes after the end of the tar file were not read; is it two files in one?"
                 )
@@ -699,20 +820,20 @@ def _too_large(name: str) -> PictureError:
     return PictureError(f"larger than {LARGEST_FILE:,} bytes", "use a smaller image", "too large", name)
 
 
-def _decompress(path: Path, start: bytes, unpacked: Path) -> None:
+def _decompress(path: str, start: bytes, unpacked: Path) -> None:
     opener = next((opener for magic, opener in _COMPRESSION.items() if start.startswith(magic)), None)
     if opener is None:
         raise DataError(
             f"{path}: not an archive that hangtag can read", "it reads zip and tar (plain, gzip, bzip2, xz)"
         )
-    most = max(_SMALL, _LARGEST_RATIO * path.stat().st_size)
-    with opener(path, "rb") as packed:
+    most = max(_SMALL, _LARGEST_RATIO * _size_of(path))
+    with _opened(path) as file, opener(file, "rb") as packed:
         with saving(unpacked):
             out = unpacked.open("wb", buffering=0)
         with out:
             while piece := packed.read(_PIECE):
                 if out.tell() + len(piece) > most:
-                    raise _bomb(str(path))
+                    raise _bomb(path)
                 with saving(unpacked):
                     write_all(out.fileno(), piece)
 

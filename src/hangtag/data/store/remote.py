@@ -9,16 +9,20 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from hangtag.errors import DataError, DataNotFound, MissingExtra, UsageError
+from hangtag.errors import DataError, DataNotFound, MissingExtra, StoreError, UsageError
 from hangtag.files import cache_home, is_partial, make_folder, saving, user_path, write_bytes
 
-__all__ = ["Store", "Stored", "is_address", "is_folder", "locked", "open_address", "reading", "store_of", "walk",
-           "without_query"]  # fmt: skip
+__all__ = [
+    "Store", "Stored", "below", "is_address", "is_folder", "locked", "open_address", "reading", "size_at", "store_of",
+    "walk", "without_query",
+]  # fmt: skip
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _WHOLE = ("s3", "gcs", "abfs")  # object stores: a new object is seen when it is complete
@@ -87,8 +91,38 @@ class Store:
         with saving(Path(self.place) / name):
             (Path(self.place) / name).unlink(missing_ok=True)
 
+    @contextmanager
+    def kept(self, folder: str) -> Iterator[tuple[Path, Callable[[Path], str]]]:
+        """An empty folder on this machine, and a function that keeps a file in it; returns where the file is then.
+
+        Files of an earlier call are deleted.
+        """
+        path = Path(self.place) / folder
+        with saving(path):
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(parents=True)
+        yield path, str
+
 
 class _AtAddress(Store):
+    @contextmanager
+    def kept(self, folder: str) -> Iterator[tuple[Path, Callable[[Path], str]]]:
+        system, path = _opened(self.place)
+
+        def keep(file: Path) -> str:
+            address = below(self.place, f"{folder}/{file.name}")
+            with (
+                reading(without_query(address), "written"),
+                file.open("rb") as content,
+                system.open_output_stream(f"{path}/{folder}/{file.name}", compression=None) as out,
+            ):
+                shutil.copyfileobj(content, out, 1 << 23)
+            file.unlink()
+            return address
+
+        with tempfile.TemporaryDirectory(prefix="hangtag-") as name:
+            yield Path(name), keep
+
     def read(self, name: str) -> bytes:
         system, path = _opened(self.place)
         with reading(f"{without_query(self.place)}/{name}"), system.open_input_file(f"{path}/{name}") as file:
@@ -103,7 +137,7 @@ class _AtAddress(Store):
         with reading(f"{without_query(self.place)}/{name}", "written"):
             if not whole:
                 system.create_dir(target.rpartition("/")[0], recursive=True)
-            with system.open_output_stream(temporary) as file:
+            with system.open_output_stream(temporary, compression=None) as file:
                 file.write(content)
             if not whole:
                 system.move(temporary, target)
@@ -144,6 +178,19 @@ def open_address(address: str) -> BinaryIO:
         return file
 
 
+def size_at(address: str) -> int:
+    """The size in bytes of the file at an address; errors as for `reading`."""
+    with open_address(address) as file, reading(without_query(address)):
+        size: int = file.size()  # type: ignore[attr-defined]
+    return size
+
+
+def below(address: str, name: str) -> str:
+    """The address of a file below an address."""
+    place, mark, query = address.partition("?")
+    return f"{place.rstrip('/')}/{name}{mark}{query}"
+
+
 def walk(address: str) -> Iterator[Stored]:
     """The files below an address, in the order of their whole names; the names of one folder at a time are in memory.
 
@@ -153,7 +200,7 @@ def walk(address: str) -> Iterator[Stored]:
     """
     system, path = _opened(address)
 
-    def below(folder: str, prefix: str) -> Iterator[Stored]:
+    def inside(folder: str, prefix: str) -> Iterator[Stored]:
         with reading(without_query(address)):
             found = _children(system, folder)
         found.sort(key=lambda each: each.base_name if each.is_file else f"{each.base_name}/")
@@ -161,9 +208,9 @@ def walk(address: str) -> Iterator[Stored]:
             if each.is_file:
                 yield Stored(prefix + each.base_name, each.size)
             else:
-                yield from below(each.path, f"{prefix}{each.base_name}/")
+                yield from inside(each.path, f"{prefix}{each.base_name}/")
 
-    yield from below(path, "")
+    yield from inside(path, "")
 
 
 def is_folder(address: str) -> bool:
@@ -208,7 +255,7 @@ def _system(scheme: str, host: str, query: str) -> tuple[Any, str]:
         import pyarrow.fs
     except ModuleNotFoundError:
         raise MissingExtra.named("parquet", "pyarrow") from None
-    place = f"{scheme}://{host}"
+    place = f"{scheme}://{host.rpartition('@')[2]}"
     if _SECRET.search(query) or ":" in host.rpartition("@")[0]:
         raise UsageError(
             f"{place}: an address must not hold a password or key, because it is written into the manifest",
@@ -216,7 +263,7 @@ def _system(scheme: str, host: str, query: str) -> tuple[Any, str]:
         )
     with reading(place):
         try:
-            system, root = pyarrow.fs.FileSystem.from_uri(f"{place}/{'?' + query if query else ''}")
+            system, root = pyarrow.fs.FileSystem.from_uri(f"{scheme}://{host}/{'?' + query if query else ''}")
             return system, root.rstrip("/")
         except pyarrow.ArrowInvalid as error:
             if "nrecognized filesystem" not in str(error):
@@ -247,7 +294,8 @@ def reading(place: str, done: str = "read") -> Iterator[None]:
 
     Raises:
         DataNotFound: the file or bucket does not exist.
-        DataError: access is denied, or the network or the store does not answer.
+        StoreError: access is denied, or the network or the store does not answer.
+        DataError: anything else.
     """
     import pyarrow
 
@@ -267,8 +315,8 @@ def reading(place: str, done: str = "read") -> Iterator[None]:
         elif any(word in text for word in _NETWORK):
             why, hint = "the object store does not answer", "check the network and the endpoint; run the command again"
         else:
-            why, hint = _first_line(error), "check the address, and run the command again"
-        raise DataError(f"{place}: cannot be {done}: {why}", hint) from error
+            raise DataError(f"{place}: cannot be {done}: {_first_line(error)}", "check the address") from error
+        raise StoreError(f"{place}: cannot be {done}: {why}", hint) from error
 
 
 def _first_line(error: BaseException) -> str:

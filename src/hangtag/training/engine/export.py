@@ -118,8 +118,10 @@ def _serialized(model: onnx.ModelProto, metadata: Metadata) -> bytes:
 def plain_model(whole: onnx.ModelProto) -> onnx.ModelProto:
     """The model with nothing but what it needs to run: no notes of the exporter, and all weights as plain bytes."""
     graph = onnx.GraphProto(name="hangtag", input=whole.graph.input, output=whole.graph.output)
+    used = {name for node in whole.graph.node for name in node.input} | {value.name for value in whole.graph.output}
     for tensor in whole.graph.initializer:
-        graph.initializer.append(_plain_tensor(tensor))
+        if tensor.name in used:  # ONNX Runtime warns about others whenever somebody opens the file
+            graph.initializer.append(_plain_tensor(tensor))
     for node in whole.graph.node:  # the exporter stores paths and source lines of this machine, which are private
         copy = graph.node.add(input=node.input, output=node.output, name=node.name, op_type=node.op_type)
         copy.domain = node.domain
@@ -184,15 +186,22 @@ def verify_outputs(
     images: Images,
     ood_detector: OodDetector | None,
     device: torch.device | None = None,
+    features: Features | None = None,
 ) -> None:
     """Verify that a model file's outputs for `images` equal the network's; see `verify`.
 
     A GPU rounds differently from the processor that the file runs on: before a file is refused, the network answers
     again where it is.
+
+    Args:
+        features: of `images`, computed on `device`; None: they are computed.
     """
-    if device is not None and device.type != device_of(network).type:
-        with contextlib.suppress(ModelError):
-            return _compare(outputs, metadata, extract_features(network, images, device), images, ood_detector)
+    elsewhere = device is not None and device.type != device_of(network).type
+    if features is None and elsewhere:
+        features = extract_features(network, images, device)
+    if features is not None:
+        with contextlib.suppress(ModelError) if elsewhere else contextlib.nullcontext():
+            return _compare(outputs, metadata, features, images, ood_detector)
     return _compare(outputs, metadata, extract_features(network, images), images, ood_detector)
 
 
@@ -220,7 +229,9 @@ def _compare(
         )
     if ood_detector is not None:
         scores, found = ood_detector.score(images, features.descriptor, features.logits), outputs["ood_score"]
-        slack = np.float32(_SLACK) * (1 + np.abs(scores))
+        signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), features.descriptor.shape)
+        rounded = ood_detector.score(images, features.descriptor * (1 + _ROUNDING * signs), features.logits)
+        slack = np.float32(_SLACK) * (1 + np.abs(scores)) + _PATHS * np.abs(rounded - scores).max(initial=0)
         lowest, highest = (ood_detector.shares_below(scores + change) for change in (-slack, slack))
         if not ((found >= lowest - 1e-5) & (found <= highest + 1e-5)).all():
             difference = np.abs(found - ood_detector.shares_below(scores)).max()
@@ -391,6 +402,9 @@ def _ood_score(ood_detector: OodDetector, spec: ImageSpec) -> tuple[dict[str, ND
 
 _ELEMENT = {"f": "float", "i": "int64"}
 _SLACK = 0.02  # standard deviations by which rounding may change a raw OOD score
+_ROUNDING, _PATHS = np.float32(1e-6), np.float32(8)
+"""Relative rounding of features, and by how many times its effect on OOD scores these may differ: features that hardly
+vary are far apart in units of their own deviation."""
 
 _CALIBRATION = """
             embedding = Identity (network_embedding)

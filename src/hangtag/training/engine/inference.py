@@ -64,6 +64,9 @@ class Features:
     descriptor: NDArray[np.float32]
     embedding: NDArray[np.float32]
 
+    def take(self, places: NDArray[np.int64]) -> "Features":
+        return Features(self.logits[places], self.descriptor[places], self.embedding[places])
+
 
 def extract_features(network: nn.Module, images: Images | MappedRows, device: torch.device | None = None) -> Features:
     """The features of N uint8 images (N, H, W[, C]), from a network in evaluation mode.

@@ -4,6 +4,7 @@ Recipes are independent of machine and data.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
@@ -160,7 +161,7 @@ class Recipe:
         for name in KINDS:
             object.__setattr__(self, name, typed(name, getattr(self, name)))
         if ".onnx" in self.backbone.lower() and not self.backbone.startswith("timm:"):  # a run may go on elsewhere
-            object.__setattr__(self, "backbone", str(user_path(self.backbone).absolute()))
+            object.__setattr__(self, "backbone", os.path.abspath(user_path(self.backbone)))  # noqa: PTH100 - keeps links
         object.__setattr__(self, "given", tuple(self.given))
         for names, requirement, valid, hint in _LIMITS:
             for name in names.split():

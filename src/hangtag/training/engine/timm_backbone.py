@@ -5,8 +5,13 @@ import hashlib
 import importlib
 import logging
 import re
+import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, build_opener
 
 import onnx
 import onnx.inliner
@@ -21,6 +26,8 @@ from hangtag.training.engine.networks import WHITE
 __all__ = ["TimmNetwork", "load_timm"]
 
 _SAME = 1e-3  # of the largest feature
+_PATIENCE = 5.0  # seconds in which a server must answer
+_MATCHING = "install a torchvision that fits your PyTorch: pip install --upgrade torch torchvision timm"
 
 
 class TimmNetwork(nn.Module):
@@ -114,6 +121,9 @@ def load_timm(name: str) -> tuple[TimmNetwork, str]:
         importlib.import_module("timm.data")
     except ImportError as error:
         raise MissingExtra(f"timm:{name} needs 'timm', which is not installed ({error})", "pip install timm") from error
+    except Exception as error:  # for example, of a torchvision that was built for another PyTorch
+        reason = textwrap.shorten(str(error) or type(error).__name__, 200)
+        raise ModelError(f"timm:{name}: the package timm cannot be imported: {reason}", _MATCHING) from error
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.lower(), timm.list_models(), n=3, cutoff=0.5)
         offer = f"did you mean {' or '.join(near)}? " if near else ""
@@ -122,10 +132,9 @@ def load_timm(name: str) -> tuple[TimmNetwork, str]:
         raise ModelError(
             f"timm has no pretrained weights of '{name}'", "timm.list_models(pretrained=True) lists others"
         )
-    retries = logging.getLogger("huggingface_hub")
-    level, retries.level = retries.level, logging.ERROR  # each would be a line of its own
     try:
-        network = timm.create_model(name, pretrained=True, num_classes=0)
+        with _few_retries():
+            network = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # of timm, huggingface_hub, or an HTTP client
         reason = textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
         if _is_unreachable(error):
@@ -134,10 +143,47 @@ def load_timm(name: str) -> tuple[TimmNetwork, str]:
             f"timm cannot load the weights of '{name}': {reason}",
             "check the network connection; weights that were downloaded before are found without it",
         ) from error
-    finally:
-        retries.level = level
     config = timm.data.resolve_model_data_config(network)
     return TimmNetwork(network, config), str(network.pretrained_cfg.get("license") or "")
+
+
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """Within it, huggingface_hub uses only its cache if its server cannot be reached, and logs no attempts.
+
+    Left alone, it tries for half a minute.
+    """
+    log, hub = logging.getLogger("huggingface_hub"), sys.modules.get("huggingface_hub")
+    level, log.level = log.level, logging.ERROR
+    constants: Any = getattr(hub, "constants", None)
+    offline = getattr(constants, "HF_HUB_OFFLINE", True)
+    try:
+        if not offline and not _answers(constants.ENDPOINT):
+            constants.HF_HUB_OFFLINE = True
+            _forget_connections(hub)
+        yield
+    finally:
+        log.level = level
+        if not offline and constants.HF_HUB_OFFLINE:
+            constants.HF_HUB_OFFLINE = False
+            _forget_connections(hub)
+
+
+def _answers(address: str) -> bool:
+    """Whether a web server answers, whatever it says, through the proxy that the environment names."""
+    try:
+        with build_opener().open(Request(address, method="HEAD"), timeout=_PATIENCE):
+            return True
+    except HTTPError:
+        return True
+    except Exception:  # of sockets, TLS, proxies or an address that is none
+        return False
+
+
+def _forget_connections(hub: Any) -> None:
+    """Open connections know whether the client was offline when they were opened."""
+    for name in ("reset_sessions", "close_session"):  # up to version 0 and from version 1
+        getattr(hub.utils, name, lambda: None)()
 
 
 def _is_unreachable(error: BaseException) -> bool:
