@@ -39,7 +39,7 @@ def test_the_commands_of_the_page_answer_on_a_cluster(address: str, tmp_path: Pa
         assert command[:2] == ["hangtag", "predict"]
         return subprocess.run(
             [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True,
-            check=False, timeout=120,
+            check=False, timeout=250,
         )  # fmt: skip
 
     with ThreadPoolExecutor() as pool:

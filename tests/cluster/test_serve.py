@@ -63,7 +63,7 @@ def served(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, process.communicate()[1]
-        with httpx.Client(base_url=json.loads(line)["url"], headers=HEADERS, timeout=60) as client:
+        with httpx.Client(base_url=json.loads(line)["url"], headers=HEADERS, timeout=100) as client:
             yield Serving(process, client, folder / "toy", address)
     finally:
         process.terminate()
@@ -242,5 +242,5 @@ def test_the_end_of_the_server_answers_what_was_accepted_and_leaves_no_replica(s
         served.process.send_signal(signal.SIGTERM)
         assert asked.result().status_code == 200
 
-    assert served.process.wait(30) == 0
+    assert served.process.wait(100) == 0
     assert replica_processes() == []

@@ -85,6 +85,7 @@ class Listener(uvicorn.Server):
         self.ready = threading.Event()
         self.delay = 0.0
         self.refreshing: asyncio.Future[Any] | None = None
+        self.end: threading.Timer | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         loop = self.loop = asyncio.get_running_loop()
@@ -106,7 +107,7 @@ class Listener(uvicorn.Server):
         self.state.is_draining = True
         if self.parent is None:
             logger.info(_STOPPING)
-        end = threading.Timer(self.delay + self.settings.grace + _EXTRA_SECONDS, os._exit, (1,))
+        self.end = end = threading.Timer(self.delay + self.settings.grace + _EXTRA_SECONDS, os._exit, (1,))
         end.daemon = True
         end.start()
         if self.delay:
@@ -409,7 +410,10 @@ def serve(
             models = Models(found)
             with engine(models) if engine else contextlib.nullcontext() as computing:
                 app = create_app(models, settings, computing)
-                Listener(app, settings, lambda: announce(Serving(url, _names(models)))).run([listening])
+                listener = Listener(app, settings, lambda: announce(Serving(url, _names(models))))
+                listener.run([listening])
+                if engine is not None and listener.end is not None:
+                    listener.end.cancel()  # all is answered, and an engine may take longer to end
 
 
 def listening_socket(settings: Settings) -> socket.socket:
