@@ -186,6 +186,7 @@ def test_another_job_other_files_and_damage_are_refused(
     refused(DataError, "_manifest.json is invalid")
     with pytest.raises(UsageError, match="holds other files, such as"):
         run(tag, [places["photos"]], places["photos"])
+    assert not [path for path in places["photos"].iterdir() if path.name[0] in "._"]
 
 
 def test_two_commands_cannot_write_the_same_job(tag: Predictor, places: dict[str, Path], tmp_path: Path) -> None:

@@ -324,8 +324,9 @@ def begin(
     """
     named = [os.fspath(place) for place in places]
     store = store_of(out)
+    wanted = _request(predictor, named, top, image_column, root)
+    _found(store, wanted)  # before anything is written there
     with locked(out):
-        wanted = _request(predictor, named, top, image_column, root)
         for folder in ("", _UNITS):
             store.clean(folder)
         manifest = _found(store, wanted)

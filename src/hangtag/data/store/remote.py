@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from hangtag.errors import DataError, DataNotFound, MissingExtra, StoreError, UsageError
-from hangtag.files import cache_home, is_partial, make_folder, remove_partial, saving, user_path, write_bytes
+from hangtag.files import (
+    cache_home,
+    is_partial,
+    make_folder,
+    make_own_folder,
+    remove_partial,
+    saving,
+    user_path,
+    write_bytes,
+)
 
 __all__ = [
     "Store", "Stored", "below", "is_address", "is_folder", "locked", "open_address", "reading", "size_at", "store_of",
@@ -346,7 +355,7 @@ def locked(place: str) -> Iterator[None]:
         path = cache_home("jobs") / f"{name}.lock"
     else:
         path = user_path(place).absolute() / "_lock"
-    make_folder(path.parent)
+    make_own_folder(path.parent)
     lock = FileLock(path)  # released by the system when a process is killed
     with saving(path):
         try:
