@@ -3,16 +3,15 @@
 import os
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hangtag.cli.answers import Tally, late_progress
 from hangtag.cli.options import AsJson, Model, Ray, open_model, path_option, print_error
 from hangtag.errors import HangtagError, UsageError
 from hangtag.files import make_own_folder, user_path
@@ -21,16 +20,15 @@ from hangtag.words import amount
 if TYPE_CHECKING:
     from hangtag.data.picture_list import PictureList
     from hangtag.data.table_writer import TableWriter
-    from hangtag.model.predictor import Answer, Predictor
+    from hangtag.model.predictor import Predictor
     from hangtag.prediction.bulk import Row
     from hangtag.progress import Progress
 
-__all__ = ["Tally", "late_progress", "predict"]
+__all__ = ["predict"]
 
 _MOST_LINES = 50  # answers that are printed one by one in a terminal
 _MOST_ERRORS = 20  # files that cannot be read, named on the screen
 _DOCTOR = Path("doctor")  # the folder for drawings of repairs
-_BAR_SECONDS = 2.0  # work that takes longer has a progress bar
 
 
 def predict(
@@ -151,49 +149,6 @@ def predict(
         _run(predictor, pictures, top, workers, tally, outputs)
     if tally.failed:
         raise typer.Exit(1)
-
-
-@dataclass
-class Tally:
-    """How many answers there are of each kind.
-
-    Attributes:
-        can_abstain: whether answers say if they are sure.
-        sure_only: whether the others are left out.
-        labels, sure: counts by label; those that are sure.
-        done, unsure, strange, failed: all pictures; those not sure, and of them the unfamiliar; those not read.
-    """
-
-    can_abstain: bool
-    sure_only: bool = False
-    labels: Counter[str] = field(default_factory=Counter)
-    sure: Counter[str] = field(default_factory=Counter)
-    done: int = 0
-    unsure: int = 0
-    strange: int = 0
-    failed: int = 0
-
-    def add(self, answer: "Answer") -> None:
-        self.done += 1
-        if answer.label is None:
-            self.failed += 1
-            return
-        self.unsure += not answer.sure
-        self.strange += bool(answer.is_ood)
-        if answer.sure or not self.sure_only:
-            self.labels[answer.label] += 1
-            self.sure[answer.label] += bool(answer.sure)
-
-    @property
-    def in_words(self) -> str:
-        said = [amount(self.done, "image")]
-        if self.can_abstain:
-            left_out = ", left out" if self.sure_only and self.unsure else ""
-            strange = f" ({self.strange:,} of them unfamiliar)" if self.strange else ""
-            said.append(f"{self.unsure:,} not sure{strange}{left_out}")
-        if self.failed:
-            said.append(f"{self.failed:,} could not be read")
-        return ", ".join(said)
 
 
 def _shards_or_table(
@@ -362,24 +317,6 @@ def _run(
         screen.print_tally(tally)
     elif tally.sure_only and tally.unsure:
         print(f"left out {tally.unsure:,} of {tally.done:,} images because the model is not sure", file=sys.stderr)
-
-
-@contextmanager
-def late_progress() -> Iterator["Progress"]:
-    """A progress bar that appears if the work takes longer than a moment."""
-    began = time.monotonic()
-    with ExitStack() as stack:
-        bars: list[Progress] = []
-
-        def progress(what: str, done: int, total: int) -> None:
-            if not bars and time.monotonic() - began > _BAR_SECONDS:
-                from hangtag.cli import live
-
-                bars.append(stack.enter_context(live.byte_progress()))
-            if bars:
-                bars[0](what, done, total)
-
-        yield progress
 
 
 def _report(row: "Row", number: int) -> None:
