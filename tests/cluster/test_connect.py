@@ -2,12 +2,15 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import hangtag
 from hangtag.cluster.connect import Cluster, Node, Resources, connected
 from hangtag.errors import ClusterError, UsageError
 
@@ -105,21 +108,26 @@ def test_workers_import_nothing_from_the_current_folder(
         assert str(tmp_path) not in str(ray.get(ray.remote(find).remote()))
 
 
-def test_a_local_cluster_has_the_cores_of_this_machine_and_ends_with_the_work() -> None:
-    from hangtag.machine import processors
+def test_a_local_cluster_has_the_cores_of_this_machine_and_ends_with_the_work(tmp_path: Path) -> None:
+    program = """
+import os
+from hangtag.cluster.connect import connected
+from hangtag.machine import processors
 
-    with connected() as cluster:
-        assert cluster.cpus == processors()
-        assert len(cluster.nodes) == 1
-        import ray
+def parent():
+    return os.getppid()
 
-        def parent() -> int:
-            return os.getppid()
-
-        raylet = ray.get(ray.remote(num_cpus=0)(parent).remote())
-
+with connected() as cluster:
+    assert cluster.cpus == processors() and len(cluster.nodes) == 1
+    import ray
+    print(ray.get(ray.remote(num_cpus=0)(parent).remote()))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(hangtag.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True,
+                          text=True, check=False, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
     with pytest.raises(ProcessLookupError):
-        os.kill(raylet, 0)
+        os.kill(int(done.stdout), 0)
 
 
 def test_room_is_counted_node_by_node() -> None:

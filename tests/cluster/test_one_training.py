@@ -14,6 +14,7 @@ from hangtag.cluster.connect import Resources, connected
 from hangtag.cluster.one_training import on_workers
 from hangtag.data.labelled_images import LabelledImages, from_arrays
 from hangtag.errors import ClusterError, DivergedError
+from hangtag.evaluation.run_folder import STOPPED
 from hangtag.training.classifier import Classifier
 from hangtag.training.run import Training
 from workers_cases import images_and_labels
@@ -99,7 +100,7 @@ def test_a_stopped_training_is_resumed_and_a_diverged_one_says_so(address: str, 
     training, pressed = begun(tmp_path / "stopped", epochs=400), []
     train(training, address, each=pressed.append, stop=lambda: bool(pressed))
     assert training.stopped
-    assert training.run.config()["status"] == "stopped"
+    assert training.run.config()["status"] == STOPPED
     checkpoint = Training.resume(training.run, data=data()).checkpoint
     assert checkpoint is not None
     assert checkpoint.metadata["workers"] == 2

@@ -39,6 +39,7 @@ _WORKER_SECONDS = 60.0  # that a node has to start a worker
 _ADDRESS = re.compile(r"(?P<client>ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
 _MUST_AGREE = ("hangtag", "ray", "python")
 _QUIET = {
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # or else a call after the end would connect to any cluster of this machine
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # drops what nodes say about lost workers, which Ray prints on stdout
