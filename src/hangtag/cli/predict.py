@@ -102,9 +102,10 @@ def predict(
 
     More than 50 images are counted by label in a terminal; --out, --sort-into and --sheet keep the answers.
 
-    For very many images, name a folder (without an ending, with / at its end, or one that exists) or an address with
-    --out: the answers are written there as Parquet shards. After an interruption, even a kill, the same command continues
-    where it stopped. With --ray, all nodes of a cluster work on it; they must see images and folder at the same paths.
+    For very many images, give --out a folder (a name without an ending, with / at its end, or one that exists) or an
+    address: the answers are written there as Parquet shards. After an interruption, even a kill, the same command
+    continues where it stopped. With --ray, all nodes of a cluster work; they must see images and folder at the same
+    paths.
     """
     from hangtag.data.picture_list import list_pictures, names_in
     from hangtag.model.guarantees import AnswerPolicy

@@ -59,7 +59,7 @@ def answer_here(workers: int | None) -> AnswerUnits:
 
 @contextmanager
 def answer_on_ray(address: str, workers: int | None) -> Iterator[AnswerUnits]:
-    """A function that answers units on a Ray cluster, while connected to it; prints the speed of each node at the end."""
+    """A function that answers units on a Ray cluster, while connected to it; at the end, prints each node's speed."""
     from hangtag.cli.options import on_cluster
     from hangtag.cluster.answering import Speed, answer_on
 

@@ -258,7 +258,7 @@ def _reports(cluster: Cluster, task: _Task, content: bytes, units: list[Unit], m
             except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
                 raise _CoordinatorLostError(
                     ClusterError(
-                        f"the cluster lost the work {_MOST_LOSSES + 1} times in a row, most recently: {str(error)[:200]}",
+                        f"the work was lost {_MOST_LOSSES + 1} times in a row, most recently: {str(error)[:200]}",
                         "check its nodes in the dashboard, then run the same command again",
                     )
                 ) from error

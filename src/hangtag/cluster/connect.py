@@ -193,7 +193,7 @@ def _init(folder: Path, **settings: Any) -> Any:
 
 
 def _within(seconds: float, function: Callable[..., Any], settings: dict[str, Any]) -> Any:
-    """What a function returns, or TimeoutError; it then keeps running in a thread that does not keep the process alive."""
+    """What a function returns, or TimeoutError; it then runs on in a thread that does not keep the process alive."""
     done: Future[Any] = Future()
 
     def work() -> None:

@@ -1,7 +1,8 @@
 """Many trainings on a Ray cluster: several seeds, the trials of a search, and the folds of a cross-validation.
 
 Each training is a job of a `Crew`. If its node sees the run folder, it works in a folder there, so that it continues
-from its checkpoint after an interruption. Otherwise it works in a temporary folder, whose files travel back at its end. The results are those of one machine, seed for seed.
+from its checkpoint after an interruption. Otherwise it works in a temporary folder, whose files travel back at its
+end. The results are those of one machine, seed for seed.
 """
 
 import secrets
@@ -73,7 +74,7 @@ class Nodes:
 def train_seeds(
     nodes: Nodes, seeds: Seeds, stop: Callable[[], bool], show: Show, say: Say
 ) -> Iterator[tuple[int, str, bool]]:
-    """Train all seeds that are not finished; yields for each its number, its result in words and whether it was stopped.
+    """Train all seeds that are not finished; yields of each its number, its result and whether it was stopped.
 
     Args:
         stop: called several times a second; when it returns True, the trainings stop and keep their checkpoints.
@@ -257,8 +258,8 @@ def _folder_in_words(cluster: Cluster, folder: Path, token: Path) -> str:
     if not without:
         return f"all nodes see {folder}, so each training can be resumed from its checkpoints"
     return (
-        f"{listed([f'node {name}' for name in without])} cannot see {folder}; a training there sends its files back when it "
-        "ends, and starts over if its node is lost"
+        f"{listed([f'node {name}' for name in without])} cannot see {folder}; a training there sends its files back "
+        "when it ends, and starts over if its node is lost"
     )
 
 

@@ -112,7 +112,7 @@ def list_each(
         folder: an empty folder for archives that must be unpacked and pictures that are cells of a table.
         image_column, root: of tables: the column of pictures, and the folder to which its paths are relative.
         notes: a list to which sentences about what was left out are added.
-        refuse: whether a place that has no picture or cannot be read raises an error; False: it is listed with a problem.
+        refuse: whether a place that has no picture or cannot be read is an error; False: it is listed with a problem.
         in_place: whether members of zip files can be read without the directory of the file.
 
     Raises:

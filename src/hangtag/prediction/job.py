@@ -5,9 +5,9 @@
     DIR/_pictures/000001         what a compressed tar file or the cells of a table hold
     DIR/part-000000.parquet      the answers of a unit, complete or not there
 
-A shard's name follows from its unit's number, and its rows from the unit alone, so every
-process that computes them writes the same. After a kill at any instant, the same command answers the units that have no shard. Programs
-that read folders of Parquet files ignore names that begin with _.
+A shard's name follows from its unit's number, and its rows from the unit alone, so every process
+that computes them writes the same. After a kill at any instant, the same command answers the units that have no shard.
+Programs that read folders of Parquet files ignore names that begin with _.
 """
 
 import gzip
@@ -88,7 +88,8 @@ class Done:
 
     Attributes:
         unit: its number.
-        images, failed, unsure, strange: counts of all pictures, those not read, those not sure, and unfamiliar ones.
+        images, failed: counts of all pictures and of those not read.
+        unsure, strange: of the others, counts of those not sure and of those unfamiliar.
         labels, sure: counts by label, of all answers and of sure ones.
         problems: the first pictures not read, and why.
     """

@@ -1,4 +1,4 @@
-"""What a batch computes: encoded pictures -> answers, images -> outputs; in this process, or elsewhere by an `Engine`."""
+"""What a batch computes: encoded pictures -> answers, images -> outputs; here, or elsewhere by an `Engine`."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A search over a recipe's settings: trials are proposed, trained, compared and pruned; the model gets the best settings.
+"""A search over a recipe's settings: trials are proposed, trained and pruned; the model gets the best settings.
 
     tuning.json, trials.csv    the results of all finished trials
     trials/7/                  a trial in progress, with its checkpoints
@@ -6,8 +6,8 @@
 
 Only training and validation images take part in the search; the test images judge the final model, once.
 
-The same command gives the same result, however often it is interrupted and however many trials run at once: the settings
-of trial n, and whether it is pruned, depend only on the seed and on trials up to n - `parallel`.
+The same command gives the same result, however often it is interrupted and however many trials run at once: the
+settings of trial n, and whether it is pruned, depend only on the seed and on trials up to n - `parallel`.
 """
 
 import math
@@ -402,7 +402,7 @@ def calibrated_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     """The least mean cross-entropy that one factor for all logits (N, K) can give (Guo et al., 2017).
 
     The model file scales its logits, too; without that, the loss would favour whatever makes a network less confident.
-    One image more, which has every label with equal weight, is added, so that a network without a mistake is not infinitely
+    One image is added that has every label with equal weight, so that a network without a mistake is not infinitely
     confident.
     """
     share, rows = 1 / (len(labels) + 1), np.arange(len(labels))

@@ -173,9 +173,9 @@ def lost_worker() -> Iterator[None]:
 class GradientSum:
     """Adds the gradients of all workers: in one call for a small network, for a large one while others are computed.
 
-    `DistributedDataParallel` is not suitable: it changes the order of addition after its first step, so that a resumed training
-    of three workers or more would get other bits; it wants every weight to be used in every step; and it imports
-    PyTorch's compiler, which takes longer than training a small network.
+    `DistributedDataParallel` is not suitable: it changes the order of addition after its first step, so that a resumed
+    training of three workers or more would get other bits; it requires that every step uses every weight; and it
+    imports PyTorch's compiler, which takes longer than training a small network.
 
     Args:
         parameters: those of the network that are trained.
