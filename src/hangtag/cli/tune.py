@@ -163,7 +163,7 @@ def _on(nodes: "Nodes", search: "Search", stop: Callable[[], bool], jobs: "Jobs"
 def _best_in_words(search: "Search") -> str:
     best = search.results.best
     if best is None:
-        return "no trial is completed yet"
+        return "no trial is complete yet"
     return f"best: loss {best.loss:.4f}, trial {best.number}"
 
 
