@@ -488,14 +488,11 @@ def planned(case: Case, constants: Constants, images: int, machines: Machines, c
 
 def cases(settings: argparse.Namespace, constants: Constants) -> list[Case]:
     """The small images of the runs, and photos of 1024x1024 loose and in large files."""
-    from hangtag.prediction.job import _UNIT_BYTES, _UNIT_ROWS, _UNKNOWN_BYTES
+    from hangtag.prediction.job import _UNIT_BYTES, _UNIT_ROWS
 
     around = constants.row + constants.passing
-    small, of_parquet = constants.decode + constants.infer + around, _UNIT_BYTES // _UNKNOWN_BYTES
-    found = [
-        Case("PNG 28x28, 25,000 in a Parquet file", small, constants.image_bytes, ROWS, of_parquet),
-        Case("PNG 28x28, 25,000 in a tar file", small, constants.image_bytes, ROWS, _UNIT_ROWS),
-    ]
+    small = constants.decode + constants.infer + around
+    found = [Case("PNG 28x28, 25,000 in a tar or Parquet file", small, constants.image_bytes, ROWS, _UNIT_ROWS)]
     if settings.photos is not None:
         decoded = {kind: (size, seconds) for kind, size, seconds in decoding(settings.photos)}
         size, seconds = decoded["JPEG 1024x1024"]
@@ -553,7 +550,7 @@ def describe(settings: argparse.Namespace, constants: Constants, rows: list[Row]
                 f"{'no failures' if life > 1e6 else f'a machine fails every {life:g} h'}: listing "
                 f"{found.listing_hours:.1f} h, then {found.hours:.2f} h on {machines.count * machines.cores:,} cores, "
                 f"${found.dollars:,.0f} (requests ${found.requests:,.0f}); {lost.retries:,} units again, "
-                f"{lost.wasted / lost.busy:.2%} of the work lost, tail {lost.tail:.0f} s; going on "
+                f"{lost.wasted / lost.busy:.2%} of the work lost, tail {lost.tail:.0f} s; resuming "
                 f"{found.resume_hours:.1f} h; read {found.read_bytes / 1e12:.1f} TB, list "
                 f"{found.list_bytes / 1e9:.0f} GB, rows {found.row_bytes / 1e9:.0f} GB"
             )

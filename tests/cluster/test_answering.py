@@ -86,7 +86,7 @@ def test_a_node_without_the_images_is_named(address: str, model: Predictor, phot
         assert len(task.witnesses) == 8
         elsewhere = [(name, ["folder", "/nowhere"], key, digest) for name, _, key, digest in task.witnesses]
         for wrong, says in (
-            (answering._Task(task.place, task.id, elsewhere), "this node cannot read what the driver can"),
+            (answering._Task(task.place, task.id, elsewhere), "this node cannot read the file, but"),
             (answering._Task(str(tmp_path / "other"), task.id, task.witnesses), "cannot read the output folder"),
             (answering._Task(task.place, "another", task.witnesses), "another folder of that name"),
         ):

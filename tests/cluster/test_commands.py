@@ -77,7 +77,7 @@ def test_a_cluster_on_this_machine_ends_with_a_command_that_is_stopped(folder: P
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["--out", "answers.csv", "--ray"], 2, "--ray needs a folder or an address for shards"),
+        (["--out", "answers.csv", "--ray"], 2, "--ray needs --out with a folder or an address for shards"),
         (["--out", "shards", "--ray=head"], 2, "must be HOST:PORT or ray://HOST:PORT, got head"),
         (["--out", "shards", "--ray", "127.0.0.1:1"], 1, "127.0.0.1:1: no Ray cluster answers: Connection refused"),
     ],

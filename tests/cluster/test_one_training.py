@@ -88,7 +88,7 @@ def test_two_workers_train_as_one_and_a_killed_one_is_replaced(cluster: Any, add
     training = begun(tmp_path / "two")
     said = train(training, address, each=kill)
     assert killed
-    assert "a worker was lost and replaced; going on from the last checkpoint" in said
+    assert "a worker was lost and replaced; continuing from the last checkpoint" in said
     assert [line["number"] for line in training.run.history()] == [1, 2, 3]
     assert training.run.config()["workers"] == 2
     assert training.run.config()["status"] == "finished"

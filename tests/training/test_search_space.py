@@ -47,7 +47,7 @@ def test_ranges_and_values_as_text_and_in_python() -> None:
         ("batch_size=1.5..3", "must be a whole number"),
         ("batch_size=32", "only one value"),
         ("batch_size=32,32", "same value twice"),
-        ("flip=no..yes", "has no range"),
+        ("flip=no..yes", "cannot have a range"),
         ("balance=auto,odd", "balance must be one of"),
         ("validation=0.1,0.2", "decides which images judge a trial"),
         ("weight_decay=0..1", "both fixed and searched"),

@@ -118,7 +118,7 @@ class Jobs:
 
     Args:
         noun: what they are, such as "trial".
-        total: how many there are, or the amount of work if `measure` says how much is done.
+        total: how many there are.
         done: how many were finished before.
     """
 

@@ -137,10 +137,10 @@ _RAY_ADDRESS = re.compile(r"(ray://.+|(\[[0-9a-fA-F:]+\]|[\w.-]+):\d+)", re.ASCI
 
 
 def join_ray(arguments: Sequence[str]) -> list[str]:
-    """Arguments in which --ray has a value, so that it never takes the next argument for one.
+    """Arguments in which --ray always has a value, so that it does not swallow the next argument.
 
-    Only what can be nothing but an address is joined to it: ray://HOST:PORT or HOST:PORT. Any value can follow
-    an equals sign.
+    The next argument is its value only if it looks like ray://HOST:PORT or HOST:PORT. After an equals sign, any text
+    is.
 
     >>> join_ray(["predict", "last", "--ray", "photos/"])
     ['predict', 'last', '--ray=local', 'photos/']

@@ -84,7 +84,10 @@ def predict(
         Path | None, path_option("The folder to which the table's paths are relative. [default: the table's]")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Number of processes. [default: one per core, none for a few images]", min=1)
+        int | None,
+        typer.Option(
+            help="Number of processes or, with --ray, workers. [default: one per core, none for a few images]", min=1
+        ),
     ] = None,
     ray: Ray = None,
     as_json: AsJson = False,
@@ -99,9 +102,10 @@ def predict(
 
     More than 50 images are counted by label in a terminal; --out, --sort-into and --sheet keep the answers.
 
-    For very many images, --out names a folder (a name without an ending, with / at its end, or one that exists) or an
-    address: a job that writes Parquet shards. If it is interrupted, even killed, the same command goes on. With --ray,
-    all nodes of a cluster work on it; they must see the images and the folder at the same paths.
+    For very many images, give --out a folder (a name without an ending, with / at its end, or one that exists) or an
+    address: the answers are written there as Parquet shards. After an interruption, even a kill, the same command
+    continues where it stopped. With --ray, all nodes of a cluster work; they must see images and folder at the same
+    paths.
     """
     from hangtag.data.picture_list import list_pictures, names_in
     from hangtag.model.guarantees import AnswerPolicy
@@ -118,7 +122,7 @@ def predict(
         from hangtag.cluster.connect import check_address
 
         if shards is None:
-            raise UsageError("--ray needs a folder or an address for shards", "for example --out answers/")
+            raise UsageError("--ray needs --out with a folder or an address for shards", "for example --out answers/")
         check_address(ray)
     _check_outputs(table, sort_into, sheet, why, drawings)
     with ExitStack() as stack:

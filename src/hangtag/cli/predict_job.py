@@ -28,7 +28,7 @@ _MOST_NAMED = 20  # files that cannot be read, named on the screen
 
 
 def folder_of(out: str) -> str | None:
-    """The folder or address that --out names; None if it names a table.
+    """The folder or address in --out; None if it is a table.
 
     An address, a folder that exists, a name with / at its end and a name without an ending are folders.
 
@@ -37,7 +37,7 @@ def folder_of(out: str) -> str | None:
     """
     if is_address(out):
         if without_query(out).lower().endswith(ENDINGS):
-            raise UsageError(f"{out}: tables are written to this machine only", "name a folder there, for shards")
+            raise UsageError(f"{out}: a table can be written on this machine only", "for shards, name a folder there")
         return out
     path = user_path(out)
     return str(path) if path.is_dir() or out.endswith("/") or not path.suffix else None
@@ -59,7 +59,7 @@ def answer_here(workers: int | None) -> AnswerUnits:
 
 @contextmanager
 def answer_on_ray(address: str, workers: int | None) -> Iterator[AnswerUnits]:
-    """A function that answers units on a Ray cluster, while connected to it; it says at the end what each node did."""
+    """A function that answers units on a Ray cluster, while connected to it; at the end, prints each node's speed."""
     from hangtag.cli.options import on_cluster
     from hangtag.cluster.answering import Speed, answer_on
 
@@ -74,7 +74,7 @@ def predict_into(
     out: str, predictor: "Predictor", places: list[str], answer: AnswerUnits, *, top: int, image_column: str | None,
     root: Path | None, refuse: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Begin the job in `out`, or go on with it, and print what all its shards hold; returns how many are not read."""
+    """Begin or continue the job in `out`, and print what its shards hold; returns the number of pictures not read."""
     with (
         _progress() as progress,
         begin(predictor, places, out, top=top, image_column=image_column, root=root, refuse=refuse,

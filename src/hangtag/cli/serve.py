@@ -55,7 +55,7 @@ def serve(
     workers: Annotated[int, typer.Option(help="Number of processes. One that ends is replaced.")] = 1,
     threads: Annotated[
         int | None,
-        typer.Option(help="Threads of each process that decode and infer. [default: one per core; of a replica, 1]"),
+        typer.Option(help="Threads of each process that decode and infer. [default: one per core; with --ray, 1]"),
     ] = None,
     max_batch: Annotated[int, typer.Option(help="The most pictures that are inferred together.")] = 64,
     max_delay_ms: Annotated[
@@ -103,7 +103,7 @@ def serve(
     ray: Ray = None,
     replicas: Annotated[
         str | None,
-        typer.Option(help="With --ray: number of processes that compute, or MIN..MAX as the load needs.  [default: 1]"),
+        typer.Option(help="With --ray: number of processes that compute, or MIN..MAX to follow the load. [default: 1]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -45,8 +45,8 @@ _FINE_TUNE_HELP = (
     "Also train the last blocks of the backbone (on a GPU, all of it), and keep it if it is better on held-out images."
 )
 _BACKBONE_HELP = "The pretrained network of recipe transfer: efficientnet-lite0, -lite1, timm:NAME or FILE.onnx."
-_CPUS_HELP = "With --ray: CPUs, and so threads, of each training or worker. [default: 1; workers share all CPUs]"
-_WORKERS_HELP = "With --ray: divide every batch among this many workers. torchrun's processes do so by themselves."
+_CPUS_HELP = "With --ray: CPUs and threads of each training or worker. [default: 1; with --workers, an equal share]"
+_WORKERS_HELP = "With --ray: divide every batch among this many processes. With torchrun, leave it out."
 _RESUME_HELP = "Continue this interrupted run with its own settings; 'last' is the newest."
 _SAME_PRESS_SECONDS = 1.0
 RecipeName = Annotated[str | None, typer.Option(help=_RECIPE_HELP, autocompletion=options.complete_recipe)]
@@ -140,7 +140,7 @@ def train(
         if nodes is not None and not training.folds:
             training.refuse()
             raise UsageError(
-                "--ray needs to know what to do with the cluster: this training has no cross-validation",
+                "--ray has nothing to do: this is one training without a cross-validation",
                 "--workers 2 divides it among two workers; --seeds 5 trains five seeds at once",
             )
         divide(training)
@@ -183,7 +183,7 @@ def _check_combination(request: "Request", seeds: int | None, minutes: float | N
 def _check_workers(
     workers: int | None, ray: str | None, seeds: int | None, minutes: float | None, log_to: str | None
 ) -> None:
-    """Raises UsageError if the options of clusters exclude others, or do nothing."""
+    """Raises UsageError if options for several workers or a cluster exclude others, or have no effect."""
     from hangtag.training.engine.workers import started_by_torchrun
 
     if seeds is not None and log_to is not None and ray is not None:
@@ -387,7 +387,7 @@ def _cross_fit_on(nodes: "Nodes", console: "Console", training: "Training", stop
 
 @contextmanager
 def on_cluster(ray: str, cpus: int, device: str) -> "Iterator[Nodes]":
-    """The cluster of --ray, if it has room for one training; how many it can do at once is printed."""
+    """The cluster of --ray, if it has room for one training; prints how many can run at once."""
     with options.on_cluster(ray, 1, cpus) as cluster:
         from hangtag.cluster.trainings import Nodes
 

@@ -52,10 +52,13 @@ def tune(
     ] = None,
     parallel: Annotated[
         int,
-        typer.Option(help="A trial may use the results of trials that are this many before it, and of earlier ones."),
+        typer.Option(
+            help="How many trials may run at once with --ray. A trial learns only from trials at least this many "
+            "before it, so the number affects the result on one machine, too."
+        ),
     ] = 4,
     ray: options.Ray = None,
-    cpus: Annotated[int, typer.Option(help="With --ray: CPUs, and so threads, of each trial.", min=1)] = 1,
+    cpus: Annotated[int, typer.Option(help="With --ray: CPUs and threads of each trial.", min=1)] = 1,
     seed: options.Seed = 0,
     device: options.Device = "auto",
     out: Annotated[
@@ -108,7 +111,7 @@ def tune(
 
 
 def _check_space(request: Request, search: list[str]) -> None:
-    """Raise UsageError for a space that no recipe could have, before any data is read."""
+    """Raise UsageError for a search space that is not valid, before any data is read."""
     from hangtag.training.search_space import parse_space
 
     parse_space(request.changed_recipe(), search)
@@ -160,7 +163,7 @@ def _on(nodes: "Nodes", search: "Search", stop: Callable[[], bool], jobs: "Jobs"
 def _best_in_words(search: "Search") -> str:
     best = search.results.best
     if best is None:
-        return "no trial is completed yet"
+        return "no trial is complete yet"
     return f"best: loss {best.loss:.4f}, trial {best.number}"
 
 

@@ -65,7 +65,7 @@ def answer_on(
         speed: filled with what each node does.
 
     Raises:
-        ClusterError: a node cannot read the pictures or the output folder, or the cluster fails again and again.
+        ClusterError: a node cannot read the pictures or the output folder, or the cluster fails several times in a row.
         DataError, SaveError: as for `UnitWorkers.answer`, with the name of the node.
     """
     speed = speed if speed is not None else Speed()
@@ -106,7 +106,7 @@ class _CoordinatorLostError(Exception):
 
 @dataclass(frozen=True)
 class _Task:
-    """What a worker has to know: where the job is, its id, and pictures with their digests that it must see."""
+    """What a worker must know: where the job is, its id, and some pictures that it must see, with their digests."""
 
     place: str
     id: str
@@ -120,11 +120,13 @@ class _Task:
             except (HangtagError, OSError) as error:
                 why = error.message if isinstance(error, HangtagError) else error.strerror
                 raise ClusterError(
-                    f"{name}: this node cannot read what the driver can: {why}",
-                    "mount the same folder there at the same path, or put the images into an object store",
+                    f"{name}: this node cannot read the file, but the machine that runs the command can: {why}",
+                    "mount the folder at the same path on all nodes, or put the images into an object store",
                 ) from error
             if not same:
-                raise ClusterError(f"{name}: this node has another file of that name", "mount the same folder there")
+                raise ClusterError(
+                    f"{name}: this node has another file of that name", "mount the same folder on all nodes"
+                )
 
     def job(self) -> Job:
         """The job, as this node sees it."""
@@ -256,7 +258,7 @@ def _reports(cluster: Cluster, task: _Task, content: bytes, units: list[Unit], m
             except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
                 raise _CoordinatorLostError(
                     ClusterError(
-                        f"the cluster lost the work again and again, most recently: {str(error)[:200]}",
+                        f"the work was lost {_MOST_LOSSES + 1} times in a row, most recently: {str(error)[:200]}",
                         "check its nodes in the dashboard, then run the same command again",
                     )
                 ) from error

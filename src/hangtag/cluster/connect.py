@@ -178,10 +178,10 @@ def _connect(address: str, folder: Path) -> Any:
 
 
 def _init(folder: Path, **settings: Any) -> Any:
-    """`ray.init` without its side effects on this process, and without its patience.
+    """`ray.init` without its side effects on this process, and with a limit of time.
 
-    Ray lets workers import from the driver's current folder. That may be a folder of a stranger's files, so the
-    current folder is an empty one meanwhile. A cluster that is started here must be started by the main thread,
+    Ray lets workers import from the driver's current folder. That may be a folder of a stranger's files, so an
+    empty folder is the current one meanwhile. A cluster that is started here must be started by the main thread,
     because its processes end with the thread that started them.
     """
     import ray
@@ -194,7 +194,7 @@ def _init(folder: Path, **settings: Any) -> Any:
 
 
 def _within(seconds: float, function: Callable[..., Any], settings: dict[str, Any]) -> Any:
-    """What a function returns, or TimeoutError; it then goes on in a thread that does not keep the process alive."""
+    """What a function returns, or TimeoutError; it then runs on in a thread that does not keep the process alive."""
     done: Future[Any] = Future()
 
     def work() -> None:
@@ -282,7 +282,7 @@ def _threads_quiet() -> Iterator[None]:
 
 
 def _check_answers(address: str, found: re.Match[str]) -> None:
-    """Raise an error unless there is a Ray cluster; Ray itself would try for two minutes."""
+    """Raise an error unless a Ray cluster answers; Ray itself would try for two minutes."""
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
@@ -458,7 +458,7 @@ def _check_room(cluster: Cluster, needs: Resources) -> None:
         raise ClusterError(
             f"asked for {amount(needs.workers, 'worker')} with {each_has} each, "
             f"the nodes of the cluster have room for {cluster.room_for(needs)}",
-            "ask for fewer workers, or for less for each",
+            "ask for fewer workers, or for fewer CPUs or GPUs for each",
         )
 
 

@@ -1,7 +1,7 @@
-"""Several trainings on a Ray cluster at once: each is a Ray task with CPUs of its own that reports how far it is.
+"""Several trainings on a Ray cluster at once: each is a Ray task with its own CPUs, which reports its progress.
 
-Ray starts a task again whose worker or node was lost, up to three times; a training then continues from its checkpoint
-where its folder is on a file system that the nodes share.
+If a worker or node is lost, Ray starts its task again, up to three times. The training continues from its checkpoint if
+its folder is on a file system that the nodes share.
 """
 
 import time
@@ -11,6 +11,7 @@ from typing import Any
 from hangtag.cluster.connect import Cluster
 from hangtag.cluster.remote import node_name, outcome, result
 from hangtag.errors import ClusterError
+from hangtag.words import amount
 
 __all__ = ["Crew", "Link"]
 
@@ -102,7 +103,7 @@ class Crew:
 
         Raises:
             HangtagError: a job failed; its message names the node.
-            ClusterError: a worker was lost again and again, or no node is left that has enough CPUs.
+            ClusterError: a worker was lost several times in a row, or no node is left that has enough CPUs.
         """
         import ray
 
@@ -124,9 +125,9 @@ class Crew:
         if any(each.get("CPU", 0) >= self.cpus and each.get("GPU", 0) >= self.gpus for each in alive):
             self._room = time.monotonic()
         elif time.monotonic() - self._room > _NO_ROOM_SECONDS:
-            needs = f"{self.cpus} CPUs" + (f" and {self.gpus} GPUs" if self.gpus else "")
+            needs = amount(self.cpus, "CPU") + (f" and {amount(self.gpus, 'GPU')}" if self.gpus else "")
             raise ClusterError(
-                f"no node of the cluster is left with {needs}, which each training needs",
+                f"each training needs {needs}, and no node of the cluster has that any more",
                 "add nodes, then run the same command again; finished trainings are kept",
             )
 

@@ -2,8 +2,8 @@
 
 The process that began the training keeps the run folder. It divides the data, sends the workers a description of the
 training, and gets back epochs, checkpoints and weights through an actor, so that no file system needs to be shared.
-Ray Train starts the workers, connects them, and starts them again when one is lost; they then go on from the last
-checkpoint.
+Ray Train starts the workers, connects them, and starts all of them again when one is lost; they then continue from the
+last checkpoint.
 """
 
 import logging
@@ -166,7 +166,7 @@ class _Training:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _check_room(self) -> None:
-        """Raise ClusterError if a node was lost that the training needs and no other came."""
+        """Raise ClusterError if the training needs a node that was lost and not replaced."""
         import ray
 
         now = time.monotonic()
@@ -184,7 +184,7 @@ class _Training:
             self.say("a node was lost, and the cluster has no room for all workers; waiting for another node")
         if now - self.no_room_since > _NO_ROOM_SECONDS:
             raise ClusterError(
-                f"a node was lost, and for {_NO_ROOM_SECONDS:.0f} s no other has taken its place",
+                f"a node was lost, and no other took its place within {_NO_ROOM_SECONDS:.0f} s",
                 "repeat the command with fewer --workers; the training resumes from its last checkpoint",
             )
 
@@ -205,11 +205,11 @@ class _Board:
         if rank == 0:
             self.starts, self.fruitless = self.starts + 1, self.fruitless + 1
             if self.starts > 1 and not self.over:
-                self.news["sentences"].append("a worker was lost and replaced; going on from the last checkpoint")
+                self.news["sentences"].append("a worker was lost and replaced; continuing from the last checkpoint")
             if self.fruitless > _LOST_WITHOUT_PROGRESS and not self.over:
                 self.fail({
                     "kind": "ClusterError", "node": node,
-                    "message": f"{_LOST_WITHOUT_PROGRESS} times a worker was lost before the training got on",
+                    "message": f"workers were lost {_LOST_WITHOUT_PROGRESS} times in a row without progress",
                     "hint": "look at the workers' logs in Ray's dashboard; a node may have too little memory",
                 })  # fmt: skip
         if len(self.nodes) == workers and self.starts <= 1:

@@ -1,4 +1,4 @@
-"""Errors across machines: how hangtag's travel back from workers, and how Ray's become hangtag's.
+"""Errors across machines: hangtag's errors travel back from workers, and Ray's become hangtag's.
 
 A worker returns an error as a dict of strings. Ray would raise a class of its own making, with a traceback as its text.
 """
@@ -27,7 +27,7 @@ def outcome(work: Callable[[], Any]) -> dict[str, Any]:
 
 
 def result(found: dict[str, Any]) -> Any:
-    """What the work returned. Its error is raised as what it was, and its message starts with the node's name."""
+    """What the work returned. Its error is raised with its own class, and the message starts with the node's name."""
     if "error" not in found:
         return found["value"]
     kind = getattr(errors, found["error"], ClusterError)
@@ -80,7 +80,7 @@ def _ours(error: BaseException) -> HangtagError:
         return _ours(cause)
     known = ray.exceptions
     kinds = (
-        (known.OutOfMemoryError, "a worker's node ran out of memory", "use fewer workers for each node"),
+        (known.OutOfMemoryError, "a worker's node ran out of memory", "start fewer workers on each node"),
         (known.NodeDiedError, "a node of the cluster was lost", "check the node"),
         (known.OutOfDiskError, "a node's disk is full", "free some space"),
         (known.GetTimeoutError, "the cluster did not answer in time", "check its nodes in the dashboard"),

@@ -2,7 +2,7 @@
 
 The server itself (connections, limits, token, logs, metrics, new versions of models) is the one of `serving/`, in the
 process of the command. Its batches go to the replicas in one call each: a call of Ray costs milliseconds of processor
-time, and so would each request that passes through Ray's own HTTP proxy (docs/cluster.md has the numbers).
+time, and so would each request that passes through Ray's own HTTP proxy (docs/serving.md has the numbers).
 """
 
 import secrets
@@ -72,15 +72,15 @@ def serve_on_ray(
     replicas: Replicas | None = None,
     told: Callable[[Cluster], None] = lambda cluster: None,
 ) -> None:
-    """As `serving.run.serve`, but replicas on a Ray cluster decode and infer.
+    """Serve as `serving.run.serve` does, but let replicas on a Ray cluster decode and infer.
 
     Args:
         settings: `threads` is the number of threads, and of CPUs, of each replica; 1 unless given.
         address: of the cluster; see `connected`.
-        told: is called with the cluster once it answers.
+        told: called with the cluster once it answers.
 
     Raises:
-        HangtagError: as of `serve` and `connected`, or no replica starts.
+        HangtagError: as for `serve` and `connected`, or no replica starts.
     """
     wanted = replicas or Replicas()
     if settings.workers > 1:
@@ -136,7 +136,7 @@ class OnReplicas:
         return rows
 
     def warm_up(self, models: Iterable[ServedModel]) -> None:
-        """Let the replicas open the models, so that the first requests need not wait; as many calls as they take."""
+        """Let the replicas open the models, so that the first requests need not wait."""
         with ThreadPoolExecutor(self.threads) as pool:
             for model in models:
                 blank = np.zeros((1, *model.predictor.spec.shape), np.uint8)
@@ -283,7 +283,7 @@ def _deployed(models: Models, settings: Settings, threads: int, wanted: Replicas
 
 
 def _wait(name: str, least: int) -> None:
-    """Until the replicas run, or at least one of them and the others have no room."""
+    """Wait until the replicas run, or until at least one runs and the others have no room."""
     began = time.monotonic()
     noted, first = 0, began
     while (state := _running(name))[0] < least:

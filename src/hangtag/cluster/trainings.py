@@ -1,8 +1,8 @@
 """Many trainings on a Ray cluster: several seeds, the trials of a search, and the folds of a cross-validation.
 
-Each training is a job of a `Crew`. It works in its own folder below the run folder where its node sees that folder, so
-that it continues from its checkpoint after an interruption; elsewhere in a temporary folder, whose files travel back at
-its end. The results are those of one machine, seed for seed.
+Each training is a job of a `Crew`. If its node sees the run folder, it works in a folder there, so that it continues
+from its checkpoint after an interruption. Otherwise it works in a temporary folder, whose files travel back at its
+end. The results are those of one machine, seed for seed.
 """
 
 import secrets
@@ -35,7 +35,7 @@ from hangtag.training.label_errors import LEARNING, LabelFold, LabelFoldRunner
 from hangtag.training.run import Training
 from hangtag.training.seeds import Seeds, begin_seed
 from hangtag.training.tuning import Job, Search, run_trial
-from hangtag.words import amount
+from hangtag.words import amount, listed
 
 __all__ = ["Nodes", "fold_runner", "label_fold_runner", "run_trials", "train_seeds"]
 
@@ -74,7 +74,7 @@ class Nodes:
 def train_seeds(
     nodes: Nodes, seeds: Seeds, stop: Callable[[], bool], show: Show, say: Say
 ) -> Iterator[tuple[int, str, bool]]:
-    """Train all seeds that are not finished; yields the number, result in words and whether it was stopped, of each.
+    """Train all seeds that are not finished; yields of each its number, its result and whether it was stopped.
 
     Args:
         stop: called several times a second; when it returns True, the trainings stop and keep their checkpoints.
@@ -258,8 +258,8 @@ def _folder_in_words(cluster: Cluster, folder: Path, token: Path) -> str:
     if not without:
         return f"all nodes see {folder}, so each training can be resumed from its checkpoints"
     return (
-        f"{', '.join(without)} cannot see {folder}; files from there travel through Ray when a training ends, and one "
-        "that is lost with its node starts over"
+        f"{listed([f'node {name}' for name in without])} cannot see {folder}; a training there sends its files back "
+        "when it ends, and starts over if its node is lost"
     )
 
 
@@ -293,7 +293,7 @@ def _received_folder(sent: Mapping[str, Any]) -> Iterator[tuple[Path, Callable[[
 
 
 def _wait_for(run: Run) -> None:
-    """Wait until a worker of a driver that was killed has ended, too."""
+    """Wait for a worker that has outlived its killed driver to end."""
     end = time.monotonic() + _LEAVING_SECONDS
     while run.path.is_dir() and run.is_locked() and time.monotonic() < end:
         time.sleep(0.1)

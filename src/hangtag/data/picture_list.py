@@ -111,8 +111,8 @@ def list_each(
             is listed, so that it has a row with an error.
         folder: an empty folder for archives that must be unpacked and pictures that are cells of a table.
         image_column, root: of tables: the column of pictures, and the folder to which its paths are relative.
-        notes: a list that gets what was left out, in sentences.
-        refuse: whether a place that has no picture or cannot be read is an error; False: it is a row with an error.
+        notes: a list to which sentences about what was left out are added.
+        refuse: whether a place that has no picture or cannot be read is an error; False: it is listed with a problem.
         in_place: whether members of zip files can be read without the directory of the file.
 
     Raises:
@@ -249,7 +249,7 @@ class _Finder:
         yield from self._table(copy, place, beside if self.root is None else None)
 
     def _tree(self, path: Path, place: str) -> Iterator[Listed]:
-        """The pictures in a folder and those in it."""
+        """The pictures in a folder and its subfolders."""
         from hangtag.data.folder_layout import is_picture_name
 
         container, listing, lead = Folder(str(path.absolute())), Listing(), place.rstrip("/")

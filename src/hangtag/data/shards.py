@@ -42,7 +42,7 @@ def read_shard(content: bytes, place: str) -> tuple[int, dict[str, Any]]:
     """The number of rows of a shard, and what it says about itself, after every page was checked.
 
     Raises:
-        DataError: it is damaged, or none that `shard_of` wrote.
+        DataError: it is damaged, or `shard_of` did not write it.
     """
     import pyarrow
     import pyarrow.parquet

@@ -1,6 +1,6 @@
 """The results of `hangtag tune`: trials, their settings and losses, and which of them was chosen.
 
-`tuning.json` in a run folder holds them. It is replaced after each trial, and a search goes on from it.
+`tuning.json` in a run folder holds them. It is replaced after each trial, and an interrupted search continues from it.
 """
 
 from collections import Counter
@@ -69,7 +69,7 @@ class Trials(Serializable):
 
     Attributes:
         space: what is searched, in words, by the name of the setting.
-        judged_by: "validation" or "cross-validation": which images the loss is that of.
+        judged_by: where the loss comes from, "validation" or "cross-validation".
         trials: in order of their numbers.
         seconds: how long the search has taken.
         chosen: the number of the trial whose settings the model was trained with; None while the search is unfinished.
@@ -94,7 +94,7 @@ class Trials(Serializable):
         return len(self.trials)
 
     def with_trial(self, trial: Trial) -> "Trials":
-        """With one more; of a trial with the same number, the first is kept."""
+        """These trials and one more; if its number is there already, the earlier trial is kept."""
         trials = {trial.number: trial} | {each.number: each for each in self.trials}
         return replace(self, trials=tuple(trials[number] for number in sorted(trials)))
 

@@ -1,13 +1,13 @@
-"""A job: very many pictures -> a folder of Parquet shards, here or in an object store, that can go on at any time.
+"""A job: very many pictures -> a folder of Parquet shards, here or in an object store; resumable at any time.
 
-    DIR/_manifest.json           model, policy, places and options; last written when the list is complete
+    DIR/_manifest.json           model, policy, places, options; counts once all shards are there
     DIR/_units/000000.json.gz    the frozen list: the pictures of each unit of work
     DIR/_pictures/000001         what a compressed tar file or the cells of a table hold
-    DIR/part-000000.parquet      the answers of a unit, there as a whole or not at all
+    DIR/part-000000.parquet      the answers of a unit, complete or not there
 
-A shard's name follows from its unit's number, and its rows from the unit alone, so whoever computes them, however
-often, writes the same. After a kill at any instant, the same command answers the units that have no shard. Programs
-that read folders of Parquet files ignore names that begin with _.
+A shard's name follows from its unit's number, and its rows from the unit alone, so every process
+that computes them writes the same. After a kill at any instant, the same command answers the units that have no shard.
+Programs that read folders of Parquet files ignore names that begin with _.
 """
 
 import gzip
@@ -88,8 +88,9 @@ class Done:
 
     Attributes:
         unit: its number.
-        images, failed, unsure, strange: all; those not read; of the others, those not sure, and those unfamiliar.
-        labels, sure: counts by label; of sure answers alone.
+        images, failed: counts of all pictures and of those not read.
+        unsure, strange: of the others, counts of those not sure and of those unfamiliar.
+        labels, sure: counts by label, of all answers and of sure ones.
         problems: the first pictures not read, and why.
     """
 
@@ -126,7 +127,7 @@ class Manifest(Serializable):
         model, fingerprint: SHA-256 of the model file, and its first 12 digits.
         places: what the user named; of very many, a digest.
         units: the number of pictures of each unit.
-        counts: of answers, once the job is finished.
+        counts: those of all answers, once the job is finished.
     """
 
     model: str
@@ -161,7 +162,7 @@ _REQUEST = {
     "doctor": "has another setting of --as-is", "top": "has another --top", "places": "is about other pictures",
     "image_column": "has another --image-column", "root": "has another --root",
 }  # fmt: skip
-"""The fields that must agree for a job to go on, and what to say if one does not."""
+"""The fields that must agree before a job is continued, and what an error says if one differs."""
 
 
 class Job:
@@ -178,7 +179,7 @@ class Job:
 
     @classmethod
     def open(cls, place: str) -> Self:
-        """A job that was begun, for whoever works on its units.
+        """A job that was begun, to work on its units.
 
         Raises:
             DataError: there is none, it is damaged, or its list is not complete.
@@ -306,7 +307,7 @@ def begin(
     refuse: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[Job]:
-    """Begin a job, or go on with the same one; inside the block, no other command on this machine may.
+    """Begin a job, or continue the same one; inside the block, no other command on this machine can do either.
 
     Args:
         predictor: the model with its policy.
@@ -315,7 +316,7 @@ def begin(
         top: number of classes in an answer.
         image_column, root: of tables: the column of pictures, and the folder to which its paths are relative.
         unit_images: the most pictures in one shard.
-        refuse: whether a place that cannot be read is an error; False: it is a row with an error.
+        refuse: whether a place that cannot be read raises an error; False: it becomes a row with an error.
         progress: called with ("listing images", number, 0).
 
     Raises:
@@ -368,7 +369,7 @@ def _found(store: Store, wanted: Manifest) -> Manifest | None:
         return None
     for name, sentence in _REQUEST.items():
         if getattr(found, name) != getattr(wanted, name):
-            raise UsageError(f"{place}: the job in this folder {sentence}", "choose another folder for this one")
+            raise UsageError(f"{place}: the job in this folder {sentence}", "choose another folder")
     return found
 
 

@@ -45,7 +45,7 @@ def work() -> None:
 
     watch = Watch()
     settings = watch.settings
-    content = Path(settings["model"]).read_bytes()  # whoever starts this process has opened and checked it
+    content = Path(settings["model"]).read_bytes()  # the process that starts this one has opened and checked it
     artifact, policy = Artifact(content, *check_file(content), threads=1), AnswerPolicy(**settings["policy"])
     predictor = Predictor(artifact, policy, doctor=settings["doctor"])
     sources = _Sources(watch)

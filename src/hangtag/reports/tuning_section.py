@@ -47,7 +47,7 @@ def _curves(trials: Trials, chosen: Trial, most: float) -> dict[str, Any] | None
     values = [loss for line in lines for _, loss in line.points]
     ticks = {tick: f"{tick:g}" for tick in round_ticks(min(values), max(values))}
     epochs: dict[float, str] = {share: f"{share}%" for share in (0, 25, 50, 75, 100)}
-    return chart("Validation loss of each trial", lines, epochs, ticks, "share of its epochs")
+    return chart("Validation loss of each trial", lines, epochs, ticks, "share of epochs")
 
 
 def _progress(trials: Trials, most: float) -> dict[str, Any] | None:
@@ -61,7 +61,7 @@ def _progress(trials: Trials, most: float) -> dict[str, Any] | None:
             lowest.append((float(trial.number), best))
     if len(losses) < 2:
         return None
-    lines = [Line("dots", "each trial", losses), Line("validation", f"lowest so far, {best:.3g} at last", lowest)]
+    lines = [Line("dots", "each trial", losses), Line("validation", f"lowest so far, {best:.3g} at the end", lowest)]
     ticks = {tick: f"{tick:g}" for tick in round_ticks(min(y for _, y in losses), max(y for _, y in losses))}
     last = trials.trials[-1].number
     numbers: dict[float, str] = {

@@ -1,4 +1,4 @@
-"""What a batch computes: encoded pictures -> answers, images -> outputs; here, or where an `Engine` has it done."""
+"""What a batch computes: encoded pictures -> answers, images -> outputs; here, or elsewhere by an `Engine`."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _BYTES_AT_ONCE = 16_000_000  # decoded pictures that a thread holds
 
 @dataclass(frozen=True)
 class Ask:
-    """What a request wants to know about each of its pictures.
+    """What a request asks about each of its pictures.
 
     Attributes:
         top: number of classes.
@@ -72,7 +72,7 @@ class Engine(Protocol):
         """Why nothing can be computed now; None if all is well."""
 
     def answers(self, model: "ServedModel", pieces: Sequence[Piece], seconds: float) -> Work:
-        """The answers to a batch of pictures, which somebody waits for so many seconds longer."""
+        """The answers to a batch of pictures; clients wait for them at most this many `seconds` longer."""
 
     def outputs(
         self, model: "ServedModel", images: Images, names: Sequence[str], seconds: float
@@ -98,7 +98,7 @@ class Here:
 
 
 def answer_all(predictor: Predictor, pieces: Sequence[Piece], most_pixels: int) -> Work:
-    """Decode and answer pictures together; a picture that fails spoils no other's answer."""
+    """Decode and answer pictures together; a picture that fails does not affect the others."""
     prepare = predictor.with_decoder(partial(decode, most=most_pixels)).prepare
     work = Work([[failure()] * len(pictures) for _, pictures in pieces], [], [])
     prepared: list[Prepared] = []
@@ -139,7 +139,7 @@ def answer_all(predictor: Predictor, pieces: Sequence[Piece], most_pixels: int) 
 
 
 def _together(predictor: Predictor, prepared: list[Prepared]) -> list[Answer | HangtagError]:
-    """Answers, or errors; a picture that the graph fails on spoils no other's answer."""
+    """Answers, or errors; a picture on which the graph fails does not affect the others."""
     try:
         return [*predictor.together(prepared)]
     except Exception as error:
@@ -152,7 +152,7 @@ def _together(predictor: Predictor, prepared: list[Prepared]) -> list[Answer | H
 
 
 def failure() -> Refusal:
-    """The answer (500) to what the server could not do."""
+    """The answer (status 500) if the server itself fails."""
     return Refusal(
         500, "the server failed to answer", "this is a bug or a broken model; the log of the server says more"
     )

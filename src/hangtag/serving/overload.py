@@ -1,6 +1,6 @@
-"""The refusal of requests that a full queue has no room for, without the application.
+"""Refuses requests for which a full queue has no room, before the application sees them.
 
-Under overload most requests are refused, and what that costs is taken from those that are answered.
+Under overload most requests are refused, and the time that this takes is lost for those that are answered.
 """
 
 import time
@@ -17,7 +17,7 @@ __all__ = ["EarlyRefusals"]
 class EarlyRefusals:
     """Called with the ASGI scope of each request: the answer of status 503 to one that has no room, else None.
 
-    It is the answer of the application, byte for byte, but for its status and the headers that all answers have.
+    The answer is the application's, byte for byte, without the status line and the headers that all answers have.
     """
 
     def __init__(self, server: Server) -> None:

@@ -1,7 +1,7 @@
 """Proposes the settings of the next trial: Optuna's TPE sampler, told about earlier trials by replaying them.
 
-Nothing is stored but the trials themselves, and each proposal has a sampler of its own, so that it depends only on the
-seed, the trial's number and the trials that it is told about.
+Only the trials themselves are stored, and each proposal has a new sampler, so that it depends only on the seed, the
+trial's number and the earlier trials that it is given.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ def check_sampler() -> None:
 
 
 def propose(space: Space, known: Sequence[Trial], proposed: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
-    """Settings for the next trial, which nobody tried yet; the space must have some left.
+    """Settings for the next trial that no other trial has; the space must have some left.
 
     The tree-structured Parzen estimator (Bergstra et al., 2011) draws the first ten trials at random. Trials in
     progress count as bad ones, so that the next trials go elsewhere.

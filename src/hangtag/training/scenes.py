@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 __all__ = ["same_scenes"]
 
 _LIKE = 0.85
-"""The least cosine of two photos of one scene. Where the camera moved by 3 % and turned by 1.5 degrees, 97 % of pairs
-had more; of other photos of one class, at most 0.4 % (docs/log.md)."""
+"""The least cosine of two photos of one scene. It was exceeded by 97 % of pairs where the camera moved by 3 % and
+turned by 1.5 degrees, and by at most 0.4 % of pairs of other photos of one class (docs/log.md)."""
 _STRANGE = 0.999  # quantile of cosines between classes: no two images of different classes show one scene
 _MOSTLY = 0.75  # quantile of the distances in a class; photos of one scene are less than half as far apart
 _MOST = 10_000  # images; their cosines take 0.4 GB
@@ -21,9 +21,9 @@ _LEAST_GROUPS = 2  # of a class, which must be trained on while one of them is h
 def same_scenes(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64] | None:
     """(N,) a number for each image, equal for images of a class that show one scene.
 
-    None if no two do, or for more than 10,000 images. Images are together if they are alike on average (average
-    linkage), more than images of different classes are, and far more than most of their class are. In a class whose
-    images would all be together, they just look alike, and none are.
+    None if no two do, or for more than 10,000 images. Images form a group if they are alike on average (average
+    linkage), more than images of different classes, and far more than most images of their class. If all
+    images of a class would form one group, they merely look alike, and the class has no groups.
 
     Args:
         embeddings: (N, E) of the images, by a pretrained network.

@@ -126,7 +126,7 @@ def space_from_python(recipe: Recipe, search: Mapping[str, Any]) -> Space:
 
 
 def default_space(recipe: Recipe, images: int) -> Space:
-    """The space that suits a recipe; settings that the user gave are not in it.
+    """The space that suits a recipe; settings that the user gave are left out.
 
     Rates range over a factor of about ten around the recipe's own, where its optimum lies for most data.
 
@@ -180,7 +180,7 @@ def _checked(recipe: Recipe, space: Space) -> Space:
 
 def _range(name: str, low: Any, high: Any) -> Range:
     if any(isinstance(end, bool | str | None) for end in (low, high)):
-        raise UsageError(f"{name} has no range, because its values are not numbers", f"list them: {name}=A,B")
+        raise UsageError(f"{name} cannot have a range, because its values are not numbers", f"list them: {name}=A,B")
     if not low < high:
         raise UsageError(f"the range of {name} is empty: {low:g} is not below {high:g}", "give the lower end first")
     return Range(low, high, low > 0 and high >= _LOGARITHMIC * low)

@@ -121,7 +121,7 @@ class TheseWorkers:
         yield from Part(task, self.workers, data, network).epochs(stop, checkpoint_writer, resume)
 
     def dismiss(self) -> None:
-        """Let the others go if there was nothing to train."""
+        """Let the others end if there was nothing to train."""
         if self.waiting:
             self.workers.bytes_of_first(None)
 
@@ -181,7 +181,7 @@ class Part:
 
 
 def _agree(workers: Workers, problem: HangtagError | None) -> None:
-    """Raise on every worker the problem of the first one that has any."""
+    """Raise the problem of the first worker that has one, on every worker."""
     own = {"kind": type(problem).__name__, "message": problem.message, "hint": problem.hint} if problem else {}
     told = workers.bytes_of_all(json.dumps({**own, "node": socket.gethostname()}).encode())
     for rank, each in enumerate(map(json.loads, told)):

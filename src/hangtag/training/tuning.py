@@ -1,4 +1,4 @@
-"""A search over a recipe's settings: trials are proposed, trained, compared and pruned; the best setting is trained.
+"""A search over a recipe's settings: trials are proposed, trained and pruned; the model gets the best settings.
 
     tuning.json, trials.csv    the results of all finished trials
     trials/7/                  a trial in progress, with its checkpoints
@@ -6,8 +6,8 @@
 
 Only training and validation images take part in the search; the test images judge the final model, once.
 
-The same command gives the same result, however often it is interrupted and however many trials run at once: what trial
-n is, and whether it is pruned, depends on the seed and on trials up to n - `parallel` alone.
+The same command gives the same result, however often it is interrupted and however many trials run at once: the
+settings of trial n, and whether it is pruned, depend only on the seed and on trials up to n - `parallel`.
 """
 
 import math
@@ -53,8 +53,8 @@ PARALLEL = 4
 _MOST_TRIALS, _MOST_PARALLEL = 10_000, 1000
 _RUNGS = (1 / 9, 1 / 3)
 """The shares of a trial's epochs after which it is compared with others."""
-_KEPT = 3  # one of so many goes on
-_LEAST_RIVALS = 3  # with fewer other losses at a rung, all trials go on
+_KEPT = 3  # one trial in three is continued
+_LEAST_RIVALS = 3  # with fewer other losses at a rung, no trial is pruned
 _HELD_OUT = 0.1  # for a recipe that holds out nothing
 _CHANGES_FOLDS = ("patience", "fine_tune")  # these need held-out images
 
@@ -89,7 +89,7 @@ class Search:
             suits the recipe.
         trials: how many; None: 20, or with `minutes` as many as there is time for.
         minutes: how long to search, not counting the final training; None: until all trials are done.
-        parallel: how many trials may be in progress at once. It is part of what determines the result.
+        parallel: how many trials may be in progress at once. Another number can give another result.
 
     Raises:
         DataError, RunError, UsageError, MissingExtra: before anything is trained.
@@ -144,16 +144,16 @@ class Search:
 
     @property
     def is_out_of_time(self) -> bool:
-        """Whether the time is over; never before one trial is completed."""
+        """Whether the time is over; False until one trial is completed."""
         return self.minutes is not None and self.seconds > 60 * self.minutes and self.results.best is not None
 
     @property
     def is_chosen(self) -> bool:
-        """Whether the search is over, and the best setting is being trained or was."""
+        """Whether the search is over and the final training has begun."""
         return self.results.chosen is not None
 
     def waiting(self, running: Sequence[int] = ()) -> Iterator[Job]:
-        """The trials that can start now, in order; it ends if there are none, which may be until another one ends.
+        """The trials that can start now, in order. More may be able to start after another one has ended.
 
         Args:
             running: numbers of the trials in progress, which are left out.
@@ -204,7 +204,7 @@ class Search:
             )
 
     def pause(self) -> None:
-        """Record how long the search has taken, and release the folder, so that the same command can go on."""
+        """Record how long the search has taken, and release the folder, so that the same command can continue."""
         with suppress(SaveError):
             write_trials(self.run.path, replace(self.results, seconds=self.seconds))
         self.lock.close()
@@ -270,8 +270,8 @@ def tune(
         settings: fixed settings of the recipe.
         trials: number of settings to try; None: 20, or as many as there is time for.
         minutes: how long to search, not counting the final training.
-        parallel: a trial may use the results of trials that are this many before it, and of earlier ones. The same
-            number gives the same result as `hangtag tune` on one machine or a cluster.
+        parallel: how many trials `hangtag tune` may run at once on a cluster. A trial uses only the results of trials
+            at least this many before it, so the number also affects the result on one machine.
         seed: of the search and of all trainings.
         device: "auto", "cpu" or "cuda".
         out: the run folder; None: the next free name under runs/.
@@ -402,7 +402,8 @@ def calibrated_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     """The least mean cross-entropy that one factor for all logits (N, K) can give (Guo et al., 2017).
 
     The model file scales its logits, too; without that, the loss would favour whatever makes a network less confident.
-    As if one image more had each label equally often, so that a network without a mistake is not infinitely confident.
+    One image is added that has every label with equal weight, so that a network without a mistake is not infinitely
+    confident.
     """
     share, rows = 1 / (len(labels) + 1), np.arange(len(labels))
 
@@ -414,7 +415,7 @@ def calibrated_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
 
 
 def _is_worse(loss: float, rivals: Sequence[float]) -> bool:
-    """Whether successive halving ends a trial here: its loss is not among the best third (Li et al., 2020, "ASHA")."""
+    """Whether successive halving ends a trial: its loss is not among the best third (Li et al., 2020, "ASHA")."""
     if len(rivals) < _LEAST_RIVALS:
         return False
     return loss > sorted([*rivals, loss])[max(0, (len(rivals) + 1) // _KEPT - 1)]

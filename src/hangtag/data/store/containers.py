@@ -524,7 +524,7 @@ class ZipSpans(Spans):
             member = zipfile.ZipInfo()
             member.compress_size, member.file_size, member.compress_type, member.CRC = packed, size, method, checksum
             if block[:4] != b"PK\3\4":
-                raise zipfile.BadZipFile("no member at its place")
+                raise zipfile.BadZipFile("no member at this position")
             with zipfile.ZipExtFile(io.BytesIO(block[start : start + packed]), "r", member) as file:
                 content = file.read(min(size, LARGEST_FILE) + 1)
         except DataError:

@@ -1,4 +1,4 @@
-"""Files at addresses such as s3://bucket/photos: what pyarrow reads by itself, and what fsspec adds if it is installed.
+"""Files at addresses such as s3://bucket/photos: what pyarrow reads, and what fsspec reads in addition.
 
 Credentials come from where the object store's own tools look for them (environment, configuration files, the machine's
 role), never from an address, because addresses are written into manifests and tables. A query after ? sets what
@@ -96,7 +96,7 @@ class Store:
         return sorted(each for each in found if not is_partial(Path(each.name)))
 
     def clean(self, folder: str = "") -> None:
-        """Delete what killed processes left of files that they had not finished; nobody may be writing there."""
+        """Delete unfinished files of killed processes; no other process may be writing there."""
         remove_partial(Path(self.place) / folder)
 
     def delete(self, name: str) -> None:
@@ -106,7 +106,7 @@ class Store:
 
     @contextmanager
     def kept(self, folder: str) -> Iterator[tuple[Path, Callable[[Path], str]]]:
-        """An empty folder on this machine, and a function that keeps a file in it; returns where the file is then.
+        """An empty folder on this machine, and a function that keeps a file of it and returns its new place.
 
         Files of an earlier call are deleted.
         """
@@ -164,7 +164,7 @@ class _AtAddress(Store):
             )  # fmt: skip
 
     def clean(self, folder: str = "") -> None:
-        """Object stores keep nothing of an unfinished file that could be read."""
+        """Do nothing: an object store shows no unfinished files."""
 
     def delete(self, name: str) -> None:
         system, path = _opened(self.place)
@@ -295,12 +295,16 @@ def _by_fsspec(scheme: str, host: str) -> tuple[Any, str]:
         import fsspec
     except ModuleNotFoundError:
         raise UsageError(
-            f"{place}: pyarrow does not know '{scheme}' addresses", "pip install fsspec and its package for them"
+            f"{place}: pyarrow does not know '{scheme}' addresses",
+            "install fsspec, and the package that it needs for them",
         ) from None
     try:
         system, root = fsspec.core.url_to_fs(f"{place}/")
     except (ValueError, ImportError, OSError) as error:
-        raise UsageError(f"{place}: cannot be opened: {_first_line(error)}", "check the address") from error
+        raise UsageError(
+            f"{place}: cannot be opened: {_first_line(error)}",
+            "check the address; fsspec may need another package for it",
+        ) from error
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(system)), root.rstrip("/")
 
 

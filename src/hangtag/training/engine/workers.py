@@ -27,8 +27,8 @@ class Workers:
     """The workers of one training, as one of them sees the others.
 
     The batch that is being trained on is known to all of them. Of its images 0, 1, 2, ... a worker takes those whose
-    number, divided by the number of workers, leaves its rank. If there are fewer images than workers, the others repeat
-    one of them with weight 0.
+    number modulo the number of workers is its rank. If there are fewer images than workers, the workers without one
+    repeat an image with weight 0.
 
     Attributes:
         rank: this worker, from 0.
@@ -173,9 +173,9 @@ def lost_worker() -> Iterator[None]:
 class GradientSum:
     """Adds the gradients of all workers: in one call for a small network, for a large one while others are computed.
 
-    `DistributedDataParallel` does not suit: it adds in another order after its first step, so that a resumed training
-    of three workers or more would get other bits; it wants every weight to be used in every step; and it imports
-    PyTorch's compiler, which takes longer than training a small network.
+    `DistributedDataParallel` is not suitable: it changes the order of addition after its first step, so that a resumed
+    training of three workers or more would get other bits; it requires that every step uses every weight; and it
+    imports PyTorch's compiler, which takes longer than training a small network.
 
     Args:
         parameters: those of the network that are trained.
