@@ -37,6 +37,7 @@ __all__ = ["on_workers"]
 _LOOK_SECONDS = 0.1  # between two looks for news
 _ASK_SECONDS = 0.2  # between two questions whether to stop
 _LOST_WITHOUT_PROGRESS = 5  # workers; a sixth would be lost for the same reason
+_END_SECONDS = 30.0  # that Ray Train gets to end its workers
 _NO_ROOM_SECONDS = 60.0  # that a cluster gets to replace a lost node
 
 Say = Callable[[str], None]
@@ -113,6 +114,19 @@ class _Training:
 
         running = threading.Thread(target=self._run, daemon=True)
         running.start()
+        try:
+            yield from self._epochs(running, network, stop, checkpoint_writer)
+        finally:  # ending the connection while the thread uses it would crash this process
+            with suppress(ray.exceptions.RayError):
+                ray.get(self.board.leave.remote(), timeout=_END_SECONDS)
+            running.join(_END_SECONDS)
+
+    def _epochs(
+        self, running: threading.Thread, network: Network, stop: Callable[[], bool],
+        checkpoint_writer: CheckpointWriter | None,
+    ) -> Iterator[Epoch]:  # fmt: skip
+        import ray
+
         finished, ended, weights = 0, False, None
         while weights is None:
             time.sleep(_LOOK_SECONDS)
@@ -235,6 +249,10 @@ class _Board:
     def fail(self, problem: dict[str, str], weights: bytes | None = None) -> None:
         if not self.over:
             self.news["problem"], self.news["weights"], self.over = problem, weights, True
+
+    def leave(self) -> None:
+        """The driver goes: workers stop at their next report, and replaced ones at once."""
+        self.stopping = self.over = True
 
     def read(self, stopping: bool) -> dict[str, Any]:
         """Called by the driver."""
