@@ -91,6 +91,7 @@ def judging(data: hangtag.LabelledImages, fitted: hangtag.ImageClassifier) -> No
     assert_type(found, hangtag.Audit)
     finding: hangtag.Finding = found.findings[0]
     use(finding.message, hangtag.compare(run, run, data).to_json())
+    assert_type(hangtag.tune(data, "quick", {"learning_rate": (1e-3, 1e-1)}, trials=4), hangtag.Run)
     hangtag.figures.save(hangtag.figures.one_image(data.images[0]), Path("one.png"))
 
 

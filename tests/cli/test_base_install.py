@@ -153,7 +153,7 @@ for name in missing:
         [base_python, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
 
-    needed = ("Epoch", "ImageClassifier", "figures")
+    needed = ("Epoch", "ImageClassifier", "figures", "tune")
     assert (done.stdout, done.stderr) == ("".join(f"{name} pip install 'hangtag[train]'\n" for name in needed), "")
 
 

@@ -94,7 +94,7 @@ def test_a_table_without_pictures_is_an_error() -> None:
     [
         ("new", "new: no images found"),
         ("*.bmp", r"\*\.bmp: no file matches"),
-        ("https://example.com/a.png", "addresses are not read"),
+        ("https://example.com/a.png", "web addresses are not read"),
     ],
 )
 def test_places_without_pictures(place: str, said: str) -> None:
@@ -112,7 +112,7 @@ def test_bad_places_in_a_list_are_rows_with_an_error() -> None:
 
     assert [sample.name for sample in pictures.samples] == places
     assert sorted(pictures.problems) == [0, 2, 3]
-    assert pictures.problems[0] == ("addresses are not read", "download the picture, and name its file")
+    assert pictures.problems[0] == ("web addresses are not read", "download the picture, and name its file")
 
 
 def test_a_pattern_without_a_match_is_also_a_file_not_found() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -188,11 +189,14 @@ def test_a_full_disk_stops_no_answer(client_of: Any, tmp_path: Path) -> None:
         for _ in range(3):
             assert client.post("/predict", content=PICTURE).status_code == 200
         deadline = time.monotonic() + 20
-        while (text := client.get("/metrics").text).count("} 3.0") < 2 and time.monotonic() < deadline:
+        lost = 0.0
+        while lost < 6 and time.monotonic() < deadline:  # each look at the counts is a request, too
             time.sleep(0.05)
+            text = client.get("/metrics").text
+            lost = sum(map(float, re.findall(r"^hangtag_lost_log_lines_total\{.*\} (.*)$", text, re.MULTILINE)))
 
     assert 'hangtag_lost_log_lines_total{log="answers"} 3.0' in text
-    assert 'hangtag_lost_log_lines_total{log="access"} 3.0' in text
+    assert lost >= 6
 
 
 def test_a_line_that_cannot_be_made_is_lost_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

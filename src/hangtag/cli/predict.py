@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hangtag.cli.answers import Tally, late_progress
 from hangtag.cli.options import AsJson, Model, Ray, open_model, path_option, print_error
+from hangtag.cli.tally import Tally, late_progress
 from hangtag.errors import HangtagError, UsageError
 from hangtag.files import make_own_folder, user_path
 from hangtag.words import amount

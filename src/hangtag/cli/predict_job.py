@@ -103,8 +103,8 @@ def predict_into(
 
 def _print(out: str, job: Job, total: Done, predictor: "Predictor", as_json: bool) -> None:
     from hangtag.cli import screen
-    from hangtag.cli.answers import Tally
     from hangtag.cli.options import print_error
+    from hangtag.cli.tally import Tally
 
     shards = len(job.manifest.units)
     if as_json:
@@ -124,7 +124,7 @@ def _print(out: str, job: Job, total: Done, predictor: "Predictor", as_json: boo
 def _progress() -> Iterator["Progress"]:
     """A progress bar in a terminal; elsewhere a line now and then."""
     if sys.stderr.isatty():
-        from hangtag.cli.answers import late_progress
+        from hangtag.cli.tally import late_progress
 
         with late_progress() as bar:
             yield bar

@@ -17,8 +17,8 @@ from hangtag.cli.text_table import TextTable, screen_width
 from hangtag.words import ENOUGH, amount, setting_text
 
 if TYPE_CHECKING:
-    from hangtag.cli.answers import Tally
     from hangtag.cli.bench import Bench
+    from hangtag.cli.tally import Tally
     from hangtag.data.audit import Audit
     from hangtag.data.store.cache import CacheEntry
     from hangtag.evaluation.guarantee_report import GuaranteeReport

@@ -184,7 +184,7 @@ def _check_workers(
     workers: int | None, ray: str | None, seeds: int | None, minutes: float | None, log_to: str | None
 ) -> None:
     """Raises UsageError if options for several workers or a cluster exclude others, or have no effect."""
-    from hangtag.training.engine.workers import started_by_torchrun
+    from hangtag.training.engine.torchrun import started_by_torchrun
 
     if seeds is not None and log_to is not None and ray is not None:
         raise UsageError("--log-to and --ray cannot be combined", "each run folder has its epochs in history.jsonl")
@@ -212,10 +212,11 @@ def _team(
 
     In all but the first of torchrun's processes, this trains until the first has ended, and then exits.
     """
-    from hangtag.training.engine.loop import choose_device
-    from hangtag.training.engine.workers import joined_as_torchrun_says, started_by_torchrun
+    from hangtag.training.engine.torchrun import started_by_torchrun
 
     if started_by_torchrun():
+        from hangtag.training.engine.loop import choose_device
+        from hangtag.training.engine.workers import joined_as_torchrun_says
         from hangtag.training.shared import TheseWorkers
 
         with joined_as_torchrun_says(choose_device(device)) as group:
@@ -589,7 +590,7 @@ def stop_on_interrupt(quiet: bool = False) -> Iterator[_Interrupt]:
     Args:
         quiet: whether nothing is printed.
     """
-    from hangtag.training.engine.workers import started_by_torchrun
+    from hangtag.training.engine.torchrun import started_by_torchrun
 
     interrupt, first = _Interrupt(), 0.0
 

@@ -61,7 +61,7 @@ def test_all_workers_end_with_the_same_bits(case: tuple[str, list[dict[str, Tens
 def test_the_weights_and_losses_are_those_of_one_worker(case: tuple[str, list[dict[str, Tensor]]]) -> None:
     name, results = case
     alone = workers_cases.trained(CASES[name], None)
-    assert farthest(alone, results[0]) < 1e-3
+    assert farthest(alone, results[0]) < 3e-3
     untrained = {"epochs": alone["epochs"], **workers_cases.network_of(CASES[name].network).state_dict()}
     assert farthest(untrained, results[0]) > 4e-3  # so the bound above means something
 

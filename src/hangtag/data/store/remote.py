@@ -35,6 +35,7 @@ __all__ = [
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _WHOLE = ("s3", "gcs", "abfs")  # object stores: a new object is seen when it is complete
+_WEB = ("http", "https", "ftp")  # a table of a stranger's must not make this machine call others
 _SECRET = re.compile(r"(?i)(access_key|secret|token|password|sig)[^=&]*=")
 _CREDENTIALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "UNAUTHORIZED", "EXPIRED_TOKEN", "NO_CREDENTIAL",
                 "INVALID_CLIENT_TOKEN", "HTTP status 401", "HTTP status 403", "HTTP response code: 403", "Forbidden",
@@ -258,6 +259,8 @@ def _opened(address: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it."""
     place, _, query = address.partition("?")
     scheme, _, rest = place.partition("://")
+    if scheme.lower() in _WEB:
+        raise UsageError(f"{place}: web addresses are not read", "download the picture, and name its file")
     host, _, path = rest.partition("/")
     system, root = _system(scheme.lower(), host, query)
     return system, f"{root}/{path}".rstrip("/") if root else f"/{path}".rstrip("/")

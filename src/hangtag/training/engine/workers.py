@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from hangtag.errors import WorkerLostError
 from hangtag.mapped import MappedRows
 from hangtag.pictures import Images
+from hangtag.training.engine.torchrun import started_by_torchrun
 
-__all__ = ["GradientSum", "Workers", "joined_as_torchrun_says", "lost_worker", "started_by_torchrun"]
+__all__ = ["GradientSum", "Workers", "joined_as_torchrun_says", "lost_worker"]
 
 _BUCKET = 1_000_000  # weights whose gradients are sent together; DistributedDataParallel sends six times as many
 
@@ -148,12 +149,6 @@ def joined_as_torchrun_says(device: torch.device) -> Iterator[Workers | None]:
         yield Workers.of_process_group(device)
     finally:
         dist.destroy_process_group()
-
-
-def started_by_torchrun() -> bool:
-    """Whether the environment says that this process is one of several of a training."""
-    named = all(os.environ.get(name) for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"))
-    return named and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 @contextmanager
