@@ -1,6 +1,8 @@
 """`hangtag serve`: a prediction server."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,22 +136,25 @@ def serve(
         max_connections=max_connections, max_body=max_body, max_chunks=max_chunks, max_headers=max_headers,
         max_header_bytes=max_header_bytes, max_url=max_url, max_pictures=max_pictures, max_pixels=max_pixels,
     )  # fmt: skip
-    _log_to_stderr()
     if replicas is not None and ray is None:
         raise UsageError("--replicas needs --ray", "without Ray, --workers says how many processes answer")
-    if ray is not None:
+
+    def announce(serving: "Serving") -> None:
+        _announce(serving, settings, as_json)
+
+    with _log_on_stderr():
+        if ray is None:
+            from hangtag.serving.run import serve as run
+
+            run(runs, settings, announce)
+            return
         from hangtag.cluster.serve import Replicas, serve_on_ray
 
         wanted = Replicas.parsed(replicas or "1")
         with print_warnings():
             serve_on_ray(
-                runs, settings, lambda serving: _announce(serving, settings, as_json), ray, wanted,
-                lambda cluster: print(cluster, file=sys.stderr, flush=True),
-            )  # fmt: skip
-        return
-    from hangtag.serving.run import serve as run
-
-    run(runs, settings, lambda serving: _announce(serving, settings, as_json))
+                runs, settings, announce, ray, wanted, lambda cluster: print(cluster, file=sys.stderr, flush=True)
+            )
 
 
 def _read_token(path: Path) -> str:
@@ -172,16 +177,23 @@ def _announce(serving: "Serving", settings: "Settings", as_json: bool) -> None:
     print(f"serving {names} at {serving.url}{others}{token} (API: {serving.url}docs; Ctrl-C stops)", flush=True)
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
     """What the server reports goes to stderr, a line for each record."""
     import logging
 
     from hangtag.errors import logger
 
-    handler = logging.StreamHandler(sys.stderr)
+    handler, level = logging.StreamHandler(sys.stderr), logger.level
     handler.setFormatter(logging.Formatter("hangtag: %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    for name in ("uvicorn.error", "asyncio"):
-        logging.getLogger(name).addHandler(handler)
+    loggers = [logger, *map(logging.getLogger, ("uvicorn.error", "asyncio"))]
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that a client got wrong
+    logger.setLevel(logging.INFO)
+    for each in loggers:
+        each.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for each in loggers:
+            each.removeHandler(handler)
