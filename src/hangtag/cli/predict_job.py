@@ -11,7 +11,7 @@ from hangtag.data.store.remote import is_address, without_query
 from hangtag.data.table_writer import ENDINGS
 from hangtag.errors import HangtagError, UsageError
 from hangtag.files import user_path
-from hangtag.prediction.job import Done, Job, Unit, begin
+from hangtag.prediction.job import MOST_PROBLEMS, Done, Job, Unit, begin
 from hangtag.words import amount, seconds_in_words
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ AnswerUnits: TypeAlias = "Callable[[Job, Predictor, Iterable[Unit], int, Progres
 """Answers units of a job: called with the job, its model, the units, the number of their images and a progress."""
 
 _LINE_SECONDS = 30.0  # between two lines of progress where there is no terminal
-_MOST_NAMED = 20  # files that cannot be read, named on the screen
 
 
 def folder_of(out: str) -> str | None:
@@ -110,10 +109,10 @@ def _print(out: str, job: Job, total: Done, predictor: "Predictor", as_json: boo
     if as_json:
         screen.print_json({"out": without_query(out), "shards": shards, **total.to_json()})
         return
-    for problem in total.problems[:_MOST_NAMED]:
+    for problem in total.problems[:MOST_PROBLEMS]:
         print_error(HangtagError(problem, ""))
-    if total.failed > _MOST_NAMED:
-        print(f"and {total.failed - _MOST_NAMED:,} more images that cannot be read", file=sys.stderr)
+    if total.failed > MOST_PROBLEMS:
+        print(f"and {total.failed - MOST_PROBLEMS:,} more images that cannot be read", file=sys.stderr)
     tally = Tally(predictor.can_abstain, False, total.labels, total.sure, total.images, total.unsure, total.strange,
                   total.failed)  # fmt: skip
     screen.print_tally(tally)

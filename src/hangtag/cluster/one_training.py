@@ -105,6 +105,7 @@ class _Training:
         self.message = {**message, "board": self.board}
         self.failure: BaseException | None = None
         self.no_room_since: float | None = None
+        self.looked = 0.0  # for room, by `time.monotonic`
 
     def epochs(
         self, network: Network, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None
@@ -184,9 +185,9 @@ class _Training:
         import ray
 
         now = time.monotonic()
-        if now - getattr(self, "_looked", 0.0) < 1:
+        if now - self.looked < 1:
             return
-        self._looked = now
+        self.looked = now
         total = ray.cluster_resources()
         enough = total.get("CPU", 0) >= self.needs.workers * self.needs.cpus
         enough = enough and total.get("GPU", 0) >= self.needs.workers * self.needs.gpus

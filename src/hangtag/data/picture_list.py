@@ -7,7 +7,7 @@ that a few files are answered at once.
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -198,22 +198,14 @@ class _Finder:
 
     def _bucket(self, address: str) -> Iterator[Listed]:
         """The pictures below an address."""
-        from hangtag.data.folder_layout import is_picture_name
-
         container, lead = Bucket(address), without_query(address).rstrip("/")
-        others: list[str] = []
-        nothing, count = True, 0
-        for entry in walk(address):
-            if any(is_junk(part) for part in entry.name.split("/")):
-                continue
-            if is_picture_name(entry.name):
-                nothing = False
-                yield Listed(f"{lead}/{entry.name}", container, entry.name, entry.size)
-            else:
-                count += 1
-                if len(others) < _MOST_OTHERS or entry.name.lower().endswith(_ENDINGS):
-                    others.append(entry.name)
-        if nothing:
+        files = (
+            (entry.name, entry.name, entry.size)
+            for entry in walk(address)
+            if not any(is_junk(part) for part in entry.name.split("/"))
+        )
+        images, count, others = yield from _images_among(files, container, lead)
+        if not images:
             found = f", but files such as {visible(others[0])}" if others else ""
             raise DataError(f"{lead}: no images found{found}", "name a place that holds images")
         self._note(lead, Listing(), others, count)
@@ -250,20 +242,10 @@ class _Finder:
 
     def _tree(self, path: Path, place: str) -> Iterator[Listed]:
         """The pictures in a folder and its subfolders."""
-        from hangtag.data.folder_layout import is_picture_name
-
-        container, listing, lead = Folder(str(path.absolute())), Listing(), place.rstrip("/")
-        others: list[str] = []
-        nothing, count = True, 0
-        for entry in container.files(listing):
-            if is_picture_name(entry.name):
-                nothing = False
-                yield Listed(f"{lead}/{entry.name}", container, entry.key, entry.size)
-            else:
-                count += 1
-                if len(others) < _MOST_OTHERS or entry.name.lower().endswith(_ENDINGS):
-                    others.append(entry.name)
-        if nothing:  # perhaps there are only hidden folders
+        container, listing = Folder(str(path.absolute())), Listing()
+        files = ((entry.name, entry.key, entry.size) for entry in container.files(listing))
+        images, count, others = yield from _images_among(files, container, place.rstrip("/"))
+        if not images:  # perhaps there are only hidden folders
             yield from self._listed(container, container.listing(), place)
         else:
             self._note(place, listing, others, count)
@@ -341,6 +323,24 @@ class _Finder:
         """A file that does not exist yet."""
         self.count += 1
         return self.folder / f"{self.count:06d}"
+
+
+def _images_among(
+    files: Iterable[tuple[str, Any, int]], container: Container, lead: str
+) -> Generator[Listed, None, tuple[int, int, list[str]]]:
+    """The images among files of a name, key and size; returns their number, that of other files, and some of those."""
+    from hangtag.data.folder_layout import is_picture_name
+
+    images, count, others = 0, 0, list[str]()
+    for name, key, size in files:
+        if is_picture_name(name):
+            images += 1
+            yield Listed(f"{lead}/{name}", container, key, size)
+        else:
+            count += 1
+            if len(others) < _MOST_OTHERS or name.lower().endswith(_ENDINGS):
+                others.append(name)
+    return images, count, others
 
 
 def _rows_of(path: str, place: str, found: "BytesInParquet") -> Iterator[Listed]:
