@@ -103,7 +103,10 @@ def parse_space(recipe: Recipe, searches: Iterable[str]) -> Space:
         if name in space:
             raise UsageError(f"{name} is searched twice", "give all its values in one --search")
         low, dots, high = text.partition("..")
-        values = [parsed(name, value.strip()) for value in ((low, high) if dots else text.split(","))]
+        try:
+            values = [parsed(name, value.strip()) for value in ((low, high) if dots else text.split(","))]
+        except UsageError as error:
+            raise UsageError(error.message, _EXAMPLE) if "--set" in error.hint else error from None
         space[name] = _range(name, *values) if dots else _choice(name, values)
     return _checked(recipe, space)
 
