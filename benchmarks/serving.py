@@ -151,7 +151,7 @@ def hangtag(run: Path, *more: str) -> Way:
 
 
 def ways(run: Path, peers: Path) -> Iterator[Way]:
-    model = str(run / "model.onnx")
+    model = str((run / "model.onnx").resolve())  # BentoML works in another folder
     yield hangtag(run)
     yield Way("hangtag serve, forms", hangtag(run).command, "form")
     yield Way(
