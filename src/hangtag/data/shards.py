@@ -59,12 +59,13 @@ def read_shard(content: bytes, place: str) -> tuple[int, dict[str, Any]]:
 
 
 def _array(values: list[Any], kind: Any) -> Any:
+    """The values as an array; `pyarrow.array` would import pandas, which takes as long as a thousand pictures."""
     import pyarrow
 
     try:
-        return pyarrow.array(values, kind)
+        return pyarrow.scalar(values, pyarrow.list_(kind)).values
     except UnicodeEncodeError:  # names of files that are not text
-        return pyarrow.array([_plain(value) for value in values], kind)
+        return pyarrow.scalar([_plain(value) for value in values], pyarrow.list_(kind)).values
 
 
 def _plain(value: Any) -> Any:
