@@ -77,12 +77,12 @@ def test_a_folder_without_image_files_is_read_as_its_archives_and_parquet_files(
     ]  # fmt: skip
     assert [listed.containers[each.container].content(each.key) for each in listed.samples] == [PNG] * 8
     notes = " ".join(listed.notes)
-    assert "data/: no image files; read 5 archives or Parquet files in it" in notes
+    assert "data: no image files; images read from 5 files (archives, Parquet)" in notes
     assert "numbered files are missing: in/z-00000-of-00002.zip" in notes
     (Path("data") / "one.png").write_bytes(PNG)  # image files come first, as in `hangtag train`
     listed = found("data")
     assert [sample.name for sample in listed.samples] == ["data/one.png"]
-    assert "5 archives or Parquet files left out, because there are image files" in " ".join(listed.notes)
+    assert "5 files (archives, Parquet) left out, because there are image files" in " ".join(listed.notes)
 
 
 def test_members_of_archives() -> None:

@@ -295,7 +295,7 @@ class _Finder:
             notes.append(f"{amount(count, 'file')} of other kinds left out, such as {visible(others[0])}")
         if inside:
             notes.append(
-                f"{amount(len(inside), 'archive or Parquet file')} left out, because there are image files; to read "
+                f"{amount(len(inside), 'file')} (archives, Parquet) left out, because there are image files; to read "
                 f"them, name them, too: {visible(inside[0])}"
             )
         self.notes += [f"{place}: {note}" for note in notes]
@@ -304,7 +304,9 @@ class _Finder:
         """What is read of a folder without image files."""
         from hangtag.data.tables_in_folder import missing_shards
 
-        self.notes.append(f"{place}: no image files; read {amount(len(shards), 'archive or Parquet file')} in it")
+        self.notes.append(
+            f"{place}: no image files; images read from {amount(len(shards), 'file')} (archives, Parquet)"
+        )
         if missing := missing_shards(shards):
             self.notes.append(f"{place}: numbered files are missing: {visible(first_few(missing))}")
 
