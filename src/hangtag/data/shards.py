@@ -59,13 +59,12 @@ def read_shard(content: bytes, place: str) -> tuple[int, dict[str, Any]]:
 
 
 def _array(values: list[Any], kind: Any) -> Any:
-    """The values as an array; `pyarrow.array` would import pandas, which takes as long as a thousand pictures."""
     import pyarrow
 
     try:
-        return pyarrow.scalar(values, pyarrow.list_(kind)).values
+        return pyarrow.array(values, kind)
     except UnicodeEncodeError:  # names of files that are not text
-        return pyarrow.scalar([_plain(value) for value in values], pyarrow.list_(kind)).values
+        return pyarrow.array([_plain(value) for value in values], kind)
 
 
 def _plain(value: Any) -> Any:
