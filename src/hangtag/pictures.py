@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import IntFlag
 from os import PathLike, fspath
+from os import stat as stat_of
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
@@ -715,31 +716,40 @@ def _content(picture: Any) -> bytes:
     elif hasattr(picture, "read"):
         content = _file_content(picture)
     else:
-        path = Path(picture)
         if not fspath(picture):
             raise PictureError("a path is empty", "name an image file", "cannot be read")
         problem: PictureProblem = "cannot be read"
         try:
-            kind = path.stat().st_mode
-            is_piped = stat.S_ISFIFO(kind) and path.is_relative_to("/dev")  # <(command) in a shell
-            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or is_piped):
-                raise PictureError("is a device or a pipe, not an image", "name image files", problem)
-            with path.open("rb") as file:
-                content = file.read(LARGEST_FILE + 1)
-            if len(content) > LARGEST_FILE:
-                raise PictureError(f"is larger than {LARGEST_FILE:,} bytes", "use a smaller image", "too large")
+            content = _content_at(picture)
         except PictureError:  # also a ValueError
             raise
         except FileNotFoundError:
             raise PictureNotFound("no such file", "check the spelling and the folder you are in", problem) from None
         except IsADirectoryError:
-            raise PictureError("is a folder, not an image", f"name the files: {path}/*.png", problem) from None
+            raise PictureError("is a folder, not an image", f"name the files: {Path(picture)}/*.png", problem) from None
         except PermissionError:
             raise PictureError("permission denied", "check the file's permissions", problem) from None
         except (OSError, ValueError) as error:
             raise PictureError(f"cannot be read: {error}", "check the path", problem) from error
     if not content:
         raise _empty()
+    return content
+
+
+def _content_at(path: "str | PathLike[str]") -> bytes:
+    """The bytes of a file that is neither a device nor too large; raises PictureError, OSError or ValueError."""
+    problem: PictureProblem = "cannot be read"
+    status = stat_of(path)  # noqa: PTH116 - making a Path takes longer than reading a small file
+    kind, size = status.st_mode, min(status.st_size, LARGEST_FILE)
+    is_piped = stat.S_ISFIFO(kind) and Path(path).is_relative_to("/dev")  # <(command) in a shell
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or is_piped):
+        raise PictureError("is a device or a pipe, not an image", "name image files", problem)
+    with open(path, "rb") as file:  # noqa: PTH123
+        content = file.read(size + 1)  # reserves as much memory as it may return
+        if len(content) > size:  # a pipe, or it has grown
+            content += file.read(LARGEST_FILE + 1 - len(content))
+    if len(content) > LARGEST_FILE:
+        raise PictureError(f"is larger than {LARGEST_FILE:,} bytes", "use a smaller image", "too large")
     return content
 
 

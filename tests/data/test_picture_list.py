@@ -49,6 +49,42 @@ def test_what_is_left_out_is_said() -> None:
     assert "2 files of other kinds left out" in notes and "name them, too: old.zip" in notes
 
 
+def test_a_folder_without_image_files_is_read_as_its_archives_and_parquet_files() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for name in (
+        "part-0.parquet",
+        "in/part-1.snappy.parquet",
+        "in/part-0-of-3.PQ",
+        "_delta/x.parquet",
+        "old/p.parquet",
+    ):
+        (Path("data") / name).parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pyarrow.table({"image": [PNG, PNG]}), Path("data") / name)
+    parquet.write_table(pyarrow.table({"file": ["../photos/b.png"]}), "data/paths.parquet")
+    with zipfile.ZipFile("data/in/z-00001-of-00002.zip", "w") as archive:
+        archive.writestr("c.png", PNG)
+    for name in ("_SUCCESS", "README.md", ".part-0.parquet.crc", "old/_manifest.json"):
+        (Path("data") / name).write_text("{}")
+
+    listed = found("data/")
+
+    assert [sample.name for sample in listed.samples] == [
+        "data/in/part-0-of-3.PQ: row 1", "data/in/part-0-of-3.PQ: row 2",
+        "data/in/part-1.snappy.parquet: row 1", "data/in/part-1.snappy.parquet: row 2",
+        "data/in/z-00001-of-00002.zip/c.png",
+        "data/part-0.parquet: row 1", "data/part-0.parquet: row 2", "../photos/b.png",
+    ]  # fmt: skip
+    assert [listed.containers[each.container].content(each.key) for each in listed.samples] == [PNG] * 8
+    notes = " ".join(listed.notes)
+    assert "data: no image files; images read from 5 files (archives, Parquet)" in notes
+    assert "numbered files are missing: in/z-00000-of-00002.zip" in notes
+    (Path("data") / "one.png").write_bytes(PNG)  # image files come first, as in `hangtag train`
+    listed = found("data")
+    assert [sample.name for sample in listed.samples] == ["data/one.png"]
+    assert "5 files (archives, Parquet) left out, because there are image files" in " ".join(listed.notes)
+
+
 def test_members_of_archives() -> None:
     with zipfile.ZipFile("a.zip", "w") as archive:
         for name in ("x/2.png", "x/1.png", "__MACOSX/x/._1.png", "../out.png", "list.txt"):

@@ -261,6 +261,18 @@ def test_killed_at_any_instant_the_same_command_loses_and_doubles_no_row(tmp_pat
     assert not list(tmp_path.glob("out/.part*"))
 
 
+def test_small_jobs_have_units_for_many_workers(tag: Predictor, tmp_path: Path) -> None:
+    def units(images: int, most: int = 10_000) -> list[int]:
+        names = [f"{number}.png" for number in range(images)]
+        with begin(tag, names, str(tmp_path / f"{images} {most}"), unit_images=most) as job:
+            assert [unit.first for unit in job.units] == np.cumsum([0, *job.manifest.units])[:-1].tolist()
+            return job.manifest.units
+
+    assert units(30) == [30] and units(300) == [32] * 9 + [12] and units(300, 100) == units(300)
+    assert units(1600) == [100] * 16 and units(1600, 70) == [70] * 22 + [60]
+    assert units(10_900) == [625] * 16 + [900]
+
+
 # --- object stores -------------------------------------------------------------------------------------------------
 
 
@@ -294,6 +306,11 @@ def test_pictures_and_shards_in_an_object_store_give_the_rows_of_files(
         }
     with pytest.raises(UsageError, match="about other pictures"):
         run(tag, addresses[:1], f"s3://{store.bucket}/answers/all")
+    store.put({f"shards/in/{name}": places[name].read_bytes() for name in ("a.zip", "a.parquet")})
+    assert run(tag, [f"s3://{store.bucket}/shards"], tmp_path / "shards").images == 20
+    assert {row["probability"] for row in rows_of(tmp_path / "shards")} == {
+        row["probability"] for row in rows if row["probability"] is not None
+    }
 
 
 def test_what_is_wrong_with_an_object_store_is_one_clear_line(

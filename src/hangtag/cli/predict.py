@@ -89,6 +89,13 @@ def predict(
             help="Number of processes or, with --ray, workers. [default: one per core, none for a few images]", min=1
         ),
     ] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(
+            "--strict/--not-strict",
+            help="Exit with code 1 if an image cannot be read. [default: --not-strict for shards, otherwise --strict]",
+        ),
+    ] = None,
     ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
@@ -139,10 +146,10 @@ def predict(
         if shards is not None:
             from hangtag.cli.predict_job import answer_here, answer_on_ray, predict_into
 
-            answer = answer_here(workers) if ray is None else stack.enter_context(answer_on_ray(ray, workers))
-            failed = predict_into(shards, predictor, places, answer, top=top, image_column=image_column, root=root,
-                                  refuse=refuse, as_json=as_json)  # fmt: skip
-            raise typer.Exit(1 if failed else 0)
+            answering = answer_here(predictor, top, workers) if ray is None else answer_on_ray(ray, workers)
+            total = predict_into(shards, predictor, places, stack.enter_context(answering), top=top,
+                                 image_column=image_column, root=root, refuse=refuse, as_json=as_json)  # fmt: skip
+            raise typer.Exit(1 if total.failed and (strict or total.failed == total.images) else 0)
         pictures = list_pictures(places, Path(temporary), image_column, root, refuse)
         if not as_json:
             for sentence in (*predictor.guarantees.limitations, *pictures.notes):
@@ -151,7 +158,7 @@ def predict(
         outputs = _Outputs(predictor, pictures, top, run, tally)
         outputs.open(stack, table, sort_into, link, sheet, why, drawings, as_json)
         _run(predictor, pictures, top, workers, tally, outputs)
-    if tally.failed:
+    if tally.failed and strict is not False:
         raise typer.Exit(1)
 
 

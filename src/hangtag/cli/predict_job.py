@@ -42,18 +42,21 @@ def folder_of(out: str) -> str | None:
     return str(path) if path.is_dir() or out.endswith("/") or not path.suffix else None
 
 
-def answer_here(workers: int | None) -> AnswerUnits:
+@contextmanager
+def answer_here(predictor: "Predictor", top: int, workers: int | None) -> Iterator[AnswerUnits]:
     """A function that answers units on this machine, with this number of processes or one for each core."""
+    from hangtag.prediction.crew import Crew
+    from hangtag.prediction.units import UnitWorkers
 
-    def answer(
-        job: Job, predictor: "Predictor", units: Iterable[Unit], images: int, progress: "Progress"
-    ) -> Iterator[Done]:
-        from hangtag.prediction.units import UnitWorkers
+    with Crew(predictor, top, workers, as_rows=True) as crew:
+        crew.start()
 
-        with UnitWorkers(job, predictor, workers) as crew:
-            yield from crew.answer(units, images, progress)
+        def answer(
+            job: Job, predictor: "Predictor", units: Iterable[Unit], images: int, progress: "Progress"
+        ) -> Iterator[Done]:
+            yield from UnitWorkers(job, predictor, crew).answer(units, images, progress)
 
-    return answer
+        yield answer
 
 
 @contextmanager
@@ -72,8 +75,8 @@ def answer_on_ray(address: str, workers: int | None) -> Iterator[AnswerUnits]:
 def predict_into(
     out: str, predictor: "Predictor", places: list[str], answer: AnswerUnits, *, top: int, image_column: str | None,
     root: Path | None, refuse: bool, as_json: bool,
-) -> int:  # fmt: skip
-    """Begin or continue the job in `out`, and print what its shards hold; returns the number of pictures not read."""
+) -> Done:  # fmt: skip
+    """Begin or continue the job in `out`, and print what its shards hold, which is returned."""
     with (
         _progress() as progress,
         begin(predictor, places, out, top=top, image_column=image_column, root=root, refuse=refuse,
@@ -97,7 +100,7 @@ def predict_into(
         total = sum((done[number] for number in sorted(done)), Done())
         job.finish(total)
     _print(out, job, total, predictor, as_json)
-    return total.failed
+    return total
 
 
 def _print(out: str, job: Job, total: Done, predictor: "Predictor", as_json: bool) -> None:

@@ -50,6 +50,7 @@ _NOT_PICTURES = {
     "onnx", "h5", "mat", "parquet", "mp4", "avi", "mov", "mkv", "mp3", "wav", "sh", "exe", "lnk", "url", "sha256",
     "md5", "aae", "xmp", "arrow", "feather", "tfrecord", "tfrecords", "hdf5", "pickle",
     "joblib", "ckpt", "safetensors", "mdb", "zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "7z", "rar",
+    "pq", "crc", "_success", "_metadata", "_common_metadata",
 }  # fmt: skip
 
 

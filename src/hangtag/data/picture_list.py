@@ -25,11 +25,11 @@ from hangtag.data.store.containers import (
     archive_listing,
     is_junk,
 )
-from hangtag.data.store.remote import is_address, is_folder, open_address, size_at, walk, without_query
+from hangtag.data.store.remote import below, is_address, is_folder, open_address, size_at, walk, without_query
 from hangtag.errors import DataError, DataNotFound, HangtagError, StoreError, UsageError
 from hangtag.files import saving, user_path
 from hangtag.pictures import PICTURE_ENDINGS
-from hangtag.words import amount, visible
+from hangtag.words import amount, first_few, visible
 
 if TYPE_CHECKING:
     from hangtag.data.tables import BytesInParquet
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Listed", "PictureList", "list_each", "list_pictures", "names_in"]
 
 _ENDINGS = tuple(f".{ending}" for ending in ("zip", "tar", "tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz"))
+_SHARDS = (*_ENDINGS, ".parquet", ".pq")
+_OF_JOB = "_manifest.json"  # beside the answers of a job of `prediction/job.py`
 _PIECE, _SAMPLED = 1 << 20, 200  # bytes of a download; rows that say what a column holds
 _MOST_OTHERS = 100  # files of other kinds whose names are kept
 
@@ -183,12 +185,18 @@ class _Finder:
 
     def _address(self, address: str) -> Iterator[Listed]:
         place = without_query(address)
-        name = place.lower()
         if place.startswith("file://"):
             yield from self._file(place.removeprefix("file://"))
         elif is_folder(address):
             yield from self._bucket(address)
-        elif name.endswith(_ENDINGS):
+        else:
+            yield from self._object(address)
+
+    def _object(self, address: str) -> Iterator[Listed]:
+        """The pictures of one file at an address."""
+        place = without_query(address)
+        name = place.lower()
+        if name.endswith(_ENDINGS):
             yield from self._archive(address, place)
         elif not name.endswith(PICTURE_ENDINGS) and _is_table(name):
             yield from self._table_at(address)
@@ -205,6 +213,11 @@ class _Finder:
             if not any(is_junk(part) for part in entry.name.split("/"))
         )
         images, count, others = yield from _images_among(files, container, lead)
+        if not images and (shards := _shards_in(others)):
+            self._note_shards(lead, shards)
+            for name in shards:
+                yield from self._object(below(address, name))
+            return
         if not images:
             found = f", but files such as {visible(others[0])}" if others else ""
             raise DataError(f"{lead}: no images found{found}", "name a place that holds images")
@@ -245,7 +258,11 @@ class _Finder:
         container, listing = Folder(str(path.absolute())), Listing()
         files = ((entry.name, entry.key, entry.size) for entry in container.files(listing))
         images, count, others = yield from _images_among(files, container, place.rstrip("/"))
-        if not images:  # perhaps there are only hidden folders
+        if not images and (shards := _shards_in(others)):
+            self._note_shards(place, shards)
+            for name in shards:
+                yield from self._file(f"{place.rstrip('/')}/{name}")
+        elif not images:  # perhaps there are only hidden folders
             yield from self._listed(container, container.listing(), place)
         else:
             self._note(place, listing, others, count)
@@ -269,17 +286,29 @@ class _Finder:
     def _note(self, place: str, listing: Listing, others: list[str], count: int) -> None:
         """What was left out of a folder or archive."""
         from hangtag.data.describe import counted
-        from hangtag.data.manifest import ARCHIVES
 
         notes = [*listing.notes, *listing.notes_on_own()]
         if listing.skipped:
             notes.append(f"set aside: {counted(listing.skipped)}")
-        inside = [name for name in others if name.lower().endswith(ARCHIVES)]
+        inside = _shards_in(others)
         if others:
             notes.append(f"{amount(count, 'file')} of other kinds left out, such as {visible(others[0])}")
         if inside:
-            notes.append(f"archives in it are not read; name them, too: {visible(inside[0])}")
+            notes.append(
+                f"{amount(len(inside), 'file')} (archives, Parquet) left out, because there are image files; to read "
+                f"them, name them, too: {visible(inside[0])}"
+            )
         self.notes += [f"{place}: {note}" for note in notes]
+
+    def _note_shards(self, place: str, shards: list[str]) -> None:
+        """What is read of a folder without image files."""
+        from hangtag.data.tables_in_folder import missing_shards
+
+        self.notes.append(
+            f"{place}: no image files; images read from {amount(len(shards), 'file')} (archives, Parquet)"
+        )
+        if missing := missing_shards(shards):
+            self.notes.append(f"{place}: numbered files are missing: {visible(first_few(missing))}")
 
     def _table(self, path: Path, place: str = "", beside: str | None = None) -> Iterator[Listed]:
         """The pictures of a table.
@@ -328,19 +357,44 @@ class _Finder:
 def _images_among(
     files: Iterable[tuple[str, Any, int]], container: Container, lead: str
 ) -> Generator[Listed, None, tuple[int, int, list[str]]]:
-    """The images among files of a name, key and size; returns their number, that of other files, and some of those."""
+    """The images among files of a name, key and size; returns their number, that of other files, and some of those.
+
+    A file of an unknown kind, such as LICENSE, counts as an image unless there are archives or Parquet files instead of
+    images.
+    """
     from hangtag.data.folder_layout import is_picture_name
 
     images, count, others = 0, 0, list[str]()
+    unknown = list[Listed]()  # before the first image
     for name, key, size in files:
-        if is_picture_name(name):
-            images += 1
-            yield Listed(f"{lead}/{name}", container, key, size)
+        if is_picture_name(name) and not name.lower().endswith(_SHARDS):
+            unknown.append(Listed(f"{lead}/{name}", container, key, size))
+            if images or name.lower().endswith(PICTURE_ENDINGS) or len(unknown) > _MOST_OTHERS:
+                images += len(unknown)
+                yield from unknown
+                unknown.clear()
         else:
             count += 1
-            if len(others) < _MOST_OTHERS or name.lower().endswith(_ENDINGS):
+            if len(others) < _MOST_OTHERS or name.lower().endswith(_SHARDS) or _is_of_job(name):
                 others.append(name)
+    if not _shards_in(others):
+        images += len(unknown)
+        yield from unknown
     return images, count, others
+
+
+def _shards_in(names: list[str]) -> list[str]:
+    """The archives and Parquet files among the files of a folder.
+
+    As in other programs, names that begin with _ or . are not data. Folders of answers that hangtag wrote are left out.
+    """
+    answers = tuple(name.removesuffix(_OF_JOB) for name in names if _is_of_job(name))
+    found = [name for name in names if name.lower().endswith(_SHARDS) and not name.startswith(answers)]
+    return [name for name in found if not any(part[0] in "._" for part in name.split("/"))]
+
+
+def _is_of_job(name: str) -> bool:
+    return name.rpartition("/")[2] == _OF_JOB
 
 
 def _rows_of(path: str, place: str, found: "BytesInParquet") -> Iterator[Listed]:

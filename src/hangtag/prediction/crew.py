@@ -27,6 +27,7 @@ _MODULE = "hangtag.prediction.worker"
 _BYTES_PER_WORKER = 1_000_000_000  # of this machine's memory; a worker takes 0.2 GB, and more for a large picture
 _FIRST_CHUNK, _LARGEST_CHUNK = 4, 256  # pictures sent to a worker at a time
 _CHUNK_SECONDS = 0.2  # intended time of a chunk
+_EARLY = 8  # processes that are started before there is work
 _AHEAD = 3  # chunks of each worker that may be waiting for an earlier one
 
 
@@ -74,6 +75,15 @@ class Crew:
             worker.end()
         self.folder.cleanup()
 
+    def start(self) -> None:
+        """Start some processes before there is work: each needs half a second, while pictures are listed, for example.
+
+        Raises:
+            DataError: no process can be started.
+        """
+        while len(self.idle) < min(self.count, _EARLY):
+            self.idle.append(WorkerProcess(_MODULE, self.settings))
+
     def answers(self, pictures: Iterator[Wanted], total: int) -> Iterator[Any]:
         """What the workers answer to each picture, in order, or {"error": why there is none, "hint": what to do}.
 
@@ -81,7 +91,7 @@ class Crew:
 
         Raises:
             DataError: no process can be started.
-        StoreError: no picture of a container can be read any more.
+            StoreError: no picture of a container can be read any more.
         """
         waiting: deque[Future[list[Any]]] = deque()
         for chunk in self._chunks(pictures, total):

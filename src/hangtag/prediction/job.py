@@ -12,6 +12,7 @@ Programs that read folders of Parquet files ignore names that begin with _.
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import zlib
@@ -43,7 +44,8 @@ _SCHEMA = 1
 MOST_PROBLEMS = 20
 """Pictures that a `Done` names."""
 
-_UNIT_ROWS = 10_000
+_UNIT_ROWS, _LEAST_ROWS = 10_000, 32  # the most in a unit, and the fewest unless a picture is large
+_FIRST_UNITS, _SHARE = 16, 8  # units of a job of up to _UNIT_ROWS pictures; later, a unit is 1/8 of all before it
 _UNIT_BYTES = 256_000_000  # of pictures: a few seconds of work, which is what a kill can cost
 _UNKNOWN_BYTES = 250_000  # of a picture whose size the list does not say
 _MOST_NAMED = 100  # places that a manifest names; of more, it holds a digest
@@ -411,14 +413,21 @@ def _kept(pictures: Iterable[Listed], scratch: Path, keep: Callable[[Path], str]
             yield each
 
 
-def _in_units(pictures: Iterable[Listed], most: int) -> Iterator[UnitPictures]:
-    """Pictures in pieces of a few seconds of work."""
-    unit, size = UnitPictures([], [], [], [], {}), 0
+def _in_units(pictures: Iterator[Listed], most: int) -> Iterator[UnitPictures]:
+    """Pictures in pieces of at most a few seconds of work, which are smaller if there are few, so that all workers of
+    a cluster have some. The pieces follow from the list alone.
+    """
+    start = list(itertools.islice(pictures, _UNIT_ROWS))
+    rows = min(most, max(_LEAST_ROWS, -(-len(start) // _FIRST_UNITS)))
+    unit, size, before = UnitPictures([], [], [], [], {}), 0, 0
     known: dict[str, int] = {}
     last, where, name = None, list[Any](), ""
-    for each in pictures:
-        if len(unit.names) >= most or (unit.names and size > _UNIT_BYTES):
+    for each in itertools.chain(start, pictures):
+        if len(unit.names) >= rows or (unit.names and size > _UNIT_BYTES):
             yield unit
+            before += len(unit.names)
+            if before >= _UNIT_ROWS:
+                rows = min(most, _UNIT_ROWS, before // _SHARE)
             unit, size, known = UnitPictures([], [], [], [], {}), 0, {}
         if each.container is not last:
             last, where = each.container, each.container.to_json()

@@ -24,12 +24,12 @@ class UnitWorkers:
     Args:
         job: whose units.
         predictor: the job's model; see `Job.predictor`.
-        workers: number of processes; None: one per core.
+        workers: number of processes, None: one per core; or a crew for the same model that gives rows.
     """
 
-    def __init__(self, job: Job, predictor: Predictor, workers: int | None = None) -> None:
+    def __init__(self, job: Job, predictor: Predictor, workers: int | Crew | None = None) -> None:
         self.job, self.fingerprint = job, predictor.fingerprint
-        self.crew = Crew(predictor, job.manifest.top, workers, as_rows=True)
+        self.crew = workers if isinstance(workers, Crew) else Crew(predictor, job.manifest.top, workers, as_rows=True)
         names = list(job.columns)
         self._empty = [None] * len(names)
         self._label, self._sure, self._ood = (names.index(name) for name in ("label", "sure", "is_ood"))
