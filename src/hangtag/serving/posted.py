@@ -140,6 +140,6 @@ def _decoded(text: str) -> bytes | HangtagError:
         return binascii.a2b_base64(text.encode("ascii").translate(None, b" \t\r\n"), strict_mode=True)
     except ValueError:  # also of characters beyond ASCII
         return PictureError(
-            "the string is not base64", "send the bytes of a picture in base64; addresses and paths are not read",
-            "not an image",
+            "the string is not base64", "send the bytes of a picture in base64, with + and / and not with - and _; "
+            "addresses and paths are not read", "not an image",
         )  # fmt: skip
