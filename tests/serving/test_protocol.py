@@ -1,9 +1,12 @@
 """Limits of a connection that hostile requests alone do not show."""
 
+import asyncio
 import re
 import socket
+import struct
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -62,6 +65,33 @@ def test_a_client_that_ends_its_half_of_the_connection_gets_its_answer(server: R
         connection.sendall(b"POST /predict HTTP/1.1\r\n" + _HEAD + length + toy_png)
         connection.shutdown(socket.SHUT_WR)
         assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_connection_that_breaks_before_the_answer_is_counted_as_a_client_that_left(
+    start_server: Callable[..., AbstractContextManager[Running]],
+) -> None:
+    with start_server() as server:
+        has_begun, may_end = threading.Event(), threading.Event()
+
+        async def slow(request: Request) -> Response:
+            has_begun.set()
+            await asyncio.to_thread(may_end.wait, 10)
+            return Response()
+
+        server.app.router.routes.append(Route("/slow", slow))
+        with connect(server) as connection:
+            connection.sendall(b"GET /slow HTTP/1.1\r\n" + _HEAD + b"\r\n")
+            assert has_begun.wait(10)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
+        deadline = time.monotonic() + 20
+        while server.listener.server_state.connections and time.monotonic() < deadline:
+            time.sleep(0.02)
+        may_end.set()
+        counts = ""
+        while "hangtag_errors_total{" not in counts and time.monotonic() < deadline:
+            with urllib.request.urlopen(f"{server.url}/metrics") as response:
+                counts = response.read().decode()
+        assert 'hangtag_errors_total{kind="client left"} 1.0' in counts
 
 
 def test_a_client_that_sends_everything_before_it_reads_learns_that_it_was_too_much(server: Running) -> None:

@@ -310,6 +310,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_body()
+        if self.is_answering:
+            self.running.scope["state"]["is_left"] = True  # for the access log
         super().connection_lost(exc)
 
     def _forget_body(self) -> None:
