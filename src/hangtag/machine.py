@@ -50,7 +50,7 @@ def _limits(name: str) -> list[float]:
         for folder in (place, *place.parents):
             with suppress(OSError, ValueError, ZeroDivisionError):  # the root has no such file, and "max" is no limit
                 limit, *period = (folder / name).read_text(encoding="ascii").split()
-                found.append(int(limit) / int(*period or [1]))
+                found.append(int(limit) / (int(period[0]) if period else 1))
     return found
 
 
