@@ -3,11 +3,13 @@
 import io
 import os
 import struct
+import sys
 import tempfile
 import threading
 import zlib
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -307,6 +309,13 @@ def test_every_known_format_can_be_read(kind: str) -> None:
     assert np.abs(pixels.astype(int) - np.array([200, 40, 90])).max() <= 12  # the lossy ones move a little
 
 
+def test_an_array_can_be_read_while_another_thread_imports_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL.Image", ModuleType("PIL.Image"))  # empty, as at the beginning of its import
+
+    expect(PIXELS, GREY, PIXELS)
+    assert not module.is_one_picture(PIXELS)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_is_turned_upright(orientation: int) -> None:
     turned = {
@@ -324,6 +333,15 @@ def test_a_photo_is_turned_upright(orientation: int) -> None:
 
     notes = () if orientation == 1 else (ROTATED,)
     expect(file_of(GREY_IMAGE, "PNG", exif=exif), GREY, np.ascontiguousarray(turned), *notes)
+
+
+@pytest.mark.parametrize(("kind", "count", "value"), [(3, 1, b"\0\0"), (3, 1, b"\0\x63"), (2, 4, b"six")])
+def test_an_orientation_that_exif_does_not_know_changes_nothing(kind: int, count: int, value: bytes) -> None:
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHI4sI", 8, 1, 0x0112, kind, count, value, 0)
+    large = file_of(Image.new("L", (900, 1200), 7), "JPEG", exif=exif)  # is decoded at reduced size
+
+    expect(file_of(GREY_IMAGE, "PNG", exif=exif), GREY, PIXELS)
+    assert ROTATED not in decode(large, GREY)[1]
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])

@@ -1,5 +1,6 @@
 """This machine and the installed versions: processor, cores, memory, packages, and the time."""
 
+import math
 import os
 import time
 from contextlib import AbstractContextManager, suppress
@@ -12,6 +13,8 @@ from hangtag.version import __version__
 
 __all__ = ["blas_threads", "hardware", "memory_bytes", "now", "processors", "seconds_waiting_for_a_core", "versions"]
 
+_CGROUP, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # of this process, and all control groups
+
 
 def hardware() -> dict[str, Any]:
     """System, processor, number of cores this process may use, memory in bytes."""
@@ -22,15 +25,33 @@ def hardware() -> dict[str, Any]:
 
 
 def memory_bytes() -> int:
-    """The memory of this machine; 0 if the system does not say."""
+    """The memory of this machine, or what its container may use; 0 if the system does not say."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(min([has, *_limits("memory.max")]))
     return 0
 
 
 def processors() -> int:
-    """The number of processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of processor cores this process may use: by its affinity, and by the limit of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([cores, *(max(1, math.ceil(limit)) for limit in _limits("cpu.max"))])
+
+
+def _limits(name: str) -> list[float]:
+    """What the control groups of this process allow (Linux, cgroup v2), as Docker, Kubernetes and systemd set it.
+
+    Args:
+        name: of the files: a number, of microseconds in a period of the following number if there are two, or "max".
+    """
+    found = []
+    with suppress(OSError, ValueError):
+        place = _CGROUPS / _CGROUP.read_text(encoding="utf-8").rpartition("0::/")[2].strip()
+        for folder in (place, *place.parents):
+            with suppress(OSError, ValueError, ZeroDivisionError):  # the root has no such file, and "max" is no limit
+                limit, *period = (folder / name).read_text(encoding="ascii").split()
+                found.append(int(limit) / (int(period[0]) if period else 1))
+    return found
 
 
 def seconds_waiting_for_a_core() -> float:

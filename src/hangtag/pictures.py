@@ -902,7 +902,7 @@ def _reduce(opened: "Image.Image", spec: ImageSpec) -> None:
     least = max(_LEAST_REDUCED, _LEAST_TIMES * max(spec.height, spec.width))
     if not _is_jpeg(opened) or min(opened.size) // 2 < least:
         return
-    size = opened.size if opened.getexif().get(_ORIENTATION, 1) < _FIRST_SIDEWAYS else opened.size[::-1]
+    size = opened.size if _orientation(opened) < _FIRST_SIDEWAYS else opened.size[::-1]
     frame = _frame(*size, spec)
     for by in (8, 4, 2):
         if min(size) // by >= least and _frame(-(-size[0] // by), -(-size[1] // by), spec) == frame:
@@ -946,7 +946,7 @@ def _from_pil(
         raw_mode = _deep_mode(opened)
         opened.load()
         upright = _upright(opened)
-        rotated = opened.getexif().get(_ORIENTATION, 1) != 1 and opened.format != "HEIF"
+        rotated = _orientation(opened) != 1 and opened.format != "HEIF"
         if raw_mode is not None and content is not None:
             read = _from_deep(*_deep_colour(upright, raw_mode, content), spec, single)
         elif upright.mode.startswith("I") or upright.mode == "F":
@@ -1017,9 +1017,9 @@ def _unread_file(image: "Image.Image") -> bytes | None:
 
 
 def _is_pil(value: object) -> "TypeGuard[Image.Image]":
-    """Whether it is an image of Pillow; there is none before Pillow is imported."""
-    pillow = sys.modules.get("PIL.Image")
-    return pillow is not None and isinstance(value, pillow.Image)
+    """Whether it is an image of Pillow; there is none before Pillow is imported, or while a thread imports it."""
+    kind = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return kind is not None and isinstance(value, kind)
 
 
 def _is_jpeg(image: "Image.Image") -> bool:
@@ -1077,9 +1077,15 @@ def _array_in(content: bytes, most: int = MAX_PIXELS) -> NDArray[Any]:
     return _array(array)
 
 
+def _orientation(image: "Image.Image") -> int:
+    """From 1 to 8, as Exif numbers them; 1, upright, if the file says nothing or something else."""
+    found = image.getexif().get(_ORIENTATION)
+    return int(found) if found in range(2, 9) else 1
+
+
 def _upright(image: "Image.Image") -> "Image.Image":
     """The image rotated as its Exif data says."""
-    if image.getexif().get(_ORIENTATION, 1) == 1:
+    if _orientation(image) == 1:
         return image  # Pillow would copy it
     from PIL import ImageOps
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from hangtag.errors import PictureError
+from hangtag.errors import PictureError, SaveError
 from hangtag.model.predictor import Answer
 from hangtag.pictures import encode_png
 from hangtag.serving.metrics import KINDS, Metrics, shared_by_workers
@@ -184,3 +185,10 @@ def test_processes_count_together_also_after_one_was_killed() -> None:
     assert found["hangtag_processes"] == 1
     assert not folder.exists()
     assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+
+
+def test_workers_say_that_they_need_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    with pytest.raises(SaveError, match="temporary folder"), shared_by_workers():
+        pass

@@ -40,6 +40,19 @@ def test_a_new_file_serves_and_the_old_version_is_gone(tmp_path: Path) -> None:
     assert old.predictor.probabilities([[[0] * SIDE] * SIDE]).shape[0] == 1
 
 
+def test_a_file_that_is_written_in_place_with_the_size_and_time_of_the_old_one_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(OLD)
+    models, before = Models([path]), path.stat()
+    old = models.default
+    time.sleep(0.01)  # file systems count in ticks
+    path.write_bytes(NEW)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_ino, path.stat().st_size) == (before.st_ino, before.st_size)
+    models.refresh()
+    assert models.default is not old
+
+
 def test_the_memory_of_an_old_version_does_not_wait_for_the_collector_which_skips_what_the_server_began_with(
     tmp_path: Path,
 ) -> None:

@@ -1,9 +1,12 @@
 """Limits of a connection that hostile requests alone do not show."""
 
+import asyncio
 import re
 import socket
+import struct
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -64,6 +67,33 @@ def test_a_client_that_ends_its_half_of_the_connection_gets_its_answer(server: R
         assert read_all(connection).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_connection_that_breaks_before_the_answer_is_counted_as_a_client_that_left(
+    start_server: Callable[..., AbstractContextManager[Running]],
+) -> None:
+    with start_server() as server:
+        has_begun, may_end = threading.Event(), threading.Event()
+
+        async def slow(request: Request) -> Response:
+            has_begun.set()
+            await asyncio.to_thread(may_end.wait, 10)
+            return Response()
+
+        server.app.router.routes.append(Route("/slow", slow))
+        with connect(server) as connection:
+            connection.sendall(b"GET /slow HTTP/1.1\r\n" + _HEAD + b"\r\n")
+            assert has_begun.wait(10)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
+        deadline = time.monotonic() + 20
+        while server.listener.server_state.connections and time.monotonic() < deadline:
+            time.sleep(0.02)
+        may_end.set()
+        counts = ""
+        while "hangtag_errors_total{" not in counts and time.monotonic() < deadline:
+            with urllib.request.urlopen(f"{server.url}/metrics") as response:
+                counts = response.read().decode()
+        assert 'hangtag_errors_total{kind="client left"} 1.0' in counts
+
+
 def test_a_client_that_sends_everything_before_it_reads_learns_that_it_was_too_much(server: Running) -> None:
     size = 100_000_000
     with connect(server) as connection:
@@ -86,6 +116,43 @@ def test_expect_100_continue_is_answered_before_the_body_is_sent(server: Running
     with connect(server) as connection:
         connection.sendall(asked(10**9))
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_wish_for_another_protocol_is_ignored(server: Running, toy_png: bytes) -> None:
+    wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"  # Java's default
+    length = f"Content-Length: {len(toy_png)}\r\n\r\n".encode()
+    ask = b"POST /predict HTTP/1.1\r\n" + _HEAD + wish + length
+    last = b"POST /predict HTTP/1.1\r\n" + _HEAD + wish + b"Connection: close\r\n" + length
+    with connect(server) as connection:
+        for some in (ask[:50], ask[50:100], ask[100:], toy_png[:9], toy_png[9:] + ask + toy_png + last, toy_png):
+            connection.sendall(some)
+            time.sleep(0.02)
+        answers = read_all(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200"] * 3
+    assert answers.count(b'"label"') >= 3
+
+
+@pytest.mark.parametrize("field", [b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b""])
+def test_what_cannot_be_another_protocol_is_refused(server: Running, field: bytes) -> None:
+    start = b"GET /predict" if field else b"CONNECT localhost:80"
+    with connect(server) as connection:
+        connection.sendall(start + b" HTTP/1.1\r\n" + _HEAD + field + b"\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        assert re.findall(rb"HTTP/1.1 (\d+)", read_all(connection)) == [b"405"]
+
+
+def test_spaces_around_a_header_do_not_count(server: Running) -> None:
+    with connect(server) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost:  localhost \t\r\nX-Request-Id: a-1 \r\n\r\n")
+        answer = connection.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200 ") and b"x-request-id: a-1\r\n" in answer.lower()
+
+
+def test_http_1_0_knows_no_100_continue(server: Running, toy_png: bytes) -> None:
+    fields = f"Expect: 100-continue\r\nContent-Length: {len(toy_png)}\r\n\r\n".encode()
+    with connect(server) as connection:
+        connection.sendall(b"POST /predict HTTP/1.0\r\n" + _HEAD + fields + toy_png)
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_pipelined_requests_are_answered_in_order(server: Running) -> None:

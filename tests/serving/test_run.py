@@ -261,10 +261,12 @@ def test_tls(start_server: Callable[..., AbstractContextManager[Running]], toy_p
     context = ssl.create_default_context(cafile=str(certificate))
 
     with (
-        start_server(certfile=str(certificate), keyfile=str(key)) as server,
+        start_server(certfile=str(certificate), keyfile=str(key), client_timeout=0.5) as server,
         urllib.request.urlopen(f"{server.url}/predict", toy_png, context=context) as response,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent,
     ):
         assert response.status == 200
+        assert silent.recv(1) == b""  # it does not begin to encrypt
 
     with pytest.raises(UsageError, match="its own key"):
         serve(["unused.onnx"], Settings(port=0, certfile=str(key), keyfile=str(key)), lambda _: None)

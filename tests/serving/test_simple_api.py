@@ -59,6 +59,20 @@ def test_a_picture_as_the_body_has_the_answer_of_the_library(client: httpx.Clien
         assert said.status_code == 200 and said.json() == as_json(predictor(pictures()[1]).to_json())
 
 
+@pytest.mark.parametrize(("content", "status"), [(b"small", 422), (bytes(20_000), 413)])
+def test_a_picture_in_a_form_without_a_file_name_is_explained(
+    client: httpx.Client, content: bytes, status: int
+) -> None:
+    said = client.post("/predict", files={"image": (None, content)})
+
+    assert said.status_code == status
+    assert "curl -F image=@photo.jpg" in said.json()["hint"]
+
+
+def test_a_slash_at_the_end_is_an_unknown_path_and_no_redirect(client: httpx.Client) -> None:
+    assert client.post("/predict/", content=pictures()[0]).status_code == 404
+
+
 def test_files_in_a_form_have_the_rows_that_predict_prints(
     client: httpx.Client,
     folder: Path,

@@ -90,7 +90,7 @@ class AccessLog:
         async def count_out(message: Any) -> None:
             nonlocal status, given
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = CLIENT_LEFT if scope["state"].get("is_left") else message["status"]
                 headers = [each for each in message.get("headers", ()) if each[0].lower() != b"x-request-id"]
                 message = {**message, "headers": [*headers, (b"x-request-id", request_id)]}
             else:

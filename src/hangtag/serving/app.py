@@ -124,6 +124,7 @@ def create_app(models: Models, settings: Settings | None = None, engine: Engine 
     routes += [route for router in routers for route in router.routes]
     handlers: Any = {HangtagError: _refuse, HTTPException: _refuse_path}
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+    app.router.redirect_slashes = False  # it would redirect to http:// behind a proxy that ends TLS
     app.state.server = server
     return app
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import HangtagError
+from hangtag.errors import HangtagError, SaveError
 from hangtag.model.artifact import OUTPUT
 from hangtag.model.guarantees import OOD_FALSE_POSITIVE_RATE
 from hangtag.serving.batching import Recorder
@@ -64,8 +64,18 @@ current_request: ContextVar[Seen | None] = ContextVar("current_request", default
 
 @contextmanager
 def shared_by_workers() -> Iterator[None]:
-    """Let the processes that are started meanwhile count together; around all of them, before any of them starts."""
-    folder = tempfile.mkdtemp(prefix="hangtag-metrics-")
+    """Let the processes that are started meanwhile count together; around all of them, before any of them starts.
+
+    Raises:
+        SaveError: there is no folder for temporary files.
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix="hangtag-metrics-")
+    except OSError:
+        raise SaveError(
+            "several workers need a temporary folder, in which they count together",
+            "set the variable TMPDIR to a folder that can be written, or use one worker",
+        ) from None
     os.environ[_FOLDER] = folder
     try:
         yield

@@ -145,7 +145,7 @@ def _state(path: Path) -> tuple[int, ...] | None:
         state = path.stat()
     except OSError:
         return None
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns  # the mtime may be set
 
 
 def _without_path(error: Exception, path: Path) -> str:

@@ -20,6 +20,7 @@ _RAW = ("", "application/octet-stream", "binary/octet-stream", "application/x-ww
 _MOST_FIELDS = 100
 _MOST_FIELD = 10_000  # bytes of a field of a form that is no file
 _MOST_NAME = 255  # characters
+_AS_FILES = "send pictures as files, with file names: curl -F image=@photo.jpg"
 _HOW = "send a picture as the body, files in a form, or JSON with a picture in base64"
 
 
@@ -53,7 +54,7 @@ async def read_posted(request: Request, settings: Settings) -> Posted:
     else:
         raise Refusal(415, f"the content type must be an image, a form or JSON, got {visible(kind[:60])}", _HOW)
     if not body or not posted.pictures:
-        raise Refusal(422, "the request contains no picture", _HOW)
+        raise Refusal(422, "the request contains no picture", _HOW if posted.names is None else _AS_FILES)
     if len(posted.pictures) > settings.max_pictures:
         raise _too_many(settings.max_pictures)
     return posted
@@ -90,6 +91,8 @@ async def _from_form(request: Request, body: bytes, most: int) -> Posted:
     except MultiPartException as error:
         if "Too many files" in error.message:
             raise _too_many(most) from None
+        if "maximum size" in error.message:
+            raise Refusal(413, f"a field that is no file may have at most {_MOST_FIELD:,} bytes", _AS_FILES) from None
         raise Refusal(400, "the form cannot be read", error.message) from None
     names: list[str] = []
     posted = Posted([], names, is_list=True)
@@ -137,6 +140,6 @@ def _decoded(text: str) -> bytes | HangtagError:
         return binascii.a2b_base64(text.encode("ascii").translate(None, b" \t\r\n"), strict_mode=True)
     except ValueError:  # also of characters beyond ASCII
         return PictureError(
-            "the string is not base64", "send the bytes of a picture in base64; addresses and paths are not read",
-            "not an image",
+            "the string is not base64", "send the bytes of a picture in base64, with + and / and not with - and _; "
+            "addresses and paths are not read", "not an image",
         )  # fmt: skip

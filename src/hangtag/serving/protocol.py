@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -86,6 +87,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.is_refused = self.is_closing = self.is_draining = False
         self.is_ended = False  # the client sends nothing more
         self.received = self.of_body = self.chunks = 0
+        self.again = b""  # a head that is parsed a second time, without its wish for another protocol
         self.since = monotonic()
         self.paused_at: float | None = None  # since when the client has not read what was written
         self.unsent = 0
@@ -111,7 +113,18 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.is_deaf:
             return
         self.received += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as wish:  # its argument is where the head ends
+                data, self.again = self.again + data[wish.args[0] :], b""
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                break
         if self.is_head:
             if self.received > self.limits.max_header_bytes + self.limits.max_url:
                 self.refuse(Refusal(431, "the headers are too large", "send fewer or shorter headers"))
@@ -228,6 +241,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         limits, headers, url = self.limits, self.headers, self.url
+        headers[:] = [(name, value.strip(b" \t")) for name, value in headers]
+        if self.parser.should_upgrade():
+            self._refuse_upgrade()
+            return
         if len(url) > limits.max_url:
             self._stop(Refusal(414, "the URL is too long", f"at most {limits.max_url:,} bytes are read"))
         if len(headers) > limits.max_headers:
@@ -240,12 +257,25 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stop(Refusal(505, "the HTTP version is not supported", "use HTTP/1.1"))
         if len(self.pipeline) >= _MOST_PIPELINED:
             self._stop(Refusal(400, "too many requests at once", "wait for answers"))
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # RFC 9110, section 10.1.1
         super().on_headers_complete()
         if self.is_draining:
             self.cycle.keep_alive = False
         self.headers = []  # trailers must not become headers of a request that has been checked
         self.is_head = False
         self.received = self.of_body = self.chunks = 0
+
+    def _refuse_upgrade(self) -> None:
+        """Have the request parsed again as one of HTTP/1.1, as RFC 9110 (section 7.8) allows: Java's client and `curl
+        --http2` ask for HTTP/2 with every request, and httptools takes what follows such a head for another protocol.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._stop(Refusal(405, "method not allowed", "this server is not a proxy", {"Allow": "GET, POST"}))
+        lines = [b"%s: %s" % each for each in self.headers if each[0] != b"upgrade"]
+        start = b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())
+        self.again = b"\r\n".join([start, *lines, b"", b""])
 
     def on_chunk_header(self) -> None:
         self.chunks += 1
@@ -265,6 +295,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.again:
+            return
         super().on_message_complete()
         self._forget_body()
         self.is_receiving, self.is_head, self.received = False, True, 0
@@ -278,6 +310,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_body()
+        if self.is_answering:
+            self.running.scope["state"]["is_left"] = True  # for the access log
         super().connection_lost(exc)
 
     def _forget_body(self) -> None:

@@ -91,13 +91,26 @@ class Listener(uvicorn.Server):
         loop = self.loop = asyncio.get_running_loop()
         if self.parent is not None:
             loop.add_reader(self.parent, self._parent_ended)
-        await super().startup(sockets)
+        await super().startup([])
+        tls = self._tls()
+        for listening in sockets or []:
+            server = await loop.create_server(self._protocol(), sock=listening, backlog=_BACKLOG, **tls)
+            self.servers.append(server)
         self.checking = loop.create_task(self._check_connections())
         if threading.current_thread() is threading.main_thread():
             gc.freeze()  # or else the collector walks through modules and models for 20 ms again and again
         self.ready.set()
         if self.on_ready is not None:
             self.on_ready()
+
+    def _protocol(self) -> Callable[[], asyncio.Protocol]:
+        make: Any = self.config.http_protocol_class
+        return partial(make, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    def _tls(self) -> dict[str, Any]:
+        """For a connection: uvicorn would let a client be silent for a minute before it encrypts."""
+        context = self.config.ssl
+        return {"ssl": context, "ssl_handshake_timeout": self.settings.client_timeout if context else None}
 
     def stop(self) -> None:
         """From any thread: finish what was accepted and end."""
@@ -130,13 +143,9 @@ class Listener(uvicorn.Server):
             server.close()
         for listening in sockets:
             listening.close()
-        config = self.config
-        protocol = partial(
-            config.http_protocol_class, config=config, server_state=self.server_state, app_state=self.lifespan.state
-        )  # type: ignore[call-arg]
-        for connection in accepted:
-            with contextlib.suppress(OSError):
-                await self.loop.connect_accepted_socket(protocol, connection, ssl=config.ssl)
+        protocol, tls = self._protocol(), self._tls()
+        connecting = [self.loop.connect_accepted_socket(protocol, connection, **tls) for connection in accepted]
+        await asyncio.gather(*connecting, return_exceptions=True)
 
     async def _check_connections(self) -> None:
         while True:

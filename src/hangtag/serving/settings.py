@@ -106,16 +106,31 @@ class Settings:
             )
         if self.keyfile is not None and self.certfile is None:
             raise UsageError("--keyfile needs --certfile", "give both files")
-        for origin in self.allow_origins:
-            if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+        for host in self.allow_hosts:
+            if not (host == "*" or _is_address(host) or re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", host)):
                 raise UsageError(
-                    f"--allow-origin must be a scheme and a host, got {origin!r}", "for example https://example.org"
+                    f"--allow-host must be a name or an address without a port, got {host!r}",
+                    "for example example.org; * allows every name",
+                )
+        for origin in self.allow_origins:
+            if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+", origin):
+                raise UsageError(
+                    f"--allow-origin must be a scheme and a host in lower case, got {origin!r}",
+                    "for example https://example.org",
                 )
 
     @property
     def is_public(self) -> bool:
         """Whether other machines can reach the server."""
         return not is_loopback(self.host)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:
