@@ -115,9 +115,7 @@ def test_predict_reads_names_from_standard_input(hangtag: Any, many: Path, monke
     assert shown.json[0].keys() >= {"label", "probability", "top", "warnings"}
 
 
-def test_predict_reads_an_image_from_standard_input(
-    hangtag: Any, many: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predict_reads_an_image_from_standard_input(hangtag: Any, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = (many / "photos" / "a" / "02.png").read_bytes()
     answers = []
     for place in ("-", "photos/a/02.png"):
