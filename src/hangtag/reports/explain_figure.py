@@ -26,7 +26,7 @@ def draw_explanation(why: Why) -> ReportFigure:
     seen, heat, bars = top.subplots(1, 3, width_ratios=[1, 1, 1.25])
     colours = _colours(why)
     _show(seen, why.seen, "what the network sees", colours)
-    _show(heat, _pale(why.seen), "evidence for (blue) and against the answer (red)", colours)
+    _show(heat, _pale(why.seen), "evidence for (blue), against (red)", colours)
     _overlay(heat, why.heat, why.seen.shape[:2], 0.5 if why.seen.ndim == 2 else 1.0)  # photos have evidence all over
     names = [label for label, _ in why.answer.top][:_MOST_BARS]
     shares = [probability for _, probability in why.answer.top][:_MOST_BARS]
