@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from benchmarks.common import Others, Result, alone, options, ordinary_environment, publish, summary
@@ -75,7 +76,8 @@ def took(folder: Path, cache: Path, *command: str) -> tuple[float, float, float]
 
 
 def describe(found: dict[str, list[tuple[float, float, float]]], size: int, photos: int) -> Result:
-    rows, numbers = [], {"model bytes": {"value": size}, "photos": {"value": photos}}
+    rows: list[tuple[str, ...]] = []
+    numbers: dict[str, Any] = {"model bytes": size, "photos": photos}
     for what, each in found.items():
         seconds, processor, others = (summary(list(column)) for column in zip(*each, strict=True))
         numbers[what] = {"seconds": seconds, "processor": processor, "others": others}

@@ -92,7 +92,7 @@ def test_one_image_a_class_does_not_make_a_head_certain(repeats: int) -> None:
     logits = fit(few, labels, groups=labels)(drawn(3000, seed=1)[0])
 
     assert np.median(np.exp(log_softmax(logits, axis=1)).max(axis=1)) < 0.999
-    assert loss_and_accuracy(logits, drawn(3000, seed=1)[1])[0] < 5  # without a variance, 20
+    assert loss_and_accuracy(logits, drawn(3000, seed=1)[1])[0] < 5  # without a variance, 2e10
 
 
 def test_images_of_weight_0_do_not_count() -> None:

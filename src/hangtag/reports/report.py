@@ -127,7 +127,7 @@ def write_report(
         UsageError: the arrays do not fit each other or the run.
         SaveError: the page cannot be written.
     """
-    metrics, files = (judged.to_json(), judged.data.names) if judged else (None, ())
+    metrics, files = judged.to_json() if judged else None, judged.data.names if judged else ()
     facts = gather_facts(run, images, labels, probabilities, metrics, path is not None, files)
     values: dict[str, object] = {
         **vars(facts),
