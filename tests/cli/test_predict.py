@@ -115,6 +115,18 @@ def test_predict_reads_names_from_standard_input(hangtag: Any, many: Path, monke
     assert shown.json[0].keys() >= {"label", "probability", "top", "warnings"}
 
 
+def test_predict_reads_an_image_from_standard_input(hangtag: Any, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = (many / "photos" / "a" / "02.png").read_bytes()
+    answers = []
+    for place in ("-", "photos/a/02.png"):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        answers += hangtag("predict", "model.onnx", place, "--json").json
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    assert answers[0] == {**answers[1], "file": "standard input"}
+    assert "standard input is an image" in hangtag("predict", "model.onnx", "-", "--out", "shards/").err
+
+
 @pytest.mark.parametrize(
     ("options", "said", "code"),
     [

@@ -7,6 +7,7 @@ from hangtag.cli import live, screen
 from hangtag.cli.answers import print_answer, print_frequent
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.metrics import Evaluation, evaluate
+from hangtag.model.doctor import Repair
 from hangtag.model.predictor import Answer
 from hangtag.training.engine.loop import Epoch
 
@@ -55,6 +56,32 @@ def test_a_prediction_set_of_many_labels_is_cut(capsys: pytest.CaptureFixture[st
     answer = Answer("a", 0.2, (("a", 0.2),), (), "0", prediction_set=tuple("abcdefgh"), coverage=0.95, sure=False)
     print_answer("x.png", answer, Counter())
     assert "not sure: a or b or c or d or e or 3 more (95% coverage)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("repairs", "score", "said"),
+    [
+        (
+            (Repair("inverted", "it was dark", 1.0, 0.83),),
+            0.83,
+            "; not sure: less typical than 83.0% of known images, even after",
+        ),
+        ((Repair("inverted", "it was dark", 1.0, 0.3),), 0.3, "; not sure\n"),  # for another reason
+        ((Repair("rotated", "its Exif data says so"),), 0.83, "; not sure\n"),
+        ((), 0.83, "; not sure\n"),
+    ],
+)
+def test_a_repaired_picture_that_is_still_strange_is_not_sure_for_this_reason(
+    repairs: tuple[Repair, ...], score: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = Answer(
+        "a", 0.99, (("a", 0.99),), (), "0", prediction_set=("a",), sure=False, is_ood=False, ood_score=score,
+        repairs=repairs,
+    )  # fmt: skip
+
+    print_answer("x.png", answer, Counter())
+
+    assert f"x.png: a 99.0%{said}" in capsys.readouterr().out
 
 
 def test_a_note_on_many_pictures_is_counted_and_resizing_alone_is_no_note(capsys: pytest.CaptureFixture[str]) -> None:

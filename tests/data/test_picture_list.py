@@ -1,13 +1,15 @@
 """Places -> pictures to classify."""
 
+import io
 import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from hangtag.data.picture_list import PictureList, list_pictures, names_in
+from hangtag.data.picture_list import PictureList, list_pictures, places_in
 from hangtag.errors import DataError, DataNotFound, UsageError
 from hangtag.pictures import encode_png
 
@@ -156,9 +158,22 @@ def test_a_pattern_without_a_match_is_also_a_file_not_found() -> None:
         found("*.bmp")
 
 
-def test_lists_of_names() -> None:
-    assert names_in(b"a.png\r\nb c.png\n\n") == ["a.png", "b c.png"]
-    assert names_in(b"a\nb.png\0c.png\0") == ["a\nb.png", "c.png"]
-    assert names_in(b"\xff.png\n") == ["\udcff.png"]
-    with pytest.raises(UsageError, match="holds no names"):
-        names_in(b"\n")
+def test_lists_of_names(tmp_path: Path) -> None:
+    assert places_in(b"a.png\r\nb c.png\n\n", tmp_path) == ["a.png", "b c.png"]
+    assert places_in(b"a\nb.png\0c.png\0", tmp_path) == ["a\nb.png", "c.png"]
+    assert places_in(b"\xff.png\nBMW.jpg\n\t.png\n", tmp_path) == ["\udcff.png", "BMW.jpg", "\t.png"]
+    with pytest.raises(UsageError, match="holds neither names nor an image"):
+        places_in(b"\n", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF"])
+def test_an_image_on_standard_input_is_no_list_of_names(kind: str, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(stream, kind)
+
+    pictures = list_pictures(places_in(stream.getvalue(), tmp_path), tmp_path)
+
+    assert [sample.name for sample in pictures.samples] == ["standard input"]
+    assert Path(pictures.samples[0].key).read_bytes() == stream.getvalue()
+    with pytest.raises(UsageError, match="cannot be read a second time"):
+        places_in(stream.getvalue(), None)

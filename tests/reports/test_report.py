@@ -429,6 +429,21 @@ def test_counts_of_other_classes_are_left_out_and_notes_are_shown_as_text(tmp_pa
     assert "Note: &lt;b&gt;only 3 images&lt;/b&gt;." in page
 
 
+def test_mistakes_are_named_by_their_files(tmp_path: Path) -> None:
+    run, (labels, rows) = finished_run(tmp_path / "run"), judged(toys.CLASSES)
+    files = [f"bar/in/<b>{number}\x1b.png" for number in range(300)]
+    data = LabelledImages(toys.shapes(300)[0], labels, toys.CLASSES, names=files)
+    guarantees = measure_guarantees({"probabilities": rows}, labels, Guarantees.none(len(toys.CLASSES), "none"))
+    judgement = Judgement("test", data, {"probabilities": rows}, evaluate(rows, labels, toys.CLASSES), guarantees)
+
+    page = write_report(run, data.images, labels, rows, judgement).read_text()
+
+    first = int(np.flatnonzero(rows.argmax(axis=1) != labels)[0])
+    name = f"&lt;b&gt;{first}\\x1b.png"
+    assert f'<span class="note" title="bar/in/{name}">{name}</span>' in page
+    assert "counted from 0" not in words_of(page)
+
+
 def test_figures_are_drawn_again_only_if_they_would_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, (labels, rows) = finished_run(tmp_path / "run"), judged(toys.CLASSES)
     data = LabelledImages(toys.shapes(300)[0], labels, toys.CLASSES, parts={"train": slice(0, 200)})

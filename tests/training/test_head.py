@@ -84,6 +84,17 @@ def test_very_few_images_give_a_head(count: int) -> None:
     assert np.isfinite(fit(features[:count], labels[:count])(features)).all()
 
 
+@pytest.mark.parametrize("repeats", [1, 2])  # copies of an image show no variation either
+def test_one_image_a_class_does_not_make_a_head_certain(repeats: int) -> None:
+    features, labels = drawn(3 * repeats)
+    few = np.tile(features[:3], (repeats, 1))
+
+    logits = fit(few, labels, groups=labels)(drawn(3000, seed=1)[0])
+
+    assert np.median(np.exp(log_softmax(logits, axis=1)).max(axis=1)) < 0.999
+    assert loss_and_accuracy(logits, drawn(3000, seed=1)[1])[0] < 5  # without a variance, 2e10
+
+
 def test_images_of_weight_0_do_not_count() -> None:
     features, labels = drawn(60)
     wrong = np.concatenate([labels, (labels + 1) % 3])

@@ -54,10 +54,20 @@ def _how_sure(answer: "Answer") -> str:
         return "; sure"
     labels = answer.prediction_set or ()
     if len(labels) < 2:
-        return "; not sure"
+        return f"; not sure{_why_not(answer)}"
     others = f" or {len(labels) - _LABELS:,} more" if len(labels) > _LABELS else ""
     covered = "repaired, so no coverage is promised" if answer.coverage is None else f"{answer.coverage:.0%} coverage"
     return f"; not sure: {' or '.join(labels[:_LABELS])}{others} ({covered})"
+
+
+def _why_not(answer: "Answer") -> str:
+    """Why an answer with a single label is not sure, if it is about a repaired picture; notes say other reasons."""
+    from hangtag.model.predictor import SURE_AFTER
+
+    is_repaired = answer.coverage is None and any(repair.after is not None for repair in answer.repairs)
+    if not is_repaired or answer.ood_score is None or answer.ood_score <= SURE_AFTER:
+        return ""
+    return f": less typical than {answer.ood_score:.1%} of known images, even after repairs"
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def predict(
         typer.Argument(
             metavar="PICTURES...",
             help="Image files, folders, patterns in quotes, zip or tar files, tables (.csv, .tsv, .jsonl, .parquet), "
-            "addresses of those such as s3://bucket/photos, or - for a list of names on standard input.",
+            "addresses of those such as s3://bucket/photos, or - for standard input: a list of names, or one image.",
         ),
     ],
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
@@ -114,7 +114,7 @@ def predict(
     continues where it stopped. With --ray, all nodes of a cluster work; they must see images and folder at the same
     paths.
     """
-    from hangtag.data.picture_list import list_pictures, names_in
+    from hangtag.data.picture_list import list_pictures, places_in
     from hangtag.model.guarantees import AnswerPolicy
 
     policy = AnswerPolicy(
@@ -142,7 +142,8 @@ def predict(
         refuse = "-" not in places
         if not refuse:
             place = places.index("-")
-            places = [*places[:place], *names_in(sys.stdin.buffer.read()), *places[place + 1 :]]
+            named = places_in(sys.stdin.buffer.read(), None if shards else Path(temporary))
+            places = [*places[:place], *named, *places[place + 1 :]]
         if shards is not None:
             from hangtag.cli.predict_job import answer_here, answer_on_ray, predict_into
 

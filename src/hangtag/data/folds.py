@@ -28,10 +28,7 @@ FOLDS, MOST_FOLDS = 5, 100
 """The usual number of folds, and the largest."""
 
 
-_SCENE_NOTE = (
-    "photos of one class that seem to show one scene, such as those of a burst, are in one fold; --group-by (in Python "
-    "group_by) replaces this"
-)
+_SCENES = "photos of one class that seem to show one scene, such as those of a burst, and nearly equal images,"
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +94,11 @@ def folds_of(images: LabelledImages, count: int, seed: int, scenes: NDArray[np.i
     _, together = np.unique((np.arange(len(images)) if groups is None else groups)[held_out], return_inverse=True)
     if together.max() + 1 < len(held_out):
         what = "nearly equal images" if images.groups is None else "images of a group, and nearly equal images,"
+        instead = "" if scenes is None else "; --group-by (in Python group_by) replaces this"
         groups_of = f"{amount(len(held_out), 'image')} form {amount(int(together.max()) + 1, 'group')}"
-        notes.append(f"{what} are in one fold: {groups_of}")
+        notes.append(f"{what if scenes is None else _SCENES} are in one fold: {groups_of}{instead}")
     if images.groups is None and bursts(images) is not None:
         notes.append(BURST_NOTE)
-    if scenes is not None:
-        notes.append(_SCENE_NOTE)
     return Folds(
         int(fold.max()) + 1, fold, held_out, together.reshape(-1).astype(np.int64), fingerprint_of(images, held_out),
         tuple(notes),

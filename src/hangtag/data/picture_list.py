@@ -7,6 +7,7 @@ that a few files are answered at once.
 
 import glob
 import os
+import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,13 +35,15 @@ from hangtag.words import amount, first_few, visible
 if TYPE_CHECKING:
     from hangtag.data.tables import BytesInParquet
 
-__all__ = ["Listed", "PictureList", "list_each", "list_pictures", "names_in"]
+__all__ = ["Listed", "PictureList", "list_each", "list_pictures", "places_in"]
 
 _ENDINGS = tuple(f".{ending}" for ending in ("zip", "tar", "tgz", "tar.gz", "tbz2", "tar.bz2", "txz", "tar.xz"))
 _SHARDS = (*_ENDINGS, ".parquet", ".pq")
 _OF_JOB = "_manifest.json"  # beside the answers of a job of `prediction/job.py`
 _PIECE, _SAMPLED = 1 << 20, 200  # bytes of a download; rows that say what a column holds
 _MOST_OTHERS = 100  # files of other kinds whose names are kept
+_NOT_IN_NAMES = re.compile(rb"[\x01-\x08\x0e-\x1f\x7f]|\A\xff\xd8\xff")  # control characters, which images begin with
+_BEGINNING = 1 << 12  # bytes of standard input that say whether it is an image
 
 
 class Listed(NamedTuple):
@@ -135,17 +138,31 @@ def list_each(
         raise UsageError("no pictures were named", "name files, folders, archives or tables")
 
 
-def names_in(content: bytes) -> list[str]:
-    """The names in a list, one on each line, or separated by zero bytes as `find -print0` writes them.
+def places_in(content: bytes, folder: Path | None) -> list[str]:
+    """The places that standard input names, or the one file that it is.
+
+    Args:
+        content: names, one on each line, or separated by zero bytes as `find -print0` writes them; or an image, which
+            is written to a file.
+        folder: for that file, an empty one; None: an image is refused.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no name, or an image without a folder.
+        SaveError: the file cannot be written.
     """
+    if _NOT_IN_NAMES.search(content, 0, _BEGINNING):
+        if folder is None:
+            raise UsageError("standard input is an image, which cannot be read a second time", "name its file instead")
+        file = folder / "standard input"
+        with saving(file):
+            file.write_bytes(content)
+        return [str(file)]
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     names = [os.fsdecode(line) for line in lines if line.strip()]
     if not names:
         raise UsageError(
-            "standard input holds no names", "for example: find photos -name '*.jpg' | hangtag predict last -"
+            "standard input holds neither names nor an image",
+            "for example: find photos -name '*.jpg' | hangtag predict last -",
         )
     return names
 
@@ -181,7 +198,7 @@ class _Finder:
         elif not name.endswith(PICTURE_ENDINGS) and path.is_file() and _is_table(name):
             yield from self._table(path)
         else:
-            yield Listed(place, self.here, place)
+            yield Listed(path.name if path.parent == self.folder else place, self.here, place)
 
     def _address(self, address: str) -> Iterator[Listed]:
         place = without_query(address)

@@ -35,10 +35,13 @@ from hangtag.pictures import (
 )
 from hangtag.words import amount, first_few, in_percent
 
-__all__ = ["LOGITS", "Answer", "Pictures", "Predictor", "Prepared", "load", "load_for_many"]
+__all__ = ["LOGITS", "SURE_AFTER", "Answer", "Pictures", "Predictor", "Prepared", "load", "load_for_many"]
 
 LOGITS = "logits"
 """The name of an output of `Predictor.outputs` that no file has: logarithms of the uncalibrated probabilities."""
+
+SURE_AFTER = 0.5
+"""The OOD score up to which a repaired picture can have a sure answer: repairs flatter strange pictures."""
 
 Pictures: TypeAlias = "NDArray[Any] | Iterable[Picture]"
 """Several pictures: an array (N, H, W) or (N, H, W, 3), or any iterable of pictures of any sizes and forms."""
@@ -50,7 +53,6 @@ _NAMED = 5  # pictures that a warning names
 _THUMBNAIL = 256  # pixels of the longer side of the picture that an answer keeps
 _SUSPECT = 0.5  # OOD score above which the doctor looks at a picture
 _GAIN = 1.0  # standard deviations of the OOD distance by which a repaired picture must be more familiar
-_SURE_AFTER = 0.5  # OOD score up to which a repaired picture can have a sure answer: repairs flatter strange pictures
 _ABOUT = 0.1  # and by which more repairs must be better than fewer
 Decoded = tuple[NDArray[np.uint8], tuple[str, ...]]
 """A picture's pixels, and notes on what was changed."""
@@ -388,7 +390,7 @@ class Predictor:
                 notes += [*([NOTHING] if patient.is_blank else []), *patient.warnings]
             answer = self._answer(outputs[OUTPUT][place], order[place], verdicts, place, (*notes, *limits), patient)
             if patient.is_blank or patient.warnings or patient.repaired:  # nothing is promised for these
-                familiar = patient.repaired is not None and float(outputs["ood_score"][place]) <= _SURE_AFTER
+                familiar = patient.repaired is not None and float(outputs["ood_score"][place]) <= SURE_AFTER
                 answer = replace(answer, coverage=None, sure=answer.sure and familiar)
             if repairs:
                 answer = replace(answer, repairs=repairs)

@@ -26,7 +26,7 @@ def draw_explanation(why: Why) -> ReportFigure:
     seen, heat, bars = top.subplots(1, 3, width_ratios=[1, 1, 1.25])
     colours = _colours(why)
     _show(seen, why.seen, "what the network sees", colours)
-    _show(heat, _pale(why.seen), "blue: evidence for the answer, red: against it", colours)
+    _show(heat, _pale(why.seen), "evidence for (blue), against (red)", colours)
     _overlay(heat, why.heat, why.seen.shape[:2], 0.5 if why.seen.ndim == 2 else 1.0)  # photos have evidence all over
     names = [label for label, _ in why.answer.top][:_MOST_BARS]
     shares = [probability for _, probability in why.answer.top][:_MOST_BARS]
@@ -87,10 +87,18 @@ def _overlay(axes: Any, heat: NDArray[np.float32], size: Sequence[int], power: f
     axes.imshow(colours, extent=(-0.5, size[1] - 0.5, size[0] - 0.5, -0.5), interpolation="bilinear")
 
 
+def _are_reduced(why: Why) -> bool:
+    """Whether the similar images were kept at a smaller size than that of the network."""
+    return any(each.picture.shape[:2] != why.seen.shape[:2] for each in why.neighbours)
+
+
 def _show_neighbours(row: Any, why: Why) -> None:
-    row.suptitle("most similar training images, as the network sees them", fontsize=9, color=FAINT)
+    how = "reduced" if _are_reduced(why) else "as the network sees them"
+    row.suptitle(f"most similar training images, {how}", fontsize=9, color=FAINT)
     columns = row.subplots(1, len(why.neighbours), squeeze=False)[0]
     for axes, neighbour in zip(columns, why.neighbours, strict=True):
         _show(axes, neighbour.picture, "", _colours(why))
+        if _are_reduced(why):
+            axes.images[-1].set_interpolation("bilinear")
         label = f"{_short(neighbour.label, 16)}\nsimilarity {neighbour.similarity:.2f}"
         axes.set_xlabel(label, fontsize=9, color=BLUE if neighbour.label == why.answer.label else RED)

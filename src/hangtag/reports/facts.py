@@ -26,7 +26,10 @@ _THUMBNAIL = 96  # pixels a side
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known about a run; `images`, `labels` and `probabilities` are those that judged it."""
+    """All that is known about a run; `images`, `labels` and `probabilities` are those that judged it.
+
+    `files` are the names of these images, if they have any.
+    """
 
     run: Run
     config: Mapping[str, Any]
@@ -41,6 +44,7 @@ class Facts:
     tuning: Trials | None
     before_decisions: Evaluation | None
     notes: Sequence[str]
+    files: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:
@@ -101,12 +105,14 @@ def gather_facts(
     probabilities: NDArray[np.floating[Any]],
     metrics: Mapping[str, Any] | None = None,
     is_other: bool = False,
+    files: Sequence[str] = (),
 ) -> Facts:
     """Read the run's files.
 
     Args:
         metrics: of these images; None for those of the run.
         is_other: whether the images are other data than the run's own.
+        files: the names of these images, if they have any.
 
     Raises:
         RunError: the folder is incomplete.
@@ -139,6 +145,7 @@ def gather_facts(
             Evaluation.from_json(metrics["before_decisions"], where) if metrics.get("before_decisions") else None
         ),
         notes=metrics.get("notes", []),
+        files=files,
     )
 
 

@@ -26,7 +26,7 @@ from hangtag.reports.facts import Facts, examples, gather_facts
 from hangtag.reports.guarantees_section import guarantee_tiles, guarantee_values, stress_values
 from hangtag.reports.tuning_section import tuning_values
 from hangtag.version import __version__
-from hangtag.words import ENOUGH, bytes_in_words, rate_with_count, seconds_in_words
+from hangtag.words import ENOUGH, bytes_in_words, rate_with_count, seconds_in_words, visible
 
 if TYPE_CHECKING:
     from hangtag.data.labelled_images import LabelledImages
@@ -127,7 +127,8 @@ def write_report(
         UsageError: the arrays do not fit each other or the run.
         SaveError: the page cannot be written.
     """
-    facts = gather_facts(run, images, labels, probabilities, judged.to_json() if judged else None, path is not None)
+    metrics, files = judged.to_json() if judged else None, judged.data.names if judged else ()
+    facts = gather_facts(run, images, labels, probabilities, metrics, path is not None, files)
     values: dict[str, object] = {
         **vars(facts),
         "facts": facts,
@@ -225,6 +226,7 @@ def _mistakes(facts: Facts) -> list[dict[str, Any]]:
             "answer": facts.answer(index, int(facts.predicted[index])),
             "label": facts.names[facts.labels[index]],
             "index": index,
+            "file": visible(facts.files[index]) if len(facts.files) else "",
         }
         for index in wrong[order][:_MISTAKES].tolist()
     ]

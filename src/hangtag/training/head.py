@@ -24,6 +24,7 @@ _MANY = 10_000  # images, from which one fold and fewer iterations are enough
 _ITERATIONS = {False: 300, True: 60}
 _FACTORS = tuple(2.0 ** (power / 2) for power in range(-6, 13))
 _WORSE = 1.05  # times the least loss, from which larger strengths are not tried
+_VARIES = 1e-4  # of the variance of all rows, which those of a class have at least
 _NEVER = 10.0  # how much smaller the logits of a class without images are
 
 Rows = NDArray[np.float32]
@@ -216,10 +217,12 @@ class _Discriminant:
         self.means = sums @ rows / np.maximum(self.shares, 1e-9)[:, None]
         rest = (rows - self.means[own]) * np.sqrt(weights / weights.sum()).astype(np.float32)[:, None]
         values, self.vectors = np.linalg.eigh(rest.T @ rest)
-        self.values = np.maximum(values, 0)
+        self.values, within, overall = np.maximum(values, 0), float(values.mean()), float(rows.var(axis=0).mean())
+        # Where no class varies, for example with one image a class, nothing says how far apart the classes are.
+        self.spread = max(within if within > _VARIES * overall else overall, 1e-9)
 
     def set(self, strength: float) -> None:
-        values = (1 - strength) * self.values + strength * max(float(self.values.mean()), 1e-9)
+        values = (1 - strength) * self.values + strength * self.spread
         weight = (self.means @ self.vectors / values) @ self.vectors.T
         bias = np.log(np.maximum(self.shares, 1e-9) / self.shares.sum()) - (weight * self.means).sum(axis=1) / 2
         self.weight, self.bias = _for_all(self.classes, self.present, weight, bias)

@@ -117,7 +117,8 @@ def for_size(backbone: "Backbone", spec: ImageSpec) -> "Backbone":
     if min(size) < min(backbone.side):
         notes += (
             f"the backbone takes images of {backbone.side[1]}x{backbone.side[0]}, and these are {spec.width}x"
-            f"{spec.height}; if the pictures are larger, read them with size={backbone.side[0]}",
+            f"{spec.height}; if the pictures are larger, read them at --size {backbone.side[0]} (in Python "
+            f"size={backbone.side[0]})",
         )
     return replace(backbone, model=whole.SerializeToString(deterministic=True), side=size, notes=notes)
 
