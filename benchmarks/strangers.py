@@ -2,7 +2,8 @@
 
 Handwritten digits from scikit-learn's own set (8x8, enlarged to 20x20 in the middle, as MNIST has them) and, where it
 can be had, from MNIST itself; letters drawn with the fonts of this machine; patches of photographs that come with
-scikit-image and scikit-learn; uniform noise; clothes with their greys inverted, or turned to the left.
+scikit-image and scikit-learn; uniform noise; clothes with their greys inverted, turned or transposed. The score is
+fitted on turned training images, so it knows turned clothes as a kind, but not transposed ones.
 """
 
 import json
@@ -33,6 +34,9 @@ def strangers(clothes: Images, seed: int = 0) -> dict[str, Images]:
         "uniform noise": random.integers(0, 256, (2000, 28, 28), dtype=np.uint8),
         "inverted clothes": 255 - clothes,
         "turned clothes": np.rot90(clothes, axes=(1, 2)),
+        "clothes turned right": np.rot90(clothes, -1, axes=(1, 2)),
+        "clothes upside down": np.rot90(clothes, 2, axes=(1, 2)),
+        "transposed clothes": clothes.transpose(0, 2, 1),
         "letters from fonts": letters(random),
         "photo patches": photos(random),
     }

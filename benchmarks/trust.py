@@ -4,8 +4,8 @@
 
 Each seed trains in a process of its own and leaves its model.onnx in DIR, where a later call finds it. Everything is
 measured on these files through ONNX Runtime. Calibration and thresholds come from each training's validation images.
-The score for strange pictures was chosen among several on seed 0 and these strangers, except for turned clothes
-(docs/log.md): the choice, not the threshold, has seen them.
+The score for strange pictures was chosen among several on seed 0 and these strangers (docs/log.md): the choice, not the
+threshold, has seen them. Turned clothes were chosen on training images.
 
 Coverage: two hundred times for each model, the 10,000 test images are divided at random into 5,000 that calibrate
 (probabilities and thresholds anew) and 5,000 that are judged; the covered ones should be beta-binomial (Vovk, 2012).

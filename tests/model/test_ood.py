@@ -12,6 +12,7 @@ from hangtag.model.ood import (
     FeatureDistance,
     OodDetector,
     PixelStatistics,
+    TurnedCopies,
     fit_cross_fitted_detector,
     fit_feature_distance,
     fit_ood_detector,
@@ -59,6 +60,39 @@ def test_at_most_five_in_a_hundred_are_false_positives_and_far_images_are_found(
     assert 0.03 < np.mean(ood_detector.ood_score(images, near, logits) > 0.95) < 0.055
     assert np.mean(ood_detector.ood_score(images, far, weak) > 0.95) > 0.9
     assert np.mean(ood_detector.ood_score(images, near, np.zeros((4000, 3))) > 0.95) > 0.9  # no logit is large
+
+
+def turned_clouds(count: int, seed: int, change: float) -> Clouds:
+    """Images that the network takes for the first class; a feature that varies much differs by `change`."""
+    points, labels, logits = clouds(3 * count, seed)
+    first = labels == 0
+    return points[first] + change * np.array([0, 0, 0, 0, 0, 1]), labels[first], logits[first]
+
+
+def fitted_with_turned(change: float) -> OodDetector:
+    points, labels, logits = clouds(3000)
+    others, _, weak = clouds(3000, seed=1)
+    (turned, _, seen), (unseen, _, their) = (turned_clouds(1000, seed, change) for seed in (7, 8))
+    copies = TurnedCopies(turned, seen, pixels(1000), unseen, their)
+    return fit_ood_detector(pixels(3000), points, labels, pixels(3000), others, weak, logits, copies)
+
+
+def test_turned_images_are_found_with_no_more_false_positives() -> None:
+    plain, ood_detector = fitted(), fitted_with_turned(8)
+    near, _, logits = clouds(4000, seed=2)
+    turned, _, their = turned_clouds(900, 9, 8)
+
+    assert 0.03 < np.mean(ood_detector.ood_score(pixels(4000), near, logits) > 0.95) < 0.055
+    assert np.mean(ood_detector.ood_score(pixels(900), turned, their) > 0.95) > 0.8
+    assert np.mean(plain.ood_score(pixels(900), turned, their) > 0.95) < 0.5
+    assert repr(ood_detector) == "<OodDetector: from pixels and features, finds turned images>"
+
+
+def test_turned_images_that_look_like_the_others_change_nothing() -> None:
+    ood_detector, plain = fitted_with_turned(0), fitted()
+
+    assert ood_detector.turned is None
+    np.testing.assert_array_equal(ood_detector.quantiles, plain.quantiles)
 
 
 @pytest.mark.parametrize("held_out", [0, 19, 25, 60, 200])

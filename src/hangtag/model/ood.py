@@ -1,6 +1,6 @@
 """Out-of-distribution (OOD) detection: a score that is fitted once and computed in the model file.
 
-Two parts recognise images unlike the training images:
+These parts recognise images unlike the training images:
 
 - `PixelStatistics`, always: brightness, contrast, border, edges and colourfulness of the pixels, compared with those
   of training images. They find images that are inverted, blank, noisy, or far too bright, before any network.
@@ -10,13 +10,16 @@ Two parts recognise images unlike the training images:
   maximum logit (Hendrycks et al., 2022). In our experiments (docs/log.md) the sum did better than either measure alone,
   and better than the maximum probability and the energy (Liu et al., 2020); the nearest training image (Sun et al.,
   2022) did as well on photos, but the file would have to hold the features of all training images.
+- `TurnedOdds`, if a network was trained from nothing and it helps: whether the features look like those of turned
+  training images that pass for the same class. Its unit makes the median and the 95 % quantile of held-out images those
+  of the second part, and the larger of the two counts.
 
-The raw score is the second part, raised where the pixels are beyond those of almost all training images; without it,
-the distance of the pixels. The reported OOD score is the share of in-distribution images with a lower raw score, so
-that a limit of 0.95 flags at most 5 of 100 of them; it is estimated from reference images, on the safe side in nine of
-ten trainings. These are the held-out images; without the second part, half of the training images, and the other half
-fits the pixel statistics. After a cross-validation every image is a reference image: it is scored with what was fitted
-to the images of the other folds, and the detector in the file is fitted to all.
+The raw score is that of the features, raised where the pixels are beyond those of almost all training images; without
+features, it is the distance of the pixels. The reported OOD score is the share of in-distribution images with a lower
+raw score, so that a limit of 0.95 flags at most 5 of 100 of them; it is estimated from reference images, on the safe
+side in nine of ten trainings. These are the held-out images; without the second part, half of the training images, and
+the other half fits the pixel statistics. After a cross-validation every image is a reference image: it is scored with
+what was fitted to the images of the other folds, and the detector in the file is fitted to all.
 """
 
 from dataclasses import dataclass, replace
@@ -28,13 +31,17 @@ from hangtag.errors import DataError
 from hangtag.mapped import MappedRows
 from hangtag.model.appearance import across_channels
 from hangtag.model.calibration import Floats
+from hangtag.model.turned import TurnedOdds, fit_turned_odds
 from hangtag.pictures import Images
 
 __all__ = [
-    "Distances", "FeatureDistance", "OodDetector", "PixelStatistics", "fit_cross_fitted_detector",
-    "fit_feature_distance", "fit_ood_detector", "fit_pixel_statistics", "mean_weights", "measure_distances",
-    "measured",
+    "LEAST_TURNED", "Distances", "FeatureDistance", "OodDetector", "PixelStatistics", "TurnedCopies",
+    "fit_cross_fitted_detector", "fit_feature_distance", "fit_ood_detector", "fit_pixel_statistics", "mean_weights",
+    "measure_distances", "measured",
 ]  # fmt: skip
+
+LEAST_TURNED = 100
+"""Turned held-out images without which nobody can say whether the detector finds such images."""
 
 _MIN_QUANTILES, _MAX_QUANTILES = 45, 1000  # 45 are enough for a limit of 0.95 in nine of ten draws
 _RISK = 0.1
@@ -43,6 +50,11 @@ _AT_ONCE = 256  # images whose pixels are floating-point numbers at the same tim
 _MIN_HELD_OUT = 20  # for units of the features' measures
 _MIN_DEVIATION = 1e-3  # of distances and logits: below it, differences are those of rounding
 _ROUNDING = 0.01  # added to the reference scores, in standard deviations, so that equal scores stay equal
+
+# Chosen on held-out training images of Fashion-MNIST; docs/log.md.
+_ALIKE = (0.5, 0.95)  # quantiles of held-out images that both parts of the features' score have in common
+_LEAST_GAIN = 0.05  # share of turned held-out images that must be found in addition; fewer are not worth false alarms
+_MIN_SPREAD = 1e-3  # between the two quantiles, in log odds
 
 # Chosen on six sets of photos and drawings with EfficientNet-Lite 0, and on Fashion-MNIST; docs/log.md.
 _DIRECTIONS = 128  # in which the covariance of features is not a multiple of the identity
@@ -155,19 +167,27 @@ class OodDetector:
         pixels: the part of the score that comes from the pixels.
         features: the part that comes from the network; None with too few held-out images.
         quantiles: (Q,) limits of the raw score, ascending; the i-th has a share of i / (Q + 1) below it.
+        turned: finds images that look like turned ones, in units of the score of `features`; None if it does not help.
     """
 
     pixels: PixelStatistics
     features: FeatureDistance | None
     quantiles: NDArray[np.float32]
+    turned: TurnedOdds | None = None
 
     def __repr__(self) -> str:
-        return f"<OodDetector: from pixels{'' if self.features is None else ' and features'}>"
+        turned = "" if self.turned is None else ", finds turned images"
+        return f"<OodDetector: from pixels{'' if self.features is None else ' and features'}{turned}>"
 
     def score(self, images: Images | MappedRows, descriptor: Floats, logits: Floats) -> NDArray[np.float32]:
         """(N,) raw scores of uint8 images (N, H, W[, 3]), their features (N, D) and logits (N, K)."""
         rise = self.pixels.rise(images)
-        return rise if self.features is None else self.features.score(descriptor, logits) + rise
+        if self.features is None:
+            return rise
+        scores = self.features.score(descriptor, logits)
+        if self.turned is not None:
+            scores = np.maximum(scores, self.turned.log_odds(descriptor, logits))
+        return scores + rise
 
     def ood_score(self, images: Images | MappedRows, descriptor: Floats, logits: Floats) -> NDArray[np.float32]:
         """(N,) the share of in-distribution images with a lower raw score, from 0 to Q / (Q + 1)."""
@@ -180,6 +200,23 @@ class OodDetector:
         return shares
 
 
+@dataclass(frozen=True, eq=False)
+class TurnedCopies:
+    """What a network says about turned training and held-out images.
+
+    Attributes:
+        descriptor, logits: (T, D) and (T, K) of turned training images.
+        held_out_images: (U, H, W[, 3]) uint8, turned held-out images.
+        held_out_descriptor, held_out_logits: (U, D) and (U, K).
+    """
+
+    descriptor: Floats
+    logits: Floats
+    held_out_images: Images
+    held_out_descriptor: Floats
+    held_out_logits: Floats
+
+
 def fit_ood_detector(
     images: Images,
     descriptor: Floats,
@@ -187,6 +224,8 @@ def fit_ood_detector(
     held_out_images: Images | MappedRows,
     held_out_descriptor: Floats,
     held_out_logits: Floats,
+    logits: Floats | None = None,
+    turned: TurnedCopies | None = None,
 ) -> OodDetector:
     """Fit a detector to training images, and its quantiles to held-out images, or to training images if there are few.
 
@@ -197,6 +236,8 @@ def fit_ood_detector(
         held_out_images: (M, H, W[, 3]) uint8, images the network was not trained on.
         held_out_descriptor: (M, D) their features.
         held_out_logits: (M, K) their logits.
+        logits: (N, K) of the training images; needed if there are turned ones.
+        turned: if given, the detector also finds turned images where it can.
 
     Raises:
         DataError: values that are not finite.
@@ -209,8 +250,31 @@ def fit_ood_detector(
     pixels = replace(pixels, limit=limit, slope=_RAISE / limit)
     features = fit_feature_distance(descriptor, labels, held_out_descriptor, held_out_logits)
     unranked = OodDetector(pixels, features, np.zeros(0, np.float32))
+    if turned is not None and logits is not None and len(turned.held_out_logits) >= LEAST_TURNED:
+        odds = fit_turned_odds(descriptor, logits, turned.descriptor, turned.logits)
+        held_out = held_out_images, held_out_descriptor, held_out_logits
+        unranked = _with_turned_odds(unranked, odds, held_out, turned)
     scores = unranked.score(held_out_images, held_out_descriptor, held_out_logits)
     return replace(unranked, quantiles=_quantiles(scores, float(scores.max()) + _BEYOND))
+
+
+def _with_turned_odds(
+    plain: OodDetector, odds: TurnedOdds, held_out: tuple[Images | MappedRows, Floats, Floats], turned: TurnedCopies
+) -> OodDetector:
+    """The detector with the odds in its units, if it then finds more turned images with as many false alarms."""
+    assert plain.features is not None
+    odds_at = np.quantile(odds.log_odds(*held_out[1:]), _ALIKE)
+    score_at = np.quantile(plain.features.score(*held_out[1:]), _ALIKE)
+    if odds_at[1] - odds_at[0] < _MIN_SPREAD:
+        return plain
+    scale = float((score_at[1] - score_at[0]) / (odds_at[1] - odds_at[0]))
+    both = replace(plain, turned=odds.scaled(scale, float(score_at[0] - scale * odds_at[0])))
+    found = [
+        (each.score(turned.held_out_images, turned.held_out_descriptor, turned.held_out_logits)
+         > np.quantile(each.score(*held_out), _ALIKE[1])).mean()
+        for each in (plain, both)
+    ]  # fmt: skip
+    return both if found[1] >= found[0] + _LEAST_GAIN else plain
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,9 @@ from hangtag.model.artifact import OUTPUT, Artifact, Metadata, check_file, open_
 from hangtag.model.calibration import cross_fitted, log_softmax
 from hangtag.model.guarantees import Guarantees, fit_guarantees
 from hangtag.model.neighbours import KEPT, chosen
-from hangtag.model.ood import OodDetector, fit_ood_detector
-from hangtag.pictures import Images
+from hangtag.model.ood import LEAST_TURNED, OodDetector, TurnedCopies, fit_ood_detector
+from hangtag.model.turned import turned_images
+from hangtag.pictures import Images, ImageSpec
 from hangtag.training.cross_fit import CrossFit
 from hangtag.training.engine.export import FoldHeads, export_model, verify, verify_outputs
 from hangtag.training.engine.inference import Features, extract_features
@@ -34,6 +35,7 @@ VERIFIED = 1000
 _VERIFIED_PIXELS = 10_000_000  # of these images: 199 of 224x224
 MOST_DESCRIBED = 10_000
 """Training images, at most, that the OOD detector is fitted on; this takes seconds."""
+_TURNED_PIXELS, _CHECKED_PIXELS = 5_000_000, 1_000_000  # of turned images that the detector is fitted and tried on
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,10 @@ def _with_held_out(
     """
     images, labels = held_out
     features = extract_features(network, images, device)
-    ood_detector = fit_ood_detector(pictures, trained.descriptor, classes, images, features.descriptor, features.logits)
+    turned = None if metadata.backbone else _turned(network, metadata.image, pictures, images, device)
+    ood_detector = fit_ood_detector(
+        pictures, trained.descriptor, classes, images, features.descriptor, features.logits, trained.logits, turned
+    )
     none = "no images were held out, so probabilities are not calibrated and there are no guarantees"
     guarantees = replace(Guarantees.none(len(metadata.class_names), none), has_ood_score=True)
     if len(labels):
@@ -166,6 +171,25 @@ def _with_held_out(
             rows[OUTPUT], labels, calibrator, metadata.class_names, True, out_of_fold, rows["uncalibrated"]
         )
     return content, guarantees, ood_detector, rows
+
+
+def _turned(
+    network: nn.Module, spec: ImageSpec, pictures: Images, held_out: Images | MappedRows, device: torch.device
+) -> TurnedCopies | None:
+    """What the network says about turned copies of some training and held-out images; None if few were held out."""
+    if len(held_out) < LEAST_TURNED:
+        return None
+    some, others = (
+        turned_images(_spread(each, max(LEAST_TURNED, pixels // math.prod(spec.shape[:2]))), spec)
+        for each, pixels in ((pictures, _TURNED_PIXELS), (held_out, _CHECKED_PIXELS))
+    )
+    seen, unseen = (extract_features(network, each, device) for each in (some, others))
+    return TurnedCopies(seen.descriptor, seen.logits, others, unseen.descriptor, unseen.logits)
+
+
+def _spread(images: Images | MappedRows, count: int) -> Images:
+    """At most `count` images from all over."""
+    return np.asarray(images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64)])
 
 
 def sample_of(data: LabelledImages) -> Images:

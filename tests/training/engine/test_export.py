@@ -17,6 +17,7 @@ from hangtag.model.explanation import evidence
 from hangtag.model.guarantees import Guarantees
 from hangtag.model.onnx_file import CHECKSUM_KEY, METADATA_KEY
 from hangtag.model.ood import fit_ood_detector
+from hangtag.model.turned import TurnedOdds
 from hangtag.pictures import FITS, Images, ImageSpec
 from hangtag.training.engine import export
 from hangtag.training.engine.build import build_network
@@ -94,6 +95,31 @@ def test_the_graph_computes_ood_scores_embeddings_and_evidence(name: str, flips:
         best = seen.logits.argmax(1)
         expected = seen.logits.max(1) - seen.logits.mean(1) - (biases[best] - biases.mean())
         np.testing.assert_allclose(evidence(rows["maps"], rows["map_weights"]).sum((1, 2)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("name", ["mlp", "cnn-small"])
+def test_the_graph_finds_turned_images_as_the_detector_does(name: str, flips: bool) -> None:
+    trained = build_network(name, GREY, len(CLASSES), seed=1).eval()
+    shipped = FlipTTA(trained) if flips else trained
+    seen = extract_features(shipped, IMAGES)
+    plain = fit_ood_detector(IMAGES, seen.descriptor, LABELS, IMAGES, seen.descriptor, seen.logits)
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(seen.descriptor.shape[1], len(CLASSES))).astype(np.float32)
+    scores = plain.score(IMAGES, seen.descriptor, seen.logits)
+    weights *= scores.std() / (seen.descriptor @ weights).std(axis=0)
+    bias = scores.mean() - (seen.descriptor @ weights).mean(axis=0)
+    with_turned = dataclasses.replace(plain, turned=TurnedOdds(weights, bias))
+
+    artifact = open_artifact(export_model(shipped, metadata(), with_turned))
+
+    verify(artifact, shipped, IMAGES, with_turned)
+    expected = with_turned.score(IMAGES, seen.descriptor, seen.logits)
+    np.testing.assert_allclose(artifact.outputs(IMAGES, "ood_distance")["ood_distance"], expected, atol=1e-2)
+    assert 0.2 < (expected > scores + 0.1).mean() < 0.8
+    with pytest.raises(ModelError, match="OOD scores of the exported file"):
+        more = dataclasses.replace(with_turned, turned=TurnedOdds(weights, bias + 100))
+        verify(artifact, shipped, IMAGES, more)
 
 
 @pytest.mark.parametrize("fit", FITS)

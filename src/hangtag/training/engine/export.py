@@ -397,7 +397,10 @@ def _ood_score(ood_detector: OodDetector, spec: ImageSpec) -> tuple[dict[str, ND
         return arrays, nodes + "\n            raw_score = Identity (rise)" + _RANK
     arrays |= {name: getattr(features, name) for name in ("centre", "directions", "classes", "lengths")}
     arrays |= {name: np.array([getattr(features, name)]) for name in ("softness", "scale", "weak")}
-    return arrays, nodes + _FEATURE_DISTANCE + _RANK
+    if ood_detector.turned is None:
+        return arrays, nodes + _FEATURE_DISTANCE + _WITHOUT_ODDS + _RANK
+    arrays |= {"turned_weights": ood_detector.turned.weights, "turned_bias": ood_detector.turned.bias}
+    return arrays, nodes + _FEATURE_DISTANCE + _TURNED_ODDS + _RANK
 
 
 _ELEMENT = {"f": "float", "i": "int64"}
@@ -471,8 +474,17 @@ _FEATURE_DISTANCE = """
             distance = Sqrt (positive)
             max_logit = ReduceMax <keepdims = 1> (network_logits, columns)
             weighted_logit = Mul (max_logit, weak)
-            feature_score = Sub (distance, weighted_logit)
+            feature_score = Sub (distance, weighted_logit)"""
+
+_WITHOUT_ODDS = """
             raw_score = Add (feature_score, rise)"""
+
+_TURNED_ODDS = """
+            odds_by_class = Gemm (network_descriptor, turned_weights, turned_bias)
+            weighted_odds = Mul (odds_by_class, uncalibrated)
+            turned_score = ReduceSum <keepdims = 1> (weighted_odds, columns)
+            network_score = Max (feature_score, turned_score)
+            raw_score = Add (network_score, rise)"""
 
 _RANK = """
             is_below = Less (quantiles, raw_score)
