@@ -1,0 +1,184 @@
+"""What goes wrong on a cluster is one line, whatever the command: it says what, where and what to do; nothing is lost."""
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hangtag.cli import main
+from hangtag.cluster import connect
+from hangtag.cluster.connect import Resources, connected
+from hangtag.cluster.crew import Crew, Link
+from hangtag.cluster.one_training import on_workers
+from hangtag.data.labelled_images import from_arrays
+from hangtag.errors import ClusterError
+from hangtag.training.classifier import Classifier
+from hangtag.training.run import Training
+from object_store import object_store
+from toys import shapes, tiny_arrays, toy_model
+from workers_cases import images_and_labels
+
+TRAIN = ("train", "tiny.npz", "--recipe", "tutorial", "--epochs", "1", "--out", "out")
+COMMANDS = {
+    "predict": ("predict", "model.onnx", "photos", "--out", "out"),
+    "seeds": (*TRAIN, "--seeds", "2"),
+    "folds": (*TRAIN, "--folds", "2"),
+    "workers": (*TRAIN, "--workers", "2"),
+    "tune": ("tune", "tiny.npz", "--recipe", "tutorial", "--trials", "2", "--out", "out"),
+    "audit": ("audit", "photos", "--out", "out"),
+    "serve": ("serve", "model.onnx", "--port", "0", "--no-auth"),
+}
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command of `COMMANDS` with more options in a folder with all it needs; returns its exit code and stderr."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(toy_model())
+    images, labels = tiny_arrays()
+    np.savez(tmp_path / "tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    for number, image in enumerate(shapes(12)[0]):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+
+    def running(command: str, *more: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["hangtag", *COMMANDS[command], *more])
+        with pytest.raises(SystemExit) as end:
+            main.main()
+        return int(end.value.code or 0), capsys.readouterr().err
+
+    return running
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_cluster_that_cannot_be_reached_is_one_line_and_leaves_nothing(
+    command: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+
+    refused, malformed = run(command, "--ray", address), run(command, "--ray=head")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    missing = run(command, "--ray")
+
+    assert refused == (1, f"hangtag: {address}: no Ray cluster answers: Connection refused (check the address and that "
+                          "the cluster runs; --ray alone starts Ray on this machine)\n")  # fmt: skip
+    assert malformed[0] == 2 and malformed[1].startswith("hangtag: the address of a Ray cluster must be HOST:PORT")
+    assert missing == (1, "hangtag: this needs 'ray', which is not installed (pip install 'hangtag[ray]')\n")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "says"),
+    [
+        ("predict", ("--workers", "5"), "asked for 5 CPUs, the cluster has 3 (ask for fewer workers, or add nodes"),
+        ("workers", ("--cpus", "2"), "asked for 4 CPUs, the cluster has 3"),
+        ("seeds", ("--cpus", "2"), "asked for 1 worker with 2 CPUs, the nodes of the cluster have room for 0"),
+        ("audit", ("--cpus", "4"), "asked for 4 CPUs, the cluster has 3"),
+    ],
+)
+def test_more_than_the_cluster_has_is_refused(
+    command: str, more: tuple[str, ...], says: str, run: Run, address: str
+) -> None:
+    code, error = run(command, "--ray", address, *more)
+
+    assert (code, error.count("\n")) == (1, 1)
+    assert error.startswith(f"hangtag: {says}")
+    assert not Path("out").exists()
+
+
+def test_an_output_folder_of_other_work_stays_as_it_is(run: Run, address: str) -> None:
+    assert run("predict", "--ray", address)[0] == 0
+    there = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+
+    for command in ("predict", "seeds", "tune"):
+        if command == "predict":
+            Path("model.onnx").write_bytes(toy_model(seed=1))
+        code, error = run(command, "--ray", address)
+        assert code in (1, 2) and error.splitlines()[-1].startswith("hangtag: out: "), error
+        assert "Traceback" not in error
+
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == there
+
+
+def test_a_damaged_shard_is_answered_again(run: Run, address: str) -> None:
+    assert run("predict", "--ray", address)[0] == 0
+    (shard,) = Path("out").glob("part-*")
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+
+    assert run("predict", "--ray", address)[0] == 0
+
+    assert shard.read_bytes() == content
+
+
+def test_credentials_that_the_nodes_lack_are_named_with_the_node(
+    run: Run, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with object_store(auth=True) as guarded:
+        for name, value in guarded.environment.items():
+            monkeypatch.setenv(name, value)
+        code, error = run("predict", "--ray", address, "--out", f"s3://{guarded.bucket}/out")
+
+    assert code == 1
+    assert "access denied, or no credentials" in error.splitlines()[-1] and "Traceback" not in error
+
+
+def test_a_training_ends_when_a_node_is_lost_for_good(
+    cluster: Any, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "_NO_ROOM_SECONDS", 1.0)
+    extra = cluster.add_node(num_cpus=1, object_store_memory=100_000_000, node_name="extra")
+    training = Training.begin(
+        Classifier(recipe="fast", epochs=200, batch_size=16, folds=0),
+        from_arrays(*images_and_labels()),
+        {},
+        tmp_path / "run",
+    )
+    said: list[str] = []
+    lost_at = 0.0
+
+    with (
+        pytest.raises(ClusterError, match="no room for 4 workers with 1 CPU each for 1 s: nodes were lost"),
+        connected(address, Resources(4)) as four,
+    ):
+        training.workers, training.trainer = 4, on_workers(four, 4, 1, "cpu", said.append)
+        for epoch in training.epochs():
+            if epoch.finished and extra is not None:
+                cluster.remove_node(extra)
+                extra, lost_at = None, time.monotonic()
+
+    assert time.monotonic() - lost_at < 40
+    assert "the cluster has no room for 4 workers with 1 CPU each; waiting for nodes" in said
+    training.lock.close()
+    assert Training.resume(training.run, data=training.data).checkpoint is not None
+
+
+def test_many_trainings_end_when_no_node_is_large_enough_any_more(
+    cluster: Any, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "_NO_ROOM_SECONDS", 1.0)
+    large = cluster.add_node(num_cpus=2, object_store_memory=100_000_000, node_name="large")
+    try:
+        with connected(address) as nodes, pytest.raises(ClusterError, match="no room for 1 worker with 2 CPUs for 1 s"):
+            crew = Crew(nodes, cpus=2)
+            crew.start(0, _wait)
+            threading.Timer(1.0, cluster.remove_node, [large]).start()
+            list(crew.results(lambda: False))
+    finally:
+        cluster.wait_for_nodes()
+
+
+def _wait(link: Link) -> None:
+    time.sleep(60)
