@@ -85,5 +85,5 @@ def _ours(error: BaseException) -> HangtagError:
 
 def _line(error: BaseException) -> str:
     """The first 200 characters of an error's text without tracebacks."""
-    text = str(error).split("Traceback (most recent call last)", maxsplit=1)[0]
+    text = str(error).split("Traceback (most recent call last)", maxsplit=1)[0].removesuffix("traceback: ")
     return " ".join(text.split())[:200].rstrip(". ") or type(error).__name__
