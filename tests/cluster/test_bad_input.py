@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from hangtag.cli import main
 from hangtag.cluster import connect
-from hangtag.cluster.connect import Resources, connected
+from hangtag.cluster.connect import connected
 from hangtag.cluster.crew import Crew
 from hangtag.cluster.one_training import on_workers
 from hangtag.data.labelled_images import from_arrays
@@ -141,13 +142,14 @@ def test_a_training_ends_when_a_node_is_lost_for_good(
     monkeypatch.setattr(connect, "_NO_ROOM_SECONDS", 1.0)
     classifier = Classifier(recipe="fast", epochs=5000, batch_size=16, folds=0)
     training = Training.begin(classifier, from_arrays(*images_and_labels()), {}, tmp_path / "run")
-    large = cluster.add_node(num_cpus=2, object_store_memory=100_000_000, node_name="large")
     said: list[str] = []
 
     with (
         pytest.raises(ClusterError, match="no room for 1 worker with 2 CPUs for 1 s: nodes were lost"),
-        connected(address, Resources(1, 2)) as nodes,
+        connected(address) as before,  # the large node joins later, so that this process does not use it
     ):
+        large = cluster.add_node(num_cpus=2, object_store_memory=100_000_000, node_name="large")
+        nodes = replace(before, nodes=connect._nodes())
         training.workers, training.trainer = 1, on_workers(nodes, 1, 2, "cpu", said.append)
         for epoch in training.epochs():
             if large is not None and epoch.number > 1:
@@ -166,12 +168,10 @@ def test_many_trainings_end_when_no_node_is_large_enough_any_more(
         time.sleep(60)
 
     monkeypatch.setattr(connect, "_NO_ROOM_SECONDS", 1.0)
-    large = cluster.add_node(num_cpus=2, object_store_memory=100_000_000, node_name="large")
-    try:
-        with connected(address) as nodes, pytest.raises(ClusterError, match="no room for 1 worker with 2 CPUs for 1 s"):
-            crew = Crew(nodes, cpus=2)
-            crew.start(0, wait)
-            threading.Timer(1.0, cluster.remove_node, [large]).start()
-            list(crew.results(lambda: False))
-    finally:
-        cluster.wait_for_nodes()
+
+    with connected(address) as nodes, pytest.raises(ClusterError, match="no room for 1 worker with 2 CPUs for 1 s"):
+        large = cluster.add_node(num_cpus=2, object_store_memory=100_000_000, node_name="large")
+        crew = Crew(nodes, cpus=2)
+        crew.start(0, wait)
+        threading.Timer(1.0, cluster.remove_node, [large]).start()
+        list(crew.results(lambda: False))
