@@ -32,7 +32,7 @@ import difflib
 import importlib.util
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 __all__ = [
     "ArtifactError",
@@ -103,9 +103,10 @@ class HangtagError(Exception):
     @staticmethod
     def of_plain(plain: Mapping[str, str], where: str = "") -> "HangtagError":
         """The error of another process; its message starts with the name of its machine, if that is given."""
-        kind = globals().get(plain["kind"])
+        kind: Any = globals().get(plain["kind"])
         known = isinstance(kind, type) and issubclass(kind, HangtagError)
-        return (kind if known else HangtagError)(f"{where}{plain['message']}", plain["hint"])
+        error: HangtagError = (kind if known else HangtagError)(f"{where}{plain['message']}", plain["hint"])
+        return error
 
 
 class UsageError(HangtagError, ValueError):

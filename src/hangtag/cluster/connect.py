@@ -180,7 +180,8 @@ class Room:
     def __init__(self, cluster: Cluster, needs: Resources, say: Callable[[str], None] = lambda _: None) -> None:
         self.cluster, self.needs, self.say = cluster, needs, say
         self._patience = _GROWTH_SECONDS if cluster.most else _NO_ROOM_SECONDS
-        self._looked, self._missing_since = 0.0, None
+        self._looked = 0.0
+        self._missing_since: float | None = None
 
     def check(self) -> None:
         """Raise ClusterError if the nodes have been missing for too long; may be called at any rate."""
@@ -319,15 +320,17 @@ def _exit_code_kept() -> Iterator[None]:
 @contextmanager
 def _token_mode_kept() -> Iterator[None]:
     """Ray makes this process use tokens when it starts a cluster; the next cluster may have none."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray import _raylet
 
+    raylet: Any = _raylet
     before = os.environ.get("RAY_AUTH_MODE")
     try:
         yield
     finally:
-        if before is None and os.environ.pop("RAY_AUTH_MODE", None):
-            Config.initialize("")
-            AuthenticationTokenLoader.instance().reset_cache()
+        if before is None and "RAY_AUTH_MODE" in os.environ:
+            del os.environ["RAY_AUTH_MODE"]
+            raylet.Config.initialize("")
+            raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager
@@ -385,6 +388,11 @@ def _check_answers(address: str, found: re.Match[str]) -> None:
         except grpc.FutureTimeoutError:
             failure = "what listens there is not a Ray cluster"
         except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise ClusterError(
+                    f"{address}: the cluster requires a token",
+                    "set RAY_AUTH_MODE=token, and copy the file ~/.ray/auth_token from the cluster's head",
+                ) from error
             is_client = error.code() == grpc.StatusCode.UNIMPLEMENTED
             failure = "is its port for clients" if is_client else "what listens there is not a Ray cluster"
         finally:
