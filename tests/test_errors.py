@@ -1,5 +1,6 @@
 """Every error says what is wrong and what to do, and survives the way from one process to another."""
 
+import json
 import pickle
 import re
 from collections.abc import Callable
@@ -165,3 +166,12 @@ def test_a_base_install_has_help_and_says_what_its_missing_names_need(tmp_path: 
         "(pip install 'hangtag[train]')",
         "MissingExtra this needs 'sklearn', which is not installed (pip install 'hangtag[train]')",
     ]
+
+
+def test_an_error_travels_to_another_process_as_strings() -> None:
+    sent = json.loads(json.dumps(UsageError("x must be 1, got 2", "give 1").to_plain()))
+
+    found = HangtagError.of_plain(sent, "on node east: ")
+
+    assert (type(found), found.message, found.hint) == (UsageError, "on node east: x must be 1, got 2", "give 1")
+    assert type(HangtagError.of_plain({**sent, "kind": "difflib"})) is HangtagError

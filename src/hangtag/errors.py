@@ -31,8 +31,8 @@ Exceptions of other libraries are converted to these where those libraries are c
 import difflib
 import importlib.util
 import logging
-from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeAlias
 
 __all__ = [
     "ArtifactError",
@@ -95,6 +95,18 @@ class HangtagError(Exception):
 
     def to_json(self) -> dict[str, str]:
         return {"error": self.message, "hint": self.hint}
+
+    def to_plain(self) -> dict[str, str]:
+        """For `of_plain` in another process."""
+        return {"kind": type(self).__name__, "message": self.message, "hint": self.hint}
+
+    @staticmethod
+    def of_plain(plain: Mapping[str, str], where: str = "") -> "HangtagError":
+        """The error of another process; its message starts with the name of its machine, if that is given."""
+        kind: Any = globals().get(plain["kind"])
+        known = isinstance(kind, type) and issubclass(kind, HangtagError)
+        error: HangtagError = (kind if known else HangtagError)(f"{where}{plain['message']}", plain["hint"])
+        return error
 
 
 class UsageError(HangtagError, ValueError):

@@ -28,12 +28,25 @@ def test_a_cluster_tells_its_nodes_and_what_they_have(address: str) -> None:
     [
         (Resources(workers=4, gpus=1), "asked for 4 GPUs, the cluster has 0"),
         (Resources(workers=4), "asked for 4 CPUs, the cluster has 3"),
-        (Resources(workers=1, cpus=2), "asked for 1 worker with 2 CPUs each, the nodes of the cluster have room for 0"),
+        (Resources(workers=1, cpus=2), "asked for 1 worker with 2 CPUs, the nodes of the cluster have room for 0"),
+        (
+            Resources(workers=2, cpus=1.5),
+            "asked for 2 workers with 2 CPUs each, the nodes of the cluster have room for 0",
+        ),
     ],
 )
-def test_a_cluster_that_is_too_small_is_refused(address: str, needs: Resources, says: str) -> None:
-    with pytest.raises(ClusterError, match=says), connected(address, needs):
-        pass
+def test_a_cluster_that_is_too_small_is_refused(needs: Resources, says: str) -> None:
+    small = Cluster("x:1", tuple(Node(name, name, 1, 0) for name in "abc"), None)
+    with pytest.raises(ClusterError, match=says):
+        small.check_room(needs)
+
+
+def test_a_cluster_that_can_grow_is_asked_for_what_it_can_grow_to() -> None:
+    growing = Cluster("x:1", (Node("head", "head", 0, 0),), None, {"CPU": 8})
+
+    growing.check_room(Resources(workers=4, cpus=2))
+    with pytest.raises(ClusterError, match="asked for 10 CPUs, the cluster has 8"):
+        growing.check_room(Resources(workers=10))
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
@@ -108,9 +121,10 @@ def test_workers_import_nothing_from_the_current_folder(
         assert str(tmp_path) not in str(ray.get(ray.remote(find).remote()))
 
 
-def test_a_local_cluster_has_the_cores_of_this_machine_and_ends_with_the_work(tmp_path: Path) -> None:
+def test_a_local_cluster_has_the_cores_of_this_machine_and_ends_with_the_work(address: str, tmp_path: Path) -> None:
     program = """
 import os
+import sys
 from hangtag.cluster.connect import connected
 from hangtag.machine import processors
 
@@ -121,9 +135,11 @@ with connected() as cluster:
     assert cluster.cpus == processors() and len(cluster.nodes) == 1
     import ray
     print(ray.get(ray.remote(num_cpus=0)(parent).remote()))
+with connected(sys.argv[1]) as cluster:  # which has no tokens, other than the one before
+    assert len(cluster.nodes) == 3
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(hangtag.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True,
+    done = subprocess.run([sys.executable, "-c", program, address], cwd=tmp_path, env=environment, capture_output=True,
                           text=True, check=False, timeout=120)  # fmt: skip
     assert done.returncode == 0, done.stderr
     with pytest.raises(ProcessLookupError):

@@ -58,7 +58,8 @@ def served(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     folder = tmp_path_factory.mktemp("served")
     (folder / "toy").mkdir()
     (folder / "toy/model.onnx").write_bytes(toy_model())
-    process = start(folder, "toy", "--port", "0", "--json", "--ray", address, "--replicas", "2")
+    arguments = ("--json", "--access-log", "none")  # nobody reads the log, and a full pipe would stop the server
+    process = start(folder, "toy", "--port", "0", *arguments, "--ray", address, "--replicas", "2")
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -169,15 +170,20 @@ def test_a_killed_replica_costs_no_request(served: Serving) -> None:
 
 
 def replica_processes() -> list[int]:
-    """Processes of this machine that run a replica of our deployment."""
-    found = []
+    """Processes of this machine that run a replica of our deployments."""
+    return list(replicas())
+
+
+def replicas() -> dict[int, bytes]:
+    """The same, and the name of the application of each."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             title = (folder / "cmdline").read_bytes()
         except OSError:
             continue
         if title.startswith(b"ray::ServeReplica:hangtag-"):
-            found.append(int(folder.name))
+            found[int(folder.name)] = title.split(b":")[3]
     return found
 
 
@@ -230,6 +236,22 @@ def test_a_cluster_without_room_is_refused(served: Serving, toy_folder: Path) ->
     error = refused(toy_folder, "toy", "--port", "0", "--ray", served.address, "--replicas", "99")
 
     assert "asked for 99 CPUs, the cluster has 3" in error
+
+
+def test_a_killed_server_leaves_no_replica(served: Serving, toy_folder: Path) -> None:
+    others = set(replicas().values())
+    killed = start(toy_folder, "toy", "--port", "0", "--json", "--ray", served.address)
+    assert killed.stdout is not None
+    assert killed.stdout.readline(), killed.communicate()[1]
+    (own,) = set(replicas().values()) - others
+
+    killed.kill()
+    killed.communicate()
+
+    end = time.monotonic() + 60
+    while own in replicas().values() and time.monotonic() < end:
+        time.sleep(0.2)
+    assert set(replicas().values()) == others
 
 
 def test_the_end_of_the_server_answers_what_was_accepted_and_leaves_no_replica(served: Serving) -> None:

@@ -153,10 +153,9 @@ def audit(
 
             run = None
             if ray is not None:
-                from hangtag.cli.train import on_cluster
                 from hangtag.cluster.trainings import label_fold_runner
 
-                nodes = stack.enter_context(on_cluster(ray, cpus or 1, device or "auto"))
+                nodes = stack.enter_context(options.on_nodes(ray, cpus or 1, device or "auto"))
                 run = label_fold_runner(nodes, partial(print, file=sys.stderr))
             find_label_errors = label_error_finder(seed or 0, device or "auto", run)
         else:

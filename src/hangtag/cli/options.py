@@ -5,7 +5,6 @@ Questions and notes go to stderr. Heavy packages are imported inside functions t
 
 import functools
 import inspect
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from hangtag.words import is_whole_number, visible
 
 if TYPE_CHECKING:
     from hangtag.cluster.connect import Cluster
+    from hangtag.cluster.trainings import Nodes
     from hangtag.data.labelled_images import LabelledImages
     from hangtag.model.predictor import Predictor
     from hangtag.pictures import ImageSpec
@@ -45,6 +45,7 @@ __all__ = [
     "join_ray",
     "model_path",
     "on_cluster",
+    "on_nodes",
     "open_model",
     "path_option",
     "print_description",
@@ -132,9 +133,6 @@ Ray = Annotated[
     ),
 ]
 
-_LOCAL = "local"
-_RAY_ADDRESS = re.compile(r"(ray://.+|(\[[0-9a-fA-F:]+\]|[\w.-]+):\d+)", re.ASCII)
-
 
 def join_ray(arguments: Sequence[str]) -> list[str]:
     """Arguments in which --ray always has a value, so that it does not swallow the next argument.
@@ -154,7 +152,9 @@ def join_ray(arguments: Sequence[str]) -> list[str]:
         if argument == "--":
             return [*joined, argument, *waiting]
         if argument == "--ray":
-            argument = f"--ray={waiting.pop(0) if waiting and _RAY_ADDRESS.fullmatch(waiting[0]) else _LOCAL}"
+            from hangtag.cluster.connect import LOCAL, is_address
+
+            argument = f"--ray={waiting.pop(0) if waiting and is_address(waiting[0]) else LOCAL}"
         joined.append(argument)
     return joined
 
@@ -167,6 +167,17 @@ def on_cluster(address: str, workers: int = 1, cpus: float = 1, gpus: float = 0)
     with print_warnings(), connected(address, Resources(workers, cpus, gpus)) as cluster:
         print(cluster, file=sys.stderr)
         yield cluster
+
+
+@contextmanager
+def on_nodes(address: str, cpus: int, device: str) -> "Iterator[Nodes]":
+    """The same cluster for many trainings; prints how many can run at once."""
+    with on_cluster(address, 1, cpus) as cluster:
+        from hangtag.cluster.trainings import Nodes
+
+        nodes = Nodes(cluster, cpus, device)
+        print(nodes, file=sys.stderr)
+        yield nodes
 
 
 @dataclass(frozen=True)

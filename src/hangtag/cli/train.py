@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hangtag.training.shared import Trainer
     from hangtag.training.trackers import Tracking
 
-__all__ = ["RecipeName", "Request", "on_cluster", "stop_on_interrupt", "train", "train_and_judge"]
+__all__ = ["RecipeName", "Request", "stop_on_interrupt", "train", "train_and_judge"]
 
 BEGAN = time.perf_counter()
 """When the command began; `--minutes` counts from here."""
@@ -128,7 +128,11 @@ def train(
     with options.print_warnings(), ExitStack() as stack:
         tracking = Tracking(log_to)
         divide = stack.enter_context(_team(console, workers, ray, cpus, device))
-        nodes = stack.enter_context(on_cluster(ray, cpus or 1, device)) if ray is not None and workers is None else None
+        nodes = (
+            stack.enter_context(options.on_nodes(ray, cpus or 1, device))
+            if ray is not None and workers is None
+            else None
+        )
         if seeds is not None:
             return _train_seeds(console, request, seeds, tracking, as_json, nodes)
         if minutes is not None:
@@ -384,17 +388,6 @@ def _cross_fit_on(nodes: "Nodes", console: "Console", training: "Training", stop
     with live.jobs(console, "fold", training.folds) as jobs:
         run = fold_runner(nodes, stop, jobs.report, jobs.end, jobs.bar.console.print)
         training.cross_fit(stop, run=run)
-
-
-@contextmanager
-def on_cluster(ray: str, cpus: int, device: str) -> "Iterator[Nodes]":
-    """The cluster of --ray, if it has room for one training; prints how many can run at once."""
-    with options.on_cluster(ray, 1, cpus) as cluster:
-        from hangtag.cluster.trainings import Nodes
-
-        nodes = Nodes(cluster, cpus, device)
-        print(nodes, file=sys.stderr)
-        yield nodes
 
 
 @dataclass(frozen=True)

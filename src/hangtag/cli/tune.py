@@ -1,23 +1,20 @@
 """`hangtag tune`: a search over a recipe's settings, and the training of the best one."""
 
 import shlex
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hangtag.cli import options
-from hangtag.cli.train import RecipeName, Request, on_cluster, stop_on_interrupt, train_and_judge
+from hangtag.cli.train import RecipeName, Request, stop_on_interrupt, train_and_judge
 from hangtag.errors import HangtagError, MissingExtra
 from hangtag.words import amount, setting_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hangtag.cli.live import Jobs
     from hangtag.cluster.trainings import Nodes
     from hangtag.evaluation.tuning_results import Trial
     from hangtag.training.tuning import Search
@@ -84,7 +81,7 @@ def tune(
     request = Request(what, path, data_options, recipe, changes, settings or [], seed, device, out)
     request.check_out()
     with options.print_warnings(), ExitStack() as stack:
-        nodes = None if ray is None else stack.enter_context(on_cluster(ray, cpus, device))
+        nodes = None if ray is None else stack.enter_context(options.on_nodes(ray, cpus, device))
         _check_space(request, search or [])
         classifier, data = request.classifier_and_data()
         found = Search(classifier, data, request.source, out, search or [], trials, minutes, parallel)
@@ -128,7 +125,13 @@ def _search(console: "Console", search: "Search", nodes: "Nodes | None") -> None
     for trial in search.results.trials:
         console.print(live.trial_line(trial, search.space))
     with stop_on_interrupt() as stop, live.jobs(console, "trial", search.count, len(search.results)) as jobs:
-        for trial in _in_turn(search, stop, jobs) if nodes is None else _on(nodes, search, stop, jobs):
+        if nodes is None:
+            ended = search.trials_in_turn(stop, jobs.show)
+        else:
+            from hangtag.cluster.trainings import run_trials
+
+            ended = run_trials(nodes, search, stop, jobs.report, jobs.bar.console.print)
+        for trial in ended:
             jobs.note = _best_in_words(search)
             jobs.end(trial.number, live.trial_line(trial, search.space))
         if not stop():
@@ -139,25 +142,6 @@ def _search(console: "Console", search: "Search", nodes: "Nodes | None") -> None
         "command again"
     )
     raise typer.Exit(130)
-
-
-def _in_turn(search: "Search", stop: Callable[[], bool], jobs: "Jobs") -> "Iterator[Trial]":
-    """Run one trial after the other; yields each, recorded."""
-    from hangtag.training.tuning import run_trial
-
-    while not stop() and (job := next(search.waiting(), None)) is not None:
-        trial = run_trial(
-            job, search.searched, search.source, lambda: stop() or search.is_out_of_time, partial(jobs.show, job.number)
-        )
-        if trial is not None:
-            search.add(trial)
-            yield trial
-
-
-def _on(nodes: "Nodes", search: "Search", stop: Callable[[], bool], jobs: "Jobs") -> "Iterator[Trial]":
-    from hangtag.cluster.trainings import run_trials
-
-    return run_trials(nodes, search, stop, jobs.report, jobs.bar.console.print)
 
 
 def _best_in_words(search: "Search") -> str:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hangtag.cluster.connect import Cluster, Resources
+from hangtag.cluster.connect import Cluster, Resources, Room
 from hangtag.cluster.remote import node_name, outcome, ray_errors, result
 from hangtag.data.store.containers import container_of
 from hangtag.data.store.remote import without_query
-from hangtag.errors import ClusterError, DataError, HangtagError
+from hangtag.errors import ClusterError, DataError, HangtagError, StoreError
 from hangtag.model.predictor import Predictor
 from hangtag.prediction.bulk import source_of
 from hangtag.prediction.job import Done, Job, Unit
@@ -61,7 +61,8 @@ def answer_on(
 
     Args:
         cluster: to which this process is connected.
-        workers: the most that work at once, each with one CPU; None: as many as the cluster has room for.
+        workers: the most that work at once, each with one CPU; None: as many as the cluster has room for, also on
+            nodes that join later.
         speed: filled with what each node does.
 
     Raises:
@@ -75,11 +76,12 @@ def answer_on(
     ) -> Iterator[Done]:
         left = {unit.number: unit for unit in units}
         task = _Task(job.store.place, job.manifest.id, _witnesses(job, list(left.values())))
-        most = workers or max(1, cluster.room_for(Resources()))
+        room = max(1, cluster.room_for(Resources()))
+        sizes = min(workers or room, room), workers or len(left)
         answered = losses = 0
         while left:
             try:
-                for found in _reports(cluster, task, predictor.content, list(left.values()), most):
+                for found in _reports(cluster, task, predictor.content, list(left.values()), sizes):
                     done = Done.from_json(found["done"])
                     del left[done.unit]
                     losses = 0
@@ -121,7 +123,9 @@ class _Task:
                 why = error.message if isinstance(error, HangtagError) else error.strerror
                 raise ClusterError(
                     f"{name}: this node cannot read the file, but the machine that runs the command can: {why}",
-                    "mount the folder at the same path on all nodes, or put the images into an object store",
+                    _hint(
+                        error, "mount the folder at the same path on all nodes, or put the images into an object store"
+                    ),
                 ) from error
             if not same:
                 raise ClusterError(
@@ -136,11 +140,16 @@ class _Task:
         except DataError as error:
             raise ClusterError(
                 f"{where}: this node cannot read the output folder: {error.message}",
-                "the folder must be on a file system that all nodes share, or in an object store",
+                _hint(error, "the folder must be on a file system that all nodes share, or in an object store"),
             ) from error
         if job.manifest.id != self.id:
             raise ClusterError(f"{where}: this node has another folder of that name", "share one folder on all nodes")
         return job
+
+
+def _hint(error: Exception, otherwise: str) -> str:
+    """What to do about an error of a node."""
+    return f"on every node, {error.hint}" if isinstance(error, StoreError) else otherwise
 
 
 def _witnesses(job: Job, units: list[Unit]) -> list[tuple[str, list[Any], Any, str]]:
@@ -206,13 +215,13 @@ class _Worker:
 class _Coordinator:
     """Runs Ray Data inside the cluster, and hands out what the workers report."""
 
-    def __init__(self, task: _Task, content: bytes, units: list[tuple[int, int, int]], most: int) -> None:
+    def __init__(self, task: _Task, content: bytes, units: list[tuple[int, int, int]], sizes: tuple[int, int]) -> None:
         import ray.data
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         rows = [dict(zip(("number", "first", "images"), unit, strict=True)) for unit in units]
-        most = min(most, len(rows))
+        first, most = (min(size, len(rows)) for size in sizes)
         self.rows = iter(
             ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
             .map_batches(
@@ -220,7 +229,7 @@ class _Coordinator:
                 batch_size=1,
                 fn_constructor_kwargs={"task": task, "model": [ray.put(content)]},
                 compute=ray.data.ActorPoolStrategy(
-                    min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=2
+                    min_size=1, max_size=most, initial_size=first, max_tasks_in_flight_per_actor=2
                 ),
                 num_cpus=1,
                 max_restarts=-1,
@@ -241,19 +250,22 @@ class _Coordinator:
         return found["value"] if "value" in found else json.dumps(found)
 
 
-def _reports(cluster: Cluster, task: _Task, content: bytes, units: list[Unit], most: int) -> Iterator[dict[str, Any]]:
-    """What workers report, unit by unit."""
+def _reports(
+    cluster: Cluster, task: _Task, content: bytes, units: list[Unit], sizes: tuple[int, int]
+) -> Iterator[dict[str, Any]]:
+    """What workers report, unit by unit; `sizes` are the numbers of workers at the start and at most."""
     import ray
 
     numbers = [(unit.number, unit.first, unit.images) for unit in units]
     with ray_errors():
-        actor = ray.remote(num_cpus=0, max_restarts=0)(_Coordinator).remote(task, ray.put(content), numbers, most)
+        actor = ray.remote(num_cpus=0, max_restarts=0)(_Coordinator).remote(task, ray.put(content), numbers, sizes)
+    room = Room(cluster, Resources())
     try:
         while True:
             try:
                 waiting = actor.next.remote()
-                while not ray.wait([waiting], timeout=_POLL_SECONDS)[0]:
-                    pass  # Ctrl-C is noticed here
+                while not ray.wait([waiting], timeout=_POLL_SECONDS)[0]:  # Ctrl-C is noticed here
+                    room.check()
                 found = ray.get(waiting)
             except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
                 raise _CoordinatorLostError(

@@ -4,7 +4,6 @@ Ray is quiet: its messages and those of its workers stay off the screen unless R
 statistics are off. A cluster that was started here ends with the context, also after Ctrl-C or SIGTERM.
 """
 
-import contextlib
 import importlib.util
 import logging
 import os
@@ -15,20 +14,21 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import chdir, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hangtag.cluster.remote import ray_errors
 from hangtag.errors import ClusterError, HangtagWarning, MissingExtra, UsageError
 from hangtag.machine import processors, versions
-from hangtag.words import amount, listed
+from hangtag.words import amount
 
-__all__ = ["LOCAL", "Cluster", "Node", "Resources", "check_address", "connected"]
+__all__ = ["LOCAL", "Cluster", "Node", "Resources", "Room", "check_address", "connected", "is_address", "on_each_node"]
 
 LOCAL = "local"
 """The address that stands for a cluster on this machine, started for the work and ended after it."""
@@ -36,7 +36,11 @@ LOCAL = "local"
 _ANSWER_SECONDS = 10.0  # that a cluster has to answer
 _JOIN_SECONDS = 30.0  # that Ray has to join a cluster that answers
 _WORKER_SECONDS = 60.0  # that a node has to start a worker
+_LOOK_SECONDS = 1.0  # between two looks at the nodes
+_NO_ROOM_SECONDS = 60.0  # that lost nodes may be missing
+_GROWTH_SECONDS = 1800.0  # that a cluster which rents its nodes may take for them
 _ADDRESS = re.compile(r"(?P<client>ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
+_FEWER = "ask for fewer workers, or add nodes to the cluster"
 _MUST_AGREE = ("hangtag", "ray", "python")
 _QUIET = {
     "RAY_ENABLE_AUTO_CONNECT": "0",  # or else a call after the end would connect to any cluster of this machine
@@ -58,6 +62,11 @@ class Resources:
     cpus: float = 1
     gpus: float = 0
 
+    def __str__(self) -> str:
+        """What each worker needs."""
+        cpus, gpus = amount(round(self.cpus), "CPU"), amount(round(self.gpus), "GPU")
+        return f"{cpus} and {gpus}" if self.gpus else cpus
+
 
 @dataclass(frozen=True)
 class Node:
@@ -77,11 +86,13 @@ class Cluster:
         address: where it was reached; "local" if it was started here.
         nodes: those that were alive when the connection was made.
         dashboard: the URL of Ray's dashboard; None if there is none.
+        most: the CPUs and GPUs that the cluster can grow to, by Ray's names; empty if it does not grow by itself.
     """
 
     address: str
     nodes: tuple[Node, ...]
     dashboard: str | None
+    most: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def cpus(self) -> float:
@@ -101,6 +112,19 @@ class Cluster:
             int(min(node.cpus / needs.cpus if needs.cpus else 1e6, node.gpus / needs.gpus if needs.gpus else 1e6))
             for node in self.nodes
         )
+
+    def check_room(self, needs: Resources) -> None:
+        """Raise ClusterError if the cluster is too small for the work, now and when it has grown."""
+        for kind, now, each in (("GPU", self.gpus, needs.gpus), ("CPU", self.cpus, needs.cpus)):
+            wanted, has = needs.workers * each, max(now, self.most.get(kind, 0))
+            if wanted > has:
+                raise ClusterError(f"asked for {amount(round(wanted), kind)}, the cluster has {has:g}", _FEWER)
+        if not self.most and self.room_for(needs) < needs.workers:
+            raise ClusterError(
+                f"asked for {amount(needs.workers, 'worker')} with {needs}{' each' * (needs.workers > 1)}, "
+                f"the nodes of the cluster have room for {self.room_for(needs)}",
+                _FEWER,
+            )
 
     def __str__(self) -> str:
         gpus = f", {amount(round(self.gpus), 'GPU')}" if self.gpus else ""
@@ -133,16 +157,57 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="hangtag-ray-"))
     try:
-        with _exit_code_kept(), ray_errors():
+        with _exit_code_kept(), _token_mode_kept(), ray_errors():
             context = _start(folder) if target == LOCAL else _connect(target, folder)
             cluster = Cluster(target, _nodes(), _dashboard(context))
-            _check_room(cluster, needs or Resources(0, 0, 0))
-            _check_nodes(cluster)
+            cluster = replace(cluster, most=_check_nodes(cluster))
+            cluster.check_room(needs or Resources(0, 0, 0))
             yield cluster
     finally:
         with _handlers_kept(), _threads_quiet():
             ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class Room:
+    """Notices, while work runs, that the cluster has lost nodes that the work needs.
+
+    Args:
+        needs: what must fit on the nodes.
+        say: called with a sentence when the nodes are first missing.
+    """
+
+    def __init__(self, cluster: Cluster, needs: Resources, say: Callable[[str], None] = lambda _: None) -> None:
+        self.cluster, self.needs, self.say = cluster, needs, say
+        self._patience = _GROWTH_SECONDS if cluster.most else _NO_ROOM_SECONDS
+        self._looked = 0.0
+        self._missing_since: float | None = None
+
+    def check(self) -> None:
+        """Raise ClusterError if the nodes have been missing for too long; may be called at any rate."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        if replace(self.cluster, nodes=_nodes()).room_for(self.needs) >= self.needs.workers:
+            self._missing_since = None
+            return
+        if self._missing_since is None:
+            self._missing_since = now
+            self.say(f"the cluster has no room for {self}; waiting for nodes")
+        if now - self._missing_since > self._patience:
+            raise ClusterError(
+                f"the cluster has had no room for {self} for {self._patience:.0f} s: nodes were lost and not replaced",
+                "add nodes or ask for fewer workers, then run the same command again; it continues",
+            )
+
+    def __str__(self) -> str:
+        return f"{amount(self.needs.workers, 'worker')} with {self.needs}{' each' * (self.needs.workers > 1)}"
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is meant as the address of a cluster: HOST:PORT, or anything after ray://."""
+    return text.startswith("ray://") or _ADDRESS.fullmatch(text) is not None
 
 
 def check_address(address: str | None) -> str:
@@ -188,7 +253,7 @@ def _init(folder: Path, **settings: Any) -> Any:
 
     chatty = os.environ.get("RAY_LOG_TO_DRIVER") == "1"
     settings |= {"log_to_driver": chatty, "logging_level": logging.CRITICAL, "configure_logging": chatty}
-    with contextlib.chdir(folder), _handlers_kept(), _stderr_hidden(chatty), warnings.catch_warnings():
+    with chdir(folder), _handlers_kept(), _stderr_hidden(chatty), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ray.init(**settings) if settings["address"] == LOCAL else _within(_JOIN_SECONDS, ray.init, settings)
 
@@ -253,6 +318,22 @@ def _exit_code_kept() -> Iterator[None]:
 
 
 @contextmanager
+def _token_mode_kept() -> Iterator[None]:
+    """Ray makes this process use tokens when it starts a cluster; the next cluster may have none."""
+    from ray import _raylet
+
+    raylet: Any = _raylet
+    before = os.environ.get("RAY_AUTH_MODE")
+    try:
+        yield
+    finally:
+        if before is None and "RAY_AUTH_MODE" in os.environ:
+            del os.environ["RAY_AUTH_MODE"]
+            raylet.Config.initialize("")
+            raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
 def _handlers_kept() -> Iterator[None]:
     """Ray replaces the handler of SIGTERM; this process keeps its own."""
     if threading.current_thread() is not threading.main_thread():
@@ -307,6 +388,11 @@ def _check_answers(address: str, found: re.Match[str]) -> None:
         except grpc.FutureTimeoutError:
             failure = "what listens there is not a Ray cluster"
         except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise ClusterError(
+                    f"{address}: the cluster requires a token",
+                    "set RAY_AUTH_MODE=token, and copy the file ~/.ray/auth_token from the cluster's head",
+                ) from error
             is_client = error.code() == grpc.StatusCode.UNIMPLEMENTED
             failure = "is its port for clients" if is_client else "what listens there is not a Ray cluster"
         finally:
@@ -364,39 +450,53 @@ def _dashboard(context: Any) -> str | None:
     return f"http://{url}" if url and "://" not in url else url or None
 
 
-def _check_nodes(cluster: Cluster) -> None:
-    """Raise an error if a node has no hangtag, or other versions than this machine."""
+def on_each_node(cluster: Cluster, question: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """The answer of each node to a question, by the node's name; a node that has just been lost has none."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    probe = ray.remote(num_cpus=0, max_retries=0)(_probe())
+    task = ray.remote(num_cpus=0, max_retries=0)(question)
     asked = {
-        node.id: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote()
+        node.name: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
+            *arguments
+        )
         for node in cluster.nodes
     }
     ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_WORKER_SECONDS)
-    for node in cluster.nodes:
-        if asked[node.id] not in ready:
+    answers = {}
+    for name, each in asked.items():
+        if each not in ready:
             raise ClusterError(
-                f"node {node.name} started no worker within {_WORKER_SECONDS:.0f} s", "check its memory and logs"
+                f"node {name} started no worker within {_WORKER_SECONDS:.0f} s", "check its memory and logs"
             )
-        try:
-            found = ray.get(asked[node.id])
-        except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
-            continue  # the node has just been lost
-        _check_version(f"node {node.name}", found)
+        with suppress(ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+            answers[name] = ray.get(each)
+    return answers
+
+
+def _check_nodes(cluster: Cluster) -> dict[str, float]:
+    """What the cluster can grow to. Raises an error if a node has no hangtag, or other versions than this machine."""
+    most: dict[str, float] = {}
+    for name, found in on_each_node(cluster, _probe()).items():
+        most = found.pop("most") or most
+        _check_version(f"node {name}", found)
+    return most
 
 
 def _probe() -> Any:
-    """A function that tells a node's versions. It travels as code, because the node may lack hangtag."""
+    """A function that tells a node's versions, and what its cluster can grow to.
 
-    def tell() -> dict[str, str | None]:
+    It travels as code, because the node may lack hangtag.
+    """
+
+    def tell() -> dict[str, Any]:
         import importlib.metadata
         import platform
 
         import ray
 
-        told: dict[str, str | None] = {"python": platform.python_version(), "ray": ray.__version__}
+        most = ray._private.state.state.get_max_resources_from_cluster_config()
+        told: dict[str, Any] = {"python": platform.python_version(), "ray": ray.__version__, "most": most}
         for name in ("torch", "onnxruntime", "numpy", "pillow"):
             try:
                 told[name] = importlib.metadata.version(name)
@@ -439,30 +539,3 @@ def _check_version(where: str, theirs: dict[str, str | None]) -> None:
 
 def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
-
-
-def _check_room(cluster: Cluster, needs: Resources) -> None:
-    """Raise an error if the cluster is too small, now and after it has grown as far as it may."""
-    import ray
-
-    most = ray._private.state.state.get_max_resources_from_cluster_config() if not _is_client() else None
-    for kind, now, each in (("GPU", cluster.gpus, needs.gpus), ("CPU", cluster.cpus, needs.cpus)):
-        wanted, has = needs.workers * each, max(now, (most or {}).get(kind, 0))
-        if wanted > has:
-            raise ClusterError(
-                f"asked for {amount(round(wanted), kind)}, the cluster has {has:g}",
-                "ask for fewer workers, or add nodes to the cluster",
-            )
-    if not most and cluster.room_for(needs) < needs.workers:
-        each_has = listed([f"{value:g} {kind}s" for kind, value in (("CPU", needs.cpus), ("GPU", needs.gpus)) if value])
-        raise ClusterError(
-            f"asked for {amount(needs.workers, 'worker')} with {each_has} each, "
-            f"the nodes of the cluster have room for {cluster.room_for(needs)}",
-            "ask for fewer workers, or for fewer CPUs or GPUs for each",
-        )
-
-
-def _is_client() -> bool:
-    from ray.util.client import ray as client
-
-    return bool(client.is_connected())

@@ -8,17 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hangtag.cluster.connect import Cluster
+from hangtag.cluster.connect import Cluster, Resources, Room
 from hangtag.cluster.remote import node_name, outcome, result
-from hangtag.errors import ClusterError
-from hangtag.words import amount
 
 __all__ = ["Crew", "Link"]
 
 _REPORT_SECONDS = 0.3  # between two reports of a worker
 _LOOK_SECONDS = 0.3  # between two looks at the reports
 _RETRIES = 3
-_NO_ROOM_SECONDS = 30.0  # without a node that is large enough, until the work is given up
 
 Show = Callable[[int, dict[str, Any], str], None]
 """Called with the number of a job, the state of its training (see `Epoch.to_json`), and the name of its node."""
@@ -84,7 +81,7 @@ class Crew:
         self._board = board.remote()
         self._work = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES)(_work)
         self._running: dict[Any, int] = {}
-        self._room = time.monotonic()
+        self._room = Room(cluster, Resources(1, cpus, gpus))
 
     @property
     def running(self) -> list[int]:
@@ -116,20 +113,7 @@ class Crew:
                 number = self._running.pop(each)
                 yield number, result(ray.get(each))
             if not ready:
-                self._check_room()
-
-    def _check_room(self) -> None:
-        import ray
-
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if any(each.get("CPU", 0) >= self.cpus and each.get("GPU", 0) >= self.gpus for each in alive):
-            self._room = time.monotonic()
-        elif time.monotonic() - self._room > _NO_ROOM_SECONDS:
-            needs = amount(self.cpus, "CPU") + (f" and {amount(self.gpus, 'GPU')}" if self.gpus else "")
-            raise ClusterError(
-                f"each training needs {needs}, and no node of the cluster has that any more",
-                "add nodes, then run the same command again; finished trainings are kept",
-            )
+                self._room.check()
 
 
 def _work(board: Any, number: int, cpus: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:

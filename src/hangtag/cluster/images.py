@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hangtag.cluster.connect import Cluster
+from hangtag.cluster.connect import Cluster, on_each_node
 from hangtag.data.labelled_images import LabelledImages, content_hashes
 from hangtag.words import bytes_in_words, listed
 
@@ -92,24 +92,3 @@ def _nodes_without(cluster: Cluster, file: Mapping[str, Any]) -> list[str]:
 
 def _can_map(file: Mapping[str, Any]) -> bool:
     return _mapped(file) is not None
-
-
-def on_each_node(cluster: Cluster, question: Any, *arguments: Any) -> dict[str, Any]:
-    """The answer of each node to a question, by the node's name; a node that has just been lost has none."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    task = ray.remote(num_cpus=0, max_retries=0)(question)
-    asked = {
-        node.name: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
-            *arguments
-        )
-        for node in cluster.nodes
-    }
-    answers = {}
-    for name, each in asked.items():
-        try:
-            answers[name] = ray.get(each)
-        except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
-            continue
-    return answers

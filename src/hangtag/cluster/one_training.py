@@ -2,16 +2,13 @@
 
 The process that began the training keeps the run folder. It divides the data, sends the workers a description of the
 training, and gets back epochs, checkpoints and weights through an actor, so that no file system needs to be shared.
-Ray Train starts the workers, connects them, and starts all of them again when one is lost; they then continue from the
-last checkpoint.
+Ray Train, in an actor of its own, starts the workers, connects them, and starts all of them again when one is lost;
+they then continue from the last checkpoint.
 """
 
 import logging
 import os
-import secrets
-import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,25 +17,23 @@ from typing import Any
 
 import msgspec
 
-from hangtag import errors
-from hangtag.cluster.connect import Cluster, Resources
+from hangtag.cluster.connect import Cluster, Resources, Room
 from hangtag.cluster.images import SharedImages, received
 from hangtag.cluster.remote import node_name
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.errors import ClusterError, HangtagError
+from hangtag.errors import ClusterError, HangtagError, WorkerLostError
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
 from hangtag.training.engine.loop import Epoch, choose_device, use_threads
 from hangtag.training.engine.workers import Workers
 from hangtag.training.shared import Network, Part, Task, Trainer
-from hangtag.words import amount, listed
+from hangtag.words import listed
 
 __all__ = ["on_workers"]
 
 _LOOK_SECONDS = 0.1  # between two looks for news
 _ASK_SECONDS = 0.2  # between two questions whether to stop
 _LOST_WITHOUT_PROGRESS = 5  # workers; a sixth would be lost for the same reason
-_END_SECONDS = 30.0  # that Ray Train gets to end its workers
-_NO_ROOM_SECONDS = 60.0  # that a cluster gets to replace a lost node
+_END_SECONDS = 10.0  # that workers get to end
 
 Say = Callable[[str], None]
 
@@ -56,7 +51,10 @@ def on_workers(cluster: Cluster, workers: int, cpus: int | None, device: str, sa
         ClusterError: the cluster has no room for them.
     """
     gpus = int(device != "cpu" and cluster.gpus >= workers)
-    needs = _needs(cluster, workers, cpus, gpus)
+    shares = [cpus] if cpus else range(int(max(node.cpus for node in cluster.nodes)), 0, -1)
+    possible = (Resources(workers, each, gpus) for each in shares)
+    needs = next((each for each in possible if cluster.room_for(each) >= workers), Resources(workers, cpus or 1, gpus))
+    cluster.check_room(needs)
 
     def trainer(
         task: Task, network: Network, data: LabelledImages, stop: Callable[[], bool],
@@ -75,20 +73,6 @@ def on_workers(cluster: Cluster, workers: int, cpus: int | None, device: str, sa
     return trainer
 
 
-def _needs(cluster: Cluster, workers: int, cpus: int | None, gpus: int) -> Resources:
-    """What the workers take, if there is room."""
-    most = int(max(node.cpus for node in cluster.nodes))
-    for each in [cpus] if cpus else range(most, 0, -1):
-        if cluster.room_for(needs := Resources(workers, each, gpus)) >= workers:
-            return needs
-    each_has = f"{amount(cpus or 1, 'CPU')}{' and 1 GPU' if gpus else ''}"
-    room = cluster.room_for(Resources(workers, cpus or 1, gpus))
-    raise ClusterError(
-        f"asked for {amount(workers, 'worker')} with {each_has} each, the cluster has room for {room}",
-        "ask for fewer workers, or add nodes to the cluster",
-    )
-
-
 class _Training:
     """The driver's side of one training."""
 
@@ -98,14 +82,11 @@ class _Training:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self.cluster, self.needs, self.say = cluster, needs, say
+        self.say, self.room = say, Room(cluster, needs, say)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        board = ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here)
-        self.board = board.remote(None if resume is None else resume.to_bytes())
-        self.message = {**message, "board": self.board}
-        self.failure: BaseException | None = None
-        self.no_room_since: float | None = None
-        self.looked = 0.0  # for room, by `time.monotonic`
+        board, runner = (ray.remote(num_cpus=0)(each).options(scheduling_strategy=here) for each in (_Board, _Runner))
+        self.board, self.runner = board.remote(None if resume is None else resume.to_bytes()), runner.remote()
+        self.running = self.runner.run.remote({**message, "board": self.board}, needs.workers, needs.cpus, needs.gpus)
 
     def epochs(
         self, network: Network, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None
@@ -113,25 +94,22 @@ class _Training:
         """What the workers report; the network has their weights at the end."""
         import ray
 
-        running = threading.Thread(target=self._run, daemon=True)
-        running.start()
         try:
-            yield from self._epochs(running, network, stop, checkpoint_writer)
-        finally:  # ending the connection while the thread uses it would crash this process
+            yield from self._epochs(network, stop, checkpoint_writer)
+        finally:
             with suppress(ray.exceptions.RayError):
                 ray.get(self.board.leave.remote(), timeout=_END_SECONDS)
-            running.join(_END_SECONDS)
+                ray.wait([self.running], timeout=_END_SECONDS)
+            ray.kill(self.runner)  # and with it the workers, if they wait for a node that was lost
 
     def _epochs(
-        self, running: threading.Thread, network: Network, stop: Callable[[], bool],
-        checkpoint_writer: CheckpointWriter | None,
-    ) -> Iterator[Epoch]:  # fmt: skip
+        self, network: Network, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None
+    ) -> Iterator[Epoch]:
         import ray
 
-        finished, ended, weights = 0, False, None
+        finished, weights = 0, None
         while weights is None:
-            time.sleep(_LOOK_SECONDS)
-            ended = not running.is_alive()  # before the last look
+            ended, _ = ray.wait([self.running], timeout=_LOOK_SECONDS)  # before the last look
             news = ray.get(self.board.read.remote(stop()))
             for sentence in news["sentences"]:
                 self.say(sentence)
@@ -147,61 +125,40 @@ class _Training:
             if weights is not None:
                 network.load_state_dict(Checkpoint.from_bytes(weights).tensors)
             if news["problem"] is not None:
-                raise _as_error(news["problem"])
+                raise HangtagError.of_plain(news["problem"])
             if ended and weights is None:
                 raise ClusterError(
-                    f"Ray Train ended without a model: {str(self.failure or 'no reason given').splitlines()[0][:300]}",
+                    f"Ray Train ended without a model: {ray.get(self.running)}",
                     "repeat the command; the training resumes from its last checkpoint",
                 )
-            self._check_room()
+            self.room.check()
 
-    def _run(self) -> None:
-        """Let Ray Train run the workers until they are done, replacing lost ones."""
+
+class _Runner:
+    """An actor that lets Ray Train run the workers until they are done, replacing lost ones."""
+
+    def run(self, message: dict[str, Any], workers: int, cpus: float, gpus: float) -> str:
+        """Returns why the training ended, if it failed."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-        name = f"hangtag-{secrets.token_hex(8)}"
-        folder = Path(tempfile.gettempdir()) / name
-        resources = {"CPU": self.needs.cpus, **({"GPU": 1} if self.needs.gpus else {})}
-        try:
-            TorchTrainer(
-                _work,
-                train_loop_config=self.message,
-                scaling_config=ScalingConfig(
-                    num_workers=self.needs.workers, use_gpu=bool(self.needs.gpus), resources_per_worker=resources
-                ),
-                run_config=RunConfig(
-                    name=name, storage_path=str(folder), failure_config=FailureConfig(max_failures=-1)
-                ),
-            ).fit()
-        except BaseException as error:  # it is raised in the thread that waits
-            self.failure = error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _check_room(self) -> None:
-        """Raise ClusterError if the training needs a node that was lost and not replaced."""
-        import ray
-
-        now = time.monotonic()
-        if now - self.looked < 1:
-            return
-        self.looked = now
-        total = ray.cluster_resources()
-        enough = total.get("CPU", 0) >= self.needs.workers * self.needs.cpus
-        enough = enough and total.get("GPU", 0) >= self.needs.workers * self.needs.gpus
-        if enough:
-            self.no_room_since = None
-            return
-        if self.no_room_since is None:
-            self.no_room_since = now
-            self.say("a node was lost, and the cluster has no room for all workers; waiting for another node")
-        if now - self.no_room_since > _NO_ROOM_SECONDS:
-            raise ClusterError(
-                f"a node was lost, and no other took its place within {_NO_ROOM_SECONDS:.0f} s",
-                "repeat the command with fewer --workers; the training resumes from its last checkpoint",
-            )
+        resources = {"CPU": cpus, **({"GPU": 1} if gpus else {})}
+        with tempfile.TemporaryDirectory(prefix="hangtag-", ignore_cleanup_errors=True) as folder:
+            try:
+                TorchTrainer(
+                    _work,
+                    train_loop_config=message,
+                    scaling_config=ScalingConfig(
+                        num_workers=workers, use_gpu=bool(gpus), resources_per_worker=resources
+                    ),
+                    run_config=RunConfig(
+                        name="training", storage_path=folder, failure_config=FailureConfig(max_failures=-1)
+                    ),
+                ).fit()
+            except Exception as error:
+                return str(error).strip().splitlines()[0][:300]
+        return "no reason given"
 
 
 class _Board:
@@ -222,11 +179,11 @@ class _Board:
             if self.starts > 1 and not self.over:
                 self.news["sentences"].append("a worker was lost and replaced; continuing from the last checkpoint")
             if self.fruitless > _LOST_WITHOUT_PROGRESS and not self.over:
-                self.fail({
-                    "kind": "ClusterError", "node": node,
-                    "message": f"workers were lost {_LOST_WITHOUT_PROGRESS} times in a row without progress",
-                    "hint": "look at the workers' logs in Ray's dashboard; a node may have too little memory",
-                })  # fmt: skip
+                lost = ClusterError(
+                    f"workers were lost {_LOST_WITHOUT_PROGRESS} times in a row without progress",
+                    "look at the workers' logs in Ray's dashboard; a node may have too little memory",
+                )
+                self.fail(lost.to_plain())
         if len(self.nodes) == workers and self.starts <= 1:
             each = [f"{rank} on {self.nodes[rank]}" for rank in sorted(self.nodes)]
             self.news["sentences"].append(f"workers: {listed(each)}")
@@ -318,21 +275,13 @@ def _work(message: dict[str, Any]) -> None:
                 link.tell(epoch)
         if first:
             ray.get(board.end.remote(_weights(part.network)))
-    except errors.WorkerLostError:
+    except WorkerLostError:
         raise  # Ray Train starts all workers again
     except HangtagError as error:
-        problem = {
-            "kind": type(error).__name__, "node": node_name(), "message": error.message, "hint": error.hint,
-        }  # fmt: skip
-        ray.get(board.fail.remote(problem, _weights(part.network) if part is not None else None))
+        weights = _weights(part.network) if part is not None else None
+        ray.get(board.fail.remote(error.to_plain(), weights))
         raise
 
 
 def _weights(network: Network) -> bytes:
     return Checkpoint(network.state_dict(), {}).to_bytes()
-
-
-def _as_error(problem: dict[str, str]) -> HangtagError:
-    kind = getattr(errors, problem["kind"], ClusterError)
-    known = isinstance(kind, type) and issubclass(kind, HangtagError)
-    return (kind if known else ClusterError)(problem["message"], problem["hint"])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hangtag import errors
 from hangtag.errors import ClusterError, HangtagError
 
 __all__ = ["node_name", "outcome", "ray_errors", "result"]
@@ -18,23 +17,14 @@ def outcome(work: Callable[[], Any]) -> dict[str, Any]:
     try:
         return {"value": work()}
     except HangtagError as error:
-        return {
-            "error": type(error).__name__,
-            "message": error.message,
-            "hint": error.hint,
-            "node": node_name(),
-        }
+        return {"problem": error.to_plain(), "node": node_name()}
 
 
 def result(found: dict[str, Any]) -> Any:
     """What the work returned. Its error is raised with its own class, and the message starts with the node's name."""
-    if "error" not in found:
-        return found["value"]
-    kind = getattr(errors, found["error"], ClusterError)
-    if not (isinstance(kind, type) and issubclass(kind, HangtagError)):
-        kind = ClusterError
-    message = f"on node {found['node']}: {found['message']}"
-    raise kind(message, found["hint"])
+    if "problem" in found:
+        raise HangtagError.of_plain(found["problem"], f"on node {found['node']}: ")
+    return found["value"]
 
 
 def node_name() -> str:
@@ -95,5 +85,5 @@ def _ours(error: BaseException) -> HangtagError:
 
 def _line(error: BaseException) -> str:
     """The first 200 characters of an error's text without tracebacks."""
-    text = str(error).split("Traceback (most recent call last)", maxsplit=1)[0]
+    text = str(error).split("Traceback (most recent call last)", maxsplit=1)[0].removesuffix("traceback: ")
     return " ".join(text.split())[:200].rstrip(". ") or type(error).__name__

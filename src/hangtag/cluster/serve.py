@@ -41,6 +41,7 @@ _MORE_SECONDS = 15.0  # that the others may take after it
 _LOOK_SECONDS = 1.0  # between two looks at the replicas
 _ATTEMPTS = 3  # a batch is computed again if its replica ends
 _MOST = 10_000
+_LEASE_SECONDS = 2.0  # between two looks whether the server still runs
 _SPARE = 2  # versions that a replica keeps open beyond those that are served
 
 
@@ -201,13 +202,16 @@ class Replica:
         threads: batches that are computed at the same time.
         models: the number of models that are served.
         most_pixels: of a picture.
+        lease: an actor that lives as long as the server.
+        name: of the application, which ends with the lease.
     """
 
-    def __init__(self, threads: int, models: int, most_pixels: int) -> None:
+    def __init__(self, threads: int, models: int, most_pixels: int, lease: Any, name: str) -> None:
         self._pool = ThreadPoolExecutor(threads, "hangtag-batch")
         self._most_open, self._most_pixels = models + _SPARE, most_pixels
         self._opened: OrderedDict[str, Predictor] = OrderedDict()
         self._lock = threading.Lock()
+        threading.Thread(target=_end_with, args=(lease, name), daemon=True).start()
 
     async def answers(self, sha256: str, content: list[Any], pieces: list[tuple[dict[str, Any], list[bytes]]]) -> Any:
         """`Work` as a tuple, or a HangtagError."""
@@ -242,6 +246,25 @@ class Replica:
             return found
 
 
+class _Lease:
+    """An actor of the server. Ray ends it when the server's process has ended, even if that was killed."""
+
+
+def _end_with(lease: Any, name: str) -> None:
+    """In a replica: delete the application when its lease has ended."""
+    import ray
+    from ray import serve as ray_serve
+
+    while True:
+        time.sleep(_LEASE_SECONDS)
+        try:
+            ray.get(lease.__ray_ready__.remote())
+        except ray.exceptions.ActorDiedError:
+            ray_serve.delete(name, _blocking=False)
+        except ray.exceptions.RayError:  # its node was lost, and it starts again elsewhere
+            continue
+
+
 def _ask(plain: dict[str, Any]) -> Ask:
     return Ask(**{**plain, "policy": AnswerPolicy(**plain["policy"])})
 
@@ -251,6 +274,7 @@ def _deployed(models: Models, settings: Settings, threads: int, wanted: Replicas
     """A deployment that is deleted at the end of the block."""
     import logging
 
+    import ray
     from ray import serve as ray_serve
 
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
@@ -265,7 +289,8 @@ def _deployed(models: Models, settings: Settings, threads: int, wanted: Replicas
         Replica, name=_DEPLOYMENT, max_ongoing_requests=threads * _AHEAD, ray_actor_options={"num_cpus": threads},
         graceful_shutdown_timeout_s=settings.grace, graceful_shutdown_wait_loop_s=0.1, logging_config=quiet, **number,
     )  # fmt: skip
-    application = deployment.bind(threads, len(list(models)), settings.max_pixels)
+    lease = ray.remote(num_cpus=0, max_restarts=-1)(_Lease).remote()
+    application = deployment.bind(threads, len(list(models)), settings.max_pixels, lease, name)
     try:
         (handle,) = ray_serve.run_many(
             [ray_serve.RunTarget(application, name=name, route_prefix=None)], wait_for_applications_running=False

@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.cluster.connect import Cluster, Resources
+from hangtag.cluster.connect import Cluster, Resources, on_each_node
 from hangtag.cluster.crew import Crew, Link, Show
-from hangtag.cluster.images import SharedImages, on_each_node, received
+from hangtag.cluster.images import SharedImages, received
 from hangtag.data.folds import Folds
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.evaluation.run_folder import Run
@@ -66,9 +66,8 @@ class Nodes:
         return Crew(self.cluster, self.cpus, self.gpus, show)
 
     def __str__(self) -> str:
-        room = self.cluster.room_for(Resources(1, self.cpus, self.gpus))
-        gpus = f" and {amount(self.gpus, 'GPU')}" if self.gpus else ""
-        return f"{amount(room, 'training')} at once, each with {amount(self.cpus, 'CPU')}{gpus}"
+        needs = Resources(1, self.cpus, self.gpus)
+        return f"{amount(self.cluster.room_for(needs), 'training')} at once, each with {needs}"
 
 
 def train_seeds(

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from hangtag import errors
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.splits import split_of
-from hangtag.errors import HangtagError, RunError, UsageError
+from hangtag.errors import HangtagError, UsageError
 from hangtag.evaluation.judge import read_same
 from hangtag.training.engine.build import build_network
 from hangtag.training.engine.checkpoints import Checkpoint, CheckpointWriter
@@ -48,7 +47,7 @@ class Task(msgspec.Struct, frozen=True):
     source: dict[str, Any]
     name: str
     fingerprint: str
-    recipe: dict[str, Any]
+    recipe: Recipe
     seed: int
     train: bytes
     validation: bytes
@@ -94,7 +93,7 @@ class OnWorkers:
         self, recipe: Recipe, seed: int, train: NDArray[np.int64], validation: NDArray[np.int64], device: str
     ) -> Task:
         positions = train.astype(np.int64).tobytes(), validation.astype(np.int64).tobytes()
-        return Task(self.source, self.name, self.fingerprint, recipe.to_json(), seed, *positions, device)
+        return Task(self.source, self.name, self.fingerprint, recipe, seed, *positions, device)
 
 
 def check_shareable(recipe: Recipe) -> None:
@@ -153,11 +152,10 @@ class Part:
         self.task, self.workers = task, workers
         problem: HangtagError | None = None
         try:
-            self.recipe = msgspec.convert(task.recipe, Recipe)
             if data is None:
                 data, _ = split_of(read_same(task.source, task.name, task.fingerprint), 0.0, task.seed)
             if network is None:
-                network = build_network(self.recipe.network, data.spec, len(data.class_names), task.seed)
+                network = build_network(self.task.recipe.network, data.spec, len(data.class_names), task.seed)
             self.images, self.validation = (
                 part_of(data, np.frombuffer(each, np.int64)) for each in (task.train, task.validation)
             )
@@ -175,16 +173,14 @@ class Part:
     ) -> Iterator[Epoch]:  # fmt: skip
         """Train; as `engine.loop.train`."""
         yield from train(
-            self.network, *self.images, self.recipe, self.task.seed, self.validation, self.device, stop,
+            self.network, *self.images, self.task.recipe, self.task.seed, self.validation, self.device, stop,
             checkpoint_writer, resume, workers=self.workers,
         )  # fmt: skip
 
 
 def _agree(workers: Workers, problem: HangtagError | None) -> None:
     """Raise the problem of the first worker that has one, on every worker."""
-    own = {"kind": type(problem).__name__, "message": problem.message, "hint": problem.hint} if problem else {}
-    told = workers.bytes_of_all(json.dumps({**own, "node": socket.gethostname()}).encode())
-    for rank, each in enumerate(map(json.loads, told)):
-        if "message" in each:
-            kind = getattr(errors, each["kind"], RunError)
-            raise kind(f"worker {rank} on {each['node']}: {each['message']}", each["hint"])
+    own = {"problem": problem and problem.to_plain(), "node": socket.gethostname()}
+    for rank, each in enumerate(map(json.loads, workers.bytes_of_all(json.dumps(own).encode()))):
+        if each["problem"]:
+            raise HangtagError.of_plain(each["problem"], f"worker {rank} on {each['node']}: ")

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,23 @@ class Search:
                 "search smaller learning rates or batches, in another folder",
             )
 
+    def trials_in_turn(
+        self, stop: Callable[[], bool] = lambda: False, report: Callable[[int, Epoch], None] = lambda *_: None
+    ) -> Iterator[Trial]:
+        """Run one trial after the other until the search is over or stopped; yields each, recorded.
+
+        Args:
+            stop: called several times a second.
+            report: called several times a second with the number of a trial and the state of its training.
+        """
+        while not stop() and (job := next(self.waiting(), None)) is not None:
+            trial = run_trial(
+                job, self.searched, self.source, lambda: stop() or self.is_out_of_time, partial(report, job.number)
+            )
+            if trial is not None:
+                self.add(trial)
+                yield trial
+
     def pause(self) -> None:
         """Record how long the search has taken, and release the folder, so that the same command can continue."""
         with suppress(SaveError):
@@ -293,11 +311,8 @@ def tune(
     found = Search(
         classifier, images, source, None if out is None else user_path(out), search or {}, trials, minutes, parallel
     )
-    while not found.is_chosen and (job := next(found.waiting(), None)) is not None:
-        trial = run_trial(job, found.searched, source, lambda: found.is_out_of_time)
-        if trial is not None:
-            found.add(trial)
-            progress(trial)
+    for trial in () if found.is_chosen else found.trials_in_turn():
+        progress(trial)
     training = found.refit()
     for _ in training.epochs():
         pass
