@@ -312,7 +312,7 @@ def _shape(images: Any) -> tuple[int, ...]:
     if not isinstance(images, (list, tuple)):
         return tuple(getattr(images, "shape", ()))
     with suppress(ValueError):  # rows of several lengths
-        if images and not _is_pil(images[0]):
+        if images and not is_one_picture(images[0]):
             return len(images), *np.shape(images[0])
     return (len(images),)
 

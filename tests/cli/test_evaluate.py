@@ -195,6 +195,8 @@ def test_runs_are_judged_compared_stressed_and_checked_in_python(
     assert checked.pictures == 120 and checked.kept != bool(checked.broken)
     assert len(audited.findings) == len(audited.to_json()["findings"])
     assert "only 3 of the" in replace(judged, notes=("only 3 of the <b> images",))._repr_html_()
+    assert repr(run) == f"<Run {run.path}>" and str(run) == str(run.path)
+    assert len(repr(judged.guarantees)) < 200 and max(len(repr(each)) for each in audited.findings) < 300
     for result in (judged, compared, stressed, checked, audited, run, judged.evaluation):
         assert len(repr(result)) < 300
         assert result._repr_html_().startswith('<div class="hangtag-view">')

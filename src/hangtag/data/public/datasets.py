@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -31,11 +30,11 @@ from hangtag.errors import (
     DataError,
     DataNotFound,
     DownloadError,
-    HangtagWarning,
     MissingExtra,
     SaveError,
     UnknownName,
     UsageError,
+    warn,
 )
 from hangtag.files import cache_home, new_folder_whole, write_bytes, write_json
 from hangtag.mapped import forget
@@ -252,11 +251,9 @@ def _read_folder(
     if not valid or (unproven and dataset.balanced and not _is_balanced(dataset, labels)):
         raise DataError(f"{folder}: the labels are not those of {dataset.title}", f"get the files from {dataset.home}")
     if unproven:
-        warnings.warn(
+        warn(
             f"{folder}: this looks like {dataset.title}, judging by shape and labels, but is not verified; checksums "
-            f"are published only for the .gz files of its authors",
-            HangtagWarning,
-            stacklevel=3,
+            f"are published only for the .gz files of its authors"
         )
     return images, labels
 
@@ -371,9 +368,7 @@ def _read_cache(dataset: NamedSet) -> PublicSet | None:
     if intact:
         contents = _cached_contents(folder, images, found)
         return replace(_public_set(dataset, images, labels, str(folder)), contents=contents)
-    warnings.warn(
-        f"{folder}: the cached copy of {dataset.title} is damaged; it is fetched again", HangtagWarning, stacklevel=3
-    )
+    warn(f"{folder}: the cached copy of {dataset.title} is damaged; it is fetched again")
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
@@ -406,9 +401,7 @@ def _save(dataset: NamedSet, images: Images, labels: NDArray[np.int64], origin: 
                 facts = {"set": dataset.name, "origin": origin, "fingerprint": fingerprint(images, labels)}
                 write_json(temporary / "kept.json", facts)
     except SaveError as error:
-        warnings.warn(
-            f"{error.message}; {dataset.title} will be read from {origin} each time", HangtagWarning, stacklevel=3
-        )
+        warn(f"{error.message}; {dataset.title} will be read from {origin} each time")
     return _public_set(dataset, images, labels, origin)
 
 
