@@ -36,7 +36,7 @@ def data(test_seed: int = 1) -> LabelledImages:
 
 @pytest.fixture(autouse=True)
 def readable_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hangtag.evaluation.judge.read", lambda *_: data())
+    monkeypatch.setattr("hangtag.data.read.read", lambda *_: data())
 
 
 def recipe() -> Recipe:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.labelled_images import content_hashes
+from hangtag.data.labelled_images import LabelledImages, Source, content_hashes
+from hangtag.data.not_found import exists
 from hangtag.data.public.archives import content_of, gunzip, members_of, sha256_of
 from hangtag.data.public.catalog import NAMED, Archive, DataFile, NamedSet
 from hangtag.data.public.download import download
@@ -41,7 +42,7 @@ from hangtag.mapped import forget
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 
-__all__ = ["NAMED", "NamedSet", "PublicSet", "cache_folder", "fetch", "fingerprint"]
+__all__ = ["NAMED", "NamedSet", "PublicSet", "cache_folder", "fetch", "fingerprint", "read_public"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,23 @@ class PublicSet:
     origin: str
     parts: dict[str, slice] = field(default_factory=dict)  # train and test; empty if the data set is not divided
     contents: NDArray[np.uint64] | None = None  # (N, 2) `content_hashes` of the images, if they are cached
+
+
+def read_public(name: str, path: Path | None = None, progress: Progress | None = None) -> LabelledImages:
+    """The public data set of this name; arguments and errors as for `fetch`."""
+    public = fetch(name, path, progress)
+    kind = NAMED[name]
+    notes: tuple[str, ...] = ()
+    if path is None and exists(Path(name)):
+        own = "folder" if Path(name).is_dir() else "file"
+        notes = (f"read the public dataset {name}, not the {own} of that name; to read the {own}, write ./{name}",)
+    source = Source(public.origin, notes=notes)
+    data = LabelledImages(
+        public.images, public.labels, kind.class_names, kind.name, parts=dict(public.parts), source=source
+    )
+    if public.contents is not None:
+        vars(data)["contents"] = public.contents
+    return data
 
 
 def fetch(name: str, path: Path | None = None, progress: Progress | None = None) -> PublicSet:
