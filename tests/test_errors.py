@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import tomllib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -30,7 +31,7 @@ from hangtag.evaluation.run_folder import find_run
 from hangtag.pictures import ImageSpec, decode
 from toys import in_a_process
 
-CLASSES = sorted(set(errors.__all__) - {"PictureProblem", "HangtagWarning", "logger"})
+CLASSES = sorted(set(errors.__all__) - {"PictureProblem", "HangtagWarning", "logger", "warn"})
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_code() -> None:
@@ -114,6 +115,19 @@ def test_a_missing_extra_says_how_to_install_it() -> None:
     error = MissingExtra.named("train", "torch")
 
     assert str(error) == "this needs 'torch', which is not installed (pip install 'hangtag[train]')"
+
+
+def test_every_package_of_an_extra_is_known_by_its_extra() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {extra: " ".join(needed) for extra, needed in project["optional-dependencies"].items()}
+    modules = {"scikit-learn": "sklearn", "python-multipart": "python_multipart", "pillow-heif": "pillow_heif"}
+    for package in ("torch", "scikit-learn", "pyarrow", "fsspec", "pillow-heif", "optuna", "ray", "fastapi",
+                    "python-multipart", "tensorboard", "mlflow"):  # fmt: skip
+        error = MissingExtra.for_module(f"{modules.get(package, package)}.part")
+        assert error is not None
+        extra = error.hint.partition("[")[2].partition("]")[0]
+        assert re.search(rf"\b{package}\b", extras[extra]), (package, extra)
+    assert MissingExtra.for_module("json") is None and MissingExtra.for_module(None) is None
 
 
 @pytest.mark.parametrize(

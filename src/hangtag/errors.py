@@ -31,6 +31,8 @@ Exceptions of other libraries are converted to these where those libraries are c
 import difflib
 import importlib.util
 import logging
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -59,6 +61,7 @@ __all__ = [
     "UsageError",
     "WorkerLostError",
     "logger",
+    "warn",
 ]
 
 PictureProblem: TypeAlias = Literal[
@@ -69,6 +72,12 @@ PictureProblem: TypeAlias = Literal[
 
 _SERVE_PACKAGES = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client", "orjson")
 _TRAIN_PACKAGES = {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy", "matplotlib"}
+_EXTRA_OF = {
+    **dict.fromkeys(_SERVE_PACKAGES, "serve"), **dict.fromkeys(_TRAIN_PACKAGES, "train"), "pyarrow": "parquet",
+    "fsspec": "parquet", "pillow_heif": "heic", "optuna": "tune", "ray": "ray", "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
+}  # fmt: skip
+"""The extra that contains a package."""
 
 
 logger = logging.getLogger("hangtag")
@@ -77,6 +86,14 @@ logger = logging.getLogger("hangtag")
 
 class HangtagWarning(UserWarning):
     """Something went wrong that costs little, such as a damaged cache; the work goes on."""
+
+
+def warn(message: str) -> None:
+    """Issue a `HangtagWarning` about the line of the user's code that called hangtag."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "hangtag":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, HangtagWarning, stacklevel=level)
 
 
 class HangtagError(Exception):
@@ -190,7 +207,7 @@ class MissingExtra(HangtagError, ImportError):
     def for_module(cls, module: str | None) -> "MissingExtra | None":
         """The error for a package that cannot be imported; None if none of hangtag's extras contains it."""
         top = (module or "").partition(".")[0]
-        return cls.named("train", top) if top in _TRAIN_PACKAGES else None
+        return cls.named(_EXTRA_OF[top], top) if top in _EXTRA_OF else None
 
     @classmethod
     def named(cls, extra: str, module: str, otherwise: str = "") -> "MissingExtra":

@@ -313,7 +313,7 @@ def _shape(images: Any) -> tuple[int, ...]:
     if not isinstance(images, (list, tuple)):
         return tuple(getattr(images, "shape", ()))
     with suppress(ValueError):  # rows of several lengths
-        if images and not _is_pil(images[0]):
+        if images and not is_one_picture(images[0]):
             return len(images), *np.shape(images[0])
     return (len(images),)
 
@@ -1079,7 +1079,7 @@ def _array_in(content: bytes, most: int = MAX_PIXELS) -> NDArray[Any]:
 
 def _orientation(image: "Image.Image") -> int:
     """From 1 to 8, as Exif numbers them; 1, upright, if the file says nothing or something else."""
-    found = image.getexif().get(_ORIENTATION)
+    found: Any = image.getexif().get(_ORIENTATION)
     return int(found) if found in range(2, 9) else 1
 
 

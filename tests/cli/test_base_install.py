@@ -169,8 +169,14 @@ def test_the_missing_extra_is_named_before_anything_is_read(base: Any, command: 
     commands.append(["predict", "nowhere.onnx", "nowhere.png", "--why", "why.png"])
     on_ray = ["predict", "nowhere.onnx", "nowhere.png", "--out", "shards/", "--ray"]
 
-    *outcomes, without_ray = base(*commands, on_ray)
+    shards = ["predict", "nowhere.onnx", "nowhere.png", "--out", "shards/"]
+    table = ["predict", "nowhere.onnx", "nowhere.png", "--out", "answers.parquet"]
+    bucket = ["predict", "runs/a", "s3://bucket/photos"]
 
+    *outcomes, without_ray, no_shards, no_table, no_bucket = base(*commands, on_ray, shards, table, bucket)
+
+    needed = "hangtag: this needs 'pyarrow', which is not installed (pip install 'hangtag[parquet]')\n"
+    assert no_shards == no_table == no_bucket == (1, "", needed)
     assert without_ray[2] == "hangtag: this needs 'ray', which is not installed (pip install 'hangtag[ray]')\n"
 
     assert outcomes[0] == (1, "", f"hangtag: this needs 'torch', which is not installed ({hint})\n")

@@ -40,6 +40,18 @@ def test_evaluating_cached_images_imports_neither_pillow_nor_other_slow_modules(
     assert "test accuracy" in done.stdout and done.stderr.splitlines()[-1] == "[]"
 
 
+def test_evaluating_a_run_on_a_public_set_imports_nothing_that_reads_files() -> None:
+    program = (
+        "import sys, hangtag.cli.evaluate, hangtag.evaluation.judge as judge\n"
+        "data = judge._read('digits', None, {})\n"
+        "unused = ('read', 'manifest', 'tables', 'near_duplicates', 'store.containers', 'store.pool')\n"
+        "print(data.name, [name for name in unused if f'hangtag.data.{name}' in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("digits []\n", "")
+
+
 def test_classes_in_another_order_or_spelling_are_the_same_classes(trained: Path) -> None:
     run = Run(trained / "runs" / "b")
     data = read_again(run)
@@ -110,9 +122,17 @@ def test_json_on_one_image_is_strict_json(in_trained: Any, trained: Path) -> Non
         (("stress", "runs/a", "--group-by", "x"), 2, "--group-by: not possible with the run's own data"),
         (("compare", "runs/a", "runs/b", "--size", "9"), 2, "--size: not possible with the run's own data"),
         (("evaluate", "runs/a", "--size", "64"), 2, "--size: not possible with the run's own data"),
-        (("evaluate", "runs/a", "--strict", "--grey"), 2, "--colour, --strict: not possible with the run's own data"),
+        (
+            ("evaluate", "runs/a", "--strict", "--grey"),
+            2,
+            "--colour/--grey, --strict: not possible with the run's own data",
+        ),
         (("evaluate", "runs/a", "drawn", "--size", "9"), 2, "--size: images are read in the size and colours that the"),
-        (("compare", "runs/a", "runs/b", "drawn", "--colour"), 2, "--colour: images are read in the size and colours"),
+        (
+            ("compare", "runs/a", "runs/b", "drawn", "--colour"),
+            2,
+            "--colour/--grey: images are read in the size and colours",
+        ),
         (("evaluate", "runs/a", "drawn", "--group-by", "(.)"), 2, "--group-by: this command does not use groups"),
         (("audit", "drawn", "--no-labels", "--seed", "1"), 2, "--seed: has no effect with --no-labels"),
         (("audit", "drawn", "--device", "gpu"), 2, "unknown device 'gpu'"),
@@ -195,6 +215,8 @@ def test_runs_are_judged_compared_stressed_and_checked_in_python(
     assert checked.pictures == 120 and checked.kept != bool(checked.broken)
     assert len(audited.findings) == len(audited.to_json()["findings"])
     assert "only 3 of the" in replace(judged, notes=("only 3 of the <b> images",))._repr_html_()
+    assert repr(run) == f"<Run {run.path}>" and str(run) == str(run.path)
+    assert len(repr(judged.guarantees)) < 200 and max(len(repr(each)) for each in audited.findings) < 300
     for result in (judged, compared, stressed, checked, audited, run, judged.evaluation):
         assert len(repr(result)) < 300
         assert result._repr_html_().startswith('<div class="hangtag-view">')

@@ -33,7 +33,7 @@ SPACE = {"learning_rate": (1e-4, 0.1), "batch_size": [8, 16, 32]}
 def one_thread_as_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import torch
 
-    monkeypatch.setattr("hangtag.evaluation.judge.read", lambda *_: data())
+    monkeypatch.setattr("hangtag.data.read.read", lambda *_: data())
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -40,6 +40,11 @@ def test_the_numbers_are_those_of_the_paired_table() -> None:
     assert found.interval[0] < found.difference < found.interval[1]
     assert found.significant and "new is more accurate than old" in found.in_words
     assert found.loss_difference < 0 and found.loss_interval[1] < 0
+    back = compare_probabilities(NAMES[::-1], labels, second, first)
+    said = found.in_words.partition(":")[0]
+    assert back.in_words.partition(":")[0] == said
+    low, high = found.interval
+    assert f"(95% interval {100 * low:.2f} to {100 * high:.2f}; p = " in said
 
 
 def test_equal_models_differ_significantly_in_at_most_five_of_a_hundred() -> None:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import hangtag
-from hangtag.errors import ArtifactError, HangtagError, ModelNotFound, RunError, UsageError
+from hangtag.errors import ArtifactError, HangtagError, ModelNotFound, RunError, RunNotFound, UsageError
 from hangtag.model.artifact import FORMAT, INPUT, MODEL_FILE, OUTPUT, PIXELS, Metadata, open_artifact
 from hangtag.model.calibration import Calibrator
 from hangtag.model.conformal import LEVELS, Conformal
@@ -164,7 +164,7 @@ def test_a_file_that_is_not_ours_is_refused_with_its_name(
     ("name", "kind", "message"),
     [
         ("missing.onnx", ModelNotFound, "no such file"),
-        ("folder", RunError, "no model.onnx in this folder"),
+        ("folder", RunNotFound, "no model.onnx in this folder"),
         ("x" * 300, ArtifactError, "cannot be read: [Errno 36]"),
         ("nul\0l", ArtifactError, "cannot be read: embedded null byte"),
     ],

@@ -346,6 +346,8 @@ def forms_of(images: NDArray[np.uint8], folder: Path) -> dict[str, Any]:
         "array": images, "floats": images / 255, "list": list(images), "tuple": tuple(images),
         "paths": paths, "names": [str(path) for path in paths], "array of names": np.array([str(p) for p in paths]),
         "bytes": [path.read_bytes() for path in paths], "files": [io.BytesIO(p.read_bytes()) for p in paths],
+        "views": [memoryview(p.read_bytes()) for p in paths],
+        "bytearrays": [bytearray(p.read_bytes()) for p in paths],
         "PIL": [Image.fromarray(image) for image in images], "generator": (image for image in images),
         "tensors": [torch.from_numpy(image) for image in images], "tensor": torch.from_numpy(images),
         "mixed": [paths[0], images[1], *(encode_png(image) for image in images[2:])],

@@ -21,7 +21,16 @@ from torch import nn
 
 import hangtag
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.errors import DataError, HangtagError, ModelError, PictureError, RunError, UnknownName, UsageError
+from hangtag.errors import (
+    DataError,
+    HangtagError,
+    HangtagWarning,
+    ModelError,
+    PictureError,
+    RunError,
+    UnknownName,
+    UsageError,
+)
 from hangtag.evaluation import metrics
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine.recipes import find_recipe
@@ -576,8 +585,17 @@ def test_an_unknown_device_is_refused(device: Any) -> None:
         ImageClassifier(device=device).fit(*shapes(30))
 
 
+def test_a_warning_is_about_the_line_that_called_hangtag(fitted: ImageClassifier) -> None:
+    for call in (fitted.predict, fitted.predict_proba, fitted.predictor_.predict, fitted.predictor_.predict_proba):
+        with pytest.warns(HangtagWarning, match="1 picture of 1 cannot be read") as caught:
+            call([b"no picture"])
+        assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_what_a_fitted_classifier_holds_is_shown_in_few_words(fitted: ImageClassifier) -> None:
     values = [*fitted.history_, fitted.split_, fitted.ood_detector_, fitted.neighbours(), fitted.guarantees_]
+    values += [fitted.recipe_, fitted.metadata()]
+    assert repr(find_recipe("fast", learning_rate=0.5)).endswith(" epochs, learning_rate=0.5>")
 
     assert all(len(repr(value)) < 200 for value in values)
     assert repr(fitted.history_[0]).startswith("<Epoch  1/10 ")

@@ -23,7 +23,7 @@ SOURCE = {"what": "toys", "path": None}
 
 @pytest.fixture(autouse=True)
 def readable_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hangtag.evaluation.judge.read", lambda *_: data())
+    monkeypatch.setattr("hangtag.data.read.read", lambda *_: data())
 
 
 def data() -> LabelledImages:

@@ -36,7 +36,7 @@ def data(test_seed: int = 1) -> LabelledImages:
 
 @pytest.fixture(autouse=True)
 def readable_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hangtag.evaluation.judge.read", lambda *_: data())
+    monkeypatch.setattr("hangtag.data.read.read", lambda *_: data())
 
 
 def recipe() -> Recipe:
@@ -87,6 +87,7 @@ def test_the_best_setting_is_trained_and_judged_once(undisturbed: Search) -> Non
     assert run.history()[-1]["val_loss"] == best.curve[-1]  # the same images were held out, and the seed is the same
     assert judge(run).evaluation.accuracy == run.metrics()["accuracy"]
     assert run.trials() == trials
+    assert list(trials) == list(trials.trials) and len(repr(trials)) < 100 > max(map(len, map(repr, trials)))
     assert not (run.path / "trials").exists()
     assert (run.path / "trials.csv").read_text().splitlines()[0].startswith("trial,state,loss,accuracy,epochs,seconds,")
 

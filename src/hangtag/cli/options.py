@@ -304,7 +304,8 @@ def read_data(
 def refuse(names: Sequence[str], why: str, hint: str) -> None:
     """Raise UsageError for options that were given and would change nothing; `names` are those of parameters."""
     if names:
-        raise UsageError(f"{', '.join('--' + name.replace('_', '-') for name in names)}: {why}", hint)
+        options = ["--colour/--grey" if name == "colour" else f"--{name.replace('_', '-')}" for name in names]
+        raise UsageError(f"{', '.join(options)}: {why}", hint)
 
 
 def _ask(question: str, answers: Sequence[tuple[str, str]]) -> str:

@@ -131,6 +131,10 @@ def predict(
         if shards is None:
             raise UsageError("--ray needs --out with a folder or an address for shards", "for example --out answers/")
         check_address(ray)
+    if shards is not None:
+        from hangtag.data.store.remote import need_pyarrow
+
+        need_pyarrow()
     _check_outputs(table, sort_into, sheet, why, drawings)
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="hangtag-"))

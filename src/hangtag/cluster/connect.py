@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hangtag.cluster.remote import ray_errors
-from hangtag.errors import ClusterError, HangtagWarning, MissingExtra, UsageError
+from hangtag.errors import ClusterError, MissingExtra, UsageError, warn
 from hangtag.machine import processors, versions
 from hangtag.words import amount
 
@@ -530,11 +530,7 @@ def _check_version(where: str, theirs: dict[str, str | None]) -> None:
             raise ClusterError(
                 f"{where} has {shown} {version}, this machine has {shown} {mine}", "install the same version everywhere"
             )
-        warnings.warn(
-            f"{where} has {name} {version}, this machine has {mine}: the last digits of results can differ",
-            HangtagWarning,
-            stacklevel=2,
-        )
+        warn(f"{where} has {name} {version}, this machine has {mine}: the last digits of results can differ")
 
 
 def _minor(version: str) -> str:

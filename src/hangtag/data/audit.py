@@ -96,6 +96,9 @@ class Finding:
     others: tuple[int, ...] = ()
     suggestion: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Finding {self.kind}: {self.name}: {self.message}>"
+
     def to_json(self, data: LabelledImages) -> dict[str, Any]:
         return {
             "kind": self.kind, "name": self.name, "message": self.message, "certainty": round(self.certainty, 4),

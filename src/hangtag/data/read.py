@@ -209,29 +209,13 @@ def _read(what: Any, path: Path | None, options: ReadOptions) -> LabelledImages:
         return _read_object(what, options)
     if path is not None or _is_public(what):
         options.refuse_all(what, "your own data")
-        return _read_public(str(what), path, options.progress)
+        return datasets.read_public(str(what), path, options.progress)
     return _read_path(user_path(what), str(what), options)
 
 
 def _is_public(what: str | Path) -> bool:
     """Whether the name of a public set is meant; a `Path` to something that exists is not one."""
     return str(what) in datasets.NAMED and (isinstance(what, str) or not exists(what))
-
-
-def _read_public(name: str, path: Path | None, progress: Progress | None) -> LabelledImages:
-    public = datasets.fetch(name, path, progress)
-    kind = datasets.NAMED[name]
-    notes: tuple[str, ...] = ()
-    if path is None and exists(Path(name)):
-        own = "folder" if Path(name).is_dir() else "file"
-        notes = (f"read the public dataset {name}, not the {own} of that name; to read the {own}, write ./{name}",)
-    source = Source(public.origin, notes=notes)
-    data = LabelledImages(
-        public.images, public.labels, kind.class_names, kind.name, parts=dict(public.parts), source=source
-    )
-    if public.contents is not None:
-        vars(data)["contents"] = public.contents
-    return data
 
 
 def _read_path(path: Path, name: str, options: ReadOptions) -> LabelledImages:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hangtag.data.store.containers import need_pyarrow
+from hangtag.data.store.remote import need_pyarrow
 from hangtag.errors import SaveError, UsageError
 from hangtag.files import mode_of_new_files, saving
 from hangtag.words import csv_cell

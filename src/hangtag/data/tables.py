@@ -28,8 +28,8 @@ from hangtag.data.pixel_tables import (
     pixel_texts,
     pixels_in,
 )
-from hangtag.data.store.containers import Container, ParquetColumn, need_pyarrow
-from hangtag.data.store.remote import is_address, open_address
+from hangtag.data.store.containers import Container, ParquetColumn
+from hangtag.data.store.remote import is_address, need_pyarrow, open_address
 from hangtag.data.table_paths import FilesBelow
 from hangtag.errors import DataError
 from hangtag.pictures import PICTURE_ENDINGS

@@ -68,11 +68,14 @@ class Comparison(Serializable):
         """The result in one sentence."""
         first, second = self.names
         better, worse = (second, first) if self.difference > 0 else (first, second)
-        points, low, high = (100 * abs(self.difference), *sorted(100 * bound for bound in self.interval))
+        low, high = self.interval
         apart = f"only {first} is right on {self.only_first:,} images, only {second} on {self.only_second:,}"
-        span = f"95% interval of {second} minus {first}: {low:+.2f} to {high:+.2f} points"
         if self.significant:
-            return f"{better} is more accurate than {worse} by {points:.2f} points ({span}; p = {self.p:.2g}): {apart}."
+            bounds = sorted((low, high) if better is second else (-low, -high))
+            span = "95% interval {:.2f} to {:.2f}".format(*(100 * bound for bound in bounds))
+            by = f"by {100 * abs(self.difference):.2f} points ({span}; p = {self.p:.2g})"
+            return f"{better} is more accurate than {worse} {by}: {apart}."
+        span = f"95% interval of {second} minus {first}: {100 * low:+.2f} to {100 * high:+.2f} points"
         few = f" {amount(self.images, 'image')} show only large differences." if self.images < ENOUGH else ""
         return f"No significant difference ({span}; p = {self.p:.2g}): {apart}.{few}"
 

@@ -74,6 +74,10 @@ class GuaranteeReport(Serializable):
     accuracy: tuple[float, ...]
     limitations: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        sure = "no sure answers" if self.sure is None else f"{self.sure} sure"
+        return f"<GuaranteeReport: calibration error {self.calibration.ece:.4f}, {sure}>"
+
     def __post_init__(self) -> None:
         if len(self.answered) != len(self.accuracy):
             raise ValueError("there must be one accuracy for each share of images answered")

@@ -1,4 +1,8 @@
-"""Judging a model file on images it was not trained on: at the end of training, and later on request."""
+"""Judging a model file on images it was not trained on: at the end of training, and later on request.
+
+What reads files of other forms, and what divides data, is imported where it is needed: a run on a public set needs
+neither.
+"""
 
 import inspect
 from collections.abc import Mapping
@@ -13,9 +17,7 @@ from numpy.typing import NDArray
 
 from hangtag.data.class_names import look_of
 from hangtag.data.labelled_images import LabelledImages
-from hangtag.data.public.datasets import NAMED
-from hangtag.data.read import read
-from hangtag.data.splits import split_of
+from hangtag.data.public.datasets import NAMED, read_public
 from hangtag.errors import DataError, RunError, SaveError, UsageError
 from hangtag.evaluation import metrics
 from hangtag.evaluation.cross_validation import PART, CrossValidation, read_cross_validation
@@ -164,6 +166,8 @@ def evaluate(model: Model, data: Any = None) -> Judgement:
     """
     if data is None:
         return judge(_run_of(model))
+    from hangtag.data.read import read
+
     predictor = opened(model)
     images = read(data, **_read_as(data, predictor))
     part, judged = _given_part(images)
@@ -372,6 +376,10 @@ def _read(what: str, path: str | None, options: dict[str, Any]) -> LabelledImage
     """Read data with the options of a run's config."""
     if what in NAMED:  # earlier versions recorded these options for public sets too, and ignored them
         options = {name: value for name, value in options.items() if name not in ("size", "fit", "colour")}
+        if not options:
+            return read_public(what, None if path is None else user_path(path))
+    from hangtag.data.read import read
+
     if unknown := [name for name in options if name not in inspect.signature(read).parameters]:
         raise RunError(
             f"config.json says to read the data with the option '{unknown[0]}', which this hangtag does not have",
@@ -390,6 +398,8 @@ def judged_part(run: Run, data: LabelledImages) -> tuple[str, LabelledImages]:
     """The part and images that judge this run: the test part, or the validation images if there is none."""
     if "test" in data.parts:
         return "test", data.test
+    from hangtag.data.splits import split_of
+
     config = run.config("recipe", "seed")
     if "validation" not in config["recipe"]:
         raise RunError(f"{run.path / 'config.json'} is incomplete: its recipe has no `validation`", "train again")

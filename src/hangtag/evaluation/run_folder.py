@@ -82,6 +82,11 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.path)
 
+    __str__ = __fspath__
+
+    def __repr__(self) -> str:
+        return f"<Run {self.path}>"
+
     def _repr_html_(self) -> str:
         from hangtag.html import curve, render
 

@@ -4,6 +4,7 @@
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -56,6 +57,10 @@ class Trial(Serializable):
     seconds: _Loss = 0.0
     reason: str = ""
 
+    def __repr__(self) -> str:
+        found = "" if self.loss is None or self.state == "failed" else f", loss {self.loss:.4f}"
+        return f"<Trial {self.number}: {self.in_words}{found}>"
+
     @property
     def in_words(self) -> str:
         if self.state == "pruned":
@@ -92,6 +97,14 @@ class Trials(Serializable):
 
     def __len__(self) -> int:
         return len(self.trials)
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self.trials)
+
+    def __repr__(self) -> str:
+        best = self.best
+        found = "" if best is None else f", the best is {best.number} with loss {best.loss:.4f}"
+        return f"<Trials: {amount(len(self), 'trial')}{found}>"
 
     def with_trial(self, trial: Trial) -> "Trials":
         """These trials and one more; if its number is there already, the earlier trial is kept."""

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import ArtifactError, ModelNotFound, RunError, UsageError
+from hangtag.errors import ArtifactError, ModelNotFound, RunError, RunNotFound, UsageError
 from hangtag.files import inside, user_path
 from hangtag.machine import memory_bytes
 from hangtag.model.appearance import Appearance
@@ -431,7 +431,7 @@ def _read(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str, Path | No
     if _is_folder(path):
         folder, path = path, path / MODEL_FILE
         if not path.is_file():
-            raise RunError(
+            raise RunNotFound(
                 f"{folder}: no {MODEL_FILE} in this folder",
                 "name a run folder or a model.onnx; the training of a run without one did not finish",
             )

@@ -5,7 +5,6 @@ It never imports torch, training or data code; `pictures.py` decodes, and everyt
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import compress
@@ -15,7 +14,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import HangtagWarning, PictureError, UnknownName, UsageError
+from hangtag.errors import PictureError, UnknownName, UsageError, warn
 from hangtag.limited import decode_limited
 from hangtag.model.artifact import EXTRA_OUTPUTS, OUTPUT, PIXELS, Artifact, open_artifact
 from hangtag.model.doctor import NOTHING, Doctor, Proposal, Repair
@@ -462,7 +461,7 @@ class Predictor:
         return self._named(pictures, names)
 
     def _named(self, pictures: Pictures, names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
-        """See `outputs`; public methods call this one, and its warning is about the line that called them."""
+        """See `outputs`; public methods call this one."""
         in_file = list(dict.fromkeys("uncalibrated" if name == LOGITS else str(name) for name in names))
         if not names:
             raise UsageError("no output was named", f"name some of {', '.join(_NAMES)}")
@@ -485,7 +484,7 @@ class Predictor:
         if problems:
             what = f"{amount(len(problems), 'picture')} of {count:,} cannot be read"
             some = "; ".join([*problems[:_NAMED], *(["..."] if len(problems) > _NAMED else [])])
-            warnings.warn(f"{what}: {some}", HangtagWarning, stacklevel=3)
+            warn(f"{what}: {some}")
         parts = parts or [self._rows([], in_file)]
         rows = {name: np.concatenate([part[name] for part in parts]) for name in in_file}
         if LOGITS in names:

@@ -26,7 +26,7 @@ from typing import Any, Self
 from hangtag.data.picture_list import Listed, list_each
 from hangtag.data.shards import read_shard, shard_of
 from hangtag.data.store.containers import Spans
-from hangtag.data.store.remote import Store, is_address, locked, store_of, without_query
+from hangtag.data.store.remote import Store, is_address, locked, need_pyarrow, store_of, without_query
 from hangtag.errors import DataError, DataNotFound, UsageError
 from hangtag.machine import now
 from hangtag.model.guarantees import AnswerPolicy
@@ -324,7 +324,9 @@ def begin(
     Raises:
         UsageError: `out` holds another job or other files, or another command works on it.
         DataError: a place has no picture or cannot be read, or the object store does not answer.
+        MissingExtra: pyarrow, which writes Parquet files, is not installed.
     """
+    need_pyarrow()
     named = [os.fspath(place) for place in places]
     store = store_of(out)
     wanted = _request(predictor, named, top, image_column, root)

@@ -6,7 +6,6 @@ shipped. Only `save` writes a file.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import nn
 from hangtag.data.folds import Folds, folds_of
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.splits import split_of
-from hangtag.errors import HangtagWarning, RunError, UsageError, logger
+from hangtag.errors import RunError, UsageError, logger, warn
 from hangtag.evaluation.cross_validation import CrossValidation
 from hangtag.evaluation.judge import Judgement
 from hangtag.evaluation.metrics import Evaluation
@@ -164,7 +163,7 @@ class Classifier(Arguments):
             ModelError: the network does not fit the images, or training diverged.
         """
         if isinstance(X, LabelledImages) and self.chosen_recipe(X).backbone and (advice := why_too_small(X)):
-            warnings.warn(advice, HangtagWarning, stacklevel=2)
+            warn(advice)
         epochs = self.fit_epochs(X, y, sample_weight=sample_weight, validation_data=validation_data)
         verbose = self.verbose if verbose is None else verbose
         show_progress(epochs, verbose, lambda: self.notes_)

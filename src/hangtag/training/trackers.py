@@ -7,12 +7,11 @@ and training continues.
 import importlib.util
 import os
 import shlex
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hangtag.errors import HangtagWarning, MissingExtra, UnknownName, UsageError
+from hangtag.errors import MissingExtra, UnknownName, UsageError, warn
 
 if TYPE_CHECKING:  # so that a wrong name is reported before PyTorch is loaded
     from hangtag.evaluation.metrics import Evaluation
@@ -148,11 +147,7 @@ class Tracking:
         except Exception as error:  # trackers raise errors of many types
             self.tracker = None
             reason = _first_line(error)
-            warnings.warn(
-                f"{self.name} failed and receives no more data: {reason}; training continues",
-                HangtagWarning,
-                stacklevel=2,
-            )
+            warn(f"{self.name} failed and receives no more data: {reason}; training continues")
 
 
 def _open(name: str, run: "Run", recipe: Mapping[str, Any]) -> Tracker:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hangtag.data.store.containers import archive_listing
 from hangtag.errors import DataError
 
 __all__ = ["content_of", "gunzip", "members_of", "sha256_of"]
@@ -46,6 +45,8 @@ def members_of(archive: Path, names: Collection[str]) -> dict[str, bytes]:
     Raises:
         DataError: the file is neither, cannot be read, or is damaged or incomplete.
     """
+    from hangtag.data.store.containers import archive_listing  # not needed for data in the cache
+
     with tempfile.TemporaryDirectory(prefix="hangtag-") as temporary:
         container, listing = archive_listing(archive, Path(temporary) / "tar")
         return {entry.name: container.content(entry.key) for entry in listing.entries if entry.name in names}

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.data.labelled_images import content_hashes
+from hangtag.data.labelled_images import LabelledImages, Source, content_hashes
+from hangtag.data.not_found import exists
 from hangtag.data.public.archives import content_of, gunzip, members_of, sha256_of
 from hangtag.data.public.catalog import NAMED, Archive, DataFile, NamedSet
 from hangtag.data.public.download import download
@@ -31,18 +31,18 @@ from hangtag.errors import (
     DataError,
     DataNotFound,
     DownloadError,
-    HangtagWarning,
     MissingExtra,
     SaveError,
     UnknownName,
     UsageError,
+    warn,
 )
 from hangtag.files import cache_home, new_folder_whole, write_bytes, write_json
 from hangtag.mapped import forget
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 
-__all__ = ["NAMED", "NamedSet", "PublicSet", "cache_folder", "fetch", "fingerprint"]
+__all__ = ["NAMED", "NamedSet", "PublicSet", "cache_folder", "fetch", "fingerprint", "read_public"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,23 @@ class PublicSet:
     origin: str
     parts: dict[str, slice] = field(default_factory=dict)  # train and test; empty if the data set is not divided
     contents: NDArray[np.uint64] | None = None  # (N, 2) `content_hashes` of the images, if they are cached
+
+
+def read_public(name: str, path: Path | None = None, progress: Progress | None = None) -> LabelledImages:
+    """The public data set of this name; arguments and errors as for `fetch`."""
+    public = fetch(name, path, progress)
+    kind = NAMED[name]
+    notes: tuple[str, ...] = ()
+    if path is None and exists(Path(name)):
+        own = "folder" if Path(name).is_dir() else "file"
+        notes = (f"read the public dataset {name}, not the {own} of that name; to read the {own}, write ./{name}",)
+    source = Source(public.origin, notes=notes)
+    data = LabelledImages(
+        public.images, public.labels, kind.class_names, kind.name, parts=dict(public.parts), source=source
+    )
+    if public.contents is not None:
+        vars(data)["contents"] = public.contents
+    return data
 
 
 def fetch(name: str, path: Path | None = None, progress: Progress | None = None) -> PublicSet:
@@ -252,11 +269,9 @@ def _read_folder(
     if not valid or (unproven and dataset.balanced and not _is_balanced(dataset, labels)):
         raise DataError(f"{folder}: the labels are not those of {dataset.title}", f"get the files from {dataset.home}")
     if unproven:
-        warnings.warn(
+        warn(
             f"{folder}: this looks like {dataset.title}, judging by shape and labels, but is not verified; checksums "
-            f"are published only for the .gz files of its authors",
-            HangtagWarning,
-            stacklevel=3,
+            f"are published only for the .gz files of its authors"
         )
     return images, labels
 
@@ -371,9 +386,7 @@ def _read_cache(dataset: NamedSet) -> PublicSet | None:
     if intact:
         contents = _cached_contents(folder, images, found)
         return replace(_public_set(dataset, images, labels, str(folder)), contents=contents)
-    warnings.warn(
-        f"{folder}: the cached copy of {dataset.title} is damaged; it is fetched again", HangtagWarning, stacklevel=3
-    )
+    warn(f"{folder}: the cached copy of {dataset.title} is damaged; it is fetched again")
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
@@ -406,9 +419,7 @@ def _save(dataset: NamedSet, images: Images, labels: NDArray[np.int64], origin: 
                 facts = {"set": dataset.name, "origin": origin, "fingerprint": fingerprint(images, labels)}
                 write_json(temporary / "kept.json", facts)
     except SaveError as error:
-        warnings.warn(
-            f"{error.message}; {dataset.title} will be read from {origin} each time", HangtagWarning, stacklevel=3
-        )
+        warn(f"{error.message}; {dataset.title} will be read from {origin} each time")
     return _public_set(dataset, images, labels, origin)
 
 

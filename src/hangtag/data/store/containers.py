@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 from hangtag.data.picture_facts import Skipped
 from hangtag.data.store.remote import below, is_address, open_address, reading, size_at, without_query
 from hangtag.data.store.zip_names import decode_names, unicode_path
-from hangtag.errors import DataError, DataNotFound, MissingExtra, PictureError, PictureNotFound
+from hangtag.errors import DataError, DataNotFound, PictureError, PictureNotFound
 from hangtag.files import LOOSE, MARKER, saving, write_all
 from hangtag.pictures import LARGEST_FILE, PICTURE_ENDINGS
 from hangtag.words import amount, first_few, visible
@@ -50,7 +50,6 @@ __all__ = [
     "common_place",
     "container_of",
     "is_junk",
-    "need_pyarrow",
     "settle",
     "stamp_of",
     "why_unreadable",
@@ -857,11 +856,3 @@ def _bomb(place: str) -> DataError:
 
 def _too_many(place: str) -> DataError:
     return DataError(f"{place}: the archive has over {_MOST_MEMBERS:,} members", "extract it and read the folder")
-
-
-def need_pyarrow() -> None:
-    """Raises `MissingExtra` if pyarrow is not installed."""
-    try:
-        import pyarrow  # noqa: F401
-    except ModuleNotFoundError:
-        raise MissingExtra.named("parquet", "pyarrow") from None

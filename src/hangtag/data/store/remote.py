@@ -29,8 +29,8 @@ from hangtag.files import (
 )
 
 __all__ = [
-    "Store", "Stored", "below", "is_address", "is_folder", "locked", "open_address", "reading", "size_at", "store_of",
-    "walk", "without_query",
+    "Store", "Stored", "below", "is_address", "is_folder", "locked", "need_pyarrow", "open_address", "reading",
+    "size_at", "store_of", "walk", "without_query",
 ]  # fmt: skip
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -237,9 +237,9 @@ def is_folder(address: str) -> bool:
         DataNotFound: there is nothing.
         DataError: the object store cannot be read.
     """
+    system, path = _opened(address)
     import pyarrow.fs
 
-    system, path = _opened(address)
     place = without_query(address)
     with reading(place):
         found = system.get_file_info(path)
@@ -269,11 +269,10 @@ def _opened(address: str) -> tuple[Any, str]:
 @functools.cache
 def _system(scheme: str, host: str, query: str) -> tuple[Any, str]:
     """The file system, and the path of its host or bucket, without a / at its end."""
-    try:
-        import pyarrow
-        import pyarrow.fs
-    except ModuleNotFoundError:
-        raise MissingExtra.named("parquet", "pyarrow") from None
+    need_pyarrow()
+    import pyarrow
+    import pyarrow.fs
+
     place = f"{scheme}://{host.rpartition('@')[2]}"
     if _SECRET.search(query) or ":" in host.rpartition("@")[0]:
         raise UsageError(
@@ -375,3 +374,11 @@ def locked(place: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def need_pyarrow() -> None:
+    """Raises `MissingExtra` if pyarrow is not installed."""
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingExtra.named("parquet", "pyarrow") from None

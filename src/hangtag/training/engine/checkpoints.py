@@ -8,7 +8,6 @@ The newest two are kept, so that a damaged one costs minutes instead of the whol
 import hashlib
 import json
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from hangtag.errors import HangtagWarning, RunError
+from hangtag.errors import RunError, warn
 from hangtag.files import make_folder, remove_partial, write_bytes
 
 __all__ = ["Checkpoint", "CheckpointWriter", "latest"]
@@ -145,7 +144,7 @@ def latest(folder: Path) -> Checkpoint | None:
             damaged[path] = error
             continue
         for bad, reason in damaged.items():
-            warnings.warn(f"skipped a damaged checkpoint: {bad}: {reason}", HangtagWarning, stacklevel=2)
+            warn(f"skipped a damaged checkpoint: {bad}: {reason}")
             if not isinstance(reason, OSError):  # a read error may be temporary
                 with suppress(OSError):
                     bad.unlink()  # it would count as one of the two that are kept

@@ -4,13 +4,12 @@ A step of a small network runs about a hundred short kernels, and launching each
 it. A CUDA graph (pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) launches all of them at once.
 """
 
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from hangtag.errors import HangtagWarning
+from hangtag.errors import warn
 
 __all__ = ["WARM_UP", "Function", "GraphReplay", "record_cuda_graph"]
 
@@ -50,9 +49,7 @@ class GraphReplay:
             except RuntimeError as error:
                 self.recordable = False
                 reason = str(error).splitlines()[0]
-                warnings.warn(
-                    f"training steps run without a CUDA graph, which is slower: {reason}", HangtagWarning, stacklevel=2
-                )
+                warn(f"training steps run without a CUDA graph, which is slower: {reason}")
             else:
                 return self.graphs[shapes](*inputs)
         return function(*inputs)

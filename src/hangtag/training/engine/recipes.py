@@ -168,6 +168,13 @@ class Recipe:
                 if not valid(value := getattr(self, name)):
                     raise UsageError(f"{name} must be {requirement}, got {value}", hint)
 
+    def __repr__(self) -> str:
+        trained = f"head on {self.backbone}" if self.backbone else f"network {self.network}, {self.epochs} epochs"
+        own = [
+            f"{name}={getattr(self, name)!r}" for name in self.given if name not in ("network", "epochs", "backbone")
+        ]
+        return f"<Recipe {self.name}: {trained}{', '.join(['', *own])}>"
+
     @property
     def uses_flip_tta(self) -> bool:
         """flip=no turns both off, for data such as letters, where mirror images change the meaning."""
