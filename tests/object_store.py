@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from hangtag.data.store import remote
+
 
 @dataclass(frozen=True)
 class ObjectStore:
@@ -70,6 +72,7 @@ def object_store(bucket: str = "pictures", auth: bool = False) -> Iterator[Objec
         store = ObjectStore(environment, bucket, process)
         if not auth:
             store.system().create_dir(bucket)
+        remote._system.cache_clear()  # of an earlier store in this process
         yield store
     finally:
         process.kill()

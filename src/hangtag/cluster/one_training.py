@@ -83,7 +83,8 @@ class _Training:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.say, self.room = say, Room(cluster, needs, say)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        node = ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(node, soft=False)  # if it were soft, Ray would take any node
         board, runner = (ray.remote(num_cpus=0)(each).options(scheduling_strategy=here) for each in (_Board, _Runner))
         self.board, self.runner = board.remote(None if resume is None else resume.to_bytes()), runner.remote()
         self.running = self.runner.run.remote({**message, "board": self.board}, needs.workers, needs.cpus, needs.gpus)
@@ -94,13 +95,17 @@ class _Training:
         """What the workers report; the network has their weights at the end."""
         import ray
 
+        patience = _END_SECONDS
         try:
             yield from self._epochs(network, stop, checkpoint_writer)
+        except ClusterError:
+            patience = 0.0  # workers that wait for a lost node do not end
+            raise
         finally:
             with suppress(ray.exceptions.RayError):
                 ray.get(self.board.leave.remote(), timeout=_END_SECONDS)
-                ray.wait([self.running], timeout=_END_SECONDS)
-            ray.kill(self.runner)  # and with it the workers, if they wait for a node that was lost
+                ray.wait([self.running], timeout=patience)
+            ray.kill(self.runner)  # and with it the workers
 
     def _epochs(
         self, network: Network, stop: Callable[[], bool], checkpoint_writer: CheckpointWriter | None
