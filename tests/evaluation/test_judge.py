@@ -1,9 +1,11 @@
 """judge.py: data with other classes than the model is evaluated by name, and strangers are counted apart."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import hangtag
 from hangtag.data.labelled_images import LabelledImages
@@ -39,6 +41,20 @@ def test_fewer_classes_than_the_model_has(model: Predictor) -> None:
     assert judged.evaluation.images == 200 and judged.evaluation.accuracy > 0.9
     assert [(row.name, row.images) for row in judged.evaluation.classes] == [("bar", 100), ("dot", 0), ("edge", 100)]
     assert (judged.evaluation.strangers, judged.notes) == (None, ())
+
+
+def test_one_class_is_enough_for_an_existing_model(model: Predictor, tmp_path: Path) -> None:
+    images, labels = shapes(30, seed=1)
+    dots = images[labels == 1]
+    (tmp_path / "dot").mkdir()
+    for number, image in enumerate(dots):
+        Image.fromarray(image).save(tmp_path / f"dot/{number}.png")
+
+    folder, arrays = hangtag.evaluate(model, tmp_path), hangtag.evaluate(model, (dots, ["dot"] * len(dots)))
+
+    assert folder.evaluation == arrays.evaluation
+    assert [(row.name, row.images) for row in folder.evaluation.classes] == [("bar", 0), ("dot", 10), ("edge", 0)]
+    assert folder.evaluation.accuracy > 0.8
 
 
 def test_other_order_gives_the_same_numbers(model: Predictor) -> None:

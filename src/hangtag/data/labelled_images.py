@@ -275,8 +275,9 @@ def content_hashes(images: Images) -> NDArray[np.uint64]:
 
 
 def from_arrays(
-    images: object, labels: Sequence[Any] | NDArray[Any], name: str = "arrays", natural_order: bool = True
-) -> LabelledImages:
+    images: object, labels: Sequence[Any] | NDArray[Any], name: str = "arrays", natural_order: bool = True,
+    least_classes: int = 2,
+) -> LabelledImages:  # fmt: skip
     """Arrays as labelled images; the sorted distinct labels become the classes.
 
     Args:
@@ -285,6 +286,7 @@ def from_arrays(
         natural_order: join names that mean the same (see `class_names.py`), and sort them by the numbers in them
             ("class 2" before "class 10"), as for all other forms of data; False sorts them as `numpy.unique` and
             scikit-learn do, and joins none.
+        least_classes: 1 for data that judges an existing model.
 
     Raises:
         PictureError: the images have the wrong shape or type.
@@ -313,7 +315,7 @@ def from_arrays(
         names = tuple(sorted(set(joined), key=natural))
         number = {name: index for index, name in enumerate(names)}
         positions = np.array([number[name] for name in joined])[positions]
-    if len(names) < 2:
+    if len(names) < least_classes:
         raise DataError(f"there is only one class: {names[0]}", "a classifier needs images of at least two classes")
     source = Source(notes=tuple(notes), spec=spec)
     return LabelledImages(checked, positions.astype(np.int64), names, name, source=source)

@@ -483,7 +483,8 @@ def _read_arrays(found: Arrays, path: Path | None, kind: str, options: ReadOptio
     labels = np.concatenate([np.asarray(part.labels) for part in parts]) if len(parts) > 1 else parts[0].labels
     part_of = np.repeat(np.arange(len(parts)), [len(array) for array in arrays])
     images, facts = _in_8_bits(images, where, options.size, {str(p.part): part_of == i for i, p in enumerate(parts)})
-    data = from_arrays(images, np.asarray(labels), path.stem if path else "arrays")
+    name, least = path.stem if path else "arrays", 1 if options.size.spec else 2
+    data = from_arrays(images, np.asarray(labels), name, least_classes=least)
     spec = choose_spec(facts, len(images), options.size)
     if spec.shape != images.shape[1:]:
         sizer = Sizer(spec)

@@ -107,7 +107,7 @@ def decoded(
         check_levels(facts, spec, size, origin, {part: facts[part_of == part] for part in np.unique(part_of)})
         labels = [manifest.labels[row] for row in good]
         names = tuple(sorted(set(labels), key=natural))
-        if len(names) < 2:
+        if len(names) < 2 and size.spec is None:  # an existing model can be judged on one class
             more = f" (skipped: {counted(skipped)})" if skipped else ""
             hint = "a classifier needs at least two classes"
             raise DataError(f"{origin}: there is only one class: {names[0]}{more}", hint)
