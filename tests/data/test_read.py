@@ -111,6 +111,11 @@ def test_an_unknown_name_offers_what_lies_here_too(
     assert error.hint == f"{offer}known: {', '.join(sorted(NAMED))}, or a folder, archive or table of your own"
 
 
+def test_an_address_is_not_a_dataset() -> None:
+    with pytest.raises(FileNotFoundError, match="s3://shop/photos: addresses are read by hangtag predict only"):
+        hangtag.read("s3://shop/photos")
+
+
 @pytest.mark.parametrize(
     ("path", "says", "hint"),
     [

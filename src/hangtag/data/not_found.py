@@ -25,6 +25,10 @@ def not_found(name: str, path: Path) -> UnknownName:
         name: as the user wrote it; with a slash it is a path.
         path: the same, with `~` replaced.
     """
+    if "://" in name:
+        return PathNotFound(
+            f"{name}: addresses are read by hangtag predict only", "download or mount the dataset, and name the folder"
+        )
     if exists(path):
         return UnknownName(f"{path}: is neither a file nor a folder", "a pipe or a device cannot be read; save a file")
     if "/" not in name:
