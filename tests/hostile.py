@@ -239,7 +239,7 @@ _case("a header of 200 KB", _get(b"/predict", b"X: " + b"a" * 200_000), 431)
 _case("an endless header", lambda: [b"GET / HTTP/1.1\r\nX: ", *[b"a" * 10_000] * 1000], 431)
 _case("an endless header name", lambda: [b"GET / HTTP/1.1\r\n", *[b"a" * 10_000] * 1000], 431)
 _case("1,000 headers", _get(b"/predict", *[b"X: a"] * 1000), 431)
-_case("endless headers", lambda: [b"GET / HTTP/1.1\r\n", *[b"X: a\r\n" * 1000] * 100], 431)
+_case("endless headers", lambda: [b"GET / HTTP/1.1\r\n", *[b"X: a\r\n" * 10_000] * 10], 431)
 _case("a header only of the parser's bytes", _get(b"/predict", b"\xff\xfe: \xff"), 400)
 
 # --- the request line ----------------------------------------------------------------------------------------------
