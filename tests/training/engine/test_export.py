@@ -122,6 +122,23 @@ def test_the_graph_finds_turned_images_as_the_detector_does(name: str, flips: bo
         verify(artifact, shipped, IMAGES, more)
 
 
+def test_the_log_odds_of_an_image_do_not_depend_on_the_others_in_its_batch() -> None:
+    names, random = tuple("abcdefghij"), np.random.default_rng(0)
+    trained = build_network("cnn-small", GREY, len(names), seed=1).eval()
+    seen = extract_features(trained, IMAGES)
+    plain = fit_ood_detector(IMAGES, seen.descriptor, np.arange(40) % 10, IMAGES, seen.descriptor, seen.logits)
+    weights = random.normal(size=(seen.descriptor.shape[1], len(names))).astype(np.float32)
+    odds = TurnedOdds(weights, np.full(len(names), 100, np.float32))  # larger than the other scores
+    metadata_of_ten = dataclasses.replace(metadata(), class_names=names)
+    artifact = open_artifact(export_model(trained, metadata_of_ten, dataclasses.replace(plain, turned=odds)))
+
+    together = artifact.outputs(IMAGES, "ood_distance")["ood_distance"]
+
+    for count in (1, 3, 7):
+        parts = [artifact.outputs(IMAGES[start : start + count], "ood_distance") for start in range(0, 40, count)]
+        np.testing.assert_array_equal(np.concatenate([part["ood_distance"] for part in parts]), together)
+
+
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_all_outputs_exist_for_images_of_other_sizes(fit: str, channels: int) -> None:

@@ -400,6 +400,7 @@ def _ood_score(ood_detector: OodDetector, spec: ImageSpec) -> tuple[dict[str, ND
     if ood_detector.turned is None:
         return arrays, nodes + _FEATURE_DISTANCE + _WITHOUT_ODDS + _RANK
     arrays |= {"turned_weights": ood_detector.turned.weights, "turned_bias": ood_detector.turned.bias}
+    arrays |= {"last_axis": np.array([2]), "one_column": np.array([-1, 1])}
     return arrays, nodes + _FEATURE_DISTANCE + _TURNED_ODDS + _RANK
 
 
@@ -481,10 +482,14 @@ _WITHOUT_ODDS = """
 
 _TURNED_ODDS = """
             odds_by_class = Gemm (network_descriptor, turned_weights, turned_bias)
-            weighted_odds = Mul (odds_by_class, uncalibrated)
-            turned_score = ReduceSum <keepdims = 1> (weighted_odds, columns)
+            odds_in_row = Unsqueeze (odds_by_class, columns)
+            shares_in_column = Unsqueeze (uncalibrated, last_axis)
+            weighted_odds = MatMul (odds_in_row, shares_in_column)
+            turned_score = Reshape (weighted_odds, one_column)
             network_score = Max (feature_score, turned_score)
             raw_score = Add (network_score, rise)"""
+"""The sum is a product of matrices for each image: the last bits of a sum over ten columns would depend on the number of
+images before it, because ONNX Runtime adds what is aligned in memory in another order."""
 
 _RANK = """
             is_below = Less (quantiles, raw_score)
