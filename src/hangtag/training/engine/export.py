@@ -488,8 +488,8 @@ _TURNED_ODDS = """
             turned_score = Reshape (weighted_odds, one_column)
             network_score = Max (feature_score, turned_score)
             raw_score = Add (network_score, rise)"""
-"""The sum is a product of matrices for each image: the last bits of a sum over ten columns would depend on the number of
-images before it, because ONNX Runtime adds what is aligned in memory in another order."""
+"""The sum is a product of matrices for each image: the last bits of a sum over ten columns would depend on the images
+before it, because ONNX Runtime adds what is aligned in memory in another order."""
 
 _RANK = """
             is_below = Less (quantiles, raw_score)
