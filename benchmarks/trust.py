@@ -153,7 +153,7 @@ def describe(found: list[dict[str, Any]], kinds: list[str]) -> Result:
         ("NLL after calibration", "nll", 4), ("NLL before", "nll_before", 4),
         ("Brier score after", "brier", 4), ("Brier score before", "brier_before", 4),
         ("accuracy", "accuracy", 4), ("accuracy of the surest 80 %", "right_of_80", 4),
-        ("false `unfamiliar` at 5 %", "false_alarms", 4),
+        ("false `unfamiliar` at 5 %", "ood_false_positive_rate", 4),
         *((f"AUROC: {kind}", f"auroc {kind}", 4) for kind in kinds),
         *((f"called unfamiliar: {kind}", f"alarms {kind}", 3) for kind in kinds),
         *((f"labels in a set, {method}, {coverage:.0%}", f"{method} {coverage:g} size", 3)
