@@ -171,7 +171,7 @@ def on_cluster(address: str, workers: int = 1, cpus: float = 1, gpus: float = 0)
 
 @contextmanager
 def on_nodes(address: str, cpus: int, device: str) -> "Iterator[Nodes]":
-    """The same cluster for many trainings; prints how many can run at once."""
+    """The cluster of --ray for many trainings; prints it, and how many trainings can run at once."""
     with on_cluster(address, 1, cpus) as cluster:
         from hangtag.cluster.trainings import Nodes
 

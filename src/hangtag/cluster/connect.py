@@ -67,6 +67,11 @@ class Resources:
         cpus, gpus = amount(round(self.cpus), "CPU"), amount(round(self.gpus), "GPU")
         return f"{cpus} and {gpus}" if self.gpus else cpus
 
+    @property
+    def together(self) -> str:
+        """How many workers, and what each needs."""
+        return f"{amount(self.workers, 'worker')} with {self}{' each' * (self.workers > 1)}"
+
 
 @dataclass(frozen=True)
 class Node:
@@ -121,8 +126,7 @@ class Cluster:
                 raise ClusterError(f"asked for {amount(round(wanted), kind)}, the cluster has {has:g}", _FEWER)
         if not self.most and self.room_for(needs) < needs.workers:
             raise ClusterError(
-                f"asked for {amount(needs.workers, 'worker')} with {needs}{' each' * (needs.workers > 1)}, "
-                f"the nodes of the cluster have room for {self.room_for(needs)}",
+                f"asked for {needs.together}, the nodes of the cluster have room for {self.room_for(needs)}",
                 _FEWER,
             )
 
@@ -194,15 +198,13 @@ class Room:
             return
         if self._missing_since is None:
             self._missing_since = now
-            self.say(f"the cluster has no room for {self}; waiting for nodes")
+            self.say(f"the cluster has no room for {self.needs.together}; waiting for nodes")
         if now - self._missing_since > self._patience:
             raise ClusterError(
-                f"the cluster has had no room for {self} for {self._patience:.0f} s: nodes were lost and not replaced",
+                f"the cluster has had no room for {self.needs.together} for {self._patience:.0f} s: nodes were lost "
+                "and not replaced",
                 "add nodes or ask for fewer workers, then run the same command again; it continues",
             )
-
-    def __str__(self) -> str:
-        return f"{amount(self.needs.workers, 'worker')} with {self.needs}{' each' * (self.needs.workers > 1)}"
 
 
 def is_address(text: str) -> bool:
