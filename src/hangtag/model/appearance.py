@@ -117,7 +117,7 @@ class Appearance(Serializable):
 
 
 class Statistics:
-    """The same statistics of N images, (N,) each, computed when they are asked for; without an object, NaN.
+    """The same statistics of N images, (N,) each, computed on first use; without an object, NaN.
 
     Args:
         images: (N, H, W, C) from 0 to 1.
@@ -129,39 +129,41 @@ class Statistics:
         self._height, self._width = images.shape[1:3]
         self._border = border_of(images)
         self._apart: Any = across_channels(np.maximum, np.abs(images - background.astype(np.float32)))  # (N, H, W)
-        self._inside = self._apart > TRIM
+        self._inside: NDArray[np.bool_] = self._apart > TRIM
 
     @cached_property
     def found(self) -> NDArray[np.bool_]:
         """Whether an image has an object."""
-        return self._inside.any(axis=(1, 2))
+        return np.asarray(self._inside.any(axis=(1, 2)))
 
     @property
     def border(self) -> NDArray[np.float64]:
-        return np.abs(_quantiles(self._border, 0.5) - self._background).max(axis=1)
+        values: NDArray[np.float64] = np.abs(_quantiles(self._border, 0.5) - self._background).max(axis=1)
+        return values
 
     @property
     def plain(self) -> NDArray[np.float64]:
-        return (np.abs(self._border - self._background).max(axis=2) <= TRIM).mean(axis=1)
+        shows: NDArray[np.bool_] = np.abs(self._border - self._background).max(axis=2) <= TRIM
+        return shows.mean(axis=1)
 
     @property
     def lighter(self) -> NDArray[np.float64]:
         difference = np.where(self._inside, self._grey - np.float32(self._background.mean()), 0)
-        return np.sign(difference.sum(axis=(1, 2))) + self._gone
+        return self._of_objects(np.sign(difference.sum(axis=(1, 2))))
 
     @property
     def contrast(self) -> NDArray[np.float64]:
-        return _quantiles(self._apart.reshape(len(self._apart), -1), 0.98) + self._gone
+        return self._of_objects(_quantiles(self._apart.reshape(len(self._apart), -1), 0.98))
 
     @property
     def extent(self) -> NDArray[np.float64]:
-        return np.maximum(*self._sides) + self._gone
+        return self._of_objects(np.maximum(*self._sides))
 
     @property
     def box(self) -> NDArray[np.float64]:
         (top, bottom), (left, right) = self._ends
         down, across = np.abs(top + bottom - self._height), np.abs(left + right - self._width)
-        return np.maximum(down / (2 * self._height), across / (2 * self._width)) + self._gone
+        return self._of_objects(np.maximum(down / (2 * self._height), across / (2 * self._width)))
 
     @property
     def mass(self) -> NDArray[np.float64]:
@@ -170,29 +172,32 @@ class Statistics:
         places = [np.arange(side) + 0.5 for side in (self._height, self._width)]
         y, x = ((weight.sum(axis=3 - axis) * place).sum(axis=1) / total / len(place) - 0.5
                 for axis, place in enumerate(places, 1))  # fmt: skip
-        return np.maximum(np.abs(y), np.abs(x)) + self._gone
+        return self._of_objects(np.maximum(np.abs(y), np.abs(x)))
 
     @property
     def aspect(self) -> NDArray[np.float64]:
         tall, wide = self._sides
-        return np.log(np.maximum(wide * self._width, 1) / np.maximum(tall * self._height, 1)) + self._gone
+        return self._of_objects(np.log(np.maximum(wide * self._width, 1) / np.maximum(tall * self._height, 1)))
 
     @property
     def colour(self) -> NDArray[np.float64]:
         range_of = across_channels(np.maximum, self._images) - across_channels(np.minimum, self._images)
-        return range_of.mean(axis=(1, 2)).astype(np.float64)
+        values: NDArray[np.float64] = range_of.mean(axis=(1, 2)).astype(np.float64)
+        return values
 
     @property
     def sharpness(self) -> NDArray[np.float64]:
         return sharpness_of(self._grey)
 
-    @cached_property
-    def _gone(self) -> NDArray[np.float64]:
-        return np.where(self.found, 0.0, np.nan)
+    def _of_objects(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.where(self.found, values, np.nan).astype(np.float64)
 
     @cached_property
     def _grey(self) -> NDArray[np.floating[Any]]:
-        return across_channels(np.add, self._images) / self._images.dtype.type(self._images.shape[3])
+        grey: NDArray[np.floating[Any]] = across_channels(np.add, self._images) / self._images.dtype.type(
+            self._images.shape[3]
+        )
+        return grey
 
     @cached_property
     def _ends(self) -> tuple[Any, Any]:
@@ -259,7 +264,7 @@ def _quantiles(values: NDArray[np.floating[Any]], share: float) -> NDArray[np.fl
     return between
 
 
-def _ends(some: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _ends(some: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(N,) the first true place of each row of (N, L), and one behind the last."""
     return some.argmax(axis=1), some.shape[1] - some[:, ::-1].argmax(axis=1)
 
