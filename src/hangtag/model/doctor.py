@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.model.appearance import TRIM, Appearance, Statistics, sharpness_of, statistics_of
+from hangtag.model.appearance import TRIM, Appearance, Statistics, sharpness_of
 from hangtag.model.foreground import LEAST_SIDE, Foreground, find_foreground
 from hangtag.pictures import ImageSpec
 from hangtag.resize import Sizer
@@ -110,7 +110,7 @@ class Doctor:
             return np.zeros(len(pictures), bool)
         fitted = np.stack([self._fitted(picture) for picture in pictures])
         seen = fitted.reshape(len(fitted), spec.height, spec.width, -1) / np.float32(255)
-        statistics = statistics_of(seen, np.array(trained.background))
+        statistics = Statistics(seen, np.array(trained.background))
         if not trained.is_plain:
             return self._has_needless_colour(statistics)
         spreads = ["border", "contrast"]
