@@ -86,7 +86,7 @@ def test_a_node_without_the_images_is_named(address: str, model: Predictor, phot
         elsewhere = [(name, ["folder", "/nowhere"], key, digest) for name, _, key, digest in task.witnesses]
         wrong = answering._Task(task.place, task.id, elsewhere)
         with pytest.raises(ClusterError, match=r"on node (head|east|west): .*this node cannot read the file, but"):
-            list(answering._reports(cluster, wrong, model.content, job.units, (1, 1)))
+            list(answering._Actors(cluster, 1).reports(wrong, model.content, job.units))
         with pytest.raises(ClusterError, match="cannot read the output folder"):
             answering._Task(str(tmp_path / "other"), task.id, task.witnesses).job()
         with pytest.raises(ClusterError, match="another folder of that name"):

@@ -6,6 +6,7 @@ statistics are off. A cluster that was started here ends with the context, also 
 
 import importlib.util
 import logging
+import math
 import os
 import re
 import shutil
@@ -184,18 +185,24 @@ class Room:
     def __init__(self, cluster: Cluster, needs: Resources, say: Callable[[str], None] = lambda _: None) -> None:
         self.cluster, self.needs, self.say = cluster, needs, say
         self._patience = _GROWTH_SECONDS if cluster.most else _NO_ROOM_SECONDS
-        self._looked = 0.0
+        self._looked = -math.inf
+        self._now = 0
         self._missing_since: float | None = None
+
+    @property
+    def now(self) -> int:
+        """How many such workers fit on the nodes that are alive; looked up once a second at most."""
+        if time.monotonic() - self._looked >= _LOOK_SECONDS:
+            self._now = replace(self.cluster, nodes=_nodes()).room_for(self.needs)
+            self._looked = time.monotonic()
+        return self._now
 
     def check(self) -> None:
         """Raise ClusterError if the nodes have been missing for too long; may be called at any rate."""
-        now = time.monotonic()
-        if now - self._looked < _LOOK_SECONDS:
-            return
-        self._looked = now
-        if replace(self.cluster, nodes=_nodes()).room_for(self.needs) >= self.needs.workers:
+        if self.now >= self.needs.workers:
             self._missing_since = None
             return
+        now = time.monotonic()
         if self._missing_since is None:
             self._missing_since = now
             self.say(f"the cluster has no room for {self.needs.together}; waiting for nodes")
