@@ -165,11 +165,13 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
         with _exit_code_kept(), _token_mode_kept(), ray_errors():
             context = _start(folder) if target == LOCAL else _connect(target, folder)
             cluster = Cluster(target, _nodes(), _dashboard(context))
-            cluster = replace(cluster, most=_check_nodes(cluster))
+            if target != LOCAL:  # where everything is what this process has
+                cluster = replace(cluster, most=_check_nodes(cluster))
             cluster.check_room(needs or Resources(0, 0, 0))
             yield cluster
     finally:
         with _handlers_kept(), _threads_quiet():
+            _end_monitor()
             ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -239,6 +241,15 @@ def check_address(address: str | None) -> str:
 def _start(folder: Path) -> Any:
     """Start a cluster on this machine."""
     return _init(folder, address=LOCAL, num_cpus=processors(), _temp_dir=str(folder))
+
+
+def _end_monitor() -> None:
+    """End the one process of a cluster started here that does not follow SIGTERM; Ray would wait a second for it."""
+    from ray._private import worker
+
+    with suppress(Exception):  # the end of the cluster ends it, too
+        started: Any = worker._global_node
+        started.kill_monitor(check_alive=False)
 
 
 def _connect(address: str, folder: Path) -> Any:
