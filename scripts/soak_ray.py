@@ -76,7 +76,7 @@ class Fleet:
         return [
             pid
             for pid, command in processes().items()
-            if "MapWorker" in command or "hangtag.prediction.worker" in command
+            if "ray::_Worker" in command or "hangtag.prediction.worker" in command
         ]
 
 

@@ -1,5 +1,7 @@
 """A job answered on a real cluster: its shards are those without Ray, and nodes without the data are named."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,27 @@ def test_a_job_goes_on_where_a_stopped_driver_left_it_with_another_number_of_wor
     assert shards(out) == shards(tmp_path / "here")
 
 
+def test_units_of_killed_workers_are_answered_by_new_ones(
+    address: str, model: Predictor, photos: Path, tmp_path: Path
+) -> None:
+    with begin(model, [str(photos)], str(tmp_path / "here"), unit_images=6) as job, UnitWorkers(job, model, 1) as crew:
+        list(crew.answer(job.units, 60))
+    killed: list[int] = []
+
+    def kill_all(*_: object) -> None:
+        if not killed:
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                if path.read_bytes().startswith(b"ray::_Worker"):
+                    killed.append(int(path.parent.name))
+                    os.kill(killed[-1], signal.SIGKILL)
+
+    done, _ = answer(address, model, photos, tmp_path / "out", progress=kill_all)
+
+    assert killed
+    assert (done.images, done.failed) == (60, 1)
+    assert shards(tmp_path / "out") == shards(tmp_path / "here")
+
+
 def test_a_node_without_the_images_is_named(address: str, model: Predictor, photos: Path, tmp_path: Path) -> None:
     with connected(address) as cluster, begin(model, [str(photos)], str(tmp_path / "out"), unit_images=6) as job:
         task = answering._Task(job.store.place, job.manifest.id, answering._witnesses(job, job.units))
@@ -86,7 +109,7 @@ def test_a_node_without_the_images_is_named(address: str, model: Predictor, phot
         elsewhere = [(name, ["folder", "/nowhere"], key, digest) for name, _, key, digest in task.witnesses]
         wrong = answering._Task(task.place, task.id, elsewhere)
         with pytest.raises(ClusterError, match=r"on node (head|east|west): .*this node cannot read the file, but"):
-            list(answering._reports(cluster, wrong, model.content, job.units, (1, 1)))
+            list(answering._Actors(cluster, 1).reports(wrong, model.content, job.units))
         with pytest.raises(ClusterError, match="cannot read the output folder"):
             answering._Task(str(tmp_path / "other"), task.id, task.witnesses).job()
         with pytest.raises(ClusterError, match="another folder of that name"):

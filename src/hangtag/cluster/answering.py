@@ -1,22 +1,20 @@
-"""Units of a job, answered on all nodes of a cluster: operators of Ray Data over the list of units.
+"""Units of a job, answered on all nodes of a cluster by actors of Ray.
 
-Each unit is a small row. An actor of `map_batches` has the model and a process for pictures (`prediction/units.py`),
-and writes a unit's shard where it is made, so rows never travel; what comes back is a count. Ray Data replaces actors
-and nodes that are lost, and gives their units to others. Ray Data runs only inside a cluster, and a driver may be a
-client from elsewhere, so an actor without a CPU, the coordinator, runs it. Its messages stay in the cluster's logs.
+An actor has the model and a process for pictures (`prediction/units.py`). It is given one unit after the other, and
+writes a unit's shard where it is made, so rows never travel; what comes back is a count. Ray replaces actors and nodes
+that are lost, and gives their units to the new ones. The first actors start while the pictures are still listed.
 """
 
 import hashlib
-import json
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hangtag.cluster.connect import Cluster, Resources, Room
-from hangtag.cluster.remote import node_name, outcome, ray_errors, result
+from hangtag.cluster.remote import node_name, outcome, result
 from hangtag.data.store.containers import container_of
 from hangtag.data.store.remote import without_query
 from hangtag.errors import ClusterError, DataError, HangtagError, StoreError
@@ -29,10 +27,9 @@ from hangtag.words import first_few
 __all__ = ["Speed", "answer_on"]
 
 _WITNESSES = 8  # pictures by which a node shows that it has the data
-_MOST_BLOCKS = 10_000  # units are handed out in at most this many pieces
-_MOST_LOSSES = 5  # coordinators lost one after the other before the work stops
 _MOST_RETRIES = 20  # of one unit whose workers die
 _POLL_SECONDS = 0.5
+_END_SECONDS = 5.0  # that an actor has to end its process for pictures
 
 
 @dataclass
@@ -57,7 +54,7 @@ class Speed:
 def answer_on(
     cluster: Cluster, workers: int | None = None, speed: Speed | None = None
 ) -> Callable[[Job, Predictor, Iterable[Unit], int, Progress], Iterator[Done]]:
-    """A function that answers units of a job on the cluster, in the order in which they are done.
+    """A function that answers units of a job on the cluster, in the order in which they are done; actors start at once.
 
     Args:
         cluster: to which this process is connected.
@@ -66,44 +63,27 @@ def answer_on(
         speed: filled with what each node does.
 
     Raises:
-        ClusterError: a node cannot read the pictures or the output folder, or the cluster fails several times in a row.
+        ClusterError: a node cannot read the pictures or the output folder, or too many nodes are lost.
         DataError, SaveError: as for `UnitWorkers.answer`, with the name of the node.
     """
     speed = speed if speed is not None else Speed()
+    actors = _Actors(cluster, workers)
+    actors.start(None)
 
     def answer(
         job: Job, predictor: Predictor, units: Iterable[Unit], images: int, progress: Progress
     ) -> Iterator[Done]:
-        left = {unit.number: unit for unit in units}
-        task = _Task(job.store.place, job.manifest.id, _witnesses(job, list(left.values())))
-        room = max(1, cluster.room_for(Resources()))
-        sizes = min(workers or room, room), workers or len(left)
-        answered = losses = 0
-        while left:
-            try:
-                for found in _reports(cluster, task, predictor.content, list(left.values()), sizes):
-                    done = Done.from_json(found["done"])
-                    del left[done.unit]
-                    losses = 0
-                    answered += done.images
-                    speed.add(found["node"], done.images, found["seconds"])
-                    progress(f"{speed}: classifying images", answered, images)
-                    yield done
-            except _CoordinatorLostError as error:
-                losses += 1
-                if losses > _MOST_LOSSES:
-                    raise error.reason from error
-                time.sleep(1.0)
+        left = list(units)
+        task = _Task(job.store.place, job.manifest.id, _witnesses(job, left))
+        answered = 0
+        for found in actors.reports(task, predictor.content, left):
+            done = Done.from_json(found["done"])
+            answered += done.images
+            speed.add(found["node"], done.images, found["seconds"])
+            progress(f"{speed}: classifying images", answered, images)
+            yield done
 
     return answer
-
-
-class _CoordinatorLostError(Exception):
-    """The coordinator or its node has died; the units that are left can be given to another."""
-
-    def __init__(self, reason: HangtagError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -174,108 +154,94 @@ def _digest(where: list[Any], key: Any) -> str:
 
 
 class _Worker:
-    """An actor of Ray Data: answers one unit after the other. It opens the model with its first unit."""
+    """An actor that answers one unit after the other. It opens the model with its first unit."""
 
-    def __init__(self, task: _Task, model: list[Any]) -> None:
-        self.task, self.model = task, model
+    def __init__(self) -> None:
         self.units: Any = None
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        numbers = (int(value) for value in (batch["number"][0], batch["first"][0], batch["images"][0]))
-        return {"found": [json.dumps(outcome(lambda: self._answer(Unit(*numbers))))]}
+    def prepare(self) -> None:
+        """Import what the work needs."""
+        import hangtag.prediction.units  # noqa: F401
 
-    def _answer(self, unit: Unit) -> dict[str, Any]:
-        from hangtag.prediction.units import answer_unit
+    def answer(self, task: _Task, model: Any, unit: Unit) -> dict[str, Any]:
+        """What was done, on which node and in how many seconds, as an `outcome`."""
+        return outcome(lambda: self._answer(task, model, unit))
+
+    def close(self) -> None:
+        if self.units is not None:
+            self.units.__exit__(None, None, None)
+
+    def _answer(self, task: _Task, model: Any, unit: Unit) -> dict[str, Any]:
+        from hangtag.prediction.units import UnitWorkers, answer_unit
 
         began = time.monotonic()
-        self.task.check_data()
+        task.check_data()
         if self.units is None:
-            self.units = self._open()
+            job = task.job()
+            self.units = UnitWorkers(job, job.predictor(model, threads=1), 1)
         done = answer_unit(unit, self.units)
         try:
-            self.task.check_data()
+            task.check_data()
         except ClusterError:  # the data went away meanwhile, so some rows may say that pictures are missing
             self.units.job.store.delete(unit.shard)
             raise
         return {"done": done.to_json(), "node": node_name(), "seconds": time.monotonic() - began}
 
-    def _open(self) -> Any:
+
+class _Actors:
+    """The actors of a job: as many as there is room for, each for as long as there are units for it.
+
+    Args:
+        workers: the most at once; None: as many as the cluster has room for, or can grow to.
+    """
+
+    def __init__(self, cluster: Cluster, workers: int | None) -> None:
+        self.cluster, self.workers = cluster, workers
+        self.room = Room(cluster, Resources())
+        self.asked: dict[Any, Any] = {}  # what each actor does now, and the actor
+        self.ending: list[Any] = []
+
+    def start(self, left: int | None) -> None:
+        """Start actors for which there is room: one for each unit that is left, if that is known."""
         import ray
 
-        from hangtag.prediction.units import UnitWorkers
+        grown = int(min(self.cluster.most.get("CPU", 0), left or 0))
+        wanted = self.workers or max(1, self.room.now, grown)
+        kind = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_MOST_RETRIES)(_Worker)
+        for _ in range(min(wanted, wanted if left is None else left) - len(self.asked)):
+            actor = kind.remote()
+            self.asked[actor.prepare.remote()] = actor
 
-        job = self.task.job()
-        return UnitWorkers(job, job.predictor(ray.get(self.model[0]), threads=1), 1).__enter__()
+    def reports(self, task: _Task, content: bytes, units: list[Unit]) -> Iterator[dict[str, Any]]:
+        """What the actors report, unit by unit."""
+        import ray
 
-    def __del__(self) -> None:  # called by Ray Data before it ends the actor
-        if self.units is not None:
-            self.units.__exit__(None, None, None)
+        waiting, left = deque(units), len(units)
+        try:
+            told = ray.put(task), ray.put(content)
+            while left:
+                self.start(left)
+                ready, _ = ray.wait(list(self.asked), timeout=_POLL_SECONDS)  # Ctrl-C is noticed here
+                self.room.check()
+                for each in ready:
+                    found = self._next(each, told, waiting)
+                    if found is not None:
+                        left -= 1
+                        yield result(found)
+            if self.ending:
+                ray.wait(self.ending, num_returns=len(self.ending), timeout=_END_SECONDS)
+        finally:
+            for actor in self.asked.values():
+                ray.kill(actor)
 
+    def _next(self, asked: Any, told: tuple[Any, Any], waiting: deque[Unit]) -> dict[str, Any] | None:
+        """What an actor has found. It is given the next unit, or ends, so that a lost one can use its CPU."""
+        import ray
 
-class _Coordinator:
-    """Runs Ray Data inside the cluster, and hands out what the workers report."""
-
-    def __init__(self, task: _Task, content: bytes, units: list[tuple[int, int, int]], sizes: tuple[int, int]) -> None:
-        import ray.data
-
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        rows = [dict(zip(("number", "first", "images"), unit, strict=True)) for unit in units]
-        first, most = (min(size, len(rows)) for size in sizes)
-        self.rows = iter(
-            ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
-            .map_batches(
-                _Worker,
-                batch_size=1,
-                fn_constructor_kwargs={"task": task, "model": [ray.put(content)]},
-                compute=ray.data.ActorPoolStrategy(
-                    min_size=1, max_size=most, initial_size=first, max_tasks_in_flight_per_actor=2
-                ),
-                num_cpus=1,
-                max_restarts=-1,
-                max_task_retries=_MOST_RETRIES,
-            )
-            .iter_rows()
-        )
-
-    def next(self) -> str | None:
-        """The next report as JSON; None after the last."""
-
-        def pull() -> str | None:
-            with ray_errors():
-                row = next(self.rows, None)
-            return None if row is None else str(row["found"])
-
-        found = outcome(pull)
-        return found["value"] if "value" in found else json.dumps(found)
-
-
-def _reports(
-    cluster: Cluster, task: _Task, content: bytes, units: list[Unit], sizes: tuple[int, int]
-) -> Iterator[dict[str, Any]]:
-    """What workers report, unit by unit; `sizes` are the numbers of workers at the start and at most."""
-    import ray
-
-    numbers = [(unit.number, unit.first, unit.images) for unit in units]
-    with ray_errors():
-        actor = ray.remote(num_cpus=0, max_restarts=0)(_Coordinator).remote(task, ray.put(content), numbers, sizes)
-    room = Room(cluster, Resources())
-    try:
-        while True:
-            try:
-                waiting = actor.next.remote()
-                while not ray.wait([waiting], timeout=_POLL_SECONDS)[0]:  # Ctrl-C is noticed here
-                    room.check()
-                found = ray.get(waiting)
-            except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
-                raise _CoordinatorLostError(
-                    ClusterError(
-                        f"the work was lost {_MOST_LOSSES + 1} times in a row, most recently: {str(error)[:200]}",
-                        "check its nodes in the dashboard, then run the same command again",
-                    )
-                ) from error
-            if found is None:
-                return
-            yield result(json.loads(found))
-    finally:
-        ray.kill(actor)
+        actor = self.asked.pop(asked)
+        found: dict[str, Any] | None = ray.get(asked)
+        if waiting:
+            self.asked[actor.answer.remote(*told, waiting.popleft())] = actor
+        else:
+            self.ending.append(actor.close.remote())  # Ray ends an actor that nothing refers to
+        return found

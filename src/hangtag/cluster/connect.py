@@ -6,6 +6,7 @@ statistics are off. A cluster that was started here ends with the context, also 
 
 import importlib.util
 import logging
+import math
 import os
 import re
 import shutil
@@ -164,11 +165,13 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
         with _exit_code_kept(), _token_mode_kept(), ray_errors():
             context = _start(folder) if target == LOCAL else _connect(target, folder)
             cluster = Cluster(target, _nodes(), _dashboard(context))
-            cluster = replace(cluster, most=_check_nodes(cluster))
+            if target != LOCAL:  # where everything is what this process has
+                cluster = replace(cluster, most=_check_nodes(cluster))
             cluster.check_room(needs or Resources(0, 0, 0))
             yield cluster
     finally:
         with _handlers_kept(), _threads_quiet():
+            _end_monitor()
             ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -184,18 +187,24 @@ class Room:
     def __init__(self, cluster: Cluster, needs: Resources, say: Callable[[str], None] = lambda _: None) -> None:
         self.cluster, self.needs, self.say = cluster, needs, say
         self._patience = _GROWTH_SECONDS if cluster.most else _NO_ROOM_SECONDS
-        self._looked = 0.0
+        self._looked = -math.inf
+        self._now = 0
         self._missing_since: float | None = None
+
+    @property
+    def now(self) -> int:
+        """How many such workers fit on the nodes that are alive; looked up once a second at most."""
+        if time.monotonic() - self._looked >= _LOOK_SECONDS:
+            self._now = replace(self.cluster, nodes=_nodes()).room_for(self.needs)
+            self._looked = time.monotonic()
+        return self._now
 
     def check(self) -> None:
         """Raise ClusterError if the nodes have been missing for too long; may be called at any rate."""
-        now = time.monotonic()
-        if now - self._looked < _LOOK_SECONDS:
-            return
-        self._looked = now
-        if replace(self.cluster, nodes=_nodes()).room_for(self.needs) >= self.needs.workers:
+        if self.now >= self.needs.workers:
             self._missing_since = None
             return
+        now = time.monotonic()
         if self._missing_since is None:
             self._missing_since = now
             self.say(f"the cluster has no room for {self.needs.together}; waiting for nodes")
@@ -232,6 +241,15 @@ def check_address(address: str | None) -> str:
 def _start(folder: Path) -> Any:
     """Start a cluster on this machine."""
     return _init(folder, address=LOCAL, num_cpus=processors(), _temp_dir=str(folder))
+
+
+def _end_monitor() -> None:
+    """End the one process of a cluster started here that does not follow SIGTERM; Ray would wait a second for it."""
+    from ray._private import worker
+
+    with suppress(Exception):  # the end of the cluster ends it, too
+        started: Any = worker._global_node
+        started.kill_monitor(check_alive=False)
 
 
 def _connect(address: str, folder: Path) -> Any:
