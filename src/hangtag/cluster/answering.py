@@ -8,6 +8,7 @@ client from elsewhere, so an actor without a CPU, the coordinator, runs it. Its 
 
 import hashlib
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -20,13 +21,17 @@ from hangtag.cluster.remote import node_name, outcome, ray_errors, result
 from hangtag.data.store.containers import container_of
 from hangtag.data.store.remote import without_query
 from hangtag.errors import ClusterError, DataError, HangtagError, StoreError
+from hangtag.model.gpu import MOST_PROCESSES
 from hangtag.model.predictor import Predictor
 from hangtag.prediction.bulk import source_of
 from hangtag.prediction.job import Done, Job, Unit
 from hangtag.progress import Progress
 from hangtag.words import first_few
 
-__all__ = ["Speed", "answer_on"]
+__all__ = ["GPU_SHARE", "Speed", "answer_on"]
+
+GPU_SHARE = 1 / MOST_PROCESSES
+"""The least share of a GPU that a worker takes."""
 
 _WITNESSES = 8  # pictures by which a node shows that it has the data
 _MOST_BLOCKS = 10_000  # units are handed out in at most this many pieces
@@ -61,8 +66,8 @@ def answer_on(
 
     Args:
         cluster: to which this process is connected.
-        workers: the most that work at once, each with one CPU; None: as many as the cluster has room for, also on
-            nodes that join later.
+        workers: the most that work at once, each with one CPU and, if the job is for GPUs, a share of one; None: as
+            many as the cluster has room for, also on nodes that join later.
         speed: filled with what each node does.
 
     Raises:
@@ -76,12 +81,13 @@ def answer_on(
     ) -> Iterator[Done]:
         left = {unit.number: unit for unit in units}
         task = _Task(job.store.place, job.manifest.id, _witnesses(job, list(left.values())))
-        room = max(1, cluster.room_for(Resources()))
+        needs = Resources(1, 1, _gpu_share(cluster) if job.manifest.device == "cuda" else 0)
+        room = max(1, cluster.room_for(needs))
         sizes = min(workers or room, room), workers or len(left)
         answered = losses = 0
         while left:
             try:
-                for found in _reports(cluster, task, predictor.content, list(left.values()), sizes):
+                for found in _reports(cluster, task, predictor.content, list(left.values()), sizes, needs):
                     done = Done.from_json(found["done"])
                     del left[done.unit]
                     losses = 0
@@ -96,6 +102,12 @@ def answer_on(
                 time.sleep(1.0)
 
     return answer
+
+
+def _gpu_share(cluster: Cluster) -> float:
+    """The share of a GPU with which there are as many workers as CPUs on the nodes with GPUs, spread over all GPUs."""
+    most = max((math.ceil(node.cpus / node.gpus) for node in cluster.nodes if node.gpus), default=MOST_PROCESSES)
+    return math.floor(1e4 / max(1, min(most, MOST_PROCESSES))) / 1e4  # Ray counts in steps of 0.0001
 
 
 class _CoordinatorLostError(Exception):
@@ -215,7 +227,9 @@ class _Worker:
 class _Coordinator:
     """Runs Ray Data inside the cluster, and hands out what the workers report."""
 
-    def __init__(self, task: _Task, content: bytes, units: list[tuple[int, int, int]], sizes: tuple[int, int]) -> None:
+    def __init__(
+        self, task: _Task, content: bytes, units: list[tuple[int, int, int]], sizes: tuple[int, int], needs: Resources
+    ) -> None:
         import ray.data
 
         context = ray.data.DataContext.get_current()
@@ -231,7 +245,8 @@ class _Coordinator:
                 compute=ray.data.ActorPoolStrategy(
                     min_size=1, max_size=most, initial_size=first, max_tasks_in_flight_per_actor=2
                 ),
-                num_cpus=1,
+                num_cpus=needs.cpus,
+                num_gpus=needs.gpus or None,
                 max_restarts=-1,
                 max_task_retries=_MOST_RETRIES,
             )
@@ -251,15 +266,17 @@ class _Coordinator:
 
 
 def _reports(
-    cluster: Cluster, task: _Task, content: bytes, units: list[Unit], sizes: tuple[int, int]
+    cluster: Cluster, task: _Task, content: bytes, units: list[Unit], sizes: tuple[int, int], needs: Resources
 ) -> Iterator[dict[str, Any]]:
     """What workers report, unit by unit; `sizes` are the numbers of workers at the start and at most."""
     import ray
 
     numbers = [(unit.number, unit.first, unit.images) for unit in units]
     with ray_errors():
-        actor = ray.remote(num_cpus=0, max_restarts=0)(_Coordinator).remote(task, ray.put(content), numbers, sizes)
-    room = Room(cluster, Resources())
+        actor = ray.remote(num_cpus=0, max_restarts=0)(_Coordinator).remote(
+            task, ray.put(content), numbers, sizes, needs
+        )
+    room = Room(cluster, needs)
     try:
         while True:
             try:
