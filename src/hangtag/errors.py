@@ -14,6 +14,7 @@
     |   `-- DivergedError           a training whose loss became NaN or infinite
     |-- ArtifactError             a model file that hangtag did not write, or that is damaged or inconsistent
     |   `-- ModelNotFound         a missing model file
+    |-- GpuError                  a GPU that failed, or has no memory left
     |-- ClusterError              a Ray cluster that cannot be reached, does not suit the work, or failed
     |-- RunError                  a run folder that is missing or incomplete
     |   |-- RunNotFound           a missing run folder
@@ -43,6 +44,7 @@ __all__ = [
     "DataNotFound",
     "DivergedError",
     "DownloadError",
+    "GpuError",
     "HangtagError",
     "HangtagWarning",
     "MissingAttribute",
@@ -186,6 +188,10 @@ class DivergedError(ModelError):
 
 class ArtifactError(HangtagError):
     """A model file that hangtag did not write, or that is damaged or inconsistent."""
+
+
+class GpuError(HangtagError):
+    """A GPU failed, or has no memory left."""
 
 
 class ClusterError(HangtagError):

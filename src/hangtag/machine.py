@@ -83,9 +83,9 @@ def _versions() -> dict[str, str]:
     import platform
 
     result = {"hangtag": __version__, "python": platform.python_version()}
-    for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow"):
+    for name in ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow"):
         with suppress(importlib.metadata.PackageNotFoundError):
-            result[name] = importlib.metadata.version(name)
+            result[name.removesuffix("-gpu")] = importlib.metadata.version(name)
     return result
 
 

@@ -104,6 +104,7 @@ MISTAKES = [
     (("evaluate", "last"), 1, "no finished run"),
     (("predict", "nope.onnx", "a.png"), 1, "no such file"),
     (("predict", "files", "a.png"), 1, "no model.onnx"),
+    (("predict", "nope.onnx", "a.png", "--device", "abacus"), 2, "known: cpu, cuda"),
     (("predict",), 2, "Missing argument"),
     (("train", "--bogus"), 2, "No such option"),
     (("data", "tiny", "--path", "files", "--export", "x", "--part", "dev"), 1, "has no 'dev' part"),

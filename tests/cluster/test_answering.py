@@ -11,9 +11,10 @@ from PIL import Image
 
 import toys
 from hangtag.cluster import answering
-from hangtag.cluster.answering import Speed, answer_on
-from hangtag.cluster.connect import connected
-from hangtag.errors import ClusterError
+from hangtag.cluster.answering import GPU_SHARE, Speed, answer_on
+from hangtag.cluster.connect import Cluster, Node, Resources, connected
+from hangtag.errors import ClusterError, UsageError
+from hangtag.model import gpu
 from hangtag.model.predictor import Predictor, load
 from hangtag.prediction.job import Done, begin
 from hangtag.prediction.units import UnitWorkers
@@ -109,7 +110,7 @@ def test_a_node_without_the_images_is_named(address: str, model: Predictor, phot
         elsewhere = [(name, ["folder", "/nowhere"], key, digest) for name, _, key, digest in task.witnesses]
         wrong = answering._Task(task.place, task.id, elsewhere)
         with pytest.raises(ClusterError, match=r"on node (head|east|west): .*this node cannot read the file, but"):
-            list(answering._Actors(cluster, 1).reports(wrong, model.content, job.units))
+            list(answering._Actors(cluster, 1, Resources()).reports(wrong, model.content, job.units))
         with pytest.raises(ClusterError, match="cannot read the output folder"):
             answering._Task(str(tmp_path / "other"), task.id, task.witnesses).job()
         with pytest.raises(ClusterError, match="another folder of that name"):
@@ -138,3 +139,45 @@ def test_images_and_shards_in_an_object_store_give_the_rows_of_files(
         for name in ("part-000000.parquet", "part-000001.parquet"):
             made, wanted = (system.open_input_file(f"{store.bucket}/{out}/{name}").readall() for out in ("ray", "here"))
             assert made == wanted
+
+
+def test_a_job_for_gpus_needs_some(address: str) -> None:
+    with pytest.raises(ClusterError, match="asked for 1 GPU, the cluster has 0"):
+        connected(address, Resources(1, 1, GPU_SHARE)).__enter__()
+
+
+@pytest.mark.skipif(gpu.gpus() > 0, reason="needs a machine without a GPU")
+def test_workers_for_gpus_go_where_gpus_are(
+    cluster: Any, address: str, model: Predictor, photos: Path, tmp_path: Path
+) -> None:
+    """A node says that it has a GPU, and has none: its worker is started, and says so."""
+    node = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100_000_000, node_name="gpu")
+    try:
+        with (
+            connected(address, Resources(1, 1, GPU_SHARE)) as found,
+            begin(model, [str(photos)], str(tmp_path / "out"), device="cuda") as job,
+            pytest.raises(UsageError, match=r"node gpu: device 'cuda' cannot be used: "),
+        ):
+            list(answer_on(found, device="cuda")(job, model, job.units, 60, lambda *_: None))
+    finally:
+        cluster.remove_node(node)
+        cluster.wait_for_nodes()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "share", "room"),
+    [
+        ([(1, 1)], 1.0, 1),
+        ([(4, 2), (8, 0)], 0.5, 4),
+        ([(5, 2)], 0.3333, 5),
+        ([(64, 2)], 0.125, 16),
+        ([(16, 1), (2, 1)], 0.125, 10),
+        ([(8, 0)], 0.125, 0),
+    ],
+    ids=str,
+)
+def test_workers_use_the_cpus_beside_gpus_and_all_gpus(nodes: list[Any], share: float, room: int) -> None:
+    cluster = Cluster("", tuple(Node(str(at), str(at), *each) for at, each in enumerate(nodes)), None)
+
+    assert answering._gpu_share(cluster) == share
+    assert cluster.room_for(Resources(1, 1, share)) == room

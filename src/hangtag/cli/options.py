@@ -333,11 +333,11 @@ def model_path(name: str) -> Path:
     return user_path(name) if name.endswith(".onnx") else find_run(name).path
 
 
-def open_model(name: str) -> "Predictor":
-    """The model of a run, or of a .onnx file."""
+def open_model(name: str, device: str = "cpu") -> "Predictor":
+    """The model of a run, or of a .onnx file, on this device."""
     from hangtag.model.predictor import load
 
-    return load(model_path(name)).with_limits()
+    return load(model_path(name), device=device).with_limits()
 
 
 # --- lines on the screen -------------------------------------------------------------------------------------------

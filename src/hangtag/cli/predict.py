@@ -86,9 +86,12 @@ def predict(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Number of processes or, with --ray, workers. [default: one per core, none for a few images]", min=1
+            help="Number of processes or, with --ray, workers. [default: one per core, on a GPU at most 4; none for a "
+            "few images]",
+            min=1,
         ),
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for an NVIDIA GPU (needs onnxruntime-gpu).")] = "cpu",
     strict: Annotated[
         bool | None,
         typer.Option(
@@ -115,8 +118,10 @@ def predict(
     paths.
     """
     from hangtag.data.picture_list import list_pictures, places_in
+    from hangtag.model.gpu import check_device
     from hangtag.model.guarantees import AnswerPolicy
 
+    check_device(device)
     policy = AnswerPolicy(
         coverage=coverage, method=set_method, ood_false_positive_rate=ood_false_positive_rate, cost=cost,
         target_accuracy=target_accuracy,
@@ -138,7 +143,9 @@ def predict(
     _check_outputs(table, sort_into, sheet, why, drawings)
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="hangtag-"))
-        predictor = open_model(run).with_policy(policy).with_doctor(False if as_is else None)
+        predictor = (
+            open_model(run, device if ray is None else "cpu").with_policy(policy).with_doctor(False if as_is else None)
+        )
         if sure_only and not predictor.can_abstain:
             raise UsageError(
                 f"--sure-only: {run} cannot tell which answers are sure", "; ".join(predictor.guarantees.limitations)
@@ -151,9 +158,10 @@ def predict(
         if shards is not None:
             from hangtag.cli.predict_job import answer_here, answer_on_ray, predict_into
 
-            answering = answer_here(predictor, top, workers) if ray is None else answer_on_ray(ray, workers)
+            answering = answer_here(predictor, top, workers) if ray is None else answer_on_ray(ray, workers, device)
             total = predict_into(shards, predictor, places, stack.enter_context(answering), top=top,
-                                 image_column=image_column, root=root, refuse=refuse, as_json=as_json)  # fmt: skip
+                                 image_column=image_column, root=root, refuse=refuse, device=device,
+                                 as_json=as_json)  # fmt: skip
             raise typer.Exit(1 if total.failed and (strict or total.failed == total.images) else 0)
         pictures = list_pictures(places, Path(temporary), image_column, root, refuse)
         if not as_json:

@@ -60,27 +60,27 @@ def answer_here(predictor: "Predictor", top: int, workers: int | None) -> Iterat
 
 
 @contextmanager
-def answer_on_ray(address: str, workers: int | None) -> Iterator[AnswerUnits]:
+def answer_on_ray(address: str, workers: int | None, device: str) -> Iterator[AnswerUnits]:
     """A function that answers units on a Ray cluster, while connected to it; at the end, prints each node's speed."""
     from hangtag.cli.options import on_cluster
-    from hangtag.cluster.answering import Speed, answer_on
+    from hangtag.cluster.answering import GPU_SHARE, Speed, answer_on
 
     speed = Speed()
-    with on_cluster(address, workers or 1) as cluster:
-        yield answer_on(cluster, workers, speed)
+    with on_cluster(address, workers or 1, 1, GPU_SHARE if device == "cuda" else 0) as cluster:
+        yield answer_on(cluster, workers, speed, device)
         if len(cluster.nodes) > 1 and speed.images:
             print(f"images a second: {speed}", file=sys.stderr)
 
 
 def predict_into(
     out: str, predictor: "Predictor", places: list[str], answer: AnswerUnits, *, top: int, image_column: str | None,
-    root: Path | None, refuse: bool, as_json: bool,
+    root: Path | None, refuse: bool, device: str, as_json: bool,
 ) -> Done:  # fmt: skip
     """Begin or continue the job in `out`, and print what its shards hold, which is returned."""
     with (
         _progress() as progress,
         begin(predictor, places, out, top=top, image_column=image_column, root=root, refuse=refuse,
-              progress=progress) as job,
+              device=device, progress=progress) as job,
     ):  # fmt: skip
         if not as_json:
             for sentence in (*predictor.guarantees.limitations, *job.manifest.notes):

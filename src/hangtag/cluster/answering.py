@@ -6,6 +6,7 @@ that are lost, and gives their units to the new ones. The first actors start whi
 """
 
 import hashlib
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,13 +19,17 @@ from hangtag.cluster.remote import node_name, outcome, result
 from hangtag.data.store.containers import container_of
 from hangtag.data.store.remote import without_query
 from hangtag.errors import ClusterError, DataError, HangtagError, StoreError
+from hangtag.model.gpu import MOST_PROCESSES
 from hangtag.model.predictor import Predictor
 from hangtag.prediction.bulk import source_of
 from hangtag.prediction.job import Done, Job, Unit
 from hangtag.progress import Progress
 from hangtag.words import first_few
 
-__all__ = ["Speed", "answer_on"]
+__all__ = ["GPU_SHARE", "Speed", "answer_on"]
+
+GPU_SHARE = 1 / MOST_PROCESSES
+"""The least share of a GPU that a worker takes."""
 
 _WITNESSES = 8  # pictures by which a node shows that it has the data
 _MOST_RETRIES = 20  # of one unit whose workers die
@@ -52,7 +57,7 @@ class Speed:
 
 
 def answer_on(
-    cluster: Cluster, workers: int | None = None, speed: Speed | None = None
+    cluster: Cluster, workers: int | None = None, speed: Speed | None = None, device: str = "cpu"
 ) -> Callable[[Job, Predictor, Iterable[Unit], int, Progress], Iterator[Done]]:
     """A function that answers units of a job on the cluster, in the order in which they are done; actors start at once.
 
@@ -61,13 +66,14 @@ def answer_on(
         workers: the most that work at once, each with one CPU; None: as many as the cluster has room for, also on
             nodes that join later.
         speed: filled with what each node does.
+        device: that of the job; with "cuda" each worker also takes a share of a GPU.
 
     Raises:
         ClusterError: a node cannot read the pictures or the output folder, or too many nodes are lost.
         DataError, SaveError: as for `UnitWorkers.answer`, with the name of the node.
     """
     speed = speed if speed is not None else Speed()
-    actors = _Actors(cluster, workers)
+    actors = _Actors(cluster, workers, Resources(1, 1, _gpu_share(cluster) if device == "cuda" else 0))
     actors.start(None)
 
     def answer(
@@ -84,6 +90,12 @@ def answer_on(
             yield done
 
     return answer
+
+
+def _gpu_share(cluster: Cluster) -> float:
+    """The share of a GPU with which there are as many workers as CPUs on the nodes with GPUs, spread over all GPUs."""
+    most = max((math.ceil(node.cpus / node.gpus) for node in cluster.nodes if node.gpus), default=MOST_PROCESSES)
+    return math.floor(1e4 / max(1, min(most, MOST_PROCESSES))) / 1e4  # Ray counts in steps of 0.0001
 
 
 @dataclass(frozen=True)
@@ -193,11 +205,12 @@ class _Actors:
 
     Args:
         workers: the most at once; None: as many as the cluster has room for, or can grow to.
+        needs: of each.
     """
 
-    def __init__(self, cluster: Cluster, workers: int | None) -> None:
-        self.cluster, self.workers = cluster, workers
-        self.room = Room(cluster, Resources())
+    def __init__(self, cluster: Cluster, workers: int | None, needs: Resources) -> None:
+        self.cluster, self.workers, self.needs = cluster, workers, needs
+        self.room = Room(cluster, needs)
         self.asked: dict[Any, Any] = {}  # what each actor does now, and the actor
         self.ending: list[Any] = []
 
@@ -205,9 +218,12 @@ class _Actors:
         """Start actors for which there is room: one for each unit that is left, if that is known."""
         import ray
 
+        needs = self.needs
         grown = int(min(self.cluster.most.get("CPU", 0), left or 0))
         wanted = self.workers or max(1, self.room.now, grown)
-        kind = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_MOST_RETRIES)(_Worker)
+        kind = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_restarts=-1, max_task_retries=_MOST_RETRIES)(
+            _Worker
+        )
         for _ in range(min(wanted, wanted if left is None else left) - len(self.asked)):
             actor = kind.remote()
             self.asked[actor.prepare.remote()] = actor

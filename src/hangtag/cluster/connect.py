@@ -66,6 +66,7 @@ class Resources:
     def __str__(self) -> str:
         """What each worker needs."""
         cpus, gpus = amount(round(self.cpus), "CPU"), amount(round(self.gpus), "GPU")
+        gpus = "a share of a GPU" if self.gpus < 1 else gpus
         return f"{cpus} and {gpus}" if self.gpus else cpus
 
     @property
@@ -124,7 +125,7 @@ class Cluster:
         for kind, now, each in (("GPU", self.gpus, needs.gpus), ("CPU", self.cpus, needs.cpus)):
             wanted, has = needs.workers * each, max(now, self.most.get(kind, 0))
             if wanted > has:
-                raise ClusterError(f"asked for {amount(round(wanted), kind)}, the cluster has {has:g}", _FEWER)
+                raise ClusterError(f"asked for {amount(math.ceil(wanted), kind)}, the cluster has {has:g}", _FEWER)
         if not self.most and self.room_for(needs) < needs.workers:
             raise ClusterError(
                 f"asked for {needs.together}, the nodes of the cluster have room for {self.room_for(needs)}",

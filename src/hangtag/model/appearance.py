@@ -144,7 +144,7 @@ class Statistics:
     @property
     def plain(self) -> NDArray[np.float64]:
         shows: NDArray[np.bool_] = np.abs(self._border - self._background).max(axis=2) <= TRIM
-        return shows.mean(axis=1)
+        return np.asarray(shows.mean(axis=1))
 
     @property
     def lighter(self) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ import random
 import threading
 import unicodedata
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -25,14 +25,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hangtag.errors import ArtifactError, ModelNotFound, RunError, RunNotFound, UsageError
+from hangtag.errors import ArtifactError, HangtagError, ModelNotFound, RunError, RunNotFound, UsageError
 from hangtag.files import inside, user_path
 from hangtag.machine import memory_bytes
+from hangtag.model import gpu
 from hangtag.model.appearance import Appearance
 from hangtag.model.conformal import MOST_SCORES, highest_score
 from hangtag.model.guarantees import Guarantees
 from hangtag.model.onnx_file import RETRAIN, OnnxFile, Value
 from hangtag.pictures import FITS, MAX_PIXELS, Images, ImageSpec
+from hangtag.resize import Sizer
 from hangtag.serializable import Serializable, read_json
 
 __all__ = [
@@ -186,6 +188,8 @@ class Artifact:
         fingerprint: the first 12 hex digits of `sha256`.
         threads: how many threads a call uses at most; None: one per core.
         spins: whether threads wait for their next task in a loop, see `open_session`.
+        fills_up: whether the graph always gets the same number of images, all of the model's size; see `gpu`.
+        device: one of `gpu.DEVICES`. With "cuda" it does not work in a forked process whose parent used it, too.
     """
 
     def __init__(
@@ -195,18 +199,20 @@ class Artifact:
         outputs: dict[str, Value],
         threads: int | None = None,
         spins: bool = True,
+        device: str = "cpu",
     ) -> None:
         self._content, self._outputs = content, outputs
-        self.threads, self.spins = threads, spins
-        self._most_per_call = _PIXELS_PER_CALL
-        self._session = open_session(content, threads, spins)
+        self.threads, self.spins, self.device = threads, spins, gpu.check_device(device)
+        self._most_per_call, self.fills_up = _PIXELS_PER_CALL, device == "cuda"
+        self._sizer = Sizer(metadata.image)
+        self._session = open_session(content, threads, spins, device)
         self.metadata = metadata
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.fingerprint = self.sha256[:12]
         _OPENED.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_artifact, (self._content, self.threads, self.spins)
+        return open_artifact, (self._content, self.threads, self.spins, self.device)
 
     @property
     def content(self) -> bytes:
@@ -231,8 +237,9 @@ class Artifact:
 
         Raises:
             ArtifactError: the graph fails, or returns something other than its metadata says.
+            GpuError: the GPU fails, or has no memory left.
         """
-        per_call = min(self._most_per_call, max(1, _PIXELS_PER_CALL // max(1, math.prod(images.shape[1:]))))
+        per_call = self._per_call(images.shape[1:])
         rows = [
             self._run(np.ascontiguousarray(images[start : start + per_call]), names)
             for start in range(0, len(images), per_call)
@@ -244,17 +251,37 @@ class Artifact:
         _check_values(outputs)
         return outputs
 
+    def _per_call(self, shape: tuple[int, ...]) -> int:
+        """How many images of this shape the graph gets at once, or at most if it need not be filled up."""
+        if self.fills_up:
+            return min(self._most_per_call, gpu.images_per_call(math.prod(self.metadata.image.shape)))
+        return min(self._most_per_call, max(1, _PIXELS_PER_CALL // max(1, math.prod(shape))))
+
+    def sized(self, images: Iterable[Images]) -> Images:
+        """Images of any sizes as the network sees them: the first step of the graph, on the processor."""
+        sized = []
+        for image in images:
+            try:
+                sized.append(self._sizer(image))
+            except Exception as error:  # ONNX Runtime's exceptions share no base class
+                _refuse_run(error, image[np.newaxis], None, "cpu")
+        return np.stack(sized)
+
     def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
         if self._session is None:
-            self._session = open_session(self._content, self.threads, self.spins)
+            self._session = open_session(self._content, self.threads, self.spins, self.device)
+        given = images
+        if self.fills_up:
+            blank = max(0, self._per_call(images.shape[1:]) - len(images))
+            given = np.concatenate([self.sized(images), np.zeros((blank, *self.metadata.image.shape), np.uint8)])
         try:
-            rows: list[NDArray[np.float32]] = self._session.run(list(names), {INPUT: images}, options)
+            rows: list[NDArray[np.float32]] = self._session.run(list(names), {INPUT: given}, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            _refuse_run(error, images, options)
+            _refuse_run(error, images, options, self.device)
         for name, row in zip(names, rows, strict=True):
-            if row.shape != (len(images), *self._sides(name)) or row.dtype != np.float32:
+            if row.shape != (len(given), *self._sides(name)) or row.dtype != np.float32:
                 raise ArtifactError(f"{_NOT_OURS}: '{name}' has the shape {row.shape}", RETRAIN)
-        return rows
+        return rows if len(given) == len(images) else [row[: len(images)] for row in rows]
 
     def settle_batches(self) -> bool:
         """Whether this machine computes the same bits for an image alone and in a batch; if not, all images go alone.
@@ -264,7 +291,7 @@ class Artifact:
         images = _noise(random.Random(0), (8, *self.metadata.image.shape))
         alone = [self._run(image[np.newaxis], (OUTPUT,))[0] for image in images]
         for count in (2, 3, 8):
-            if count * images[0].size > _PIXELS_PER_CALL:
+            if count > self._per_call(images.shape[1:]):
                 break
             if not np.array_equal(self._run(images[:count], (OUTPUT,))[0], np.concatenate(alone[:count])):
                 self._most_per_call = 1
@@ -321,14 +348,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_sessions)
 
 
-def open_artifact(source: str | os.PathLike[str] | bytes, threads: int | None = None, spins: bool = True) -> Artifact:
+def open_artifact(
+    source: str | os.PathLike[str] | bytes, threads: int | None = None, spins: bool = True, device: str = "cpu"
+) -> Artifact:
     """Open a `model.onnx`, its bytes, or the run folder that holds one.
 
     Args:
-        threads, spins: see `Artifact`.
+        threads, spins, device: see `Artifact`.
 
     Raises:
-        UsageError: the number of threads is out of range.
+        UsageError: the number of threads is out of range, or the device cannot be used.
         RunError: a run folder without a model, or with another model than it was written with.
         ArtifactError: no such file, not ONNX, not made by this version of hangtag, damaged, or its metadata and its
             graph disagree.
@@ -339,12 +368,15 @@ def open_artifact(source: str | os.PathLike[str] | bytes, threads: int | None = 
             f"threads must be a whole number from 1 to {_MOST_THREADS:,}, got {threads!r}",
             "leave it out to use all cores",
         )
+    gpu.check_device(device)
     content, name, folder = _read(source)
     if folder is not None:
         _check_record(folder, content)
     try:
-        artifact = Artifact(content, *check_file(content), threads, spins)
+        artifact = Artifact(content, *check_file(content), threads, spins, device)
         artifact.check()
+        if device == "cuda":
+            artifact.settle_batches()
     except ArtifactError as error:
         raise ArtifactError(f"{name}: {error.message}", error.hint) from error.__cause__
     return artifact
@@ -485,12 +517,14 @@ def _check_record(folder: Path, content: bytes) -> None:
         )
 
 
-def _refuse_run(error: Exception, images: Images, options: Any) -> NoReturn:
-    """Raise the ArtifactError for an exception of ONNX Runtime."""
+def _refuse_run(error: Exception, images: Images, options: Any, device: str) -> NoReturn:
+    """Raise the ArtifactError or GpuError for an exception of ONNX Runtime."""
     size = f"{images.shape[2]}x{images.shape[1]}"
     if options is not None and options.terminate:
         message = f"its graph takes more than {_CHECK_SECONDS:.0f} s for a few small images"
         raise ArtifactError(message, "use a model from a source you trust") from error
+    if device == "cuda" and (problem := gpu.refused(error)):
+        raise problem from error
     if needs_memory(error):
         raise ArtifactError(
             f"its graph needs more memory for images of {size} pixels than hangtag allows", "use smaller images"
@@ -504,14 +538,17 @@ def needs_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
-def open_session(content: bytes, threads: int | None = None, spins: bool = True) -> Any:
-    """An ONNX Runtime session on the CPU, in which a graph can use at most half of the memory.
+def open_session(content: bytes, threads: int | None = None, spins: bool = True, device: str = "cpu") -> Any:
+    """An ONNX Runtime session, in which a graph can use at most half of the memory.
 
     Args:
         spins: whether threads wait for their next task in a loop. One image is then answered sooner; for thousands of
             images it takes twice the processor time, and longer on a busy machine.
+        device: one of `gpu.DEVICES`.
 
     Raises:
+        UsageError: the device cannot be used.
+        GpuError: the GPU fails, or has no memory left.
         ArtifactError: ONNX Runtime cannot open the graph.
     """
     import onnxruntime
@@ -523,9 +560,13 @@ def open_session(content: bytes, threads: int | None = None, spins: bool = True)
     options.log_severity_level = 4  # errors are raised; their log lines would only repeat them
     options.add_session_config_entry("session.use_env_allocators", "1")
     try:
+        if device == "cuda":
+            return gpu.open_session(content, options)
         return onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
         )
+    except HangtagError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ArtifactError("ONNX Runtime cannot open its graph", RETRAIN) from error
 

@@ -221,6 +221,11 @@ class Predictor:
         return Predictor(self._artifact, self.policy, decode_picture, self.doctor)
 
     @property
+    def device(self) -> str:
+        """ "cpu" or "cuda"."""
+        return self._artifact.device
+
+    @property
     def content(self) -> bytes:
         """The bytes of the model file."""
         return self._artifact.content
@@ -510,7 +515,9 @@ class Predictor:
         return checked
 
     def _rows(self, images: list[NDArray[np.uint8]], names: list[str]) -> dict[str, NDArray[np.float32]]:
-        """Outputs for images of different sizes; the model runs once for each size."""
+        """Outputs for images of different sizes; the model runs once for each size, unless it sizes them before."""
+        if images and self._artifact.fills_up:
+            return self._artifact.outputs(self._artifact.sized(images), *names)
         outputs: dict[str, NDArray[np.float32]] = {}
         for places, same_size in _by_shape(images) if images else [([], np.empty((0, *self.spec.shape), np.uint8))]:
             found = self._artifact.outputs(same_size, *names)
@@ -621,6 +628,7 @@ def load(
     set_method: str = "threshold",
     threads: int | None = None,
     doctor: bool | None = None,
+    device: str = "cpu",
 ) -> Predictor:
     """A `Predictor` from a `model.onnx`, its bytes, or the run folder that holds one.
 
@@ -633,13 +641,16 @@ def load(
         set_method: how prediction sets are made, one of `conformal.METHODS`.
         threads: how many threads an answer may use; None: one per core.
         doctor: whether pictures unlike the training images are repaired; see `Predictor`.
+        device: "cpu", or "cuda" for an NVIDIA GPU, which needs the package onnxruntime-gpu. The last digits of
+            probabilities differ between devices.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value is out of range, or the device cannot be used.
+        GpuError: the GPU fails, or has no memory left.
         RunError, ArtifactError: the model is missing, damaged, or not made by hangtag.
     """
     return Predictor(
-        open_artifact(source, threads),
+        open_artifact(source, threads, device=device),
         AnswerPolicy(coverage, set_method, ood_false_positive_rate, cost, target_accuracy),
         doctor=doctor,
     )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from hangtag.data.picture_list import PictureList, list_pictures
 from hangtag.data.store.containers import Container, Folder, Sample
-from hangtag.errors import HangtagError, PictureError, StoreError, UsageError
+from hangtag.errors import GpuError, HangtagError, PictureError, StoreError, UsageError
 from hangtag.model.doctor import Repair
 from hangtag.model.predictor import Answer, Predictor, load
 from hangtag.progress import Progress
@@ -63,13 +63,14 @@ def predict(
             (.csv, .tsv, .jsonl, .parquet) with a column of paths or of pictures.
         top: number of classes in `Answer.top`, at least 1.
         image_column, root: of tables: the column of pictures, and the folder to which its paths are relative.
-        workers: number of processes; None: one per core.
+        workers: number of processes; None: one per core, on a GPU at most 4.
         progress: called with ("classifying images", done, total).
 
     Raises:
         DataError: a folder, archive or table has no picture, or cannot be read.
         UsageError: `top` or `workers` is out of range.
         RunError, ArtifactError: as for `load`.
+        GpuError: the GPU fails, or has no memory left.
 
     >>> for file, answer in predict("runs/photos", "photos/", "more.zip"):  # doctest: +SKIP
     ...     print(file, answer.label, answer.sure)
@@ -137,9 +138,9 @@ def problem_of(error: HangtagError) -> dict[str, str]:
     """Why a picture has no answer, without its name, and what to do next.
 
     Raises:
-        StoreError: it is one, so that no other picture has an answer, either.
+        StoreError, GpuError: it is one, so that no other picture has an answer, either.
     """
-    if isinstance(error, StoreError):
+    if isinstance(error, (StoreError, GpuError)):
         raise error
     return {"error": error.reason if isinstance(error, PictureError) else error.message, "hint": error.hint}
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from hangtag.data.store.process import Retries, WorkerProcess
-from hangtag.errors import StoreError
+from hangtag.errors import HangtagError, UsageError
 from hangtag.files import saving
 from hangtag.machine import hardware, processors
+from hangtag.model import gpu
 from hangtag.model.predictor import Predictor
 
 __all__ = ["Crew", "Wanted"]
@@ -28,6 +29,7 @@ _BYTES_PER_WORKER = 1_000_000_000  # of this machine's memory; a worker takes 0.
 _FIRST_CHUNK, _LARGEST_CHUNK = 4, 256  # pictures sent to a worker at a time
 _CHUNK_SECONDS = 0.2  # intended time of a chunk
 _EARLY = 8  # processes that are started before there is work
+_MOST_ON_GPU = 4  # processes; each takes 0.5 GB of a GPU's memory before it has work
 _AHEAD = 3  # chunks of each worker that may be waiting for an earlier one
 
 
@@ -45,20 +47,33 @@ class Crew:
     Args:
         predictor: whose answers they give.
         top: number of classes in an answer.
-        workers: number of processes; None: one per core.
+        workers: number of processes; None: one per core, on a GPU at most 4.
         as_rows: whether answers are the values of a table's row (`table.values_of`), not the fields of an `Answer`.
+        device: that of the processes; None: the predictor's.
+
+    Raises:
+        UsageError: too many processes for a GPU.
     """
 
-    def __init__(self, predictor: Predictor, top: int, workers: int | None = None, as_rows: bool = False) -> None:
+    def __init__(
+        self, predictor: Predictor, top: int, workers: int | None = None, as_rows: bool = False,
+        device: str | None = None,
+    ) -> None:  # fmt: skip
+        self.device = device or predictor.device
+        self.count = workers or _count(self.device)
+        if self.device == "cuda" and self.count > gpu.MOST_PROCESSES:
+            most = gpu.MOST_PROCESSES
+            raise UsageError(
+                f"workers must be at most {most} on a GPU, got {self.count}", f"give --workers {most} or fewer"
+            )
         self.folder = tempfile.TemporaryDirectory(prefix="hangtag-")
         model = Path(self.folder.name) / "model.onnx"
         with saving(model):
             model.write_bytes(predictor.content)
         self.settings = {
             "model": str(model), "policy": asdict(predictor.policy), "doctor": predictor.doctor, "top": top,
-            "as_rows": as_rows,
+            "as_rows": as_rows, "device": self.device, **({"memory": None} if self.device == "cuda" else {}),
         }  # fmt: skip
-        self.count = workers or _count()
         self.stop = threading.Event()
         self.idle: list[WorkerProcess] = []
         self.retries = Retries(_MODULE, "classifies images")
@@ -92,6 +107,7 @@ class Crew:
         Raises:
             DataError: no process can be started.
             StoreError: no picture of a container can be read any more.
+            UsageError, GpuError: the device of a process cannot be used, or fails.
         """
         waiting: deque[Future[list[Any]]] = deque()
         for chunk in self._chunks(pictures, total):
@@ -122,7 +138,7 @@ class Crew:
                 self.idle.append(worker)
                 self.retries.succeeded()
                 if found and isinstance(found[0], dict) and "stop" in found[0]:
-                    raise StoreError(found[0]["stop"], found[0]["hint"])
+                    raise HangtagError.of_plain(found[0]["stop"])
                 self.seconds = max((time.monotonic() - began) / len(part), 1e-6)
                 done |= {each.row: answer for each, answer in zip(part, found, strict=True)}
                 rest = rest[len(part) :]
@@ -143,10 +159,11 @@ class Crew:
             return WorkerProcess(_MODULE, self.settings)
 
 
-def _count() -> int:
-    """One process for each core, if the machine has the memory for them."""
+def _count(device: str) -> int:
+    """One process for each core, if the machine has the memory for them; on a GPU at most 4."""
     memory: int = hardware().get("memory_bytes", 16 * _BYTES_PER_WORKER)
-    return max(1, min(processors(), memory // _BYTES_PER_WORKER))
+    most = _MOST_ON_GPU if device == "cuda" else processors()
+    return max(1, min(processors(), memory // _BYTES_PER_WORKER, most))
 
 
 def _by_container(pictures: list[Wanted]) -> list[list[Any]]:

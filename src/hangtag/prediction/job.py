@@ -130,6 +130,7 @@ class Manifest(Serializable):
         places: what the user named; of very many, a digest.
         units: the number of pictures of each unit.
         counts: those of all answers, once the job is finished.
+        device: on which the model answers.
     """
 
     model: str
@@ -149,6 +150,7 @@ class Manifest(Serializable):
     created: str = ""
     hangtag: str = __version__
     schema: int = _SCHEMA
+    device: str = "cpu"
 
     FAILURE = DataError
     HINT = "choose another folder, or delete this one"
@@ -163,6 +165,7 @@ _REQUEST = {
     "policy": "has another coverage, target accuracy, cost, set method or OOD rate",
     "doctor": "has another setting of --as-is", "top": "has another --top", "places": "is about other pictures",
     "image_column": "has another --image-column", "root": "has another --root",
+    "device": "has another --device",
 }  # fmt: skip
 """The fields that must agree before a job is continued, and what an error says if one differs."""
 
@@ -202,7 +205,7 @@ class Job:
         return found
 
     def predictor(self, model: str | os.PathLike[str] | bytes, threads: int | None = None) -> Predictor:
-        """The job's model with its policy.
+        """The job's model with its policy, on the CPU; `UnitWorkers` start it on the job's device.
 
         Args:
             model: a run folder, a model file or its bytes.
@@ -307,6 +310,7 @@ def begin(
     root: Path | None = None,
     unit_images: int = _UNIT_ROWS,
     refuse: bool = True,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Job]:
     """Begin a job, or continue the same one; inside the block, no other command on this machine can do either.
@@ -319,6 +323,7 @@ def begin(
         image_column, root: of tables: the column of pictures, and the folder to which its paths are relative.
         unit_images: the most pictures in one shard.
         refuse: whether a place that cannot be read raises an error; False: it becomes a row with an error.
+        device: on which the model answers; None: the predictor's.
         progress: called with ("listing images", number, 0).
 
     Raises:
@@ -329,7 +334,7 @@ def begin(
     need_pyarrow()
     named = [os.fspath(place) for place in places]
     store = store_of(out)
-    wanted = _request(predictor, named, top, image_column, root)
+    wanted = _request(predictor, named, top, image_column, root, device or predictor.device)
     _found(store, wanted)  # before anything is written there
     with locked(out):
         for folder in ("", _UNITS):
@@ -341,7 +346,7 @@ def begin(
 
 
 def _request(
-    predictor: Predictor, places: list[str], top: int, image_column: str | None, root: Path | None
+    predictor: Predictor, places: list[str], top: int, image_column: str | None, root: Path | None, device: str
 ) -> Manifest:
     kinds = columns(top, len(predictor.class_names))
     names = [place if is_address(place) else os.path.abspath(Path(place).expanduser()) for place in places]  # noqa: PTH100
@@ -352,7 +357,7 @@ def _request(
     return Manifest(
         predictor.sha256, predictor.fingerprint, asdict(predictor.policy), predictor.doctor, top, names,
         {name: kind.__name__ for name, kind in kinds.items()}, image_column,
-        None if root is None else str(root.absolute()), created=now(),
+        None if root is None else str(root.absolute()), created=now(), device=device,
     )  # fmt: skip
 
 

@@ -29,7 +29,11 @@ class UnitWorkers:
 
     def __init__(self, job: Job, predictor: Predictor, workers: int | Crew | None = None) -> None:
         self.job, self.fingerprint = job, predictor.fingerprint
-        self.crew = workers if isinstance(workers, Crew) else Crew(predictor, job.manifest.top, workers, as_rows=True)
+        self.crew = (
+            workers
+            if isinstance(workers, Crew)
+            else Crew(predictor, job.manifest.top, workers, as_rows=True, device=job.manifest.device)
+        )
         names = list(job.columns)
         self._empty = [None] * len(names)
         self._label, self._sure, self._ood = (names.index(name) for name in ("label", "sure", "is_ood"))

@@ -23,8 +23,8 @@ from hangtag.data.store.containers import (
     why_unreadable,
 )
 from hangtag.data.store.remote import is_address
-from hangtag.data.store.worker import Watch
-from hangtag.errors import HangtagError, StoreError
+from hangtag.data.store.worker import Watch, limit_more_data
+from hangtag.errors import GpuError, HangtagError, StoreError
 from hangtag.model.artifact import Artifact, check_file
 from hangtag.model.guarantees import AnswerPolicy
 from hangtag.model.predictor import Answer, Predictor
@@ -34,6 +34,7 @@ from hangtag.prediction.table import values_of
 __all__ = ["work"]
 
 _MOST_OPEN = 16  # containers
+_MORE_MEMORY = 6_000_000_000  # bytes beside those that CUDA has taken
 _AHEAD = 16  # files at addresses that are fetched at the same time
 _Picture: TypeAlias = tuple[int, Container, Any]
 """Its row, its container and its key there."""
@@ -46,8 +47,13 @@ def work() -> None:
     watch = Watch()
     settings = watch.settings
     content = Path(settings["model"]).read_bytes()  # the process that starts this one has opened and checked it
-    artifact, policy = Artifact(content, *check_file(content), threads=1), AnswerPolicy(**settings["policy"])
-    predictor = Predictor(artifact, policy, doctor=settings["doctor"])
+    policy = AnswerPolicy(**settings["policy"])
+    try:
+        predictor = Predictor(_opened(content, settings["device"], watch), policy, doctor=settings["doctor"])
+    except HangtagError as error:  # the GPU cannot be used
+        sys.stdin.readline()
+        watch.reply([{"stop": error.to_plain()}])
+        return
     sources = _Sources(watch)
     for line in sys.stdin:
         groups = json.loads(line)
@@ -57,14 +63,25 @@ def work() -> None:
             answers: list[Any] = _answers(predictor, pictures, settings["top"], sources)
             if settings["as_rows"]:
                 _refuse_if_gone(pictures, answers)
-        except StoreError as error:
-            answers = [{"stop": error.message, "hint": error.hint}]
+        except (StoreError, GpuError) as error:
+            answers = [{"stop": error.to_plain()}]
         if settings["as_rows"]:
             answers = [each if isinstance(each, dict) else values_of(each) for each in answers]
         else:
             answers = [each if isinstance(each, dict) else each.to_json() for each in answers]
         watch.at(-1)
         watch.reply(answers)
+
+
+def _opened(content: bytes, device: str, watch: Watch) -> Artifact:
+    """The model. On a GPU, also tried out, and only then the memory of this process is limited."""
+    artifact = Artifact(content, *check_file(content), threads=1, device=device)
+    if device == "cuda":
+        watch.alive()
+        artifact.settle_batches()
+        limit_more_data(_MORE_MEMORY)
+        watch.alive()
+    return artifact
 
 
 class _Sources:

@@ -28,7 +28,7 @@ from hangtag.files import write_all
 from hangtag.pictures import ImageSpec, decode_only, examine, in_channels
 from hangtag.resize import Sizer
 
-__all__ = ["STATUS", "DecodedBefore", "Watch", "work"]
+__all__ = ["STATUS", "DecodedBefore", "Watch", "limit_more_data", "work"]
 
 STATUS = struct.Struct("<qdd")
 """The row being decoded (-1: none), the last sign of life (monotonic seconds), and the CPU time before the row."""
@@ -143,12 +143,13 @@ class Watch:
     """What this process tells the one that watches it (`process.py`): the row it is at, and that it is alive.
 
     Attributes:
-        settings: the first line of stdin, which also limits the memory of this process.
+        settings: the first line of stdin, which also limits the memory of this process, if it says how far.
     """
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = json.loads(sys.stdin.readline())
-        _limit_memory(self.settings["memory"])
+        if self.settings["memory"] is not None:
+            _limit_memory(self.settings["memory"])
         decode_only()
         self._status = mmap.mmap(self.settings["status"], STATUS.size)
         self._row = -1
@@ -208,6 +209,20 @@ def _limit_memory(size: int) -> None:
     size = size if most == resource.RLIM_INFINITY else min(size, most)
     with suppress(ValueError, OSError):  # macOS refuses any limit on the address space, so memory is not limited there
         resource.setrlimit(resource.RLIMIT_AS, (size, most))
+
+
+def limit_more_data(size: int) -> None:
+    """Limit the memory that this process can write to, to this many bytes more than it has.
+
+    CUDA reserves far more addresses than it uses, so a limit on the address space is none for it.
+    """
+    with suppress(ImportError, ValueError, OSError):  # only Linux says how much it has
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        size += pages * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_DATA, (size if most == resource.RLIM_INFINITY else min(size, most), most))
 
 
 if __name__ == "__main__":
