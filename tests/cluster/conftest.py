@@ -4,6 +4,7 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,7 @@ class three_nodes:  # noqa: N801 - used like a function
             os.environ.setdefault(name, "test")  # nodes hand their environment to their workers
         from ray.cluster_utils import Cluster
 
+        Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)  # where Cluster notes its address
         self.folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
         self.cluster = Cluster()
         self.cluster.add_node(**SETTINGS, temp_dir=self.folder.name, node_name=NODES[0], include_dashboard=False)

@@ -246,9 +246,9 @@ def _start(folder: Path) -> Any:
 
 def _end_monitor() -> None:
     """End the one process of a cluster started here that does not follow SIGTERM; Ray would wait a second for it."""
-    from ray._private import worker
-
     with suppress(Exception):  # the end of the cluster ends it, too
+        from ray._private import worker
+
         started: Any = worker._global_node
         started.kill_monitor(check_alive=False)
 
