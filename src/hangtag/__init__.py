@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 # With this limit they soon sleep instead. PyTorch reads it when it is imported, so it is set here. See docs/log.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
+# ONNX Runtime 1.29 and later records each session and reports it to Microsoft, unless this is set before its import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 _HOME = {
     "Answer": "model.predictor",
     "AnswerPolicy": "model.guarantees",

@@ -3,16 +3,18 @@
 import io
 import math
 import operator
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.errors import RunError
 from hangtag.files import inside, write_bytes
+
+if TYPE_CHECKING:
+    import zipfile
 
 __all__ = ["Limits", "read_npz", "write_npz"]
 
@@ -45,6 +47,8 @@ def read_npz(path: Path, limits: Mapping[str, Limits], hint: str) -> dict[str, N
     """
     if not inside(path.parent, path):
         raise RunError(f"{path}: is a link that leads out of the run folder", "replace it by a copy of the file")
+    import zipfile  # slow to import, and seldom needed
+
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: _array(archive, name, limit) for name, limit in limits.items()}
@@ -53,7 +57,7 @@ def read_npz(path: Path, limits: Mapping[str, Limits], hint: str) -> dict[str, N
         raise RunError(f"{path}: damaged{reason}", hint) from None
 
 
-def _array(archive: zipfile.ZipFile, name: str, limits: Limits) -> NDArray[Any]:
+def _array(archive: "zipfile.ZipFile", name: str, limits: Limits) -> NDArray[Any]:
     with archive.open(f"{name}.npy") as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise _Unfit(f"{name} has an unknown version")

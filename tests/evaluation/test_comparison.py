@@ -47,6 +47,15 @@ def test_the_numbers_are_those_of_the_paired_table() -> None:
     assert f"(95% interval {100 * low:.2f} to {100 * high:.2f}; p = " in said
 
 
+def test_one_image_is_one_image_in_words() -> None:
+    first, labels = answers(1, 1.0, 0)
+    second, _ = answers(1, 0.0, 0)
+
+    words = compare_probabilities(NAMES, labels, first, second).in_words
+
+    assert "only old is right on 1 image, only new on 0. Only a large difference would show on 1 image." in words
+
+
 def test_equal_models_differ_significantly_in_at_most_five_of_a_hundred() -> None:
     called = covered = 0
     for seed in range(300):

@@ -107,6 +107,16 @@ def test_many_images_are_answered_in_pieces_with_the_same_answers() -> None:
     together = artifact.probabilities(images)
 
     np.testing.assert_allclose(together, np.concatenate([artifact.probabilities(images[i : i + 1]) for i in range(9)]))
+    beside = open_artifact(toy_model(), spins=False)  # several pieces at once
+    np.testing.assert_array_equal(together, beside.probabilities(images))
+
+
+def test_many_images_that_are_answered_side_by_side_fail_with_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = open_artifact(toy_model(), spins=False)
+    monkeypatch.setattr(artifact, "_outputs", {OUTPUT: artifact._outputs["embedding"]})  # a graph that lied
+
+    with pytest.raises(ArtifactError, match="its graph does not do what its metadata says"):
+        artifact.probabilities(np.zeros((9, 200, 1000), np.uint8))
 
 
 def test_the_file_names_what_goes_in_and_comes_out() -> None:

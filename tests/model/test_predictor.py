@@ -5,6 +5,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +272,23 @@ print(sorted(name for name in sys.modules if name.startswith(("hangtag.data", "h
     )
 
     assert printed.splitlines() == [hangtag.load(toy_model())(PICTURE).label, "[]", "[]"]
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_onnx_runtime_reports_nothing_unless_the_user_wants_it(tmp_path: Path, chosen: str | None) -> None:
+    (tmp_path / "model.onnx").write_bytes(toy_model())
+    kept = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    environment = kept | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment |= {} if chosen is None else {"ORT_DISABLE_TELEMETRY": chosen}
+    program = "import os, hangtag; hangtag.load('model.onnx'); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == (chosen or "1")
+    if chosen is None:
+        assert [path.name for path in tmp_path.rglob("*")] == ["model.onnx"]  # no database of events
 
 
 # --- copies, other processes ---------------------------------------------------------------------------------------

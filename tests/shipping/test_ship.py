@@ -153,7 +153,7 @@ def test_a_wheel_is_made_of_the_package_that_is_running() -> None:
     archive = zipfile.ZipFile(io.BytesIO(content))
     record = archive.read(next(each for each in archive.namelist() if each.endswith("/RECORD"))).decode()
     assert {line.partition(",")[0] for line in record.splitlines()} == set(archive.namelist())
-    assert {"hangtag/__init__.py", "hangtag/templates/web.js", "hangtag/data/public/catalog.toml"} <= set(
+    assert {"hangtag/__init__.py", "hangtag/templates/web.js", "hangtag/data/public/catalog.json"} <= set(
         archive.namelist()
     )
     assert name == f"hangtag-{hangtag.__version__}-py3-none-any.whl"

@@ -1,5 +1,6 @@
 """`hangtag evaluate`, `report`, `compare`, `stress` and `check`: how good a model is."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,17 +71,19 @@ def _judge(
     Args:
         read: data of another run, which is not read again if it is also this run's.
     """
-    from hangtag.evaluation.judge import evaluate, judge_own, open_own
     from hangtag.model.predictor import load_for_many
 
-    if what is None and path is None:
-        if read is not None and read.fingerprint == run.config("data")["data"]["fingerprint"]:
-            own, model = read, load_for_many(run.path)
-        else:
-            own, model = open_own(run)
-        return judge_own(run, own, model), own, model
-    model = load_for_many(run.path)
-    return evaluate(model, options.read_data(what, path, data_options, model.spec)), None, model
+    with ThreadPoolExecutor(1) as beside:
+        opened = beside.submit(load_for_many, run.path)  # meanwhile, modules are imported and images are checked
+        from hangtag.evaluation.judge import evaluate, judge_own, read_again
+
+        if what is not None or path is not None:
+            model = opened.result()
+            return evaluate(model, options.read_data(what, path, data_options, model.spec)), None, model
+        is_read = read is not None and read.fingerprint == run.config("data")["data"]["fingerprint"]
+        own = read if read is not None and is_read else read_again(run)
+    model = opened.result()
+    return judge_own(run, own, model), own, model
 
 
 def _after_decisions(run: "Run", model: "Predictor", data_options: options.DataOptions) -> "Judgement":

@@ -89,7 +89,7 @@ def predict_into(
         units = [unit for unit in job.units if unit.number not in done]
         before = job.manifest.images - sum(unit.images for unit in units)
         if done and units and not as_json:
-            print(f"{before:,} of {amount(job.manifest.images, 'image')} were answered before", file=sys.stderr)
+            print(f"answered before: {before:,} of {amount(job.manifest.images, 'image')}", file=sys.stderr)
 
         def report(what: str, count: int, _: int) -> None:
             progress(what, before + count, job.manifest.images)

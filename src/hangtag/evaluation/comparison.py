@@ -69,14 +69,14 @@ class Comparison(Serializable):
         first, second = self.names
         better, worse = (second, first) if self.difference > 0 else (first, second)
         low, high = self.interval
-        apart = f"only {first} is right on {self.only_first:,} images, only {second} on {self.only_second:,}"
+        apart = f"only {first} is right on {amount(self.only_first, 'image')}, only {second} on {self.only_second:,}"
         if self.significant:
             bounds = sorted((low, high) if better is second else (-low, -high))
             span = "95% interval {:.2f} to {:.2f}".format(*(100 * bound for bound in bounds))
             by = f"by {100 * abs(self.difference):.2f} points ({span}; p = {self.p:.2g})"
             return f"{better} is more accurate than {worse} {by}: {apart}."
         span = f"95% interval of {second} minus {first}: {100 * low:+.2f} to {100 * high:+.2f} points"
-        few = f" {amount(self.images, 'image')} show only large differences." if self.images < ENOUGH else ""
+        few = f" Only a large difference would show on {amount(self.images, 'image')}." if self.images < ENOUGH else ""
         return f"No significant difference ({span}; p = {self.p:.2g}): {apart}.{few}"
 
     def __repr__(self) -> str:

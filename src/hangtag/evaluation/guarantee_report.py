@@ -4,7 +4,7 @@ This module does arithmetic on the outputs of the model file; it runs no model.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,12 +107,14 @@ def measure_guarantees(
     counts = np.linspace(1, len(labels), min(_CURVE, len(labels))).round().astype(np.int64)
     accuracy = np.cumsum(by_confidence)[counts - 1] / counts
     conformal = guarantees.by(policy.method)
+    with_sets = {name: rows[familiar] for name, rows in outputs.items()}
+    without_sets = replace(guarantees, conformal=())
     return GuaranteeReport(
         calibration=measure_calibration(probabilities, labels),
         before=None if uncalibrated is None else measure_calibration(uncalibrated, labels),
         method=conformal.method if conformal else None,
         sets=tuple(
-            _sets(guarantees, {name: rows[familiar] for name, rows in outputs.items()}, labels[familiar], coverage)
+            _sets(guarantees, with_sets, labels[familiar], coverage)
             for coverage in SHOWN
             if conformal and familiar.any()
         ),
@@ -120,7 +122,7 @@ def measure_guarantees(
         sure=None if verdicts.sure is None else Share.counted(verdicts.sure),
         sure_right=None if verdicts.sure is None else Share.counted(correct[verdicts.sure]),
         target_accuracies=tuple(
-            _at_target(guarantees, outputs, correct, target)
+            _at_target(without_sets, outputs, correct, target)
             for target in TARGET_ACCURACIES
             if guarantees.confidence_thresholds
         ),

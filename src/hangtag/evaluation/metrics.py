@@ -186,7 +186,7 @@ class Evaluation(Serializable):
         if self.folds:
             comfort = ", a difference within chance" if gap else ""
         elif self.images < ENOUGH:
-            comfort = f"; {amount(self.images, 'image')} are too few to rule out overfitting"
+            comfort = f"; {amount(self.images, 'image')} cannot rule out overfitting"
         return f"{both}{comfort}."
 
     def to_json(self) -> dict[str, Any]:

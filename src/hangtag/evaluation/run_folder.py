@@ -26,13 +26,12 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Required, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Required, TypedDict
 from urllib.parse import quote
 
 import msgspec
 
 from hangtag.errors import RunError, RunNotFound, SaveError
-from hangtag.evaluation.tuning_results import Trials, read_trials
 from hangtag.files import (
     MARKER,
     append_line,
@@ -49,6 +48,9 @@ from hangtag.model.artifact import MODEL_FILE
 from hangtag.serializable import Serializable, checked, parse_json, read_json, read_text
 from hangtag.version import __version__
 from hangtag.words import amount
+
+if TYPE_CHECKING:
+    from hangtag.evaluation.tuning_results import Trials
 
 __all__ = [
     "REFERENCE", "SKIPPED", "STOPPED", "TRAINING", "Lock", "Run", "check_new", "find_run", "new_run",
@@ -164,8 +166,10 @@ class Run:
         """Results of `hangtag stress`; None if it was not run."""
         return read_json(self.path, "stress.json") if (self.path / "stress.json").is_file() else None
 
-    def trials(self) -> Trials | None:
+    def trials(self) -> "Trials | None":
         """The trials of `hangtag tune`; None for a run without a search. Raises RunError if the file is damaged."""
+        from hangtag.evaluation.tuning_results import read_trials
+
         return read_trials(self.path)
 
     def check_resumable(self, network: str | None = None) -> None:

@@ -14,6 +14,7 @@ import threading
 import unicodedata
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from hangtag.errors import ArtifactError, HangtagError, ModelNotFound, RunError, RunNotFound, UsageError
 from hangtag.files import inside, user_path
-from hangtag.machine import memory_bytes
+from hangtag.machine import memory_bytes, processors
 from hangtag.model import gpu
 from hangtag.model.appearance import Appearance
 from hangtag.model.conformal import MOST_SCORES, highest_score
@@ -67,6 +68,7 @@ _MOST_LIMITATIONS, _MOST_SENTENCE = 20, 10_000  # characters of a limitation
 _MOST_FOLDS = 1000
 _PIXELS_PER_CALL = 50_176  # 64 images of 28x28; four times as many are no faster and take 130 MB more; docs/log.md
 _MOST_THREADS = 1024
+_MOST_BESIDE = 8  # batches of `_PIXELS_PER_CALL` that are computed side by side
 _CHECK_SECONDS = 60.0  # for each of the runs that check a graph
 _MOST_BYTES = 2**31 - 1  # the largest Protocol Buffers message
 _LEAST_MEMORY = 4 << 30  # bytes that graphs may always use
@@ -187,7 +189,8 @@ class Artifact:
         sha256: of the file.
         fingerprint: the first 12 hex digits of `sha256`.
         threads: how many threads a call uses at most; None: one per core.
-        spins: whether threads wait for their next task in a loop, see `open_session`.
+        spins: whether threads wait for their next task in a loop, see `open_session`; if not, several batches are
+            computed side by side on the CPU.
         fills_up: whether the graph always gets the same number of images, all of the model's size; see `gpu`.
         device: one of `gpu.DEVICES`. With "cuda" it does not work in a forked process whose parent used it, too.
     """
@@ -240,10 +243,17 @@ class Artifact:
             GpuError: the GPU fails, or has no memory left.
         """
         per_call = self._per_call(images.shape[1:])
-        rows = [
-            self._run(np.ascontiguousarray(images[start : start + per_call]), names)
-            for start in range(0, len(images), per_call)
-        ]
+
+        def answered(start: int) -> list[NDArray[np.float32]]:
+            return self._run(np.ascontiguousarray(images[start : start + per_call]), names)
+
+        starts = range(0, len(images), per_call)
+        beside = 1 if self.spins or self.device != "cpu" else min(processors(), _MOST_BESIDE, len(starts))
+        if beside > 1:
+            with ThreadPoolExecutor(beside) as pool:
+                rows = list(pool.map(answered, starts))
+        else:
+            rows = list(map(answered, starts))
         if not rows:
             return {name: np.zeros((0, *self._sides(name)), np.float32) for name in names}
         whole = rows[0] if len(rows) == 1 else [np.concatenate(parts) for parts in zip(*rows, strict=True)]

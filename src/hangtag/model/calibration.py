@@ -82,7 +82,7 @@ class Calibration(Serializable):
         points, floor = 100 * self.ece, 100 * self.ece_floor
         error = f"Probabilities are off by {points:.1f} points on average (perfect calibration would show {floor:.1f})"
         if self.ece <= self.ece_high and self.images < ENOUGH:
-            return f"{error}, but {amount(self.images, 'image')} are too few to tell whether they can be trusted."
+            return f"{error}, but {amount(self.images, 'image')} cannot show whether they can be trusted."
         if self.ece <= self.ece_high:
             return f"{error}: {self.images:,} images show no miscalibration beyond chance."
         high = sum(each.images * (each.confidence - each.accuracy) for each in self.bins) > 0

@@ -3,7 +3,7 @@
 Places are searched in this order: a folder the user names, `HANGTAG_DATA`, the cache, the Debian package's folder, the
 official mirrors. Checksums are of the *decompressed* content where published, because distributors compress the same
 files differently; otherwise of the files as their authors distribute them. Checked images and labels are cached as
-arrays that can be memory-mapped. `catalog.toml` describes the data sets.
+arrays that can be memory-mapped. `catalog.json` describes the data sets.
 """
 
 import hashlib

@@ -112,8 +112,8 @@ class Recipe:
         last_partial_batch: also take a step on the remainder if the batch size does not divide the number of images.
         last_epoch_fraction: fraction of the last epoch's steps that is taken, to end at a given time.
         cores: maximum number of CPU cores; None: all.
-        adapt_cores: use fewer cores while other programs keep them busy and fewer are faster. The weights of
-            convolutions then differ in their last digits, so turn it off for equal weights on a busy machine.
+        adapt_cores: use fewer cores while other programs keep them busy and fewer are faster. Sums are
+            then rounded differently, so turn it off for equal weights on a busy machine.
         bfloat16: multiply in bfloat16 if the hardware supports it.
         given: names of the settings that the user chose (`changed` adds them), which are never adapted to the data.
 
