@@ -151,3 +151,23 @@ def test_room_is_counted_node_by_node() -> None:
 
     assert Cluster("x:1", nodes, None).room_for(Resources(cpus=3)) == 1
     assert Cluster("x:1", nodes, None).room_for(Resources(cpus=1, gpus=1)) == 3
+
+
+def test_a_head_that_is_lost_for_good_ends_the_process_with_one_line() -> None:
+    code = """
+import socket, threading, time
+from hangtag.cluster import connect
+
+connect._HEAD_SECONDS, connect._HEAD_LOOK_SECONDS = 0.5, 0.05
+head = socket.create_server(("127.0.0.1", 0))
+threading.Thread(target=connect._watch_head, args=("127.0.0.1:%d" % head.getsockname()[1], threading.Event())).start()
+time.sleep(1)
+print("answered", flush=True)
+head.close()
+time.sleep(60)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout == "answered\n"
+    assert ended.stderr.startswith("hangtag: the head node of the Ray cluster (127.0.0.1:")
+    assert ended.stderr.count("\n") == 1

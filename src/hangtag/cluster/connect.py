@@ -38,6 +38,8 @@ _ANSWER_SECONDS = 10.0  # that a cluster has to answer
 _JOIN_SECONDS = 30.0  # that Ray has to join a cluster that answers
 _WORKER_SECONDS = 60.0  # that a node has to start a worker
 _LOOK_SECONDS = 1.0  # between two looks at the nodes
+_HEAD_SECONDS = 50.0  # that the head may be away; after 60, Ray ends the process with a line of its own
+_HEAD_LOOK_SECONDS = 2.0  # between two looks at the head
 _NO_ROOM_SECONDS = 60.0  # that lost nodes may be missing
 _GROWTH_SECONDS = 1800.0  # that a cluster which rents its nodes may take for them
 _ADDRESS = re.compile(r"(?P<client>ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{1,5})", re.ASCII)
@@ -169,7 +171,8 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
             if target != LOCAL:  # where everything is what this process has
                 cluster = replace(cluster, most=_check_nodes(cluster))
             cluster.check_room(needs or Resources(0, 0, 0))
-            yield cluster
+            with _head_watched(target):
+                yield cluster
     finally:
         with _handlers_kept(), _threads_quiet():
             _end_monitor()
@@ -242,6 +245,40 @@ def check_address(address: str | None) -> str:
 def _start(folder: Path) -> Any:
     """Start a cluster on this machine."""
     return _init(folder, address=LOCAL, num_cpus=processors(), _temp_dir=str(folder))
+
+
+@contextmanager
+def _head_watched(target: str) -> Iterator[None]:
+    """Inside, end this process with one line if the head of a cluster that was started elsewhere is lost for good.
+
+    Calls of Ray hang then, and cannot be interrupted, until Ray ends the process. A client (`ray://`) gets an error.
+    """
+    if target == LOCAL or target.startswith("ray://"):
+        yield
+        return
+    import ray
+
+    ended = threading.Event()
+    head = ray.get_runtime_context().gcs_address
+    threading.Thread(target=_watch_head, args=(head, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _watch_head(head: str, ended: threading.Event) -> None:
+    host, _, port = head.rpartition(":")
+    answered = time.monotonic()
+    while not ended.wait(_HEAD_LOOK_SECONDS):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _HEAD_LOOK_SECONDS).close()
+            answered = time.monotonic()
+        except OSError:
+            if time.monotonic() - answered > _HEAD_SECONDS:
+                lost = f"the head node of the Ray cluster ({head}) was lost"
+                os.write(2, f"hangtag: {lost}; start the cluster again, then run the same command again\n".encode())
+                os._exit(1)
 
 
 def _end_monitor() -> None:
