@@ -13,6 +13,7 @@ NODES = ("head", "east", "west")
 """The nodes of the cluster, each with one CPU."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of the room run in one process of pytest-xdist, and are skipped where Ray is missing."""
     missing = importlib.util.find_spec("ray") is None

@@ -164,20 +164,21 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
         raise UsageError("this process is already connected to a Ray cluster", "call ray.shutdown() first")
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="hangtag-ray-"))
-    try:
-        with _exit_code_kept(), _token_mode_kept(), ray_errors():
-            context = _start(folder) if target == LOCAL else _connect(target, folder)
-            cluster = Cluster(target, _nodes(), _dashboard(context))
-            if target != LOCAL:  # where everything is what this process has
-                cluster = replace(cluster, most=_check_nodes(cluster))
-            cluster.check_room(needs or Resources(0, 0, 0))
-            with _head_watched(target):
-                yield cluster
-    finally:
-        with _handlers_kept(), _threads_quiet():
-            _end_monitor()
-            ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    with _token_mode_kept():
+        try:
+            with _exit_code_kept(), ray_errors():
+                context = _start(folder) if target == LOCAL else _connect(target, folder)
+                cluster = Cluster(target, _nodes(), _dashboard(context))
+                if target != LOCAL:  # where everything is what this process has
+                    cluster = replace(cluster, most=_check_nodes(cluster))
+                cluster.check_room(needs or Resources(0, 0, 0))
+                with _head_watched(target):
+                    yield cluster
+        finally:
+            with _handlers_kept(), _threads_quiet():
+                _end_monitor()
+                ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Room:
@@ -406,11 +407,11 @@ def _handlers_kept() -> Iterator[None]:
 
 @contextmanager
 def _threads_quiet() -> Iterator[None]:
-    """Threads of Ray's client that fail while the connection ends print no traceback."""
+    """Threads of Ray that fail while the connection ends print no traceback."""
     before = threading.excepthook
 
     def print_others(failed: threading.ExceptHookArgs) -> None:
-        if failed.thread is None or not failed.thread.name.startswith("ray_client"):
+        if failed.thread is None or not failed.thread.name.startswith("ray_"):
             before(failed)
 
     threading.excepthook = print_others
