@@ -260,7 +260,7 @@ def _head_watched(target: str) -> Iterator[None]:
     import ray
 
     ended = threading.Event()
-    head = ray.get_runtime_context().gcs_address
+    head = target if _ADDRESS.fullmatch(target) else ray.get_runtime_context().gcs_address
     threading.Thread(target=_watch_head, args=(head, ended), daemon=True).start()
     try:
         yield
