@@ -17,7 +17,7 @@ demo: $(STAMP) data  ## environment, data, train, evaluate, predict, pictures, r
 	@$(PYTHON) scripts/demo.py
 
 test: $(STAMP) data  ## environment, data, whole test suite
-	$(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup
+	$(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4
 
 coverage: $(STAMP) data  ## the test suite with branch coverage: a summary here, pages in htmlcov/
 	$(PYTHON) -m pytest --cov --cov-report=term --cov-report=html

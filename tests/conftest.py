@@ -75,3 +75,15 @@ def fashion() -> hangtag.LabelledImages:
             return hangtag.read("fashion-mnist")
         except DownloadError:
             pytest.fail("Fashion-MNIST is not on this machine: run `make data`")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tests of the cluster run in one process, which starts one; pytest 9.2 does not show xdist any groups."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneCluster(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "cluster" if nodeid.startswith("tests/cluster/") else nodeid
+
+    return OneCluster(config, log)

@@ -13,13 +13,11 @@ NODES = ("head", "east", "west")
 """The nodes of the cluster, each with one CPU."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the room run in one process of pytest-xdist, and are skipped where Ray is missing."""
+    """The tests of the room are skipped where Ray is missing."""
     missing = importlib.util.find_spec("ray") is None
     for item in items:
         if "/tests/cluster/" in item.path.as_posix():
-            item.add_marker(pytest.mark.xdist_group("ray"))
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))  # Ray leaves sockets unclosed
             if missing:
                 item.add_marker(pytest.mark.skip(reason="Ray is not installed: pip install 'hangtag[ray]'"))
