@@ -1,19 +1,15 @@
 """calibration.py: errors of probabilities against independent arithmetic; maps that improve them and do no harm."""
 
-import random
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
-from scipy.stats import binom
 from sklearn.metrics import brier_score_loss, log_loss
 
 from hangtag.errors import DataError
 from hangtag.model.calibration import (
     Calibration,
     Calibrator,
-    _binomial,
     cross_fitted,
     fitted_calibrator,
     log_softmax,
@@ -54,17 +50,6 @@ def test_the_floor_is_the_error_of_calibrated_answers() -> None:
     assert found.ece_floor == pytest.approx(np.mean(errors), rel=0.15)
     assert np.mean(np.array(errors) <= found.ece_high) >= 0.85
     assert "no miscalibration beyond chance" in found.in_words
-
-
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.93, 1.0])
-@pytest.mark.parametrize("size", [1, 7, 667, 70_000])
-def test_the_floor_draws_from_the_binomial_distribution(size: int, share: float) -> None:
-    draws = np.concatenate([_binomial(random.Random(seed), size, share) for seed in range(10)])
-
-    assert draws.min() >= 0 and draws.max() <= size
-    expected = binom(size, share)
-    assert draws.mean() == pytest.approx(expected.mean(), abs=4 * expected.std() / len(draws) ** 0.5)
-    assert draws.std() == pytest.approx(expected.std(), rel=0.1, abs=0.1 if size == 1 else 0)
 
 
 @pytest.mark.parametrize("count", [15, 40, 300])

@@ -4,8 +4,6 @@ Of the images answered with 80% confidence, a calibrated model gets 80 of 100 ri
 arrays; it runs no model.
 """
 
-import math
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -255,20 +253,9 @@ def _floor(confidence: Floats, edges: NDArray[np.int64], means: Floats, weights:
     sizes, even = np.diff(edges), np.clip(means, 0, 1)
     variance = np.add.reduceat(confidence * (1 - confidence), edges[:-1]) / sizes
     scale = np.sqrt(variance.clip(0) / np.maximum(even * (1 - even), np.finfo(float).tiny))
-    bins = zip(sizes.tolist(), even.tolist(), strict=True)
-    correct = np.column_stack([_binomial(random.Random(place), *each) for place, each in enumerate(bins)])
+    correct = np.random.default_rng(0).binomial(sizes, even, (_DRAWS, len(sizes)))
     errors = (np.abs(correct / sizes - even) * scale) @ weights
     return float(errors.mean()), float(np.sort(errors)[int(0.95 * _DRAWS)])
-
-
-def _binomial(source: random.Random, size: int, share: float) -> NDArray[np.int64]:
-    """(D,) binomial draws by inversion; importing NumPy's generators would take longer than all of them."""
-    share = min(max(share, 1e-300), 1 - 2**-53)
-    steps = np.arange(size)
-    ratios = np.log((size - steps) / (steps + 1)) + math.log(share) - math.log1p(-share)
-    logs = size * math.log1p(-share) + np.concatenate([[0.0], np.cumsum(ratios)])
-    uniform = np.frombuffer(source.randbytes(8 * _DRAWS), "<u8") / 2**64
-    return np.minimum(np.searchsorted(np.cumsum(np.exp(logs)), uniform), size)
 
 
 def _brier(probabilities: Floats, labels: NDArray[np.int64]) -> float:
