@@ -169,5 +169,5 @@ time.sleep(60)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
     assert ended.returncode == 1
     assert ended.stdout == "answered\n"
-    assert ended.stderr.startswith("hangtag: the head node of the Ray cluster (127.0.0.1:")
+    assert ended.stderr.startswith("hangtag: the head of the Ray cluster (127.0.0.1:")
     assert ended.stderr.count("\n") == 1

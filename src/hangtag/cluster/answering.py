@@ -209,23 +209,22 @@ class _Actors:
     """
 
     def __init__(self, cluster: Cluster, workers: int | None, needs: Resources) -> None:
-        self.cluster, self.workers, self.needs = cluster, workers, needs
+        import ray
+
+        self.cluster, self.workers = cluster, workers
         self.room = Room(cluster, needs)
+        self.kind = ray.remote(
+            num_cpus=needs.cpus, num_gpus=needs.gpus, max_restarts=-1, max_task_retries=_MOST_RETRIES
+        )(_Worker)
         self.asked: dict[Any, Any] = {}  # what each actor does now, and the actor
         self.ending: list[Any] = []
 
     def start(self, left: int | None) -> None:
         """Start actors for which there is room: one for each unit that is left, if that is known."""
-        import ray
-
-        needs = self.needs
         grown = int(min(self.cluster.most.get("CPU", 0), left or 0))
         wanted = self.workers or max(1, self.room.now, grown)
-        kind = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_restarts=-1, max_task_retries=_MOST_RETRIES)(
-            _Worker
-        )
-        for _ in range(min(wanted, wanted if left is None else left) - len(self.asked)):
-            actor = kind.remote()
+        for _ in range((wanted if left is None else min(wanted, left)) - len(self.asked)):
+            actor = self.kind.remote()
             self.asked[actor.prepare.remote()] = actor
 
     def reports(self, task: _Task, content: bytes, units: list[Unit]) -> Iterator[dict[str, Any]]:

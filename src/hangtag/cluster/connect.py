@@ -127,7 +127,8 @@ class Cluster:
         for kind, now, each in (("GPU", self.gpus, needs.gpus), ("CPU", self.cpus, needs.cpus)):
             wanted, has = needs.workers * each, max(now, self.most.get(kind, 0))
             if wanted > has:
-                raise ClusterError(f"asked for {amount(math.ceil(wanted), kind)}, the cluster has {has:g}", _FEWER)
+                hint = "add nodes with GPUs to the cluster, or use --device cpu" if kind == "GPU" and not has else _FEWER
+                raise ClusterError(f"asked for {amount(math.ceil(wanted), kind)}, the cluster has {has:g}", hint)
         if not self.most and self.room_for(needs) < needs.workers:
             raise ClusterError(
                 f"asked for {needs.together}, the nodes of the cluster have room for {self.room_for(needs)}",
@@ -143,6 +144,8 @@ class Cluster:
 @contextmanager
 def connected(address: str | None = None, needs: Resources | None = None) -> Iterator[Cluster]:
     """A connection to a Ray cluster; Ray's own errors inside the context become `ClusterError`s.
+
+    If the head of a cluster that was started elsewhere is lost for good, this process ends, as it would with Ray alone.
 
     Args:
         address: "HOST:PORT" on a node of the cluster, "ray://HOST:PORT" from any other machine. None or "local":
@@ -169,7 +172,7 @@ def connected(address: str | None = None, needs: Resources | None = None) -> Ite
             with _exit_code_kept(), ray_errors():
                 context = _start(folder) if target == LOCAL else _connect(target, folder)
                 cluster = Cluster(target, _nodes(), _dashboard(context))
-                if target != LOCAL:  # where everything is what this process has
+                if target != LOCAL:  # a cluster that was started here has the versions of this process
                     cluster = replace(cluster, most=_check_nodes(cluster))
                 cluster.check_room(needs or Resources(0, 0, 0))
                 with _head_watched(target):
@@ -277,8 +280,8 @@ def _watch_head(head: str, ended: threading.Event) -> None:
             answered = time.monotonic()
         except OSError:
             if time.monotonic() - answered > _HEAD_SECONDS:
-                lost = f"the head node of the Ray cluster ({head}) was lost"
-                os.write(2, f"hangtag: {lost}; start the cluster again, then run the same command again\n".encode())
+                lost = f"the head of the Ray cluster ({head}) has not answered for {_HEAD_SECONDS:.0f} s"
+                os.write(2, f"hangtag: {lost}; start the cluster again, then repeat the command\n".encode())
                 os._exit(1)
 
 
