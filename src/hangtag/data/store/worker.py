@@ -201,14 +201,8 @@ def work() -> None:
 
 
 def _limit_memory(size: int) -> None:
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    size = size if most == resource.RLIM_INFINITY else min(size, most)
-    with suppress(ValueError, OSError):  # macOS refuses any limit on the address space, so memory is not limited there
-        resource.setrlimit(resource.RLIMIT_AS, (size, most))
+    with suppress(ImportError, ValueError, OSError):  # Windows has no limits, and macOS none on the address space
+        _lower("RLIMIT_AS", size)
 
 
 def limit_more_data(size: int) -> None:
@@ -217,12 +211,17 @@ def limit_more_data(size: int) -> None:
     CUDA reserves far more addresses than it uses, so a limit on the address space is none for it.
     """
     with suppress(ImportError, ValueError, OSError):  # only Linux says how much it has
-        import resource
-
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
-        _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        size += pages * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_DATA, (size if most == resource.RLIM_INFINITY else min(size, most), most))
+        _lower("RLIMIT_DATA", size + pages * mmap.PAGESIZE)
+
+
+def _lower(name: str, size: int) -> None:
+    """Set a soft limit of this process, at most its hard limit."""
+    import resource
+
+    kind = getattr(resource, name)
+    _, most = resource.getrlimit(kind)
+    resource.setrlimit(kind, (size if most == resource.RLIM_INFINITY else min(size, most), most))
 
 
 if __name__ == "__main__":
