@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 # With this limit they soon sleep instead. PyTorch reads it when it is imported, so it is set here. See docs/log.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-# ONNX Runtime 1.29 and later records each session and reports it to Microsoft, unless this is set before its import.
+# ONNX Runtime 1.29 and later records each session for Microsoft, unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {

@@ -80,10 +80,10 @@ def _judge(
         if what is not None or path is not None:
             model = opened.result()
             return evaluate(model, options.read_data(what, path, data_options, model.spec)), None, model
-        is_read = read is not None and read.fingerprint == run.config("data")["data"]["fingerprint"]
-        own = read if read is not None and is_read else read_again(run)
+        if read is None or read.fingerprint != run.config("data")["data"]["fingerprint"]:
+            read = read_again(run)
     model = opened.result()
-    return judge_own(run, own, model), own, model
+    return judge_own(run, read, model), read, model
 
 
 def _after_decisions(run: "Run", model: "Predictor", data_options: options.DataOptions) -> "Judgement":

@@ -32,7 +32,7 @@ from hangtag.words import first_few
 
 __all__ = [
     "Fitted", "Judgement", "Model", "data_before_decisions", "evaluate", "is_cross_validated", "judge", "judge_own",
-    "judged_part", "open_own", "opened", "read_again", "read_same",
+    "judged_part", "opened", "read_again", "read_same",
 ]  # fmt: skip
 
 _FEW_REPEATED = 0.02  # the share of repeated images up to which intervals are as good as right
@@ -218,10 +218,10 @@ def judge(run: Run, data: LabelledImages | None = None) -> Judgement:
         RunError, ArtifactError: the folder or its model is incomplete.
         DataError: the data changed since training, or has no class that the model knows.
     """
-    return evaluate(run.path, data) if data is not None else judge_own(run, *open_own(run))
+    return evaluate(run.path, data) if data is not None else judge_own(run, *_open_own(run))
 
 
-def open_own(run: Run) -> tuple[LabelledImages, Predictor]:
+def _open_own(run: Run) -> tuple[LabelledImages, Predictor]:
     """A run's data, as `read_again` gives it, and its model, opened while the images' checksum is computed.
 
     Raises:

@@ -26,7 +26,8 @@ _LEAST_BORDER = 0.3  # share of border pixels that show the background, if the i
 _MOST_VARIATION = 0.15  # by how much the framing of training images varies, if they were framed by a rule
 _LEAST_IMAGES = 20
 _AT_ONCE = 2000
-_OF_OBJECTS = ("contrast", "extent", "box", "mass", "aspect")
+_OF_IMAGES = ("border", "colour", "sharpness")  # statistics whose spread is kept
+_OF_OBJECTS = ("contrast", "extent", "box", "mass", "aspect")  # the same, of images with an object
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class Statistics:
     @cached_property
     def _ends(self) -> tuple[Any, Any]:
         """Of the box around the object, down and across."""
-        return _ends(self._inside.any(axis=2)), _ends(self._inside.any(axis=1))
+        return _ends(np.asarray(self._inside.any(axis=2))), _ends(np.asarray(self._inside.any(axis=1)))
 
     @cached_property
     def _sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -214,7 +215,7 @@ class Statistics:
 def fit_appearance(images: Images) -> Appearance:
     """The appearance of training images (N, H, W[, 3]) uint8, N at least 1."""
     background = np.median(np.concatenate([border_of(_scaled(part)) for part in _parts(images)]), axis=(0, 1))
-    names = ("border", "colour", "sharpness", "plain", "lighter", "found", *_OF_OBJECTS)
+    names = ("plain", "lighter", "found", *_OF_IMAGES, *_OF_OBJECTS)
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for part in _parts(images):
         statistics = Statistics(_scaled(part), background)
@@ -227,7 +228,7 @@ def fit_appearance(images: Images) -> Appearance:
         background=tuple(round(float(level), 4) for level in background),
         plain=float((values["plain"] >= _LEAST_BORDER).mean()),
         lighter=float((values["lighter"][found] > 0).mean()) if found.any() else 0.5,
-        **{name: _spread(values[name]) for name in ("border", "colour", "sharpness")},
+        **{name: _spread(values[name]) for name in _OF_IMAGES},
         **{name: _spread(values[name][found]) for name in _OF_OBJECTS},
     )
 
@@ -264,7 +265,7 @@ def _quantiles(values: NDArray[np.floating[Any]], share: float) -> NDArray[np.fl
     return between
 
 
-def _ends(some: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _ends(some: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(N,) the first true place of each row of (N, L), and one behind the last."""
     return some.argmax(axis=1), some.shape[1] - some[:, ::-1].argmax(axis=1)
 

@@ -222,7 +222,7 @@ class Predictor:
 
     @property
     def device(self) -> str:
-        """ "cpu" or "cuda"."""
+        """Where the network computes: "cpu" or "cuda"."""
         return self._artifact.device
 
     @property
