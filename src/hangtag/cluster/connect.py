@@ -127,7 +127,7 @@ class Cluster:
         for kind, now, each in (("GPU", self.gpus, needs.gpus), ("CPU", self.cpus, needs.cpus)):
             wanted, has = needs.workers * each, max(now, self.most.get(kind, 0))
             if wanted > has:
-                hint = "add nodes with GPUs to the cluster, or use --device cpu" if kind == "GPU" and not has else _FEWER
+                hint = "add nodes with GPUs, or use --device cpu" if kind == "GPU" and not has else _FEWER
                 raise ClusterError(f"asked for {amount(math.ceil(wanted), kind)}, the cluster has {has:g}", hint)
         if not self.most and self.room_for(needs) < needs.workers:
             raise ClusterError(
