@@ -48,9 +48,11 @@ def measure(recipe: str, rounds: int, devices: tuple[str, ...]) -> dict[str, Any
             classifier.to_bytes()
             exported = time.perf_counter()
             accuracy = classifier.evaluate(data.test).accuracy
+            seconds = {"export": exported - began, "judge": time.perf_counter() - exported}
+            print(device, *(f"{part} {took:.1f} s" for part, took in seconds.items()), file=sys.stderr, flush=True)
             if number:
-                found[device]["export"].append(exported - began)
-                found[device]["judge"].append(time.perf_counter() - exported)
+                for part, took in seconds.items():
+                    found[device][part].append(took)
                 found[device]["accuracy"] = accuracy
     return found
 
