@@ -1,4 +1,4 @@
-"""A real Ray cluster on this machine, started once for all tests of the room: a head and two more nodes."""
+"""A real Ray cluster on this machine, started once for all tests of the folder: a head and two more nodes."""
 
 import importlib.util
 import os
@@ -23,14 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="Ray is not installed: pip install 'hangtag[ray]'"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its processes would take time from all later tests
 def cluster() -> Iterator[Any]:
     """A running `ray.cluster_utils.Cluster` of three nodes; no test may stop one of them."""
     with three_nodes() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def address(cluster: Any) -> str:
     """Where the shared cluster is reached from this machine."""
     return loopback(cluster)
@@ -56,7 +56,8 @@ class three_nodes:  # noqa: N801 - used like a function
         Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)  # where Cluster notes its address
         self.folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
         self.cluster = Cluster()
-        self.cluster.add_node(**SETTINGS, temp_dir=self.folder.name, node_name=NODES[0], include_dashboard=False)
+        head = {"temp_dir": self.folder.name, "include_dashboard": False, "include_log_monitor": False}
+        self.cluster.add_node(**SETTINGS, **head, node_name=NODES[0])
         for name in NODES[1:]:
             self.cluster.add_node(**SETTINGS, node_name=name, wait=False)
         self.cluster.wait_for_nodes()

@@ -160,7 +160,8 @@ class GenericSteps:
         self.device_type = device.type
         self.bfloat16 = recipe.bfloat16 and has_bfloat16(device.type)
         muon_weights = scale_invariant_weights(network) if recipe.muon_learning_rate else []
-        self.muon = Muon(muon_weights, recipe.muon_learning_rate, recipe.muon_momentum)
+        products = torch.bfloat16 if self.bfloat16 else torch.float32
+        self.muon = Muon(muon_weights, recipe.muon_learning_rate, recipe.muon_momentum, products)
         muon_ids = {id(weight) for weight in muon_weights}
         parameters = [each for each in network.parameters() if each.requires_grad and id(each) not in muon_ids]
         matrices, vectors = (
