@@ -14,7 +14,7 @@ NODES = ("head", "east", "west")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the room are skipped where Ray is missing."""
+    """The tests of this folder are skipped where Ray is missing."""
     missing = importlib.util.find_spec("ray") is None
     for item in items:
         if "/tests/cluster/" in item.path.as_posix():
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="Ray is not installed: pip install 'hangtag[ray]'"))
 
 
-@pytest.fixture(scope="package")  # its processes would take time from all later tests
+@pytest.fixture(scope="package")  # later, its processes would take time from other tests
 def cluster() -> Iterator[Any]:
     """A running `ray.cluster_utils.Cluster` of three nodes; no test may stop one of them."""
     with three_nodes() as started:
