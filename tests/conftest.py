@@ -79,11 +79,11 @@ def fashion() -> hangtag.LabelledImages:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """The tests of the cluster run in one process, which starts one; pytest 9.2 does not show xdist any groups."""
+    """The tests of a file run in one process, which makes the file's fixtures once, and so do all of the cluster."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneCluster(LoadScopeScheduling):
+    class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "cluster" if nodeid.startswith("tests/cluster/") else nodeid
+            return "cluster" if nodeid.startswith("tests/cluster/") else nodeid.partition("::")[0]
 
-    return OneCluster(config, log)
+    return ByFile(config, log)
