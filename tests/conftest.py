@@ -79,7 +79,7 @@ def fashion() -> hangtag.LabelledImages:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """The tests of a file run in one process, which makes the file's fixtures once, and so do all of the cluster."""
+    """The tests of a file run in one process, which makes its fixtures once; those of the cluster all run in one."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

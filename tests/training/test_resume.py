@@ -301,7 +301,7 @@ def soak() -> ModuleType:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 @pytest.mark.slow
 def test_the_long_campaign_runs(fashion: LabelledImages) -> None:
-    command = [sys.executable, "-W", "ignore", SOAK, "--images", "256", "--kills", "1", "--recipes", "tutorial"]
+    command = [sys.executable, "-W", "ignore", SOAK, "--images", "256", "--kills", "1", "--recipes", "fast"]
 
     shown = subprocess.run(command, check=False, capture_output=True, text=True, env=where_fashion_is(fashion))
 

@@ -73,7 +73,7 @@ def test_few_images_need_more_passes_for_a_large_network(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("count", [6, 15, 17, 300])
 def test_a_plan_for_few_images_is_what_will_be_trained(count: int) -> None:
-    chosen = plan(data(count), 1.0, time.perf_counter(), CPU).recipe
+    chosen = plan(data(count), 5.0, time.perf_counter(), CPU).recipe
 
     for epochs in (chosen.epochs, RECIPES[chosen.name].epochs):
         assert adapt_to_size(replace(chosen, epochs=epochs), count) == (replace(chosen, epochs=epochs), "")
