@@ -12,7 +12,7 @@ from hangtag.errors import ModelError
 from hangtag.pictures import ImageSpec
 from hangtag.training.engine import inference
 from hangtag.training.engine.build import build_network, custom_network
-from hangtag.training.engine.inference import extract_features, predict_logits, to_pixels
+from hangtag.training.engine.inference import FeatureExtractor, extract_features, predict_logits, to_pixels
 from hangtag.training.engine.networks import FlipTTA, device_of
 from toys import SIDE, shapes
 
@@ -38,6 +38,29 @@ def test_features_leave_the_weights_of_a_network_as_they_are() -> None:
     np.testing.assert_allclose(features.logits, predict_logits(network, images).numpy(), atol=1e-5)
     assert [weight.stride() for weight in network.parameters()] == strides
     assert network.training
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("count", [0, 7])
+def test_features_come_in_order_from_every_number_of_threads(
+    threads: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = FlipTTA(build_network("cnn", ImageSpec(SIDE, SIDE), 3, seed=0)).eval()
+    images, before = shapes(20)[0][:count], torch.get_num_threads()
+    with torch.inference_mode():
+        expected = FeatureExtractor(network)(to_pixels(torch.from_numpy(images)))
+    monkeypatch.setattr(inference, "_PIXELS_OF_A_THREAD", 2 * SIDE * SIDE)
+
+    torch.set_num_threads(threads)
+    try:
+        found = extract_features(network, images)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+    for rows, wanted in zip((found.logits, found.descriptor, found.embedding), expected[:3], strict=True):
+        np.testing.assert_allclose(rows, wanted.numpy(), atol=1e-5)
+        assert len(rows) == count
 
 
 def test_pixels_are_scaled_and_channels_come_first() -> None:

@@ -9,6 +9,7 @@ maps        (N, V, C, h, w)  built-in networks and most backbones: the last feat
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from hangtag.training.engine.networks import WHITE, FlipTTA, channels_first, cha
 __all__ = ["FeatureExtractor", "Features", "extract_features", "images_at_once", "predict_logits", "to_pixels"]
 
 _PIXELS_AT_ONCE = 100_000  # 127 images of 28x28; larger batches are not faster
+_PIXELS_OF_A_THREAD = 25_000  # that works beside others
 _PIXELS_AT_ONCE_ON_GPU = 1_000_000  # a feature map of 64 channels then takes 256 MB
 
 
@@ -90,9 +92,33 @@ def _features(network: nn.Module, images: Images | MappedRows) -> Features:
     if is_builtin(network.network if isinstance(network, FlipTTA) else network):
         network = deepcopy(network)  # the caller's weights keep their layout
         channels_last(network)
+        if device_of(network).type == "cpu":
+            return Features(*(output.numpy() for output in _in_threads(FeatureExtractor(network).eval(), images)))
     extractor = FeatureExtractor(network)
     outputs = _in_batches(network, lambda pixels: extractor(pixels)[:3], images)
     return Features(*(output.numpy() for output in outputs))
+
+
+def _in_threads(extractor: "FeatureExtractor", images: Images | MappedRows) -> list[Tensor]:
+    """The outputs of a built-in network for all images, without maps.
+
+    Threads that each compute a batch alone take about 0.7 of the time of threads that share every convolution.
+    """
+    batch = max(1, _PIXELS_OF_A_THREAD // int(np.prod(images.shape[1:3])))
+
+    @torch.inference_mode()
+    def computed(start: int) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = extractor(to_pixels(torch.from_numpy(np.array(images[start : start + batch]))))
+        return outputs[:3]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            rows = list(pool.map(computed, range(0, max(1, len(images)), batch)))
+    finally:
+        torch.set_num_threads(threads)
+    return [torch.cat(outputs) for outputs in zip(*rows, strict=True)]
 
 
 @contextmanager
