@@ -7,6 +7,9 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.made
 TORCH ?= torch==2.13.0
 
+# Otherwise each of the hundreds of processes that the tests start would compile hangtag again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage data lint types format docs docs-check soak bench bench-peers clean
 
@@ -50,7 +53,7 @@ soak: $(STAMP) data  ## kills, full disks, damaged caches, model files and layou
 	$(PYTHON) scripts/soak_bulk.py
 	$(PYTHON) scripts/soak_bulk.py --store --images 1200
 
-bench: $(STAMP) data  ## measure everything the README claims (about an hour with every peer)
+bench: $(STAMP) data  ## measure everything the README claims (hours with every peer)
 	$(PYTHON) -m benchmarks.run_all
 
 bench-peers: $(STAMP)  ## make the environments of the peers measured beside us (about 6 GB)
