@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import hangtag
+from hangtag.cluster import connect
 from hangtag.cluster.connect import Cluster, Node, Resources, connected
 from hangtag.errors import ClusterError, UsageError
 
@@ -102,6 +103,23 @@ def test_a_node_with_another_hangtag_is_refused_by_name(cluster: Any, address: s
     finally:
         cluster.remove_node(odd)
         cluster.wait_for_nodes()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ray", r"^the cluster has Ray \d+\.\d+\.\d+, this machine has Ray 0\.0\.7"),
+        ("python", r"^node east has Python 3\.\d+\.\d+, this machine has Python 2\.7\.18"),
+    ],
+)
+def test_another_ray_or_python_is_refused(name: str, says: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "ray":
+        monkeypatch.setattr("ray.__version__", "0.0.7")
+    else:
+        ours = {**connect.versions(), "python": "2.7.18"}
+        monkeypatch.setattr(connect, "versions", lambda: ours)
+    with pytest.raises(ClusterError, match=says), connected(address):
+        pass
 
 
 def test_workers_import_nothing_from_the_current_folder(
