@@ -93,10 +93,11 @@ def main() -> None:
     p = float(stats.ttest_ind(*accuracies.values(), equal_var=False).pvalue) if given.seeds > 1 else float("nan")
     of_workers = distance(first["one thread"], first["two workers, one thread each"])
     of_threads = distance(first["one thread"], first["one worker, two threads"])
+    length = f"epochs: {given.epochs}" if given.epochs else "all epochs"
     publish(
         Result(
             "cluster_training",
-            f"One training on two workers against one, fast on {given.data}, n = {given.seeds} seeds",
+            f"One training on two workers against one, fast on {given.data}, {length}, n = {given.seeds} seeds",
             ("", "images/s, median", "test accuracy, mean", "seconds besides epochs, median"),
             [
                 (
@@ -108,12 +109,12 @@ def main() -> None:
                 for kind, trained in found.items()
             ],
             [
-                f"two workers take {statistics.median(ratios):.2f} times as many images a second as one "
-                f"(median of {len(ratios)} pairs; {min(ratios):.2f} to {max(ratios):.2f})",
-                f"accuracies: Welch's t-test, p = {p:.2f}",
-                f"weights after an epoch of float32 and Adam: relative distance of an array {of_workers['median']:.1e} "
+                f"Two workers take {statistics.median(ratios):.2f} times as many images a second as one "
+                f"(median of {len(ratios)} pairs; {min(ratios):.2f} to {max(ratios):.2f}).",
+                f"Accuracies: Welch's t-test, p = {p:.2f}.",
+                f"Weights after an epoch of float32 and Adam: relative distance of an array {of_workers['median']:.1e} "
                 f"(largest {of_workers['largest']:.1e}) between one and two workers, {of_threads['median']:.1e} "
-                f"(largest {of_threads['largest']:.1e}) between one and two threads of one worker",
+                f"(largest {of_threads['largest']:.1e}) between one and two threads of one worker.",
             ],
             {
                 "speed": {kind: [each.speed for each in trained] for kind, trained in found.items()},

@@ -89,36 +89,14 @@ def _features(network: nn.Module, images: Images | MappedRows) -> Features:
         embedding = network.embed(images)
         logits = network.logits.cpu()(torch.from_numpy(embedding)).numpy()
         return Features(logits, embedding, embedding)
+    threads = 1
     if is_builtin(network.network if isinstance(network, FlipTTA) else network):
         network = deepcopy(network)  # the caller's weights keep their layout
         channels_last(network)
-        if device_of(network).type == "cpu":
-            return Features(*(output.numpy() for output in _in_threads(FeatureExtractor(network).eval(), images)))
+        threads = torch.get_num_threads() if device_of(network).type == "cpu" else 1
     extractor = FeatureExtractor(network)
-    outputs = _in_batches(network, lambda pixels: extractor(pixels)[:3], images)
-    return Features(*(output.numpy() for output in outputs))
-
-
-def _in_threads(extractor: "FeatureExtractor", images: Images | MappedRows) -> list[Tensor]:
-    """The outputs of a built-in network for all images, without maps.
-
-    Threads that each compute a batch alone take about 0.7 of the time of threads that share every convolution.
-    """
-    batch = max(1, _PIXELS_OF_A_THREAD // int(np.prod(images.shape[1:3])))
-
-    @torch.inference_mode()
-    def computed(start: int) -> tuple[Tensor, ...]:
-        outputs: tuple[Tensor, ...] = extractor(to_pixels(torch.from_numpy(np.array(images[start : start + batch]))))
-        return outputs[:3]
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            rows = list(pool.map(computed, range(0, max(1, len(images)), batch)))
-    finally:
-        torch.set_num_threads(threads)
-    return [torch.cat(outputs) for outputs in zip(*rows, strict=True)]
+    compute = torch.inference_mode()(lambda pixels: extractor(pixels)[:3])  # each thread has a mode of its own
+    return Features(*(output.numpy() for output in _in_batches(network, compute, images, threads=threads)))
 
 
 @contextmanager
@@ -191,9 +169,9 @@ class FeatureExtractor(nn.Module):
         return [logits, embedding, embedding]
 
 
-def images_at_once(images: Images | MappedRows, device: str = "cpu") -> int:
-    """Number of images per batch that keeps full-size feature maps small."""
-    pixels = _PIXELS_AT_ONCE if device == "cpu" else _PIXELS_AT_ONCE_ON_GPU
+def images_at_once(images: Images | MappedRows, device: str = "cpu", threads: int = 1) -> int:
+    """Number of images per batch that keeps full-size feature maps small; with several threads, in each of them."""
+    pixels = _PIXELS_AT_ONCE_ON_GPU if device != "cpu" else _PIXELS_AT_ONCE if threads == 1 else _PIXELS_OF_A_THREAD
     return max(1, pixels // int(np.prod(images.shape[1:3])))
 
 
@@ -207,16 +185,40 @@ def _in_batches(
     function: Callable[[Tensor], Sequence[Tensor]],
     images: Images | MappedRows,
     batch: int | None = None,
+    threads: int = 1,
 ) -> list[Tensor]:
-    """Apply a function of pixels to all images in batches, the network in evaluation mode; float32 on the CPU."""
+    """Apply a function of pixels to all images in batches, the network in evaluation mode; float32 on the CPU.
+
+    Args:
+        threads: that each compute a batch alone. With as many as PyTorch uses, a convolutional network takes about 0.7
+            of the time of threads that share every convolution.
+    """
     was_training, device = network.training, device_of(network)
-    batch = batch or images_at_once(images, device.type)
+    batch = batch or images_at_once(images, device.type, threads)
+
+    def computed(start: int) -> list[Tensor]:
+        pixels = to_pixels(torch.from_numpy(np.array(images[start : start + batch]))).to(device)
+        return [output.float().cpu() for output in function(pixels)]
+
     network.eval()
-    rows: list[list[Tensor]] = []
     try:
-        for start in range(0, max(1, len(images)), batch):
-            pixels = to_pixels(torch.from_numpy(np.array(images[start : start + batch]))).to(device)
-            rows.append([output.float().cpu() for output in function(pixels)])
+        with _at_the_same_time(threads) as each:
+            rows = list(each(computed, range(0, max(1, len(images)), batch)))
     finally:
         network.train(was_training)
     return [torch.cat(outputs) for outputs in zip(*rows, strict=True)]
+
+
+@contextmanager
+def _at_the_same_time(threads: int) -> Iterator[Callable[..., Iterator[list[Tensor]]]]:
+    """`map`, in so many threads; with several, PyTorch uses one for each operation meanwhile."""
+    if threads == 1:
+        yield map
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(before)
