@@ -12,11 +12,9 @@ import pytest
 import hangtag
 from hangtag.data.public import datasets
 from hangtag.errors import DownloadError
-from hangtag.machine import processors
 from hangtag.training.engine import cores
 
 LOOPBACK = ("127.", "::1", "localhost")
-_CLUSTER = "tests/cluster/"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,24 +78,12 @@ def fashion() -> hangtag.LabelledImages:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than cores, because the one that runs the tests of the cluster mostly waits."""
-    return processors() + 1
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the cluster, which take the longest and run in one process, begin first."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_CLUSTER))
-
-
-@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """The tests of a file run in one process, which makes its fixtures once; those of the cluster all run in one."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _CLUSTER if nodeid.startswith(_CLUSTER) else nodeid.partition("::")[0]
+            return "cluster" if nodeid.startswith("tests/cluster/") else nodeid.partition("::")[0]
 
-    config.option.loadscopereorder = False  # it would begin with the file of most tests
     return ByFile(config, log)
