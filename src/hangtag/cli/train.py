@@ -6,10 +6,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -449,48 +447,34 @@ class Request:
     def classifier_and_data(self) -> tuple["Classifier", "LabelledImages"]:
         """The unfitted classifier and its data; wrong names and a missing device are errors before data is read."""
         recipe = self.changed_recipe()
-        with ThreadPoolExecutor(1) as beside:
-            if self.device == "auto" and "network" not in recipe.given:  # nothing that only PyTorch can check
-                beside.submit(import_module, "torch")  # takes as long as reading
-            else:
-                from hangtag.training.engine.build import find_network
-                from hangtag.training.engine.loop import choose_device
-
-                choose_device(self.device)
-                if not recipe.backbone:
-                    find_network(recipe.network, self.seed or 0)
-            data, recipe = self._data_and_recipe(recipe)
-            _find_near_duplicates(data, recipe)
-        from hangtag.training.classifier import Classifier
-
-        return Classifier(recipe=recipe, seed=self.seed or 0, device=self.device), data
-
-    def _data_and_recipe(self, recipe: "Recipe") -> tuple["LabelledImages", "Recipe"]:
-        """The data, and the recipe: the given one, or the one for such data if the user named none."""
         from hangtag.training.choose_recipe import PHOTO_SIDE, choose_recipe, may_transfer
+        from hangtag.training.classifier import Classifier
+        from hangtag.training.engine.build import find_network
+        from hangtag.training.engine.loop import choose_device
 
+        choose_device(self.device)
         if recipe.backbone:
             from hangtag.training.engine.backbones import find_backbone
 
-            return self.read(min(find_backbone(recipe.backbone).side), photos=True), recipe
-        chooses = self.recipe is None
-        data = self.read(PHOTO_SIDE if chooses and may_transfer(recipe.given) else None)
-        if not chooses:
-            return data, recipe
-        name, note = choose_recipe(data, recipe.given)
-        print(note, file=sys.stderr) if note else None
-        return data, self.changed_recipe(name)
+            data = self.read(min(find_backbone(recipe.backbone).side), photos=True)
+        else:
+            find_network(recipe.network, self.seed or 0)
+            chooses = self.recipe is None
+            data = self.read(PHOTO_SIDE if chooses and may_transfer(recipe.given) else None)
+            if chooses:
+                name, note = choose_recipe(data, recipe.given)
+                recipe = self.changed_recipe(name)
+                print(note, file=sys.stderr) if note else None
+        _find_near_duplicates(data, recipe)
+        return Classifier(recipe=recipe, seed=self.seed or 0, device=self.device), data
 
 
 def _find_near_duplicates(data: "LabelledImages", recipe: "Recipe") -> None:
     """Find near-duplicates with a progress bar, before a split needs them."""
-    if "validation" in data.parts:
-        return
-    if not recipe.validation:
-        from hangtag.training.cross_fit import choose_folds
+    from hangtag.training.cross_fit import choose_folds
 
-        if not choose_folds(recipe, data)[0]:
-            return
+    if not (recipe.validation or choose_folds(recipe, data)[0]) or "validation" in data.parts:
+        return
     from hangtag.cli import live
     from hangtag.data.splits import near_groups
 
