@@ -81,14 +81,16 @@ def test_the_bound_misses_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_duplicates, "_CHECKED_AT_ONCE", 50)
     monkeypatch.setattr(near_duplicates, "_LIKE", 0.3)
     monkeypatch.setattr(near_duplicates, "_MOST_LIKE", 1000)
-    monkeypatch.setattr(near_duplicates, "_AWAY", 0.2)
+    most = (0.25, 0.2)
+    monkeypatch.setattr(near_duplicates, "_AWAY", most[0])
+    monkeypatch.setattr(near_duplicates, "_AWAY_FROM_MIDDLE", most[1])
     small, every = textured(300).astype(np.float32), np.arange(300)
     *described, order = near_duplicates._descriptors(small, every, None)
     whole, middle = (np.c_[each.front[:, 1:], each.back].astype(np.float64) for each in described)
     place, of_middle = (each.place.reshape(8, -1)[:, :300] for each in described)
     cosines = [whole @ whole.T, whole @ middle.T]
     away = [np.linalg.norm(place[:, :, None] - each[:, None], axis=0) for each in (place, of_middle)]
-    near = [cosine * (distance <= 0.2) for cosine, distance in zip(cosines, away, strict=True)]
+    near = [cosine * (distance <= limit) for cosine, distance, limit in zip(cosines, away, most, strict=True)]
 
     first, second = near_duplicates._candidates(small, every, None)
 

@@ -7,18 +7,19 @@ pictures of each candidate are aligned with many small shifts and zooms, and the
 perfectly, or well and much better than with any other picture of the set.
 
 Both steps are matrix products. Pictures are sorted into the cells of a k-d tree over the first principal components of
-their descriptors before whitening, which such changes rarely move by more than 0.15; a cell is not compared with
-pictures farther away than 0.2. Descriptors are compared by an upper bound of their cosine, which needs half of the
-products (the other halves contribute at most the product of their lengths, by the Cauchy-Schwarz inequality); the few
-pairs whose bound is high enough are computed in full. The length of a picture's edges at an alignment is computed once
-for each picture, not for each pair; its square is linear in the products of neighbouring differences of pixels.
+their descriptors before whitening, which such changes rarely move by more than 0.15, and a crop from the middle of its
+picture by 0.11; a cell is not compared with pictures farther away than 0.2, and 0.15 for middles. Descriptors are
+compared by an upper bound of their cosine, which needs half of the products (the other halves contribute at most the
+product of their lengths, by the Cauchy-Schwarz inequality); the few pairs whose bound is high enough are computed in
+full. The length of a picture's edges at an alignment is computed once for each picture, not for each pair; its square
+is linear in the products of neighbouring differences of pixels.
 """
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,8 @@ _MARGIN = 2  # pixels at each side that a shift may have moved out
 _KEEP, _DIMENSIONS, _FLOOR = 10, 96, 0.05  # lowest frequencies, whitened dimensions, least share of the largest spread
 _MIDDLE = 0.925  # share of the side that the second descriptor sees
 _LIKE = 0.77  # the lowest cosine of the descriptors of candidates
-_AXES, _AWAY = 8, 0.2  # principal components of unwhitened descriptors of length 1, and their largest distance
+_AXES = 8  # principal components of unwhitened descriptors of length 1
+_AWAY, _AWAY_FROM_MIDDLE = 0.2, 0.15  # largest distance along them; a picture from its copy's middle: docs/log.md
 _SAME, _GOOD = 0.975, 0.88  # correlation of edges that suffices alone; that suffices if no other is as good
 _BETTER = 0.6  # of the misfit of the next best, at most
 _DIFFERENT = 0.5  # standard deviations by which a few neighbouring pixels of one thing never differ
@@ -246,15 +248,17 @@ class _Described:
     low: NDArray[np.float32]
     high: NDArray[np.float32]
 
-    def near(self, low: NDArray[np.float32], high: NDArray[np.float32], first_block: int) -> NDArray[np.int64]:
-        """Positions of those whose place is near a box, in blocks from `first_block` on."""
+    def near(
+        self, low: NDArray[np.float32], high: NDArray[np.float32], first_block: int, most: float
+    ) -> NDArray[np.int64]:
+        """Positions of those whose place is at most this far from a box, in blocks from `first_block` on."""
         away = _beyond(self.low[:, first_block:], self.high[:, first_block:], low, high)
-        blocks = np.flatnonzero(away <= _AWAY)
+        blocks = np.flatnonzero(away <= most)
         if len(blocks) * _BLOCK > _WINDOW:
             blocks = np.sort(blocks[np.argsort(away[blocks], kind="stable")[: _WINDOW // _BLOCK]])
         blocks += first_block
         place = np.take(self.place, blocks, axis=1).reshape(len(low), -1)
-        which, row = np.divmod(np.flatnonzero(_beyond(place, place, low, high) <= _AWAY), _BLOCK)
+        which, row = np.divmod(np.flatnonzero(_beyond(place, place, low, high) <= most), _BLOCK)
         return blocks[which] * _BLOCK + row
 
 
@@ -287,8 +291,8 @@ def _similar(whole: _Described, middle: _Described, part: slice) -> _Similar:
     """Pairs of a block of pictures with later ones and with middles, of those near the block."""
     block, rows, back = part.start // _BLOCK, whole.front[part], whole.back[part]
     found = [_none_similar()]
-    for others, first_block in ((whole, block), (middle, 0)):
-        near = others.near(whole.low[:, block], whole.high[:, block], first_block)
+    for others, first_block, most in ((whole, block, _AWAY), (middle, 0, _AWAY_FROM_MIDDLE)):
+        near = others.near(whole.low[:, block], whole.high[:, block], first_block, most)
         for some in _parts(len(near), _COLUMNS_AT_ONCE):
             columns = near[some]
             bound = (np.take(others.front, columns, axis=0) @ rows.T).reshape(-1)
@@ -449,13 +453,15 @@ def _fit(
     images, ends = np.unique(np.concatenate([first, second]), return_inverse=True)
     one, other = ends.reshape(2, -1)
     lengths = scratch((len(images), sum(_sampled(zoom).shape[0] ** 2 for zoom in (*_ALL_ZOOMS, None))))
+    edges = scratch((len(images), *_sampled(1.0).shape[1:2] * 2))
 
     def measure(part: slice) -> None:
-        lengths[part] = _lengths(small[images[part]])
+        pictures = small[images[part]]
+        lengths[part], edges[part] = _lengths(pictures), _edges_of(pictures)
 
     def compare(part: slice) -> NDArray[np.float32]:
-        ends = (first[part], second[part])
-        return _best_fit(small[ends[0]], small[ends[1]], lengths[one[part]], lengths[other[part]])
+        ends = (at[part] for at in (one, other))
+        return _best_fit(*(_Measured(small[images[at]], lengths[at], edges[at]) for at in ends))
 
     for _ in _in_threads(measure, len(images), _CELL_AT_ONCE, "measuring edges of images", progress):
         pass
@@ -463,28 +469,35 @@ def _fit(
     return np.concatenate([np.empty(0, np.float32), *found])
 
 
-def _best_fit(
-    one: NDArray[np.float32], other: NDArray[np.float32], length: NDArray[np.float32], other_length: NDArray[np.float32]
-) -> NDArray[np.float32]:
+class _Measured(NamedTuple):
+    """Pictures (M, 28, 28), and what `_lengths` and `_edges_of` say about them."""
+
+    pictures: NDArray[np.float32]
+    lengths: NDArray[np.float32]
+    edges: NDArray[np.float32]
+
+
+def _best_fit(one: _Measured, other: _Measured) -> NDArray[np.float32]:
     shifts, rough = _sampled(1.0), _sampled(None)
-    edges = _products(one, _edges_of(other), shifts, shifts)
-    best: NDArray[np.float32] = (edges / (length[:, :9] + 1e-6)).max(axis=1)
+    edges = _products(one.pictures, other.edges, shifts, shifts)
+    best: NDArray[np.float32] = (edges / (one.lengths[:, :9] + 1e-6)).max(axis=1)
+    ways = ((one, other), (other, one))
     into = [  # first a rough position of one in the other
-        _products(moved, _pixels_of(fixed), rough, rough) / (its_length[:, -9:] + 1e-6)
-        for moved, fixed, its_length in ((one, other, length), (other, one, other_length))
+        _products(moved.pictures, _pixels_of(fixed.pictures), rough, rough) / (moved.lengths[:, -9:] + 1e-6)
+        for moved, fixed in ways
     ]
     swapped = into[1].max(axis=1) > into[0].max(axis=1)
     place = np.where(swapped, into[1].argmax(axis=1), into[0].argmax(axis=1))
     for cell in range(9):  # then the exact one, among three of the five offsets of each zoom
         down, across = (slice(start, start + 3) for start in divmod(cell, 3))
-        for way, (moved, fixed, its_length) in enumerate(((one, other, length), (other, one, other_length))):
+        for way, (moved, fixed) in enumerate(ways):
             all_here = np.flatnonzero((place == cell) & (swapped == bool(way)))
             for few in _parts(len(all_here), _CELL_AT_ONCE):
                 here = all_here[few]
-                target = _edges_of(fixed[here])
-                of_zooms = its_length[here, 9:-9].reshape(len(here), len(_ZOOMS), 5, 5)[:, :, down, across]
+                pictures, target = moved.pictures[here], fixed.edges[here]
+                of_zooms = moved.lengths[here, 9:-9].reshape(len(here), len(_ZOOMS), 5, 5)[:, :, down, across]
                 for number, zoom in enumerate(_ZOOMS):
-                    edges = _products(moved[here], target, _sampled(zoom)[down], _sampled(zoom)[across])
+                    edges = _products(pictures, target, _sampled(zoom)[down], _sampled(zoom)[across])
                     fit = edges / (of_zooms[:, number].reshape(-1, 9) + 1e-6)
                     best[here] = np.maximum(best[here], fit.max(axis=1))
     return best
@@ -505,7 +518,7 @@ def _products(
     columns = np.empty((len(across), len(moved), down[0].size), np.float32)
     for found, each in zip(columns, across, strict=True):
         np.matmul(target.reshape(-1, target.shape[2]), each, out=found.reshape(-1, _SIDE))
-    products: NDArray[np.float32] = (rows @ columns.transpose(1, 2, 0)).reshape(len(moved), -1)
+    products: NDArray[np.float32] = np.einsum("mik,jmk->mij", rows, columns).reshape(len(moved), -1)
     return products
 
 
@@ -535,14 +548,19 @@ def _lengths(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Mean values are taken out, so that a product divided by the lengths is a correlation.
     """
-    weights, sums = _edge_weights()
-    turned = np.ascontiguousarray(pictures.transpose(0, 2, 1))
-    squares = _neighbours(pictures) @ weights[0] + _neighbours(turned) @ weights[1]
     inside = _SIDE - 2 * _MARGIN
+    down, across, sums, (i, j) = _edge_weights()
+    squares = np.zeros((len(pictures), len(i)), np.float32)
+    for products, places in ((_neighbours(pictures), (i, j)), (_neighbours(pictures.transpose(0, 2, 1)), (j, i))):
+        columns = np.matmul(products, across).reshape(len(pictures), down.shape[1], -1)
+        squares += (down @ columns)[:, *places]
     squares -= np.square(pictures.reshape(len(pictures), -1) @ sums) / (2 * inside * (inside - 1))
     rough = _sampled(None)
-    sampled = (rough.reshape(-1, _SIDE) @ pictures) @ rough.reshape(-1, _SIDE).T
-    spread = sampled.reshape(-1, 3, inside, 3, inside).std(axis=(2, 4)).reshape(-1, 9) * inside
+    centred = pictures - pictures.mean(axis=(1, 2), keepdims=True)
+    rows = ((rough.reshape(-1, _SIDE) @ centred) @ rough.reshape(-1, _SIDE).T).reshape(-1, inside)
+    of_rows = (rows @ np.ones(inside, np.float32), np.einsum("ij,ij->i", rows, rows))
+    totals, of_squares = (each.reshape(-1, 3, inside, 3).sum(axis=2).reshape(-1, 9) for each in of_rows)
+    spread = np.sqrt(np.maximum(of_squares - np.square(totals) / inside**2, 0))
     return np.concatenate([np.sqrt(np.maximum(squares, 0)), spread], axis=1)
 
 
@@ -550,42 +568,44 @@ _NEIGHBOURS = ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def _neighbours(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(M, 5 * 27 * 28) products of each difference of pixels down with itself and with those beside and below it."""
+    """(M, 5, 27, 28) products of each difference of pixels down with itself and with those beside and below it."""
     steps = np.diff(pictures, axis=1)
     padded = np.pad(steps, ((0, 0), (0, 1), (1, 1)))
     found = [steps * padded[:, y : y + _SIDE - 1, 1 + x : 1 + x + _SIDE] for y, x in _NEIGHBOURS]
-    return np.stack(found, axis=1).reshape(len(pictures), -1)
+    return np.stack(found, axis=1)
 
 
 @cache
-def _edge_weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights at each zoom and offset.
+def _edge_weights() -> tuple[
+    NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], tuple[NDArray[np.int64], NDArray[np.int64]]
+]:
+    """Weights at each of the 28 offsets of all zooms, and the 134 pairs of offsets of one zoom, down and across.
 
-    (2, 5 * 27 * 28, 134): of `_neighbours` of a picture and of the picture turned, in the squared length of its edges;
-    (784, 134): of its pixels in the sum of its edges.
+    (28, 5 * 27) and (5, 28, 28): of the rows and columns of `_neighbours` in the squared length of the edges down;
+    (784, 134): of the pixels in the sum of the edges.
 
     An edge of a sampled picture is a sum of differences of one or two pixels; each is in at most three such sums, so a
     squared length has products of neighbours only.
     """
-    weights, sums = [], []
+    near: list[list[Any]] = [[], []]
+    sums, pairs, offsets = [], [], 0
     for zoom in _ALL_ZOOMS:
         sampled = _sampled(zoom).astype(np.float64)
         edges = np.diff(sampled, axis=1)
         of_steps = -np.cumsum(edges, axis=2)[:, :, :-1]
-        twice = [np.pad(each.transpose(0, 2, 1) @ each, ((0, 0), (0, 0), (1, 1))) for each in (of_steps, sampled)]
-        near = [[each.diagonal(1 + shift, 1, 2)[:, : each.shape[1]] for shift in (-1, 0, 1)] for each in twice]
-        squares = np.stack(
-            [
-                (1 if y == x == 0 else 2) * np.einsum("ip,jr->ijpr", near[0][1 + y], near[1][1 + x])
-                for y, x in _NEIGHBOURS
-            ]
-        )  # (5, down, across, 27, 28)
-        both = (squares, squares.transpose(0, 2, 1, 3, 4))
-        weights.append(np.stack([each.transpose(0, 3, 4, 1, 2).reshape(-1, len(sampled) ** 2) for each in both]))
+        for found, each in zip(near, (of_steps, sampled), strict=True):
+            twice = np.pad(each.transpose(0, 2, 1) @ each, ((0, 0), (0, 0), (1, 1)))
+            found.append([twice.diagonal(1 + shift, 1, 2)[:, : each.shape[2]] for shift in (-1, 0, 1)])
         total, total_edge = sampled.sum(axis=1), edges.sum(axis=1)
         sum_of_edges = np.einsum("ip,jr->prij", total_edge, total) + np.einsum("ip,jr->prij", total, total_edge)
         sums.append(sum_of_edges.reshape(_SIDE**2, -1))
-    return np.concatenate(weights, axis=2).astype(np.float32), np.concatenate(sums, axis=1).astype(np.float32)
+        pairs.append(offsets + np.indices((len(sampled), len(sampled))).reshape(2, -1))
+        offsets += len(sampled)
+    rows, columns = (np.concatenate(each, axis=1) for each in near)  # (3, 28, 27), (3, 28, 28)
+    down = np.concatenate([(1 if y == x == 0 else 2) * rows[1 + y] for y, x in _NEIGHBOURS], axis=1)
+    across = np.stack([columns[1 + x].T for _, x in _NEIGHBOURS])
+    i, j = np.concatenate(pairs, axis=1)
+    return down.astype(np.float32), across.astype(np.float32), np.concatenate(sums, axis=1).astype(np.float32), (i, j)
 
 
 def _same_thing(
