@@ -46,7 +46,7 @@ _ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
 _ALL_ZOOMS = (1.0, *_ZOOMS)
 _TINT = 16.0  # grey levels by which a quarter may be redder or bluer than in the other picture
 _BLANK = 2.0  # grey levels of standard deviation; below, there is nothing to compare
-_BLOCK, _COLUMNS_AT_ONCE, _PAIRS_AT_ONCE, _CELL_AT_ONCE = 128, 2048, 1000, 128
+_BLOCK, _COLUMNS_AT_ONCE, _PAIRS_AT_ONCE, _CELL_AT_ONCE = 128, 2048, 1000, 256
 _PIXELS_AT_ONCE = 4_000_000
 _PICTURES_AT_ONCE = 1024
 _MOST_PAIRS = 2_000_000  # candidates in memory before the weaker ones are dropped
@@ -632,7 +632,7 @@ def _same_thing(
         found[left] = False
         return found
 
-    found = _in_threads(compare, len(first), _PAIRS_AT_ONCE // 8, "checking similar images", progress)
+    found = _in_threads(compare, len(first), _PAIRS_AT_ONCE // 2, "checking similar images", progress)
     return np.concatenate([np.empty(0, bool), *found])
 
 

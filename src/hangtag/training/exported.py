@@ -1,6 +1,7 @@
 """Exporting a trained network: the model file, with calibration, guarantees, OOD detector and appearance."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -22,7 +23,7 @@ from hangtag.model.ood import LEAST_TURNED, OodDetector, TurnedCopies, fit_ood_d
 from hangtag.model.turned import turned_images
 from hangtag.pictures import Images, ImageSpec
 from hangtag.training.cross_fit import CrossFit
-from hangtag.training.engine.export import FoldHeads, export_model, verify, verify_outputs
+from hangtag.training.engine.export import FoldHeads, export_model, quick_features, verify, verify_outputs
 from hangtag.training.engine.inference import Features, extract_features
 from hangtag.training.engine.loop import Labelled
 from hangtag.training.fit_input import part_of
@@ -120,7 +121,8 @@ def export_trained(
         metadata: of the model, without guarantees.
         device: where the network computes.
     """
-    features = extract_features(network, kept.images, device)
+    features_of = quick_features(network, metadata.image, device)
+    features = features_of(kept.images)
     pictures, labels = kept.at(kept.described)
     trained = features.take(kept.described)
     answers_of_folds, heads, rows = None, None, None
@@ -131,7 +133,7 @@ def export_trained(
         content = export_model(network, replace(metadata, guarantees=guarantees), ood_detector, heads)
     else:
         content, guarantees, ood_detector, rows = _with_held_out(
-            network, metadata, device, pictures, trained, labels, held_out
+            network, metadata, device, features_of, pictures, trained, labels, held_out
         )
     answers = guarantees.calibrator(log_softmax(trained.logits)).argmax(axis=1)
     accuracy = float((answers == labels).mean())
@@ -142,8 +144,8 @@ def export_trained(
 
 
 def _with_held_out(
-    network: nn.Module, metadata: Metadata, device: torch.device, pictures: Images, trained: Features,
-    classes: NDArray[np.int64], held_out: Labelled,
+    network: nn.Module, metadata: Metadata, device: torch.device, features_of: Callable[[Images], Features],
+    pictures: Images, trained: Features, classes: NDArray[np.int64], held_out: Labelled,
 ) -> tuple[bytes, Guarantees, OodDetector, dict[str, NDArray[np.float32]] | None]:  # fmt: skip
     """The file, what its answers for the held-out images guarantee, and these; `trained` are features of `pictures`.
 
@@ -152,7 +154,7 @@ def _with_held_out(
     """
     images, labels = held_out
     features = extract_features(network, images, device)
-    turned = None if metadata.backbone else _turned(network, metadata.image, pictures, images, device)
+    turned = None if metadata.backbone else _turned(features_of, metadata.image, pictures, images)
     ood_detector = fit_ood_detector(
         pictures, trained.descriptor, classes, images, features.descriptor, features.logits, trained.logits, turned
     )
@@ -174,7 +176,7 @@ def _with_held_out(
 
 
 def _turned(
-    network: nn.Module, spec: ImageSpec, pictures: Images, held_out: Images | MappedRows, device: torch.device
+    features_of: Callable[[Images], Features], spec: ImageSpec, pictures: Images, held_out: Images | MappedRows
 ) -> TurnedCopies | None:
     """What the network says about turned copies of some training and held-out images; None if few were held out."""
     if len(held_out) < LEAST_TURNED:
@@ -183,7 +185,7 @@ def _turned(
         turned_images(_spread(each, max(LEAST_TURNED, pixels // math.prod(spec.shape[:2]))), spec)
         for each, pixels in ((pictures, _TURNED_PIXELS), (held_out, _CHECKED_PIXELS))
     )
-    seen, unseen = (extract_features(network, each, device) for each in (some, others))
+    seen, unseen = (features_of(each) for each in (some, others))
     return TurnedCopies(seen.descriptor, seen.logits, others, unseen.descriptor, unseen.logits)
 
 

@@ -21,7 +21,7 @@ from hangtag.model.turned import TurnedOdds
 from hangtag.pictures import FITS, Images, ImageSpec
 from hangtag.training.engine import export
 from hangtag.training.engine.build import build_network
-from hangtag.training.engine.export import TOLERANCE, FoldHeads, export_model, verify, with_metadata
+from hangtag.training.engine.export import TOLERANCE, FoldHeads, export_model, quick_features, verify, with_metadata
 from hangtag.training.engine.inference import Features, extract_features, predict_logits
 from hangtag.training.engine.networks import NETWORKS, FlipTTA
 from toys import CLASSES, SIDE, metadata, shapes, toy_model
@@ -49,6 +49,22 @@ def test_the_file_predicts_the_same_as_the_network(name: str, channels: int, cap
     assert np.abs(shipped - own).max() <= TOLERANCE / 10
     np.testing.assert_array_equal(shipped.argmax(1), own.argmax(1))
     np.testing.assert_array_equal(verify(open_artifact(content), trained, images), shipped)
+    assert trained.training
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["mlp", "cnn-small"])
+def test_quick_features_are_those_of_the_network(name: str, channels: int) -> None:
+    spec = dataclasses.replace(GREY, channels=channels)
+    trained = FlipTTA(build_network(name, spec, len(CLASSES), seed=1)).train()
+    images = np.random.default_rng(0).integers(0, 256, (133, *spec.shape), dtype=np.uint8)
+
+    features_of = quick_features(trained, spec, torch.device("cpu"))
+    quick, empty, own = features_of(images), features_of(images[:0]), extract_features(trained, images)
+
+    for field in dataclasses.fields(Features):
+        np.testing.assert_allclose(getattr(quick, field.name), getattr(own, field.name), atol=1e-5)
+        assert getattr(empty, field.name).shape == (0, *getattr(own, field.name).shape[1:])
     assert trained.training
 
 
