@@ -39,10 +39,12 @@ _LIKE = 0.77  # the lowest cosine of the descriptors of candidates
 _AXES = 8  # principal components of unwhitened descriptors of length 1
 _AWAY, _AWAY_FROM_MIDDLE = 0.2, 0.15  # largest distance along them; a picture from its copy's middle: docs/log.md
 _SAME, _GOOD = 0.975, 0.88  # correlation of edges that suffices alone; that suffices if no other is as good
+_EQUAL = 0.999  # correlation from which pictures are compared pixel by pixel
+_WORTH = 0.7  # correlation at the middle zoom, below which no other zoom is tried
 _BETTER = 0.6  # of the misfit of the next best, at most
 _DIFFERENT = 0.5  # standard deviations by which a few neighbouring pixels of one thing never differ
 _NEXT = 0.8  # correlation that is assumed for the next best if none was computed
-_ZOOMS = (0.90, 0.9125, 0.925, 0.9375, 0.95)
+_ZOOMS = (0.925, 0.90, 0.9125, 0.9375, 0.95)  # the middle one first
 _ALL_ZOOMS = (1.0, *_ZOOMS)
 _TINT = 16.0  # grey levels by which a quarter may be redder or bluer than in the other picture
 _BLANK = 2.0  # grey levels of standard deviation; below, there is nothing to compare
@@ -99,14 +101,14 @@ def near_pairs(images: Images | MappedRows, progress: Progress | None = None) ->
     if len(usable) < 2:
         return _pairs([], [], [])
     first, second = _candidates(small, usable, progress)
-    equal = np.flatnonzero(~_differ(small, first, second))
-    same = equal[~_differ(images, first[equal], second[equal])]
-    first, second = np.delete(first, same), np.delete(second, same)
     if images.ndim == 4 and len(first):
         tint = _tints(images)
         alike = np.abs(tint[first] - tint[second]).max(axis=1) < _TINT
         first, second = first[alike], second[alike]
     fit = _fit(small, first, second, progress)
+    alike = np.flatnonzero(fit > _EQUAL)
+    equal = alike[~_differ(images, first[alike], second[alike])]
+    first, second, fit = (np.delete(each, equal) for each in (first, second, fit))
     sure = (fit > _SAME) | ((fit > _GOOD) & (1 - fit < _BETTER * (1 - _next_best(first, second, fit, len(images)))))
     first, second, fit = first[sure], second[sure], fit[sure]
     same_thing = _same_thing(images, first, second, progress)
@@ -494,12 +496,13 @@ def _best_fit(one: _Measured, other: _Measured) -> NDArray[np.float32]:
             all_here = np.flatnonzero((place == cell) & (swapped == bool(way)))
             for few in _parts(len(all_here), _CELL_AT_ONCE):
                 here = all_here[few]
-                pictures, target = moved.pictures[here], fixed.edges[here]
-                of_zooms = moved.lengths[here, 9:-9].reshape(len(here), len(_ZOOMS), 5, 5)[:, :, down, across]
                 for number, zoom in enumerate(_ZOOMS):
-                    edges = _products(pictures, target, _sampled(zoom)[down], _sampled(zoom)[across])
-                    fit = edges / (of_zooms[:, number].reshape(-1, 9) + 1e-6)
-                    best[here] = np.maximum(best[here], fit.max(axis=1))
+                    lengths = moved.lengths[here, 9:-9].reshape(-1, len(_ZOOMS), 5, 5)[:, number, down, across]
+                    sampled = _sampled(zoom)[down], _sampled(zoom)[across]
+                    edges = _products(moved.pictures[here], fixed.edges[here], *sampled)
+                    fit = (edges / (lengths.reshape(-1, 9) + 1e-6)).max(axis=1)
+                    best[here] = np.maximum(best[here], fit)
+                    here = here[fit > _WORTH] if number == 0 else here
     return best
 
 
@@ -514,11 +517,11 @@ def _products(
     moved: NDArray[np.float32], target: NDArray[np.float32], down: NDArray[np.float32], across: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """(M, I * J) products of targets (M, 24, 24) with pictures (M, 28, 28), sampled at I offsets down and J across."""
-    rows = (down.reshape(-1, _SIDE) @ moved).reshape(len(moved), len(down), -1)
+    rows = (down.reshape(-1, _SIDE) @ moved).reshape(len(moved), len(down), down[0].size)
     columns = np.empty((len(across), len(moved), down[0].size), np.float32)
     for found, each in zip(columns, across, strict=True):
         np.matmul(target.reshape(-1, target.shape[2]), each, out=found.reshape(-1, _SIDE))
-    products: NDArray[np.float32] = np.einsum("mik,jmk->mij", rows, columns).reshape(len(moved), -1)
+    products: NDArray[np.float32] = np.einsum("mik,jmk->mij", rows, columns).reshape(-1, len(down) * len(across))
     return products
 
 

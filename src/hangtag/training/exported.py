@@ -34,7 +34,7 @@ _TRIAL_IMAGES = 16  # on which a custom network's export is verified before trai
 VERIFIED = 1000
 """Training images, at most, on which every exported file is compared with its network."""
 _VERIFIED_PIXELS = 10_000_000  # of these images: 199 of 224x224
-MOST_DESCRIBED = 10_000
+MOST_DESCRIBED = 8_000
 """Training images, at most, that the OOD detector is fitted on; this takes seconds."""
 _TURNED_PIXELS, _CHECKED_PIXELS = 2_500_000, 300_000  # of turned images that the detector is fitted and tried on
 
