@@ -111,6 +111,17 @@ def test_many_images_are_answered_in_pieces_with_the_same_answers() -> None:
     np.testing.assert_array_equal(together, beside.probabilities(images))
 
 
+@pytest.mark.parametrize(("cores", "threads", "each"), [(2, None, 1), (12, None, 2), (12, 3, 3)])
+def test_batches_side_by_side_share_the_cores(
+    cores: int, threads: int | None, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hangtag.model.artifact.processors", lambda: cores)
+
+    session = open_artifact(toy_model(), threads, spins=False)._session
+
+    assert session.get_session_options().intra_op_num_threads == each
+
+
 def test_many_images_that_are_answered_side_by_side_fail_with_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = open_artifact(toy_model(), spins=False)
     monkeypatch.setattr(artifact, "_outputs", {OUTPUT: artifact._outputs["embedding"]})  # a graph that lied

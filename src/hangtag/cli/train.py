@@ -3,10 +3,11 @@
 import shlex
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -322,7 +323,14 @@ def train_and_judge(
             )
         stop.finishing = True
         console.print("exporting, verifying and evaluating the model ...")
+        threading.Thread(target=_import_figures, daemon=True).start()
         return training.finish(), stopped
+
+
+def _import_figures() -> None:
+    """Import what draws the report's figures, which takes most of a second, while the model is judged."""
+    with suppress(Exception):  # the report will meet it again, and say so
+        from hangtag.reports import figures, report  # noqa: F401
 
 
 def _train_seeds(

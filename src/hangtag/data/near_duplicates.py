@@ -106,9 +106,10 @@ def near_pairs(images: Images | MappedRows, progress: Progress | None = None) ->
         alike = np.abs(tint[first] - tint[second]).max(axis=1) < _TINT
         first, second = first[alike], second[alike]
     fit = _fit(small, first, second, progress)
-    alike = np.flatnonzero(fit > _EQUAL)
-    equal = alike[~_differ(images, first[alike], second[alike])]
-    first, second, fit = (np.delete(each, equal) for each in (first, second, fit))
+    close = np.flatnonzero(fit > _EQUAL)
+    equal = close[~_differ(images, first[close], second[close])]
+    other = np.delete(np.arange(len(fit)), equal)
+    first, second, fit = first[other], second[other], fit[other]
     sure = (fit > _SAME) | ((fit > _GOOD) & (1 - fit < _BETTER * (1 - _next_best(first, second, fit, len(images)))))
     first, second, fit = first[sure], second[sure], fit[sure]
     same_thing = _same_thing(images, first, second, progress)

@@ -208,11 +208,18 @@ class Artifact:
         self.threads, self.spins, self.device = threads, spins, gpu.check_device(device)
         self._most_per_call, self.fills_up = _PIXELS_PER_CALL, device == "cuda"
         self._sizer = Sizer(metadata.image)
-        self._session = open_session(content, threads, spins, device)
+        self._session = self._opened_session()
         self.metadata = metadata
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.fingerprint = self.sha256[:12]
         _OPENED.add(self)
+
+    def _opened_session(self) -> Any:
+        """A session; if it computes several batches side by side, each gets its share of the cores."""
+        threads = self.threads
+        if threads is None and not self.spins and self.device == "cpu":
+            threads = -(-processors() // _MOST_BESIDE)
+        return open_session(self._content, threads, self.spins, self.device)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_artifact, (self._content, self.threads, self.spins, self.device)
@@ -279,7 +286,7 @@ class Artifact:
 
     def _run(self, images: Images, names: tuple[str, ...], options: Any = None) -> list[NDArray[np.float32]]:
         if self._session is None:
-            self._session = open_session(self._content, self.threads, self.spins, self.device)
+            self._session = self._opened_session()
         given = images
         if self.fills_up:
             blank = max(0, self._per_call(images.shape[1:]) - len(images))

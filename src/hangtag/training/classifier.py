@@ -405,7 +405,7 @@ class Classifier(Arguments):
         self._require_fitted()
         if self._content is None:
             content = with_metadata(self._exported().content, self.metadata())
-            artifact = open_artifact(content)
+            artifact = open_artifact(content, spins=False)
             exported = self._exported()
             more = self._sample[len(next(iter(exported.held_out.values()))) if exported.held_out else 0 :]
             if len(more):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -154,19 +155,22 @@ def _with_held_out(
     """
     images, labels = held_out
     features = extract_features(network, images, device)
-    turned = None if metadata.backbone else _turned(features_of, metadata.image, pictures, images)
-    ood_detector = fit_ood_detector(
-        pictures, trained.descriptor, classes, images, features.descriptor, features.logits, trained.logits, turned
-    )
+    with ThreadPoolExecutor(1) as beside:  # the fits of both use one core
+        calibrated = beside.submit(cross_fitted, features.logits, labels) if len(labels) else None
+        turned = None if metadata.backbone else _turned(features_of, metadata.image, pictures, images)
+        ood_detector = fit_ood_detector(
+            pictures, trained.descriptor, classes, images, features.descriptor, features.logits, trained.logits, turned
+        )
     none = "no images were held out, so probabilities are not calibrated and there are no guarantees"
     guarantees = replace(Guarantees.none(len(metadata.class_names), none), has_ood_score=True)
-    if len(labels):
-        calibrator, out_of_fold = cross_fitted(features.logits, labels)
+    if calibrated is not None:
+        calibrator, out_of_fold = calibrated.result()
         guarantees = replace(guarantees, calibrator=calibrator)
     content = export_model(network, replace(metadata, guarantees=guarantees), ood_detector)
     rows = None
-    if len(labels):
-        artifact = Artifact(content, *check_file(content))  # `Classifier.to_bytes` opens the final file with all checks
+    if calibrated is not None:
+        # `Classifier.to_bytes` opens the final file with all checks.
+        artifact = Artifact(content, *check_file(content), spins=False)
         rows = artifact.outputs(cast(Images, images), OUTPUT, "uncalibrated", "ood_score")
         verify_outputs(rows, artifact.metadata, network, cast(Images, images), ood_detector, device, features)
         guarantees = fit_guarantees(
