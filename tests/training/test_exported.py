@@ -7,6 +7,7 @@ from hangtag.model.turned import turned_images
 from hangtag.pictures import ImageSpec
 from hangtag.training import exported
 from hangtag.training.engine.build import build_network
+from hangtag.training.engine.export import quick_features
 from hangtag.training.engine.inference import extract_features
 from toys import CLASSES, SIDE, shapes
 
@@ -17,7 +18,9 @@ def test_the_detector_is_given_features_of_turned_training_and_held_out_images()
     network = build_network("mlp", SPEC, len(CLASSES), seed=0).eval()
     images, held_out = shapes(300)[0], shapes(120, seed=1)[0]
 
-    copies = exported._turned(network, SPEC, images, held_out, torch.device("cpu"))
+    features_of = quick_features(network, SPEC, torch.device("cpu"))
+
+    copies = exported._turned(features_of, SPEC, images, held_out)
 
     assert copies is not None
     np.testing.assert_array_equal(copies.held_out_images, turned_images(held_out, SPEC))
@@ -25,7 +28,7 @@ def test_the_detector_is_given_features_of_turned_training_and_held_out_images()
     np.testing.assert_allclose(copies.descriptor, seen.descriptor, atol=1e-5)
     np.testing.assert_allclose(copies.logits, seen.logits, atol=1e-5)
     assert len(copies.held_out_descriptor) == len(copies.held_out_logits) == 120
-    assert exported._turned(network, SPEC, images, held_out[:99], torch.device("cpu")) is None
+    assert exported._turned(features_of, SPEC, images, held_out[:99]) is None
 
 
 def test_a_sample_is_spread_over_all_images() -> None:
