@@ -17,7 +17,6 @@ SPEC = ImageSpec(SIDE, SIDE, background=0)
 def test_the_detector_is_given_features_of_turned_training_and_held_out_images() -> None:
     network = build_network("mlp", SPEC, len(CLASSES), seed=0).eval()
     images, held_out = shapes(300)[0], shapes(120, seed=1)[0]
-
     features_of = quick_features(network, SPEC, torch.device("cpu"))
 
     copies = exported._turned(features_of, SPEC, images, held_out)

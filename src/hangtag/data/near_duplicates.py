@@ -7,12 +7,12 @@ pictures of each candidate are aligned with many small shifts and zooms, and the
 perfectly, or well and much better than with any other picture of the set.
 
 Both steps are matrix products. Pictures are sorted into the cells of a k-d tree over the first principal components of
-their descriptors before whitening, which such changes rarely move by more than 0.15, and a crop from the middle of its
-picture by 0.11; a cell is not compared with pictures farther away than 0.2, and 0.15 for middles. Descriptors are
-compared by an upper bound of their cosine, which needs half of the products (the other halves contribute at most the
-product of their lengths, by the Cauchy-Schwarz inequality); the few pairs whose bound is high enough are computed in
-full. The length of a picture's edges at an alignment is computed once for each picture, not for each pair; its square
-is linear in the products of neighbouring differences of pixels.
+their descriptors before whitening, which such changes rarely move by more than 0.15; a cell is not compared with
+pictures farther away than 0.2, nor with middles farther away than 0.15, since a crop rarely moves by more than 0.13
+from the middle of its picture. Descriptors are compared by an upper bound of their cosine, which needs half of the
+products (the other halves contribute at most the product of their lengths, by the Cauchy-Schwarz inequality); the few
+pairs whose bound is high enough are computed in full. The length of a picture's edges at an alignment is computed once
+for each picture, not for each pair; its square is linear in the products of neighbouring differences of pixels.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ _KEEP, _DIMENSIONS, _FLOOR = 10, 96, 0.05  # lowest frequencies, whitened dimens
 _MIDDLE = 0.925  # share of the side that the second descriptor sees
 _LIKE = 0.77  # the lowest cosine of the descriptors of candidates
 _AXES = 8  # principal components of unwhitened descriptors of length 1
-_AWAY, _AWAY_FROM_MIDDLE = 0.2, 0.15  # largest distance along them; a picture from its copy's middle: docs/log.md
+_AWAY, _AWAY_FROM_MIDDLE = 0.2, 0.15  # largest distance along them; that of a picture from a middle; docs/log.md
 _SAME, _GOOD = 0.975, 0.88  # correlation of edges that suffices alone; that suffices if no other is as good
 _EQUAL = 0.999  # correlation from which pictures are compared pixel by pixel
 _WORTH = 0.7  # correlation at the middle zoom, below which no other zoom is tried

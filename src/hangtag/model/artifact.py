@@ -188,7 +188,7 @@ class Artifact:
         metadata: what the file says about itself.
         sha256: of the file.
         fingerprint: the first 12 hex digits of `sha256`.
-        threads: how many threads a call uses at most; None: one per core.
+        threads: how many threads a call uses at most; None: one per core, which batches side by side share.
         spins: whether threads wait for their next task in a loop, see `open_session`; if not, several batches are
             computed side by side on the CPU.
         fills_up: whether the graph always gets the same number of images, all of the model's size; see `gpu`.
