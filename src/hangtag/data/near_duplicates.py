@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.machine import blas_threads, processors
-from hangtag.mapped import MappedRows, rows_of, scratch
+from hangtag.mapped import MappedRows, as_slice, rows_of, scratch
 from hangtag.pictures import Images
 from hangtag.progress import Progress
 
@@ -48,8 +48,8 @@ _ZOOMS = (0.925, 0.90, 0.9125, 0.9375, 0.95)  # the middle one first
 _ALL_ZOOMS = (1.0, *_ZOOMS)
 _TINT = 16.0  # grey levels by which a quarter may be redder or bluer than in the other picture
 _BLANK = 2.0  # grey levels of standard deviation; below, there is nothing to compare
-_BLOCK, _COLUMNS_AT_ONCE, _PAIRS_AT_ONCE, _CELL_AT_ONCE = 128, 2048, 1000, 256
-_PIXELS_AT_ONCE = 4_000_000
+_BLOCK, _COLUMNS_AT_ONCE, _PAIRS_AT_ONCE, _CELL_AT_ONCE = 256, 2048, 1000, 256
+_PIXELS_AT_ONCE = 1_000_000
 _PICTURES_AT_ONCE = 1024
 _MOST_PAIRS = 2_000_000  # candidates in memory before the weaker ones are dropped
 _CHECKED_AT_ONCE = 65_536  # pairs of descriptors whose bound is high enough
@@ -180,34 +180,41 @@ def _small(images: Images | MappedRows, progress: Progress | None) -> NDArray[np
     height, width = images.shape[1:3]
     rows, columns = _shrinking(height), _shrinking(width)
     found = scratch((len(images), _SIDE, _SIDE))
-    done = 0
-    for places in _as_in_file(images):
+
+    def shrink(places: NDArray[np.int64]) -> None:
         pixels = rows_of(images, places).astype(np.float32)
         grey = pixels if pixels.ndim == 3 else pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-        found[places] = grey if (height, width) == (_SIDE, _SIDE) else rows @ grey @ columns.T
-        done += len(places)
-        if progress:
-            progress("shrinking images", done, len(images))
+        found[as_slice(places)] = grey if (height, width) == (_SIDE, _SIDE) else rows @ grey @ columns.T
+
+    _as_in_file(images, shrink, "shrinking images", progress)
     return found
 
 
-def _as_in_file(images: Images | MappedRows) -> list[NDArray[np.int64]]:
-    """All positions of a set, in blocks, in the order of the file, in which a disk reads fastest."""
+def _as_in_file(
+    images: Images | MappedRows, work: Callable[[NDArray[np.int64]], None], what: str = "",
+    progress: Progress | None = None,
+) -> None:  # fmt: skip
+    """Do this for all positions of a set, in blocks, in the order of the file, in which a disk reads fastest."""
     order = np.argsort(images.positions) if isinstance(images, MappedRows) else np.arange(len(images))
-    return [order[part] for part in _parts(len(order), max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3]))))]
+    at_once = max(1, _PIXELS_AT_ONCE // int(np.prod(images.shape[1:3])))
+    for _ in _in_threads(lambda part: work(order[part]), len(order), at_once, what, progress):
+        pass
 
 
 def _tints(images: Images | MappedRows) -> NDArray[np.float32]:
     """(N, 8) how far red and blue are from the mean of the channels in each quarter, in grey levels."""
     found = np.empty((len(images), 8), np.float32)
     down, across = images.shape[1] // 2, images.shape[2] // 2
-    for places in _as_in_file(images):
+
+    def look(places: NDArray[np.int64]) -> None:
         pixels = rows_of(images, places).astype(np.float32)
         halves = (pixels[:, :down], pixels[:, down:])
         quarters = [quarter for half in halves for quarter in (half[:, :, :across], half[:, :, across:])]
         means = np.stack([quarter.mean(axis=(1, 2)) for quarter in quarters], axis=1)
         away = means[:, :, (0, 2)] - means.mean(axis=2, keepdims=True)
         found[places] = away.reshape(len(pixels), 8)
+
+    _as_in_file(images, look)
     return found
 
 
@@ -241,7 +248,7 @@ class _Described:
 
     Attributes:
         front, back: (M, D) each, the halves of the descriptor; in front of each stands the length of the back.
-        place: (8, B, 128) the unwhitened descriptor along its first principal components; infinite after the last.
+        place: (8, B, 256) the unwhitened descriptor along its first principal components; infinite after the last.
         low, high: (8, B) the least and the largest place in each block.
     """
 
