@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores; threads of OpenBLAS wait busily for each other
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hangtag
 from hangtag.data.public import datasets
