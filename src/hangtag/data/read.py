@@ -60,6 +60,7 @@ from hangtag.data.tables_in_folder import (
 from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
 from hangtag.files import user_path
 from hangtag.levels import measure, to_8_bits
+from hangtag.machine import processors
 from hangtag.pictures import (
     FITS,
     PICTURE_ENDINGS,
@@ -549,7 +550,7 @@ def _read_listing(
         if kept is not None:
             return kept
         container, listing = listed()
-    with Pool([container]) as pool:
+    with Pool([container], _processes(listing)) as pool:
         pool.start()
         with _without_garbage_collection():
             tabular = _manifest_of_tables(container, listing, path, options, kind) if kind else None
@@ -560,6 +561,12 @@ def _read_listing(
                 manifest.notes += _notes_on_tables(listing, "unpack the archive and name it" if kind else "name it")
             manifest.asked = answers
         return decoded(pool, manifest, str(path.absolute()), key, options.size, options.progress)
+
+
+def _processes(listing: Listing) -> int:
+    """How many processes decode these files: one takes as long to start as to decode 200 kB or 200 small pictures."""
+    files = listing.entries
+    return min(processors(), 1 + sum(file.size for file in files) // 200_000 + len(files) // 200)
 
 
 def _manifest_of_tables(
