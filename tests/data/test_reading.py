@@ -18,9 +18,11 @@ import pytest
 from PIL import Image
 
 import hangtag
+from hangtag.data import read as reading
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.data.read import read, skipped_table
 from hangtag.data.splits import split_of
+from hangtag.data.store.containers import ListedFile, Listing
 from hangtag.errors import DataError, HangtagError, UnknownName, UsageError
 from hangtag.mapped import mapping_of
 from hangtag.pictures import ImageSpec, decode
@@ -84,6 +86,17 @@ def test_pictures_in_memory_are_the_same_data(forms: dict[str, Path], folder: La
     ]
 
     assert {read(way).fingerprint for way in ways} == {folder.fingerprint}
+
+
+@pytest.mark.parametrize(("files", "size", "processes"), [(0, 0, 1), (12, 1000, 1), (500, 1000, 5), (8, 4_000_000, 16)])
+def test_as_many_processes_decode_as_pay_for_their_start(
+    files: int, size: int, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "processors", lambda: 16)
+
+    listing = Listing([ListedFile(str(number), size, "", None) for number in range(files)])
+
+    assert reading._processes(listing) == processes
 
 
 def test_paths_in_a_list_or_frame_start_where_one_is(

@@ -302,6 +302,7 @@ def soak() -> ModuleType:
 @pytest.mark.slow
 def test_the_long_campaign_runs(fashion: LabelledImages) -> None:
     command = [sys.executable, "-W", "ignore", SOAK, "--images", "256", "--kills", "1", "--recipes", "fast"]
+    command += ["--seed", "8"]  # the first kill comes early enough, and the second too late
 
     shown = subprocess.run(command, check=False, capture_output=True, text=True, env=where_fashion_is(fashion))
 

@@ -14,6 +14,7 @@ from torch import nn
 from hangtag.data.labelled_images import LabelledImages
 from hangtag.errors import ArtifactError, ModelError
 from hangtag.evaluation.cross_validation import CrossValidation
+from hangtag.machine import blas_threads
 from hangtag.mapped import MappedRows
 from hangtag.model.appearance import Appearance, fit_appearance
 from hangtag.model.artifact import OUTPUT, Artifact, Metadata, check_file, open_artifact
@@ -156,8 +157,9 @@ def _with_held_out(
     images, labels = held_out
     features = extract_features(network, images, device)
     with ThreadPoolExecutor(1) as beside:  # the fits of both use one core
-        calibrated = beside.submit(cross_fitted, features.logits, labels) if len(labels) else None
-        turned = None if metadata.backbone else _turned(features_of, metadata.image, pictures, images)
+        with blas_threads(1):  # others would wait busily between the calibration's small products
+            calibrated = beside.submit(cross_fitted, features.logits, labels) if len(labels) else None
+            turned = None if metadata.backbone else _turned(features_of, metadata.image, pictures, images)
         ood_detector = fit_ood_detector(
             pictures, trained.descriptor, classes, images, features.descriptor, features.logits, trained.logits, turned
         )
