@@ -410,11 +410,11 @@ def test_minutes_choose_the_other_settings_and_exclude_them(
     hangtag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "BEGAN", time.perf_counter())
-    answer = hangtag("train", "tiny", "--path", "files", "--minutes", "0.3", "--out", "timed", "--json")
+    answer = hangtag("train", "tiny", "--path", "files", "--minutes", "0.2", "--out", "timed", "--json")
 
     assert answer.code == 0, answer.err
-    assert "0.3 minutes: recipe '" in answer.err
-    assert json.loads((tmp_path / "timed" / "config.json").read_text())["plan"]["minutes"] == 0.3
+    assert "0.2 minutes: recipe '" in answer.err
+    assert json.loads((tmp_path / "timed" / "config.json").read_text())["plan"]["minutes"] == 0.2
     assert hangtag("train", "tiny", "--minutes", "1", "--epochs", "3").code == 2
     assert "too short" in hangtag("train", "tiny", "--path", "files", "--minutes", "0.001").err
 

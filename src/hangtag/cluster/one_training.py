@@ -98,8 +98,8 @@ class _Training:
         patience = _END_SECONDS
         try:
             yield from self._epochs(network, stop, checkpoint_writer)
-        except ClusterError:
-            patience = 0.0  # workers that wait for a lost node do not end
+        except HangtagError:
+            patience = 0.0  # workers that wait for a lost node do not end; Ray Train starts failed ones again
             raise
         finally:
             with suppress(ray.exceptions.RayError):
