@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import itertools
 import math
 import os
 import socket
@@ -20,6 +21,7 @@ from hangtag.errors import DownloadError
 from hangtag.training.engine import cores
 
 LOOPBACK = ("127.", "::1", "localhost")
+_HOMES = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,7 +50,8 @@ def network_is_off() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home folder and an empty cache for each test."""
-    folder = tmp_path_factory.mktemp("home")
+    folder = tmp_path_factory.getbasetemp() / "homes" / f"{next(_HOMES)}"  # `mktemp` would list all others each time
+    folder.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
     for name in ("HANGTAG_DATA", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):

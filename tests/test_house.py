@@ -94,17 +94,21 @@ def tree(module: str) -> ast.Module:
 
 
 @functools.cache
+def nodes(module: str) -> list[ast.AST]:
+    return list(ast.walk(tree(module)))
+
+
+@functools.cache
 def imports(module: str, with_types: bool = True) -> frozenset[str]:
     """Every module named by an import statement anywhere in the file; types-only imports left out on request."""
     found = set()
-    parsed = tree(module)
     skipped = {
         id(node)
-        for guard in ast.walk(parsed)
+        for guard in nodes(module)
         if isinstance(guard, ast.If) and isinstance(guard.test, ast.Name) and guard.test.id == "TYPE_CHECKING"
         for node in ast.walk(guard)
     }
-    for node in ast.walk(parsed):
+    for node in nodes(module):
         if not with_types and id(node) in skipped:
             continue
         if isinstance(node, ast.Import):
@@ -192,11 +196,7 @@ def test_every_file_says_what_it_holds_and_exports_what_exists(module: str) -> N
 
 @pytest.mark.parametrize("module", MODULES)
 def test_nothing_is_pickled_and_only_the_command_line_prints(module: str) -> None:
-    calls = {
-        node.func.id
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
+    calls = {node.func.id for node in nodes(module) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
 
     assert "pickle" not in imports(module)
     assert "print" not in calls or module.startswith("cli.")
