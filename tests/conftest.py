@@ -50,7 +50,7 @@ def network_is_off() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home folder and an empty cache for each test."""
-    folder = tmp_path_factory.getbasetemp() / "homes" / f"{next(_HOMES)}"  # `mktemp` would list all others each time
+    folder = tmp_path_factory.getbasetemp() / "homes" / str(next(_HOMES))  # `mktemp` would list all others each time
     folder.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
