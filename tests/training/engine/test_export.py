@@ -24,6 +24,7 @@ from hangtag.training.engine.build import build_network
 from hangtag.training.engine.export import TOLERANCE, FoldHeads, export_model, quick_features, verify, with_metadata
 from hangtag.training.engine.inference import Features, extract_features, predict_logits
 from hangtag.training.engine.networks import NETWORKS, FlipTTA
+from hangtag.training.engine.onnx_writer import IR_VERSION
 from toys import CLASSES, SIDE, metadata, shapes, toy_model
 
 IMAGES, LABELS = shapes(40)
@@ -66,6 +67,16 @@ def test_quick_features_are_those_of_the_network(name: str, channels: int) -> No
         np.testing.assert_allclose(getattr(quick, field.name), getattr(own, field.name), atol=1e-5)
         assert getattr(empty, field.name).shape == (0, *getattr(own, field.name).shape[1:])
     assert trained.training
+
+
+def test_an_older_onnx_runtime_opens_the_graph_of_quick_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[bytes] = []
+    monkeypatch.setattr(export, "open_session", lambda content, **_: opened.append(content))
+
+    quick_features(build_network("cnn-small", GREY, len(CLASSES), seed=1), GREY, torch.device("cpu"))
+
+    assert [onnx.load_from_string(content).ir_version for content in opened] == [IR_VERSION]
+    assert IR_VERSION < onnx.IR_VERSION  # what ONNX writes unless it is told
 
 
 def test_the_graph_contains_the_calibrator_and_uncalibrated_probabilities() -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx.parser
@@ -10,7 +11,9 @@ import pytest
 from onnx import numpy_helper
 
 from hangtag.errors import ArtifactError, HangtagError, ModelError, ModelNotFound, UsageError
+from hangtag.model import artifact
 from hangtag.model.onnx_file import OnnxFile
+from hangtag.training.engine import onnx_backbone
 from hangtag.training.engine.backbones import Backbone, compute_features, find_backbone
 from hangtag.training.engine.onnx_backbone import SCALES
 
@@ -63,6 +66,23 @@ def test_feature_maps_before_the_pooling_are_found(saved: Callable[..., Path]) -
     assert (found.name, found.side, found.size, found.has_maps) == ("features.onnx", (8, 8), 5, True)
     assert (found.network, found.parameters) == (None, pytest.approx(KERNEL.size, abs=10))
     assert_same(compute_features(found, IMAGES), maps_of(IMAGES, "imagenet").mean((2, 3)))
+
+
+def test_an_older_onnx_runtime_opens_a_file_of_the_newest_onnx(
+    saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    def open_session(content: bytes, **options: Any) -> Any:
+        opened.append(onnx.load_from_string(content).ir_version)
+        return artifact.open_session(content, **options)
+
+    monkeypatch.setattr(onnx_backbone, "open_session", open_session)
+
+    find_backbone(str(saved("float[N, 3, 8, 8] x", POOLED, ir=onnx.IR_VERSION)))
+
+    assert opened
+    assert set(opened) == {onnx_backbone.IR_VERSION}
 
 
 def test_the_last_layer_of_a_classifier_is_left_out(saved: Callable[..., Path]) -> None:

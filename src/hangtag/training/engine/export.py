@@ -312,7 +312,9 @@ def export_by_pytorch(network: nn.Module, example: torch.Tensor, outputs: list[s
             dynamic_shapes=({0: torch.export.Dim("N")},),
         )
     assert program is not None
-    return program.model_proto
+    model: onnx.ModelProto = program.model_proto
+    model.ir_version = IR_VERSION
+    return model
 
 
 def _reason(error: BaseException) -> str:

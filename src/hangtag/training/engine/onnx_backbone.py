@@ -190,7 +190,7 @@ def _simplified(content: bytes) -> onnx.ModelProto:
     del graph.input[:]
     graph.input.extend(inputs)
     opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=1)
-    model.ir_version = max(model.ir_version, 4)  # before, every weight had to be an input
+    model.ir_version = IR_VERSION  # before 4, every weight had to be an input; ONNX may be newer than ONNX Runtime
     if opset < _LEAST_OPSET:
         model = onnx.version_converter.convert_version(model, _OPSET)
         opset = _OPSET

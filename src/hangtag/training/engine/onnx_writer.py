@@ -48,4 +48,4 @@ class GraphWriter:
         """The model that the nodes make of "pixels"; shapes as for `float_value`."""
         values = [float_value(name, shape) for name, shape in outputs.items()]
         graph = helper.make_graph(self.nodes, "network", [float_value("pixels", pixels)], values, self.tensors())
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
+        return helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", _OPSET)])
