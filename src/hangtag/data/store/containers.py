@@ -50,6 +50,7 @@ __all__ = [
     "common_place",
     "container_of",
     "is_junk",
+    "is_local",
     "settle",
     "stamp_of",
     "why_unreadable",
@@ -636,6 +637,13 @@ def container_of(value: list[Any]) -> Container:
     }  # fmt: skip
     container: Container = kinds[value[0]](*value[1:])
     return container
+
+
+def is_local(container: Container) -> bool:
+    """Whether nothing of it is at an address."""
+    if isinstance(container, Folder | Bucket):
+        return isinstance(container, Folder)
+    return not any(map(is_address, container.paths if isinstance(container, ParquetColumn) else [container.path]))
 
 
 def common_place(container: Container, keys: Iterable[Any]) -> str:

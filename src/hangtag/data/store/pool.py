@@ -22,7 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hangtag.data.picture_facts import FACTS, PASSING, UNREAD, Skipped
-from hangtag.data.store.containers import Container, ParquetColumn, Sample, common_place, why_unreadable
+from hangtag.data.store import spares
+from hangtag.data.store.containers import (
+    Container,
+    ParquetColumn,
+    Sample,
+    common_place,
+    is_local,
+    why_unreadable,
+)
 from hangtag.data.store.process import Retries, WorkerProcess
 from hangtag.errors import DataError, SaveError
 from hangtag.files import saving, write_bytes
@@ -53,7 +61,7 @@ class Decoded:
 
 
 class Pool:
-    """Worker processes; use as a context manager.
+    """Worker processes; use as a context manager. Some may be left from the reading before, see `spares`.
 
     Args:
         containers: where the bytes of the pictures are.
@@ -64,20 +72,27 @@ class Pool:
         self.containers = containers
         self.count = workers or processors()
         self.idle: list[WorkerProcess] = []
+        self.shares = _current_directory() is not None and all(map(is_local, containers))
 
     def __enter__(self) -> "Pool":
         return self
 
     def start(self) -> None:
         """Start the processes early; each needs about 0.2 s to start."""
-        self.idle += [WorkerProcess(_DECODER) for _ in range(self.count - len(self.idle))]
+        self.idle += [self._started() for _ in range(self.count - len(self.idle))]
 
     def __exit__(self, *error: object) -> None:
         for worker in self.idle:
-            worker.end()
+            if self.shares:
+                spares.keep(worker)
+            else:
+                worker.end()
 
     def acquire(self) -> WorkerProcess:
-        return self.idle.pop() if self.idle else WorkerProcess(_DECODER)
+        return self.idle.pop() if self.idle else self._started()
+
+    def _started(self) -> WorkerProcess:
+        return (spares.take() if self.shares else None) or WorkerProcess(_DECODER)
 
     def release(self, worker: WorkerProcess) -> None:
         self.idle.append(worker)
@@ -127,6 +142,7 @@ class _Job:
             "spec": spec.to_json() if spec else None,
             "decoded_before": [str(each) for each in decoded_before],
             "array": str(self.array), "facts": str(self.facts), "header_bytes": self.header_bytes,
+            "directory": _current_directory(),
         }  # fmt: skip
         self.remaining: list[int] = []
         self.lock = threading.Lock()
@@ -333,6 +349,14 @@ class _Job:
             if self.progress and (now - self.shown > 0.1 or self.done.all()):
                 self.shown = now
                 self.progress("decoding images", int(self.done.sum()), len(self.samples))
+
+
+def _current_directory() -> str | None:
+    """What relative paths of containers start from; None if it has been deleted."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return None
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:

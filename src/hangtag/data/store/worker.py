@@ -171,19 +171,29 @@ class Watch:
 
 
 def work() -> None:
-    """Follow stdin until it ends: a line with settings, then for each job its description and lines of pictures."""
+    """Follow stdin until it ends: a line with settings, then for each job its description and lines of pictures.
+
+    After the last job of a reading, a line with null lets go of all files.
+    """
     watch = Watch()
     containers: dict[str, Container] = {}  # archives stay open from job to job
     decoder: _Decoder | None = None
+    has_moved = False
     for line in sys.stdin:
         message = json.loads(line)
+        if decoder is not None and not isinstance(message, list):
+            decoder.close()
+            decoder = None
+        if message is None:
+            containers.clear()
+            os.chdir(os.sep)  # keeps no file system busy
+            has_moved = True
+            continue
         if isinstance(message, dict):
-            if decoder is not None:
-                decoder.close()
+            if has_moved:
+                os.chdir(message["directory"])
             for each in message["containers"]:
-                container = containers.setdefault(repr(each), container_of(each))
-                if isinstance(container, ParquetColumn):
-                    container.alive = watch.alive  # it may have to read past many pictures
+                containers.setdefault(repr(each), _container(each, watch))
             decoder = _Decoder(message, [containers[repr(each)] for each in message["containers"]])
             continue
         assert decoder is not None
@@ -198,6 +208,13 @@ def work() -> None:
             answer = {"errno": error.errno, "reason": os.strerror(error.errno or 0)}
         watch.at(-1)
         watch.reply(answer)
+
+
+def _container(value: list[Any], watch: Watch) -> Container:
+    container = container_of(value)
+    if isinstance(container, ParquetColumn):
+        container.alive = watch.alive  # it may have to read past many pictures
+    return container
 
 
 def _limit_memory(size: int) -> None:
