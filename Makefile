@@ -11,7 +11,7 @@ TORCH ?= torch==2.13.0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage data lint types format docs docs-check soak bench bench-peers clean
+.PHONY: help demo test coverage data lint types format docs docs-check lowest soak bench bench-peers clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: $(STAMP)  ## mend the style
 
 docs: $(STAMP) data  ## run the tutorials' code, put its real output and pictures into docs/
 	$(PYTHON) scripts/build_docs.py
+
+lowest: data  ## the test suite with the lowest versions that pyproject.toml allows, in .venv-lowest
+	scripts/lowest.sh .venv-lowest "$(TORCH)"
 
 soak: $(STAMP) data  ## kills, full disks, damaged caches, model files and layouts at random (over an hour)
 	$(PYTHON) scripts/soak.py

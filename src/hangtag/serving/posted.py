@@ -65,6 +65,7 @@ def _too_many(most: int) -> Refusal:
 
 
 async def _from_form(request: Request, body: bytes, most: int) -> Posted:
+    from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import parse_options_header
     from starlette.datastructures import UploadFile
     from starlette.formparsers import MultiPartException, MultiPartParser
@@ -88,12 +89,13 @@ async def _from_form(request: Request, body: bytes, most: int) -> Posted:
     try:
         parser = InMemory(request.headers, whole(), max_files=most, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD)
         form = await parser.parse()
-    except MultiPartException as error:
-        if "Too many files" in error.message:
+    except (MultiPartException, FormParserError) as error:  # an older starlette lets the parser's own through
+        message = str(error)
+        if "Too many files" in message:
             raise _too_many(most) from None
-        if "maximum size" in error.message:
+        if "maximum size" in message:
             raise Refusal(413, f"a field that is no file may have at most {_MOST_FIELD:,} bytes", _AS_FILES) from None
-        raise Refusal(400, "the form cannot be read", error.message) from None
+        raise Refusal(400, "the form cannot be read", message) from None
     names: list[str] = []
     posted = Posted([], names, is_list=True)
     for name, value in form.multi_items():

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Run the tests with the lowest versions that pyproject.toml allows, in an environment of its own.
+# usage: scripts/lowest.sh FOLDER TORCH [PYTEST'S OPTIONS]     (TORCH is installed as given: older builds bring CUDA)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=$1 torch=$2
+shift 2
+
+rm -rf "$venv"
+"${HANGTAG_PYTHON:-python3}" -m venv "$venv"
+"$venv/bin/python" - >"$venv/lowest.txt" <<'END'
+import re
+import tomllib
+
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+for wanted in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]:
+    if found := re.match(r"([\w-]+)(?:\[.*\])?>=([\d.]+)", wanted):
+        name, version = found.groups()
+        if name != "torch":
+            print(f"{name}=={version}{'.*' * (version.count('.') < 2)}")  # the last patch of the lowest release
+END
+pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
+"${pip[@]}" --upgrade pip
+"${pip[@]}" "$torch"
+"${pip[@]}" --constraint "$venv/lowest.txt" --editable '.[all]' --group test --group benchmarks
+"$venv/bin/python" -m pip --disable-pip-version-check list
+# Old releases warn of what has come after them.
+"$venv/bin/python" -m pytest --numprocesses=auto --maxprocesses=4 -W default --ignore=tests/test_house.py "$@"
