@@ -26,5 +26,8 @@ pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
 "${pip[@]}" --constraint "$venv/lowest.txt" --editable '.[photos,parquet,heic,serve,tune,tensorboard,mlflow]' \
     --group test --group benchmarks
 "$venv/bin/python" -m pip --disable-pip-version-check list
-# Old releases warn of what has come after them.
-"$venv/bin/python" -m pytest --numprocesses=auto --maxprocesses=4 -W default --ignore=tests/cluster --ignore=tests/test_house.py "$@"
+# Old releases warn of what has come after them; the rest of what is left out needs Ray.
+"$venv/bin/python" -m pytest --numprocesses=auto --maxprocesses=4 -W default \
+    --ignore=tests/test_house.py --ignore=tests/test_packaging.py --ignore=tests/cluster \
+    --deselect='tests/cli/test_tune.py::test_invalid_requests_are_one_line_and_leave_no_folder[options6-must be HOST:PORT]' \
+    "$@"
