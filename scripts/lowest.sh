@@ -7,7 +7,7 @@ venv=$1 torch=$2
 shift 2
 
 rm -rf "$venv"
-"${HANGTAG_PYTHON:-python3}" -m venv "$venv"
+.venv/bin/python -m venv "$venv"  # of `make`, which finds a Python that is new enough
 "$venv/bin/python" - >"$venv/lowest.txt" <<'END'
 import re
 import tomllib

@@ -9,7 +9,6 @@ import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from hangtag.data.picture_facts import FACTS
 from hangtag.data.read import read
 from hangtag.data.store import pool as pool_module
 from hangtag.data.store import process as process_module
-from hangtag.data.store import spares
 from hangtag.data.store.containers import Folder, Sample
 from hangtag.data.store.pool import Pool, npy_header
 from hangtag.data.store.worker import DecodedBefore
@@ -32,13 +30,7 @@ from pictures import encoded, photo
 
 SPEC = ImageSpec(16, 16, 3)
 
-
-@pytest.fixture(autouse=True)
-def _only_own_processes() -> Iterator[None]:
-    """No process is left from another test, nor for another one."""
-    spares.end()
-    yield
-    spares.end()
+pytestmark = pytest.mark.usefixtures("only_own_processes")
 
 
 def pictures(root: Path, count: int) -> list[Sample]:

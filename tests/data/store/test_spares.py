@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,7 @@ from hangtag.pictures import ImageSpec
 from pictures import encoded, photo
 
 SPEC = ImageSpec(16, 16, 3)
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-
-
-@pytest.fixture(autouse=True)
-def _only_own_processes() -> Iterator[None]:
-    spares.end()
-    yield
-    spares.end()
+pytestmark = pytest.mark.usefixtures("only_own_processes")
 
 
 @pytest.fixture
@@ -79,7 +72,7 @@ def test_paths_are_relative_to_where_the_program_is_now(
     np.testing.assert_array_equal(found[1][1], [photo(1, 16, 16)])
 
 
-@on_linux
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_it_has_no_file_or_folder_open(tmp_path: Path, decode: Callable[..., tuple[list[int], np.ndarray]]) -> None:
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         archive.write(saved(tmp_path / "in", 1) / "a.png", "a.png")

@@ -85,8 +85,6 @@ def export_model(
     before = onnx.parser.parse_model(_before(metadata.image, opset))
     after = _after(network, metadata, shapes, ood_detector, fold_heads, opset)
     core = onnx.compose.add_prefix(core, "network/")
-    for part in (before, core, after):
-        part.ir_version = IR_VERSION
     whole = onnx.compose.merge_models(before, core, io_map=[(PIXELS, core.graph.input[0].name)])
     outputs = [(f"network/{name}", f"network_{name}") for name in shapes]
     if ood_detector is not None:
