@@ -37,7 +37,7 @@ def application(run: str, kind: str) -> Any:
             from hangtag.serving.compute import Ask, answer_all
 
             (found,) = answer_all(self.predictor, [(Ask(), pictures)], 50_000_000).results
-            return [each.to_json() for each in found]
+            return [each.to_json() for each in found if each is not None]
 
         async def __call__(self, request: Any) -> Any:
             from starlette.responses import Response

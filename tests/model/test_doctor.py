@@ -206,6 +206,18 @@ def test_one_and_many_files_have_the_same_answers(tag: Predictor, few: Image8, t
     assert "what the model saw" in one[0]._repr_html_()
 
 
+def test_those_that_need_no_repair_can_be_answered_first(tag: Predictor, images: Image8) -> None:
+    pictures = [encode_png(255 - image if place % 5 == 0 else image) for place, image in enumerate(images[:40])]
+    prepared = [tag.prepare(picture) for picture in pictures]
+    first, all_of_them = tag.those_as_they_are(prepared), tag.together(prepared)
+    assert [each for each in first if each is not None] == [
+        whole for each, whole in zip(first, all_of_them, strict=True) if each is not None
+    ]
+    repaired = {place for place, answer in enumerate(all_of_them) if answer.repairs}
+    assert repaired <= {place for place, answer in enumerate(first) if answer is None}
+    assert len(repaired) >= 6 and sum(answer is None for answer in first) <= 12
+
+
 def test_arrays_are_repaired_only_on_request(tag: Predictor, few: Image8) -> None:
     inverted = 255 - few[0]
     assert not tag(inverted).repairs

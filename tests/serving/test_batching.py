@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hangtag
 from hangtag.errors import HangtagError, PictureError
 from hangtag.model.guarantees import AnswerPolicy
 from hangtag.model.predictor import Answer
@@ -20,6 +21,7 @@ from hangtag.serving.compute import Ask, Here, Piece, Work
 from hangtag.serving.models import Models, ServedModel
 from hangtag.serving.refusals import Refusal
 from hangtag.serving.settings import Settings
+from hangtag.training.classifier import Classifier
 from toys import SIDE, toy_model
 
 
@@ -58,6 +60,8 @@ class Slow:
         time.sleep(self.seconds)
         self.answered += len(prepared)
         return self.model.predictor.together(prepared)
+
+    those_as_they_are = together
 
 
 def slow(model: ServedModel, seconds: float) -> tuple[ServedModel, Slow]:
@@ -235,6 +239,41 @@ def test_a_large_picture_does_not_delay_small_ones(model: ServedModel, tmp_path:
         assert done == ["small", "large"]
 
     asyncio.run(both())
+
+
+def test_a_picture_to_repair_does_not_delay_those_that_share_its_batch(
+    fashion: hangtag.LabelledImages, tmp_path: Path
+) -> None:
+    images = np.asarray(fashion.train.images)[:6000]
+    clothes = Classifier("quick").fit(images, np.asarray(fashion.train.labels)[:6000]).predictor_
+    (tmp_path / "clothes.onnx").write_bytes(clothes.content)
+    model = Models([tmp_path / "clothes.onnx"]).default
+    asked: list[int] = []
+
+    class Noted(Here):
+        def answers(self, model: ServedModel, pieces: Sequence[Piece], seconds: float) -> Work:
+            asked.append(sum(len(pictures) for _, pictures in pieces))
+            return super().answers(model, pieces, seconds)
+
+    settings = Settings(threads=1)
+    batcher = Batcher(settings, engine=Noted(settings))
+    given = [encode_png(255 - image if place in (2, 5) else image) for place, image in enumerate(images[:8])]
+    expected = [clothes(each) for each in given]
+    done: list[int] = []
+
+    async def one(place: int) -> None:
+        assert await batcher.answers(model, [given[place]], Ask(), soon()) == [expected[place]]
+        done.append(place)
+
+    async def at_once() -> None:
+        await asyncio.gather(*map(one, range(8)))
+
+    assert asyncio.run(batcher.answers(model, given, Ask(), soon())) == expected
+    asyncio.run(at_once())  # the batcher's thread is there now, and takes all eight at once
+    batcher.close()
+    alone = asked.count(1) // 2  # of each eight
+    assert asked.count(8) == 2 and len(asked) == 2 + 2 * alone and 2 <= alone < 8
+    assert all(expected[place].repairs for place in (2, 5)) and {2, 5} <= set(done[-alone:])
 
 
 class Elsewhere(Here):

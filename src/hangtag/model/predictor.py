@@ -340,8 +340,20 @@ class Predictor:
         Raises:
             ArtifactError: the graph fails, for example because it needs too much memory.
         """
+        return self._together(pictures, None)
+
+    def those_as_they_are(self, pictures: list[Prepared]) -> list[Answer | None]:
+        """As `together`, but None for pictures that the doctor would try to repair, which takes ten times as long."""
+        left: list[int] = []
+        answers: list[Answer | None] = [*self._together(pictures, left)]
+        for place in left:
+            answers[place] = None
+        return answers
+
+    def _together(self, pictures: list[Prepared], left: list[int] | None) -> list[Answer]:
+        """As `together`; with `left`, no picture is repaired, and the places of those to repair are added to it."""
         shown = any(each.is_shown for each in pictures)
-        outputs = self._examined(pictures, [*self.deciding, PIXELS] if shown else self.deciding)
+        outputs = self._examined(pictures, [*self.deciding, PIXELS] if shown else self.deciding, left)
         places: dict[AnswerPolicy, list[int]] = {}
         for place, each in enumerate(pictures):
             places.setdefault(each.policy, []).append(place)
@@ -401,8 +413,10 @@ class Predictor:
             answers.append(_shown(answer, patient, outputs[PIXELS][place]) if patient.is_shown else answer)
         return answers
 
-    def _examined(self, patients: list[Prepared], names: list[str]) -> dict[str, NDArray[np.float32]]:
-        """The outputs of these names for pictures, or for what the doctor made of them."""
+    def _examined(
+        self, patients: list[Prepared], names: list[str], left: list[int] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """The outputs of these names for pictures, or for what the doctor made of them; `left` as in `_together`."""
         appearance, images = self.metadata.appearance, [patient.pixels for patient in patients]
         asked = [place for place, patient in enumerate(patients) if patient.picture is not None]
         if not asked or appearance is None or not self.has_output("ood_distance"):
@@ -414,7 +428,11 @@ class Predictor:
             for place, is_blank in zip(places, doctor.is_blank(same_size).tolist(), strict=True):
                 patients[asked[place]].is_blank, patients[asked[place]].warnings = is_blank, warnings_of_all
         strange = [place for place in asked if outputs["ood_score"][place] > _SUSPECT and not patients[place].is_blank]
-        for place in compress(strange, doctor.is_off([images[place] for place in strange])):
+        to_repair = [*compress(strange, doctor.is_off([images[place] for place in strange]))]
+        if left is not None:
+            left += to_repair
+            to_repair = []
+        for place in to_repair:
             patient = patients[place]
             proposals = doctor.proposals(self._in_colour(patient))
             patient.is_blank = proposals is None

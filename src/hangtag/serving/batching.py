@@ -3,8 +3,9 @@
 Answers are those of the library, bit for bit, whatever is in a batch with them.
 
 Threads take waiting pictures themselves as soon as they are free, so batches fill while all threads are busy, and
-nothing waits while one is idle. The event loop and a thread meet once per batch. Large pictures, and formats whose
-decoders need a process of their own, are answered one by one in other threads, so that small pictures do not wait.
+nothing waits while one is idle. The event loop and a thread meet once per batch. Large pictures, formats whose decoders
+need a process of their own, and pictures that the doctor has to repair are answered one by one in other threads, so
+that others do not wait for them.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import SimpleQueue
@@ -116,7 +117,7 @@ class _Part(NamedTuple):
     stop: int
 
 
-_Result = tuple[_Job, int, Any]  # arguments of `_Job.take`
+_Result = tuple[_Job, int, Any]  # arguments of `_Job.take`; or None in place of results: this picture is answered alone
 
 
 class _Queue:
@@ -302,13 +303,8 @@ class Batcher:
             slow = [place for place, picture in enumerate(job.payload) if not is_quick(picture)]
         elif job.payload[0].size > _LARGE:
             slow = list(range(job.count))
-        quick, start = [], 0
-        for place in (*slow, job.count):
-            if place > start:
-                quick.append(_Part(job, start, place))
-            start = place + 1
-        for place in slow:
-            self._slow.submit(self._answer, [_Part(job, place, place + 1)])
+        quick = [_Part(job, start, stop) for start, stop in _runs_between(slow, job.count)]
+        self._answer_alone(job, slow)
         if not quick:
             return
         with self._lock:
@@ -320,6 +316,11 @@ class Batcher:
         if self._waking_in is not job.loop:  # after this round of the loop, in which more requests may arrive
             self._waking_in = job.loop
             job.loop.call_soon(self._wake, job.loop)
+
+    def _answer_alone(self, job: _Job, places: Sequence[int]) -> None:
+        """Answer these pictures one by one, in other threads; called on any thread."""
+        for place in places:
+            self._slow.submit(self._answer, [_Part(job, place, place + 1)])
 
     def _wake(self, loop: asyncio.AbstractEventLoop, is_late: bool = False) -> None:
         """Let an idle thread look for work; if others are at work, perhaps only after more has arrived."""
@@ -399,10 +400,14 @@ class Batcher:
         except BaseException as error:
             logger.error("a batch failed", exc_info=error)
             results += [(part.job, part.start, failure()) for part in live]
-        for loop in {result[0].loop for result in results}:
-            some = [result for result in results if result[0].loop is loop]
+        later = [result for result in results if result[2] is None]
+        ready = [result for result in results if result[2] is not None]
+        for loop in {result[0].loop for result in ready}:
+            some = [result for result in ready if result[0].loop is loop]
             with suppress(RuntimeError):  # the loop was closed, and nobody waits
                 loop.call_soon_threadsafe(_hand_over, some)
+        for job, place, _ in later:
+            self._answer_alone(job, [place])
 
     def _pictures(self, parts: list[_Part], seconds: float) -> list[_Result]:
         pieces = [(part, part.job.ask, part.job.payload[part.start : part.stop]) for part in parts]
@@ -416,8 +421,14 @@ class Batcher:
         for pictures, took in work.inferred:
             self.recorder.inferred(pictures, took)
         self.recorder.decoded(work.decoded)
-        self._measure(len(work.decoded), time.perf_counter() - began)
-        return [(part.job, part.start, found) for (part, _, _), found in zip(pieces, work.results, strict=True)]
+        self._measure(sum(each is not None for found in work.results for each in found), time.perf_counter() - began)
+        results: list[_Result] = []
+        for (part, _, _), found in zip(pieces, work.results, strict=True):
+            later = [place for place, each in enumerate(found) if each is None]
+            for start, stop in _runs_between(later, len(found)):
+                results.append((part.job, part.start + start, found[start:stop]))
+            results += [(part.job, part.start + place, None) for place in later]
+        return results
 
     def _tensors(self, parts: list[_Part], seconds: float) -> list[_Result]:
         pieces = [(part, part.job.payload[part.start : part.stop]) for part in parts]
@@ -449,6 +460,15 @@ def _hand_over(results: list[_Result]) -> None:
         except Exception:  # the other requests of the batch must get theirs
             logger.exception("the results of a batch do not fit its request")
             job.take(start, failure())
+
+
+def _runs_between(places: Sequence[int], count: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of each run of the numbers below `count` that has none of these places, which are in order."""
+    start = 0
+    for place in (*places, count):
+        if place > start:
+            yield start, place
+        start = place + 1
 
 
 def _too_late() -> Refusal:

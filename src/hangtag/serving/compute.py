@@ -50,12 +50,13 @@ class Work(NamedTuple):
     """What became of a batch of pictures.
 
     Attributes:
-        results: for each piece, for each picture, its answer or why there is none.
+        results: for each piece, for each picture, its answer or why there is none; None for a picture that the doctor
+            has to repair, for which the others should not wait: it has to be asked for alone.
         decoded: seconds that decoding took, for each picture.
         inferred: pictures and seconds of each call of the model.
     """
 
-    results: list[list[Answer | HangtagError]]
+    results: list[list[Answer | HangtagError | None]]
     decoded: list[float]
     inferred: list[tuple[int, float]]
 
@@ -89,7 +90,7 @@ class Here:
         self.threads, self.most_pixels = settings.threads or processors(), settings.max_pixels
 
     def answers(self, model: "ServedModel", pieces: Sequence[Piece], seconds: float) -> Work:
-        return answer_all(model.predictor, pieces, self.most_pixels)
+        return answer_all(model.predictor, pieces, self.most_pixels, postpones=True)
 
     def outputs(
         self, model: "ServedModel", images: Images, names: Sequence[str], seconds: float
@@ -97,8 +98,12 @@ class Here:
         return model.predictor.outputs(images, *names)
 
 
-def answer_all(predictor: Predictor, pieces: Sequence[Piece], most_pixels: int) -> Work:
-    """Decode and answer pictures together; a picture that fails does not affect the others."""
+def answer_all(predictor: Predictor, pieces: Sequence[Piece], most_pixels: int, postpones: bool = False) -> Work:
+    """Decode and answer pictures together; a picture that fails does not affect the others.
+
+    Args:
+        postpones: whether results may be None, see `Work`; never of a picture that is alone.
+    """
     prepare = predictor.with_decoder(partial(decode, most=most_pixels)).prepare
     work = Work([[failure()] * len(pictures) for _, pictures in pieces], [], [])
     prepared: list[Prepared] = []
@@ -110,7 +115,7 @@ def answer_all(predictor: Predictor, pieces: Sequence[Piece], most_pixels: int) 
         if not prepared:
             return
         clock = time.perf_counter()
-        for (piece, place), answer in zip(places, _together(predictor, prepared), strict=True):
+        for (piece, place), answer in zip(places, _together(predictor, prepared, postpones), strict=True):
             work.results[piece][place] = answer
         work.inferred.append((len(prepared), time.perf_counter() - clock))
         prepared.clear()
@@ -138,13 +143,13 @@ def answer_all(predictor: Predictor, pieces: Sequence[Piece], most_pixels: int) 
     return work
 
 
-def _together(predictor: Predictor, prepared: list[Prepared]) -> list[Answer | HangtagError]:
+def _together(predictor: Predictor, prepared: list[Prepared], postpones: bool) -> list[Answer | HangtagError | None]:
     """Answers, or errors; a picture on which the graph fails does not affect the others."""
     try:
-        return [*predictor.together(prepared)]
+        return [*(predictor.those_as_they_are if postpones and len(prepared) > 1 else predictor.together)(prepared)]
     except Exception as error:
         if len(prepared) > 1:
-            return [_together(predictor, [each])[0] for each in prepared]
+            return [_together(predictor, [each], postpones)[0] for each in prepared]
         if isinstance(error, HangtagError):
             return [error]
         logger.exception("a picture could not be answered")
