@@ -147,8 +147,8 @@ def _background(pixels: Grid) -> tuple[Grid, Grid]:
 
 def _majority(values: Grid, ring: Mask) -> Mask:
     """The pixels of the ring without those far from its median colour; the object may touch the picture's border."""
-    far = np.abs(values - np.median(values[ring], axis=0)).max(axis=1)
-    limit = max(2.5 * float(np.median(far[ring])), 0.08)
+    far = np.abs(values - _median(values[ring])).max(axis=1)
+    limit = max(2.5 * float(_median(far[ring])), 0.08)
     near: Mask = ring & (far <= limit)
     return near
 
@@ -162,7 +162,7 @@ def _fit(basis: Grid, values: Grid) -> Grid:
 
 def _deviations(rest: Grid, used: Mask) -> Grid:
     """(P,) Mahalanobis distance of differences (P, C) under the distribution of those of the background."""
-    spread = np.median(np.abs(rest[used]), axis=0) * 1.4826
+    spread = _median(np.abs(rest[used])) * 1.4826
     inner = used & (np.abs(rest) <= 4 * np.maximum(spread, _LEAST_DEVIATION)).all(axis=1)
     covariance = rest[inner].T @ rest[inner] / max(1, inner.sum()) + _LEAST_DEVIATION**2 * np.eye(rest.shape[1])
     placed = rest @ np.linalg.inv(np.linalg.cholesky(covariance)).T
@@ -229,10 +229,18 @@ def _shrunk(mask: Mask, by: int) -> Mask:
 
 def _smooth(grid: Grid, radius: int = 1) -> Grid:
     """The means of squares of 2 x radius + 1 pixels of (h, w, C)."""
+    span = 2 * radius + 1
     for axis in (0, 1):
-        size, span = grid.shape[axis], 2 * radius + 1
-        width = [(0, 0)] * 3
-        width[axis] = (radius + 1, radius)
-        total = np.pad(grid, width, mode="edge").cumsum(axis=axis)
-        grid = (total.take(range(span, span + size), axis) - total.take(range(size), axis)) / span
+        size, before = grid.shape[axis], (slice(None),) * axis
+        with_margins = grid.take(np.arange(-radius - 1, size + radius).clip(0, size - 1), axis)
+        total = with_margins.cumsum(axis=axis)
+        grid = (total[*before, span:] - total[*before, :size]) / span
     return grid
+
+
+def _median(values: Grid) -> Grid:
+    """`np.median` along axis 0, in a fraction of the time for a small picture."""
+    low, high = (len(values) - 1) // 2, len(values) // 2
+    ordered = np.partition(values, (low, high), axis=0)
+    median: Grid = (ordered[low] + ordered[high]) / 2
+    return median
