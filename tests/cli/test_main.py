@@ -218,6 +218,22 @@ def test_american_spellings_are_accepted(hangtag: Any, photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "complaint"),
+    [
+        (("train", "digits", "--minutes", "two"), "'--minutes': must be a number, got 'two'"),
+        (("train", "digits", "--epochs", "1.5"), "'--epochs': must be a whole number, got '1.5'"),
+        (("serve", "last", "--port", "http"), "'--port': must be a whole number, got 'http'"),
+    ],
+)
+def test_text_in_place_of_a_number_is_refused_in_plain_words(
+    typed: tuple[str, ...], complaint: str, hangtag: Any
+) -> None:
+    outcome = hangtag(*typed)
+
+    assert outcome.code == 2 and outcome.err.endswith(f"Error: Invalid value for {complaint}\n")
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("train", "tiny", "--path", "files", "--seed", "18446744073709551616"), "less than or equal to"),

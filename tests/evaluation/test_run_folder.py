@@ -135,7 +135,9 @@ def test_without_a_finished_run_there_is_no_last() -> None:
 
 
 def test_an_unknown_run_is_refused_with_those_there_are() -> None:
-    assert str(refused(lambda: find_run("shoes"))) == "shoes: no such run (under runs/: none yet)"
+    assert str(refused(lambda: find_run("shoes"))) == (
+        "shoes: no such run (there is none under runs/ yet; train one: hangtag train fashion-mnist)"
+    )
 
     new_run(None, "clothes")
     new_run(None, "bags")

@@ -46,6 +46,13 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, join_ray(args))
 
 
+_NUMBERS = {
+    "Input should be a valid integer": "a whole number",
+    "Input should be a valid number": "a number",
+}
+"""What Pydantic expects when text is not a number, and how hangtag says it."""
+
+
 class _Coercion:
     """Leaves alone what needs no conversion, text and a value that was not given; Typer converts everything else."""
 
@@ -63,7 +70,13 @@ class _Coercion:
                 return value
         elif is_single and value is None:
             return None
-        return self._original().coerce(value, param=param, ctx=ctx)
+        try:
+            return self._original().coerce(value, param=param, ctx=ctx)
+        except typer.BadParameter as error:
+            wanted = _NUMBERS.get(error.message.partition(",")[0])
+            if wanted is None:
+                raise
+            raise typer.BadParameter(f"must be {wanted}, got '{value}'", ctx, param) from None
 
 
 COMMANDS = (

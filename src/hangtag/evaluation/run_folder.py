@@ -509,8 +509,9 @@ def find_run(name: "str | os.PathLike[str]" = "last") -> Run:
         raise RunError(f"{given}: cannot be read: {error.strerror}", "check the path") from error
     if is_file:
         raise RunError(f"{given}: is a file, not a run folder", "name the folder that `hangtag train` created")
-    known = ", ".join(sorted(path.name for path in RUNS.glob("*/") if not path.name.startswith("."))) or "none yet"
-    raise RunNotFound(f"{name}: no such run", f"under runs/: {known}")
+    known = ", ".join(sorted(path.name for path in RUNS.glob("*/") if not path.name.startswith(".")))
+    hint = f"under runs/: {known}" if known else "there is none under runs/ yet; train one: hangtag train fashion-mnist"
+    raise RunNotFound(f"{name}: no such run", hint)
 
 
 def _address(path: Path) -> str:
