@@ -249,10 +249,12 @@ def test_a_picture_to_repair_does_not_delay_those_that_share_its_batch(
     (tmp_path / "clothes.onnx").write_bytes(clothes.content)
     model = Models([tmp_path / "clothes.onnx"]).default
     asked: list[int] = []
+    may_go_on = threading.Event()
 
     class Noted(Here):
         def answers(self, model: ServedModel, pieces: Sequence[Piece], seconds: float) -> Work:
             asked.append(sum(len(pictures) for _, pictures in pieces))
+            may_go_on.wait(30)
             return super().answers(model, pieces, seconds)
 
     settings = Settings(threads=1)
@@ -266,14 +268,21 @@ def test_a_picture_to_repair_does_not_delay_those_that_share_its_batch(
         done.append(place)
 
     async def at_once() -> None:
-        await asyncio.gather(*map(one, range(8)))
+        first = asyncio.create_task(batcher.answers(model, given[:1], Ask(), soon()))
+        while not asked:
+            await asyncio.sleep(0.001)
+        others = [asyncio.create_task(one(place)) for place in range(8)]
+        while batcher.waiting < 9:
+            await asyncio.sleep(0)
+        may_go_on.set()  # the only thread is busy until now, and then takes all eight
+        await asyncio.gather(first, *others)
 
-    assert asyncio.run(batcher.answers(model, given, Ask(), soon())) == expected
-    asyncio.run(at_once())  # the batcher's thread is there now, and takes all eight at once
-    batcher.close()
-    alone = asked.count(1) // 2  # of each eight
-    assert asked.count(8) == 2 and len(asked) == 2 + 2 * alone and 2 <= alone < 8
+    asyncio.run(at_once())
+    alone = len(asked) - 2
+    assert asked == [1, 8, *[1] * alone] and 2 <= alone < 8
     assert all(expected[place].repairs for place in (2, 5)) and {2, 5} <= set(done[-alone:])
+    assert asyncio.run(batcher.answers(model, given, Ask(), soon())) == expected
+    batcher.close()
 
 
 class Elsewhere(Here):
