@@ -343,7 +343,7 @@ class Predictor:
         return self._together(pictures, None)
 
     def those_as_they_are(self, pictures: list[Prepared]) -> list[Answer | None]:
-        """As `together`, but None for pictures that the doctor would try to repair, which takes several times as long."""
+        """As `together`, but None for those that the doctor would try to repair: this takes several times as long."""
         left: list[int] = []
         answers: list[Answer | None] = [*self._together(pictures, left)]
         for place in left:
