@@ -343,7 +343,10 @@ class Predictor:
         return self._together(pictures, None)
 
     def those_as_they_are(self, pictures: list[Prepared]) -> list[Answer | None]:
-        """As `together`, but None for those that the doctor would try to repair: this takes several times as long."""
+        """As `together`, but None for those that the doctor would try to repair: this takes several times as long.
+
+        If it is more than half of them, they are repaired at once.
+        """
         left: list[int] = []
         answers: list[Answer | None] = [*self._together(pictures, left)]
         for place in left:
@@ -351,7 +354,7 @@ class Predictor:
         return answers
 
     def _together(self, pictures: list[Prepared], left: list[int] | None) -> list[Answer]:
-        """As `together`; with `left`, no picture is repaired, and the places of those to repair are added to it."""
+        """As `together`; with `left`, a few pictures to repair are not repaired, and their places are added to it."""
         shown = any(each.is_shown for each in pictures)
         outputs = self._examined(pictures, [*self.deciding, PIXELS] if shown else self.deciding, left)
         places: dict[AnswerPolicy, list[int]] = {}
@@ -429,7 +432,7 @@ class Predictor:
                 patients[asked[place]].is_blank, patients[asked[place]].warnings = is_blank, warnings_of_all
         strange = [place for place in asked if outputs["ood_score"][place] > _SUSPECT and not patients[place].is_blank]
         to_repair = [*compress(strange, doctor.is_off([images[place] for place in strange]))]
-        if left is not None:
+        if left is not None and 2 * len(to_repair) <= len(patients):
             left += to_repair
             to_repair = []
         for place in to_repair:

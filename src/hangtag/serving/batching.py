@@ -3,9 +3,9 @@
 Answers are those of the library, bit for bit, whatever is in a batch with them.
 
 Threads take waiting pictures themselves as soon as they are free, so batches fill while all threads are busy, and
-nothing waits while one is idle. The event loop and a thread meet once per batch. Large pictures, formats whose decoders
-need a process of their own, and pictures that the doctor has to repair are answered one by one in other threads, so
-that others do not wait for them.
+nothing waits while one is idle. The event loop and a thread meet once per batch. A few pictures that the doctor has to
+repair are answered after the others of their batch. Large pictures, and formats whose decoders need a process of their
+own, are answered one by one in other threads, so that small pictures do not wait.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class _Part(NamedTuple):
     stop: int
 
 
-_Result = tuple[_Job, int, Any]  # arguments of `_Job.take`; or None in place of results: this picture is answered alone
+_Result = tuple[_Job, int, Any]  # arguments of `_Job.take`; or None in place of results: this picture comes later
 
 
 class _Queue:
@@ -304,7 +304,8 @@ class Batcher:
         elif job.payload[0].size > _LARGE:
             slow = list(range(job.count))
         quick = [_Part(job, start, stop) for start, stop in _runs_between(slow, job.count)]
-        self._answer_alone(job, slow)
+        for place in slow:
+            self._slow.submit(self._answer, [_Part(job, place, place + 1)])
         if not quick:
             return
         with self._lock:
@@ -316,11 +317,6 @@ class Batcher:
         if self._waking_in is not job.loop:  # after this round of the loop, in which more requests may arrive
             self._waking_in = job.loop
             job.loop.call_soon(self._wake, job.loop)
-
-    def _answer_alone(self, job: _Job, places: Sequence[int]) -> None:
-        """Answer these pictures one by one, in other threads; called on any thread."""
-        for place in places:
-            self._slow.submit(self._answer, [_Part(job, place, place + 1)])
 
     def _wake(self, loop: asyncio.AbstractEventLoop, is_late: bool = False) -> None:
         """Let an idle thread look for work; if others are at work, perhaps only after more has arrived."""
@@ -407,7 +403,7 @@ class Batcher:
             with suppress(RuntimeError):  # the loop was closed, and nobody waits
                 loop.call_soon_threadsafe(_hand_over, some)
         for job, place, _ in later:
-            self._answer_alone(job, [place])
+            self._answer([_Part(job, place, place + 1)])
 
     def _pictures(self, parts: list[_Part], seconds: float) -> list[_Result]:
         pieces = [(part, part.job.ask, part.job.payload[part.start : part.stop]) for part in parts]

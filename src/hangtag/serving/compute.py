@@ -50,8 +50,8 @@ class Work(NamedTuple):
     """What became of a batch of pictures.
 
     Attributes:
-        results: for each piece, for each picture, its answer or why there is none; None for a picture that the doctor
-            has to repair, for which the others should not wait: it has to be asked for alone.
+        results: for each piece, for each picture, its answer or why there is none; None for one of a few pictures that
+            the doctor has to repair, for which the others should not wait: it has to be asked for alone.
         decoded: seconds that decoding took, for each picture.
         inferred: pictures and seconds of each call of the model.
     """
