@@ -209,7 +209,7 @@ def test_one_and_many_files_have_the_same_answers(tag: Predictor, few: Image8, t
 def test_those_that_need_no_repair_can_be_answered_first(tag: Predictor, images: Image8) -> None:
     pictures = [encode_png(255 - image if place % 5 == 0 else image) for place, image in enumerate(images[:40])]
     prepared = [tag.prepare(picture) for picture in pictures]
-    first, all_of_them = tag.those_as_they_are(prepared), tag.together(prepared)
+    first, all_of_them = tag.postponing_repairs(prepared), tag.together(prepared)
     assert [each for each in first if each is not None] == [
         whole for each, whole in zip(first, all_of_them, strict=True) if each is not None
     ]

@@ -61,7 +61,7 @@ class Slow:
         self.answered += len(prepared)
         return self.model.predictor.together(prepared)
 
-    those_as_they_are = together
+    postponing_repairs = together
 
 
 def slow(model: ServedModel, seconds: float) -> tuple[ServedModel, Slow]:

@@ -342,10 +342,10 @@ class Predictor:
         """
         return self._together(pictures, None)
 
-    def those_as_they_are(self, pictures: list[Prepared]) -> list[Answer | None]:
-        """As `together`, but None for those that the doctor would try to repair: this takes several times as long.
+    def postponing_repairs(self, pictures: list[Prepared]) -> list[Answer | None]:
+        """As `together`, but None for pictures that the doctor would try to repair, which takes several times as long.
 
-        If it is more than half of them, they are repaired at once.
+        If more than half of the pictures need it, none is postponed.
         """
         left: list[int] = []
         answers: list[Answer | None] = [*self._together(pictures, left)]

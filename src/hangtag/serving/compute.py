@@ -146,7 +146,7 @@ def answer_all(predictor: Predictor, pieces: Sequence[Piece], most_pixels: int, 
 def _together(predictor: Predictor, prepared: list[Prepared], postpones: bool) -> list[Answer | HangtagError | None]:
     """Answers, or errors; a picture on which the graph fails does not affect the others."""
     try:
-        return [*(predictor.those_as_they_are if postpones and len(prepared) > 1 else predictor.together)(prepared)]
+        return [*(predictor.postponing_repairs if postpones and len(prepared) > 1 else predictor.together)(prepared)]
     except Exception as error:
         if len(prepared) > 1:
             return [_together(predictor, [each], postpones)[0] for each in prepared]
